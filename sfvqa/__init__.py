@@ -1,0 +1,42 @@
+"""Ask questions about video files on your own GPU, with the slow-fast architecture (Shi et al. 2025)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sfvqa.errors import SfvqaError as SfvqaError
+    from sfvqa.inference import Answer as Answer
+    from sfvqa.inference import EncodedVideo as EncodedVideo
+    from sfvqa.inference import GenerationOptions as GenerationOptions
+    from sfvqa.inference import Timings as Timings
+    from sfvqa.inference import VideoQA as VideoQA
+    from sfvqa.video import Clip as Clip
+    from sfvqa.video import SamplingOptions as SamplingOptions
+    from sfvqa.video import VideoInfo as VideoInfo
+
+_HOME = {
+    "Answer": "sfvqa.inference",
+    "Clip": "sfvqa.video",
+    "EncodedVideo": "sfvqa.inference",
+    "GenerationOptions": "sfvqa.inference",
+    "SamplingOptions": "sfvqa.video",
+    "SfvqaError": "sfvqa.errors",
+    "Timings": "sfvqa.inference",
+    "VideoInfo": "sfvqa.video",
+    "VideoQA": "sfvqa.inference",
+}
+"""Where each public name lives: imported on first use, so that `sfvqa --help` imports no torch."""
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sfvqa' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

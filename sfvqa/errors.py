@@ -1,0 +1,96 @@
+"""Every error raised on purpose, each with what happened, what to do next, and the exit code it leads to.
+
+SfvqaError                      1
+├── UsageError                  2   what was asked for contradicts itself or cannot be
+│   └── PromptTooLongError      2   prompt and new tokens exceed the model's positions
+├── VideoError                  3   the video
+│   ├── VideoNotFoundError      3   no such file
+│   ├── UnreadableVideoError    3   a file without a readable picture in it
+│   └── RangeOutsideVideoError  3   the requested seconds hold no frame
+├── ModelError                  4   the model
+│   ├── UnknownModelError       4   neither a name in models.toml nor a folder
+│   ├── ModelNotDownloadedError 4   a known model whose weights are not here
+│   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
+└── OutOfMemoryError            5   host or device memory ran out
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line (128 + SIGINT for Ctrl-C)."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    VIDEO = 3
+    MODEL = 4
+    OUT_OF_MEMORY = 5
+    BATCH_FAILURES = 6
+    INTERRUPTED = 130
+
+
+class SfvqaError(Exception):
+    """An error raised on purpose: `message` says what happened, `remedy` what to do next, a sentence each."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class UsageError(SfvqaError):
+    """What was asked for contradicts itself or cannot be done with any video or model."""
+
+    exit_code = ExitCode.USAGE
+
+
+class PromptTooLongError(UsageError):
+    """The prompt and the requested new tokens exceed the model's positions."""
+
+
+class VideoError(SfvqaError):
+    """Something about the video."""
+
+    exit_code = ExitCode.VIDEO
+
+
+class VideoNotFoundError(VideoError):
+    """No such file."""
+
+
+class UnreadableVideoError(VideoError):
+    """The file holds no picture that can be read."""
+
+
+class RangeOutsideVideoError(VideoError):
+    """The requested seconds hold no frame of the video."""
+
+
+class ModelError(SfvqaError):
+    """Something about the model."""
+
+    exit_code = ExitCode.MODEL
+
+
+class UnknownModelError(ModelError):
+    """The name is neither in models.toml nor a folder."""
+
+
+class ModelNotDownloadedError(ModelError):
+    """The model is known, its weights are not on this machine."""
+
+
+class CheckpointError(ModelError):
+    """The checkpoint folder is incomplete, corrupt or of another architecture."""
+
+
+class OutOfMemoryError(SfvqaError):
+    """Host or device memory ran out."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY

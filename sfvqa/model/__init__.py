@@ -1,0 +1,32 @@
+"""The network: frames → slow and fast tokens → logits. Knows nothing of files, prompts or terminals."""
+
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from sfvqa.model.cache import SlowFastCache
+from sfvqa.model.config import (
+    IMAGE_TOKEN_ID,
+    Gating,
+    SlowAttentionScope,
+    SlowFastConfig,
+    SlowFastVisionConfig,
+)
+from sfvqa.model.loading import read_config
+from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
+from sfvqa.model.visual_tokens import VisualTokens, num_frames_outside_fast_path
+
+AutoConfig.register(SlowFastConfig.model_type, SlowFastConfig, exist_ok=True)
+AutoModelForImageTextToText.register(SlowFastConfig, SlowFastForConditionalGeneration, exist_ok=True)
+
+__all__ = [
+    "IMAGE_TOKEN_ID",
+    "Gating",
+    "SlowAttention",
+    "SlowAttentionScope",
+    "SlowFastCache",
+    "SlowFastConfig",
+    "SlowFastForConditionalGeneration",
+    "SlowFastVisionConfig",
+    "VisualTokens",
+    "num_frames_outside_fast_path",
+    "read_config",
+]

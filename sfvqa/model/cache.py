@@ -1,0 +1,60 @@
+"""The KV cache of a slow-fast model: self-attention's, and the slow keys and values of each hybrid layer beside it."""
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+
+class SlowFastCache(DynamicCache):
+    """Holds the slow keys and values, computed once at prefill, by decoder layer.
+
+    They do not grow with the text, so `crop` leaves them alone; everything that acts on the batch dimension acts on
+    them as well. `slow_mask` is `[B, S]`, true where a slow token is real; `slow_is_ragged` says whether it is
+    anywhere false.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__(config=config.get_text_config(decoder=True))
+        self.slow_layers: dict[int, DynamicLayer] = {}
+        self.slow_mask: Tensor | None = None
+        self.slow_is_ragged = False
+
+    def store_slow(self, keys: Tensor, values: Tensor, layer_idx: int) -> None:
+        """Keep the slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, replacing earlier ones."""
+        layer = DynamicLayer()
+        layer.update(keys, values)
+        self.slow_layers[layer_idx] = layer
+
+    def slow_keys_values(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """What `store_slow` kept for one hybrid layer."""
+        layer = self.slow_layers[layer_idx]
+        assert layer.keys is not None
+        assert layer.values is not None
+        return layer.keys, layer.values
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[no-untyped-call]
+        self.slow_layers.clear()
+        self.slow_mask = None
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        super().reorder_cache(beam_idx)
+        for layer in self.slow_layers.values():
+            layer.reorder_cache(beam_idx)
+        if self.slow_mask is not None:
+            self.slow_mask = self.slow_mask.index_select(0, beam_idx.to(self.slow_mask.device))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        for layer in self.slow_layers.values():
+            layer.batch_repeat_interleave(repeats)
+        if self.slow_mask is not None:
+            self.slow_mask = self.slow_mask.repeat_interleave(repeats, dim=0)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        for layer in self.slow_layers.values():
+            layer.batch_select_indices(indices)
+        if self.slow_mask is not None:
+            self.slow_mask = self.slow_mask[indices]

@@ -1,0 +1,155 @@
+"""What a slow-fast model is made of: a vision tower, a decoder, and how visual tokens are split between them."""
+
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from sfvqa.errors import CheckpointError
+
+IMAGE_TOKEN_ID = -200
+"""Stands in `input_ids` where a fast token goes; negative, so that it can never be a token of any vocabulary."""
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class SlowAttentionScope(StrEnum):
+    """Which positions of a sample with a video look at its slow tokens."""
+
+    TEXT = "text"
+    """Every text token."""
+    TEXT_AFTER_VIDEO = "text_after_video"
+    """Text tokens behind the first fast token: not the system prompt."""
+    ALL = "all"
+    """Every token, fast ones too; the warm-up gate is then used as it is, without tanh."""
+
+
+class Gating(StrEnum):
+    """How the output of slow attention is weighed before it is added."""
+
+    DYNAMIC_WARM_UP = "dynamic_warm_up"
+    """tanh(warm-up gate, one a layer) · tanh(W a + b, one a token)."""
+
+
+class SlowFastVisionConfig(PreTrainedConfig):
+    """A ConvNeXt tower: stage i has `depths[i]` blocks of width `dims[i]` at 1 / (4 · 2^i) of `image_size` pixels."""
+
+    model_type = "slow_fast_vision"
+    base_config_key = "vision_config"
+
+    image_size: int = 576
+    depths: list[int] | tuple[int, ...] = (3, 4, 30, 3)
+    dims: list[int] | tuple[int, ...] = (384, 768, 1536, 3072)
+    layer_norm_eps: float = 1e-5
+    image_mean: list[float] | tuple[float, ...] = CLIP_MEAN
+    image_std: list[float] | tuple[float, ...] = CLIP_STD
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        require(len(self.depths) == len(self.dims) > 0, f"depths {self.depths} and dims {self.dims} differ in length")
+        require(all(depth > 0 for depth in self.depths), f"every stage needs a block, depths are {self.depths}")
+        require(self.image_size % self.stride == 0, f"image_size {self.image_size} is no multiple of {self.stride}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels a cell of the feature map covers in each direction."""
+        return int(4 * 2 ** (len(self.depths) - 1))
+
+    @property
+    def grid_size(self) -> int:
+        """Cells of the feature map in each direction."""
+        return self.image_size // self.stride
+
+
+class SlowFastConfig(PreTrainedConfig):
+    """The whole model; strides and pooling are the paper's section 3, under names that say what they average.
+
+    `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `training_num_frames` and
+    `training_max_length` (tokens) are what the checkpoint saw in training, None where unknown. Raises CheckpointError
+    when fields contradict each other or name something that does not exist.
+    """
+
+    model_type = "slow_fast"
+    sub_configs_defaults = {"vision_config": SubConfigSpec(config_class=SlowFastVisionConfig)}  # noqa: RUF012
+
+    vision_config: dict[str, Any] | SlowFastVisionConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    video_pooling_stride: int = 2
+    temporal_stride: int = 4
+    temporal_sampling_stride: int = 1
+    spatial_stride: int = 1
+    min_fast_frames: int = 16
+    hybrid_layers: list[int] | tuple[int, ...] = (0, 8, 16, 24)
+    slow_attention_scope: SlowAttentionScope | str = SlowAttentionScope.TEXT
+    gating: Gating | str = Gating.DYNAMIC_WARM_UP
+    training_num_frames: int | None = None
+    training_max_length: int | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.text_config = _decoder_config(self.text_config)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.slow_attention_scope = _member(SlowAttentionScope, self.slow_attention_scope, "slow_attention_scope")
+        self.gating = _member(Gating, self.gating, "gating")
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        for name in (
+            "video_pooling_stride",
+            "temporal_stride",
+            "temporal_sampling_stride",
+            "spatial_stride",
+            "min_fast_frames",
+        ):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        num_layers = self.text_config.num_hidden_layers
+        self.hybrid_layers = sorted(set(self.hybrid_layers))
+        outside = [layer for layer in self.hybrid_layers if not 0 <= layer < num_layers]
+        require(not outside, f"hybrid_layers {outside} lie outside the decoder's {num_layers} layers")
+        require(
+            self.vision.grid_size >= self.video_pooling_stride,
+            f"video_pooling_stride {self.video_pooling_stride} exceeds the {self.vision.grid_size} cells of a frame",
+        )
+
+    @property
+    def vision(self) -> SlowFastVisionConfig:
+        """`vision_config`, typed."""
+        assert isinstance(self.vision_config, SlowFastVisionConfig)
+        return self.vision_config
+
+    @property
+    def decoder_config(self) -> PreTrainedConfig:
+        """`text_config`, typed."""
+        assert isinstance(self.text_config, PreTrainedConfig)
+        return self.text_config
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens of one video frame."""
+        return int((self.vision.grid_size // self.video_pooling_stride) ** 2)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise CheckpointError with `message` about a config unless `condition` holds."""
+    if not condition:
+        raise CheckpointError(f"The model's config is contradictory: {message}.", "Check config.json.")
+
+
+def _decoder_config(fields: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(fields, PreTrainedConfig):
+        return fields
+    fields = dict(fields or {})
+    model_type = fields.pop("model_type", "qwen2")
+    if model_type not in CONFIG_MAPPING:
+        raise CheckpointError(f"The decoder type {model_type!r} is unknown to transformers.", "Check text_config.")
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+def _member(enum: type[E], value: str, field: str) -> E:
+    try:
+        return enum(value)
+    except ValueError:
+        known = ", ".join(enum)
+        raise CheckpointError(f"{field} {value!r} is unknown.", f"It must be one of: {known}.") from None

@@ -1,0 +1,215 @@
+"""The slow-fast idea itself: gated cross-attention to slow tokens inside a decoder layer, for any decoder family.
+
+Two mixins turn a family's attention and decoder layer into hybrid ones (see hybrid_qwen2.py). What they add is
+`a += gate · softmax(q k_sᵀ/√d) v_s` between self-attention and `o_proj`, for the positions that look (section 3.2).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
+
+from sfvqa.model.cache import SlowFastCache
+
+
+@dataclass(frozen=True, eq=False)
+class LookingPositions:
+    """Which positions of each sample look at slow tokens, as indices padded to the most there are in a sample.
+
+    `index` `[B, N]` into the sequence, or None when every position looks (decoding); `is_real` `[B, N]`, false at
+    padding and for samples without a video.
+    """
+
+    index: Tensor | None
+    is_real: Tensor
+
+    @classmethod
+    def where(cls, looks: Tensor) -> "LookingPositions | None":
+        """From a mask `[B, L]`; None when nothing looks."""
+        num_looking = int(looks.sum(dim=1).max())
+        if num_looking == 0:
+            return None
+        index = looks.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_looking]
+        return cls(index, looks.gather(1, index))
+
+    def gather(self, states: Tensor) -> Tensor:
+        """`[B, L, X]` → `[B, N, X]`."""
+        if self.index is None:
+            return states
+        return states.gather(1, self.index[..., None].expand(-1, -1, states.shape[-1]))
+
+    def add(self, states: Tensor, update: Tensor) -> Tensor:
+        """Add `update` `[B, N, X]` to `states` `[B, L, X]` at these positions, nothing at padding."""
+        update = update * self.is_real[..., None].to(update.dtype)
+        if self.index is None:
+            return states + update
+        return states.scatter_add(1, self.index[..., None].expand_as(update), update)
+
+
+@dataclass(frozen=True, eq=False)
+class SlowKeysValues:
+    """Slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, with who looks and what is padding."""
+
+    keys: Tensor
+    values: Tensor
+    padding_bias: Tensor | None
+    looking: LookingPositions
+
+
+@dataclass(frozen=True, eq=False)
+class SlowContext:
+    """What one forward pass tells its hybrid layers: who looks, at which tokens, and where keys and values are kept.
+
+    `tokens` is None when the keys and values are in the cache already, `looking` when this pass only keeps them for
+    later ones. `padding_bias` `[B, 1, 1, S]` is added to the attention scores, None when nothing is padded.
+    """
+
+    tokens: Tensor | None
+    padding_bias: Tensor | None
+    looking: LookingPositions | None
+    cache: SlowFastCache | None
+
+    @staticmethod
+    def padding_bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """Zero where `mask` `[B, S]` is true, the lowest finite number elsewhere: a row of padding gives no NaN."""
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+
+
+class GatedSlowAttention(nn.Module):
+    """Cross-attention of a layer's own queries to the slow tokens, weighed by two gates.
+
+    The warm-up gate is one number a layer and starts at zero, where the layer equals the plain decoder's; the dynamic
+    gate is one number a token, computed from the output of self-attention.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: PreTrainedConfig, layer_idx: int, head_dim: int, *, squash_warm_up: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = head_dim
+        self.num_key_value_heads: int = config.num_key_value_heads
+        self.num_key_value_groups: int = config.num_attention_heads // config.num_key_value_heads
+        self.squash_warm_up = squash_warm_up
+        self.kv_proj = nn.Linear(config.hidden_size, 2 * self.num_key_value_heads * head_dim)
+        self.gate_proj = nn.Linear(config.num_attention_heads * head_dim, 1)
+        self.warm_up_gate = nn.Parameter(torch.zeros(1))
+
+    def project(self, slow: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised slow tokens `[B, S, D]` → keys and values `[B, KV heads, S, head_dim]`, without RoPE.
+
+        The projection's rows lie `[kv_head, (k | v), head_dim]`; reading them as `[k; v]` scrambles the heads.
+        """
+        both = self.kv_proj(slow).unflatten(-1, (self.num_key_value_heads, 2, self.head_dim))
+        keys, values = both.unbind(dim=-2)
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def forward(self, query: Tensor, attended: Tensor, slow: SlowKeysValues) -> Tensor:
+        """Add gated slow attention to `attended` `[B, L, heads · head_dim]`; `query` is `[B, heads, L, head_dim]`."""
+        looking = slow.looking
+        own = looking.gather(attended)
+        queries = looking.gather(query.transpose(1, 2).flatten(2)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        seen, _ = self._attention(slow.padding_bias)(
+            self,
+            queries,
+            slow.keys,
+            slow.values,
+            slow.padding_bias,
+            scaling=self.head_dim**-0.5,
+            dropout=0.0,
+            is_causal=False,
+        )
+        gate = torch.tanh(self.gate_proj(own))
+        warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
+        return looking.add(attended, warm_up * gate * seen.flatten(2))
+
+    def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.
+        if padding_bias is not None and "flash" in self.config._attn_implementation:
+            return ALL_ATTENTION_FUNCTIONS["sdpa"]  # type: ignore[no-any-return]
+        return attention_function(self.config)
+
+
+class HybridAttentionMixin:
+    """A decoder family's self-attention with slow attention added before `o_proj`.
+
+    Put before the family's attention class. Written for families that project with `q_proj`, `k_proj`, `v_proj`,
+    `o_proj`, rotate with RoPE and may normalise queries and keys (`q_norm`, `k_norm`).
+    """
+
+    slow_attention: GatedSlowAttention
+
+    def forward(
+        self: Any,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None = None,
+        slow: SlowKeysValues | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As the family's; `slow` None means plain self-attention."""
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads)
+        key = self.k_proj(hidden_states).view(heads)
+        if hasattr(self, "q_norm"):
+            query, key = self.q_norm(query), self.k_norm(key)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        query, key = apply_rotary_pos_emb(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attended, weights = attention_function(self.config)(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=getattr(self, "sliding_window", None),
+            **kwargs,
+        )
+        attended = attended.flatten(2)
+        if slow is not None:
+            attended = self.slow_attention(query, attended, slow)
+        return self.o_proj(attended), weights
+
+
+class HybridLayerMixin:
+    """A decoder family's layer that projects the slow tokens once and hands their keys and values to its attention."""
+
+    def forward(self: Any, hidden_states: Tensor, slow: SlowContext | None = None, **kwargs: Any) -> Tensor:
+        """As the family's; `slow` None means the plain layer."""
+        if slow is not None:
+            kwargs["slow"] = self.look_up(slow)
+        output: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[misc]
+        return output
+
+    def look_up(self: Any, slow: SlowContext) -> SlowKeysValues | None:
+        """This layer's slow keys and values, projected and kept or taken from the cache; None when nothing looks."""
+        attention = self.self_attn
+        if slow.tokens is not None:
+            keys, values = attention.slow_attention.project(self.input_layernorm(slow.tokens))
+            if slow.cache is not None:
+                slow.cache.store_slow(keys, values, attention.layer_idx)
+        else:
+            assert slow.cache is not None
+            keys, values = slow.cache.slow_keys_values(attention.layer_idx)
+        if slow.looking is None:
+            return None
+        return SlowKeysValues(keys, values, slow.padding_bias, slow.looking)
+
+
+def attention_function(config: PreTrainedConfig) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """The attention of transformers' interface that this model was loaded with (sdpa, eager, flash-attn 2 …)."""
+    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
+        config._attn_implementation, eager_attention_forward
+    )
+    return function

@@ -1,0 +1,310 @@
+"""The assembled model: frames → visual tokens → slow and fast tokens → logits. Knows nothing of files or prompts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from sfvqa.errors import CheckpointError
+from sfvqa.model.cache import SlowFastCache
+from sfvqa.model.config import IMAGE_TOKEN_ID, SlowAttentionScope, SlowFastConfig
+from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext
+from sfvqa.model.hybrid_qwen2 import HybridQwen2Model
+from sfvqa.model.loading import LoadsStrictlyMixin
+from sfvqa.model.projector import Projector
+from sfvqa.model.reference_format import UNUSED_TENSORS
+from sfvqa.model.vision_tower import ConvNextBlock, VisionTower
+from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_image, split_video
+
+HYBRID_DECODERS = {"qwen2": HybridQwen2Model}
+"""The decoder families that have hybrid layers, by transformers' model type."""
+
+
+class SlowAttention(StrEnum):
+    """When generated tokens look at the slow tokens."""
+
+    ALWAYS = "always"
+    """At every step, as response tokens do in training."""
+    PREFILL = "prefill"
+    """Only the prompt does: what the published reference computes."""
+
+
+class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """Slow-fast video language model (Shi et al. 2025), native to transformers.
+
+    In `input_ids` every fast token has a position of its own, which holds `IMAGE_TOKEN_ID`.
+    """
+
+    config: SlowFastConfig
+    config_class = SlowFastConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Qwen2DecoderLayer", "HybridQwen2DecoderLayer", "ConvNextBlock"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = list(UNUSED_TENSORS)  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: SlowFastConfig) -> None:
+        super().__init__(config)
+        decoder = config.decoder_config
+        if decoder.model_type not in HYBRID_DECODERS:
+            known = ", ".join(HYBRID_DECODERS)
+            raise CheckpointError(f"Decoders of type {decoder.model_type!r} have no hybrid layers.", f"Known: {known}.")
+        self.vision_tower = VisionTower(config.vision)
+        self.projector = Projector(config.vision.dims[-1], decoder.hidden_size)
+        self.language_model = HYBRID_DECODERS[decoder.model_type](config)
+        self.lm_head = nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if isinstance(module, ConvNextBlock):
+            nn.init.constant_(module.gamma, 1e-6)
+        elif isinstance(module, GatedSlowAttention):
+            nn.init.zeros_(module.warm_up_gate)
+
+    # --- frames → tokens -------------------------------------------------------------------------------------------
+
+    def encode_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pixels `[t, 3, H, W]`, a few frames at a time → their visual tokens `[t, h, w, D]`, pooled."""
+        for pixel_values in chunks:
+            features = self.vision_tower(pixel_values.to(self.device, self.dtype))
+            yield pool_frames(self.projector(features), self.config.video_pooling_stride)
+
+    def encode_video(self, pixel_values: Tensor, *, chunk_size: int = 8) -> VisualTokens:
+        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more."""
+        return self.split(torch.cat(list(self.encode_chunks(pixel_values.split(chunk_size)))))
+
+    def split(self, visual_tokens: Tensor) -> VisualTokens:
+        """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
+        return split_video(visual_tokens, self.config)
+
+    def encode_image(self, pixel_values: Tensor) -> VisualTokens:
+        """Pixels `[3, H, W]` of one image, whose visual tokens are not pooled."""
+        features = self.vision_tower(pixel_values[None].to(self.device, self.dtype))
+        return split_image(self.projector(features)[0], self.config)
+
+    # --- tokens → logits -------------------------------------------------------------------------------------------
+
+    def embed(self, input_ids: Tensor, visual_tokens: Sequence[VisualTokens | None] | None = None) -> Tensor:
+        """Embeddings `[B, L, D]`, each sample's fast tokens where `input_ids` `[B, L]` hold `IMAGE_TOKEN_ID`.
+
+        Raises ValueError when a sample's placeholders and fast tokens differ in number.
+        """
+        is_fast = input_ids == IMAGE_TOKEN_ID
+        embeddings: Tensor = self.get_input_embeddings()(input_ids.masked_fill(is_fast, 0))
+        samples = visual_tokens if visual_tokens is not None else [None] * len(input_ids)
+        lengths = [0 if sample is None else len(sample.fast) for sample in samples]
+        if is_fast.sum(dim=1).tolist() != lengths:
+            raise ValueError(f"{is_fast.sum(dim=1).tolist()} placeholders in the prompts for {lengths} fast tokens")
+        present = [sample.fast for sample in samples if sample is not None]
+        if not present:
+            return embeddings
+        fast = torch.cat(present).to(embeddings)
+        return embeddings.masked_scatter(is_fast[..., None], fast)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        visual_tokens: Sequence[VisualTokens | None] | None = None,
+        is_text: Tensor | None = None,
+        slow_tokens: Tensor | None = None,
+        slow_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        slow_attention: SlowAttention = SlowAttention.ALWAYS,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
+
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only; or, as `generate` does,
+        `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. With a
+        SlowFastCache in `past_key_values` the slow tokens are looked at again without being given again.
+        """
+        slow = None
+        if slow_tokens is not None:
+            assert slow_mask is not None
+            slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
+        if inputs_embeds is None:
+            assert input_ids is not None
+            if visual_tokens is None and past_key_values is not None:
+                inputs_embeds = self.get_input_embeddings()(input_ids)  # decoding: there is no placeholder to find
+            else:
+                inputs_embeds = self.embed(input_ids, visual_tokens)
+                slow = slow or SlowTokens.stack(visual_tokens or [])
+                is_text = input_ids != IMAGE_TOKEN_ID
+        assert inputs_embeds is not None
+        if use_cache is None:
+            use_cache = not self.training and labels is None
+        if use_cache and past_key_values is None:
+            past_key_values = SlowFastCache(self.config)
+        if position_ids is None and attention_mask is not None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, past_key_values, slow_attention),
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden_states[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _slow_context(
+        self,
+        inputs_embeds: Tensor,
+        is_text: Tensor | None,
+        attention_mask: Tensor | None,
+        slow: SlowTokens | None,
+        past_key_values: Cache | None,
+        slow_attention: SlowAttention,
+    ) -> SlowContext | None:
+        """Who looks at which slow tokens in this pass; None when nobody does."""
+        cache = past_key_values if isinstance(past_key_values, SlowFastCache) else None
+        keeper = cache if slow_attention is SlowAttention.ALWAYS else None
+        if slow is not None:
+            mask, is_ragged, tokens = slow.mask, slow.is_ragged, slow.tokens.to(inputs_embeds)
+            if past_key_values is not None and cache is None:
+                raise ValueError("a cache for a video must be a SlowFastCache, which keeps its slow keys and values")
+            if keeper is not None:
+                keeper.slow_mask, keeper.slow_is_ragged = mask, is_ragged
+        elif cache is not None and cache.slow_mask is not None:
+            mask, is_ragged, tokens, keeper = cache.slow_mask, cache.slow_is_ragged, None, cache
+        else:
+            return None
+        looking = self._looking(inputs_embeds, is_text, attention_mask, mask.any(dim=1, keepdim=True))
+        bias = SlowContext.padding_bias_of(mask, inputs_embeds.dtype) if is_ragged else None
+        return SlowContext(tokens, bias, looking, keeper)
+
+    def _looking(
+        self, inputs_embeds: Tensor, is_text: Tensor | None, attention_mask: Tensor | None, has_video: Tensor
+    ) -> LookingPositions | None:
+        """Positions that look: by the config's scope, never padding, only in samples with a video `[B, 1]`."""
+        length = inputs_embeds.shape[1]
+        if is_text is None and length == 1:
+            return LookingPositions(index=None, is_real=has_video)
+        looks = has_video.expand(-1, length)
+        if is_text is not None:
+            match self.config.slow_attention_scope:
+                case SlowAttentionScope.TEXT:
+                    looks = looks & is_text
+                case SlowAttentionScope.TEXT_AFTER_VIDEO:
+                    looks = looks & is_text & (~is_text).cumsum(dim=1).bool()
+        if attention_mask is not None:
+            looks = looks & attention_mask[:, -length:].bool()
+        return LookingPositions.where(looks)
+
+    # --- generation ------------------------------------------------------------------------------------------------
+
+    def prefill(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visual_tokens: Sequence[VisualTokens | None] | None = None,
+        *,
+        slow_attention: SlowAttention = SlowAttention.ALWAYS,
+    ) -> tuple[Tensor, SlowFastCache]:
+        """The pass over left-padded prompts: logits `[B, V]` of the next token, and the cache to decode with."""
+        cache = SlowFastCache(self.config)
+        output = self(
+            input_ids,
+            attention_mask=attention_mask,
+            visual_tokens=visual_tokens,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            slow_attention=slow_attention,
+        )
+        return output.logits[:, -1], cache
+
+    def decode(self, token_ids: Tensor, attention_mask: Tensor | None, cache: SlowFastCache) -> Tensor:
+        """One step: `token_ids` `[B, 1]` and the mask `[B, L + 1]` of all positions so far → logits `[B, V]`."""
+        output = self(token_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visual_tokens: Sequence[VisualTokens | None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' `generate` (beams, sampling, …) on prompts with videos; returns the new token ids only.
+
+        The prompt goes in as embeddings, so that no logits processor ever sees a placeholder id.
+        """
+        slow = SlowTokens.stack(visual_tokens or [])
+        if slow is not None:
+            kwargs.update(slow_tokens=slow.tokens, slow_mask=slow.mask, is_text=input_ids != IMAGE_TOKEN_ID)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        kwargs.setdefault("past_key_values", SlowFastCache(self.config))
+        return super().generate(  # type: ignore[misc]
+            inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **kwargs
+        )
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: Any,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As transformers'; after the prompt the slow keys and values come from the cache."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration:
+            for name in ("slow_tokens", "slow_mask", "is_text"):
+                inputs.pop(name, None)
+        return inputs
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def without_slow(self) -> Iterator[None]:
+        """Force every warm-up gate to zero for a while: the model then sees the fast tokens only."""
+        gates = [module.warm_up_gate for module in self.modules() if isinstance(module, GatedSlowAttention)]
+        values = [gate.detach().clone() for gate in gates]
+        try:
+            for gate in gates:
+                gate.data.zero_()
+            yield
+        finally:
+            for gate, value in zip(gates, values, strict=True):
+                gate.data.copy_(value)
+
+    def get_input_embeddings(self) -> nn.Module:
+        embeddings: nn.Module = self.language_model.embed_tokens
+        return embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)

@@ -1,0 +1,17 @@
+"""Fixtures shared by all parts, and the rule about tests that need CUDA."""
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip CUDA tests without CUDA, unless `SFVQA_REQUIRE_CUDA=1` says that skipping is a failure."""
+    needing = [item for item in items if item.get_closest_marker("cuda")]
+    if not needing or os.environ.get("SFVQA_REQUIRE_CUDA") == "1":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device (SFVQA_REQUIRE_CUDA=1 makes this a failure)"))

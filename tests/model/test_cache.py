@@ -1,0 +1,72 @@
+"""Whatever generation does to the cache's batch dimension happens to the slow keys and values too."""
+
+import torch
+
+from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration
+from tests.model.conftest import frames, left_padded, prompt
+
+QUESTION = [10, 11, 12]
+
+
+def filled_cache(model: SlowFastForConditionalGeneration) -> SlowFastCache:
+    with torch.inference_mode():
+        samples = [model.encode_video(frames(9, seed=1)), model.encode_video(frames(4, seed=2)), None]
+        ids, mask = left_padded([prompt(sample, QUESTION) for sample in samples])
+        return model.prefill(ids, mask, samples)[1]
+
+
+def slow_rows(cache: SlowFastCache) -> list[tuple[torch.Tensor, ...]]:
+    """Per sample: its slow keys and values of every hybrid layer, and its mask."""
+    layers = [cache.slow_keys_values(layer_idx) for layer_idx in cache.slow_layers]
+    assert cache.slow_mask is not None
+    tensors = [tensor for pair in layers for tensor in pair] + [cache.slow_mask]
+    return [tuple(tensor[row] for tensor in tensors) for row in range(len(cache.slow_mask))]
+
+
+def assert_rows(cache: SlowFastCache, expected: list[tuple[torch.Tensor, ...]]) -> None:
+    actual = slow_rows(cache)
+    assert len(actual) == len(expected)
+    for row, wanted in zip(actual, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(row, wanted, strict=True))
+
+
+def test_reorder(model: SlowFastForConditionalGeneration) -> None:
+    cache = filled_cache(model)
+    rows = slow_rows(cache)
+    cache.reorder_cache(torch.tensor([2, 0, 0]))  # type: ignore[arg-type]
+    assert_rows(cache, [rows[2], rows[0], rows[0]])
+
+
+def test_repeat_interleave_and_select(model: SlowFastForConditionalGeneration) -> None:
+    cache = filled_cache(model)
+    rows = slow_rows(cache)
+    cache.batch_repeat_interleave(2)
+    assert_rows(cache, [row for row in rows for _ in range(2)])
+    cache.batch_select_indices(torch.tensor([4, 1]))
+    assert_rows(cache, [rows[2], rows[0]])
+
+
+def test_crop_keeps_the_slow_part_and_shortens_the_text(model: SlowFastForConditionalGeneration) -> None:
+    cache = filled_cache(model)
+    rows, length = slow_rows(cache), cache.get_seq_length()
+    cache.crop(-2)
+    assert cache.get_seq_length() == length - 2
+    assert_rows(cache, rows)
+
+
+def test_a_cropped_cache_continues_as_if_the_tokens_had_never_been(model: SlowFastForConditionalGeneration) -> None:
+    with torch.inference_mode():
+        sample = model.encode_video(frames(7))
+        start, rest = prompt(sample, QUESTION), [20, 21]
+        _, cache = model.prefill(torch.tensor([[*start, 50, 51, 52]]), None, [sample])
+        cache.crop(-3)
+        continued = model(torch.tensor([rest]), past_key_values=cache, use_cache=True).logits
+        expected = model(torch.tensor([start + rest]), visual_tokens=[sample]).logits[:, -2:]
+    torch.testing.assert_close(continued, expected, atol=1e-5, rtol=0)
+
+
+def test_reset_forgets_the_video(model: SlowFastForConditionalGeneration) -> None:
+    cache = filled_cache(model)
+    cache.reset()
+    assert not cache.slow_layers
+    assert cache.slow_mask is None

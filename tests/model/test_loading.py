@@ -1,0 +1,173 @@
+"""Checkpoint folders in both formats load exactly or are refused by name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from sfvqa.errors import CheckpointError
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model.reference_format import rename_tensor
+from tests.golden_folder import GOLDEN
+from tests.model.conftest import ModelMaker
+
+
+@pytest.fixture
+def reference_folder(tmp_path: Path) -> Path:
+    """A checkpoint in the reference's format that the test may damage."""
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, make_model: ModelMaker) -> Path:
+    """A checkpoint in our own format that the test may damage."""
+    make_model().save_pretrained(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def change_tensors(folder: Path, changes: dict[str, torch.Tensor | None]) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    for name, tensor in changes.items():
+        if tensor is None:
+            del tensors[name]
+        else:
+            tensors[name] = tensor
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def same_weights(left: SlowFastForConditionalGeneration, right: SlowFastForConditionalGeneration) -> bool:
+    ours, theirs = left.state_dict(), right.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_every_tensor_of_the_reference_arrives_unchanged(reference_folder: Path) -> None:
+    model = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    state = model.state_dict()
+    published = {rename_tensor(name): tensor for name, tensor in load_file(GOLDEN / "model.safetensors").items()}
+    assert set(published) - set(state) == {name for name in published if name.startswith("vision_tower.head.")}
+    assert all(torch.equal(state[name], published[name]) for name in state)
+
+
+def test_a_layer_scale_named_gamma_loads_the_same(reference_folder: Path) -> None:
+    """transformers renames `gamma` only in names it knows: a published `weight` once stayed uninitialised."""
+    as_published = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    scales = {
+        name: tensor
+        for name, tensor in load_file(reference_folder / "model.safetensors").items()
+        if name.split(".")[-3:-2] == ["blocks"]
+    }
+    assert scales
+    renamed: dict[str, torch.Tensor | None] = dict.fromkeys(scales)
+    renamed |= {name.removesuffix("weight") + "gamma": tensor for name, tensor in scales.items()}
+    change_tensors(reference_folder, renamed)
+    assert same_weights(SlowFastForConditionalGeneration.from_pretrained(reference_folder), as_published)
+
+
+def test_what_was_loaded_from_the_reference_saves_in_our_format(reference_folder: Path, tmp_path: Path) -> None:
+    """transformers would write the reference's names beside our config, a folder that then could not be loaded."""
+    model = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    model.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == model.state_dict().keys()
+    assert same_weights(SlowFastForConditionalGeneration.from_pretrained(tmp_path / "again"), model)
+
+
+def test_a_sharded_checkpoint_loads_the_same(own_folder: Path, tmp_path: Path) -> None:
+    model = SlowFastForConditionalGeneration.from_pretrained(own_folder)
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="20kB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    assert same_weights(SlowFastForConditionalGeneration.from_pretrained(tmp_path / "sharded"), model)
+
+
+def test_the_auto_classes_know_our_format(own_folder: Path) -> None:
+    assert AutoConfig.from_pretrained(own_folder).model_type == "slow_fast"
+    model = AutoModelForImageTextToText.from_pretrained(own_folder)
+    assert isinstance(model, SlowFastForConditionalGeneration)
+
+
+@pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
+def test_a_missing_tensor_is_named(fixture: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(fixture)
+    name = next(name for name in load_file(folder / "model.safetensors") if name.endswith("q_proj.weight"))
+    change_tensors(folder, {name: None})
+    with pytest.raises(CheckpointError, match=r"missing: language_model\.layers\.\d\.self_attn\.q_proj\.weight"):
+        SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
+def test_an_unexpected_tensor_is_named(fixture: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(fixture)
+    change_tensors(folder, {"model.surprise.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"unexpected: .*surprise\.weight"):
+        SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(own_folder: Path) -> None:
+    change_tensors(own_folder, {"projector.fc1.bias": torch.zeros(3)})
+    with pytest.raises(CheckpointError, match=r"projector\.fc1\.bias is \[3\], not \[32\]"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_a_torn_tensor_file_is_named(own_folder: Path) -> None:
+    path = own_folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is corrupt"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_a_missing_shard_is_named(own_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    SlowFastForConditionalGeneration.from_pretrained(own_folder).save_pretrained(folder, max_shard_size="20kB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=shard.name):
+        SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+def test_a_folder_without_weights_or_config(own_folder: Path, tmp_path: Path) -> None:
+    (own_folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        SlowFastForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}'])
+def test_a_config_of_something_else_is_refused(own_folder: Path, text: str) -> None:
+    (own_folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mm_projector_type", "linear"),
+        ("cross_attn_gating_type", "channel-wise"),
+        ("cross_attn_implementation", "vanilla"),
+        ("fast_token_temporal_stride", None),
+        ("hidden_size", None),
+    ],
+)
+def test_reference_fields_that_change_the_maths_are_read_strictly(
+    reference_folder: Path, field: str, value: str | None
+) -> None:
+    path = reference_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(CheckpointError, match=field):
+        SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+
+
+def test_reference_fields_that_nothing_reads_do_not_matter(reference_folder: Path) -> None:
+    path = reference_folder / "config.json"
+    unread = {"cross_attn_use_mlp": True, "tile_image_input": True, "mm_vision_select_layer": -7, "new_field": 1}
+    path.write_text(json.dumps(json.loads(path.read_text()) | unread))
+    SlowFastForConditionalGeneration.from_pretrained(reference_folder)
