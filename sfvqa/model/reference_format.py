@@ -69,6 +69,7 @@ def read_reference_config(fields: dict[str, Any]) -> SlowFastConfig:
     _expect(fields, "mm_use_im_start_end", False, default=False)
     decoder = _decoder_config(fields)
     num_layers = decoder.num_hidden_layers
+    max_depth = fields.get("cross_attn_max_layer_depth")
     return SlowFastConfig(
         vision_config=_vision_config(fields),
         text_config=decoder,
@@ -76,11 +77,11 @@ def read_reference_config(fields: dict[str, Any]) -> SlowFastConfig:
         temporal_stride=_read(fields, "fast_token_temporal_stride"),
         temporal_sampling_stride=fields.get("fast_token_temporal_sampling_stride", 1),
         spatial_stride=fields.get("fast_token_spatial_stride", 1),
-        min_fast_frames=_read(fields, "min_fast_frames"),
+        min_fast_frames=fields.get("min_fast_frames") or 1,
         hybrid_layers=tuple(
             range(
-                fields.get("cross_attn_min_layer_depth", 0),
-                fields.get("cross_attn_max_layer_depth", num_layers),
+                fields.get("cross_attn_min_layer_depth") or 0,
+                num_layers if max_depth is None else max_depth,
                 _read(fields, "cross_attn_every_n_layers"),
             )
         ),

@@ -141,8 +141,8 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
         if inputs_embeds is None:
             assert input_ids is not None
-            if visual_tokens is None and past_key_values is not None:
-                inputs_embeds = self.get_input_embeddings()(input_ids)  # decoding: there is no placeholder to find
+            if visual_tokens is None and past_key_values is not None and past_key_values.get_seq_length() > 0:
+                inputs_embeds = self.get_input_embeddings()(input_ids)  # after the prompt: no placeholder to find
             else:
                 inputs_embeds = self.embed(input_ids, visual_tokens)
                 slow = slow or SlowTokens.stack(visual_tokens or [])

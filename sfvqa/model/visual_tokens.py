@@ -74,7 +74,8 @@ def sample_fast_frames(num_frames: int, stride: int, min_frames: int) -> list[in
     if stride == 1 or num_frames < min_frames:
         return list(range(num_frames))
     kept = max(num_frames // stride, min_frames)
-    return [min(int(i * num_frames / kept), num_frames - 1) for i in range(kept)]
+    step = num_frames / kept  # divided first, as the reference does: the other order rounds differently, if seldom
+    return [min(int(i * step), num_frames - 1) for i in range(kept)]
 
 
 def num_frames_outside_fast_path(num_frames: int, config: SlowFastConfig) -> int:

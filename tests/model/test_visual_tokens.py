@@ -60,3 +60,8 @@ def test_stacking_marks_what_is_padding() -> None:
 def test_tokens_of_a_wrong_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 3\)"):
         VisualTokens(torch.zeros(1, 2, 3), torch.zeros(2, 3))
+
+
+def test_sampled_frames_round_as_the_reference_does() -> None:
+    """It divides before it multiplies: 11 · (30 / 22) is 14.999…, though 11 · 30 / 22 is 15."""
+    assert sample_fast_frames(30, stride=2, min_frames=22)[11] == 14
