@@ -78,6 +78,7 @@ def test_vision_tower_and_projector() -> None:
     assert_tokens_close(projected.flatten(1, 2), expected["projected"])
 
 
+@needs("frames.safetensors")
 @pytest.mark.parametrize("name", cases())
 def test_slow_and_fast_tokens(name: str) -> None:
     case = load_case(name)
