@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from sfvqa.errors import CheckpointError
@@ -74,7 +74,10 @@ class SlowFastConfig(PreTrainedConfig):
     """
 
     model_type = "slow_fast"
-    sub_configs_defaults = {"vision_config": SubConfigSpec(config_class=SlowFastVisionConfig)}  # noqa: RUF012
+    sub_configs_defaults = {  # noqa: RUF012 - transformers' own convention
+        "vision_config": SubConfigSpec(config_class=SlowFastVisionConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+    }
 
     vision_config: dict[str, Any] | SlowFastVisionConfig | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None

@@ -93,6 +93,13 @@ def test_the_auto_classes_know_our_format(own_folder: Path) -> None:
     assert isinstance(model, SlowFastForConditionalGeneration)
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_the_attention_asked_for_reaches_the_decoder(own_folder: Path, implementation: str) -> None:
+    """Only the outer config got it once, and the decoder stayed on sdpa."""
+    model = SlowFastForConditionalGeneration.from_pretrained(own_folder, attn_implementation=implementation)
+    assert model.config.decoder_config._attn_implementation == implementation
+
+
 @pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
 def test_a_missing_tensor_is_named(fixture: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(fixture)
