@@ -1,0 +1,40 @@
+"""The model put to use on one video: find a checkpoint, encode a video once, ask about it often."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfvqa.inference.answer import Answer, FinishReason, Timings
+    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.encoding import EncodedVideo
+    from sfvqa.inference.generation import GenerationOptions
+    from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+
+# Loaded on first use: looking for a model (`locate`) must not wait for torch.
+_HOME = {
+    "Answer": "answer",
+    "AnswerStream": "answering",
+    "EncodedVideo": "encoding",
+    "FinishReason": "answer",
+    "GenerationOptions": "generation",
+    "Timings": "answer",
+    "VideoQA": "video_qa",
+    "VideoQuestionAnswerer": "video_qa",
+}
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "EncodedVideo",
+    "FinishReason",
+    "GenerationOptions",
+    "Timings",
+    "VideoQA",
+    "VideoQuestionAnswerer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

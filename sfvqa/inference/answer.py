@@ -1,0 +1,131 @@
+"""What comes out: an answer, what the model saw, and where the time went. Plain data, no tensors."""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class FinishReason(StrEnum):
+    """Why an answer ends where it does."""
+
+    STOP = "stop"
+    """The model said that it is done."""
+    LENGTH = "length"
+    """`max_new_tokens` was reached: the answer may be cut in the middle."""
+    INTERRUPTED = "interrupted"
+    """The stream was left before the model was done."""
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of one answer: `prompt` positions (with the `fast` tokens in them), `slow` tokens beside, `new` ones.
+
+    `new` counts what the model computed, its end token included.
+    """
+
+    prompt: int
+    fast: int
+    slow: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for before each reading.
+
+    - `load_seconds`: finding the checkpoint and putting model and tokenizer on the device. Once a process; in no sum.
+    - `read_seconds`: video bytes → resized frames.
+    - `encode_seconds`: frames → slow and fast tokens (crop, normalise, vision tower, projector, pooling).
+    - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).
+    - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode + prefill +
+      choosing. Loading is left out. A video encoded once and asked about again keeps its read and encode seconds in
+      every answer, so that answers can be compared; what a further question waits for is `prefill_seconds`.
+    - `decode_seconds`: from the first token to the last, without what the caller does between pieces.
+    - `total_seconds`: ttft + decode.
+    - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.
+
+    In a batch, prefill and decode are those of the whole batch.
+    """
+
+    load_seconds: float
+    read_seconds: float
+    encode_seconds: float
+    prefill_seconds: float
+    ttft_seconds: float
+    decode_seconds: float
+    total_seconds: float
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True)
+class SampledFrames:
+    """The frames the model saw: places in the file, times in seconds, and how they were chosen (None: no video)."""
+
+    indices: tuple[int, ...] = ()
+    timestamps_seconds: tuple[float, ...] = ()
+    strategy: str | None = None
+
+
+@dataclass(frozen=True)
+class AnswerSettings:
+    """Everything that was set, so that an answer can be had again."""
+
+    quantization: str
+    attention: str
+    slow_attention: str
+    device: str
+    dtype: str
+    reader: str | None
+    crop: str
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one question, and all there is to know about how.
+
+    `video` is the path as given, None for a question without one. `revision` is the commit of a downloaded
+    checkpoint or the hash of the bundled one, None for a folder. `peak_memory_bytes` is the process's so far: GPU
+    memory on CUDA, resident memory elsewhere, None where the system does not tell.
+    """
+
+    text: str
+    question: str
+    video: str | None
+    model: str
+    revision: str | None
+    finish_reason: FinishReason
+    frames: SampledFrames
+    tokens: TokenCounts
+    timings: Timings
+    peak_memory_bytes: int | None
+    warnings: tuple[str, ...]
+    settings: AnswerSettings
+
+    def to_dict(self) -> dict[str, object]:
+        """The object `sfvqa ask --json` prints."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "video": self.video,
+            "question": self.question,
+            "answer": self.text,
+            "model": self.model,
+            "revision": self.revision,
+            "finish_reason": self.finish_reason.value,
+            "frames": {
+                "count": len(self.frames.indices),
+                "indices": list(self.frames.indices),
+                "timestamps_seconds": list(self.frames.timestamps_seconds),
+                "strategy": self.frames.strategy,
+            },
+            "tokens": asdict(self.tokens),
+            "timings": asdict(self.timings),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "warnings": list(self.warnings),
+            "settings": asdict(self.settings),
+        }

@@ -1,0 +1,221 @@
+"""Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sfvqa.errors import PromptTooLongError
+from sfvqa.inference.answer import (
+    Answer,
+    AnswerSettings,
+    FinishReason,
+    SampledFrames,
+    Timings,
+    TokenCounts,
+)
+from sfvqa.inference.checkpoint import LoadedCheckpoint
+from sfvqa.inference.detokenize import IncrementalDetokenizer
+from sfvqa.inference.device import memory_errors, peak_memory_bytes
+from sfvqa.inference.encoding import EncodedVideo
+from sfvqa.inference.generation import (
+    GeneratedToken,
+    GenerationInputs,
+    GenerationOptions,
+    generate_tokens,
+    prefill,
+)
+from sfvqa.inference.prompt import build_prompt, question_turn
+from sfvqa.inference.stopwatch import Stopwatch
+
+
+class AnswerStream:
+    """Pieces of an answer as they come; `answer` is what there is so far, whole once the pieces are at an end.
+
+    Leaving early (`close`, the end of a `with` block, an exception such as Ctrl-C) keeps what came: `answer` then
+    says `interrupted`.
+    """
+
+    def __init__(self, pieces: Iterator[str], answer_so_far: Callable[[], Answer]) -> None:
+        self._pieces = pieces
+        self._answer_so_far = answer_so_far
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        return self._answer_so_far()
+
+    def close(self) -> None:
+        """Stop generating and free what it holds; harmless when it is over already."""
+        if close := getattr(self._pieces, "close", None):
+            close()
+
+
+@dataclass(eq=False)
+class _Row:
+    """One answer while it is being made."""
+
+    encoded: EncodedVideo | None
+    question: str
+    prompt_ids: list[int]
+    detokenizer: IncrementalDetokenizer
+    pieces: list[str] = field(default_factory=list)
+    num_new_tokens: int = 0
+    finish_reason: FinishReason = FinishReason.INTERRUPTED
+
+    def take(self, token: GeneratedToken | None) -> str:
+        """Add one token and return the text it completes."""
+        if token is None:
+            return ""
+        self.num_new_tokens += 1
+        piece = "" if token.is_end else self.detokenizer.push(token.token_id)
+        if token.finish_reason is not None:
+            self.finish_reason = token.finish_reason
+            piece += self.detokenizer.finish()
+        self.pieces.append(piece)
+        return piece
+
+
+class AnswerRun:
+    """Answers a batch of questions step by step; one question is a batch of one.
+
+    Prompts are built and checked at once: UsageError for an empty question, PromptTooLongError when prompt and new
+    tokens exceed the model's positions. What is generated is padded on the left and equals what each question alone
+    would give.
+    """
+
+    def __init__(
+        self,
+        checkpoint: LoadedCheckpoint,
+        questions: Sequence[tuple[EncodedVideo | None, str]],
+        options: GenerationOptions,
+    ) -> None:
+        device = checkpoint.model.device
+        self._checkpoint = checkpoint
+        self._options = options
+        self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
+        with self._prefill_watch:
+            self._rows = [self._prepare(encoded, question) for encoded, question in questions]
+
+    def steps(self) -> Generator[list[str], None, None]:
+        """Yield the text each step adds to every answer, until all have ended."""
+        model = self._checkpoint.model
+        with self._prefill_watch, memory_errors("reading the prompt"):
+            inputs = GenerationInputs.pad_left(
+                [row.prompt_ids for row in self._rows],
+                [row.encoded.visual_tokens if row.encoded else None for row in self._rows],
+                model.device,
+            )
+            prefilled = prefill(model, inputs, self._options.slow_attention)
+        tokens = generate_tokens(model, prefilled, self._options, self._checkpoint.end_token_ids)
+        del prefilled  # the cache lives in the generator alone, and goes with it
+        watch = self._first_token_watch
+        while True:
+            with watch, memory_errors("writing the answer"):
+                step = next(tokens, None)
+            if step is None:
+                return
+            watch = self._decode_watch
+            yield [row.take(token) for row, token in zip(self._rows, step, strict=True)]
+
+    def answers(self) -> list[Answer]:
+        """What there is so far, an Answer a question."""
+        return [self._answer(row) for row in self._rows]
+
+    def _prepare(self, encoded: EncodedVideo | None, question: str) -> _Row:
+        tokenizer = self._checkpoint.tokenizer
+        turn = question_turn(question, shows_video=encoded is not None)
+        num_fast_tokens = len(encoded.visual_tokens.fast) if encoded else 0
+        prompt_ids = build_prompt(tokenizer, [turn]).expand(num_fast_tokens)
+        self._check_length(len(prompt_ids))
+        return _Row(encoded, question, prompt_ids, IncrementalDetokenizer(tokenizer))
+
+    def _check_length(self, prompt_length: int) -> None:
+        positions = int(self._checkpoint.model.config.decoder_config.max_position_embeddings)
+        wanted = self._options.max_new_tokens
+        if prompt_length + wanted > positions:
+            room = positions - prompt_length
+            shorter = f", or at most {room} new tokens (--max-new-tokens {room})" if room > 0 else ""
+            raise PromptTooLongError(
+                f"The prompt takes {prompt_length} tokens and the answer up to {wanted}: "
+                f"{prompt_length + wanted - positions} more than the model's {positions} positions.",
+                f"Use fewer frames or a shorter question{shorter}.",
+            )
+
+    def _answer(self, row: _Row) -> Answer:
+        encoded = row.encoded
+        return Answer(
+            text="".join(row.pieces),
+            question=row.question,
+            video=str(encoded.video.path) if encoded else None,
+            model=self._checkpoint.location.name,
+            revision=self._checkpoint.revision,
+            finish_reason=row.finish_reason,
+            frames=SampledFrames(encoded.indices, encoded.timestamps_seconds, encoded.strategy)
+            if encoded
+            else SampledFrames(),
+            tokens=TokenCounts(
+                prompt=len(row.prompt_ids),
+                fast=len(encoded.visual_tokens.fast) if encoded else 0,
+                slow=len(encoded.visual_tokens.slow) if encoded else 0,
+                new=row.num_new_tokens,
+            ),
+            timings=self._timings(row),
+            peak_memory_bytes=peak_memory_bytes(self._checkpoint.model.device),
+            warnings=(*(encoded.warnings if encoded else ()), *self._length_warnings(row)),
+            settings=self._settings(encoded),
+        )
+
+    def _length_warnings(self, row: _Row) -> list[str]:
+        trained, used = self._checkpoint.model.config.training_max_length, len(row.prompt_ids) + row.num_new_tokens
+        if trained is None or used <= trained:
+            return []
+        return [f"Prompt and answer take {used} tokens; the model was trained with at most {trained}."]
+
+    def _timings(self, row: _Row) -> Timings:
+        read_seconds = row.encoded.read_seconds if row.encoded else 0.0
+        encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
+        prefill_seconds, decode_seconds = self._prefill_watch.seconds, self._decode_watch.seconds
+        ttft_seconds = read_seconds + encode_seconds + prefill_seconds + self._first_token_watch.seconds
+        has_speed = row.num_new_tokens > 1 and decode_seconds > 0
+        return Timings(
+            load_seconds=self._checkpoint.load_seconds,
+            read_seconds=read_seconds,
+            encode_seconds=encode_seconds,
+            prefill_seconds=prefill_seconds,
+            ttft_seconds=ttft_seconds,
+            decode_seconds=decode_seconds,
+            total_seconds=ttft_seconds + decode_seconds,
+            tokens_per_second=(row.num_new_tokens - 1) / decode_seconds if has_speed else None,
+        )
+
+    def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:
+        model, options = self._checkpoint.model, self._options
+        return AnswerSettings(
+            quantization="none",
+            attention=self._checkpoint.attention.value,
+            slow_attention=options.slow_attention.value,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            reader=encoded.reader if encoded else None,
+            crop="center",
+            temperature=options.temperature,
+            top_p=options.top_p,
+            repetition_penalty=options.repetition_penalty,
+            max_new_tokens=options.max_new_tokens,
+            seed=options.seed,
+        )

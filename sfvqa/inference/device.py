@@ -1,0 +1,114 @@
+"""Where a model runs: device and dtype from what was asked, memory free and used, and running out of it."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+
+from sfvqa.errors import OutOfMemoryError, UsageError
+
+MEMINFO = Path("/proc/meminfo")  # Linux
+
+
+class DtypeName(StrEnum):
+    """What `--dtype` takes; `auto` is float32 on the CPU, and what the checkpoint is stored in elsewhere."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there."""
+    if name == "auto":
+        kinds = [kind for kind in ("cuda", "mps") if _is_available(kind)]
+        return torch.device(kinds[0] if kinds else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"There is no device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"The device {name!r} is not supported.", "Use auto, cpu, cuda, cuda:N or mps.")
+    if device.type != "cpu" and not _is_available(device.type):
+        raise UsageError(f"This machine offers no {device.type} device to torch.", "Use --device auto or cpu.")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"There are {torch.cuda.device_count()} CUDA devices, no {name}.", "Count from cuda:0.")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
+    """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
+    try:
+        wanted = DtypeName(name)
+    except ValueError:
+        raise UsageError(f"There is no dtype {name!r}.", f"Use one of {', '.join(DtypeName)}.") from None
+    if wanted is not DtypeName.AUTO:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    return torch.float32 if device.type == "cpu" else stored or torch.bfloat16
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done what it was given, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory a model could still take on `device`; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if MEMINFO.is_file():
+        # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
+        available = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+        return int(available[1]) * 1024 if available else None
+    try:  # macOS tells only how much there is in all, Windows nothing
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def memory_errors(while_doing: str) -> Iterator[None]:
+    """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(while_doing) from error
+    except RuntimeError as error:
+        # torch's CPU and MPS allocators raise nothing more precise
+        if "can't allocate memory" in str(error) or "MPS backend out of memory" in str(error):
+            raise _out_of_memory(while_doing) from error
+        raise
+
+
+def _out_of_memory(while_doing: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"Memory ran out while {while_doing}.",
+        "Use fewer frames (--frames), a smaller model, or a device with more free memory.",
+    )
+
+
+def _is_available(kind: str) -> bool:
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()

@@ -1,0 +1,121 @@
+"""A video file → EncodedVideo: read, preprocess and see it once, to be asked about often."""
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+
+from sfvqa.inference.device import memory_errors
+from sfvqa.inference.preprocess import pixel_value_chunks
+from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
+from sfvqa.video.clip import Clip, VideoInfo
+from sfvqa.video.readers import ReaderName
+from sfvqa.video.reading import read_clip_progressively
+from sfvqa.video.sampling import SamplingOptions
+
+CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, changes nothing else
+
+
+class EncodeStage(StrEnum):
+    """What is being done to the frames."""
+
+    READ = "read"
+    ENCODE = "encode"
+
+
+@dataclass(frozen=True)
+class EncodeProgress:
+    """`done` of `total` frames are through `stage`."""
+
+    stage: EncodeStage
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVideo:
+    """What a model has seen of one video, with where the frames came from and what they cost."""
+
+    visual_tokens: VisualTokens
+    indices: tuple[int, ...]
+    timestamps_seconds: tuple[float, ...]
+    strategy: str
+    reader: str
+    video: VideoInfo
+    warnings: tuple[str, ...]
+    read_seconds: float
+    encode_seconds: float
+
+
+def encode_progressively(
+    model: SlowFastForConditionalGeneration,
+    path: str | Path,
+    sampling: SamplingOptions,
+    *,
+    reader: ReaderName = ReaderName.AUTO,
+    trained_frames: int | None = None,
+) -> Generator[EncodeProgress, None, EncodedVideo]:
+    """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
+
+    Memory is bounded by the resized frames and one chunk of them in the vision tower. The seconds leave out what the
+    caller does between steps. Raises VideoError, OutOfMemoryError.
+    """
+    reading, encoding = Stopwatch(model.device), Stopwatch(model.device)
+    clip = yield from _read(Path(path), sampling, reader, model.config.vision.image_size, reading)
+    visual_tokens = yield from _encode(model, clip, encoding)
+    return EncodedVideo(
+        visual_tokens=visual_tokens,
+        indices=clip.indices,
+        timestamps_seconds=clip.timestamps_seconds,
+        strategy=clip.strategy,
+        reader=clip.reader,
+        video=clip.video,
+        warnings=(*clip.warnings, *_warnings_about(len(clip.indices), model, trained_frames)),
+        read_seconds=reading.seconds,
+        encode_seconds=encoding.seconds,
+    )
+
+
+def _read(
+    path: Path, sampling: SamplingOptions, reader: ReaderName, image_size: int, watch: Stopwatch
+) -> Generator[EncodeProgress, None, Clip]:
+    with contextlib.closing(read_clip_progressively(path, sampling, reader=reader, resize=image_size)) as steps:
+        while True:
+            with watch, memory_errors("reading the video"):
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    clip: Clip = end.value
+                    return clip
+            yield EncodeProgress(EncodeStage.READ, step.done, step.total)
+
+
+def _encode(
+    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch
+) -> Generator[EncodeProgress, None, VisualTokens]:
+    total, done = len(clip.frames), 0
+    visual_tokens: list[torch.Tensor] = []
+    chunks = model.encode_chunks(pixel_value_chunks(clip.frames, model.config.vision, CHUNK_SIZE))
+    while done < total:
+        with watch, torch.inference_mode(), memory_errors("encoding the frames"):
+            visual_tokens.append(next(chunks))
+        done += len(visual_tokens[-1])
+        yield EncodeProgress(EncodeStage.ENCODE, done, total)
+    with watch, torch.inference_mode(), memory_errors("encoding the frames"):
+        return model.split(torch.cat(visual_tokens))
+
+
+def _warnings_about(num_frames: int, model: SlowFastForConditionalGeneration, trained_frames: int | None) -> list[str]:
+    warnings = []
+    if trained_frames is not None and num_frames > trained_frames:
+        warnings.append(f"{num_frames} frames are more than the {trained_frames} the model was trained with.")
+    if left_out := num_frames_outside_fast_path(num_frames, model.config):
+        warnings.append(
+            f"The last {left_out} of {num_frames} frames fill no window of {model.config.temporal_stride} "
+            "for the fast tokens; the model sees them through its slow tokens only."
+        )
+    return warnings

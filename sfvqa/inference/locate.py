@@ -1,0 +1,114 @@
+"""A model's name, or a folder, → the folder its checkpoint is in. Looks on this machine only and imports no torch."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelError
+from sfvqa.registry import ModelSpec, find_model
+
+WEIGHTS_INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+
+
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for a folder nobody registered."""
+
+    name: str
+    folder: Path
+    spec: ModelSpec | None = None
+    revision: str | None = None
+
+
+def locate(model: str | Path) -> CheckpointLocation:
+    """Find a checkpoint by registered name or by folder, without any download.
+
+    A registered name wins over a folder of the same name (write `./tiny` for the folder). Raises UnknownModelError
+    with the nearest names, ModelNotDownloadedError with the command that downloads it.
+    """
+    text = str(model)
+    if isinstance(model, str) and not _looks_like_path(text):
+        try:
+            return locate_registered(find_model(text))
+        except UnknownModelError:
+            if not Path(text).is_dir():
+                raise
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return CheckpointLocation(name=text, folder=folder)
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file, not a checkpoint folder.", "Name the folder it is in.")
+    raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")
+
+
+def locate_registered(spec: ModelSpec) -> CheckpointLocation:
+    """Find a registered model in the package or the Hugging Face cache; ModelNotDownloadedError if it is not there."""
+    if spec.folder is not None:
+        folder = Path(str(resources.files("sfvqa").joinpath(*spec.folder.split("/"))))
+        if not folder.is_dir():
+            raise CheckpointError(f"The bundled model {spec.name} is not at {folder}.", "Install sfvqa again.")
+        return CheckpointLocation(spec.name, folder, spec, spec.revision)
+    cached = cached_snapshot(spec)
+    if cached is None:
+        raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", _how_to_download(spec))
+    if missing := missing_files(cached):
+        raise ModelNotDownloadedError(
+            f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
+            _how_to_download(spec),
+        )
+    return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
+
+
+def is_downloaded(spec: ModelSpec) -> bool:
+    """Whether every file of a registered model is on this machine."""
+    if spec.is_bundled:
+        return True
+    cached = cached_snapshot(spec)
+    return cached is not None and not missing_files(cached)
+
+
+def cached_snapshot(spec: ModelSpec) -> Path | None:
+    """The folder of a registered model in the Hugging Face cache, whole or not; None when there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    assert spec.repo_id is not None
+    try:
+        return Path(snapshot_download(spec.repo_id, revision=spec.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Names of the files a checkpoint folder cannot do without and does not have; looks at names only."""
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += [name for name in _weight_files(folder) if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        missing.append(TOKENIZER_FILES[0])
+    return missing
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The tensor files a folder should have: those its index names, else the one."""
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return [WEIGHTS]
+    try:
+        fields = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError:
+        fields = None
+    named = fields.get("weight_map") if isinstance(fields, dict) else None
+    # Half a download may hold half an index: then the single file, which is not there, stands for what is missing.
+    return sorted(set(named.values())) if isinstance(named, dict) and named else [WEIGHTS]
+
+
+def _how_to_download(spec: ModelSpec) -> str:
+    gigabytes = f"{spec.size_bytes / 1e9:.1f} GB"
+    return f"Download it with `hf download {spec.repo_id}` ({gigabytes}, licence {spec.license})."
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()

@@ -1,0 +1,148 @@
+"""VideoQA: load a model once, encode a video once, ask about it often. What everything above inference calls."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+from sfvqa.inference.answer import Answer
+from sfvqa.inference.answering import AnswerRun, AnswerStream
+from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
+from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
+from sfvqa.inference.generation import GenerationOptions
+from sfvqa.video.readers import ReaderName
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+
+__all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
+
+DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
+
+
+class VideoQuestionAnswerer(Protocol):
+    """Anything that can answer questions about videos: a VideoQA, or a fake in a test."""
+
+    @property
+    def default_sampling(self) -> SamplingOptions:
+        """Which frames `encode` takes unless told otherwise."""
+
+    def encode_progressively(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> Generator[EncodeProgress, None, EncodedVideo]:
+        """See a video, yielding progress."""
+
+    def encode(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> EncodedVideo:
+        """See a video."""
+
+    def ask(
+        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
+    ) -> Answer:
+        """Answer one question."""
+
+    def stream(
+        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
+    ) -> AnswerStream:
+        """Answer one question piece by piece."""
+
+    def answer_batch(
+        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+    ) -> list[Answer]:
+        """Answer many questions at once."""
+
+
+class VideoQA:
+    """A loaded model that answers questions about videos.
+
+    >>> qa = VideoQA.load("tiny")                                             # doctest: +SKIP
+    >>> video = qa.encode("clip.mp4")                                         # doctest: +SKIP
+    >>> qa.ask(video, "Which way does the circle move?").text                 # doctest: +SKIP
+    'The circle moves left.'
+    """
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self.checkpoint = checkpoint
+
+    @classmethod
+    def load(
+        cls, model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
+    ) -> Self:
+        """Load a model by its name in models.toml, or a checkpoint folder; nothing is ever downloaded.
+
+        `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16; `attention` sdpa, eager
+        or flash_attention_2. Raises ModelError, UsageError, OutOfMemoryError.
+        """
+        return cls(load_checkpoint(model, device=device, dtype=dtype, attention=attention))
+
+    @property
+    def trained_num_frames(self) -> int | None:
+        """Frames a video the model was trained with, by models.toml or else its own config."""
+        spec = self.checkpoint.location.spec
+        return spec.num_frames if spec else self.checkpoint.model.config.training_num_frames
+
+    @property
+    def default_sampling(self) -> SamplingOptions:
+        """Which frames `encode` takes unless told otherwise: as many as in training, chosen as in training."""
+        spec = self.checkpoint.location.spec
+        strategy = SamplingStrategy(spec.sampling) if spec else SamplingStrategy.UNIFORM
+        return SamplingOptions(num_frames=self.trained_num_frames or DEFAULT_NUM_FRAMES, strategy=strategy)
+
+    def encode_progressively(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> Generator[EncodeProgress, None, EncodedVideo]:
+        """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value."""
+        return encode_progressively(
+            self.checkpoint.model,
+            path,
+            sampling or self.default_sampling,
+            reader=reader,
+            trained_frames=self.trained_num_frames,
+        )
+
+    def encode(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> EncodedVideo:
+        """Read and encode a video, to be asked about often. Raises VideoError, OutOfMemoryError."""
+        steps = self.encode_progressively(path, sampling, reader=reader)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                encoded: EncodedVideo = end.value
+                return encoded
+
+    def ask(
+        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
+    ) -> Answer:
+        """Answer a question about an encoded video, a video file, or (None) no video at all."""
+        stream = self.stream(video, question, options)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    def stream(
+        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
+    ) -> AnswerStream:
+        """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
+        encoded = self.encode(video) if isinstance(video, str | Path) else video
+        run = AnswerRun(self.checkpoint, [(encoded, question)], options or GenerationOptions())
+        return AnswerStream(_only_text(run), lambda: run.answers()[0])
+
+    def answer_batch(
+        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+    ) -> list[Answer]:
+        """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`."""
+        if not questions:
+            return []
+        run = AnswerRun(self.checkpoint, questions, options or GenerationOptions())
+        for _ in run.steps():
+            pass
+        return run.answers()
+
+
+def _only_text(run: AnswerRun) -> Iterator[str]:
+    """The pieces of a run of one question, without the steps that complete no character."""
+    with contextlib.closing(run.steps()) as steps:
+        for (piece,) in steps:
+            if piece:
+                yield piece

@@ -1,0 +1,69 @@
+"""The model is the one named, else configured, else downloaded and small enough, else tiny; and it is said why."""
+
+import pytest
+import torch
+
+from sfvqa.inference import choose
+from sfvqa.inference.choose import ChoiceSource, bytes_needed, choose_model
+from sfvqa.registry import ModelSpec, find_model
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """A machine whose downloads and free memory the test sets."""
+    state: dict[str, object] = {"downloaded": set(), "free": None}
+
+    def is_downloaded(spec: ModelSpec) -> bool:
+        names = state["downloaded"]
+        assert isinstance(names, set)
+        return spec.is_bundled or spec.name in names
+
+    monkeypatch.setattr(choose, "is_downloaded", is_downloaded)
+    monkeypatch.setattr(choose, "free_memory_bytes", lambda _device: state["free"])
+    return state
+
+
+def test_a_named_model_is_taken_whatever_else_there_is(here: dict[str, object]) -> None:
+    here["downloaded"] = {"slowfast-7b-64f"}
+    assert choose_model("x", configured="y").model == "x"
+    assert choose_model("x").source is ChoiceSource.NAMED
+
+
+def test_the_configured_model_comes_next(here: dict[str, object]) -> None:
+    here["downloaded"] = {"slowfast-7b-64f"}
+    choice = choose_model(configured="y")
+    assert (choice.model, choice.source) == ("y", ChoiceSource.CONFIGURED)
+    assert "y" in choice.reason
+
+
+def test_then_a_downloaded_one_that_fits(here: dict[str, object]) -> None:
+    here.update(downloaded={"slowfast-7b-96f"}, free=100 * 10**9)
+    choice = choose_model(device="cpu")
+    assert (choice.model, choice.source) == ("slowfast-7b-96f", ChoiceSource.DOWNLOADED)
+
+
+def test_then_tiny_which_says_what_it_can_answer(here: dict[str, object]) -> None:
+    here["free"] = 100 * 10**9
+    choice = choose_model(device="cpu")
+    assert (choice.model, choice.source) == ("tiny", ChoiceSource.BUNDLED)
+    assert find_model("tiny").can_answer in choice.reason
+
+
+def test_a_downloaded_model_that_does_not_fit_is_named_with_what_it_needs(here: dict[str, object]) -> None:
+    here.update(downloaded={"slowfast-7b-64f"}, free=20 * 10**9)
+    choice = choose_model(device="cpu")
+    assert choice.model == "tiny"
+    assert "slowfast-7b-64f needs 37.4 GB on cpu, where 20.0 GB are free" in choice.reason
+    assert choose_model(device="cpu", dtype="bfloat16").model == "slowfast-7b-64f"
+
+
+def test_where_free_memory_is_unknown_a_downloaded_model_is_tried(here: dict[str, object]) -> None:
+    here["downloaded"] = {"slowfast-7b-64f"}
+    assert choose_model(device="cpu").model == "slowfast-7b-64f"
+
+
+def test_the_cpu_needs_twice_the_memory_because_it_computes_in_float32() -> None:
+    spec = find_model("slowfast-7b-64f")
+    on_cpu, on_gpu = (bytes_needed(spec, torch.device(kind)) for kind in ("cpu", "cuda"))
+    assert on_gpu == pytest.approx(1.1 * 17.0e9, rel=0.01)
+    assert on_cpu == pytest.approx(2 * on_gpu)

@@ -1,0 +1,147 @@
+"""A video is read and seen once, whatever the chunks; what the model did not see in full is said."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
+from sfvqa.inference import encoding
+from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
+from sfvqa.inference.preprocess import pixel_values
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.video import ReaderName, SamplingOptions, read_clip
+
+TEN_FRAMES = SamplingOptions(num_frames=10)
+
+
+def drain(steps: Generator[EncodeProgress, None, EncodedVideo]) -> tuple[list[EncodeProgress], EncodedVideo]:
+    """Everything the generator yields, and what it returns."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_encoding_is_reading_preprocessing_and_the_model(qa: VideoQA, video_path: Path, encoded: EncodedVideo) -> None:
+    clip = read_clip(video_path, SamplingOptions(num_frames=8))
+    model = qa.checkpoint.model
+    with torch.inference_mode():
+        expected = model.encode_video(pixel_values(clip.frames, model.config.vision))
+    torch.testing.assert_close(encoded.visual_tokens.slow, expected.slow, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoded.visual_tokens.fast, expected.fast, atol=1e-5, rtol=0)
+    assert (encoded.indices, encoded.timestamps_seconds) == (clip.indices, clip.timestamps_seconds)
+    assert (encoded.strategy, encoded.reader, encoded.video) == ("uniform", "pyav", clip.video)
+    assert encoded.warnings == ()
+    assert encoded.read_seconds > 0
+    assert encoded.encode_seconds > 0
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 100])
+def test_the_chunk_size_changes_nothing_but_the_steps(
+    qa: VideoQA, video_path: Path, encoded: EncodedVideo, chunk_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "CHUNK_SIZE", chunk_size)
+    steps, again = drain(qa.encode_progressively(video_path))
+    torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)
+    assert sum(step.stage is EncodeStage.ENCODE for step in steps) == -(-8 // chunk_size)
+
+
+def test_progress_reaches_all_frames_of_both_stages_in_order(qa: VideoQA, video_path: Path) -> None:
+    steps, _ = drain(qa.encode_progressively(video_path))
+    stages = [step.stage for step in steps]
+    assert stages == sorted(stages, key=["read", "encode"].index)
+    for stage in EncodeStage:
+        done = [step.done for step in steps if step.stage is stage]
+        assert done == sorted(done)
+        assert done[-1] == 8
+    assert {step.total for step in steps} == {8}
+
+
+def test_more_frames_than_in_training_is_a_warning(qa: VideoQA, video_path: Path) -> None:
+    assert qa.encode(video_path, SamplingOptions(num_frames=8)).warnings == ()
+    (warning,) = qa.encode(video_path, SamplingOptions(num_frames=10)).warnings
+    assert "10 frames" in warning
+    assert "the 8" in warning
+
+
+def test_asking_for_more_frames_than_there_are_is_no_warning(qa: VideoQA, short_video_path: Path) -> None:
+    assert qa.encode(short_video_path, SamplingOptions(num_frames=100)).warnings == ()
+
+
+def test_frames_that_reach_no_fast_token_are_named(qa: VideoQA, video_path: Path) -> None:
+    (warning,) = qa.encode(video_path, SamplingOptions(num_frames=7)).warnings
+    assert "last 1 of 7 frames" in warning
+    assert "slow tokens only" in warning
+
+
+def test_another_reader_is_used_and_named(qa: VideoQA, video_path: Path) -> None:
+    assert qa.encode(video_path, reader=ReaderName.OPENCV).reader == "opencv"
+
+
+def test_seconds_leave_out_the_caller(qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow progress bar once looked like slow reading."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def slowly(steps: Generator[EncodeProgress, None, EncodedVideo]) -> Generator[EncodeProgress, None, EncodedVideo]:
+        while True:
+            try:
+                yield next(steps)
+            except StopIteration as end:
+                encoded: EncodedVideo = end.value
+                return encoded
+            now[0] += 1000.0
+
+    encoded = drain(slowly(qa.encode_progressively(video_path)))[1]
+    assert now[0] > 0
+    assert (encoded.read_seconds, encoded.encode_seconds) == (0.0, 0.0)
+
+
+def test_leaving_early_leaves_the_model_usable(qa: VideoQA, video_path: Path, encoded: EncodedVideo) -> None:
+    steps = qa.encode_progressively(video_path)
+    next(steps)
+    steps.close()
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert torch.equal(qa.encode(video_path).visual_tokens.slow, encoded.visual_tokens.slow)
+
+
+def test_nothing_is_kept_for_a_backward_pass(qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradients on, a long video once held every activation of the vision tower."""
+    tower, modes = qa.checkpoint.model.vision_tower, []
+    forward = tower.forward
+
+    def watched(pixel_values: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        return forward(pixel_values)
+
+    monkeypatch.setattr(tower, "forward", watched)
+    qa.encode(video_path)
+    assert modes == [True]
+
+
+def test_a_missing_video_is_a_video_error(qa: VideoQA, tmp_path: Path) -> None:
+    with pytest.raises(VideoNotFoundError):
+        qa.encode(tmp_path / "nothing.mp4")
+
+
+def test_running_out_of_memory_while_encoding_is_said(
+    qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(qa.checkpoint.model.vision_tower, "forward", run_out)
+    with pytest.raises(OutOfMemoryError, match="encoding the frames"):
+        qa.encode(video_path)
+
+
+def test_without_a_number_of_training_frames_there_is_nothing_to_warn_of(qa: VideoQA, video_path: Path) -> None:
+    encoded = drain(encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, trained_frames=None))[1]
+    assert encoded.video.num_frames == 20
+    assert encoded.warnings == ()

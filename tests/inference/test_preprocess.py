@@ -1,0 +1,73 @@
+"""Pixel values equal the reference's (CLIPImageProcessor) on wide, tall and small frames."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sfvqa.inference.preprocess import pixel_value_chunks, pixel_values
+from sfvqa.model import SlowFastVisionConfig
+from sfvqa.video.resizing import resize_shortest_edge
+from tests.golden_folder import GOLDEN
+
+FIXTURE = GOLDEN / "preprocess.safetensors"
+SMALL = SlowFastVisionConfig(image_size=48, depths=(1, 1, 1), dims=(8, 8, 8))
+
+
+def golden_pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    tensors = load_file(FIXTURE)
+    names = sorted(name.removeprefix("frame_") for name in tensors if name.startswith("frame_"))
+    return [(tensors[f"frame_{name}"], tensors[f"pixel_values_{name}"]) for name in names]
+
+
+@pytest.mark.skipif(not FIXTURE.exists(), reason="the golden folder has no preprocess.safetensors")
+def test_pixel_values_equal_the_reference() -> None:
+    pairs = golden_pairs()
+    assert pairs
+    for frame, expected in pairs:
+        size = expected.shape[-1]
+        config = SlowFastVisionConfig(image_size=size, depths=(1,), dims=(8,))
+        ours = pixel_values(frame.numpy()[None], config)[0]
+        deviation = torch.tensor(config.image_std)[:, None, None]
+        # the tolerance asked for is 1/255 before normalisation; what is measured is equality
+        torch.testing.assert_close(ours * deviation, expected * deviation, atol=1e-6, rtol=0)
+
+
+def test_frames_resized_while_reading_give_the_same() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (3, 90, 160, 3), dtype=np.uint8)
+    resized = np.stack([resize_shortest_edge(frame, 48) for frame in frames])
+    assert resized.shape == (3, 48, 85, 3)
+    assert torch.equal(pixel_values(frames, SMALL), pixel_values(resized, SMALL))
+
+
+def test_the_crop_keeps_the_middle() -> None:
+    frame = np.zeros((48, 100, 3), dtype=np.uint8)
+    frame[:, 26:74] = 255
+    assert torch.equal(pixel_values(frame[None], SMALL).amin(dim=(0, 2, 3)), white(SMALL))
+
+
+def test_mean_and_deviation_are_the_configs() -> None:
+    config = SlowFastVisionConfig(image_size=48, depths=(1,), dims=(8,), image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+    values = pixel_values(np.array([0, 255], dtype=np.uint8).repeat(48 * 48 * 3).reshape(2, 48, 48, 3), config)
+    assert values.unique().tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 7])
+def test_chunks_together_are_the_whole(chunk_size: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 60, 50, 3), dtype=np.uint8)
+    chunks = list(pixel_value_chunks(frames, SMALL, chunk_size))
+    assert max(map(len, chunks)) <= chunk_size
+    assert torch.equal(torch.cat(chunks), pixel_values(frames, SMALL))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [np.zeros((48, 48, 3), np.uint8), np.zeros((1, 48, 48, 4), np.uint8), np.zeros((1, 48, 48, 3), np.float32)],
+)
+def test_other_arrays_are_refused_with_their_shape(frames: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \[T, H, W, 3\], not"):
+        pixel_values(frames, SMALL)
+
+
+def white(config: SlowFastVisionConfig) -> torch.Tensor:
+    return (1 - torch.tensor(config.image_mean)) / torch.tensor(config.image_std)

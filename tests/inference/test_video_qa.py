@@ -1,0 +1,231 @@
+"""Load, encode, ask, stream and batch, through a whole checkpoint folder and real video files."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfvqa.inference.answer import FinishReason
+from sfvqa.inference.encoding import EncodedVideo
+from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+from sfvqa.model import SlowAttention, VisualTokens
+from sfvqa.registry import find_model
+from sfvqa.video import SamplingOptions, SamplingStrategy
+
+QUESTION = "Which way does the bar move?"
+SHORT = GenerationOptions(max_new_tokens=10)
+
+
+# --- asking ---
+
+
+def test_a_video_file_and_its_encoding_give_the_same_answer(
+    qa: VideoQA, video_path: Path, encoded: EncodedVideo
+) -> None:
+    from_file, from_encoding = qa.ask(video_path, QUESTION, SHORT), qa.ask(encoded, QUESTION, SHORT)
+    assert from_file.text == from_encoding.text != ""
+    assert qa.ask(str(video_path), QUESTION, SHORT).text == from_file.text
+
+
+def test_both_checkpoint_formats_give_the_same_answer(qa: VideoQA, reference_folder: Path, video_path: Path) -> None:
+    reference = VideoQA.load(reference_folder, device="cpu")
+    assert reference.ask(video_path, QUESTION, SHORT).text == qa.ask(video_path, QUESTION, SHORT).text
+    assert reference.default_sampling == qa.default_sampling == SamplingOptions(num_frames=8)
+
+
+def test_video_question_and_slow_tokens_all_change_the_answer(
+    qa: VideoQA, encoded: EncodedVideo, encoded_short: EncodedVideo
+) -> None:
+    """An answer that stays the same would mean that one of them never reaches the model."""
+    other_slow = VisualTokens(slow=encoded.visual_tokens.slow.roll(1, dims=1), fast=encoded.visual_tokens.fast)
+    texts = [
+        qa.ask(encoded, QUESTION, SHORT).text,
+        qa.ask(encoded_short, QUESTION, SHORT).text,
+        qa.ask(encoded, "What colour is it?", SHORT).text,
+        qa.ask(None, QUESTION, SHORT).text,
+        qa.ask(encoded, QUESTION, dataclasses.replace(SHORT, slow_attention=SlowAttention.PREFILL)).text,
+        qa.ask(dataclasses.replace(encoded, visual_tokens=other_slow), QUESTION, SHORT).text,
+    ]
+    assert len(set(texts)) == len(texts)
+
+
+def test_nothing_is_left_of_one_question_in_the_next(
+    qa: VideoQA, checkpoint_folder: Path, encoded: EncodedVideo, encoded_short: EncodedVideo
+) -> None:
+    """The reference kept the last video's slow tokens on its layers."""
+    for video in (encoded, None, encoded_short, None):
+        fresh = VideoQA.load(checkpoint_folder, device="cpu")
+        assert qa.ask(video, QUESTION, SHORT).text == fresh.ask(video, QUESTION, SHORT).text
+
+
+def test_an_answer_knows_what_was_seen(qa: VideoQA, video_path: Path, encoded: EncodedVideo) -> None:
+    answer = qa.ask(encoded, QUESTION, SHORT)
+    assert (answer.question, answer.video) == (QUESTION, str(video_path))
+    assert answer.model == str(qa.checkpoint.location.folder)
+    assert answer.finish_reason is FinishReason.LENGTH
+    assert answer.tokens.new == 10
+    assert (answer.tokens.fast, answer.tokens.slow) == (16, 32)  # 8 frames of 4, averaged 2 at a time
+    without = qa.ask(None, QUESTION, SHORT)
+    assert answer.tokens.prompt == without.tokens.prompt + 16 + len("\n")
+    assert answer.frames.indices == encoded.indices
+    assert answer.settings.reader == "pyav"
+
+
+def test_an_answer_without_a_video_says_so(qa: VideoQA) -> None:
+    answer = qa.ask(None, QUESTION, SHORT)
+    assert (answer.video, answer.settings.reader, answer.frames.strategy) == (None, None, None)
+    assert (answer.tokens.fast, answer.tokens.slow, answer.timings.read_seconds) == (0, 0, 0.0)
+
+
+def test_an_end_token_stops_it_and_is_not_text(qa: VideoQA, encoded: EncodedVideo) -> None:
+    free = qa.ask(encoded, QUESTION, SHORT)
+    ids = token_ids(qa, encoded)
+    place = next(n for n in range(2, 10) if ids[n] not in ids[:n])
+    ending = VideoQA(dataclasses.replace(qa.checkpoint, end_token_ids=frozenset({ids[place]})))
+    answer = ending.ask(encoded, QUESTION, SHORT)
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.tokens.new == place + 1
+    assert answer.text == qa.checkpoint.tokenizer.decode(ids[:place])
+    assert free.text == qa.checkpoint.tokenizer.decode(ids)
+
+
+def test_sampling_repeats_with_its_seed(qa: VideoQA, encoded: EncodedVideo) -> None:
+    drawn = [
+        qa.ask(encoded, QUESTION, GenerationOptions(max_new_tokens=10, temperature=1.5, seed=seed)).text
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+# --- streaming ---
+
+
+def test_pieces_are_the_answer(qa: VideoQA, encoded: EncodedVideo) -> None:
+    stream = qa.stream(encoded, QUESTION, SHORT)
+    pieces = list(stream)
+    assert len(pieces) > 3
+    assert "" not in pieces
+    assert "".join(pieces) == stream.answer.text == qa.ask(encoded, QUESTION, SHORT).text
+    assert stream.answer.finish_reason is FinishReason.LENGTH
+
+
+def test_a_stream_that_is_closed_keeps_what_came(qa: VideoQA, encoded: EncodedVideo) -> None:
+    with qa.stream(encoded, QUESTION, SHORT) as stream:
+        first = next(stream)
+    assert stream.answer.text.startswith(first)
+    assert stream.answer.finish_reason is FinishReason.INTERRUPTED
+    assert 0 < stream.answer.tokens.new < 10
+    assert list(stream) == []
+    stream.close()
+
+
+def test_ctrl_c_inside_the_model_keeps_what_came(
+    qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = qa.ask(encoded, QUESTION, SHORT).text
+    decode, calls = qa.checkpoint.model.decode, []
+
+    def interrupted(*args: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return decode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(qa.checkpoint.model, "decode", interrupted)
+    stream = qa.stream(encoded, QUESTION, SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert stream.answer.finish_reason is FinishReason.INTERRUPTED
+    assert stream.answer.tokens.new == 5
+    assert stream.answer.text
+    assert whole.startswith(stream.answer.text)
+
+
+def test_a_stream_not_begun_has_an_empty_answer(qa: VideoQA, encoded: EncodedVideo) -> None:
+    answer = qa.stream(encoded, QUESTION, SHORT).answer
+    assert (answer.text, answer.tokens.new, answer.timings.tokens_per_second) == ("", 0, None)
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("slow_attention", list(SlowAttention))
+def test_a_batch_gives_what_each_gives_alone(
+    qa: VideoQA, encoded: EncodedVideo, encoded_short: EncodedVideo, slow_attention: SlowAttention
+) -> None:
+    options = GenerationOptions(max_new_tokens=16, slow_attention=slow_attention)
+    questions: list[tuple[EncodedVideo | None, str]] = [
+        (encoded, "A long question, so that the others are padded?"),
+        (encoded_short, "Short?"),
+        (None, QUESTION),
+        (encoded, "Again?"),
+    ]
+    together = qa.answer_batch(questions, options)
+    alone = [qa.ask(video, question, options) for video, question in questions]
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    assert [answer.tokens for answer in together] == [answer.tokens for answer in alone]
+    assert [answer.question for answer in together] == [question for _, question in questions]
+
+
+def test_a_batch_draws_what_each_draws_alone(qa: VideoQA, encoded: EncodedVideo, encoded_short: EncodedVideo) -> None:
+    options = GenerationOptions(max_new_tokens=8, temperature=1.0, top_p=0.9, repetition_penalty=1.3, seed=7)
+    questions: list[tuple[EncodedVideo | None, str]] = [(encoded, "One?"), (encoded_short, "The second?")]
+    alone = [qa.ask(video, question, options).text for video, question in questions]
+    assert [answer.text for answer in qa.answer_batch(questions, options)] == alone
+
+
+def test_an_answer_that_ends_early_ends_alone(qa: VideoQA, encoded: EncodedVideo) -> None:
+    ids = token_ids(qa, encoded)
+    ending = VideoQA(dataclasses.replace(qa.checkpoint, end_token_ids=frozenset({ids[3]})))
+    batch: list[tuple[EncodedVideo | None, str]] = [(encoded, QUESTION), (None, "Else?")]
+    together = ending.answer_batch(batch, SHORT)
+    assert [answer.text for answer in together] == [ending.ask(*asked, SHORT).text for asked in batch]
+    assert together[0].finish_reason is FinishReason.STOP
+
+
+def test_an_empty_batch_is_empty(qa: VideoQA) -> None:
+    assert qa.answer_batch([]) == []
+
+
+# --- defaults ---
+
+
+def test_a_registered_model_is_asked_with_the_frames_of_its_training(qa: VideoQA) -> None:
+    spec = find_model("slowfast-7b-96f")
+    location = dataclasses.replace(qa.checkpoint.location, spec=spec, name=spec.name)
+    registered = VideoQA(dataclasses.replace(qa.checkpoint, location=location))
+    assert registered.default_sampling == SamplingOptions(num_frames=96, strategy=SamplingStrategy.UNIFORM)
+
+
+def test_a_video_qa_is_a_video_question_answerer(qa: VideoQA) -> None:
+    answerer: VideoQuestionAnswerer = qa
+    members = [name for name in vars(VideoQuestionAnswerer) if not name.startswith("_")]
+    assert members
+    assert all(hasattr(answerer, name) for name in members)
+
+
+def test_every_setting_of_attention_and_dtype_answers(checkpoint_folder: Path, video_path: Path) -> None:
+    texts = {}
+    for attention in ("sdpa", "eager"):
+        for dtype in ("float32", "bfloat16"):
+            loaded = VideoQA.load(checkpoint_folder, device="cpu", dtype=dtype, attention=attention)
+            answer = loaded.ask(video_path, QUESTION, SHORT)
+            texts[attention, dtype] = answer.text
+            assert (answer.settings.attention, answer.settings.dtype) == (attention, dtype)
+    assert texts["sdpa", "float32"] == texts["eager", "float32"]
+
+
+def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
+    """The ids of the free answer to QUESTION, re-encoded from a run that records them."""
+    from sfvqa.inference.generation import GenerationInputs, generate_tokens, prefill
+    from sfvqa.inference.prompt import build_prompt, question_turn
+
+    prompt = build_prompt(qa.checkpoint.tokenizer, [question_turn(QUESTION, shows_video=True)])
+    inputs = GenerationInputs.pad_left(
+        [prompt.expand(len(encoded.visual_tokens.fast))], [encoded.visual_tokens], torch.device("cpu")
+    )
+    state = prefill(qa.checkpoint.model, inputs, SlowAttention.ALWAYS)
+    steps = generate_tokens(qa.checkpoint.model, state, SHORT, frozenset())
+    return [token.token_id for (token,) in steps if token is not None]
