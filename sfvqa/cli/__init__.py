@@ -1,0 +1,1 @@
+"""The command line: the only place that imports typer or rich, and the only one that prints."""

@@ -1,0 +1,63 @@
+"""The app: its commands, `--version`, and the help that all of them share."""
+
+from typing import Annotated
+
+import typer
+
+import sfvqa
+from sfvqa.cli import ask, demo, models
+
+EXAMPLES = """\b
+[bold]Examples[/bold]
+  sfvqa demo
+  sfvqa ask clip.mp4 "Which way does the circle move?"
+  sfvqa ask clip.mp4 "What flashes?" "Describe the video." --json
+
+Ask questions about video files on your own machine. Answers go to stdout, the rest to stderr."""
+
+EXIT_CODES = """[bold]Exit codes[/bold]
+  0  answered, also when there were warnings
+  1  failed
+  2  usage: an empty question, --frames 0, contradictions, a prompt too long
+  3  the video is missing or cannot be read, or the range lies outside it
+  4  the model is unknown, missing, corrupt or offline
+  5  out of memory
+  6  a batch finished with failures
+130  interrupted with Ctrl-C
+
+[bold]Where options come from[/bold]
+A flag comes before its SFVQA_… variable, the variable before config.toml in the
+user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
+
+app = typer.Typer(
+    name="sfvqa",
+    help=EXAMPLES,
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sfvqa {sfvqa.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, metavar="", help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
+
+
+app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more questions about a video.")(ask.ask)
+app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
+app.add_typer(models.app, name="models", short_help="The models that can be asked.")

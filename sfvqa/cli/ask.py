@@ -1,0 +1,67 @@
+"""`sfvqa ask`: answer questions about one video."""
+
+import typer
+
+from sfvqa.cli import options
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa ask clip.mp4 "Which way does the circle move?"
+  sfvqa ask clip.mp4 "What flashes?" "Describe the video."   (read once)
+  sfvqa ask talk.mp4 "What is on the slide?" --start 1:30 --end 0:02:15.5
+  sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
+  sfvqa ask clip.mp4 "Which digit is shown?" --json | jq -r .answer
+  sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
+
+Answer questions about a video, each argument one question.
+Nothing is downloaded: the model is the one named, else the configured one,
+else a downloaded one that fits this machine, else the bundled one, tiny."""
+
+
+def ask(
+    context: typer.Context,
+    video: options.Video,
+    questions: options.Questions,
+    model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
+    frames: options.Frames = None,
+    start: options.Start = None,
+    end: options.End = None,
+    reader: options.ReaderOption = "auto",
+    max_new_tokens: options.MaxNewTokens = 256,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = 0,
+    slow_attention: options.SlowAttentionOption = "always",
+    device: options.Device = "auto",  # noqa: ARG001
+    dtype: options.DtypeOption = "auto",  # noqa: ARG001
+    attention: options.AttentionOption = "sdpa",  # noqa: ARG001
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check everything that can be checked, load, look, answer."""
+    from sfvqa.cli import session
+    from sfvqa.cli.answers import make_printer
+    from sfvqa.cli.render import Notices
+
+    frame_request = session.FrameRequest(frames, start, end, reader)
+    model_request = session.ModelRequest.of(context)
+    session.check_request(video, questions, model_request)
+    notices = Notices(quiet=quiet)
+    answerer = session.load_model(model_request, notices)
+    encoded = session.encode_video(answerer, video, frame_request, notices)
+
+    from sfvqa.inference.generation import GenerationOptions
+    from sfvqa.model import SlowAttention
+
+    generation = GenerationOptions(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        slow_attention=SlowAttention(slow_attention),
+    )
+    printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(questions))
+    answers = session.answer_questions(answerer, encoded, questions, generation, printer, notices)
+    notices.timings(answers)

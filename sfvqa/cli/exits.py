@@ -1,0 +1,195 @@
+"""Runs the app and turns whatever happens into an exit code and, if need be, two sentences or a JSON error object."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+import typer
+
+from sfvqa.cli.text import printable, printable_line
+from sfvqa.errors import ExitCode, SfvqaError
+
+JSON_SCHEMA_VERSION = 1
+_LONGEST_REASON = 500
+_INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What the user is told about an error: its type's name, a sentence, a remedy, and the exit code."""
+
+    kind: str
+    message: str
+    remedy: str
+    exit_code: int
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command line on `argv`, without the program's name, and return the exit code; raises nothing."""
+    from sfvqa.cli.silence import silence_third_parties
+
+    as_json = wants_json(argv)
+    _replace_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    silence_third_parties()
+    with _watch_interrupts() as interrupt:
+        exit_code = _run_guarded(argv, as_json, interrupt)
+    return _flush_output(exit_code)
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Whether errors are to be JSON: asked before parsing, because parsing is what may fail."""
+    options = argv[: list(argv).index("--")] if "--" in argv else argv
+    return "--json" in options
+
+
+def explain(error: BaseException) -> Failure:
+    """What to tell the user about `error`."""
+    if isinstance(error, SfvqaError):
+        return Failure(type(error).__name__, error.message, error.remedy, error.exit_code)
+    if isinstance(error, typer.TyperException):
+        return Failure("UsageError", error.format_message(), _help_hint(error), error.exit_code)
+    if isinstance(error, typer.Abort):
+        return Failure("Aborted", "Nothing was answered.", "", ExitCode.FAILED)
+    if isinstance(error, MemoryError):
+        remedy = "Use fewer frames (--frames), a smaller model, or a machine with more free memory."
+        return Failure("OutOfMemoryError", "Memory ran out.", remedy, ExitCode.OUT_OF_MEMORY)
+    if isinstance(error, OSError):
+        return Failure(type(error).__name__, f"The system refused something: {error}.", "", ExitCode.FAILED)
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
+    message = f"Something went wrong inside sfvqa: {type(error).__name__}: {reason}"
+    return Failure(type(error).__name__, message, _INTERNAL_REMEDY, ExitCode.FAILED)
+
+
+class _Interrupt:
+    """Whether Ctrl-C was pressed: libraries may turn the KeyboardInterrupt into an error of their own.
+
+    The first one lets everything tidy up; another, while that takes its time, ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.seen:
+            os._exit(ExitCode.INTERRUPTED)
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _watch_interrupts() -> Iterator[_Interrupt]:
+    """Note Ctrl-C while running, and until the process ends once it came; nohup and other handlers keep theirs."""
+    interrupt = _Interrupt()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupt
+    finally:
+        if ours and not interrupt.seen:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run_guarded(argv: Sequence[str], as_json: bool, interrupt: _Interrupt) -> int:
+    try:
+        exit_code = _invoke(argv)
+        if exit_code != ExitCode.INTERRUPTED:
+            return exit_code
+    except SystemExit as leaving:  # completion, and rich or typer after a broken pipe
+        return leaving.code if isinstance(leaving.code, int) else ExitCode.FAILED
+    except BrokenPipeError:
+        return ExitCode.FAILED
+    except BaseException as error:  # noqa: BLE001  the border: from here on there are only exit codes
+        if not interrupt.seen and not isinstance(error, KeyboardInterrupt):
+            return _report(error, as_json)
+    _report_interrupt(as_json)
+    return ExitCode.INTERRUPTED
+
+
+def _invoke(argv: Sequence[str]) -> int:
+    from sfvqa.cli.app import app
+    from sfvqa.cli.user_config import load_user_config
+
+    defaults: Mapping[str, object] = {}
+    if not {"-h", "--help", "--version"} & set(argv):  # help must come even when the file is broken
+        defaults = load_user_config()
+    command = typer.main.get_command(app)
+    result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map={"ask": defaults})
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _report(error: BaseException, as_json: bool) -> int:
+    failure = explain(error)
+    with contextlib.suppress(OSError):  # nobody is listening any more: the exit code still tells
+        if os.environ.get("SFVQA_DEBUG", "") not in ("", "0"):
+            sys.stderr.write(printable("".join(traceback.format_exception(error))))
+        if as_json:
+            _print_json_error(failure.kind, f"{failure.message} {failure.remedy}".strip())
+        elif failure.message:  # empty after the help that stands in for missing arguments
+            _print_error(failure)
+    return failure.exit_code
+
+
+def _replace_closed_streams() -> None:
+    """`>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def _report_interrupt(as_json: bool) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write("\n")  # ends the line that holds ^C, and with it an answer that was being written
+        if as_json:
+            _print_json_error("Interrupted", "Interrupted with Ctrl-C.")
+
+
+def _print_json_error(kind: str, message: str) -> None:
+    error = {"type": kind, "message": message}
+    document = {"schema_version": JSON_SCHEMA_VERSION, "status": "error", "error": error}
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _print_error(failure: Failure) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    message = Text.assemble(("Error: ", "bold red"), printable_line(failure.message))
+    if failure.remedy:
+        message.append(f"\n{printable_line(failure.remedy)}")
+    Console(stderr=True).print(message, soft_wrap=True)
+
+
+def _help_hint(error: typer.TyperException) -> str:
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return f"See `{path} --help`." if path else ""
+
+
+def _flush_output(exit_code: int) -> int:
+    """Flush stdout now: at shutdown Python would complain about a closed pipe, and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_code or ExitCode.FAILED
+    except OSError as error:
+        sys.stderr.write(f"Error: The answer could not be written: {error}.\n")
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_code or ExitCode.FAILED
+    return exit_code

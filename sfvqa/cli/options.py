@@ -1,0 +1,229 @@
+"""The options that commands share: names, help, variables, and the checks that need no model."""
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+# The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
+Reader = Literal["auto", "pyav", "opencv"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+SlowAttentionName = Literal["always", "prefill"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_FRAMES = "Which frames"
+_GENERATION = "How it answers"
+_MACHINE = "Where it runs"
+_OUTPUT = "What is printed"
+
+
+def _parse_time(text: str) -> float:
+    """Seconds of `90`, `1:30` or `0:01:30.5`."""
+    from sfvqa.video.sampling import parse_time
+
+    return parse_time(text)
+
+
+def _check_finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+def _check_positive(value: float) -> float:
+    if _check_finite(value) <= 0:
+        raise typer.BadParameter(f"{value} is not above 0.")
+    return value
+
+
+def _check_seed(value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise typer.BadParameter(f"{value} is not between 0 and 2⁶³ - 1.")
+    return value
+
+
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a device; use auto, cpu, mps, cuda or cuda:N.")
+    return value
+
+
+def _complete_model(incomplete: str) -> list[tuple[str, str]]:
+    from sfvqa.registry import load_registry
+
+    return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
+
+
+Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video file.", show_default=False)]
+Questions = Annotated[
+    list[str],
+    typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="SFVQA_MODEL",
+        metavar="NAME|FOLDER",
+        help="A name from `sfvqa models list`, or a checkpoint folder. Without it: a downloaded model, else tiny.",
+        autocompletion=_complete_model,
+    ),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        envvar="SFVQA_FRAMES",
+        min=1,
+        help="How many frames to look at (default: as many as the model was trained with).",
+        rich_help_panel=_FRAMES,
+    ),
+]
+Start = Annotated[
+    float | None,
+    typer.Option(
+        parser=_parse_time,
+        metavar="TIME",
+        envvar="SFVQA_START",
+        help="Look from here on: 90, 1:30 or 0:01:30.5.",
+        rich_help_panel=_FRAMES,
+    ),
+]
+End = Annotated[
+    float | None,
+    typer.Option(
+        parser=_parse_time, metavar="TIME", envvar="SFVQA_END", help="Look up to here.", rich_help_panel=_FRAMES
+    ),
+]
+ReaderOption = Annotated[
+    Reader,
+    typer.Option("--reader", envvar="SFVQA_READER", help="What reads the file.", rich_help_panel=_FRAMES),
+]
+MaxNewTokens = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        envvar="SFVQA_MAX_NEW_TOKENS",
+        min=1,
+        help="Longest answer, in tokens.",
+        rich_help_panel=_GENERATION,
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        envvar="SFVQA_TEMPERATURE",
+        min=0.0,
+        callback=_check_finite,
+        help="0 always takes the likeliest token; higher varies more.",
+        rich_help_panel=_GENERATION,
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        envvar="SFVQA_TOP_P",
+        max=1.0,
+        callback=_check_positive,
+        help="Sample among the likeliest tokens that share this probability.",
+        rich_help_panel=_GENERATION,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(
+        metavar="X",
+        envvar="SFVQA_REPETITION_PENALTY",
+        callback=_check_positive,
+        help="Above 1 makes repetition less likely.",
+        rich_help_panel=_GENERATION,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        envvar="SFVQA_SEED",
+        callback=_check_seed,
+        help="Seed of the sampling.",
+        rich_help_panel=_GENERATION,
+    ),
+]
+SlowAttentionOption = Annotated[
+    SlowAttentionName,
+    typer.Option(
+        "--slow-attention",
+        envvar="SFVQA_SLOW_ATTENTION",
+        help="Whether new tokens look at the slow tokens: always (as trained), or prefill only (as the reference).",
+        rich_help_panel=_GENERATION,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar="SFVQA_DEVICE",
+        callback=_check_device,
+        help="auto, cpu, mps, cuda or cuda:N.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+DtypeOption = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        envvar="SFVQA_DTYPE",
+        metavar="NAME",
+        help="auto, float32, bfloat16 or float16.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+AttentionOption = Annotated[
+    Attention,
+    typer.Option(
+        "--attention",
+        envvar="SFVQA_ATTENTION",
+        metavar="NAME",
+        help="sdpa, eager or flash_attention_2.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", metavar="", help="One JSON object a question on stdout, errors too.", rich_help_panel=_OUTPUT
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        metavar="",
+        help="Nothing but the answers, one a line; with --json nothing but the objects.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
+# What the user's config file may set: every option above that has a variable, by parameter name.
+CONFIGURABLE = (
+    "model",
+    "frames",
+    "start",
+    "end",
+    "reader",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "repetition_penalty",
+    "seed",
+    "slow_attention",
+    "device",
+    "dtype",
+    "attention",
+)

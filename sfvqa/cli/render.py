@@ -1,0 +1,141 @@
+"""Everything that goes to stderr: notices, progress, what was read, where the time went. Live only on a terminal."""
+
+import contextlib
+import sys
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from sfvqa.cli.text import plural, printable_line, readable_size
+
+if TYPE_CHECKING:
+    from sfvqa.inference.answer import Answer, Timings
+    from sfvqa.inference.video_qa import EncodedVideo, EncodeProgress
+
+_STAGES = {"read": "Reading frames", "encode": "Encoding frames"}
+
+
+class Notices:
+    """What the user is told beside the answer, on stderr; nothing at all when `quiet`.
+
+    `live` says whether stderr is a terminal that can redraw a line: not a pipe, not TERM=dumb, whatever FORCE_COLOR
+    says. Without it everything comes as plain lines, and progress not at all.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.live = not quiet and sys.stderr.isatty() and not self._console.is_dumb_terminal
+        self._warned: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """One line of information."""
+        self._line(Text(printable_line(text), style="dim"))
+
+    def warn(self, text: str) -> None:
+        """One line that begins with "Warning:"; the same warning comes once a run."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._line(Text.assemble(("Warning: ", "yellow"), printable_line(text)))
+
+    def question(self, text: str) -> None:
+        """The question that the next answer belongs to."""
+        self._line(Text(printable_line(text), style="bold"))
+
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """A spinner while the block runs; it leaves no trace."""
+        if not self.live:
+            yield
+            return
+        with self._console.status(Text(printable_line(text), style="dim")):
+            yield
+
+    def follow(self, steps: "Generator[EncodeProgress, None, EncodedVideo]") -> "EncodedVideo":
+        """Run reading and encoding to the end under a progress bar that leaves no trace; return what was encoded."""
+        with contextlib.closing(steps):
+            if not self.live:
+                return _drain(steps)
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as bars:
+                tasks = {"read": bars.add_task(_STAGES["read"], total=None)}
+                try:
+                    while True:
+                        step = next(steps)
+                        if step.stage not in tasks:
+                            tasks[step.stage] = bars.add_task(_STAGES.get(step.stage, step.stage), total=step.total)
+                        bars.update(tasks[step.stage], completed=step.done, total=step.total)
+                except StopIteration as end:
+                    encoded: EncodedVideo = end.value
+                    return encoded
+
+    def video(self, encoded: "EncodedVideo") -> None:
+        """What was read: how long the video is, which frames were looked at, how many tokens they became."""
+        from sfvqa.video.sampling import format_time
+
+        info, times = encoded.video, encoded.timestamps_seconds
+        fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
+        span = (
+            f"at {format_time(times[0])}"
+            if len(times) == 1
+            else f"from {format_time(times[0])} to {format_time(times[-1])}"
+        )
+        self.note(
+            f"{info.path.name}: {format_time(info.duration_seconds)} long, {info.width}×{info.height}, {info.codec}; "
+            f"{plural(len(times), 'frame')} {span} ({encoded.strategy}), "
+            f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}"
+        )
+
+    def timings(self, answers: "Sequence[Answer]") -> None:
+        """Where the time went, a row an answer: a table on a terminal that is wide enough, else plain lines."""
+        if self.quiet or not answers:
+            return
+        rows = [_timing_cells(answer) for answer in answers]
+        table = Table(box=None, header_style="dim", style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+        for name in rows[0]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row.values())
+        unlimited = self._console.options.update(max_width=1000)
+        if self.live and self._console.measure(table, options=unlimited).maximum <= self._console.width:
+            self._console.print()
+            self._console.print(table)
+        else:
+            for row in rows:
+                self.note("Timings: " + ", ".join(f"{name} {value}" for name, value in row.items()))
+
+    def _line(self, text: Text) -> None:
+        if not self.quiet:
+            self._console.print(text, soft_wrap=True)
+
+
+def _drain(steps: "Generator[EncodeProgress, None, EncodedVideo]") -> "EncodedVideo":
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        encoded: EncodedVideo = end.value
+        return encoded
+
+
+def _timing_cells(answer: "Answer") -> dict[str, str]:
+    timings: Timings = answer.timings
+    seconds = {
+        "load": timings.load_seconds,
+        "read": timings.read_seconds,
+        "encode": timings.encode_seconds,
+        "prefill": timings.prefill_seconds,
+        "first token": timings.ttft_seconds,
+        "decode": timings.decode_seconds,
+        "total": timings.total_seconds,
+    }
+    speed = timings.tokens_per_second
+    cells = {name: f"{value:.2f} s" for name, value in seconds.items()}
+    cells["tokens"] = f"{answer.tokens.new}" if speed is None else f"{answer.tokens.new} ({speed:.1f}/s)"
+    if answer.peak_memory_bytes:
+        cells["memory"] = readable_size(answer.peak_memory_bytes)
+    return cells

@@ -1,0 +1,136 @@
+"""What commands do with a model: check a request before anything is loaded, load, encode once, answer in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sfvqa.errors import UsageError
+
+if TYPE_CHECKING:
+    import typer
+
+    from sfvqa.cli.render import Notices
+    from sfvqa.inference.answer import Answer
+    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.encoding import EncodedVideo
+    from sfvqa.inference.generation import GenerationOptions
+    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+
+
+class AnswerPrinter(Protocol):
+    """What puts answers on stdout: streamed, one a line, or as JSON."""
+
+    def show(self, question: str, stream: "AnswerStream") -> "Answer":
+        """Print one answer to the end and return it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Which model is wanted, and how it is to run; `name` is None when neither flag nor configuration says."""
+
+    name: str | None
+    is_named_by_flag: bool
+    device: str
+    dtype: str
+    attention: str
+
+    @classmethod
+    def of(cls, context: "typer.Context") -> "ModelRequest":
+        """The request in the parameters of a command that takes these four options."""
+        source, given = context.get_parameter_source("model"), context.params
+        return cls(
+            name=given["model"],
+            is_named_by_flag=source is not None and source.name == "COMMANDLINE",
+            device=given["device"],
+            dtype=given["dtype"],
+            attention=given["attention"],
+        )
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """Which frames are wanted, by whom they are read; None leaves the number to the model."""
+
+    num_frames: int | None
+    start_seconds: float | None
+    end_seconds: float | None
+    reader: str
+
+    def __post_init__(self) -> None:
+        from sfvqa.video.sampling import SamplingOptions
+
+        # Built for its checks: what is wrong with the range must be said before a model is loaded.
+        SamplingOptions(self.num_frames or 1, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+
+
+def check_request(video: Path, questions: Sequence[str], model: ModelRequest) -> None:
+    """Fail now, before torch is even imported, on what needs no model to be known as wrong.
+
+    UsageError for an empty question, VideoError for a file that is not there or cannot be one, ModelError for a model
+    that is unknown or not on this machine.
+    """
+    from sfvqa.inference.locate import locate
+    from sfvqa.video.readers.local_file import check_local_file
+
+    if any(not question.strip() for question in questions):
+        raise UsageError("A question is empty.", "Ask something, for example “Describe the video.”")
+    check_local_file(video)
+    if model.name is not None:
+        locate(model.name)
+
+
+def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswerer":
+    """Choose and load a model, and say which one it is unless the command line named it."""
+    with notices.waiting("Loading the model"):  # importing torch is part of the wait
+        from sfvqa.inference.choose import choose_model
+        from sfvqa.inference.video_qa import VideoQA
+
+        choice = choose_model(
+            request.name if request.is_named_by_flag else None,
+            configured=request.name,
+            device=request.device,
+            dtype=request.dtype,
+        )
+        if not request.is_named_by_flag:
+            notices.note(choice.reason)
+        return VideoQA.load(choice.model, device=request.device, dtype=request.dtype, attention=request.attention)
+
+
+def encode_video(
+    model: "VideoQuestionAnswerer", video: Path, frames: FrameRequest, notices: "Notices"
+) -> "EncodedVideo":
+    """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
+    from sfvqa.video.readers import ReaderName
+
+    default = model.default_sampling
+    sampling = replace(
+        default,
+        num_frames=frames.num_frames or default.num_frames,
+        start_seconds=frames.start_seconds,
+        end_seconds=frames.end_seconds,
+    )
+    encoded = notices.follow(model.encode_progressively(video, sampling, reader=ReaderName(frames.reader)))
+    notices.video(encoded)
+    for warning in encoded.warnings:
+        notices.warn(warning)
+    return encoded
+
+
+def answer_questions(
+    model: "VideoQuestionAnswerer",
+    encoded: "EncodedVideo",
+    questions: Sequence[str],
+    options: "GenerationOptions",
+    printer: AnswerPrinter,
+    notices: "Notices",
+) -> "list[Answer]":
+    """Answer every question in order, each as soon as it is there; the first that fails ends it."""
+    answers = []
+    for question in questions:
+        with model.stream(encoded, question, options) as stream:
+            answers.append(printer.show(question, stream))
+        for warning in answers[-1].warnings:
+            notices.warn(warning)
+    return answers

@@ -1,0 +1,36 @@
+"""Text that is safe on a terminal: what a model or a file name says never moves the cursor or changes colours."""
+
+import re
+
+# C0 and C1 controls, DEL, line and paragraph separators, marks and overrides of direction, and lone surrogates (how
+# Python spells the bytes of a file name that are not UTF-8). The zero-width joiner stays: emoji need it.
+_UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE_IN_TEXT = re.compile(f"[{_UNSAFE}]")
+_UNSAFE_IN_LINE = re.compile(f"[{_UNSAFE}\t\n]")
+
+
+def printable(text: str) -> str:
+    r"""Spell out control characters as `\x1b`; newlines and tabs stay."""
+    return _UNSAFE_IN_TEXT.sub(_spell_out, text)
+
+
+def printable_line(text: str) -> str:
+    r"""Spell out control characters as `\x1b`, newlines and tabs too: for names and questions inside a line."""
+    return _UNSAFE_IN_LINE.sub(_spell_out, text)
+
+
+def _spell_out(match: re.Match[str]) -> str:
+    return ascii(match.group())[1:-1]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 frame`, `2 frames`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def readable_size(num_bytes: int) -> str:
+    """`3.8 MB`, `17.0 GB`: powers of 1000, as disks are sold."""
+    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 999.95 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"

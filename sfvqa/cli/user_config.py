@@ -1,0 +1,49 @@
+"""config.toml in the user's configuration folder: defaults for options, below flags and SFVQA_… variables."""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+
+import platformdirs
+
+from sfvqa.cli.options import CONFIGURABLE
+from sfvqa.errors import UsageError
+
+CONFIG_FILE = "config.toml"
+
+
+def user_config_path() -> Path:
+    """Where the file is looked for: SFVQA_CONFIG, else the XDG folder (or the system's own)."""
+    override = os.environ.get("SFVQA_CONFIG")
+    return Path(override) if override else Path(platformdirs.user_config_dir("sfvqa", appauthor=False)) / CONFIG_FILE
+
+
+def load_user_config() -> dict[str, object]:
+    """Defaults by parameter name, empty when there is no file; UsageError names an unknown key or a broken file.
+
+    Keys are the options' names, `max-new-tokens` or `max_new_tokens`. Their values are checked where flags are.
+    """
+    path = user_config_path()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"The config file {path} cannot be read: {error}.", "Correct it or remove it.") from error
+    return {_known_key(key, path): _plain_value(key, value, path) for key, value in document.items()}
+
+
+def _known_key(key: str, path: Path) -> str:
+    name = key.replace("-", "_")
+    if name not in CONFIGURABLE:
+        near = difflib.get_close_matches(name, CONFIGURABLE, n=1)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(CONFIGURABLE)}."
+        raise UsageError(f"The config file {path} has an unknown key `{key}`.", hint)
+    return name
+
+
+def _plain_value(key: str, value: object, path: Path) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"The config file {path} gives {value!r} for `{key}`.", "Give a number or a string.")
+    return str(value)

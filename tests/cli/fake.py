@@ -1,0 +1,127 @@
+"""A scripted VideoQA: answers what it is told to, as slowly or as badly as it is told to. No weights, no files."""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sfvqa.inference.answer import (
+    Answer,
+    AnswerSettings,
+    FinishReason,
+    SampledFrames,
+    Timings,
+    TokenCounts,
+)
+from sfvqa.inference.answering import AnswerStream
+from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
+from sfvqa.inference.generation import GenerationOptions
+from sfvqa.model import VisualTokens
+from sfvqa.video import ReaderName, SamplingOptions, VideoInfo
+
+Piece = str | BaseException  # an exception is raised where the piece would come
+Source = EncodedVideo | str | Path | None
+
+
+@dataclass
+class ScriptedVideoQA:
+    """Gives `script[n]` as the pieces of its n-th answer; keeps what it was asked in `asked`."""
+
+    script: Sequence[Sequence[Piece]] = (("The circle ", "moves left."),)
+    warnings: tuple[str, ...] = ()
+    finish_reason: FinishReason = FinishReason.STOP
+    while_encoding: Callable[[], None] = lambda: None
+    sampled: list[SamplingOptions] = field(default_factory=list)
+    read_with: list[ReaderName] = field(default_factory=list)
+    asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
+
+    @property
+    def default_sampling(self) -> SamplingOptions:
+        """Thirty-two frames, as for tiny."""
+        return SamplingOptions(num_frames=32)
+
+    def encode_progressively(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> Generator[EncodeProgress, None, EncodedVideo]:
+        """Pretend to read and encode as many frames as are asked for, four a second."""
+        sampling = sampling or self.default_sampling
+        self.sampled.append(sampling)
+        self.read_with.append(reader)
+        count = sampling.num_frames
+        for stage in EncodeStage:
+            for done in range(1, count + 1):
+                yield EncodeProgress(stage, done, count)
+        self.while_encoding()
+        return EncodedVideo(
+            visual_tokens=VisualTokens(slow=torch.zeros(count * 16, 8), fast=torch.zeros(count, 8)),
+            indices=tuple(range(count)),
+            timestamps_seconds=tuple(index / 4 for index in range(count)),
+            strategy="uniform",
+            reader="pyav",
+            video=VideoInfo(Path(path), count, 4.0, count / 4, 64, 64, "h264", 0),
+            warnings=self.warnings,
+            read_seconds=0.25,
+            encode_seconds=0.5,
+        )
+
+    def encode(
+        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+    ) -> EncodedVideo:
+        """The same in one go."""
+        steps = self.encode_progressively(path, sampling, reader=reader)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                encoded: EncodedVideo = end.value
+                return encoded
+
+    def ask(self, video: Source, question: str, options: GenerationOptions | None = None) -> Answer:
+        """The same as the stream, in one go."""
+        stream = self.stream(video, question, options)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    def stream(self, video: Source, question: str, options: GenerationOptions | None = None) -> AnswerStream:
+        """The next answer of the script."""
+        assert isinstance(video, EncodedVideo)
+        options = options or GenerationOptions()
+        pieces = self.script[len(self.asked)]
+        self.asked.append((question, options))
+        said: list[str] = []
+
+        def play() -> Iterator[str]:
+            for piece in pieces:
+                if isinstance(piece, BaseException):
+                    raise piece
+                said.append(piece)
+                yield piece
+
+        return AnswerStream(play(), lambda: self._answer(video, question, options, "".join(said)))
+
+    def answer_batch(
+        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+    ) -> list[Answer]:
+        """One after the other."""
+        return [self.ask(video, question, options) for video, question in questions]
+
+    def _answer(self, video: EncodedVideo, question: str, options: GenerationOptions, text: str) -> Answer:
+        return Answer(
+            text=text,
+            question=question,
+            video=str(video.video.path),
+            model="scripted",
+            revision=None,
+            finish_reason=self.finish_reason,
+            frames=SampledFrames(video.indices, video.timestamps_seconds, video.strategy),
+            tokens=TokenCounts(40, fast=len(video.visual_tokens.fast), slow=len(video.visual_tokens.slow), new=6),
+            timings=Timings(1.0, 0.25, 0.5, 0.1, 0.875, 0.5, 1.375, 10.0),
+            peak_memory_bytes=123_000_000,
+            warnings=video.warnings,
+            settings=AnswerSettings(
+                "none", "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, "center",
+                options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed,
+            ),
+        )  # fmt: skip

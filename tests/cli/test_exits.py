@@ -1,0 +1,234 @@
+"""How runs end: exit codes, errors as two sentences or as JSON, Ctrl-C, closed pipes."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sfvqa import errors
+from sfvqa.cli.exits import explain, wants_json
+from tests.cli.conftest import RunCli
+from tests.cli.fake import ScriptedVideoQA
+
+
+@pytest.fixture(autouse=True)
+def _restore_interrupts() -> Iterator[None]:
+    """After Ctrl-C the command line ignores further ones until the process ends; here it goes on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _all_errors(kind: type[errors.SfvqaError]) -> Iterator[type[errors.SfvqaError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _all_errors(child)
+
+
+@pytest.mark.parametrize("kind", list(_all_errors(errors.SfvqaError)))
+def test_every_error_of_ours_is_told_with_its_code(
+    kind: type[errors.SfvqaError], run_cli: RunCli, video: Path, model: ScriptedVideoQA
+) -> None:
+    """One sentence, a remedy, the class's exit code; with --json the same as an object; never a traceback."""
+    model.script = [[kind("It broke.", "Mend it.")]] * 2
+    run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stderr.splitlines()[-2:]) == (kind.exit_code, ["Error: It broke.", "Mend it."])
+    model.asked.clear()
+    run = run_cli("ask", str(video), "Q?", "--json")
+    expected = {"type": kind.__name__, "message": "It broke. Mend it."}
+    assert run.exit_code == kind.exit_code
+    assert json.loads(run.stdout) == {"schema_version": 1, "status": "error", "error": expected}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        ([], 2, "Missing argument"),
+        (["clip.mp4"], 2, "Missing argument"),
+        (["absent.mp4", "Q?"], 3, "absent.mp4"),
+        (["folder", "Q?"], 3, "folder"),
+        (["empty.mp4", "Q?"], 3, "empty"),
+        (["clip.mp4", ""], 2, "A question is empty."),
+        (["clip.mp4", "Q?", " \n"], 2, "A question is empty."),
+        (["clip.mp4", "Q?", "--frames", "0"], 2, "--frames"),
+        (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames"),
+        (["clip.mp4", "Q?", "--start", "5", "--end", "3"], 2, "start"),
+        (["clip.mp4", "Q?", "--start", "5", "--end", "5"], 2, "start"),
+        (["clip.mp4", "Q?", "--start", "1:75"], 2, "1:75"),
+        (["clip.mp4", "Q?", "--temperature", "-1"], 2, "--temperature"),
+        (["clip.mp4", "Q?", "--temperature", "nan"], 2, "--temperature"),
+        (["clip.mp4", "Q?", "--top-p", "0"], 2, "--top-p"),
+        (["clip.mp4", "Q?", "--top-p", "1.1"], 2, "--top-p"),
+        (["clip.mp4", "Q?", "--repetition-penalty", "0"], 2, "--repetition-penalty"),
+        (["clip.mp4", "Q?", "--max-new-tokens", "0"], 2, "--max-new-tokens"),
+        (["clip.mp4", "Q?", "--seed", "-1"], 2, "--seed"),
+        (["clip.mp4", "Q?", "--device", "toaster"], 2, "toaster"),
+        (["clip.mp4", "Q?", "--dtype", "int3"], 2, "--dtype"),
+        (["clip.mp4", "Q?", "--reader", "decord"], 2, "--reader"),
+        (["clip.mp4", "Q?", "--slow-attention", "never"], 2, "--slow-attention"),
+        (["clip.mp4", "Q?", "--attention", "flash"], 2, "--attention"),
+        (["clip.mp4", "Q?", "--no-such-option"], 2, "--no-such-option"),
+        (["clip.mp4", "Q?", "--model", "tinny"], 4, "tiny"),
+        (["clip.mp4", "Q?", "--model", "./no-such-folder"], 4, "no-such-folder"),
+        (["clip.mp4", "Q?", "--model", "slowfast-7b"], 4, "hf download"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    arguments: list[str],
+    exit_code: int,
+    says: str,
+    flags: list[str],
+    run_cli: RunCli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bad input costs a moment, not the loading of a model; every usage error has its JSON form."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("sfvqa.cli.session.load_model", refuse)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"not looked at")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder").mkdir()
+    run = run_cli("ask", *arguments, *flags)
+    assert run.exit_code == exit_code
+    if flags:
+        document = json.loads(run.stdout)
+        assert (document["schema_version"], document["status"]) == (1, "error")
+        assert says in document["error"]["message"]
+    else:
+        assert run.stderr.startswith("Error: ")
+        assert says in run.stderr
+        assert (run.stdout, len(run.stderr.splitlines())) == ("", 2)
+
+
+def test_a_surprise_is_one_sentence_unless_debugging(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug of ours costs a sentence and code 1; SFVQA_DEBUG=1 shows where."""
+    model.script = [[ZeroDivisionError("division by\x1b[31m zero")]] * 2
+    run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, "Traceback" in run.stderr, "\x1b" in run.stderr) == (1, False, False)
+    assert "ZeroDivisionError: division by\\x1b[31m zero" in run.stderr
+    assert "SFVQA_DEBUG=1" in run.stderr
+    model.asked.clear()
+    monkeypatch.setenv("SFVQA_DEBUG", "1")
+    run = run_cli("ask", str(video), "Q?")
+    assert run.exit_code == 1
+    assert "Traceback (most recent call last)" in run.stderr
+
+
+def test_memory_that_runs_out_anywhere_is_code_5() -> None:
+    """Python's own MemoryError comes from places inference does not watch."""
+    assert explain(MemoryError()).exit_code == 5
+
+
+def test_ctrl_c_counts_even_when_a_library_turns_it_into_an_error(
+    run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import interrupted half-way may surface as ImportError: the user pressed Ctrl-C all the same."""
+
+    def interrupted_import(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt as error:
+            raise ImportError("torch cannot be imported") from error
+
+    monkeypatch.setattr("sfvqa.cli.session.load_model", interrupted_import)
+    run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stdout, run.stderr) == (130, "", "\n")
+
+
+def test_a_second_ctrl_c_ends_it_at_once(run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that does not come back must not hold the user's terminal."""
+
+    def stuck(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    left: list[int] = []
+    monkeypatch.setattr("sfvqa.cli.session.load_model", stuck)
+    monkeypatch.setattr(os, "_exit", left.append)
+    assert run_cli("ask", str(video), "Q?").exit_code == 130
+    assert left == [130]
+
+
+def test_a_file_name_cannot_fake_a_line_of_ours(run_cli: RunCli) -> None:
+    """A newline in a name stays inside the sentence about it."""
+    run = run_cli("ask", "clip\nError: all is lost.mp4", "Q?")
+    assert run.exit_code == 3
+    assert len(run.stderr.splitlines()) == 2
+    assert "clip\\nError" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_json"),
+    [(["ask", "v", "q", "--json"], True), (["ask", "v", "--", "--json"], False), (["ask", "v", "q"], False)],
+)
+def test_json_is_recognised_before_parsing(arguments: list[str], is_json: bool) -> None:
+    """A question may be called `--json` after `--`."""
+    assert wants_json(arguments) is is_json
+
+
+def _sfvqa(*args: str, **settings: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "sfvqa", *args]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    """`sfvqa models list | head -0`: no traceback, no "Exception ignored"."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = _sfvqa("models", "list", stdout=theirs)
+    os.close(theirs)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (1, "")
+
+
+def test_closed_streams_are_no_reason_to_fail() -> None:
+    """`sfvqa models list >&- 2>&-` says nothing, and does not crash on having nobody to say it to."""
+    command = f"{shlex.quote(sys.executable)} -m sfvqa models list >&-"
+    run = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert subprocess.run(["sh", "-c", f"{command} 2>&-"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said() -> None:
+    """`sfvqa models list > file` on a full disk must not look like success."""
+    with Path("/dev/full").open("w") as full:
+        process = _sfvqa("models", "list", stdout=full)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "No space left on device" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_ctrl_c_while_starting_is_130(video: Path) -> None:
+    """Interrupted during imports: always 130, never a traceback."""
+    for seconds in (0.15, 0.3, 0.6):
+        process = _sfvqa("ask", str(video), "Q?", "-m", "tiny", stdout=subprocess.PIPE)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+        # -SIGINT: Python itself had not started yet. 3 and 4: it was quick enough to find what is wrong.
+        assert process.returncode in (130, -signal.SIGINT, 3, 4)
+        assert (stdout, "Traceback" in stderr) == ("", False)

@@ -1,0 +1,58 @@
+"""The first command of the README, with the bundled model and the bundled videos."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from sfvqa.cli.demo import DemoVideo, load_demo_videos
+from tests.cli.conftest import RunCli
+
+pytestmark = pytest.mark.skipif(
+    not resources.files("sfvqa").joinpath("assets", "tiny", "model.safetensors").is_file(),
+    reason="the bundled checkpoint has not been trained yet",
+)
+VIDEOS = load_demo_videos()
+
+
+@pytest.mark.parametrize("video", VIDEOS, ids=lambda video: video.path.rsplit("/", 1)[-1])
+def test_the_demo_questions_are_answered_rightly(video: DemoVideo, run_cli: RunCli) -> None:
+    """What `sfvqa demo` promises is what `sfvqa ask` says, and why it stops is that it is done."""
+    run = run_cli("ask", video.path, *(question for question, _ in video.questions), "--json", "-q")
+    answers = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.exit_code == 0
+    assert [(answer["question"], answer["answer"]) for answer in answers] == list(video.questions)
+    assert all(answer["finish_reason"] == "stop" and answer["warnings"] == [] for answer in answers)
+    assert {answer["model"] for answer in answers} == {"tiny"}
+
+
+def test_slow_tokens_dropped_while_decoding_still_answers(run_cli: RunCli) -> None:
+    """The reference's way of decoding runs through the command line as well."""
+    question = VIDEOS[0].questions[0][0]
+    run = run_cli("ask", VIDEOS[0].path, question, "--slow-attention", "prefill", "--json", "-q")
+    assert json.loads(run.stdout)["settings"]["slow_attention"] == "prefill"
+
+
+def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: Path) -> None:
+    """As typed: one line on stdout; stderr names the model and what it can answer, and nothing else."""
+    question, answer = VIDEOS[0].questions[0]
+    hidden = ("SFVQA_", "HF_", "TRANSFORMERS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    environment |= {"SFVQA_CONFIG": os.devnull, "HF_HUB_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "sfvqa", "ask", VIDEOS[0].path, question],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (0, f"{answer}\n"), run.stderr
+    model, read, timings = run.stderr.splitlines()
+    assert model.startswith("Using the bundled tiny")
+    assert "can answer questions about" in model
+    assert "32 frames" in read
+    assert timings.startswith("Timings: ")

@@ -1,0 +1,69 @@
+"""Help, version and completion are quick and import nothing heavy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sfvqa
+
+_HEAVY = ("torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors")
+_LIST_HEAVY = f"""
+import sys
+from sfvqa.__main__ import main
+code = main(sys.argv[1:])
+loaded = [name for name in {_HEAVY} if name in sys.modules]
+sys.exit(f"exit code {{code}}, loaded {{loaded}}" if code or loaded else 0)
+"""
+_LIMIT_SECONDS = 0.3
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["ask", "--help"], ["models", "-h"]])
+def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
+    """Whoever asks for help waits for no model library."""
+    run = _python(_LIST_HEAVY, *arguments)
+    assert run.returncode == 0, run.stderr
+
+
+def test_completion_imports_nothing_heavy() -> None:
+    """Completion runs at every press of the tab key."""
+    words = {"_SFVQA_COMPLETE": "complete_bash", "COMP_WORDS": "sfvqa ask --model ti", "COMP_CWORD": "3"}
+    run = _python(_LIST_HEAVY, **words)
+    assert (run.returncode, run.stdout.split()) == (0, ["tiny"]), run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="measures with getrusage")
+def test_help_takes_less_than_three_tenths_of_a_second() -> None:
+    """Best of several, in processor seconds: the wall clock of a machine with nothing else to do."""
+    import resource
+
+    def spent_seconds() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    taken: list[float] = []
+    while len(taken) < 10 and min(taken, default=1.0) >= _LIMIT_SECONDS:
+        before = spent_seconds()
+        subprocess.run([sys.executable, "-m", "sfvqa", "--help"], capture_output=True, check=True)
+        taken.append(spent_seconds() - before)
+    assert min(taken) < _LIMIT_SECONDS
+
+
+def test_a_missing_video_is_found_out_before_torch_is_imported(tmp_path: Path) -> None:
+    """A mistyped path costs a moment."""
+    program = _LIST_HEAVY.replace("if code", "if code != 3").replace(str(_HEAVY), "('torch', 'transformers')")
+    run = _python(program, "ask", str(tmp_path / "absent.mp4"), "Q?", "--model", "tiny")
+    assert run.returncode == 0, run.stderr
+
+
+def _python(program: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+
+
+def test_version_is_one_line() -> None:
+    """`sfvqa --version` names the program and its version."""
+    run = subprocess.run([sys.executable, "-m", "sfvqa", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"sfvqa {sfvqa.__version__}\n"
