@@ -1,0 +1,23 @@
+"""A file becomes a Clip: readers, sampling, resizing; knows nothing of models and never imports torch."""
+
+from sfvqa.video.clip import Clip, VideoInfo
+from sfvqa.video.readers import Frame, ReaderName, VideoReader, open_video
+from sfvqa.video.reading import ReadProgress, read_clip, read_clip_progressively
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, choose_indices, format_time, parse_time
+
+__all__ = [
+    "Clip",
+    "Frame",
+    "ReadProgress",
+    "ReaderName",
+    "SamplingOptions",
+    "SamplingStrategy",
+    "VideoInfo",
+    "VideoReader",
+    "choose_indices",
+    "format_time",
+    "open_video",
+    "parse_time",
+    "read_clip",
+    "read_clip_progressively",
+]

@@ -1,0 +1,66 @@
+"""What a video file holds (VideoInfo) and the frames taken from it (Clip): data only, no reading."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """One video file as far as it can be read.
+
+    `num_frames` counts the frames that can be asked for (fewer than the container claims if the file is cut off),
+    `duration_seconds` runs from the first of them to the end of the last one, `fps` is their mean rate (0 if unknown).
+    `width` and `height` are those of the picture as shown, after `rotation` (degrees counter-clockwise, 0/90/180/270).
+    """
+
+    path: Path
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    width: int
+    height: int
+    codec: str
+    rotation: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.width < 1 or self.height < 1:
+            raise ValueError(
+                f"a video has frames and pixels, got {self.num_frames} frames of {self.width}×{self.height}"
+            )
+        if self.fps < 0 or self.duration_seconds < 0:
+            raise ValueError(f"rate and duration are not negative, got {self.fps} fps and {self.duration_seconds} s")
+        if self.rotation not in (0, 90, 180, 270):
+            raise ValueError(f"rotation is 0, 90, 180 or 270 degrees, got {self.rotation}")
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """The sampled frames of one video.
+
+    `frames` [T, H, W, 3] uint8 RGB; `timestamps_seconds` and `indices` [T] say when each is shown (first frame of the
+    file = 0 s) and which place it has in the file; `missing` are the indices that were chosen but could not be read.
+    """
+
+    frames: NDArray[np.uint8]
+    timestamps_seconds: tuple[float, ...]
+    indices: tuple[int, ...]
+    video: VideoInfo
+    strategy: str
+    reader: str
+    warnings: tuple[str, ...] = ()
+    missing: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.frames.shape
+        if self.frames.ndim != 4 or shape[0] < 1 or shape[-1] != 3 or self.frames.dtype != np.uint8:
+            raise ValueError(f"frames are [T, H, W, 3] uint8 with T ≥ 1, got {list(shape)} {self.frames.dtype}")
+        if not len(self.timestamps_seconds) == len(self.indices) == shape[0]:
+            raise ValueError(
+                f"frames {list(shape)} need as many timestamps and indices, "
+                f"got {len(self.timestamps_seconds)} and {len(self.indices)}"
+            )
+        if list(self.indices) != sorted(set(self.indices)):
+            raise ValueError(f"indices are sorted and unique, got {self.indices}")

@@ -1,0 +1,198 @@
+"""One demux pass, nothing decoded: when every frame is shown, where decoding can start, where the file breaks off.
+
+An mp4's own index holds decode times and is not used. Times are whole numbers in the stream's time base.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from sfvqa.video.readers.interface import DEEPEST_REORDERING
+from sfvqa.video.readers.local_file import is_cut_transport_stream
+
+if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+    from av.packet import Packet
+    from av.stream import Stream
+
+# A duration may be off by this much without being a sign of a lost end: that of the video stream, of the whole file.
+_SLACK_FRAMES = 1.5
+_SLACK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PacketTimes:
+    """What is kept of one packet; `duration` is 0 where the container has none."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_key: bool
+    is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
+    is_corrupt: bool
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """A frame that needs no other one: decoding can start here."""
+
+    pts: int
+    dts: int | None
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`."""
+
+    times: tuple[int, ...]
+    keys: tuple[KeyFrame, ...]
+
+    def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
+        starts = [key.pts for key in self.keys]
+        groups: list[tuple[int, list[int]]] = []
+        for index in indices:
+            place = bisect_right(starts, self.times[index]) - 1
+            if not groups or groups[-1][0] != place:
+                groups.append((place, []))
+            groups[-1][1].append(index)
+        return groups
+
+
+@dataclass(frozen=True)
+class Demuxed:
+    """The outcome of the demux pass.
+
+    `packets` stand in file order; `last_duration` is how long the last frame is shown; `claimed_seconds` is the length
+    that the container names; `ends_early` says that the file was cut off.
+    """
+
+    packets: tuple[PacketTimes, ...]
+    last_duration: int
+    claimed_seconds: float
+    ends_early: bool
+
+    @property
+    def decode_times(self) -> list[int]:
+        """When each packet is to be decoded; empty unless all say so, in increasing order."""
+        times = [packet.dts for packet in self.packets if packet.dts is not None]
+        is_usable = len(times) == len(self.packets) and all(earlier < later for earlier, later in pairwise(times))
+        return times if is_usable else []
+
+
+def demux(container: InputContainer, stream: VideoStream, path: Path) -> Demuxed:
+    """Read every packet of the file once; what cannot be read any more ends the pass without an error."""
+    claimed_seconds, claim_is_the_videos = _claimed_seconds(container, stream)
+    hides_frames = stream.codec_context.name == "vp8"
+    packets: list[PacketTimes] = []
+    others_end_seconds = 0.0
+    failed = False
+    try:
+        for packet in container.demux(stream) if claim_is_the_videos else container.demux():
+            if packet.stream_index != stream.index:
+                others_end_seconds = max(others_end_seconds, _end_seconds(packet))
+            elif packet.size:  # the last one is empty
+                packets.append(_packet_times(packet, hides_frames))
+    except av.FFmpegError:
+        failed = True
+    first, last, last_duration = _span(packets)
+    end = last + last_duration
+    time_base = Fraction(stream.time_base or 1)
+    frame_seconds = float(last_duration * time_base)
+    slack_seconds = _SLACK_FRAMES * frame_seconds if claim_is_the_videos else _SLACK_SECONDS
+    # Matroska claims the time of the end, mp4 a length: a first frame that is late must not look like a lost end.
+    short_seconds = claimed_seconds - max(float(max(end - first, end) * time_base), others_end_seconds)
+    ends_early = (
+        failed
+        or bool(packets and packets[-1].is_corrupt)
+        or is_cut_transport_stream(path)
+        # A count of frames (mp4, AVI) is a better witness than a duration, which alone may be a lie.
+        or (short_seconds > frame_seconds / 2 and stream.frames > len(packets))
+        or (short_seconds > slack_seconds and not stream.frames)
+    )
+    return Demuxed(tuple(packets), last_duration, claimed_seconds, ends_early)
+
+
+def build_table(demuxed: Demuxed) -> FrameTable | None:
+    """Build the table of frames to choose from, without the incomplete group at the end of a file that was cut off.
+
+    None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back).
+    """
+    packets = demuxed.packets
+    if not packets or any(packet.pts is None for packet in packets):
+        return None
+    places = [place for place, packet in enumerate(packets) if packet.is_key] or [0]
+    last_place = len(packets)
+    if demuxed.ends_early:
+        # One frame next to a cut was seen to be wrong without being flagged, so the group goes; where it is the only
+        # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
+        last_place = places[-1] if len(places) > 1 else len(packets) - 1
+    keys = [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
+    starts = [key.pts for key in keys]
+    if not keys:
+        return FrameTable((), ())
+    if any(later <= earlier for earlier, later in pairwise(starts)):
+        return None
+    shown = {
+        packet.pts
+        for packet in packets[places[0] : last_place]
+        if packet.is_shown and packet.pts is not None and packet.pts >= starts[0]
+    }
+    times = sorted(shown)
+    if demuxed.ends_early and len(places) == 1:
+        times = _before_gaps(times, packets[-1])
+    return FrameTable(tuple(times), tuple(keys))
+
+
+def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:
+    """Drop the frames of a cut group that a lost one may come before: those shown after the last packet is decoded.
+
+    A frame is shown no earlier than it is decoded, and a lost one would have been decoded later than the last packet.
+    """
+    if last_packet.dts is None:
+        return times[:-DEEPEST_REORDERING]
+    return times[: bisect_right(times, last_packet.dts)]
+
+
+def _packet_times(packet: "Packet[VideoStream] | Packet[Stream]", hides_frames: bool) -> PacketTimes:
+    is_shown = not packet.is_discard
+    if hides_frames:
+        # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
+        is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
+    return PacketTimes(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown, packet.is_corrupt)
+
+
+def _end_seconds(packet: "Packet[VideoStream] | Packet[Stream]") -> float:
+    if packet.pts is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _span(packets: Sequence[PacketTimes]) -> tuple[int, int, int]:
+    """First and last presentation time, and how long the last frame is shown (the usual step if it does not say)."""
+    shown = sorted((packet.pts, packet.duration) for packet in packets if packet.pts is not None and packet.is_shown)
+    if not shown:
+        return 0, 0, 0
+    steps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(shown))
+    usual = steps[len(steps) // 2] if steps else 0
+    return shown[0][0], shown[-1][0], shown[-1][1] or usual
+
+
+def _claimed_seconds(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
+    """What the container says about its length (0 if nothing), and whether it says so of the video alone."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate), True  # FFmpeg fits an AVI's duration to the file's size
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base), True
+    tag = stream.metadata.get("DURATION", "")  # matroska: 00:00:20.000000000
+    parts = tag.split(":")
+    if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
+        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2]), True
+    return (container.duration or 0) / av.time_base, False

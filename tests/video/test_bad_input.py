@@ -1,0 +1,183 @@
+"""What is no video: one clear sentence and what to do, exit code 3, nothing on stderr, nothing opened but the file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
+from sfvqa.video import ReaderName, read_clip
+from sfvqa.video.readers import local_file
+
+from .conftest import WriteVideo
+from .videos import Recipe, constant_rate, write_sound
+
+EVERY_READER = pytest.mark.parametrize("reader", list(ReaderName), ids=str)
+
+
+def assert_refused(
+    path: str | Path, reader: ReaderName, capfd: pytest.CaptureFixture[str], sentence: str
+) -> VideoError:
+    with pytest.raises(VideoError, match=sentence) as raised:
+        read_clip(path, reader=reader)
+    error = raised.value
+    assert error.exit_code == 3
+    assert error.remedy.endswith(".")
+    assert "\n" not in str(error)
+    assert capfd.readouterr() == ("", ""), "the libraries talk on the terminal"
+    return error
+
+
+@EVERY_READER
+@pytest.mark.parametrize("name", ["missing.mp4", "no/such/folder.mp4", "null\0byte.mp4", "n" * 300 + ".mp4", ""])
+def test_a_missing_file(tmp_path: Path, reader: ReaderName, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = os.path.join(str(tmp_path / "here"), name)  # noqa: PTH118  (a Path would drop the empty name)
+    assert isinstance(assert_refused(path, reader, capfd, "There is no file"), VideoNotFoundError)
+
+
+@EVERY_READER
+def test_a_folder(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(tmp_path, reader, capfd, "is a folder")
+
+
+@EVERY_READER
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("empty.mp4", b"", "zero bytes"),
+        ("text.mp4", b"Dear reader,\n" * 400, "cannot read|cannot be read"),
+        ("noise.mp4", np.random.default_rng(3).bytes(20000), "cannot read|cannot be read|No frame|no frame"),
+        ("zeros.mp4", bytes(20000), "cannot read|cannot be read"),
+    ],
+)
+def test_what_is_no_video(
+    tmp_path: Path, reader: ReaderName, name: str, content: bytes, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert_refused(path, reader, capfd, sentence)
+
+
+@EVERY_READER
+def test_sound_only(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_sound(tmp_path / "sound.mp4")
+    assert_refused(
+        path, reader, capfd, "OpenCV cannot read" if reader is ReaderName.OPENCV else "has sound but no moving"
+    )
+
+
+@EVERY_READER
+def test_a_video_without_its_index(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Cut off where the index stands at the end: what a crashed recorder leaves."""
+    whole = video("index_last.mp4", Recipe(constant_rate(60))).read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert_refused(path, reader, capfd, "cannot read|cannot be read")
+
+
+@EVERY_READER
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/a.mp4", "https://example.org/a.mp4", "rtsp://camera/1", "file:///tmp/a.mp4"]
+)
+def test_an_address(reader: ReaderName, address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(address, reader, capfd, "only local files")
+    assert_refused(Path(address), reader, capfd, "only local files")  # a Path has folded the two slashes into one
+
+
+@EVERY_READER
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(
+    tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+    assert_refused(path, reader, capfd, "pipe or device")
+
+
+@EVERY_READER
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="the administrator may read every file")
+def test_a_file_that_may_not_be_read(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "private.mp4"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert_refused(path, reader, capfd, "may not be read")
+
+
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{secret}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile {secret}\n",
+    "concat": "file '{secret}'\n",
+    "sdp": "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 5004 RTP/AVP 96\r\n",
+    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{secret}</BaseURL></MPD>\n',
+}
+
+
+@EVERY_READER
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8"])
+def test_a_playlist_does_not_get_at_another_file(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName, kind: str, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = video("secret.mp4", Recipe(constant_rate(5)))
+    path = tmp_path / f"list{suffix}"
+    path.write_text(PLAYLISTS[kind].format(secret=secret))
+    assert_refused(path, reader, capfd, "names other files or hosts")
+
+
+@EVERY_READER
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_that_is_not_recognised_is_still_not_followed(
+    video: WriteVideo,
+    tmp_path: Path,
+    reader: ReaderName,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The second lock: FFmpeg opens neither the format nor the protocol, whatever the head of the file looked like."""
+    monkeypatch.setattr(local_file, "_POINTERS", {})
+    secret = video("secret.mp4", Recipe(constant_rate(5)))
+    path = tmp_path / "list.m3u8"
+    path.write_text(PLAYLISTS[kind].format(secret=secret.name))
+    (tmp_path / secret.name).write_bytes(secret.read_bytes())
+    assert_refused(path, reader, capfd, "cannot read|cannot be read")
+
+
+@EVERY_READER
+def test_a_numbered_picture_does_not_pull_in_its_neighbours(
+    tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{number:03d}.png")
+    assert_refused(tmp_path / "000.png", reader, capfd, "cannot read|cannot be read")
+
+
+def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV takes its settings from the environment only."""
+    import cv2  # noqa: F401  (importing it sets a variable of its own)
+
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "mine")
+    monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
+    before = dict(os.environ)
+    read_clip(video("secret.mp4", Recipe(constant_rate(5))), reader=ReaderName.OPENCV)
+    assert dict(os.environ) == before
+
+
+def test_auto_falls_back_to_opencv_and_says_so(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfvqa.video import readers
+
+    def fail(file: Path) -> None:
+        raise UnreadableVideoError(f"{file} is beyond PyAV.", "None.")
+
+    path = video("secret.mp4", Recipe(constant_rate(5)))
+    assert read_clip(path).reader == "pyav"
+    monkeypatch.setattr(readers, "_open_with_pyav", fail)
+    clip = read_clip(path)
+    assert clip.reader == "opencv"
+    assert any("PyAV could not read this file" in warning for warning in clip.warnings)
+    with pytest.raises(UnreadableVideoError, match="beyond PyAV"):
+        read_clip(path, reader=ReaderName.PYAV)

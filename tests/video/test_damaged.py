@@ -1,0 +1,177 @@
+"""Cut and damaged files: what can be vouched for is read, what is missing is counted, no frame is silently wrong."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from sfvqa.errors import UnreadableVideoError
+from sfvqa.video import Clip, ReaderName, SamplingOptions, read_clip
+
+from .conftest import WriteVideo
+from .videos import Recipe, constant_rate, number_in
+
+INDEX_FIRST = {"movflags": "faststart"}
+OPEN_GROUPS = {"x264-params": "open-gop=1:scenecut=0"}
+FRAMES = 150
+RECIPES = {
+    "cut.mp4": Recipe(constant_rate(FRAMES), group=30, container_options=INDEX_FIRST),
+    "cut_one_group.mp4": Recipe(constant_rate(FRAMES), group=250, container_options=INDEX_FIRST),
+    "cut_open_groups.mp4": Recipe(
+        constant_rate(FRAMES), group=30, options=OPEN_GROUPS, container_options=INDEX_FIRST
+    ),
+    "cut_with_sound.mp4": Recipe(constant_rate(FRAMES), group=30, with_sound=True, container_options=INDEX_FIRST),
+    "cut.mkv": Recipe(constant_rate(FRAMES), group=30),
+    "cut.webm": Recipe(constant_rate(FRAMES), group=30, codec="libvpx-vp9"),
+    "cut.avi": Recipe(constant_rate(FRAMES), group=30, codec="mpeg4"),
+    "cut.ts": Recipe(constant_rate(FRAMES), group=30),
+}  # fmt: skip
+
+
+def cut(whole: Path, tmp_path: Path, share: float) -> Path:
+    """The first part of the file, of a length that no container's packets are a divisor of."""
+    content = whole.read_bytes()
+    path = tmp_path / whole.name
+    path.write_bytes(content[: int(len(content) * share) // 2 * 2 + 1])
+    return path
+
+
+def assert_true(clip: Clip, recipe: Recipe) -> None:
+    assert [number_in(frame) for frame in clip.frames] == list(clip.indices)
+    assert clip.timestamps_seconds == pytest.approx([recipe.seconds[index] for index in clip.indices], abs=0.0015)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.62, 0.7, 0.81, 0.9])
+def test_a_cut_file_gives_only_right_frames_and_says_that_it_is_cut(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName, name: str, share: float
+) -> None:
+    path = cut(video(name, RECIPES[name]), tmp_path, share)
+    if reader is ReaderName.OPENCV and name.endswith(".avi") and share < 0.4:
+        pytest.skip("the file ends before the first group does, which OpenCV cannot vouch for")
+    clip = read_clip(path, SamplingOptions(num_frames=1000), reader=reader)
+    assert_true(clip, RECIPES[name])
+    assert 0 < clip.video.num_frames < FRAMES
+    assert any("file ends early" in warning or "damaged at its end" in warning for warning in clip.warnings)
+
+
+def test_the_warning_says_how_much_is_missing(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
+    clip = read_clip(cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.55), reader=reader)
+    readable = clip.video.duration_seconds
+    assert 1.0 < readable < 4.0
+    warning = f"claims 6.0 s, {readable:.1f} s of them can be read, {6.0 - readable:.1f} s are missing"
+    assert warning in clip.warnings[0]
+
+
+def test_sampling_spreads_over_what_can_be_read(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
+    path = cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.6)
+    clip = read_clip(path, SamplingOptions(num_frames=8), reader=reader)
+    assert len(clip.indices) == 8
+    assert clip.indices[-1] == clip.video.num_frames - 1
+
+
+def test_the_last_group_before_a_cut_is_left_out(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
+    """A frame next to a truncation was seen to be wrong without being flagged."""
+    clip = read_clip(cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.6), reader=reader)
+    assert clip.video.num_frames % 30 == 0
+
+
+@pytest.mark.parametrize("byte", range(40, 100, 3))
+def test_every_place_to_cut(video: WriteVideo, tmp_path: Path, byte: int) -> None:
+    for name in ("cut.mp4", "cut_one_group.mp4", "cut.mkv"):
+        path = cut(video(name, RECIPES[name]), tmp_path, byte / 100)
+        clip = read_clip(path, SamplingOptions(num_frames=40), reader=ReaderName.PYAV)
+        assert_true(clip, RECIPES[name])
+        assert clip.warnings
+
+
+def test_a_file_cut_within_its_first_frame_is_unreadable(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = video("cut.mp4", RECIPES["cut.mp4"]).read_bytes()
+    path = tmp_path / "first.mp4"
+    path.write_bytes(whole[: whole.index(b"mdat") + 400])
+    with pytest.raises(UnreadableVideoError, match="damaged"):
+        read_clip(path, reader=reader)
+    assert capfd.readouterr().err == ""
+
+
+def wipe_group(whole: Path, path: Path, number: int, first: int = 10) -> Path:
+    """Overwrite four packets of a group with noise, sizes kept: bad sectors."""
+    import av
+
+    content = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pos is not None and packet.size]
+    starts = [place for place, packet in enumerate(packets) if packet.is_keyframe]
+    for packet in packets[starts[number] + first : starts[number] + first + 4]:
+        begin = (packet.pos or 0) + 4
+        content[begin : begin + packet.size - 4] = random.Random(packet.pos).randbytes(packet.size - 4)
+    path.write_bytes(content)
+    return path
+
+
+def test_frames_in_a_damaged_group_are_left_out_and_counted(
+    video: WriteVideo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2)
+    clip = read_clip(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert_true(clip, RECIPES["cut.mp4"])
+    assert clip.video.num_frames == FRAMES
+    assert set(clip.indices) | set(clip.missing) == set(range(FRAMES))
+    assert clip.missing
+    assert min(clip.missing) >= 60
+    assert max(clip.missing) == 89, "the group after the damage is sound again"
+    assert clip.warnings[-1].startswith(f"{len(clip.missing)} of the 150 frames asked for could not be decoded")
+    assert capfd.readouterr().err == ""
+
+
+def test_damage_that_begins_with_the_next_group_costs_no_frame_before_it(video: WriteVideo, tmp_path: Path) -> None:
+    """The decoder gives its last frames only after it has been handed packets of the next group."""
+    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2, first=0)
+    clip = read_clip(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert_true(clip, RECIPES["cut.mp4"])
+    assert clip.missing == tuple(range(60, 90))
+
+
+def test_asking_only_for_lost_frames_is_an_error(video: WriteVideo, tmp_path: Path) -> None:
+    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2)
+    with pytest.raises(UnreadableVideoError, match="None of the"):
+        read_clip(path, SamplingOptions(start_seconds=84 / 25, end_seconds=88 / 25), reader=ReaderName.PYAV)
+
+
+def test_a_damaged_first_group_does_not_hide_the_others(video: WriteVideo, tmp_path: Path) -> None:
+    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 0)
+    clip = read_clip(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert_true(clip, RECIPES["cut.mp4"])
+    assert set(range(30, FRAMES)) <= set(clip.indices)
+
+
+@pytest.mark.parametrize("group", [0, 2])
+def test_damage_does_not_shift_the_frames_after_it_where_everything_is_decoded_in_order(
+    video: WriteVideo, tmp_path: Path, group: int
+) -> None:
+    """An AVI has no presentation times to match frames by."""
+    recipe = Recipe(constant_rate(FRAMES), group=30)
+    path = wipe_group(video("in_order.avi", recipe), tmp_path / "wiped.avi", group)
+    clip = read_clip(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    numbers = [number_in(frame) or 0 for frame in clip.frames]
+    assert 120 <= len(numbers) < FRAMES
+    assert numbers == [round(seconds * 25) for seconds in clip.timestamps_seconds]
+    lost = set(range(FRAMES)) - set(numbers)
+    assert 30 * group + 5 < min(lost) <= max(lost) == 30 * group + 29
+
+
+def test_a_duration_that_lies_about_whole_frames_loses_nothing(video: WriteVideo, tmp_path: Path) -> None:
+    """Neither a warning nor a group left out: every frame that the index names is there."""
+    content = bytearray(video("cut.mp4", RECIPES["cut.mp4"]).read_bytes())
+    # Both boxes are of version 0, in units of 4 bytes: flags, two dates, time scale, duration; flags, count, duration.
+    for box, offset in ((b"mdhd", 16), (b"elst", 8)):
+        begin = content.index(box) + len(box) + offset
+        content[begin : begin + 4] = (int.from_bytes(content[begin : begin + 4], "big") * 50).to_bytes(4, "big")
+    path = tmp_path / "lie.mp4"
+    path.write_bytes(content)
+    clip = read_clip(path, reader=ReaderName.PYAV)
+    assert clip.video.num_frames == FRAMES
+    assert clip.video.duration_seconds == pytest.approx(6.0)
+    assert clip.warnings == ()

@@ -1,0 +1,92 @@
+"""From a path to a clip: defaults, progress, resizing, memory, and no torch."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfvqa.errors import RangeOutsideVideoError
+from sfvqa.video import ReadProgress, SamplingOptions, open_video, read_clip, read_clip_progressively
+from sfvqa.video.readers import Pixels
+from sfvqa.video.resizing import resize_shortest_edge
+
+from .conftest import WriteVideo
+from .videos import Recipe, constant_rate, number_in
+
+RECIPE = Recipe(constant_rate(80), group=20)
+
+
+@pytest.fixture
+def path(video: WriteVideo) -> Path:
+    return video("reading.mp4", RECIPE)
+
+
+def test_the_default_is_64_frames_of_the_size_they_are_stored_in(path: Path) -> None:
+    clip = read_clip(path)
+    assert clip.frames.shape == (64, 96, 144, 3)
+    assert (clip.strategy, clip.reader, clip.warnings, clip.missing) == ("uniform", "pyav", (), ())
+    assert clip.video.path == path
+
+
+def test_resized_frames_are_the_full_ones_through_the_references_filter(path: Path) -> None:
+    options = SamplingOptions(num_frames=5)
+    full, small = read_clip(path, options), read_clip(path, options, resize=64)
+    np.testing.assert_array_equal(small.frames, [resize_shortest_edge(frame, 64) for frame in full.frames])
+
+
+def test_progress_counts_every_frame_and_the_clip_comes_last(path: Path) -> None:
+    steps = read_clip_progressively(path, SamplingOptions(num_frames=3), resize=48)
+    seen = []
+    try:
+        while True:
+            seen.append(next(steps))
+    except StopIteration as finished:
+        clip = finished.value
+    assert seen == [ReadProgress(done, 3) for done in range(4)]
+    assert [number_in(frame) for frame in clip.frames] == list(clip.indices) == [0, 40, 79]
+
+
+def test_giving_up_early_closes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfvqa.video.readers.pyav import PyAVReader
+
+    closed: list[PyAVReader] = []
+    monkeypatch.setattr(PyAVReader, "close", lambda reader: closed.append(reader))
+    steps = read_clip_progressively(path)
+    next(steps)
+    steps.close()
+    assert len(closed) == 1
+
+
+def test_a_range_beyond_the_end_names_the_end(path: Path) -> None:
+    with pytest.raises(RangeOutsideVideoError, match=r"0:03\.16"):
+        read_clip(path, SamplingOptions(start_seconds=60))
+
+
+def test_a_picture_that_changes_its_shape_is_stretched_to_the_first_and_that_is_said(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sfvqa.video.readers.pyav import PyAVReader
+
+    def two_shapes(_: PyAVReader, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
+        for index in indices:
+            yield index, np.full((60, 80 + 40 * (index > 0), 3), 9, np.uint8)
+
+    monkeypatch.setattr(PyAVReader, "_read_pixels", two_shapes)
+    clip = read_clip(path, SamplingOptions(num_frames=4))
+    assert clip.frames.shape == (4, 60, 80, 3)
+    assert "3 frames were stretched" in clip.warnings[0]
+
+
+def test_close_may_be_called_twice(path: Path) -> None:
+    with open_video(path) as opened:
+        opened.close()
+
+
+def test_no_torch_and_no_library_of_a_reader_that_is_not_used() -> None:
+    heavy = ("torch", "transformers", "av", "cv2")
+    code = f"import sys, sfvqa.video; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
