@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,6 @@ import pytest
 from sfvqa.cli.demo import DemoVideo, load_demo_videos
 from tests.cli.conftest import RunCli
 
-pytestmark = pytest.mark.skipif(
-    not resources.files("sfvqa").joinpath("assets", "tiny", "model.safetensors").is_file(),
-    reason="the bundled checkpoint has not been trained yet",
-)
 VIDEOS = load_demo_videos()
 
 

@@ -1,0 +1,165 @@
+"""`python -m sfvqa.training.evaluate`: accuracy by family on fresh videos, written to mp4 and read back by VideoQA."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import Counter, defaultdict
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sfvqa.inference import VideoQA
+from sfvqa.inference.generation import GenerationOptions
+from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE, out_of_scope_text
+from sfvqa.training.questions import Family, Question, ask
+from sfvqa.training.scenes import Scene, random_scene
+from sfvqa.training.video_files import write_video
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sfvqa.inference import EncodedVideo
+
+EVALUATION = 1_000_003  # training seeds its scenes with [seed, stage, …] of small stages: these can never be the same
+QUESTIONS_PER_VIDEO = 5
+QUESTIONS_AT_ONCE = 40
+SIZES = (128, 160, 192)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A question that was answered."""
+
+    question: Question
+    answer: str
+    video: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer names what was asked for and nothing else of its kind."""
+        return self.question.is_right(self.answer)
+
+
+def draw_questions(seed: int, count: int) -> Iterator[tuple[Scene, list[Question]]]:
+    """Fresh scenes with up to QUESTIONS_PER_VIDEO questions each, `count` in all, families as evenly as possible."""
+    rng = np.random.default_rng([EVALUATION, seed])
+    families = list(Family)
+    wanted = {
+        family: count // len(families) + (number < count % len(families)) for number, family in enumerate(families)
+    }
+    while any(wanted.values()):
+        scene = random_scene(rng)
+        questions: list[Question] = []
+        rarest_first = sorted(families, key=lambda family: -wanted[family])
+        for family in rarest_first:
+            if wanted[family] == 0 or len(questions) == QUESTIONS_PER_VIDEO:
+                continue
+            question = _draw(rng, scene, family)
+            if question is not None:
+                questions.append(question)
+                wanted[family] -= 1
+        if questions:
+            yield scene, questions
+
+
+def _draw(rng: np.random.Generator, scene: Scene, family: Family) -> Question | None:
+    if family is Family.OUT_OF_SCOPE:  # in words that training never saw
+        return Question(family, out_of_scope_text(rng, held_out=True), REFUSAL, (REFUSAL_CORE,))
+    return ask(rng, scene, family)
+
+
+def evaluate(qa: VideoQA, *, seed: int, count: int, without_slow: bool = False) -> list[Outcome]:
+    """Ask `count` questions about fresh videos that went through a file each."""
+    outcomes: list[Outcome] = []
+    waiting: list[tuple[int, EncodedVideo, Question]] = []
+    with (
+        qa.checkpoint.model.without_slow() if without_slow else nullcontext(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        path = Path(folder) / "scene.mp4"
+        for number, (scene, questions) in enumerate(draw_questions(seed, count)):
+            write_video(scene, path, size=SIZES[number % len(SIZES)], preset="ultrafast")
+            video = qa.encode(path)
+            waiting += [(number, video, question) for question in questions]
+            if len(waiting) >= QUESTIONS_AT_ONCE:
+                outcomes += _answer(qa, waiting)
+                waiting = []
+        outcomes += _answer(qa, waiting)
+    return outcomes
+
+
+def _answer(qa: VideoQA, waiting: list[tuple[int, EncodedVideo, Question]]) -> list[Outcome]:
+    """Answer questions about several videos in one batch, in which each answer is what it would be alone."""
+    pairs = [(video, question.text) for _, video, question in waiting]
+    answers = qa.answer_batch(pairs, GenerationOptions(max_new_tokens=120))
+    return [
+        Outcome(question, answer.text, number) for (number, _, question), answer in zip(waiting, answers, strict=True)
+    ]
+
+
+def summarise(outcomes: list[Outcome]) -> dict[str, object]:
+    """Accuracy over all and by family, with the share of the commonest true answer of each family."""
+    by_family: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_family[outcome.question.family.value].append(outcome)
+    families = {
+        name: {
+            "accuracy": sum(outcome.is_right for outcome in found) / len(found),
+            "questions": len(found),
+            "commonest": Counter(outcome.question.values for outcome in found).most_common(1)[0][1] / len(found),
+        }
+        for name, found in sorted(by_family.items())
+    }
+    return {
+        "accuracy": sum(outcome.is_right for outcome in outcomes) / max(1, len(outcomes)),
+        "questions": len(outcomes),
+        "videos": 1 + max((outcome.video for outcome in outcomes), default=-1),
+        "families": families,
+    }
+
+
+def print_table(summary: dict[str, object]) -> None:
+    """The summary for people."""
+    families = summary["families"]
+    assert isinstance(families, dict)
+    print(f"{'family':<14}{'right':>8}{'questions':>11}{'commonest':>11}")
+    for name, figures in families.items():
+        print(f"{name:<14}{figures['accuracy']:>8.1%}{figures['questions']:>11}{figures['commonest']:>11.1%}")
+    print(f"{'all':<14}{summary['accuracy']:>8.1%}{summary['questions']:>11}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m sfvqa.training.evaluate", description=__doc__)
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=12345)
+    parser.add_argument("--model", default="tiny", help="a name or a checkpoint folder")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--without-slow", action="store_true", help="force the warm-up gates to zero")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--wrong", type=int, default=0, help="also show so many wrong answers")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate and print."""
+    options = parse_arguments(arguments)
+    qa = VideoQA.load(options.model, device=options.device)
+    outcomes = evaluate(qa, seed=options.seed, count=options.questions, without_slow=options.without_slow)
+    summary = {"seed": options.seed, "without_slow": options.without_slow, **summarise(outcomes)}
+    if options.json:
+        print(json.dumps(summary))
+        return
+    print_table(summary)
+    for outcome in [outcome for outcome in outcomes if not outcome.is_right][: options.wrong]:
+        question = outcome.question
+        print(f"[{question.family.value}] {question.text} → {outcome.answer!r}, not {question.answer!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Stage 3's second teacher: read-outs that ask the decoder, at every fast token, when and where it is and what moves.
+
+A question asks about motion or order only now and then, with one word of its answer. These heads ask at every fast
+token, so that the decoder learns to tell time and to compare frames long before it could from answers alone. They are
+thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfvqa.training.scenes import NUM_FRAMES, Direction, Scene, Shape
+from sfvqa.training.vision_stage import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHAPES, DIRECTIONS = list(Shape), list(Direction)
+MAX_RANK = 4  # objects of a scene
+LEAST_SHARE = 0.12  # of a window's frames and of a token, for an object to be asked about there
+DEPTHS = (2, 3)  # hidden states asked: the input of the third and of the fourth layer, where the text can read them
+UNKNOWN = -100
+
+
+@dataclass(frozen=True, eq=False)
+class MotionTargets:
+    """Per fast token the `directions` and `ranks` of appearance `[F, shapes]`, UNKNOWN where they cannot be seen."""
+
+    directions: Tensor
+    ranks: Tensor
+
+    @classmethod
+    def of(cls, scene: Scene, num_windows: int, grid: int) -> MotionTargets:
+        """What is to be known at each of `num_windows` · `grid`² fast tokens of a video of the scene."""
+        directions = np.full((num_windows, grid * grid, len(SHAPES)), UNKNOWN)
+        ranks = directions.copy()
+        times = np.arange(NUM_FRAMES, dtype=np.float64)
+        window = np.arange(NUM_FRAMES) * num_windows // NUM_FRAMES
+        for item in scene.objects:
+            shown = np.flatnonzero(times >= item.appears_at)
+            shares = np.zeros((num_windows, grid * grid))
+            for cell, share in spread(item.positions(times[shown]) * grid, grid):
+                np.add.at(shares, (window[shown], cell), share * num_windows / NUM_FRAMES)
+            held = shares > LEAST_SHARE
+            shape = SHAPES.index(item.shape)
+            ranks[held, shape] = sum(other.appears_at < item.appears_at for other in scene.objects)
+            held[window[shown[0]]] = False  # a direction takes two windows to be seen
+            directions[held, shape] = DIRECTIONS.index(item.direction)
+        flat = num_windows * grid * grid
+        return cls(torch.from_numpy(directions.reshape(flat, -1)), torch.from_numpy(ranks.reshape(flat, -1)))
+
+
+class MotionHeads(nn.Module):
+    """Linear read-outs of motion, order, window and place from the decoder's hidden states at fast tokens."""
+
+    def __init__(self, width: int, num_windows: int, grid: int) -> None:
+        super().__init__()
+        self.num_windows, self.grid = num_windows, grid
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in DEPTHS)
+        self.sizes = (len(SHAPES) * len(DIRECTIONS), len(SHAPES) * MAX_RANK, num_windows, grid * grid)
+        self.heads = nn.ModuleList(nn.Linear(width, sum(self.sizes)) for _ in DEPTHS)
+
+    def loss(self, hidden_states: Sequence[Tensor], targets: Sequence[MotionTargets]) -> Tensor:
+        """Mean loss on `hidden_states` at DEPTHS, each `[B, F, D]`, of a batch of videos."""
+        directions = torch.stack([target.directions for target in targets]).to(hidden_states[0].device)
+        ranks = torch.stack([target.ranks for target in targets]).to(hidden_states[0].device)
+        window = torch.arange(self.num_windows, device=ranks.device).repeat_interleave(self.grid**2)
+        place = torch.arange(self.grid**2, device=ranks.device).repeat(self.num_windows)
+        losses = []
+        for norm, head, hidden in zip(self.norms, self.heads, hidden_states, strict=True):
+            direction, rank, when, where = head(norm(hidden)).split(self.sizes, dim=-1)
+            batch = (len(targets), -1)
+            losses += [
+                _mean_loss(direction.unflatten(-1, (len(SHAPES), -1)), directions),
+                _mean_loss(rank.unflatten(-1, (len(SHAPES), -1)), ranks),
+                _mean_loss(when, window.expand(batch)),
+                _mean_loss(where, place.expand(batch)),
+            ]
+        return torch.stack(losses).mean()
+
+
+def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    total = functional.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=UNKNOWN, reduction="sum"
+    )
+    return total / (targets != UNKNOWN).sum().clamp(min=1)

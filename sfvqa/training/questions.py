@@ -1,0 +1,236 @@
+"""Questions about a Scene with their true answers; what cannot be told for certain is not asked. Draws nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sfvqa.training import phrasings
+from sfvqa.training.scenes import FLASH_COLOURS, Colour, Direction, Place, Scene, SceneObject, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+NUMBER_WORDS = ("zero", "one", "two", "three", "four")
+
+
+class Family(StrEnum):
+    """Kinds of questions, evaluated one by one."""
+
+    COLOUR = "color"
+    DIRECTION = "direction"
+    COUNT = "count"
+    PRESENCE = "presence"
+    ORDER = "order"
+    POSITION = "position"
+    FLASH = "flash"
+    DIGIT = "digit"
+    DESCRIBE = "describe"
+    OUT_OF_SCOPE = "out_of_scope"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answer, and how to tell a right answer: all of `values` stand in it, none of `other_values`."""
+
+    family: Family
+    text: str
+    answer: str
+    values: tuple[str, ...]
+    other_values: tuple[str, ...] = ()
+
+    def is_right(self, answer: str) -> bool:
+        """Whether `answer` names what was asked for and nothing else of that kind, in whole words."""
+        words = f" {' '.join(re.findall(r'[a-z0-9]+', answer.lower()))} "
+        named = [f" {value} " in words for value in self.values]
+        return all(named) and not any(f" {value} " in words for value in self.other_values)
+
+
+def ask(rng: np.random.Generator, scene: Scene, family: Family) -> Question | None:
+    """Draw a question of `family` about `scene`; None when the scene gives no clear answer to such a question."""
+    return _ASKERS[family](rng, scene)
+
+
+def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _phrase(rng: np.random.Generator, family: str, **names: str) -> str:
+    return phrasings.vary(rng, _pick(rng, phrasings.PHRASINGS[family]).format(**names))
+
+
+def _others(value: str, all_values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(other) for other in all_values if other != value)
+
+
+def _subject(rng: np.random.Generator, scene: Scene) -> SceneObject | Shape:
+    """Mostly an object of the scene, sometimes a shape that it does not hold."""
+    if rng.random() < 0.06:
+        return _absent_shape(rng, scene)
+    return scene.objects[int(rng.integers(len(scene.objects)))]
+
+
+def _absent_shape(rng: np.random.Generator, scene: Scene) -> Shape:
+    absent = [shape for shape in Shape if scene.find(shape) is None]
+    return absent[int(rng.integers(len(absent)))]
+
+
+def _name(rng: np.random.Generator, item: SceneObject) -> str:
+    """How a question calls an object: by shape, sometimes with its colour."""
+    return f"{item.colour} {item.shape}" if rng.random() < 0.25 else str(item.shape)
+
+
+def _no_such(family: Family, text: str, shape: Shape) -> Question:
+    return Question(family, text, f"There is no {shape}.", (f"no {shape}",))
+
+
+def _ask_colour(rng: np.random.Generator, scene: Scene) -> Question:
+    subject = _subject(rng, scene)
+    if isinstance(subject, Shape):
+        return _no_such(Family.COLOUR, _phrase(rng, "color", shape=subject), subject)
+    text = _phrase(rng, "color", shape=subject.shape)
+    answer = f"The {subject.shape} is {subject.colour}."
+    return Question(Family.COLOUR, text, answer, (subject.colour,), _others(subject.colour, list(Colour)))
+
+
+def _does(item: SceneObject) -> str:
+    if item.direction is not Direction.STILL:
+        return f"moves {item.direction}"
+    return "appears" if item.appears_at > 0 else "stays still"
+
+
+def _ask_direction(rng: np.random.Generator, scene: Scene) -> Question | None:
+    subject = _subject(rng, scene)
+    if isinstance(subject, Shape):
+        return _no_such(Family.DIRECTION, _phrase(rng, "direction", shape=subject), subject)
+    if subject.direction is Direction.STILL:
+        return None
+    text = _phrase(rng, "direction", shape=_name(rng, subject))
+    answer = f"The {subject.shape} {_does(subject)}."
+    return Question(Family.DIRECTION, text, answer, (subject.direction,), _others(subject.direction, list(Direction)))
+
+
+def _ask_count(rng: np.random.Generator, scene: Scene) -> Question:
+    number = NUMBER_WORDS[len(scene.objects)]
+    answer = "There is one object." if number == "one" else f"There are {number} objects."
+    return Question(Family.COUNT, _phrase(rng, "count"), answer, (number,), _others(number, NUMBER_WORDS))
+
+
+def _ask_presence(rng: np.random.Generator, scene: Scene) -> Question:
+    item = scene.objects[int(rng.integers(len(scene.objects)))]
+    with_colour = rng.random() < 0.35
+    if rng.random() < 0.5:
+        name = f"{item.colour} {item.shape}" if with_colour else str(item.shape)
+        return Question(
+            Family.PRESENCE, _phrase(rng, "presence", name=name), f"Yes, there is a {name}.", ("yes",), ("no",)
+        )
+    if with_colour and rng.random() < 0.6:
+        wrong = [colour for colour in Colour if colour != item.colour]
+        name = f"{wrong[int(rng.integers(len(wrong)))]} {item.shape}"
+    else:
+        shape = _absent_shape(rng, scene)
+        name = f"{_pick(rng, list(Colour))} {shape}" if with_colour else str(shape)
+    text = phrasings.with_article(_phrase(rng, "presence", name=name))
+    return Question(Family.PRESENCE, text, f"No, there is no {name}.", ("no",), ("yes",))
+
+
+def _ask_order(rng: np.random.Generator, scene: Scene) -> Question | None:
+    if len(scene.objects) < 2:
+        return None
+    shapes = [str(item.shape) for item in scene.objects]
+    a, b = (str(shape) for shape in rng.permutation(shapes)[:2])
+    kind = ("first", "last", "between")[int(rng.integers(3))]
+    text = _phrase(rng, f"order_{kind}", a=a, b=b)
+    if not scene.has_order:
+        if rng.random() < 0.85:
+            return None
+        return Question(Family.ORDER, text, "All objects are there from the start.", ("from the start",))
+    asked = [item for item in scene.objects if kind != "between" or item.shape in (a, b)]
+    in_time = sorted(asked, key=lambda item: item.appears_at)
+    value = in_time[-1 if kind == "last" else 0].shape
+    answer = f"{'Last' if kind == 'last' else 'First'} comes the {value}."
+    return Question(Family.ORDER, text, answer, (value,), _others(value, list(Shape)))
+
+
+def _ask_position(rng: np.random.Generator, scene: Scene) -> Question | None:
+    subject = _subject(rng, scene)
+    if isinstance(subject, Shape):
+        return _no_such(Family.POSITION, _phrase(rng, "position", shape=subject), subject)
+    place = subject.final_place
+    if place is None:
+        return None
+    text = _phrase(rng, "position", shape=_name(rng, subject))
+    answer = f"The {subject.shape} ends in the {place}."
+    return Question(Family.POSITION, text, answer, (place,), _others(place, list(Place)))
+
+
+def _ask_flash(rng: np.random.Generator, scene: Scene) -> Question | None:
+    text = _phrase(rng, "flash")
+    colours = [str(colour) for colour in FLASH_COLOURS]
+    if scene.flash is None:
+        if rng.random() < 0.5:
+            return None
+        return Question(Family.FLASH, text, "The screen does not flash.", ("does not flash",), tuple(colours))
+    colour = str(scene.flash.colour)
+    return Question(Family.FLASH, text, f"The screen flashes {colour}.", (colour,), _others(colour, colours))
+
+
+def _ask_digit(rng: np.random.Generator, scene: Scene) -> Question | None:
+    text = _phrase(rng, "digit")
+    digits = [str(digit) for digit in range(10)]
+    if scene.digit is None:
+        if rng.random() < 0.65:
+            return None
+        return Question(Family.DIGIT, text, "No digit is shown.", ("no digit",), tuple(digits))
+    digit = str(scene.digit.value)
+    return Question(Family.DIGIT, text, f"The digit {digit} is shown.", (digit,), _others(digit, digits))
+
+
+def describe(scene: Scene) -> tuple[str, tuple[str, ...]]:
+    """The whole scene in words, and the facts among them."""
+    in_order = sorted(scene.objects, key=lambda item: list(Shape).index(item.shape))
+    facts = [f"{item.colour} {item.shape} {_does(item)}" for item in in_order]
+    with_articles = [phrasings.with_article(f"a {fact}") for fact in facts]
+    text = with_articles[0] if len(facts) == 1 else f"{', '.join(with_articles[:-1])} and {with_articles[-1]}"
+    sentences = [text[0].upper() + text[1:] + "."]
+    if scene.flash is not None:
+        facts.append(f"screen flashes {scene.flash.colour}")
+        sentences.append(f"The screen flashes {scene.flash.colour}.")
+    if scene.digit is not None:
+        facts.append(f"digit {scene.digit.value} is shown")
+        sentences.append(f"The digit {scene.digit.value} is shown.")
+    return " ".join(sentences), tuple(facts)
+
+
+def _ask_describe(rng: np.random.Generator, scene: Scene) -> Question:
+    answer, facts = describe(scene)
+    others = [str(shape) for shape in Shape if scene.find(shape) is None]
+    if scene.flash is None:
+        others.append("flashes")
+    if scene.digit is None:
+        others.append("digit")
+    return Question(Family.DESCRIBE, _phrase(rng, "describe"), answer, facts, tuple(others))
+
+
+def _ask_out_of_scope(rng: np.random.Generator, scene: Scene) -> Question:  # noqa: ARG001 - one of the askers
+    from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE, out_of_scope_text
+
+    return Question(Family.OUT_OF_SCOPE, out_of_scope_text(rng), REFUSAL, (REFUSAL_CORE,))
+
+
+_ASKERS: dict[Family, Callable[[np.random.Generator, Scene], Question | None]] = {
+    Family.COLOUR: _ask_colour,
+    Family.DIRECTION: _ask_direction,
+    Family.COUNT: _ask_count,
+    Family.PRESENCE: _ask_presence,
+    Family.ORDER: _ask_order,
+    Family.POSITION: _ask_position,
+    Family.FLASH: _ask_flash,
+    Family.DIGIT: _ask_digit,
+    Family.DESCRIBE: _ask_describe,
+    Family.OUT_OF_SCOPE: _ask_out_of_scope,
+}

@@ -1,0 +1,160 @@
+"""Stage 1: the vision tower and projector learn to see, on single frames, before any language is involved.
+
+Every visual token is asked where it is and what it holds: which shapes of which colour, which digit, which flash.
+A thing between two tokens belongs to each in the share that it is near, so that an average over frames still tells
+where it was. The heads that read this off are thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfvqa.training.pixels import training_pixels
+from sfvqa.training.scenes import DIGIT_RADIUS, FLASH_COLOURS, NUM_FRAMES, Colour, Scene, Shape, random_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHAPES, COLOURS = list(Shape), list(Colour)
+FRAMES_PER_SCENE = 6
+CELL_KINDS = (len(SHAPES) + 1, len(COLOURS) + 1, 11)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseTargets:
+    """What each visual token holds, as shares that sum to 1 with 0 = nothing first. F frames, n tokens a frame."""
+
+    objects: Tensor  # [F, n, shapes, 1 + colours]
+    digits: Tensor  # [F, n, 11]
+    flashes: Tensor  # [F] index, 0 = none
+    cells: Tensor  # [F, cells, 3] index of the shape, colour and digit that cover a cell of the feature map, 0 = none
+
+    def to(self, device: torch.device) -> DenseTargets:
+        """The same on another device."""
+        return DenseTargets(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+class DenseHeads(nn.Module):
+    """Linear read-outs of the dense targets from visual tokens [F, n, D] and the tower's features [F, cells, C]."""
+
+    def __init__(self, feature_width: int, width: int, grid: int) -> None:
+        super().__init__()
+        self.objects = nn.Linear(width, len(SHAPES) * (len(COLOURS) + 1))
+        self.amounts = nn.Linear(width, len(SHAPES) * len(COLOURS))
+        self.digits = nn.Linear(width, 11)
+        self.flashes = nn.Linear(width, len(FLASH_COLOURS) + 1)
+        self.cells = nn.Linear(feature_width, sum(CELL_KINDS))
+        self.places = nn.Linear(width, 2 * grid)
+
+    def loss(self, features: Tensor, tokens: Tensor, targets: DenseTargets) -> tuple[Tensor, dict[str, float]]:
+        """Loss on features [F, cells, C] and visual tokens [F, n, D], and the share of frames read rightly by kind."""
+        frames, per_frame = tokens.shape[:2]
+        objects = self.objects(tokens).unflatten(-1, (len(SHAPES), -1)).log_softmax(-1)
+        amounts = self.amounts(tokens).unflatten(-1, (len(SHAPES), -1))
+        digits = self.digits(tokens).log_softmax(-1)
+        flashes = self.flashes(tokens)
+        flash_aim = targets.flashes[:, None].expand(frames, per_frame)
+        loss = (
+            -(objects * targets.objects).sum() / frames
+            + 4 * ((amounts - targets.objects[..., 1:]) ** 2).sum() / frames
+            - (digits * targets.digits).sum() / frames
+            + functional.cross_entropy(flashes.flatten(0, 1), flash_aim.flatten(), reduction="sum") / (4 * frames)
+        )
+        for part, aim in zip(self.cells(features).split(CELL_KINDS, -1), targets.cells.unbind(-1), strict=True):
+            cell_loss = functional.cross_entropy(part.flatten(0, 1), aim.flatten(), reduction="sum")
+            loss = loss + 0.5 * cell_loss / frames
+        # Slow tokens carry no positions, and fast ones learn theirs from order alone only after long training.
+        columns, rows = self.places(tokens).chunk(2, dim=-1)
+        place = torch.arange(per_frame, device=tokens.device).expand(frames, -1)
+        grid = columns.shape[-1]
+        for part, aim in ((columns, place % grid), (rows, place // grid)):
+            loss = loss + 0.25 * functional.cross_entropy(part.flatten(0, 1), aim.flatten(), reduction="sum") / frames
+        with torch.no_grad():
+            right = {
+                "place": ((columns.argmax(-1) == place % grid) & (rows.argmax(-1) == place // grid)).all(1),
+                "objects": (_found(objects) == _found(targets.objects.clamp_min(1e-9).log())).all(1),
+                "digit": _found(digits) == _found(targets.digits.clamp_min(1e-9).log()),
+                "flash": (flashes.argmax(-1) == flash_aim).all(1),
+            }
+        return loss, {name: float(value.float().mean()) for name, value in right.items()}
+
+
+def _found(shares: Tensor) -> Tensor:
+    """From log shares [F, n, …, 1 + kinds] the kind that a frame holds in sum, 0 where that is less than a half."""
+    mass = shares.exp()[..., 1:].sum(1)
+    return torch.where(mass.sum(-1) > 0.5, mass.argmax(-1) + 1, 0)
+
+
+def spread(places: NDArray[np.float64], grid: int) -> list[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """The four tokens near each of `places` [F, 2] (in tokens) and the share of each, as (token index, share)."""
+    inner = np.clip(places - 0.5, 0.0, grid - 1.0)
+    corner = np.minimum(inner.astype(np.intp), grid - 2)
+    share = inner - corner
+    near = []
+    for right in (0, 1):
+        for down in (0, 1):
+            weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
+            near.append(((corner[:, 1] + down) * grid + corner[:, 0] + right, weight))
+    return near
+
+
+def dense_targets(scenes: list[Scene], times: NDArray[np.float64], grid: int) -> DenseTargets:
+    """Targets of the frames that `scenes` show at `times` [scenes, frames of each]."""
+    num_frames = times.shape[1]
+    total = len(scenes) * num_frames
+    objects = np.zeros((total, grid * grid, len(SHAPES), len(COLOURS) + 1), dtype=np.float32)
+    digits = np.zeros((total, grid * grid, 11), dtype=np.float32)
+    flashes = np.zeros(total, dtype=np.int64)
+    side = 2 * grid  # cells are pooled two by two into tokens
+    centres = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) + 0.5) / side
+    cells = np.zeros((total, side * side, 3), dtype=np.int64)
+    for number, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
+        first = number * num_frames
+        for item in scene.objects:
+            visible = np.flatnonzero(moments >= item.appears_at)
+            for cell, share in spread(item.positions(moments[visible]) * grid, grid):
+                objects[first + visible, cell, SHAPES.index(item.shape), COLOURS.index(item.colour) + 1] = share
+            places = item.positions(moments[visible])
+            inside = np.hypot(*(centres[None] - places[:, None]).transpose(2, 0, 1)) < 0.95 * item.radius
+            frame, cell = np.nonzero(inside)
+            cells[first + visible[frame], cell, 0] = SHAPES.index(item.shape) + 1
+            cells[first + visible[frame], cell, 1] = COLOURS.index(item.colour) + 1
+        if scene.flash is not None:
+            flashes[first + np.flatnonzero(moments == scene.flash.frame)] = FLASH_COLOURS.index(scene.flash.colour) + 1
+        if scene.digit is not None:
+            card = scene.digit
+            shown = np.flatnonzero((moments >= card.frame) & (moments < card.frame + card.num_frames))
+            for cell, share in spread(np.array([card.centre]) * grid, grid):
+                digits[first + shown, cell[0], card.value + 1] = share[0]
+            beside = np.abs(centres - np.array(card.centre)) < (0.6 * DIGIT_RADIUS, 0.9 * DIGIT_RADIUS)
+            cells[(first + shown)[:, None], np.flatnonzero(beside.all(1))[None], 2] = card.value + 1
+    objects[..., 0] = 1 - objects.sum(-1)
+    digits[..., 0] = 1 - digits.sum(-1)
+    return DenseTargets(
+        torch.from_numpy(objects), torch.from_numpy(digits), torch.from_numpy(flashes), torch.from_numpy(cells)
+    )
+
+
+def frames_of_interest(rng: np.random.Generator, scene: Scene) -> NDArray[np.float64]:
+    """FRAMES_PER_SCENE times: those of flash and digit if there are any, the others at random."""
+    times = rng.permutation(NUM_FRAMES)[:FRAMES_PER_SCENE].astype(np.float64)
+    if scene.flash is not None:
+        times[0] = scene.flash.frame
+    if scene.digit is not None:
+        times[1] = scene.digit.frame
+        times[2] = scene.digit.frame if rng.random() < 0.3 else times[2]
+    return times
+
+
+def dense_batch(rng: np.random.Generator, num_scenes: int, size: int, grid: int) -> tuple[Tensor, DenseTargets]:
+    """Pixel values [F, 3, size, size] of random frames, and what their tokens hold."""
+    scenes = [random_scene(rng) for _ in range(num_scenes)]
+    times = np.stack([frames_of_interest(rng, scene) for scene in scenes])
+    pixels = [training_pixels(scene, size, t, rng) for scene, t in zip(scenes, times, strict=True)]
+    return torch.cat(pixels), dense_targets(scenes, times, grid)

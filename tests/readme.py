@@ -1,0 +1,36 @@
+"""Reads README.md: its commands, and the transcripts of what they print."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+_BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the README, and the lines a transcript shows under it."""
+
+    line: str
+    output: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        """The command as the shell splits it, up to a pipe."""
+        words = shlex.split(self.line, comments=True)
+        return words[: words.index("|")] if "|" in words else words
+
+
+def commands() -> list[Command]:
+    """Every command: the lines of ```sh blocks, and the lines after `$ ` of ```console blocks."""
+    found: list[Command] = []
+    for kind, text in _BLOCK.findall(README.read_text(encoding="utf-8")):
+        if kind == "sh":
+            found += [Command(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        else:
+            for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+                line, _, output = part.partition("\n")
+                found.append(Command(line, output))
+    return found

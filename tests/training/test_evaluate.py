@@ -1,0 +1,98 @@
+"""The evaluation asks fresh questions evenly, through real files, and its numbers mean what they say."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfvqa.inference import VideoQA
+from sfvqa.training import evaluate as evaluation
+from sfvqa.training.demo import DEMOS, write_demos
+from sfvqa.training.evaluate import Outcome, draw_questions, summarise
+from sfvqa.training.questions import Family, Question
+from sfvqa.training.render import render
+from sfvqa.training.scenes import NUM_FRAMES, Flash, random_scene
+from sfvqa.training.video_files import frame_times, write_video
+from sfvqa.video.reading import read_clip
+from sfvqa.video.sampling import SamplingOptions
+
+
+def test_families_are_asked_evenly_and_repeatably() -> None:
+    drawn = [question for _, questions in draw_questions(5, 103) for question in questions]
+    counts = Counter(question.family for question in drawn)
+    assert len(drawn) == 103
+    assert set(counts) == set(Family)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert drawn == [question for _, questions in draw_questions(5, 103) for question in questions]
+    assert drawn != [question for _, questions in draw_questions(6, 103) for question in questions]
+
+
+def test_summary_counts_by_family() -> None:
+    red = Question(Family.COLOUR, "?", "red", ("red",), ("blue",))
+    blue = Question(Family.COLOUR, "?", "blue", ("blue",), ("red",))
+    seven = Question(Family.DIGIT, "?", "7", ("7",))
+    outcomes = [
+        Outcome(red, "It is red.", 0),
+        Outcome(red, "blue", 0),
+        Outcome(blue, "blue", 1),
+        Outcome(seven, "8", 1),
+    ]
+    summary = summarise(outcomes)
+    assert summary["accuracy"] == 0.5
+    assert summary["videos"] == 2
+    assert summary["families"] == {
+        "color": {"accuracy": 2 / 3, "questions": 3, "commonest": 2 / 3},
+        "digit": {"accuracy": 0.0, "questions": 1, "commonest": 1.0},
+    }
+
+
+@pytest.mark.parametrize("num_frames", [32, 50, 96, 120])
+def test_a_written_video_is_read_back_as_the_frames_of_training(num_frames: int, tmp_path: Path) -> None:
+    """A flash of one sampled frame must be seen once, neither missed nor twice, whatever the length of the file."""
+    rng = np.random.default_rng(num_frames)
+    scene = next(scene for scene in iter(lambda: random_scene(rng), None) if isinstance(scene.flash, Flash))
+    path = tmp_path / "scene.mp4"
+    write_video(scene, path, size=128, num_frames=num_frames)
+    clip = read_clip(path, SamplingOptions(num_frames=NUM_FRAMES), resize=64)
+    assert len(clip.frames) == NUM_FRAMES
+    times = frame_times(num_frames)[list(clip.indices)]
+    assert np.abs(times - np.arange(NUM_FRAMES)).max() < 0.5
+    if num_frames >= 96:
+        difference = np.abs(clip.frames.astype(int) - render(scene, 64)).mean(axis=(1, 2, 3))
+        assert difference.max() < 5
+
+
+class Parrot:
+    """Answers everything alike; stands in for a VideoQA."""
+
+    def encode(self, path: Path) -> str:
+        assert path.stat().st_size > 0
+        return "video"
+
+    def answer_batch(self, questions: list[tuple[str, str]], _: object) -> list[object]:
+        assert all(video == "video" for video, _ in questions)
+        return [type("Answer", (), {"text": "The screen flashes red."})() for _ in questions]
+
+
+def test_evaluate_and_its_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(VideoQA, "load", lambda *_, **__: Parrot())
+    evaluation.main(["--questions", "20", "--seed", "3", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["questions"] == 20
+    assert set(summary["families"]) == {family.value for family in Family}
+    assert summary["families"]["count"]["accuracy"] == 0
+    evaluation.main(["--questions", "10", "--wrong", "2"])
+    table = capsys.readouterr().out
+    assert "describe" in table
+    assert "not '" in table
+
+
+def test_demo_videos_are_small_and_listed(tmp_path: Path) -> None:
+    write_demos(tmp_path, size=64, num_frames=32)
+    listed = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["videos"]
+    assert [video["file"] for video in listed] == [demo.file for demo in DEMOS]
+    for video in listed:
+        assert 0 < (tmp_path / video["file"]).stat().st_size < 300_000
+        assert len(video["questions"]) >= 5
