@@ -45,7 +45,7 @@ class LookingPositions:
 
     def add(self, states: Tensor, update: Tensor) -> Tensor:
         """Add `update` `[B, N, X]` to `states` `[B, L, X]` at these positions, nothing at padding."""
-        update = update * self.is_real[..., None].to(update.dtype)
+        update = update.to(states.dtype) * self.is_real[..., None].to(states.dtype)
         if self.index is None:
             return states + update
         return states.scatter_add(1, self.index[..., None].expand_as(update), update)

@@ -194,3 +194,14 @@ def test_a_gpu_gives_the_tokens_of_the_cpu(model: SlowFastForConditionalGenerati
             ids, visual_tokens=[on_gpu.encode_video(frames(7))], max_new_tokens=12, do_sample=False
         )
     assert generated.tolist() == expected
+
+
+def test_a_prompt_with_a_video_goes_through_autocast(model: SlowFastForConditionalGeneration) -> None:
+    """Autocast gave slow attention another dtype than what it is added to, and the addition refused."""
+    sample = encode(model, 7)
+    ids = torch.tensor([prompt(sample, QUESTION)])
+    with torch.inference_mode():
+        expected = model(ids, visual_tokens=[sample]).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(ids, visual_tokens=[sample]).logits
+    torch.testing.assert_close(logits.float(), expected, atol=0.2, rtol=0)
