@@ -1,10 +1,14 @@
 """Loading a checkpoint folder strictly: the reference's format or our own, every tensor accounted for."""
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model.config import SlowFastConfig
@@ -47,16 +51,17 @@ class LoadsStrictlyMixin:
             kwargs.setdefault("key_mapping", dict(TENSOR_NAMES))
         _check_readable(folder)
         try:
-            model, info = super().from_pretrained(  # type: ignore[misc]
-                folder,
-                *args,
-                config=config,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                use_safetensors=True,
-                local_files_only=True,
-                **kwargs,
-            )
+            with _without_load_report():
+                model, info = super().from_pretrained(  # type: ignore[misc]
+                    folder,
+                    *args,
+                    config=config,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    **kwargs,
+                )
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"The weights in {folder} cannot be read: {error}.", _FETCH_AGAIN) from error
         _refuse_misfits(folder, info)
@@ -70,6 +75,17 @@ class LoadsStrictlyMixin:
 
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again."
+
+
+@contextlib.contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep transformers from logging a table of what does not fit: it is the CheckpointError that says so."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

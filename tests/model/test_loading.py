@@ -1,6 +1,7 @@
 """Checkpoint folders in both formats load exactly or are refused by name."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastForConditionalGeneration
@@ -107,6 +109,19 @@ def test_a_missing_tensor_is_named(fixture: str, request: pytest.FixtureRequest)
     change_tensors(folder, {name: None})
     with pytest.raises(CheckpointError, match=r"missing: language_model\.layers\.\d\.self_attn\.q_proj\.weight"):
         SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
+def test_a_misfit_is_told_once(fixture: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers logged a table of its own beside our sentence."""
+    transformers_logging.set_verbosity_warning()
+    folder = request.getfixturevalue(fixture)
+    name = next(name for name in load_file(folder / "model.safetensors") if name.endswith("q_proj.weight"))
+    change_tensors(folder, {name: None})
+    with pytest.raises(CheckpointError):
+        SlowFastForConditionalGeneration.from_pretrained(folder)
+    assert "MISSING" not in "".join(capfd.readouterr())
+    assert transformers_logging.get_verbosity() == logging.WARNING
 
 
 @pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
