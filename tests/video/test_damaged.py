@@ -96,15 +96,15 @@ def test_a_file_cut_within_its_first_frame_is_unreadable(
     assert capfd.readouterr().err == ""
 
 
-def wipe_group(whole: Path, path: Path, number: int, first: int = 10) -> Path:
-    """Overwrite four packets of a group with noise, sizes kept: bad sectors."""
+def wipe_group(whole: Path, path: Path, number: int, first: int = 10, count: int = 4) -> Path:
+    """Overwrite packets of a group with noise, sizes kept: bad sectors."""
     import av
 
     content = bytearray(whole.read_bytes())
     with av.open(str(whole)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.pos is not None and packet.size]
     starts = [place for place, packet in enumerate(packets) if packet.is_keyframe]
-    for packet in packets[starts[number] + first : starts[number] + first + 4]:
+    for packet in packets[starts[number] + first : starts[number] + first + count]:
         begin = (packet.pos or 0) + 4
         content[begin : begin + packet.size - 4] = random.Random(packet.pos).randbytes(packet.size - 4)
     path.write_bytes(content)
@@ -135,7 +135,8 @@ def test_damage_that_begins_with_the_next_group_costs_no_frame_before_it(video: 
 
 
 def test_asking_only_for_lost_frames_is_an_error(video: WriteVideo, tmp_path: Path) -> None:
-    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2)
+    """Every packet but the key frame's is noise: with a few of them, what was lost depended on how they decoded."""
+    path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2, first=1, count=29)
     with pytest.raises(UnreadableVideoError, match="None of the"):
         read_clip(path, SamplingOptions(start_seconds=84 / 25, end_seconds=88 / 25), reader=ReaderName.PYAV)
 
