@@ -50,7 +50,7 @@ def test_sfvqa_commands_parse(command: Command) -> None:
         if name.startswith("-"):
             return
         click_command = click_command.commands[name]
-    click_command.make_context("sfvqa", args)
+    assert click_command.make_context("sfvqa", args).command is click_command
 
 
 @pytest.mark.parametrize("command", [c for c in SFVQA if can_run(c)], ids=by_line)
@@ -77,7 +77,9 @@ def without_seconds(text: str) -> str:
 @pytest.mark.parametrize("command", MODULES, ids=by_line)
 def test_module_commands_parse(command: Command) -> None:
     module = importlib.import_module(command.words[2])
-    module.parse_arguments(command.words[3:])
+    options = vars(module.parse_arguments(command.words[3:]))
+    flags = [word.removeprefix("--").replace("-", "_") for word in command.words[3:] if word.startswith("--")]
+    assert set(flags) <= options.keys()
 
 
 def test_pictures_exist() -> None:

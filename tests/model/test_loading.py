@@ -190,6 +190,9 @@ def test_reference_fields_that_change_the_maths_are_read_strictly(
 
 def test_reference_fields_that_nothing_reads_do_not_matter(reference_folder: Path) -> None:
     path = reference_folder / "config.json"
+    before = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
     unread = {"cross_attn_use_mlp": True, "tile_image_input": True, "mm_vision_select_layer": -7, "new_field": 1}
     path.write_text(json.dumps(json.loads(path.read_text()) | unread))
-    SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    after = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    assert same_weights(after, before)
+    assert after.config.to_dict() == before.config.to_dict()

@@ -83,6 +83,7 @@ def test_a_picture_that_changes_its_shape_is_stretched_to_the_first_and_that_is_
 def test_close_may_be_called_twice(path: Path) -> None:
     with open_video(path) as opened:
         opened.close()
+    assert opened.info.num_frames == len(opened.timestamps_seconds), "what was learned of the file stays"
 
 
 def test_no_torch_and_no_library_of_a_reader_that_is_not_used() -> None:
