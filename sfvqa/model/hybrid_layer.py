@@ -151,7 +151,7 @@ class HybridAttentionMixin:
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         slow: SlowKeysValues | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
@@ -163,8 +163,8 @@ class HybridAttentionMixin:
             query, key = self.q_norm(query), self.k_norm(key)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
         query, key = apply_rotary_pos_emb(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attended, weights = attention_function(self.config)(
             self,
             query,

@@ -15,7 +15,7 @@ class HybridQwen2Attention(HybridAttentionMixin, Qwen2Attention):
         self.slow_attention = GatedSlowAttention(config, layer_idx, self.head_dim, squash_warm_up=squash_warm_up)
 
 
-class HybridQwen2DecoderLayer(HybridLayerMixin, Qwen2DecoderLayer):  # type: ignore[misc]
+class HybridQwen2DecoderLayer(HybridLayerMixin, Qwen2DecoderLayer):
     """Qwen2's decoder layer with slow attention."""
 
     def __init__(self, config: Qwen2Config, layer_idx: int, *, squash_warm_up: bool) -> None:

@@ -46,7 +46,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Qwen2DecoderLayer", "HybridQwen2DecoderLayer", "ConvNextBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache"]  # noqa: RUF012
     _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = list(UNUSED_TENSORS)  # noqa: RUF012
     _supports_flash_attn = True
@@ -117,7 +117,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
         is_text: Tensor | None = None,
@@ -133,7 +133,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
 
         Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only; or, as `generate` does,
         `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. With a
-        SlowFastCache in `past_key_values` the slow tokens are looked at again without being given again.
+        SlowFastCache in `cache` the slow tokens are looked at again without being given again.
         """
         slow = None
         if slow_tokens is not None:
@@ -141,7 +141,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
         if inputs_embeds is None:
             assert input_ids is not None
-            if visual_tokens is None and past_key_values is not None and past_key_values.get_seq_length() > 0:
+            if visual_tokens is None and cache is not None and cache.get_seq_length() > 0:
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # after the prompt: no placeholder to find
             else:
                 inputs_embeds = self.embed(input_ids, visual_tokens)
@@ -150,17 +150,17 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         assert inputs_embeds is not None
         if use_cache is None:
             use_cache = not self.training and labels is None
-        if use_cache and past_key_values is None:
-            past_key_values = SlowFastCache(self.config)
+        if use_cache and cache is None:
+            cache = SlowFastCache(self.config)
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
-            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, past_key_values, slow_attention),
+            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, slow_attention),
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -172,7 +172,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -183,20 +183,20 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         is_text: Tensor | None,
         attention_mask: Tensor | None,
         slow: SlowTokens | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         slow_attention: SlowAttention,
     ) -> SlowContext | None:
         """Who looks at which slow tokens in this pass; None when nobody does."""
-        cache = past_key_values if isinstance(past_key_values, SlowFastCache) else None
-        keeper = cache if slow_attention is SlowAttention.ALWAYS else None
+        slow_cache = cache if isinstance(cache, SlowFastCache) else None
+        keeper = slow_cache if slow_attention is SlowAttention.ALWAYS else None
         if slow is not None:
             mask, is_ragged, tokens = slow.mask, slow.is_ragged, slow.tokens.to(inputs_embeds)
-            if past_key_values is not None and cache is None:
+            if cache is not None and slow_cache is None:
                 raise ValueError("a cache for a video must be a SlowFastCache, which keeps its slow keys and values")
             if keeper is not None:
                 keeper.slow_mask, keeper.slow_is_ragged = mask, is_ragged
-        elif cache is not None and cache.slow_mask is not None:
-            mask, is_ragged, tokens, keeper = cache.slow_mask, cache.slow_is_ragged, None, cache
+        elif slow_cache is not None and slow_cache.slow_mask is not None:
+            mask, is_ragged, tokens, keeper = slow_cache.slow_mask, slow_cache.slow_is_ragged, None, slow_cache
         else:
             return None
         looking = self._looking(inputs_embeds, is_text, attention_mask, mask.any(dim=1, keepdim=True))
@@ -237,7 +237,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             input_ids,
             attention_mask=attention_mask,
             visual_tokens=visual_tokens,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             logits_to_keep=1,
             slow_attention=slow_attention,
@@ -246,11 +246,11 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
 
     def decode(self, token_ids: Tensor, attention_mask: Tensor | None, cache: SlowFastCache) -> Tensor:
         """One step: `token_ids` `[B, 1]` and the mask `[B, L + 1]` of all positions so far → logits `[B, V]`."""
-        output = self(token_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
+        output = self(token_ids, attention_mask=attention_mask, cache=cache, use_cache=True)
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -266,12 +266,12 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             kwargs.update(slow_tokens=slow.tokens, slow_mask=slow.mask, is_text=input_ids != IMAGE_TOKEN_ID)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        kwargs.setdefault("past_key_values", SlowFastCache(self.config))
-        return super().generate(  # type: ignore[misc]
+        kwargs.setdefault("cache", SlowFastCache(self.config))
+        return super().generate(
             inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **kwargs
         )
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(
         self,
         input_ids: Any,
         inputs_embeds: Tensor | None = None,
@@ -279,7 +279,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As transformers'; after the prompt the slow keys and values come from the cache."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(  # type: ignore[misc]
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration:

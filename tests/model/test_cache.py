@@ -60,7 +60,7 @@ def test_a_cropped_cache_continues_as_if_the_tokens_had_never_been(model: SlowFa
         start, rest = prompt(sample, QUESTION), [20, 21]
         _, cache = model.prefill(torch.tensor([[*start, 50, 51, 52]]), None, [sample])
         cache.crop(-3)
-        continued = model(torch.tensor([rest]), past_key_values=cache, use_cache=True).logits
+        continued = model(torch.tensor([rest]), cache=cache, use_cache=True).logits
         expected = model(torch.tensor([start + rest]), visual_tokens=[sample]).logits[:, -2:]
     torch.testing.assert_close(continued, expected, atol=1e-5, rtol=0)
 

@@ -146,7 +146,7 @@ def test_a_second_turn_looks_at_the_slow_tokens_in_the_cache(model: SlowFastForC
     first, second = prompt(sample, QUESTION), [20, 21, 22]
     with torch.inference_mode():
         _, cache = model.prefill(torch.tensor([first]), None, [sample])
-        continued = model(torch.tensor([second]), past_key_values=cache, use_cache=True).logits
+        continued = model(torch.tensor([second]), cache=cache, use_cache=True).logits
         at_once = model(torch.tensor([first + second]), visual_tokens=[sample]).logits[:, len(first) :]
     torch.testing.assert_close(continued, at_once, atol=1e-5, rtol=0)
 
