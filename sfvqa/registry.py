@@ -18,6 +18,7 @@ _ACCEPTED_TYPES = {  # by field of ModelSpec; `name` is the table's own name
     "size_bytes": int,
     "num_frames": int,
     "sampling": str,
+    "crop": str,
     "repo_id": str,
     "folder": str,
     "revision": str,
@@ -29,8 +30,8 @@ _ACCEPTED_TYPES = {  # by field of ModelSpec; `name` is the table's own name
 class ModelSpec:
     """One model known by name: where its weights are, and what to know before using it.
 
-    Exactly one of `repo_id` (Hugging Face) and `folder` (relative to the package) is set. `sampling` is the name of a
-    `SamplingStrategy`; `can_answer` finishes the sentence "It can answer questions about …".
+    Exactly one of `repo_id` (Hugging Face) and `folder` (relative to the package) is set. `sampling` and `crop` name
+    a `SamplingStrategy` and a `CropMode`; `can_answer` finishes the sentence "It can answer questions about …".
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelSpec:
     size_bytes: int
     num_frames: int
     sampling: str = "uniform"
+    crop: str = "center"
     repo_id: str | None = None
     folder: str | None = None
     revision: str | None = None

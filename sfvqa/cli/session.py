@@ -102,7 +102,7 @@ def encode_video(
     model: "VideoQuestionAnswerer", video: Path, frames: FrameRequest, notices: "Notices"
 ) -> "EncodedVideo":
     """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
-    from sfvqa.video.readers import ReaderName
+    from sfvqa.video.readers import ReaderName, ReadOptions
 
     default = model.default_sampling
     sampling = replace(
@@ -111,7 +111,8 @@ def encode_video(
         start_seconds=frames.start_seconds,
         end_seconds=frames.end_seconds,
     )
-    encoded = notices.follow(model.encode_progressively(video, sampling, reader=ReaderName(frames.reader)))
+    reading = ReadOptions(ReaderName(frames.reader))
+    encoded = notices.follow(model.encode_progressively(video, sampling, reading=reading))
     notices.video(encoded)
     for warning in encoded.warnings:
         notices.warn(warning)

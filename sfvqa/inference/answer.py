@@ -77,7 +77,7 @@ class AnswerSettings:
     device: str
     dtype: str
     reader: str | None
-    crop: str
+    crop: str | None
     temperature: float
     top_p: float
     repetition_penalty: float

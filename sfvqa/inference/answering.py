@@ -212,7 +212,7 @@ class AnswerRun:
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             reader=encoded.reader if encoded else None,
-            crop="center",
+            crop=encoded.crop.value if encoded else None,
             temperature=options.temperature,
             top_p=options.top_p,
             repetition_penalty=options.repetition_penalty,

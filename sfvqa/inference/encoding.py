@@ -13,8 +13,9 @@ from sfvqa.inference.preprocess import pixel_value_chunks
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.video.clip import Clip, VideoInfo
-from sfvqa.video.readers import ReaderName
-from sfvqa.video.reading import read_clip_progressively
+from sfvqa.video.fitting import CropMode, FitSquare
+from sfvqa.video.readers import ReadOptions
+from sfvqa.video.reading import ReadProgress, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions
 
 CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, changes nothing else
@@ -45,6 +46,7 @@ class EncodedVideo:
     timestamps_seconds: tuple[float, ...]
     strategy: str
     reader: str
+    crop: CropMode
     video: VideoInfo
     warnings: tuple[str, ...]
     read_seconds: float
@@ -56,7 +58,8 @@ def encode_progressively(
     path: str | Path,
     sampling: SamplingOptions,
     *,
-    reader: ReaderName = ReaderName.AUTO,
+    reading: ReadOptions | None = None,
+    crop: CropMode = CropMode.CENTER,
     trained_frames: int | None = None,
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
@@ -64,26 +67,28 @@ def encode_progressively(
     Memory is bounded by the resized frames and one chunk of them in the vision tower. The seconds leave out what the
     caller does between steps. Raises VideoError, OutOfMemoryError.
     """
-    reading, encoding = Stopwatch(model.device), Stopwatch(model.device)
-    clip = yield from _read(Path(path), sampling, reader, model.config.vision.image_size, reading)
-    visual_tokens = yield from _encode(model, clip, encoding)
+    read_watch, encode_watch = Stopwatch(model.device), Stopwatch(model.device)
+    steps = read_clip_progressively(
+        path, sampling, reading=reading, fit=FitSquare(model.config.vision.image_size, crop)
+    )
+    clip = yield from _read(steps, read_watch)
+    visual_tokens = yield from _encode(model, clip, encode_watch)
     return EncodedVideo(
         visual_tokens=visual_tokens,
         indices=clip.indices,
         timestamps_seconds=clip.timestamps_seconds,
         strategy=clip.strategy,
         reader=clip.reader,
+        crop=crop,
         video=clip.video,
         warnings=(*clip.warnings, *_warnings_about(len(clip.indices), model, trained_frames)),
-        read_seconds=reading.seconds,
-        encode_seconds=encoding.seconds,
+        read_seconds=read_watch.seconds,
+        encode_seconds=encode_watch.seconds,
     )
 
 
-def _read(
-    path: Path, sampling: SamplingOptions, reader: ReaderName, image_size: int, watch: Stopwatch
-) -> Generator[EncodeProgress, None, Clip]:
-    with contextlib.closing(read_clip_progressively(path, sampling, reader=reader, resize=image_size)) as steps:
+def _read(steps: Generator[ReadProgress, None, Clip], watch: Stopwatch) -> Generator[EncodeProgress, None, Clip]:
+    with contextlib.closing(steps):
         while True:
             with watch, memory_errors("reading the video"):
                 try:

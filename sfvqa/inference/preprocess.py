@@ -8,20 +8,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfvqa.model.config import SlowFastVisionConfig
-from sfvqa.video.resizing import resize_shortest_edge
+from sfvqa.video.fitting import FitSquare
 
 
 def pixel_values(frames: NDArray[np.uint8], config: SlowFastVisionConfig) -> Tensor:
     """Turn RGB frames `[T, H, W, 3]` into what the vision tower takes: float32 `[T, 3, S, S]`, S = `image_size`.
 
     Shortest edge to S (Pillow's bicubic, antialiased; long edge `int(S * long / short)`), centre crop, /255, mean and
-    standard deviation: CLIPImageProcessor's steps in its order. A frame whose shortest edge is S already is only
-    cropped, so frames resized while reading are not touched twice.
+    standard deviation: CLIPImageProcessor's steps in its order. Frames of S × S pixels, which were fitted while they
+    were read, are only normalised.
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {frames.shape}")
     size = config.image_size
-    cropped = np.stack([_centre_crop(resize_shortest_edge(frame, size), size) for frame in frames])
+    fit = FitSquare(size)
+    cropped = np.stack([fit(frame) for frame in frames])
     mean, std = (np.asarray(values, dtype=np.float32) for values in (config.image_mean, config.image_std))
     scaled = (cropped * (1 / 255)).astype(np.float32)  # in float64 first: the reference's rounding
     return torch.from_numpy(np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2)))
@@ -31,9 +32,3 @@ def pixel_value_chunks(frames: NDArray[np.uint8], config: SlowFastVisionConfig, 
     """The same, `chunk_size` frames at a time, so that memory does not grow with the video."""
     for start in range(0, len(frames), chunk_size):
         yield pixel_values(frames[start : start + chunk_size], config)
-
-
-def _centre_crop(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    height, width = frame.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return frame[top : top + size, left : left + size]

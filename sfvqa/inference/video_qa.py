@@ -10,7 +10,8 @@ from sfvqa.inference.answering import AnswerRun, AnswerStream
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
-from sfvqa.video.readers import ReaderName
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
@@ -26,12 +27,22 @@ class VideoQuestionAnswerer(Protocol):
         """Which frames `encode` takes unless told otherwise."""
 
     def encode_progressively(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """See a video, yielding progress."""
 
     def encode(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> EncodedVideo:
         """See a video."""
 
@@ -87,23 +98,40 @@ class VideoQA:
         strategy = SamplingStrategy(spec.sampling) if spec else SamplingStrategy.UNIFORM
         return SamplingOptions(num_frames=self.trained_num_frames or DEFAULT_NUM_FRAMES, strategy=strategy)
 
+    @property
+    def default_crop(self) -> CropMode:
+        """How frames become square unless told otherwise: as in training."""
+        spec = self.checkpoint.location.spec
+        return CropMode(spec.crop) if spec else CropMode.CENTER
+
     def encode_progressively(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value."""
         return encode_progressively(
             self.checkpoint.model,
             path,
             sampling or self.default_sampling,
-            reader=reader,
+            reading=reading,
+            crop=crop or self.default_crop,
             trained_frames=self.trained_num_frames,
         )
 
     def encode(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> EncodedVideo:
         """Read and encode a video, to be asked about often. Raises VideoError, OutOfMemoryError."""
-        steps = self.encode_progressively(path, sampling, reader=reader)
+        steps = self.encode_progressively(path, sampling, reading=reading, crop=crop)
         while True:
             try:
                 next(steps)

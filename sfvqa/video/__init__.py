@@ -1,13 +1,19 @@
-"""A file becomes a Clip: readers, sampling, resizing; knows nothing of models and never imports torch."""
+"""A file becomes a Clip: readers, sampling, fitting; knows nothing of models and never imports torch."""
 
 from sfvqa.video.clip import Clip, VideoInfo
-from sfvqa.video.readers import Frame, ReaderName, VideoReader, open_video
+from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitWithin
+from sfvqa.video.readers import Frame, ReaderName, ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import ReadProgress, read_clip, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, choose_indices, format_time, parse_time
 
 __all__ = [
     "Clip",
+    "CropMode",
+    "Fit",
+    "FitSquare",
+    "FitWithin",
     "Frame",
+    "ReadOptions",
     "ReadProgress",
     "ReaderName",
     "SamplingOptions",

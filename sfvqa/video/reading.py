@@ -8,8 +8,8 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip
-from sfvqa.video.readers import Pixels, ReaderName, VideoReader, open_video
-from sfvqa.video.resizing import resize_to
+from sfvqa.video.fitting import Fit, Pixels, resize_to
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import SamplingOptions, choose_indices
 
 
@@ -25,15 +25,15 @@ def read_clip(
     path: str | PathLike[str],
     options: SamplingOptions | None = None,
     *,
-    reader: ReaderName = ReaderName.AUTO,
-    resize: int | None = None,
+    reading: ReadOptions | None = None,
+    fit: Fit | None = None,
 ) -> Clip:
     """Read the frames of one video that `options` choose (64 over the whole file by default).
 
-    resize: pixels of the shorter edge (the reference's bicubic filter, see resizing), None for the size as stored.
+    fit: what is done to each frame (see fitting), None for the size as stored.
     Raises VideoNotFoundError, UnreadableVideoError, RangeOutsideVideoError.
     """
-    steps = read_clip_progressively(path, options, reader=reader, resize=resize)
+    steps = read_clip_progressively(path, options, reading=reading, fit=fit)
     while True:
         try:
             next(steps)
@@ -46,24 +46,24 @@ def read_clip_progressively(
     path: str | PathLike[str],
     options: SamplingOptions | None = None,
     *,
-    reader: ReaderName = ReaderName.AUTO,
-    resize: int | None = None,
+    reading: ReadOptions | None = None,
+    fit: Fit | None = None,
 ) -> Generator[ReadProgress, None, Clip]:
     """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file."""
     options = options or SamplingOptions()
-    with open_video(path, reader) as video:
+    with open_video(path, (reading or ReadOptions()).reader) as video:
         indices = choose_indices(video.timestamps_seconds, options)
-        return (yield from _read_frames(video, indices, options, resize))
+        return (yield from _read_frames(video, indices, options, fit))
 
 
 def _read_frames(
-    video: VideoReader, indices: list[int], options: SamplingOptions, resize: int | None
+    video: VideoReader, indices: list[int], options: SamplingOptions, fit: Fit | None
 ) -> Generator[ReadProgress, None, Clip]:
     pixels: Pixels | None = None
     taken: list[int] = []
     other_sizes = 0
     yield ReadProgress(0, len(indices))
-    for frame in video.read(indices, resize):
+    for frame in video.read(indices, fit):
         height, width = frame.pixels.shape[:2]
         if pixels is None:
             pixels = np.empty((len(indices), height, width, 3), np.uint8)

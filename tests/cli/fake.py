@@ -18,7 +18,7 @@ from sfvqa.inference.answering import AnswerStream
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.model import VisualTokens
-from sfvqa.video import ReaderName, SamplingOptions, VideoInfo
+from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo
 
 Piece = str | BaseException  # an exception is raised where the piece would come
 Source = EncodedVideo | str | Path | None
@@ -33,7 +33,7 @@ class ScriptedVideoQA:
     finish_reason: FinishReason = FinishReason.STOP
     while_encoding: Callable[[], None] = lambda: None
     sampled: list[SamplingOptions] = field(default_factory=list)
-    read_with: list[ReaderName] = field(default_factory=list)
+    read_with: list[tuple[ReadOptions | None, CropMode | None]] = field(default_factory=list)
     asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
 
     @property
@@ -42,12 +42,17 @@ class ScriptedVideoQA:
         return SamplingOptions(num_frames=32)
 
     def encode_progressively(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Pretend to read and encode as many frames as are asked for, four a second."""
         sampling = sampling or self.default_sampling
         self.sampled.append(sampling)
-        self.read_with.append(reader)
+        self.read_with.append((reading, crop))
         count = sampling.num_frames
         for stage in EncodeStage:
             for done in range(1, count + 1):
@@ -59,6 +64,7 @@ class ScriptedVideoQA:
             timestamps_seconds=tuple(index / 4 for index in range(count)),
             strategy="uniform",
             reader="pyav",
+            crop=crop or CropMode.CENTER,
             video=VideoInfo(Path(path), count, 4.0, count / 4, 64, 64, "h264", 0),
             warnings=self.warnings,
             read_seconds=0.25,
@@ -66,10 +72,15 @@ class ScriptedVideoQA:
         )
 
     def encode(
-        self, path: str | Path, sampling: SamplingOptions | None = None, *, reader: ReaderName = ReaderName.AUTO
+        self,
+        path: str | Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
     ) -> EncodedVideo:
         """The same in one go."""
-        steps = self.encode_progressively(path, sampling, reader=reader)
+        steps = self.encode_progressively(path, sampling, reading=reading, crop=crop)
         while True:
             try:
                 next(steps)
@@ -121,7 +132,7 @@ class ScriptedVideoQA:
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
             settings=AnswerSettings(
-                "none", "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, "center",
+                "none", "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, video.crop.value,
                 options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed,
             ),
         )  # fmt: skip

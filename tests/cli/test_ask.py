@@ -9,7 +9,7 @@ import pytest
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.model import SlowAttention
-from sfvqa.video import ReaderName
+from sfvqa.video import ReaderName, ReadOptions
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.cli.fake import ScriptedVideoQA
 
@@ -36,7 +36,7 @@ def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVi
     assert run_cli("ask", *flags.split(), str(video), "Q?").exit_code == 0
     sampling, options = model.sampled[0], model.asked[0][1]
     assert (sampling.num_frames, sampling.start_seconds, sampling.end_seconds) == (8, 90.0, 120.5)
-    assert model.read_with == [ReaderName.OPENCV]
+    assert model.read_with == [(ReadOptions(ReaderName.OPENCV), None)]
     assert (options.max_new_tokens, options.temperature, options.top_p) == (7, 0.5, 0.9)
     assert (options.repetition_penalty, options.seed, options.slow_attention) == (1.1, 3, SlowAttention.PREFILL)
 

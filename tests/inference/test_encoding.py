@@ -11,7 +11,7 @@ from sfvqa.inference import encoding
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
 from sfvqa.inference.preprocess import pixel_values
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.video import ReaderName, SamplingOptions, read_clip
+from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, read_clip
 
 TEN_FRAMES = SamplingOptions(num_frames=10)
 
@@ -80,7 +80,7 @@ def test_frames_that_reach_no_fast_token_are_named(qa: VideoQA, video_path: Path
 
 
 def test_another_reader_is_used_and_named(qa: VideoQA, video_path: Path) -> None:
-    assert qa.encode(video_path, reader=ReaderName.OPENCV).reader == "opencv"
+    assert qa.encode(video_path, reading=ReadOptions(ReaderName.OPENCV)).reader == "opencv"
 
 
 def test_seconds_leave_out_the_caller(qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

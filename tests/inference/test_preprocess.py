@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from sfvqa.inference.preprocess import pixel_value_chunks, pixel_values
 from sfvqa.model import SlowFastVisionConfig
-from sfvqa.video.resizing import resize_shortest_edge
+from sfvqa.video.fitting import FitSquare
 from tests.golden_folder import GOLDEN
 
 FIXTURE = GOLDEN / "preprocess.safetensors"
@@ -33,11 +33,10 @@ def test_pixel_values_equal_the_reference() -> None:
         torch.testing.assert_close(ours * deviation, expected * deviation, atol=1e-6, rtol=0)
 
 
-def test_frames_resized_while_reading_give_the_same() -> None:
+def test_frames_fitted_while_reading_give_the_same() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 90, 160, 3), dtype=np.uint8)
-    resized = np.stack([resize_shortest_edge(frame, 48) for frame in frames])
-    assert resized.shape == (3, 48, 85, 3)
-    assert torch.equal(pixel_values(frames, SMALL), pixel_values(resized, SMALL))
+    fitted = np.stack([FitSquare(48)(frame) for frame in frames])
+    assert torch.equal(pixel_values(frames, SMALL), pixel_values(fitted, SMALL))
 
 
 def test_the_crop_keeps_the_middle() -> None:

@@ -15,6 +15,7 @@ from sfvqa.training.questions import Family, Question
 from sfvqa.training.render import render
 from sfvqa.training.scenes import NUM_FRAMES, Flash, random_scene
 from sfvqa.training.video_files import frame_times, write_video
+from sfvqa.video.fitting import FitSquare
 from sfvqa.video.reading import read_clip
 from sfvqa.video.sampling import SamplingOptions
 
@@ -55,7 +56,7 @@ def test_a_written_video_is_read_back_as_the_frames_of_training(num_frames: int,
     scene = next(scene for scene in iter(lambda: random_scene(rng), None) if isinstance(scene.flash, Flash))
     path = tmp_path / "scene.mp4"
     write_video(scene, path, size=128, num_frames=num_frames)
-    clip = read_clip(path, SamplingOptions(num_frames=NUM_FRAMES), resize=64)
+    clip = read_clip(path, SamplingOptions(num_frames=NUM_FRAMES), fit=FitSquare(64))
     assert len(clip.frames) == NUM_FRAMES
     times = frame_times(num_frames)[list(clip.indices)]
     assert np.abs(times - np.arange(NUM_FRAMES)).max() < 0.5

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
-from sfvqa.video import ReaderName, read_clip
+from sfvqa.video import ReaderName, ReadOptions, read_clip
 from sfvqa.video.readers import local_file
 
 from .conftest import WriteVideo
@@ -21,7 +21,7 @@ def assert_refused(
     path: str | Path, reader: ReaderName, capfd: pytest.CaptureFixture[str], sentence: str
 ) -> VideoError:
     with pytest.raises(VideoError, match=sentence) as raised:
-        read_clip(path, reader=reader)
+        read_clip(path, reading=ReadOptions(reader, isolated=False))
     error = raised.value
     assert error.exit_code == 3
     assert error.remedy.endswith(".")
@@ -163,7 +163,7 @@ def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytes
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "mine")
     monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
     before = dict(os.environ)
-    read_clip(video("secret.mp4", Recipe(constant_rate(5))), reader=ReaderName.OPENCV)
+    read_clip(video("secret.mp4", Recipe(constant_rate(5))), reading=ReadOptions(ReaderName.OPENCV, isolated=False))
     assert dict(os.environ) == before
 
 
@@ -180,4 +180,4 @@ def test_auto_falls_back_to_opencv_and_says_so(video: WriteVideo, monkeypatch: p
     assert clip.reader == "opencv"
     assert any("PyAV could not read this file" in warning for warning in clip.warnings)
     with pytest.raises(UnreadableVideoError, match="beyond PyAV"):
-        read_clip(path, reader=ReaderName.PYAV)
+        read_clip(path, reading=ReadOptions(ReaderName.PYAV, isolated=False))

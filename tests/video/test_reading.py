@@ -10,8 +10,7 @@ import pytest
 
 from sfvqa.errors import RangeOutsideVideoError
 from sfvqa.video import ReadProgress, SamplingOptions, open_video, read_clip, read_clip_progressively
-from sfvqa.video.readers import Pixels
-from sfvqa.video.resizing import resize_shortest_edge
+from sfvqa.video.fitting import FitSquare, FitWithin, Pixels
 
 from .conftest import WriteVideo
 from .videos import Recipe, constant_rate, number_in
@@ -31,14 +30,14 @@ def test_the_default_is_64_frames_of_the_size_they_are_stored_in(path: Path) -> 
     assert clip.video.path == path
 
 
-def test_resized_frames_are_the_full_ones_through_the_references_filter(path: Path) -> None:
+def test_fitted_frames_are_the_full_ones_through_the_references_filter(path: Path) -> None:
     options = SamplingOptions(num_frames=5)
-    full, small = read_clip(path, options), read_clip(path, options, resize=64)
-    np.testing.assert_array_equal(small.frames, [resize_shortest_edge(frame, 64) for frame in full.frames])
+    full, small = read_clip(path, options), read_clip(path, options, fit=FitSquare(64))
+    np.testing.assert_array_equal(small.frames, [FitSquare(64)(frame) for frame in full.frames])
 
 
 def test_progress_counts_every_frame_and_the_clip_comes_last(path: Path) -> None:
-    steps = read_clip_progressively(path, SamplingOptions(num_frames=3), resize=48)
+    steps = read_clip_progressively(path, SamplingOptions(num_frames=3), fit=FitWithin(72, 48))
     seen = []
     try:
         while True:

@@ -4,10 +4,10 @@ from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.readers.interface import Frame, Pixels, ReaderName, VideoReader
+from sfvqa.video.readers.interface import Frame, ReaderName, ReadOptions, VideoReader
 from sfvqa.video.readers.local_file import check_local_file
 
-__all__ = ["Frame", "Pixels", "ReaderName", "VideoReader", "open_video"]
+__all__ = ["Frame", "ReadOptions", "ReaderName", "VideoReader", "open_video"]
 
 
 def open_video(path: str | PathLike[str], reader: ReaderName = ReaderName.AUTO) -> VideoReader:

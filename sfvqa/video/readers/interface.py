@@ -7,15 +7,10 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sfvqa.errors import UsageError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.resizing import resize_shortest_edge
+from sfvqa.video.fitting import Fit, Pixels
 from sfvqa.video.sampling import format_time
-
-Pixels = NDArray[np.uint8]
-"""One picture [H, W, 3], uint8 RGB."""
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
@@ -29,6 +24,27 @@ class ReaderName(StrEnum):
     AUTO = "auto"
     PYAV = "pyav"
     OPENCV = "opencv"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a file is read, which changes no frame.
+
+    `num_threads` handles decode side by side (None: one a core). Reading that takes longer than `timeout_seconds`
+    ends with an error; that can be promised only where it is `isolated` in a process of its own, which can be killed.
+    Raises UsageError when built.
+    """
+
+    reader: ReaderName = ReaderName.AUTO
+    num_threads: int | None = None
+    timeout_seconds: float = 600.0
+    isolated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_threads is not None and self.num_threads < 1:
+            raise UsageError(f"{self.num_threads} threads were asked for to read.", "Give at least one.")
+        if not self.timeout_seconds > 0:
+            raise UsageError(f"{self.timeout_seconds} seconds were allowed for reading.", "Allow more than 0.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +86,10 @@ class VideoReader(ABC):
         """Indices that the last complete `read` was asked for and could not give."""
         return self._missing
 
-    def read(self, indices: Sequence[int], shortest_edge: int | None = None) -> Iterator[Frame]:
-        """Yield the frames at `indices` (sorted, unique) in order, each resized as soon as it is converted.
+    def read(self, indices: Sequence[int], fit: Fit | None = None) -> Iterator[Frame]:
+        """Yield the frames at `indices` (sorted, unique) in order, each fitted as soon as it is converted.
 
-        shortest_edge: pixels of the shorter edge, None for the size as stored. Damaged frames are left out.
+        fit: what is done to each (see fitting), None for the size as stored. Damaged frames are left out.
         """
         wanted = list(indices)
         if wanted != sorted(set(wanted)) or (
@@ -83,8 +99,8 @@ class VideoReader(ABC):
         missing = set(wanted)
         for index, pixels in self._read_pixels(wanted):
             missing.discard(index)
-            small = pixels if shortest_edge is None else resize_shortest_edge(pixels, shortest_edge)
-            yield Frame(index, self.timestamps_seconds[index], small)
+            fitted = pixels if fit is None else fit(pixels)
+            yield Frame(index, self.timestamps_seconds[index], fitted)
         self._missing = tuple(sorted(missing))
         if missing:
             self.warn(self._missing_warning(len(wanted)))

@@ -12,7 +12,8 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.readers.interface import DEEPEST_REORDERING, Pixels, ReaderName, VideoReader, early_end_warning
+from sfvqa.video.fitting import Pixels
+from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, is_cut_transport_stream
 
 _INTRA_FRAME = ord("I")

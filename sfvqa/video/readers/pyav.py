@@ -15,8 +15,9 @@ from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
+from sfvqa.video.fitting import Pixels
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
-from sfvqa.video.readers.interface import DEEPEST_REORDERING, Pixels, ReaderName, VideoReader, early_end_warning
+from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.pyav_plans import read_group_start, read_in_order, read_planned
 

@@ -1,0 +1,128 @@
+"""A frame of any size becomes what is looked at: the model's square, or a small picture for a person. Opens no file.
+
+Everything is resized with Pillow's bicubic filter, the reference's.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sfvqa.errors import UnreadableVideoError
+
+Pixels = NDArray[np.uint8]
+"""One picture [H, W, 3], uint8 RGB."""
+
+# The centre crop looks at one square of the picture; beyond this that square is next to nothing of it.
+MAX_ASPECT_RATIO = 16
+
+
+class Fit(Protocol):
+    """What is done to each frame as soon as it is read; plain data, because reading may happen in another process."""
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """[H, W, 3] → [H', W', 3]."""
+
+
+class CropMode(StrEnum):
+    """How a picture that is no square becomes one."""
+
+    CENTER = "center"
+    """Its middle square, as in the reference's training: of 16:9, 44 % is cut off."""
+    PAD = "pad"
+    """All of it, between black bars."""
+    SQUASH = "squash"
+    """All of it, with its proportions lost."""
+
+    def lost_share(self, width: int, height: int) -> float:
+        """The share of a picture of this size that the model does not see.
+
+        >>> round(CropMode.CENTER.lost_share(1920, 1080), 4)
+        0.4375
+        """
+        return 1 - min(width, height) / max(width, height) if self is CropMode.CENTER else 0.0
+
+
+@dataclass(frozen=True)
+class FitSquare:
+    """Resize to `size` × `size` pixels; CENTER gives CLIPImageProcessor's pixels, bit for bit.
+
+    CENTER: the shorter edge becomes `size`, the longer `int(size · long / short)`, then the middle is cropped. Raises
+    UnreadableVideoError for a sliver of a picture.
+    """
+
+    size: int
+    crop: CropMode = CropMode.CENTER
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        if (height, width) == (self.size, self.size):
+            return pixels
+        match self.crop:
+            case CropMode.CENTER:
+                return self._centre(pixels)
+            case CropMode.PAD:
+                inside = FitWithin(self.size, self.size)(pixels)
+                square = np.zeros((self.size, self.size, 3), np.uint8)
+                top, left = (self.size - inside.shape[0]) // 2, (self.size - inside.shape[1]) // 2
+                square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+                return square
+            case CropMode.SQUASH:
+                return resize_to(pixels, self.size, self.size)
+
+    def _centre(self, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        new_width, new_height = size_for_shortest_edge(width, height, self.size)
+        left, top = (new_width - self.size) // 2, (new_height - self.size) // 2
+        edges = [side * Fraction(width, new_width) for side in (left, left + self.size)]
+        # What is cropped away at the sides need not be computed, where Pillow's single-precision box can say where that
+        # is. Above and below it must be: without it Pillow takes its two passes in the other order, and rounds so.
+        if width > height and all(Fraction(float(np.float32(float(edge)))) == edge for edge in edges):
+            return _resize(pixels, self.size, self.size, (float(edges[0]), 0, float(edges[1]), height))
+        return resize_to(pixels, new_width, new_height)[top : top + self.size, left : left + self.size]
+
+
+@dataclass(frozen=True)
+class FitWithin:
+    """Resize to the largest size of the same proportions within `width` × `height` pixels, at least one pixel."""
+
+    width: int
+    height: int
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        scale = min(self.width / width, self.height / height)
+        return resize_to(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple[int, int]:
+    """(width, height) with the shorter one `shortest_edge` pixels and the longer one `int(shortest_edge·long/short)`.
+
+    Source: CLIPImageProcessor, as the reference uses it. Raises UnreadableVideoError for a sliver of a picture.
+
+    >>> size_for_shortest_edge(1920, 1080, 576)
+    (1024, 576)
+    """
+    short, long = min(width, height), max(width, height)
+    if long > MAX_ASPECT_RATIO * short:
+        raise UnreadableVideoError(
+            f"The picture is {width} × {height} pixels, more than {MAX_ASPECT_RATIO} times as long as wide.",
+            "Look at all of it with `--crop pad`, or crop the video to the part that matters.",
+        )
+    new_long = int(shortest_edge * long / short)
+    return (shortest_edge, new_long) if width <= height else (new_long, shortest_edge)
+
+
+def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Resize pixels [H, W, 3] to [height, width, 3] with Pillow's bicubic (antialiased when it shrinks)."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return _resize(pixels, width, height, None)
+
+
+def _resize(pixels: Pixels, width: int, height: int, box: tuple[float, float, float, float] | None) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))
