@@ -36,12 +36,21 @@ class VideoInfo:
             raise ValueError(f"rotation is 0, 90, 180 or 270 degrees, got {self.rotation}")
 
 
+@dataclass(frozen=True)
+class MissingFrame:
+    """A frame that was asked for and could not be read: its place in the file, its time, and why (a clause)."""
+
+    index: int
+    timestamp_seconds: float
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """The sampled frames of one video.
 
     `frames` [T, H, W, 3] uint8 RGB; `timestamps_seconds` and `indices` [T] say when each is shown (first frame of the
-    file = 0 s) and which place it has in the file; `missing` are the indices that were chosen but could not be read.
+    file = 0 s) and which place it has in the file; `missing` are those that were chosen but could not be read.
     """
 
     frames: NDArray[np.uint8]
@@ -51,7 +60,7 @@ class Clip:
     strategy: str
     reader: str
     warnings: tuple[str, ...] = ()
-    missing: tuple[int, ...] = ()
+    missing: tuple[MissingFrame, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.frames.shape

@@ -170,13 +170,14 @@ def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytes
 def test_auto_falls_back_to_opencv_and_says_so(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     from sfvqa.video import readers
 
-    def fail(file: Path) -> None:
+    def fail(file: Path, _num_threads: int | None) -> None:
         raise UnreadableVideoError(f"{file} is beyond PyAV.", "None.")
 
     path = video("secret.mp4", Recipe(constant_rate(5)))
-    assert read_clip(path).reader == "pyav"
+    here = ReadOptions(isolated=False)
+    assert read_clip(path, reading=here).reader == "pyav"
     monkeypatch.setattr(readers, "_open_with_pyav", fail)
-    clip = read_clip(path)
+    clip = read_clip(path, reading=here)
     assert clip.reader == "opencv"
     assert any("PyAV could not read this file" in warning for warning in clip.warnings)
     with pytest.raises(UnreadableVideoError, match="beyond PyAV"):

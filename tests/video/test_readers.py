@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfvqa.video import FitWithin, ReaderName, ReadOptions, SamplingOptions, open_video, read_clip
+from sfvqa.video import FitWithin, ReaderName, ReadOptions, SamplingOptions, read_clip
+from sfvqa.video.readers import open_here
 
 from .conftest import WriteVideo
 from .videos import HEIGHT, WIDTH, Recipe, constant_rate, number_in
@@ -68,7 +69,7 @@ def test_every_frame_is_the_one_asked_for(video: WriteVideo, reader: ReaderName,
 def test_what_is_said_about_the_video_is_true(video: WriteVideo, reader: ReaderName, name: str) -> None:
     recipe = RECIPES[name]
     path = video(name, recipe)
-    with open_video(path, reader) as opened:
+    with open_here(path, ReadOptions(reader)) as opened:
         info = opened.info
     assert (info.path, info.num_frames, info.codec, info.rotation) == (path, len(recipe.times), "h264", 0)
     assert (info.width, info.height) == (WIDTH, HEIGHT)
@@ -127,7 +128,7 @@ def test_a_name_with_a_colon_is_a_file_not_a_protocol(
 
 def test_frames_are_resized_as_they_are_read(video: WriteVideo, reader: ReaderName) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened:
+    with open_here(path, ReadOptions(reader)) as opened:
         frames = list(opened.read([3, 50], fit=FitWithin(72, 48)))
     assert [frame.pixels.shape for frame in frames] == [(48, 72, 3)] * 2
     assert [number_in(frame.pixels) for frame in frames] == [3, 50]
@@ -135,7 +136,7 @@ def test_frames_are_resized_as_they_are_read(video: WriteVideo, reader: ReaderNa
 
 def test_a_reader_can_be_read_twice_in_any_region(video: WriteVideo, reader: ReaderName) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened:
+    with open_here(path, ReadOptions(reader)) as opened:
         for indices in ([100, 149], [0, 1], [], [60]):
             assert [number_in(frame.pixels) for frame in opened.read(indices)] == indices
 
@@ -143,7 +144,7 @@ def test_a_reader_can_be_read_twice_in_any_region(video: WriteVideo, reader: Rea
 @pytest.mark.parametrize("indices", [[3, 1], [1, 1], [-1], [150]])
 def test_indices_that_cannot_be_are_refused(video: WriteVideo, reader: ReaderName, indices: list[int]) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened, pytest.raises(ValueError, match="below 150"):
+    with open_here(path, ReadOptions(reader)) as opened, pytest.raises(ValueError, match="below 150"):
         list(opened.read(indices))
 
 
@@ -164,7 +165,7 @@ def test_a_frame_that_is_never_shown_has_no_place(video: WriteVideo, tmp_path: P
 
 def test_opencv_warns_that_the_rate_varies(video: WriteVideo) -> None:
     path = video("variable_rate.mp4", RECIPES["variable_rate.mp4"])
-    with open_video(path, ReaderName.OPENCV) as opened:
+    with open_here(path, ReadOptions(ReaderName.OPENCV)) as opened:
         assert "frame rate varies" in opened.warnings[0]
 
 

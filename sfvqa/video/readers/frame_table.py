@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.local_file import is_cut_transport_stream
+from sfvqa.video.readers.pyav_handle import Handle
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -54,6 +55,12 @@ class FrameTable:
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
 
+    @property
+    def key_frames(self) -> tuple[int, ...]:
+        """Places in `times` of the key frames that are shown."""
+        starts = {key.pts for key in self.keys}
+        return tuple(index for index, time in enumerate(self.times) if time in starts)
+
     def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
         starts = [key.pts for key in self.keys]
@@ -87,8 +94,9 @@ class Demuxed:
         return times if is_usable else []
 
 
-def demux(container: InputContainer, stream: VideoStream, path: Path) -> Demuxed:
+def demux(handle: Handle, path: Path) -> Demuxed:
     """Read every packet of the file once; what cannot be read any more ends the pass without an error."""
+    container, stream = handle.container, handle.stream
     claimed_seconds, claim_is_the_videos = _claimed_seconds(container, stream)
     hides_frames = stream.codec_context.name == "vp8"
     packets: list[PacketTimes] = []

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Pixels
+from sfvqa.video.fitting import Fit, Pixels
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, is_cut_transport_stream
 
@@ -66,7 +66,8 @@ class OpenCVReader(VideoReader):
             raise UnreadableVideoError(
                 f"OpenCV can decode no frame of “{self._path}”.", "The file is damaged: copy or download it again."
             )
-        super().__init__(self._describe(seconds, step), seconds, warnings)
+        key_frames = tuple(place for place in intra_frames if place < len(seconds))
+        super().__init__(self._describe(seconds, step), seconds, key_frames, warnings)
 
     def _describe(self, seconds: tuple[float, ...], step: float) -> VideoInfo:
         # OpenCV turns the picture by itself, and these are the sizes after that; its rotation is clockwise.
@@ -78,7 +79,7 @@ class OpenCVReader(VideoReader):
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else 1 / step
         return VideoInfo(self._path, len(seconds), fps, seconds[-1] + step, width, height, codec, rotation)
 
-    def _read_pixels(self, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         self.close()
         self._capture = _open(self._path)
         wanted = set(indices)
@@ -88,7 +89,7 @@ class OpenCVReader(VideoReader):
             if index in wanted:
                 is_decoded, pixels = self._capture.retrieve()
                 if is_decoded:
-                    yield index, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+                    yield index, fit(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
