@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
 from sfvqa.video import ReaderName, read_clip
-from sfvqa.video.readers import local_file
 
 from .conftest import WriteVideo
 from .videos import Recipe, constant_rate, write_sound
@@ -39,7 +37,7 @@ def test_a_missing_file(tmp_path: Path, reader: ReaderName, name: str, capfd: py
 
 @EVERY_READER
 def test_a_folder(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
-    assert_refused(tmp_path, reader, capfd, "is a folder")
+    assert_refused(tmp_path, reader, capfd, "is a folder and holds no images")
 
 
 @EVERY_READER
@@ -63,9 +61,8 @@ def test_what_is_no_video(
 @EVERY_READER
 def test_sound_only(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_sound(tmp_path / "sound.mp4")
-    assert_refused(
-        path, reader, capfd, "OpenCV cannot read" if reader is ReaderName.OPENCV else "has sound but no moving"
-    )
+    sentences = {ReaderName.OPENCV: "OpenCV cannot read", ReaderName.PILLOW: "cannot be read as a picture"}
+    assert_refused(path, reader, capfd, sentences.get(reader, "has sound but no moving"))
 
 
 @EVERY_READER
@@ -105,55 +102,6 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, reader: ReaderName, capfd: 
     path.write_bytes(b"x")
     path.chmod(0)
     assert_refused(path, reader, capfd, "may not be read")
-
-
-PLAYLISTS = {
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{secret}\n#EXT-X-ENDLIST\n",
-    "ffconcat": "ffconcat version 1.0\nfile {secret}\n",
-    "concat": "file '{secret}'\n",
-    "sdp": "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 5004 RTP/AVP 96\r\n",
-    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{secret}</BaseURL></MPD>\n',
-}
-
-
-@EVERY_READER
-@pytest.mark.parametrize("kind", PLAYLISTS)
-@pytest.mark.parametrize("suffix", [".mp4", ".m3u8"])
-def test_a_playlist_does_not_get_at_another_file(
-    video: WriteVideo, tmp_path: Path, reader: ReaderName, kind: str, suffix: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    secret = video("secret.mp4", Recipe(constant_rate(5)))
-    path = tmp_path / f"list{suffix}"
-    path.write_text(PLAYLISTS[kind].format(secret=secret))
-    assert_refused(path, reader, capfd, "names other files or hosts")
-
-
-@EVERY_READER
-@pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_playlist_that_is_not_recognised_is_still_not_followed(
-    video: WriteVideo,
-    tmp_path: Path,
-    reader: ReaderName,
-    kind: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    """The second lock: FFmpeg opens neither the format nor the protocol, whatever the head of the file looked like."""
-    monkeypatch.setattr(local_file, "_POINTERS", {})
-    secret = video("secret.mp4", Recipe(constant_rate(5)))
-    path = tmp_path / "list.m3u8"
-    path.write_text(PLAYLISTS[kind].format(secret=secret.name))
-    (tmp_path / secret.name).write_bytes(secret.read_bytes())
-    assert_refused(path, reader, capfd, "cannot read|cannot be read")
-
-
-@EVERY_READER
-def test_a_numbered_picture_does_not_pull_in_its_neighbours(
-    tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(3):
-        Image.new("RGB", (64, 64)).save(tmp_path / f"{number:03d}.png")
-    assert_refused(tmp_path / "000.png", reader, capfd, "cannot read|cannot be read")
 
 
 def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:

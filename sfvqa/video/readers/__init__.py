@@ -11,12 +11,16 @@ __all__ = ["Frame", "Pixels", "ReaderName", "VideoReader", "open_video"]
 
 
 def open_video(path: str | PathLike[str], reader: ReaderName = ReaderName.AUTO) -> VideoReader:
-    """Open a local video file; use the result as a context manager.
+    """Open a local video file, or a folder of images; use the result as a context manager.
 
-    AUTO reads with PyAV and, where that finds nothing to read, with OpenCV, and says so in the reader's warnings.
+    What is a picture by its content has one reader: Pillow, or PyAV for GIF and APNG. Else AUTO reads with PyAV and,
+    where that finds nothing to read, with OpenCV, and says so in the reader's warnings.
     Raises VideoNotFoundError or UnreadableVideoError.
     """
     file = check_local_file(path)
+    pictures = _open_pictures(file)
+    if pictures is not None or reader is ReaderName.PILLOW:
+        return _chosen(pictures, reader, file)
     if reader is ReaderName.OPENCV:
         return _open_with_opencv(file)
     try:
@@ -32,6 +36,27 @@ def open_video(path: str | PathLike[str], reader: ReaderName = ReaderName.AUTO) 
         "PyAV could not read this file, OpenCV could: frames damaged in the file cannot be told from sound ones."
     )
     return fallback
+
+
+def _open_pictures(file: Path) -> VideoReader | None:
+    from sfvqa.video.readers.image_files import open_pictures
+
+    return open_pictures(file)
+
+
+def _chosen(pictures: VideoReader | None, reader: ReaderName, file: Path) -> VideoReader:
+    """The reader of pictures, if the one asked for is none other."""
+    if pictures is None:
+        raise UnreadableVideoError(
+            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.", "Leave the choice of reader."
+        )
+    if reader not in (ReaderName.AUTO, pictures.name):
+        pictures.close()
+        raise UnreadableVideoError(
+            f"“{file}” holds pictures ({pictures.info.codec}), which the reader “{reader}” does not read.",
+            f"Leave the choice of reader, or choose “{pictures.name}”.",
+        )
+    return pictures
 
 
 def _open_with_pyav(file: Path) -> VideoReader:

@@ -24,11 +24,12 @@ _TIMES_NAMED = 4  # how many of the missing frames a warning names
 
 
 class ReaderName(StrEnum):
-    """Which library reads the file; AUTO is PyAV, and OpenCV for what PyAV cannot open."""
+    """Which library reads the file; AUTO is Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
 
     AUTO = "auto"
     PYAV = "pyav"
     OPENCV = "opencv"
+    PILLOW = "pillow"
 
 
 @dataclass(frozen=True, eq=False)
