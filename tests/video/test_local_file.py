@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -137,7 +138,7 @@ def test_the_secret_could_be_read(secret: Path, kind: str) -> None:
     options = {"allowed_extensions": "ALL", "extension_picky": "0"} if kind == "hls" else {"safe": "0"}
     with av.open(str(path), options={"protocol_whitelist": "file", **options}) as container:
         first = next(container.decode(video=0))
-    assert number_in(first.to_ndarray(format="rgb24")) == 0
+    assert number_in(first.to_ndarray(format="rgb24").astype(np.uint8)) == 0
 
 
 def test_no_format_that_is_let_in_takes_names_of_other_files() -> None:
@@ -161,7 +162,7 @@ def test_a_reference_in_a_movie_is_not_followed(video: WriteVideo, tmp_path: Pat
     movie.write_bytes(with_reference(whole[:start] + bytes(stop - start) + whole[stop:], other))
     told = {"enable_drefs": "1", "use_absolute_path": "1"}
     with av.open(str(movie), options=told) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = [frame.to_ndarray(format="rgb24").astype(np.uint8) for frame in container.decode(video=0)]
     assert [number_in(frame) for frame in frames] == list(range(12)), "the reference leads nowhere"
     assert_refused(movie, reader)
 

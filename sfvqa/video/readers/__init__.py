@@ -48,7 +48,8 @@ def _chosen(pictures: VideoReader | None, reader: ReaderName, file: Path) -> Vid
     """The reader of pictures, if the one asked for is none other."""
     if pictures is None:
         raise UnreadableVideoError(
-            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.", "Leave the choice of reader."
+            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
+            "Leave the choice of reader.",
         )
     if reader not in (ReaderName.AUTO, pictures.name):
         pictures.close()

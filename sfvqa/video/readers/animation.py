@@ -4,6 +4,7 @@ FFmpeg composes them to the letter of the GIF and APNG rules, where Pillow gave 
 random files (mixed disposal methods, frames smaller than the picture). It says nothing of a GIF cut within a frame.
 """
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,20 +57,22 @@ class AnimationReader(VideoReader):
     def _whole_frames(self, container: InputContainer) -> tuple[list[int], bool]:
         """When each whole frame begins and the last one ends, empty if there is none; whether any is missing."""
         is_cut = not _ends_well(self._path, self._kind)
+        is_whole = {"gif": _is_whole_gif_frame, "apng": _is_whole_apng_frame}[self._kind]
         starts: list[int] = []
-        end, last = 0, b""
+        end = 0
         try:
             for packet in container.demux(container.streams.video[0]):
-                if packet.is_corrupt or (packet.size and packet.pts is None):
+                if not packet.size:
+                    break
+                if packet.pts is None or not is_whole(bytes(packet)):
                     is_cut = True
                     break
-                if packet.size:
-                    starts.append(packet.pts or 0)
-                    end, last = starts[-1] + (packet.duration or 0), bytes(packet)
+                starts.append(packet.pts)
+                end = packet.pts + (packet.duration or 0)
         except av.FFmpegError:
             is_cut = True
-        if starts and (not _is_whole_gif_frame(last) if self._kind == "gif" else is_cut):
-            is_cut, end = True, starts.pop()
+        if starts and is_cut and self._kind == "apng":
+            end = starts.pop()  # of its chunks, each of them whole, some may be missing
         return ([*starts, end] if starts else []), is_cut
 
     def _read_pixels(self, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
@@ -127,6 +130,17 @@ def _is_whole_gif_frame(packet: bytes) -> bool:
         _after_blocks(packet, at + 11 + _palette_bytes(packet[at + 9]))
     except IndexError:
         return False
+    return True
+
+
+def _is_whole_apng_frame(packet: bytes) -> bool:
+    """Whether a packet, of a PNG's chunks, has all of each, as their checksums say."""
+    at = 0
+    while at < len(packet):
+        stop = at + 8 + int.from_bytes(packet[at : at + 4])
+        if zlib.crc32(packet[at + 4 : stop]).to_bytes(4) != packet[stop : stop + 4]:
+            return False
+        at = stop + 4
     return True
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sfvqa.errors import UnreadableVideoError, UsageError, VideoError
 
 STANDARD_INPUT = "-"
-"""The path that means standard input; a file of that name is `./-` on most programs' lines, here its absolute path."""
+"""The path that means standard input; a file of that name is reached by its absolute path (a Path drops the `./`)."""
 
 _CHUNK_BYTES = 1 << 20
 _SHARE_OF_FREE_SPACE = 0.9
@@ -44,7 +44,8 @@ def local_video(path: str | PathLike[str], *, timeout_seconds: float = 60.0) -> 
         try:
             yield copy
         except VideoError as error:
-            raise type(error)(error.message.replace(f"“{copy}”", _NAME), error.remedy) from error
+            message = error.message.replace(f"“{copy}”", _NAME)
+            raise type(error)(message[:1].upper() + message[1:], error.remedy) from error
 
 
 def _connected_input() -> int:
@@ -105,6 +106,6 @@ def _next_chunk(source: int, timeout_seconds: float, done_bytes: int) -> bytes:
 
 def _too_large(folder: Path, limit_bytes: int) -> UnreadableVideoError:
     return UnreadableVideoError(
-        f"The video on standard input does not fit: up to {limit_bytes / 1e9:.1f} GB may be kept in “{folder.parent}”.",
+        f"The video on standard input does not fit: up to {limit_bytes // 10**6:,} MB may be kept in “{folder.parent}”.",
         "Save it to a file and give its path, or set TMPDIR to a folder with more room.",
     )
