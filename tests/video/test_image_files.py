@@ -146,7 +146,9 @@ def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path: Path) -> None
     numbered(1).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[numbered(2)])
     clip = read_clip(tmp_path / "a.jpg")
     assert (number_in(clip.frames[0]), clip.video.codec, clip.warnings) == (1, "jpeg", ())
-    numbered(1).save(tmp_path / "a.tiff", save_all=True, append_images=[numbered(2)])
+    numbered(1).transpose(Image.Transpose.ROTATE_90).save(
+        tmp_path / "a.tiff", save_all=True, append_images=[numbered(2)], tiffinfo={0x0112: 6}
+    )
     clip = read_clip(tmp_path / "a.tiff")
     assert number_in(clip.frames[0]) == 1
     assert "more than one page" in clip.warnings[0]
@@ -170,14 +172,19 @@ def test_a_cut_picture_is_an_error_and_no_half_picture(tmp_path: Path, suffix: s
     assert raised.value.remedy
 
 
-def test_no_flipped_byte_gives_a_wrong_png(tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", [0, 6])
+def test_no_flipped_byte_gives_a_wrong_png(tmp_path: Path, level: int) -> None:
+    """Without compression nothing but the checksums tells."""
     path = tmp_path / "a.png"
-    numbered(3).save(path)
+    numbered(3).save(path, compress_level=level)
     whole = path.read_bytes()
-    for place in range(8, len(whole) - 12, len(whole) // 40):
+    for place in range(8, len(whole), len(whole) // 60):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        with pytest.raises(UnreadableVideoError):
-            read_clip(path)
+        try:
+            frame = read_clip(path).frames[0]
+        except UnreadableVideoError:
+            continue
+        assert (frame == numbered_picture(3)).all(), f"byte {place}"
 
 
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (60000, 60000), (0x7FFFFFFF, 1)])

@@ -149,7 +149,7 @@ def test_a_video_larger_than_the_disk(monkeypatch: pytest.MonkeyPatch, temporary
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3_000_000))
     with (
         pipe_of(b"x" * 2_800_000, monkeypatch),
-        pytest.raises(UnreadableVideoError, match="up to 2 MB may be kept") as raised,
+        pytest.raises(UnreadableVideoError, match="larger than the 2 MB") as raised,
         local_video("-"),
     ):
         pass

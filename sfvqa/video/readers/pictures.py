@@ -98,30 +98,35 @@ def kind_of(file: Path) -> PictureKind | None:
 
 def read_picture(file: Path) -> Picture:
     """Read one picture (of an animation or of several pages the first); UnreadableVideoError if it is not whole."""
-    with _clear_errors(file):
-        with opened_picture(file) as image:
-            if _format_of(image) == "png":
-                image.verify()  # the checksums; an image is of no use after it
-        with opened_picture(file) as image:
-            if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _IS_PREVIEW:  # type: ignore[attr-defined]
-                raise ValueError("its first page is a preview, as in a camera's raw files")
-            image.load()
-            form, has_more_pages = _format_of(image), image.format == "TIFF" and _has_second_page(image)
-            upright, rotation = _upright(image)
-            return Picture(np.asarray(over_black(upright)), form, rotation, has_more_pages)
+    with _clear_errors(file), _no_warnings(), opened_picture(file) as image:
+        if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _IS_PREVIEW:  # type: ignore[attr-defined]
+            raise ValueError("its first page is a preview, as in a camera's raw files")
+        image.load()
+        upright, rotation = _upright(image)
+        pixels = np.asarray(over_black(upright))
+        return Picture(pixels, _format_of(image), rotation, image.format == "TIFF" and _has_second_page(image))
 
 
 @contextmanager
 def opened_picture(file: Path) -> Iterator[Image.Image]:
     """Open a picture of an allowed format and size; raises PILLOW_ERRORS, and UnidentifiedImageError if it is none."""
-    with file.open("rb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about damage that is either harmless or raises
-        with Image.open(stream, formats=_FORMATS) as image:
+    with file.open("rb") as stream:
+        with _no_warnings():
+            image = Image.open(stream, formats=_FORMATS)
+        with image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}")
             if file.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
             yield image
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep Pillow from warning of damage, which is either harmless or raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def over_black(image: Image.Image) -> Image.Image:
@@ -157,11 +162,11 @@ def _format_of(image: Image.Image) -> str:
 
 
 def _has_second_page(image: Image.Image) -> bool:
+    """Whether there is another page, by going to it."""
     try:
         image.seek(1)
     except PILLOW_ERRORS:
         return False
-    image.seek(0)
     return True
 
 

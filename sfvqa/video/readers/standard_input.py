@@ -106,6 +106,6 @@ def _next_chunk(source: int, timeout_seconds: float, done_bytes: int) -> bytes:
 
 def _too_large(folder: Path, limit_bytes: int) -> UnreadableVideoError:
     return UnreadableVideoError(
-        f"The video on standard input does not fit: up to {limit_bytes // 10**6:,} MB may be kept in “{folder.parent}”.",
+        f"The video on standard input is larger than the {limit_bytes // 10**6:,} MB that “{folder.parent}” may hold.",
         "Save it to a file and give its path, or set TMPDIR to a folder with more room.",
     )
