@@ -206,6 +206,13 @@ def test_a_picture_that_would_fill_the_memory(tmp_path: Path, suffix: str, width
     assert before == Image.MAX_IMAGE_PIXELS
 
 
+def test_a_webp_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbered(1).save(tmp_path / "a.webp")
+    monkeypatch.setattr(pictures, "MAX_WEBP_BYTES", 1000)
+    with pytest.raises(UnreadableVideoError):
+        read_clip(tmp_path / "a.webp")
+
+
 def test_content_counts_and_not_the_name(video: WriteVideo, tmp_path: Path) -> None:
     recipe = Recipe(constant_rate(4))
     (tmp_path / "a.png").write_bytes(video("four.mp4", recipe).read_bytes())

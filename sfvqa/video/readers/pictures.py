@@ -31,8 +31,8 @@ from sfvqa.video.readers.interface import Pixels
 MAX_PIXELS = 1 << 26
 """Of one picture (8192 × 8192): four times what cameras make, 200 MB as RGB."""
 
-MAX_FILE_BYTES = 1 << 30
-"""Of one picture or animation: Pillow holds the whole file of some formats in memory."""
+MAX_WEBP_BYTES = 1 << 30
+"""Pillow holds the whole of a WebP file in memory; a larger one is not taken for a picture."""
 
 _PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -111,13 +111,12 @@ def read_picture(file: Path) -> Picture:
 def opened_picture(file: Path) -> Iterator[Image.Image]:
     """Open a picture of an allowed format and size; raises PILLOW_ERRORS, and UnidentifiedImageError if it is none."""
     with file.open("rb") as stream:
+        is_large = file.stat().st_size > MAX_WEBP_BYTES
         with _no_warnings():
-            image = Image.open(stream, formats=_FORMATS)
+            image = Image.open(stream, formats=[name for name in _FORMATS if name != "WEBP" or not is_large])
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}")
-            if file.stat().st_size > MAX_FILE_BYTES:
-                raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
             yield image
 
 
