@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 # The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
-Reader = Literal["auto", "pyav", "opencv"]
+Reader = Literal["auto", "pyav", "opencv", "pillow"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 SlowAttentionName = Literal["always", "prefill"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]

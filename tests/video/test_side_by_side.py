@@ -37,7 +37,7 @@ def test_pieces_run_at_the_same_time() -> None:
         together.wait()
         yield handle
 
-    handles: list[Callable[[], AbstractContextManager[int]]] = [partial(nullcontext, 1), partial(nullcontext, 2)]
+    handles: list[Callable[[], AbstractContextManager[int]]] = [lambda: nullcontext(1), lambda: nullcontext(2)]
     assert sorted(in_order([wait, wait], handles)) == [1, 2]
 
 

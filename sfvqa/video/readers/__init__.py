@@ -12,9 +12,10 @@ __all__ = ["Frame", "ReadOptions", "ReaderName", "VideoReader", "open_here", "op
 
 
 def open_video(path: str | PathLike[str], options: ReadOptions | None = None) -> VideoReader:
-    """Open a local video file; use the result as a context manager.
+    """Open a local video file, or a folder of images; use the result as a context manager.
 
-    AUTO reads with PyAV and, where that finds nothing to read, with OpenCV, and says so in the reader's warnings.
+    What is a picture by its content has one reader: Pillow, or PyAV for GIF and APNG. Else AUTO reads with PyAV and,
+    where that finds nothing to read, with OpenCV, and says so in the reader's warnings.
     Raises VideoNotFoundError, UnreadableVideoError or, where reading is isolated, ReadTimeoutError.
     """
     options = options or ReadOptions()
@@ -32,6 +33,9 @@ def open_video(path: str | PathLike[str], options: ReadOptions | None = None) ->
 def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
     """Open a local video file in this process, where nothing can end native code that hangs."""
     file = check_local_file(path)
+    pictures = _open_pictures(file)
+    if pictures is not None or options.reader is ReaderName.PILLOW:
+        return _chosen(pictures, options.reader, file)
     if options.reader is ReaderName.OPENCV:
         return _open_with_opencv(file)
     try:
@@ -47,6 +51,28 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
         "PyAV could not read this file, OpenCV could: frames damaged in the file cannot be told from sound ones."
     )
     return fallback
+
+
+def _open_pictures(file: Path) -> VideoReader | None:
+    from sfvqa.video.readers.image_files import open_pictures
+
+    return open_pictures(file)
+
+
+def _chosen(pictures: VideoReader | None, reader: ReaderName, file: Path) -> VideoReader:
+    """The reader of pictures, if the one asked for is none other."""
+    if pictures is None:
+        raise UnreadableVideoError(
+            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
+            "Leave the choice of reader.",
+        )
+    if reader not in (ReaderName.AUTO, pictures.name):
+        pictures.close()
+        raise UnreadableVideoError(
+            f"“{file}” holds pictures ({pictures.info.codec}), which the reader “{reader}” does not read.",
+            f"Leave the choice of reader, or choose “{pictures.name}”.",
+        )
+    return pictures
 
 
 def _open_with_pyav(file: Path, num_threads: int | None) -> VideoReader:

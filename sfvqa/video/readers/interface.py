@@ -19,11 +19,12 @@ DEEPEST_REORDERING = 16
 
 
 class ReaderName(StrEnum):
-    """Which library reads the file; AUTO is PyAV, and OpenCV for what PyAV cannot open."""
+    """Which library reads the file; AUTO is Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
 
     AUTO = "auto"
     PYAV = "pyav"
     OPENCV = "opencv"
+    PILLOW = "pillow"
 
 
 @dataclass(frozen=True)
