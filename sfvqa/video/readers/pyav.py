@@ -7,7 +7,6 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -18,6 +17,7 @@ from sfvqa.video.clip import VideoInfo
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, Pixels, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from sfvqa.video.readers.pictures import Orientation, PictureConverter
 from sfvqa.video.readers.pyav_plans import read_group_start, read_in_order, read_planned
 
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
@@ -49,6 +49,7 @@ class PyAVReader(VideoReader):
         if not demuxed.packets:
             raise UnreadableVideoError(f"“{self._path}” holds no frame of video.", "Check that the file plays.")
         warnings: list[str] = []
+        self._converter = PictureConverter(self._stream)
         time_base = Fraction(self._stream.time_base or 1)
         table = build_table(demuxed)
         if table is not None and not table.times:
@@ -64,6 +65,7 @@ class PyAVReader(VideoReader):
         duration = seconds[-1] + last_seconds
         if demuxed.ends_early:
             warnings.append(early_end_warning(demuxed.claimed_seconds, duration))
+        warnings.extend(self._converter.warnings_about(first))
         super().__init__(self._describe(first, seconds, duration), seconds, warnings)
 
     def _first_frame(self, table: FrameTable) -> VideoFrame | None:
@@ -118,8 +120,8 @@ class PyAVReader(VideoReader):
         return first, seconds, seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0.0
 
     def _describe(self, first: VideoFrame, seconds: tuple[float, ...], duration: float) -> VideoInfo:
-        rotation = _rotation(first)
-        width, height = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+        width, height = self._converter.size_shown(first)
+        rotation = Orientation.of(first).rotation
         # Of a single frame there is only the container's word.
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else float(self._stream.average_rate or 0)
         codec = self._stream.codec_context.name
@@ -131,7 +133,7 @@ class PyAVReader(VideoReader):
         else:
             frames = read_planned(self._container, self._stream, self._table, indices)
         for index, frame in frames:
-            yield index, _pixels(frame)
+            yield index, self._converter.convert(frame)
 
     def _read_in_order(self, indices: list[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the wanted frames by their place in another full pass, which gives the same frames as the first."""
@@ -187,13 +189,3 @@ def _nothing_decodable(path: Path) -> UnreadableVideoError:
 def _seconds(times: Sequence[int], time_base: Fraction) -> tuple[float, ...]:
     """Presentation times as seconds from the first one."""
     return tuple((time - times[0]) * time_base.numerator / time_base.denominator for time in times)
-
-
-def _rotation(frame: VideoFrame) -> int:
-    """Degrees counter-clockwise (0, 90, 180, 270) that the stored picture has to be turned to stand upright."""
-    return round(frame.rotation / 90) * 90 % 360
-
-
-def _pixels(frame: VideoFrame) -> Pixels:
-    pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-    return np.ascontiguousarray(np.rot90(pixels, _rotation(frame) // 90))
