@@ -141,18 +141,23 @@ def test_grey_in_limited_range_is_stretched(tmp_path: Path, luma: int, shown: in
     assert colour_in(write_flat(tmp_path / "grey.mp4", grey))[0] == pytest.approx([shown] * 3, abs=2)
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".mov"])
-def test_a_palette_is_looked_up(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("codec", "name", "alpha", "expected"),
+    [
+        ("gif", "a.gif", 255, [200, 100, 90]),
+        ("png", "a.mov", 255, [200, 100, 90]),
+        ("png", "a.mov", 128, [100, 50, 45]),
+    ],
+)
+def test_a_palette_is_looked_up(tmp_path: Path, codec: str, name: str, alpha: int, expected: list[int]) -> None:
     frame = av.VideoFrame(144, 96, "pal8")
     image, palette = frame.planes
     np.frombuffer(memoryview(image), np.uint8)[:] = 7
     colours = np.frombuffer(memoryview(palette), np.uint32)  # ARGB
     colours[:] = 0xFF << 24
-    colours[7] = 0xFF << 24 | 200 << 16 | 100 << 8 | 90
-    path = write_frames(
-        tmp_path / f"palette{suffix}", Stored("gif" if suffix == ".gif" else "png", "pal8"), [frame, frame]
-    )
-    assert colour_in(path)[0] == [200, 100, 90]
+    colours[7] = alpha << 24 | 200 << 16 | 100 << 8 | 90
+    path = write_frames(tmp_path / name, Stored(codec, "pal8"), [frame, frame])
+    assert colour_in(path)[0] == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from sfvqa.video import ReaderName, read_clip
 
-from .stored import BT2020, LIMITED, LOSSLESS_HEVC, Stored, samples, write_frames
+from .stored import BT2020, LIMITED, LOSSLESS_HEVC, UNSPECIFIED, Stored, samples, write_frames
 
 PQ, HLG = 16, 18
 
 
-def write_hdr(path: Path, transfer: int, codes: Sequence[tuple[int, int, int]]) -> Path:
+def write_hdr(path: Path, transfer: int, codes: Sequence[tuple[int, int, int]], matrix: int = BT2020) -> Path:
     """Patches of 32 × 32 pixels with these 10-bit codes (Y′, C′b, C′r; limited range) in BT.2020."""
     frame = av.VideoFrame(32 * len(codes), 32, "yuv444p10le")
     for plane, values in zip(samples(frame), np.transpose(codes), strict=True):
@@ -25,7 +25,7 @@ def write_hdr(path: Path, transfer: int, codes: Sequence[tuple[int, int, int]]) 
         "libx265",
         "yuv444p10le",
         options=LOSSLESS_HEVC,
-        matrix=BT2020,
+        matrix=matrix,
         color_range=LIMITED,
         transfer=transfer,
         primaries=BT2020,
@@ -58,6 +58,15 @@ def test_pq_is_tone_mapped(tmp_path: Path) -> None:
     assert levels[-2:] == [255, 255]
 
 
+def test_hdr_without_a_matrix_is_bt2020(tmp_path: Path) -> None:
+    codes = [(400, 480, 600), (380, 560, 490)]
+    shown = [
+        read_clip(write_hdr(tmp_path / f"{matrix}.mp4", PQ, codes, matrix), reader=ReaderName.PYAV).frames[0]
+        for matrix in (BT2020, UNSPECIFIED)
+    ]
+    assert patches(shown[0]) == patches(shown[1])
+
+
 def test_hlg_is_tone_mapped(tmp_path: Path) -> None:
     """Reference levels of ITU-R BT.2408, table 1: 18 % grey at 38 % (26 cd/m²), white at 75 % (203 cd/m²)."""
     path = write_hdr(tmp_path / "hlg.mp4", HLG, [(round(64 + 876 * code), 512, 512) for code in (0, 0.38, 0.75, 1)])
@@ -65,6 +74,7 @@ def test_hlg_is_tone_mapped(tmp_path: Path) -> None:
     assert levels == pytest.approx([0, 255 * (26 / 203) ** (1 / 2.4), 230, 255], abs=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_hdr_colours_are_those_of_an_independent_conversion(tmp_path: Path, transfer: int) -> None:
     """FFmpeg's own colour management, which clips highlights, is right for what is darker."""
@@ -73,7 +83,7 @@ def test_hdr_colours_are_those_of_an_independent_conversion(tmp_path: Path, tran
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         independent = frame.reformat(
-            format="rgb24", dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709
+            format="rgb24", dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709, threads=1
         )
     shown = patches(read_clip(path, reader=ReaderName.PYAV).frames[0])
     expected = patches(np.asarray(independent.to_ndarray(), np.uint8))

@@ -43,7 +43,7 @@ def _table(transfer: int, is_wide_gamut: bool) -> ImageFilter.Color3DLUT:
     if is_wide_gamut:
         light = light @ _BT2020_TO_BT709.T
     shown = light.clip(0, 1) ** (1 / _SCREEN_GAMMA)
-    return ImageFilter.Color3DLUT(_TABLE_SIZE, shown.ravel().tolist())
+    return ImageFilter.Color3DLUT(_TABLE_SIZE, shown.ravel())
 
 
 def pq_to_nits(code: Floats) -> Floats:
