@@ -13,7 +13,8 @@ class VideoInfo:
 
     `num_frames` counts the frames that can be asked for (fewer than the container claims if the file is cut off),
     `duration_seconds` runs from the first of them to the end of the last one, `fps` is their mean rate (0 if unknown).
-    `width` and `height` are those of the picture as shown, after `rotation` (degrees counter-clockwise, 0/90/180/270).
+    `width` and `height` are those of the picture as shown: with square pixels, after `rotation` (degrees
+    counter-clockwise, 0/90/180/270).
     """
 
     path: Path

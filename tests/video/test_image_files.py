@@ -311,9 +311,9 @@ def test_only_what_is_asked_for_is_opened(tmp_path: Path, monkeypatch: pytest.Mo
         numbered(number).save(tmp_path / f"{number}.bmp")
     opened: list[str] = []
 
-    def note(file: Path) -> pictures.Picture:
+    def note(file: Path) -> picture_file.Picture:
         opened.append(file.stem)
-        return pictures.read_picture(file)
+        return picture_file.read_picture(file)
 
     monkeypatch.setattr(image_files, "read_picture", note)
     with reader_here(tmp_path) as reader:

@@ -78,7 +78,7 @@ def test_it_can_be_read_again_also_after_it_was_left_early(path: Path) -> None:
 
 def test_errors_cross_over_with_their_type_and_remedy(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
-    path.write_text("Dear reader,\n" * 100)
+    path.write_bytes(b"\0Dear reader" * 100)
     with pytest.raises(UnreadableVideoError, match="cannot be read as a video") as raised:
         read_clip(path)
     assert raised.value.remedy.startswith("Check that it is a video file")

@@ -131,7 +131,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
 def build_table(demuxed: Demuxed) -> FrameTable | None:
     """Build the table of frames to choose from, without the incomplete group at the end of a file that was cut off.
 
-    None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back).
+    None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back or repeat).
     """
     packets = demuxed.packets
     if not packets or any(packet.pts is None for packet in packets):
@@ -148,12 +148,13 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         return FrameTable((), ())
     if any(later <= earlier for earlier, later in pairwise(starts)):
         return None
-    shown = {
+    times = sorted(
         packet.pts
         for packet in packets[places[0] : last_place]
         if packet.is_shown and packet.pts is not None and packet.pts >= starts[0]
-    }
-    times = sorted(shown)
+    )
+    if any(later == earlier for earlier, later in pairwise(times)):
+        return None  # a time that two frames share names neither
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
     return FrameTable(tuple(times), tuple(keys))

@@ -21,7 +21,8 @@ from sfvqa.video.readers.interface import (
     early_end_warning,
     num_available_cores,
 )
-from sfvqa.video.readers.pyav_handle import Handle, rotation
+from sfvqa.video.readers.picture_converter import Orientation
+from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.pyav_plans import Damage, read_group, read_group_start, read_in_order
 from sfvqa.video.readers.side_by_side import in_order
 from sfvqa.video.sampling import format_time
@@ -72,6 +73,7 @@ class PyAVReader(VideoReader):
         duration = seconds[-1] + last_seconds
         if demuxed.ends_early:
             warnings.append(early_end_warning(demuxed.claimed_seconds, duration))
+        warnings.extend(self._handle.converter.warnings_about(first))
         super().__init__(self._describe(first, seconds, duration), seconds, key_frames, warnings)
 
     def _first_frame(self, table: FrameTable) -> VideoFrame | None:
@@ -128,12 +130,12 @@ class PyAVReader(VideoReader):
         return first, seconds, tuple(keys), seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0.0
 
     def _describe(self, first: VideoFrame, seconds: tuple[float, ...], duration: float) -> VideoInfo:
-        turned = rotation(first)
-        width, height = (first.height, first.width) if turned in (90, 270) else (first.width, first.height)
+        width, height = self._handle.converter.size_shown(first)
+        rotation = Orientation.of(first).rotation
         # Of a single frame there is only the container's word.
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else float(self._handle.stream.average_rate or 0)
         codec = self._handle.stream.codec_context.name
-        return VideoInfo(self._path, len(seconds), fps, duration, width, height, codec, turned)
+        return VideoInfo(self._path, len(seconds), fps, duration, width, height, codec, rotation)
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         if self._table is None:
@@ -156,7 +158,7 @@ class PyAVReader(VideoReader):
             if isinstance(frame, Damage):
                 yield index, self._reason(table, index, frame)
             else:
-                yield index, fit(handle.pixels(frame))
+                yield index, fit(handle.converter.convert(frame))
 
     def _reason(self, table: FrameTable, index: int, damage: Damage) -> str:
         if damage.pts is None:
@@ -174,7 +176,7 @@ class PyAVReader(VideoReader):
             frames = islice(in_order_of_time, indices[-1] + 1 if indices else 0)
             for index, (_, frame) in enumerate(frames):
                 if index in wanted:
-                    yield index, fit(self._handle.pixels(frame))
+                    yield index, fit(self._handle.converter.convert(frame))
 
     def _reopen(self) -> None:
         self._handle.close()

@@ -5,23 +5,22 @@ from pathlib import Path
 from typing import Self
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.fitting import Pixels
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from sfvqa.video.readers.picture_converter import PictureConverter
 
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A container and its video stream, to be closed after use."""
+    """A container, its video stream, and what turns the stream's frames into pictures; to be closed after use."""
 
     container: InputContainer
     stream: VideoStream
+    converter: PictureConverter
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -48,18 +47,8 @@ class Handle:
                 f"The video in “{path}” is in a format that this FFmpeg cannot decode.", "Convert it to H.264."
             )
         stream.thread_count = 1  # errors then belong to the packet just sent
-        return cls(container, stream)
+        return cls(container, stream, PictureConverter(stream))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self.container.close()
-
-    def pixels(self, frame: VideoFrame) -> Pixels:
-        """The frame as shown: upright RGB [H, W, 3]."""
-        pixels = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-        return np.ascontiguousarray(np.rot90(pixels, rotation(frame) // 90))
-
-
-def rotation(frame: VideoFrame) -> int:
-    """Degrees counter-clockwise (0, 90, 180, 270) that the stored picture has to be turned to stand upright."""
-    return round(frame.rotation / 90) * 90 % 360
