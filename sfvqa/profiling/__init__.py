@@ -1,0 +1,1 @@
+"""What things cost, measured. Each module is a command of its own."""
