@@ -2,7 +2,7 @@
 
 import typer
 
-from sfvqa.cli import options
+from sfvqa.cli import frame_options, options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -23,10 +23,16 @@ def ask(
     video: options.Video,
     questions: options.Questions,
     model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
-    frames: options.Frames = None,
-    start: options.Start = None,
-    end: options.End = None,
-    reader: options.ReaderOption = "auto",
+    frames: frame_options.Frames = None,  # noqa: ARG001
+    sampling: frame_options.SamplingOption = None,  # noqa: ARG001
+    fps: frame_options.Fps = None,  # noqa: ARG001
+    timestamps: frame_options.Timestamps = None,  # noqa: ARG001
+    start: frame_options.Start = None,  # noqa: ARG001
+    end: frame_options.End = None,  # noqa: ARG001
+    crop: frame_options.CropOption = None,  # noqa: ARG001
+    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
+    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
+    read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -42,9 +48,10 @@ def ask(
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli import session
     from sfvqa.cli.answers import make_printer
+    from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
 
-    frame_request = session.FrameRequest(frames, start, end, reader)
+    frame_request = FrameRequest.of(context)
     model_request = session.ModelRequest.of(context)
     session.check_request(video, questions, model_request)
     notices = Notices(quiet=quiet)

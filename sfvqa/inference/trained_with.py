@@ -51,10 +51,12 @@ class TrainedWith:
         >>> TrainedWith(32).departure(SamplingOptions(32), 20, CropMode.CENTER)
         """
         parts = []
-        num_asked = len(asked.timestamps_seconds or ()) or asked.num_frames
-        if self.num_frames is not None and (num_chosen > self.num_frames or num_asked < self.num_frames):
-            parts.append(f"{self.num_frames} frames (here {num_chosen})")
-        if asked.strategy is not self.strategy and not {asked.strategy, self.strategy} <= _EVENLY_SPREAD:
+        spread_otherwise = asked.strategy is not self.strategy and not {asked.strategy, self.strategy} <= _EVENLY_SPREAD
+        if self.num_frames is not None and num_chosen != self.num_frames:
+            num_asked = len(asked.timestamps_seconds or ()) or asked.num_frames
+            if spread_otherwise or num_chosen > self.num_frames or num_asked < self.num_frames:
+                parts.append(f"{self.num_frames} frames (here {num_chosen})")
+        if spread_otherwise:
             parts.append(f"{self.strategy} sampling (here {asked.strategy})")
         if crop is not self.crop:
             parts.append(f"{_CROPS[self.crop]} (here {_CROPS[crop]})")

@@ -1,7 +1,8 @@
-"""Sampled frames become one picture for a person: a grid with times, darkened where the centre crop cuts. Opens no file."""
+"""Sampled frames become one picture for a person: times under them, what the centre crop cuts dark. Opens no file."""
 
 import math
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -222,11 +223,13 @@ def _drawable(text: str) -> str:
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Take letters out of the middle until the text fits: what ends a file name tells as much as what begins it."""
-    kept, shortened = len(text), text
-    while kept and font.getlength(shortened) > width:
-        kept -= 1
-        shortened = text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
-    return shortened
+    if font.getlength(text) <= width:
+        return text
+
+    def cut(kept: int) -> str:
+        return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
+
+    return cut(bisect_right(range(len(text)), width, key=lambda kept: font.getlength(cut(kept))) - 1)
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

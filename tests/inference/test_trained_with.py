@@ -57,7 +57,12 @@ def test_a_folder_that_does_not_say_is_refused(text: str | None, tmp_path: Path)
         (SamplingOptions(64), 64, CropMode.CENTER, "32 frames (here 64)."),
         (SamplingOptions(8), 8, CropMode.CENTER, "32 frames (here 8)."),
         (UNIFORM, 32, CropMode.SQUASH, "the centre crop (here squashing)."),
-        (SamplingOptions(32, SamplingStrategy.KEYFRAMES), 9, CropMode.CENTER, "uniform sampling (here keyframes)."),
+        (
+            SamplingOptions(32, SamplingStrategy.KEYFRAMES),
+            9,
+            CropMode.CENTER,
+            "32 frames (here 9), uniform sampling (here keyframes).",
+        ),
         (SamplingOptions(32, SamplingStrategy.REFERENCE_DEMO), 32, CropMode.CENTER, None),
         (
             SamplingOptions(64, SamplingStrategy.TIMESTAMPS, timestamps_seconds=(1.0, 2.0)),
