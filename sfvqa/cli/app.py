@@ -27,8 +27,8 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 130  interrupted with Ctrl-C
 
 [bold]Where options come from[/bold]
-A flag comes before its SFVQA_… variable, the variable before config.toml in the
-user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
+A flag comes before its SFVQA_… variable, the variable before config.toml in
+the user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
 
 app = typer.Typer(
     name="sfvqa",

@@ -26,7 +26,9 @@ def expect_model(name: str | None) -> ExpectedModel:
     downloaded = next((spec for spec in load_registry() if not spec.is_bundled and is_downloaded(spec)), None)
     if downloaded is not None:
         why = "which is downloaded and which `ask` uses if it fits the memory"
-        return _expect(downloaded, f"The frames are those that {downloaded.name} would see, {why}; --model names another.")
+        return _expect(
+            downloaded, f"The frames are those that {downloaded.name} would see, {why}; --model names another."
+        )
     bundled = next(spec for spec in load_registry() if spec.is_bundled)
     return _expect(bundled, f"The frames are those that the bundled {bundled.name} would see; --model names another.")
 

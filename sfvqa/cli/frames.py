@@ -16,8 +16,9 @@ HELP = """\b
   sfvqa frames clip.mp4 --crop pad --model slowfast-7b-64f
   sfvqa frames clip.mp4 --json | jq '.frames[].timestamp_seconds'
 
-Show what the model would see of a video, without loading a model: the index and
-time of each frame, how much of the picture is cut off, what is wrong with the file."""
+Show what the model would see of a video, without loading a model: index and
+time of each frame, how much of the picture is cut off, what is wrong with the
+file."""
 
 
 def frames(

@@ -229,7 +229,7 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     def cut(kept: int) -> str:
         return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
 
-    return cut(bisect_right(range(len(text)), width, key=lambda kept: font.getlength(cut(kept))) - 1)
+    return cut(bisect_right(range(len(text)), width, key=lambda kept: math.ceil(font.getlength(cut(kept)))) - 1)
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
