@@ -6,6 +6,7 @@ SfvqaError                      1
 ├── VideoError                  3   the video
 │   ├── VideoNotFoundError      3   no such file
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
+│   │   └── ReadTimeoutError    3   reading took longer than it may
 │   └── RangeOutsideVideoError  3   the requested seconds hold no frame
 ├── ModelError                  4   the model
 │   ├── UnknownModelError       4   neither a name in models.toml nor a folder
@@ -66,6 +67,10 @@ class VideoNotFoundError(VideoError):
 
 class UnreadableVideoError(VideoError):
     """The file holds no picture that can be read."""
+
+
+class ReadTimeoutError(UnreadableVideoError):
+    """Reading took longer than it may, and was ended."""
 
 
 class RangeOutsideVideoError(VideoError):

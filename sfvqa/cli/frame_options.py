@@ -7,7 +7,7 @@ import typer
 from sfvqa.cli.options import check_positive
 
 # The names of the library's enums, written out because importing those would import numpy; a test compares.
-Reader = Literal["auto", "pyav", "opencv"]
+Reader = Literal["auto", "pyav", "opencv", "pillow"]
 Crop = Literal["center", "pad", "squash"]
 Sampling = Literal[
     "uniform",
@@ -118,7 +118,7 @@ ReaderOption = Annotated[
         "--reader",
         metavar="NAME",
         envvar="SFVQA_READER",
-        help="What reads the file: auto, pyav or opencv.",
+        help="What reads the file: auto, pyav, opencv or pillow.",
         rich_help_panel=_FRAMES,
     ),
 ]

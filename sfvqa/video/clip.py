@@ -13,7 +13,8 @@ class VideoInfo:
 
     `num_frames` counts the frames that can be asked for (fewer than the container claims if the file is cut off),
     `duration_seconds` runs from the first of them to the end of the last one, `fps` is their mean rate (0 if unknown).
-    `width` and `height` are those of the picture as shown, after `rotation` (degrees counter-clockwise, 0/90/180/270).
+    `width` and `height` are those of the picture as shown: with square pixels, after `rotation` (degrees
+    counter-clockwise, 0/90/180/270).
     """
 
     path: Path
@@ -36,12 +37,21 @@ class VideoInfo:
             raise ValueError(f"rotation is 0, 90, 180 or 270 degrees, got {self.rotation}")
 
 
+@dataclass(frozen=True)
+class MissingFrame:
+    """A frame that was asked for and could not be read: its place in the file, its time, and why (a clause)."""
+
+    index: int
+    timestamp_seconds: float
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """The sampled frames of one video.
 
     `frames` [T, H, W, 3] uint8 RGB; `timestamps_seconds` and `indices` [T] say when each is shown (first frame of the
-    file = 0 s) and which place it has in the file; `missing` are the indices that were chosen but could not be read.
+    file = 0 s) and which place it has in the file; `missing` are those that were chosen but could not be read.
     """
 
     frames: NDArray[np.uint8]
@@ -51,7 +61,7 @@ class Clip:
     strategy: str
     reader: str
     warnings: tuple[str, ...] = ()
-    missing: tuple[int, ...] = ()
+    missing: tuple[MissingFrame, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.frames.shape

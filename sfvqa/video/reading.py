@@ -1,16 +1,18 @@
 """From a path to a Clip: open, choose, read; memory holds the resized frames and one full frame, never the video."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.clip import Clip
+from sfvqa.video.clip import Clip, MissingFrame
 from sfvqa.video.fitting import Fit, Pixels, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.sampling import SamplingOptions, choose_indices
+from sfvqa.video.sampling import SamplingOptions, choose_indices, format_time
+
+_TIMES_NAMED = 4  # how many of the missing frames a warning names
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def read_clip_progressively(
 ) -> Generator[ReadProgress, None, Clip]:
     """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file."""
     options = options or SamplingOptions()
-    with open_video(path, (reading or ReadOptions()).reader) as video:
+    with open_video(path, reading) as video:
         indices = choose_indices(video.timestamps_seconds, options)
         return (yield from _read_frames(video, indices, options, fit))
 
@@ -77,6 +79,8 @@ def _read_frames(
             "Choose another part of the video, or copy or download it again.",
         )
     warnings = list(video.warnings)
+    if video.missing:
+        warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:
         warnings.append(f"The picture changes its shape: {other_sizes} frames were stretched to that of the first.")
     return Clip(
@@ -89,3 +93,10 @@ def _read_frames(
         warnings=tuple(warnings),
         missing=video.missing,
     )
+
+
+def _missing_warning(missing: Sequence[MissingFrame], num_wanted: int) -> str:
+    times = [format_time(frame.timestamp_seconds) for frame in missing]
+    named = ", ".join(times[:_TIMES_NAMED]) + (", …" if len(times) > _TIMES_NAMED else "")
+    count = f"{len(times)} of the {num_wanted} frames asked for"
+    return f"{count} could not be decoded without damage and were left out (at {named}): {missing[0].reason}."

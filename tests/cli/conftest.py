@@ -45,7 +45,7 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
 def video(tmp_path: Path) -> Path:
     """A file that is there: the scripted model looks no further."""
     path = tmp_path / "clip.mp4"
-    path.write_bytes(b"not looked at")
+    path.write_bytes(b"not looked at\0")
     return path
 
 

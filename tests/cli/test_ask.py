@@ -129,7 +129,7 @@ def test_control_characters_never_reach_the_terminal_raw(
 ) -> None:
     """Neither a model nor a file name may move the cursor, set the title, or turn the text around."""
     path = tmp_path / "evil\x1b]0;title\x07\u202e.mp4"
-    path.write_bytes(b"not looked at")
+    path.write_bytes(b"not looked at\0")
     model.script, model.warnings = [["\x1b[2J", "gone\r\x9b31m"], ["B"]], (f"{path.name} is odd.",)
     run = run_cli("ask", str(path), "Q\x1b[1m?", "R?")
     assert run.stdout == "\\x1b[2Jgone\\x0d\\x9b31m\n\nB\n".replace("\\x0d", "\\r")
@@ -140,7 +140,7 @@ def test_control_characters_never_reach_the_terminal_raw(
 def test_square_brackets_are_text(run_on_terminal: RunOnTerminal, tmp_path: Path, model: ScriptedVideoQA) -> None:
     """Rich would take `[red]` for a colour, and `[/]` for an error, in a question, a name or an answer."""
     path = tmp_path / "[bold]clip[red].mp4"
-    path.write_bytes(b"not looked at")
+    path.write_bytes(b"not looked at\0")
     model.script, model.warnings = [["[red]Left[/red]"], ["[/]"]], ("[blink]odd[/blink]",)
     exit_code, sent = run_on_terminal("ask", str(path), "[red]Where?", "[/]")
     plain = _ESCAPE.sub("", sent)

@@ -99,7 +99,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
     monkeypatch.setattr("sfvqa.cli.session.load_model", refuse)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "clip.mp4").write_bytes(b"not looked at")
+    (tmp_path / "clip.mp4").write_bytes(b"not looked at\0")
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder").mkdir()
     run = run_cli("ask", *arguments, *flags)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
-from sfvqa.video import ReaderName, ReadOptions, read_clip
-from sfvqa.video.readers import local_file
+from sfvqa.video import ReaderName
 
 from .conftest import WriteVideo
+from .here import read_here
 from .videos import Recipe, constant_rate, write_sound
 
 EVERY_READER = pytest.mark.parametrize("reader", list(ReaderName), ids=str)
@@ -21,7 +20,7 @@ def assert_refused(
     path: str | Path, reader: ReaderName, capfd: pytest.CaptureFixture[str], sentence: str
 ) -> VideoError:
     with pytest.raises(VideoError, match=sentence) as raised:
-        read_clip(path, reading=ReadOptions(reader, isolated=False))
+        read_here(path, reader=reader)
     error = raised.value
     assert error.exit_code == 3
     assert error.remedy.endswith(".")
@@ -39,7 +38,7 @@ def test_a_missing_file(tmp_path: Path, reader: ReaderName, name: str, capfd: py
 
 @EVERY_READER
 def test_a_folder(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
-    assert_refused(tmp_path, reader, capfd, "is a folder")
+    assert_refused(tmp_path, reader, capfd, "is a folder and holds no images")
 
 
 @EVERY_READER
@@ -63,9 +62,8 @@ def test_what_is_no_video(
 @EVERY_READER
 def test_sound_only(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_sound(tmp_path / "sound.mp4")
-    assert_refused(
-        path, reader, capfd, "OpenCV cannot read" if reader is ReaderName.OPENCV else "has sound but no moving"
-    )
+    sentences = {ReaderName.OPENCV: "OpenCV cannot read", ReaderName.PILLOW: "cannot be read as a picture"}
+    assert_refused(path, reader, capfd, sentences.get(reader, "has sound but no moving"))
 
 
 @EVERY_READER
@@ -107,55 +105,6 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, reader: ReaderName, capfd: 
     assert_refused(path, reader, capfd, "may not be read")
 
 
-PLAYLISTS = {
-    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{secret}\n#EXT-X-ENDLIST\n",
-    "ffconcat": "ffconcat version 1.0\nfile {secret}\n",
-    "concat": "file '{secret}'\n",
-    "sdp": "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 5004 RTP/AVP 96\r\n",
-    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{secret}</BaseURL></MPD>\n',
-}
-
-
-@EVERY_READER
-@pytest.mark.parametrize("kind", PLAYLISTS)
-@pytest.mark.parametrize("suffix", [".mp4", ".m3u8"])
-def test_a_playlist_does_not_get_at_another_file(
-    video: WriteVideo, tmp_path: Path, reader: ReaderName, kind: str, suffix: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    secret = video("secret.mp4", Recipe(constant_rate(5)))
-    path = tmp_path / f"list{suffix}"
-    path.write_text(PLAYLISTS[kind].format(secret=secret))
-    assert_refused(path, reader, capfd, "names other files or hosts")
-
-
-@EVERY_READER
-@pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_playlist_that_is_not_recognised_is_still_not_followed(
-    video: WriteVideo,
-    tmp_path: Path,
-    reader: ReaderName,
-    kind: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    """The second lock: FFmpeg opens neither the format nor the protocol, whatever the head of the file looked like."""
-    monkeypatch.setattr(local_file, "_POINTERS", {})
-    secret = video("secret.mp4", Recipe(constant_rate(5)))
-    path = tmp_path / "list.m3u8"
-    path.write_text(PLAYLISTS[kind].format(secret=secret.name))
-    (tmp_path / secret.name).write_bytes(secret.read_bytes())
-    assert_refused(path, reader, capfd, "cannot read|cannot be read")
-
-
-@EVERY_READER
-def test_a_numbered_picture_does_not_pull_in_its_neighbours(
-    tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(3):
-        Image.new("RGB", (64, 64)).save(tmp_path / f"{number:03d}.png")
-    assert_refused(tmp_path / "000.png", reader, capfd, "cannot read|cannot be read")
-
-
 def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenCV takes its settings from the environment only."""
     import cv2  # noqa: F401  (importing it sets a variable of its own)
@@ -163,21 +112,21 @@ def test_the_environment_is_left_as_it_was(video: WriteVideo, monkeypatch: pytes
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "mine")
     monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
     before = dict(os.environ)
-    read_clip(video("secret.mp4", Recipe(constant_rate(5))), reading=ReadOptions(ReaderName.OPENCV, isolated=False))
+    read_here(video("secret.mp4", Recipe(constant_rate(5))), reader=ReaderName.OPENCV)
     assert dict(os.environ) == before
 
 
 def test_auto_falls_back_to_opencv_and_says_so(video: WriteVideo, monkeypatch: pytest.MonkeyPatch) -> None:
     from sfvqa.video import readers
 
-    def fail(file: Path) -> None:
+    def fail(file: Path, _num_threads: int | None) -> None:
         raise UnreadableVideoError(f"{file} is beyond PyAV.", "None.")
 
     path = video("secret.mp4", Recipe(constant_rate(5)))
-    assert read_clip(path).reader == "pyav"
+    assert read_here(path).reader == "pyav"
     monkeypatch.setattr(readers, "_open_with_pyav", fail)
-    clip = read_clip(path)
+    clip = read_here(path)
     assert clip.reader == "opencv"
     assert any("PyAV could not read this file" in warning for warning in clip.warnings)
     with pytest.raises(UnreadableVideoError, match="beyond PyAV"):
-        read_clip(path, reading=ReadOptions(ReaderName.PYAV, isolated=False))
+        read_here(path, reader=ReaderName.PYAV)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video import Clip, ReaderName, ReadOptions, SamplingOptions, read_clip
+from sfvqa.video import Clip, ReaderName, SamplingOptions
 
 from .conftest import WriteVideo
+from .here import read_here
 from .videos import Recipe, constant_rate, number_in
 
 INDEX_FIRST = {"movflags": "faststart"}
@@ -49,16 +50,14 @@ def test_a_cut_file_gives_only_right_frames_and_says_that_it_is_cut(
     path = cut(video(name, RECIPES[name]), tmp_path, share)
     if reader is ReaderName.OPENCV and name.endswith(".avi") and share < 0.4:
         pytest.skip("the file ends before the first group does, which OpenCV cannot vouch for")
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(reader, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=reader)
     assert_true(clip, RECIPES[name])
     assert 0 < clip.video.num_frames < FRAMES
     assert any("file ends early" in warning or "damaged at its end" in warning for warning in clip.warnings)
 
 
 def test_the_warning_says_how_much_is_missing(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
-    clip = read_clip(
-        cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.55), reading=ReadOptions(reader, isolated=False)
-    )
+    clip = read_here(cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.55), reader=reader)
     readable = clip.video.duration_seconds
     assert 1.0 < readable < 4.0
     warning = f"claims 6.0 s, {readable:.1f} s of them can be read, {6.0 - readable:.1f} s are missing"
@@ -67,16 +66,14 @@ def test_the_warning_says_how_much_is_missing(video: WriteVideo, tmp_path: Path,
 
 def test_sampling_spreads_over_what_can_be_read(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
     path = cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.6)
-    clip = read_clip(path, SamplingOptions(num_frames=8), reading=ReadOptions(reader, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=8), reader=reader)
     assert len(clip.indices) == 8
     assert clip.indices[-1] == clip.video.num_frames - 1
 
 
 def test_the_last_group_before_a_cut_is_left_out(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
     """A frame next to a truncation was seen to be wrong without being flagged."""
-    clip = read_clip(
-        cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.6), reading=ReadOptions(reader, isolated=False)
-    )
+    clip = read_here(cut(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path, 0.6), reader=reader)
     assert clip.video.num_frames % 30 == 0
 
 
@@ -84,7 +81,7 @@ def test_the_last_group_before_a_cut_is_left_out(video: WriteVideo, tmp_path: Pa
 def test_every_place_to_cut(video: WriteVideo, tmp_path: Path, byte: int) -> None:
     for name in ("cut.mp4", "cut_one_group.mp4", "cut.mkv"):
         path = cut(video(name, RECIPES[name]), tmp_path, byte / 100)
-        clip = read_clip(path, SamplingOptions(num_frames=40), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+        clip = read_here(path, SamplingOptions(num_frames=40), reader=ReaderName.PYAV)
         assert_true(clip, RECIPES[name])
         assert clip.warnings
 
@@ -96,7 +93,7 @@ def test_a_file_cut_within_its_first_frame_is_unreadable(
     path = tmp_path / "first.mp4"
     path.write_bytes(whole[: whole.index(b"mdat") + 400])
     with pytest.raises(UnreadableVideoError, match="damaged"):
-        read_clip(path, reading=ReadOptions(reader, isolated=False))
+        read_here(path, reader=reader)
     assert capfd.readouterr().err == ""
 
 
@@ -119,13 +116,15 @@ def test_frames_in_a_damaged_group_are_left_out_and_counted(
     video: WriteVideo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2)
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     assert_true(clip, RECIPES["cut.mp4"])
     assert clip.video.num_frames == FRAMES
-    assert set(clip.indices) | set(clip.missing) == set(range(FRAMES))
-    assert clip.missing
-    assert min(clip.missing) >= 60
-    assert max(clip.missing) == 89, "the group after the damage is sound again"
+    missing = [frame.index for frame in clip.missing]
+    assert set(clip.indices) | set(missing) == set(range(FRAMES))
+    assert missing
+    assert min(missing) >= 60
+    assert max(missing) == 89, "the group after the damage is sound again"
+    assert all("damaged" in frame.reason for frame in clip.missing)
     assert clip.warnings[-1].startswith(f"{len(clip.missing)} of the 150 frames asked for could not be decoded")
     assert capfd.readouterr().err == ""
 
@@ -133,25 +132,25 @@ def test_frames_in_a_damaged_group_are_left_out_and_counted(
 def test_damage_that_begins_with_the_next_group_costs_no_frame_before_it(video: WriteVideo, tmp_path: Path) -> None:
     """The decoder gives its last frames only after it has been handed packets of the next group."""
     path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2, first=0)
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     assert_true(clip, RECIPES["cut.mp4"])
-    assert clip.missing == tuple(range(60, 90))
+    assert [frame.index for frame in clip.missing] == list(range(60, 90))
 
 
 def test_asking_only_for_lost_frames_is_an_error(video: WriteVideo, tmp_path: Path) -> None:
     """Every packet but the key frame's is noise: with a few of them, what was lost depended on how they decoded."""
     path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 2, first=1, count=29)
     with pytest.raises(UnreadableVideoError, match="None of the"):
-        read_clip(
+        read_here(
             path,
             SamplingOptions(start_seconds=84 / 25, end_seconds=88 / 25),
-            reading=ReadOptions(ReaderName.PYAV, isolated=False),
+            reader=ReaderName.PYAV,
         )
 
 
 def test_a_damaged_first_group_does_not_hide_the_others(video: WriteVideo, tmp_path: Path) -> None:
     path = wipe_group(video("cut.mp4", RECIPES["cut.mp4"]), tmp_path / "wiped.mp4", 0)
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     assert_true(clip, RECIPES["cut.mp4"])
     assert set(range(30, FRAMES)) <= set(clip.indices)
 
@@ -163,7 +162,7 @@ def test_damage_does_not_shift_the_frames_after_it_where_everything_is_decoded_i
     """An AVI has no presentation times to match frames by."""
     recipe = Recipe(constant_rate(FRAMES), group=30)
     path = wipe_group(video("in_order.avi", recipe), tmp_path / "wiped.avi", group)
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     numbers = [number_in(frame) or 0 for frame in clip.frames]
     assert 120 <= len(numbers) < FRAMES
     assert numbers == [round(seconds * 25) for seconds in clip.timestamps_seconds]
@@ -180,7 +179,7 @@ def test_a_duration_that_lies_about_whole_frames_loses_nothing(video: WriteVideo
         content[begin : begin + 4] = (int.from_bytes(content[begin : begin + 4], "big") * 50).to_bytes(4, "big")
     path = tmp_path / "lie.mp4"
     path.write_bytes(content)
-    clip = read_clip(path, reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, reader=ReaderName.PYAV)
     assert clip.video.num_frames == FRAMES
     assert clip.video.duration_seconds == pytest.approx(6.0)
     assert clip.warnings == ()

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfvqa.video import FitWithin, ReaderName, ReadOptions, SamplingOptions, open_video, read_clip
+from sfvqa.video import FitWithin, ReaderName, SamplingOptions
 
 from .conftest import WriteVideo
+from .here import read_here, reader_here
 from .videos import HEIGHT, WIDTH, Recipe, constant_rate, number_in
 
 
@@ -50,9 +51,7 @@ RECIPES = {
 @pytest.mark.parametrize("num_frames", [9, 1000])
 def test_every_frame_is_the_one_asked_for(video: WriteVideo, reader: ReaderName, name: str, num_frames: int) -> None:
     recipe = RECIPES[name]
-    clip = read_clip(
-        video(name, recipe), SamplingOptions(num_frames=num_frames), reading=ReadOptions(reader, isolated=False)
-    )
+    clip = read_here(video(name, recipe), SamplingOptions(num_frames=num_frames), reader=reader)
     assert [number_in(frame) for frame in clip.frames] == list(clip.indices)
     assert len(clip.indices) == min(num_frames, len(recipe.times))
     assert (clip.indices[0], clip.indices[-1]) == (0, len(recipe.times) - 1)
@@ -68,7 +67,7 @@ def test_every_frame_is_the_one_asked_for(video: WriteVideo, reader: ReaderName,
 def test_what_is_said_about_the_video_is_true(video: WriteVideo, reader: ReaderName, name: str) -> None:
     recipe = RECIPES[name]
     path = video(name, recipe)
-    with open_video(path, reader) as opened:
+    with reader_here(path, reader) as opened:
         info = opened.info
     assert (info.path, info.num_frames, info.codec, info.rotation) == (path, len(recipe.times), "h264", 0)
     assert (info.width, info.height) == (WIDTH, HEIGHT)
@@ -80,7 +79,7 @@ def test_what_is_said_about_the_video_is_true(video: WriteVideo, reader: ReaderN
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_a_turned_camera_gives_upright_pictures(video: WriteVideo, reader: ReaderName, rotation: int) -> None:
     recipe = Recipe(constant_rate(12), group=6, rotation=rotation)
-    clip = read_clip(video(f"turned_{rotation}.mp4", recipe), reading=ReadOptions(reader, isolated=False))
+    clip = read_here(video(f"turned_{rotation}.mp4", recipe), reader=reader)
     assert [number_in(frame) for frame in clip.frames] == list(range(12))
     assert (clip.video.width, clip.video.height, clip.video.rotation) == (WIDTH, HEIGHT, rotation)
     assert clip.frames.shape[1:] == (HEIGHT, WIDTH, 3)
@@ -90,9 +89,7 @@ def test_a_range_is_counted_from_the_first_frame_not_from_the_containers_clock(
     video: WriteVideo, reader: ReaderName
 ) -> None:
     path = video("late_start.mkv", RECIPES["late_start.mkv"])
-    clip = read_clip(
-        path, SamplingOptions(start_seconds=1.0, end_seconds=1.2), reading=ReadOptions(reader, isolated=False)
-    )
+    clip = read_here(path, SamplingOptions(start_seconds=1.0, end_seconds=1.2), reader=reader)
     assert [number_in(frame) for frame in clip.frames] == list(clip.indices) == [25, 26, 27, 28, 29, 30]
 
 
@@ -107,14 +104,14 @@ def test_colours_are_red_green_blue(tmp_path: Path, reader: ReaderName) -> None:
         red[..., 0] = 220
         container.mux(stream.encode(av.VideoFrame.from_ndarray(red, format="rgb24")))
         container.mux(stream.encode(None))
-    pixel = read_clip(path, reading=ReadOptions(reader, isolated=False)).frames[0].mean(axis=(0, 1))
+    pixel = read_here(path, reader=reader).frames[0].mean(axis=(0, 1))
     assert pixel == pytest.approx([220, 0, 0], abs=6)
 
 
 def test_a_name_in_any_script_is_opened(video: WriteVideo, reader: ReaderName, tmp_path: Path) -> None:
     path = tmp_path / "vidéo 影片 – 🎬 50%03d 'quoted'.mp4"
     path.write_bytes(video("two_frames.mp4", RECIPES["two_frames.mp4"]).read_bytes())
-    assert len(read_clip(path, reading=ReadOptions(reader, isolated=False)).indices) == 2
+    assert len(read_here(path, reader=reader).indices) == 2
 
 
 def test_a_name_with_a_colon_is_a_file_not_a_protocol(
@@ -122,12 +119,12 @@ def test_a_name_with_a_colon_is_a_file_not_a_protocol(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("concat:a.mp4").write_bytes(video("two_frames.mp4", RECIPES["two_frames.mp4"]).read_bytes())
-    assert len(read_clip("concat:a.mp4", reading=ReadOptions(reader, isolated=False)).indices) == 2
+    assert len(read_here("concat:a.mp4", reader=reader).indices) == 2
 
 
 def test_frames_are_resized_as_they_are_read(video: WriteVideo, reader: ReaderName) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened:
+    with reader_here(path, reader) as opened:
         frames = list(opened.read([3, 50], fit=FitWithin(72, 48)))
     assert [frame.pixels.shape for frame in frames] == [(48, 72, 3)] * 2
     assert [number_in(frame.pixels) for frame in frames] == [3, 50]
@@ -135,7 +132,7 @@ def test_frames_are_resized_as_they_are_read(video: WriteVideo, reader: ReaderNa
 
 def test_a_reader_can_be_read_twice_in_any_region(video: WriteVideo, reader: ReaderName) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened:
+    with reader_here(path, reader) as opened:
         for indices in ([100, 149], [0, 1], [], [60]):
             assert [number_in(frame.pixels) for frame in opened.read(indices)] == indices
 
@@ -143,7 +140,7 @@ def test_a_reader_can_be_read_twice_in_any_region(video: WriteVideo, reader: Rea
 @pytest.mark.parametrize("indices", [[3, 1], [1, 1], [-1], [150]])
 def test_indices_that_cannot_be_are_refused(video: WriteVideo, reader: ReaderName, indices: list[int]) -> None:
     path = video("short_groups.mp4", RECIPES["short_groups.mp4"])
-    with open_video(path, reader) as opened, pytest.raises(ValueError, match="below 150"):
+    with reader_here(path, reader) as opened, pytest.raises(ValueError, match="below 150"):
         list(opened.read(indices))
 
 
@@ -157,14 +154,14 @@ def test_a_frame_that_is_never_shown_has_no_place(video: WriteVideo, tmp_path: P
     hidden = bytes([packet[0] & ~0x10]) + packet[1:]
     path = tmp_path / "hidden.webm"
     path.write_bytes(whole.read_bytes().replace(packet, hidden))
-    clip = read_clip(path, SamplingOptions(num_frames=1000), reading=ReadOptions(ReaderName.PYAV, isolated=False))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     assert [number_in(frame) for frame in clip.frames] == [*range(30), *range(31, 60)]
     assert clip.missing == ()
 
 
 def test_opencv_warns_that_the_rate_varies(video: WriteVideo) -> None:
     path = video("variable_rate.mp4", RECIPES["variable_rate.mp4"])
-    with open_video(path, ReaderName.OPENCV) as opened:
+    with reader_here(path, ReaderName.OPENCV) as opened:
         assert "frame rate varies" in opened.warnings[0]
 
 
@@ -179,9 +176,7 @@ def test_opencv_warns_that_the_rate_varies(video: WriteVideo) -> None:
 def test_without_presentation_times_everything_is_decoded_and_that_is_said(
     video: WriteVideo, name: str, recipe: Recipe
 ) -> None:
-    clip = read_clip(
-        video(name, recipe), SamplingOptions(num_frames=20), reading=ReadOptions(ReaderName.PYAV, isolated=False)
-    )
+    clip = read_here(video(name, recipe), SamplingOptions(num_frames=20), reader=ReaderName.PYAV)
     assert [number_in(frame) for frame in clip.frames] == list(clip.indices)
     assert clip.video.num_frames == 60
     assert clip.timestamps_seconds == pytest.approx([recipe.seconds[index] for index in clip.indices], abs=0.002)

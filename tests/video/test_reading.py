@@ -2,15 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sfvqa.errors import RangeOutsideVideoError
-from sfvqa.video import ReadProgress, SamplingOptions, open_video, read_clip, read_clip_progressively
-from sfvqa.video.fitting import FitSquare, FitWithin, Pixels
+from sfvqa.video import ReadOptions, ReadProgress, SamplingOptions, open_video, read_clip, read_clip_progressively
+from sfvqa.video.fitting import Fit, FitSquare, FitWithin, Pixels
 
 from .conftest import WriteVideo
 from .videos import Recipe, constant_rate, number_in
@@ -53,7 +53,7 @@ def test_giving_up_early_closes_the_file(path: Path, monkeypatch: pytest.MonkeyP
 
     closed: list[PyAVReader] = []
     monkeypatch.setattr(PyAVReader, "close", lambda reader: closed.append(reader))
-    steps = read_clip_progressively(path)
+    steps = read_clip_progressively(path, reading=ReadOptions(isolated=False))
     next(steps)
     steps.close()
     assert len(closed) == 1
@@ -69,12 +69,12 @@ def test_a_picture_that_changes_its_shape_is_stretched_to_the_first_and_that_is_
 ) -> None:
     from sfvqa.video.readers.pyav import PyAVReader
 
-    def two_shapes(_: PyAVReader, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
+    def two_shapes(_: PyAVReader, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels]]:
         for index in indices:
-            yield index, np.full((60, 80 + 40 * (index > 0), 3), 9, np.uint8)
+            yield index, fit(np.full((60, 80 + 40 * (index > 0), 3), 9, np.uint8))
 
-    monkeypatch.setattr(PyAVReader, "_read_pixels", two_shapes)
-    clip = read_clip(path, SamplingOptions(num_frames=4))
+    monkeypatch.setattr(PyAVReader, "pictures", two_shapes)
+    clip = read_clip(path, SamplingOptions(num_frames=4), reading=ReadOptions(isolated=False))
     assert clip.frames.shape == (4, 60, 80, 3)
     assert "3 frames were stretched" in clip.warnings[0]
 

@@ -45,7 +45,7 @@ def number_in(pixels: NDArray[np.uint8]) -> int | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a test video is made: `times` are those of its frames in milliseconds."""
+    """How a test video is made: `times` are those of its frames, in milliseconds unless there are other ticks."""
 
     times: Sequence[int]
     codec: str = "libx264"
@@ -54,11 +54,12 @@ class Recipe:
     container_options: dict[str, str] = field(default_factory=dict)
     rotation: int = 0
     with_sound: bool = False
+    ticks_per_second: int = 1000
 
     @property
     def seconds(self) -> list[float]:
         """When each frame is shown, from the first one."""
-        return [(time - self.times[0]) / 1000 for time in self.times]
+        return [(time - self.times[0]) / self.ticks_per_second for time in self.times]
 
 
 def constant_rate(frames: int, fps: int = 25) -> list[int]:
@@ -81,19 +82,19 @@ def write_video(path: Path, recipe: Recipe) -> Path:
         stream.pix_fmt = "yuvj420p" if recipe.codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = recipe.group
         if recipe.codec not in ("mpeg4", "mpeg2video"):  # these want a time base that is a frame rate
-            stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.time_base = Fraction(1, recipe.ticks_per_second)
         stream.options = {**_speed(recipe.codec), **recipe.options}
         if recipe.rotation:
             stream.set_display_rotation(recipe.rotation)
         sound = container.add_stream("aac", rate=16000) if recipe.with_sound else None
         for time, picture in zip(recipe.times, pictures, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.time_base = Fraction(1, 1000)
+            frame.time_base = Fraction(1, recipe.ticks_per_second)
             frame.pts = time
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if sound is not None:
-            for packet in _silence(sound, recipe.times[-1] / 1000):
+            for packet in _silence(sound, recipe.times[-1] / recipe.ticks_per_second):
                 container.mux(packet)
     return path
 

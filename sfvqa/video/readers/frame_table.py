@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.local_file import is_cut_transport_stream
+from sfvqa.video.readers.pyav_handle import Handle
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -54,6 +55,12 @@ class FrameTable:
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
 
+    @property
+    def key_frames(self) -> tuple[int, ...]:
+        """Places in `times` of the key frames that are shown."""
+        starts = {key.pts for key in self.keys}
+        return tuple(index for index, time in enumerate(self.times) if time in starts)
+
     def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
         starts = [key.pts for key in self.keys]
@@ -87,8 +94,9 @@ class Demuxed:
         return times if is_usable else []
 
 
-def demux(container: InputContainer, stream: VideoStream, path: Path) -> Demuxed:
+def demux(handle: Handle, path: Path) -> Demuxed:
     """Read every packet of the file once; what cannot be read any more ends the pass without an error."""
+    container, stream = handle.container, handle.stream
     claimed_seconds, claim_is_the_videos = _claimed_seconds(container, stream)
     hides_frames = stream.codec_context.name == "vp8"
     packets: list[PacketTimes] = []
@@ -123,7 +131,7 @@ def demux(container: InputContainer, stream: VideoStream, path: Path) -> Demuxed
 def build_table(demuxed: Demuxed) -> FrameTable | None:
     """Build the table of frames to choose from, without the incomplete group at the end of a file that was cut off.
 
-    None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back).
+    None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back or repeat).
     """
     packets = demuxed.packets
     if not packets or any(packet.pts is None for packet in packets):
@@ -140,12 +148,13 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         return FrameTable((), ())
     if any(later <= earlier for earlier, later in pairwise(starts)):
         return None
-    shown = {
+    times = sorted(
         packet.pts
         for packet in packets[places[0] : last_place]
         if packet.is_shown and packet.pts is not None and packet.pts >= starts[0]
-    }
-    times = sorted(shown)
+    )
+    if any(later == earlier for earlier, later in pairwise(times)):
+        return None  # a time that two frames share names neither
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
     return FrameTable(tuple(times), tuple(keys))

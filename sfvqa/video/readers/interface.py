@@ -1,29 +1,30 @@
 """What every reader offers: a table of presentation times, and the frames asked for, one at a time."""
 
+import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
 from sfvqa.errors import UsageError
-from sfvqa.video.clip import VideoInfo
+from sfvqa.video.clip import MissingFrame, VideoInfo
 from sfvqa.video.fitting import Fit, Pixels
-from sfvqa.video.sampling import format_time
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
 
-_TIMES_NAMED = 4  # how many of the missing frames a warning names
-
 
 class ReaderName(StrEnum):
-    """Which library reads the file; AUTO is PyAV, and OpenCV for what PyAV cannot open."""
+    """Which library reads the file; AUTO is Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
 
     AUTO = "auto"
     PYAV = "pyav"
     OPENCV = "opencv"
+    PILLOW = "pillow"
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,30 @@ class VideoReader(ABC):
     """One open video file; a context manager, used by one thread.
 
     `timestamps_seconds` has one entry a frame that can be asked for: when it is shown, from the first frame = 0,
-    increasing. A frame that turns out to be damaged is left out of `read` and counted in `missing` and `warnings`;
-    what is yielded is the very frame asked for.
+    increasing; `key_frames` are the places of those that need no other one. `open_seconds` is what finding that out
+    took. A frame that turns out to be damaged is left out of `read` and named in `missing`; what is yielded is the
+    very frame asked for.
     """
 
     name: ReaderName
+    open_seconds = 0.0
 
-    def __init__(self, info: VideoInfo, timestamps_seconds: tuple[float, ...], warnings: Sequence[str]) -> None:
+    def __init__(
+        self,
+        info: VideoInfo,
+        timestamps_seconds: tuple[float, ...],
+        key_frames: tuple[int, ...],
+        warnings: Sequence[str],
+    ) -> None:
         self.info = info
         self.timestamps_seconds = timestamps_seconds
+        self.key_frames = key_frames
         self._warnings = list(warnings)
-        self._missing: tuple[int, ...] = ()
+        self._missing: tuple[MissingFrame, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, a sentence or two each; grows while frames are read."""
+        """What the user should know of the file, a sentence or two each."""
         return tuple(self._warnings)
 
     def warn(self, sentence: str) -> None:
@@ -82,8 +92,8 @@ class VideoReader(ABC):
         self._warnings.append(sentence)
 
     @property
-    def missing(self) -> tuple[int, ...]:
-        """Indices that the last complete `read` was asked for and could not give."""
+    def missing(self) -> tuple[MissingFrame, ...]:
+        """What the last complete `read` was asked for and could not give."""
         return self._missing
 
     def read(self, indices: Sequence[int], fit: Fit | None = None) -> Iterator[Frame]:
@@ -96,24 +106,23 @@ class VideoReader(ABC):
             wanted and not 0 <= wanted[0] <= wanted[-1] < len(self.timestamps_seconds)
         ):
             raise ValueError(f"indices are sorted, unique and below {len(self.timestamps_seconds)}, got {wanted}")
-        missing = set(wanted)
-        for index, pixels in self._read_pixels(wanted):
-            missing.discard(index)
-            fitted = pixels if fit is None else fit(pixels)
-            yield Frame(index, self.timestamps_seconds[index], fitted)
-        self._missing = tuple(sorted(missing))
-        if missing:
-            self.warn(self._missing_warning(len(wanted)))
-
-    def _missing_warning(self, num_wanted: int) -> str:
-        times = [format_time(self.timestamps_seconds[index]) for index in self._missing]
-        named = ", ".join(times[:_TIMES_NAMED]) + (", …" if len(times) > _TIMES_NAMED else "")
-        count = f"{len(times)} of the {num_wanted} frames asked for"
-        return f"{count} could not be decoded without damage and were left out (at {named})."
+        missing = dict.fromkeys(wanted, "the decoder gave no picture for it")
+        with closing(self.pictures(wanted, fit or as_stored)) as pictures:
+            for index, picture in pictures:
+                if isinstance(picture, str):
+                    missing[index] = picture
+                else:
+                    del missing[index]
+                    yield Frame(index, self.timestamps_seconds[index], picture)
+        times = self.timestamps_seconds
+        self._missing = tuple(MissingFrame(index, times[index], reason) for index, reason in missing.items())
 
     @abstractmethod
-    def _read_pixels(self, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
-        """Yield (index, full-size pixels) in order, leaving out what cannot be vouched for."""
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
+        """Yield (index, fitted pixels) in order; what cannot be vouched for gives its reason, or nothing.
+
+        What `read` is made of: of the wanted frames only the sound ones may come as pixels.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -137,3 +146,15 @@ def early_end_warning(claimed_seconds: float, readable_seconds: float) -> str:
         f"The file ends early: it claims {claimed_seconds:.1f} s, {readable_seconds:.1f} s of them can be read, "
         f"{missing:.1f} s are missing. Frames are taken from what can be read."
     )
+
+
+def num_available_cores() -> int:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def as_stored(pixels: Pixels) -> Pixels:
+    """The fit that changes nothing."""
+    return pixels

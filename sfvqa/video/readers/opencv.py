@@ -2,8 +2,9 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Pixels
+from sfvqa.video.fitting import Fit, Pixels
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, is_cut_transport_stream
+from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 
 _INTRA_FRAME = ord("I")
 _RATE_TOLERANCE = 0.05  # steps between frames may differ by this much before the rate is called variable
@@ -25,7 +27,9 @@ class OpenCVReader(VideoReader):
     """Reads with OpenCV: one pass decodes everything to learn the times, another takes the wanted frames.
 
     It seeks nowhere because OpenCV's seeks return wrong frames. What it cannot do: see damage in the middle of a file
-    (the decoder's repairs pass for frames), and vouch for times at variable rate, which it warns about.
+    (the decoder's repairs pass for frames), and vouch for times at variable rate, which it warns about. Pictures
+    are turned and have square pixels, but OpenCV does not tell of mirroring, interlacing and colours: combs stay, HD
+    without a tag is taken for BT.601, HDR is not tone-mapped and alpha is dropped (a warning says where that may be).
     """
 
     name = ReaderName.OPENCV
@@ -66,19 +70,24 @@ class OpenCVReader(VideoReader):
             raise UnreadableVideoError(
                 f"OpenCV can decode no frame of “{self._path}”.", "The file is damaged: copy or download it again."
             )
-        super().__init__(self._describe(seconds, step), seconds, warnings)
+        self._pixel_aspect, aspect_warnings = usable_pixel_aspect(_pixel_aspect(self._capture))
+        warnings += aspect_warnings + _colour_warnings(self._capture)
+        key_frames = tuple(place for place in intra_frames if place < len(seconds))
+        super().__init__(self._describe(seconds, step), seconds, key_frames, warnings)
 
     def _describe(self, seconds: tuple[float, ...], step: float) -> VideoInfo:
-        # OpenCV turns the picture by itself, and these are the sizes after that; its rotation is clockwise.
-        rotation = -round(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) / 90) * 90 % 360
+        rotation = _rotation(self._capture)
         code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
         codec = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace").strip("\0 ").lower()
-        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        width, height = size_with_square_pixels(
+            int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            self._pixel_aspect,
+        )
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else 1 / step
         return VideoInfo(self._path, len(seconds), fps, seconds[-1] + step, width, height, codec, rotation)
 
-    def _read_pixels(self, indices: list[int]) -> Iterator[tuple[int, Pixels]]:
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         self.close()
         self._capture = _open(self._path)
         wanted = set(indices)
@@ -88,7 +97,10 @@ class OpenCVReader(VideoReader):
             if index in wanted:
                 is_decoded, pixels = self._capture.retrieve()
                 if is_decoded:
-                    yield index, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+                    size = size_with_square_pixels(pixels.shape[1], pixels.shape[0], self._pixel_aspect)
+                    if size != (pixels.shape[1], pixels.shape[0]):
+                        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+                    yield index, fit(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -150,6 +162,30 @@ def _seconds(milliseconds: list[float], fps: float) -> tuple[tuple[float, ...], 
             "The frame rate varies, and OpenCV's times for it may be off: read the file with PyAV if you can."
         ]
     return times, []
+
+
+def _rotation(capture: cv2.VideoCapture) -> int:
+    """Degrees counter-clockwise by which OpenCV, which names them clockwise, has turned the picture by itself."""
+    return -round(capture.get(cv2.CAP_PROP_ORIENTATION_META) / 90) * 90 % 360
+
+
+def _pixel_aspect(capture: cv2.VideoCapture) -> Fraction | None:
+    """Width to height of a pixel after OpenCV has turned the picture; None if it is not known."""
+    across, down = (int(_positive(capture.get(side))) for side in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+    if not across or not down:
+        return None
+    return Fraction(down, across) if _rotation(capture) in (90, 270) else Fraction(across, down)
+
+
+def _colour_warnings(capture: cv2.VideoCapture) -> list[str]:
+    """Sentences about what OpenCV loses, as far as the raw video tag of the pixel format (FFmpeg's raw.c) tells."""
+    tag = int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)).to_bytes(4, "little", signed=True)
+    is_described = tag[2] < ord(" ")  # as in Y, 3, 11, 10: YUV in three planes, 4:2:0, 10 bits
+    if tag in (b"RGBA", b"BGRA", b"ARGB", b"ABGR") or (is_described and tag[:2] in (b"Y2", b"Y4", b"G4")):
+        return ["OpenCV drops the transparency of this video: what is hidden behind it may show."]
+    if is_described and tag[:2] == b"Y3" and tag[3] > 8:
+        return [f"OpenCV does not tell whether this {tag[3]}-bit video is HDR: if so, its colours look flat."]
+    return []
 
 
 def _positive(value: float) -> float:

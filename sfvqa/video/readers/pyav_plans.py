@@ -1,47 +1,64 @@
-"""Two ways for PyAV to reach the wanted frames: planned (by presentation time, one seek a group) and in order.
+"""Two ways for PyAV to reach the wanted frames: by group (one seek, by presentation time) and in order.
 
 Both leave out every frame that cannot be vouched for: once a packet of a group is damaged, nothing after it is
 believed until the next key frame. Errors are caught a packet at a time.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import av
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from sfvqa.video.readers.frame_table import FrameTable
+from sfvqa.video.readers.pyav_handle import Handle
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
+    from av.video.stream import VideoStream
 
 _SEEKS_TO_EARLIER_KEYS = 3
 _PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 
 
-def read_planned(
-    container: InputContainer, stream: VideoStream, table: FrameTable, indices: Sequence[int]
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield (index, frame) for the wanted frames (sorted): one seek a group of frames that hang on one key frame.
+@dataclass(frozen=True)
+class Damage:
+    """Stands for the frames of a group that are lost; `pts` is the time of the packet that cost them, None: no packet.
 
-    Frames are matched by presentation time, never by counting.
+    Frames that precede it in decoding order are sound.
     """
-    for place, group in table.groups(indices):
-        index_at = {table.times[index]: index for index in group}
-        for frame in _read_group(container, stream, table, place, frozenset(index_at)):
-            yield index_at[frame.pts or 0], frame
+
+    pts: int | None
 
 
-def read_in_order(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
+def read_group(
+    handle: Handle, table: FrameTable, place: int, group: Sequence[int]
+) -> Generator[tuple[int, VideoFrame | Damage]]:
+    """Yield (index, frame) for the wanted frames `group`, all of which hang on the key frame at `place`.
+
+    One seek; frames are matched by presentation time, never by counting. Those that are lost come last.
+    """
+    left = {table.times[index]: index for index in group}
+    damage = Damage(None)
+    with closing(_wanted_frames(handle, table, place, frozenset(left))) as frames:
+        for frame in frames:
+            if isinstance(frame, Damage):
+                damage = frame
+            elif frame.pts in left:
+                yield left.pop(frame.pts), frame
+    for index in left.values():
+        yield index, damage
+
+
+def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
     """Decode from here to the end and yield (place, frame) for every frame that can be vouched for, as they are shown.
 
     The place counts frames; after damage it goes on at the packet that decoding goes on at, so that it stays true.
     """
     waiting_for_key, place = False, 0
-    with closing(_demux_quietly(container, stream)) as packets:
+    with closing(_demux_quietly(handle)) as packets:
         for number, packet in enumerate(packets):
             if waiting_for_key:
                 if not packet.is_keyframe:
@@ -56,16 +73,14 @@ def read_in_order(container: InputContainer, stream: VideoStream) -> Iterator[tu
                 place += 1
             if not is_whole and packet.size:
                 # What the decoder still holds may have gaps: drop it, and wait for the next key frame.
-                stream.codec_context.flush_buffers()
+                handle.stream.codec_context.flush_buffers()
                 waiting_for_key = True
 
 
-def read_group_start(
-    container: InputContainer, stream: VideoStream, table: FrameTable, place: int
-) -> Iterator[VideoFrame]:
+def read_group_start(handle: Handle, table: FrameTable, place: int) -> Generator[VideoFrame]:
     """Yield every sound frame that the decoder gives from the key frame at `place` on, up to the first damage."""
-    stream.codec_context.skip_frame = "DEFAULT"
-    with closing(_packets_from(container, stream, table, place)) as packets:
+    handle.stream.codec_context.skip_frame = "DEFAULT"
+    with closing(_packets_from(handle, table, place)) as packets:
         for packet in packets:
             frames, is_whole = _decode(packet)
             for frame in frames:
@@ -77,15 +92,15 @@ def read_group_start(
                 return
 
 
-def _read_group(
-    container: InputContainer, stream: VideoStream, table: FrameTable, place: int, wanted: frozenset[int]
-) -> Iterator[VideoFrame]:
-    """Yield the frames shown at the `wanted` times, all of which hang on the key frame at `place`."""
-    context = stream.codec_context
+def _wanted_frames(
+    handle: Handle, table: FrameTable, place: int, wanted: frozenset[int]
+) -> Generator[VideoFrame | Damage]:
+    """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`; Damage ends it."""
+    context = handle.stream.codec_context
     # Unwanted frames that no other needs are passed over (not if interlaced: half of a wanted one could be lost).
     passed_over = "NONREF" if context.field_order in _PROGRESSIVE else "DEFAULT"
     not_yet_sent = set(wanted)
-    with closing(_packets_from(container, stream, table, place)) as packets:
+    with closing(_packets_from(handle, table, place)) as packets:
         for packet in packets:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else passed_over  # type: ignore[assignment]
             frames, is_whole = _decode(packet)
@@ -93,19 +108,20 @@ def _read_group(
             is_last = not is_whole or not not_yet_sent
             if is_last:
                 # All that is wanted is in the decoder, or all that is sound: take it out and send no more.
-                frames = frames + _drain(stream)
+                frames = frames + _drain(handle)
             for frame in frames:
                 if frame.is_corrupt or (frame.pts == packet.pts and not is_whole):
+                    yield Damage(frame.pts)
                     return
                 if frame.pts in wanted:
                     yield frame
+            if not is_whole:
+                yield Damage(packet.pts)
             if is_last:
                 return
 
 
-def _packets_from(
-    container: InputContainer, stream: VideoStream, table: FrameTable, place: int
-) -> Generator["Packet[VideoStream]"]:
+def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["Packet[VideoStream]"]:
     """Yield the packets from the key frame at `place` on, wherever the container's seek really lands."""
     key = table.keys[place]
     earlier = [table.keys[before].pts for before in range(place - 1, max(place - 1 - _SEEKS_TO_EARLIER_KEYS, -1), -1)]
@@ -113,10 +129,10 @@ def _packets_from(
     # Some demuxers seek by decode time, so a seek to the presentation time may land too late: then try further back.
     for target in dict.fromkeys([key.pts, *([] if key.dts is None else [key.dts]), *earlier, min(first.pts, 0)]):
         try:
-            container.seek(target, stream=stream)
+            handle.container.seek(target, stream=handle.stream)
         except av.FFmpegError:
             continue
-        with closing(_demux_quietly(container, stream)) as packets:
+        with closing(_demux_quietly(handle)) as packets:
             found = False
             for packet in packets:
                 if not found and packet.is_keyframe and packet.pts is not None:
@@ -129,10 +145,10 @@ def _packets_from(
                 return
 
 
-def _demux_quietly(container: InputContainer, stream: VideoStream) -> Generator["Packet[VideoStream]"]:
+def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
     """Demux to the end, or to where the file cannot be read further; the frame table already says where that is."""
     try:
-        yield from container.demux(stream)
+        yield from handle.container.demux(handle.stream)
     except av.FFmpegError:
         return
 
@@ -147,9 +163,9 @@ def _decode(packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], bool]:
         return [], False
 
 
-def _drain(stream: VideoStream) -> list[VideoFrame]:
+def _drain(handle: Handle) -> list[VideoFrame]:
     """Take out the frames that the decoder still holds."""
     try:
-        return stream.codec_context.decode(None)
+        return handle.stream.codec_context.decode(None)
     except av.FFmpegError:
         return []

@@ -1,0 +1,98 @@
+"""Pictures as videos: a still is a video of one frame, a folder of them one frame a second; animations elsewhere."""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from sfvqa.errors import UnreadableVideoError
+from sfvqa.video.clip import VideoInfo
+from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.readers.image_folder import pictures_in
+from sfvqa.video.readers.interface import ReaderName, VideoReader
+from sfvqa.video.readers.picture_file import Picture, kind_of, read_picture
+
+SECONDS_A_PICTURE = 1.0
+"""How long each picture of a folder is shown; nothing in a folder says it."""
+
+
+def open_pictures(path: Path) -> VideoReader | None:
+    """Open a folder of images, an animation or a still by what it holds; None if it is none of them.
+
+    Raises UnreadableVideoError if it is one and no frame of it can be read.
+    """
+    if path.is_dir():
+        return PictureReader(path, pictures_in(path))
+    kind = kind_of(path)
+    if kind is None:
+        return None
+    if not kind.is_animated:
+        return PictureReader(path, [path])
+    if kind.format == "webp":
+        from sfvqa.video.readers.webp import AnimatedWebPReader
+
+        return AnimatedWebPReader(path)
+    from sfvqa.video.readers.animation import AnimationReader
+
+    return AnimationReader(path, kind.format)
+
+
+class PictureReader(VideoReader):
+    """Reads pictures with Pillow, each when it is asked for; memory holds one.
+
+    One picture is a frame at 0 s that lasts 0 s, at a rate of 0 (unknown). Of a folder each picture lasts
+    SECONDS_A_PICTURE. `info` has the size, codec and rotation of the first that can be read.
+    """
+
+    name = ReaderName.PILLOW
+
+    def __init__(self, path: Path, pictures: Sequence[Path]) -> None:
+        """`pictures` are the frames in order; raises UnreadableVideoError if none of them can be read."""
+        self._pictures = list(pictures)
+        first = _first_readable(path, self._pictures)
+        is_folder = path not in self._pictures
+        step = SECONDS_A_PICTURE if is_folder else 0.0
+        height, width = first.pixels.shape[:2]
+        info = VideoInfo(
+            path=path,
+            num_frames=len(self._pictures),
+            fps=1 / step if is_folder else 0.0,
+            duration_seconds=step * len(self._pictures),
+            width=width,
+            height=height,
+            codec=first.format,
+            rotation=first.rotation,
+        )
+        warnings = []
+        if is_folder:
+            warnings.append(
+                "Pictures in a folder carry no times: they are taken in the order of their names, one a second."
+            )
+        if first.has_more_pages and not is_folder:
+            warnings.append("The picture has more than one page: only the first is read.")
+        places = range(len(self._pictures))
+        super().__init__(info, tuple(step * place for place in places), tuple(places), warnings)
+
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
+        for index in indices:
+            try:
+                picture = read_picture(self._pictures[index])
+            except UnreadableVideoError:
+                yield index, f"“{self._pictures[index].name}” cannot be read"
+            else:
+                yield index, fit(picture.pixels)
+
+    def close(self) -> None:
+        """Nothing stays open between pictures."""
+
+
+def _first_readable(path: Path, pictures: Sequence[Path]) -> Picture:
+    reason: UnreadableVideoError | None = None
+    for picture in pictures:
+        try:
+            return read_picture(picture)
+        except UnreadableVideoError as error:
+            reason = reason or error
+    if reason is not None and len(pictures) == 1:
+        raise reason
+    raise UnreadableVideoError(
+        f"“{path}” holds no image that can be read ({len(pictures)} were tried).", "Give a folder with whole pictures."
+    ) from reason

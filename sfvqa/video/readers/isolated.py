@@ -1,0 +1,143 @@
+"""A reader that works in a process of its own, which is killed when it takes too long or is no longer wanted."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO
+
+from sfvqa.errors import ReadTimeoutError, UnreadableVideoError
+from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.readers import reading_process as process
+from sfvqa.video.readers.interface import ReadOptions, VideoReader
+
+# Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
+
+
+class IsolatedReader(VideoReader):
+    """Reads like the reader it stands for, in another process, within `timeout_seconds` from opening on.
+
+    Only the time that somebody waits for the process counts. Raises ReadTimeoutError, and UnreadableVideoError when
+    the process dies.
+    """
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        """Start the process and wait until it has opened a checked local file."""
+        self._path = path
+        self._options = options
+        self._seconds_left = options.timeout_seconds
+        self._is_timed_out = False
+        self._process: subprocess.Popen[bytes] | None = None
+        opened = self._start()
+        self.name = opened.name
+        super().__init__(opened.info, opened.timestamps_seconds, opened.key_frames, opened.warnings)
+
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
+        """As the reader's in the process; leaving early ends the process, and the next call starts another."""
+        if self._process is None:
+            self._start()
+        is_complete = False
+        try:
+            self._send(process.ReadRequest(indices, fit))
+            done = 0
+            while True:
+                stage = f"reading frame {min(done + 1, len(indices))} of {len(indices)}"
+                message = self._receive(stage)
+                if isinstance(message, process.Finished):
+                    is_complete = True
+                    return
+                assert isinstance(message, tuple)
+                done += 1
+                yield message
+        finally:
+            if not is_complete:
+                self.close()
+
+    def close(self) -> None:
+        """End the process; safe to call twice."""
+        running, self._process = self._process, None
+        if running is None:
+            return
+        running.kill()
+        for pipe in (running.stdin, running.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except OSError:  # what was still to be sent to the killed process
+                continue
+        running.wait()
+
+    def _start(self) -> process.Opened:
+        is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if is_debugging else subprocess.DEVNULL,
+        )
+        try:
+            self._send(process.OpenRequest(str(self._path), self._options))
+            opened = self._receive("opening it")
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(opened, process.Opened)
+        return opened
+
+    def _send(self, request: object) -> None:
+        assert self._process is not None
+        requests = _open_pipe(self._process.stdin)
+        try:
+            pickle.dump(request, requests)
+            requests.flush()
+        except OSError as error:
+            raise self._death("being asked") from error
+
+    def _receive(self, stage: str) -> object:
+        """The next message; raises the error that it holds, or that its absence means."""
+        assert self._process is not None
+        killer = threading.Timer(self._seconds_left, self._time_out)
+        killer.daemon = True
+        began = time.monotonic()
+        killer.start()
+        try:
+            message: object = pickle.load(_open_pipe(self._process.stdout))
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._death(stage) from error
+        finally:
+            killer.cancel()
+            self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
+        if isinstance(message, process.Failed):
+            raise message.error
+        return message
+
+    def _time_out(self) -> None:
+        self._is_timed_out = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _death(self, stage: str) -> UnreadableVideoError:
+        """The error for a process that is gone."""
+        if self._is_timed_out:
+            return ReadTimeoutError(
+                f"“{self._path}” was not read within {self._options.timeout_seconds:g} seconds: "
+                f"time ran out while {stage}.",
+                "Allow more with --read-timeout, look at a part of it with --start and --end, or convert it.",
+            )
+        assert self._process is not None
+        code = self._process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return UnreadableVideoError(
+            f"The process that read “{self._path}” {how} while {stage}.",
+            "The file may be damaged: convert it, or copy or download it again.",
+        )
+
+
+def _open_pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None
+    return pipe

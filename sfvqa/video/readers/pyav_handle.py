@@ -1,0 +1,54 @@
+"""One opened file of PyAV's with its first moving picture; a thread that reads has a handle of its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from sfvqa.errors import UnreadableVideoError
+from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from sfvqa.video.readers.picture_converter import PictureConverter
+
+
+@dataclass(frozen=True, eq=False)
+class Handle:
+    """A container, its video stream, and what turns the stream's frames into pictures; to be closed after use."""
+
+    container: InputContainer
+    stream: VideoStream
+    converter: PictureConverter
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the file, no other file or host, and pick its first moving picture (not a cover image)."""
+        options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+        try:
+            # An absolute path cannot be taken for a protocol ("concat:a.mp4").
+            container = av.open(str(path.absolute()), options=options)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableVideoError(
+                f"“{path}” cannot be read as a video.",
+                "Check that it is a video file and complete (mp4, mkv, webm, mov, avi, …).",
+            ) from error
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            has_sound = bool(container.streams.audio)
+            container.close()
+            what = "has sound but no moving picture" if has_sound else "has no moving picture"
+            raise UnreadableVideoError(f"“{path}” {what}.", "Give a video file.")
+        stream = streams[0]
+        if stream.codec_context is None:
+            container.close()
+            raise UnreadableVideoError(
+                f"The video in “{path}” is in a format that this FFmpeg cannot decode.", "Convert it to H.264."
+            )
+        stream.thread_count = 1  # errors then belong to the packet just sent
+        return cls(container, stream, PictureConverter(stream))
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self.container.close()
