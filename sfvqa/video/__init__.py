@@ -3,18 +3,28 @@
 from sfvqa.video.clip import Clip, VideoInfo
 from sfvqa.video.readers import Frame, ReaderName, VideoReader, open_video
 from sfvqa.video.reading import ReadProgress, read_clip, read_clip_progressively
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, choose_indices, format_time, parse_time
+from sfvqa.video.sampling import (
+    FrameChoice,
+    SamplingOptions,
+    SamplingStrategy,
+    Timeline,
+    choose_frames,
+    format_time,
+    parse_time,
+)
 
 __all__ = [
     "Clip",
     "Frame",
+    "FrameChoice",
     "ReadProgress",
     "ReaderName",
     "SamplingOptions",
     "SamplingStrategy",
+    "Timeline",
     "VideoInfo",
     "VideoReader",
-    "choose_indices",
+    "choose_frames",
     "format_time",
     "open_video",
     "parse_time",

@@ -10,7 +10,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip
 from sfvqa.video.readers import Pixels, ReaderName, VideoReader, open_video
 from sfvqa.video.resizing import resize_to
-from sfvqa.video.sampling import SamplingOptions, choose_indices
+from sfvqa.video.sampling import SamplingOptions, Timeline, choose_frames
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,10 @@ def read_clip_progressively(
     """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file."""
     options = options or SamplingOptions()
     with open_video(path, reader) as video:
-        indices = choose_indices(video.timestamps_seconds, options)
-        return (yield from _read_frames(video, indices, options, resize))
+        choice = choose_frames(Timeline(video.timestamps_seconds, fps=video.info.fps), options)
+        for note in choice.notes:
+            video.warn(note)
+        return (yield from _read_frames(video, list(choice.indices), options, resize))
 
 
 def _read_frames(
