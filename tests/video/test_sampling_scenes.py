@@ -119,6 +119,14 @@ def test_something_that_passes_is_no_cut() -> None:
     assert cuts_in(pictures) == ()
 
 
+def test_what_differs_in_a_restless_scene_is_no_cut_and_would_be_in_a_calm_one() -> None:
+    def restless(step: int) -> Floats:
+        return scenery(1) * 0.6 + scenery(100 + step) * 0.4
+
+    assert cuts_in([restless(step) for step in range(12)]) == ()
+    assert cuts_in([restless(6)] * 4 + [restless(7)] * 4) == (4,)
+
+
 def test_blank_pictures_hold_no_cut() -> None:
     assert cuts_in([np.full_like(scenery(1), level) for level in (0, 0, 255, 255, 128)]) == ()
 
