@@ -1,5 +1,7 @@
 """`sfvqa ask`: answer questions about one video."""
 
+from dataclasses import replace
+
 import typer
 
 from sfvqa.cli import frame_options, options
@@ -50,13 +52,16 @@ def ask(
     from sfvqa.cli.answers import make_printer
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.video.readers.standard_input import local_video
 
     frame_request = FrameRequest.of(context)
     model_request = session.ModelRequest.of(context)
     session.check_request(video, questions, model_request)
     notices = Notices(quiet=quiet)
-    answerer = session.load_model(model_request, notices)
-    encoded = session.encode_video(answerer, video, frame_request, notices)
+    with local_video(video) as path:
+        answerer = session.load_model(model_request, notices)
+        encoded = session.encode_video(answerer, path, frame_request, notices)
+    encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
 
     from sfvqa.inference.generation import GenerationOptions
     from sfvqa.model import SlowAttention

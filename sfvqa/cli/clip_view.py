@@ -1,6 +1,7 @@
 """What `sfvqa frames` shows of a clip: a table, one JSON object, a contact sheet, a summary. Prints nothing itself."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.cli.describe import describe_crop, describe_frames, describe_video
@@ -67,13 +68,13 @@ class ClipView:
         lines = (f"{index:>{indices}}  {time:<{times}}  {note}".rstrip() for index, time, note in rows)
         return "\n".join(lines)
 
-    def document(self, model: str, reading: ReadOptions, warnings: list[str]) -> dict[str, object]:
-        """The object that `--json` prints."""
+    def document(self, video: Path, model: str, reading: ReadOptions, warnings: list[str]) -> dict[str, object]:
+        """The object that `--json` prints; `video` is the path as it was given."""
         clip, sampling, info = self.clip, self.sampling, self.clip.video
         return {
             "schema_version": 1,
-            "video": str(info.path),
-            "info": {**asdict(info), "path": str(info.path)},
+            "video": str(video),
+            "info": {**asdict(info), "path": str(video)},
             "frames": [
                 {"index": index, "timestamp_seconds": time}
                 for index, time in zip(clip.indices, clip.timestamps_seconds, strict=True)

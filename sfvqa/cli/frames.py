@@ -46,10 +46,12 @@ def frames(
     from sfvqa.cli.picture_file import check_picture_path, write_picture
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers.local_file import check_local_file
+    from sfvqa.video.readers.standard_input import STANDARD_INPUT, local_video
     from sfvqa.video.reading import read_clip_progressively
 
     request = FrameRequest.of(context)
-    check_local_file(video)
+    if str(video) != STANDARD_INPUT:
+        check_local_file(video)
     if out is not None:
         check_picture_path(out, keep=video)
     expected = expect_model(model)
@@ -57,14 +59,15 @@ def frames(
     fit = SMALLEST_FIT if out is None else choose_sheet_fit(wanted)
     notices = Notices(quiet=quiet)
     notices.note(expected.reason)
-    clip = notices.follow(read_clip_progressively(video, wanted, reading=reading, fit=fit))
+    with local_video(video) as path:
+        clip = notices.follow(read_clip_progressively(path, wanted, reading=reading, fit=fit))
     view = ClipView(clip, wanted, request.crop_mode() or expected.trained_with.crop)
     departure = expected.trained_with.departure(wanted, len(clip.indices) + len(clip.missing), view.crop)
     warnings = [*clip.warnings, *([departure] if departure else [])]
     if out is not None:
         write_picture(view.sheet(), out)
-    text = jsonlib.dumps(view.document(expected.name, reading, warnings), allow_nan=False) if json else view.table()
-    sys.stdout.write(f"{text}\n")
+    document = view.document(video, expected.name, reading, warnings)
+    sys.stdout.write((jsonlib.dumps(document, allow_nan=False) if json else view.table()) + "\n")
     sys.stdout.flush()
     notices.note(view.summary)  # at the end, where it is seen: the table may be long
     for warning in warnings:

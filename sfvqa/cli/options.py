@@ -48,7 +48,12 @@ def _complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
-Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video file.", show_default=False)]
+Video = Annotated[
+    Path,
+    typer.Argument(
+        metavar="VIDEO", help="A video file, a folder of pictures, or - for standard input.", show_default=False
+    ),
+]
 Questions = Annotated[
     list[str],
     typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),

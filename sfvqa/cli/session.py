@@ -58,10 +58,12 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
     """
     from sfvqa.inference.locate import locate
     from sfvqa.video.readers.local_file import check_local_file
+    from sfvqa.video.readers.standard_input import STANDARD_INPUT
 
     if any(not question.strip() for question in questions):
         raise UsageError("A question is empty.", "Ask something, for example “Describe the video.”")
-    check_local_file(video)
+    if str(video) != STANDARD_INPUT:
+        check_local_file(video)
     if model.name is not None:
         locate(model.name)
 

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -111,6 +113,16 @@ def test_an_unknown_model_is_told_before_reading(run_cli: RunCli, wide: Path) ->
     run = run_cli("frames", str(wide), "--model", "tny")
     assert run.exit_code == 4
     assert "Did you mean tiny?" in run.stderr
+
+
+def test_standard_input_is_read_and_named_as_it_was_given(wide: Path) -> None:
+    """In a process of its own: there is only one standard input."""
+    command = [sys.executable, "-m", "sfvqa", "frames", "-", "--frames", "2", "--json"]
+    with wide.open("rb") as file:
+        run = subprocess.run(command, stdin=file, capture_output=True, text=True, check=True)
+    document = json.loads(run.stdout)
+    assert (document["video"], document["info"]["path"], len(document["frames"])) == ("-", "-", 2)
+    assert "standard input: 0:02 long" in run.stderr
 
 
 def test_missing_frames_are_in_the_table_with_the_reason(damaged: Path, run_cli: RunCli) -> None:
