@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -107,6 +108,17 @@ def test_another_model_looks_otherwise_without_being_here(run_cli: RunCli, wide:
     (tmp_path / "config.json").write_text('{"training_num_frames": 5}', encoding="utf-8")
     by_folder = json.loads(run_cli("frames", str(wide), "--model", str(tmp_path), "--json").stdout)
     assert len(by_folder["frames"]) == 5
+
+
+def test_the_config_file_holds_for_frames_too(
+    run_cli: RunCli, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would show other frames than `ask` sees; what only `ask` knows is no mistake."""
+    config = tmp_path / "config.toml"
+    config.write_text('frames = 5\ncrop = "pad"\nseed = 2\n', encoding="utf-8")
+    monkeypatch.setenv("SFVQA_CONFIG", str(config))
+    document = json.loads(run_cli("frames", str(wide), "--json").stdout)
+    assert (len(document["frames"]), document["settings"]["crop"]) == (5, "pad")
 
 
 def test_an_unknown_model_is_told_before_reading(run_cli: RunCli, wide: Path) -> None:
@@ -266,16 +278,42 @@ def test_a_terminal_sees_the_table_last_but_for_the_summary(run_on_terminal: Run
     assert sent.index("Reading frames") < sent.index("index  time") < sent.index("wide.mp4: 0:02 long")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
+def test_memory_is_that_of_the_small_frames(tmp_path: Path) -> None:
+    """An hour of 720p: with all its processes below 400 MB, which 64 full frames of it would nearly take alone."""
+    hour = _write_video(tmp_path / "hour.mp4", 1280, 720, num_frames=3600, rate=1)
+    command = [sys.executable, "-m", "sfvqa", "frames", str(hour), "--frames", "64", "--out", str(tmp_path / "s.png")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        peak_bytes = 0
+        while running.poll() is None:
+            peak_bytes = max(peak_bytes, _memory_bytes(running.pid))
+            time.sleep(0.02)
+    assert running.returncode == 0
+    assert 20_000_000 < peak_bytes < 400_000_000
+
+
+def _memory_bytes(pid: int) -> int:
+    """What a process and those it started hold, what they share counted once; 0 for one that has ended."""
+    process = Path(f"/proc/{pid}")
+    try:
+        own = next(line for line in (process / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+        children = (process / "task" / str(pid) / "children").read_text().split()
+    except (OSError, StopIteration):
+        return 0
+    return int(own.split()[1]) * 1024 + sum(_memory_bytes(int(child)) for child in children)
+
+
 def _never(*_args: object, **_options: object) -> None:
     raise AssertionError("the video was opened")
 
 
-def _write_video(path: Path, width: int, height: int, num_frames: int = 40) -> Path:
+def _write_video(path: Path, width: int, height: int, num_frames: int = 40, rate: int = 20) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=20)
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(num_frames):
-            picture = np.full((height, width, 3), number * 5, np.uint8)
+            picture = np.full((height, width, 3), number * 5 % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
