@@ -20,7 +20,9 @@ sys.exit(f"exit code {{code}}, loaded {{loaded}}" if code or loaded else 0)
 _LIMIT_SECONDS = 0.3
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["ask", "--help"], ["models", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--version"], ["ask", "--help"], ["frames", "-h"], ["models", "-h"]]
+)
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     """Whoever asks for help waits for no model library."""
     run = _python(_LIST_HEAVY, *arguments)
@@ -55,6 +57,15 @@ def test_a_missing_video_is_found_out_before_torch_is_imported(tmp_path: Path) -
     """A mistyped path costs a moment."""
     program = _LIST_HEAVY.replace("if code", "if code != 3").replace(str(_HEAVY), "('torch', 'transformers')")
     run = _python(program, "ask", str(tmp_path / "absent.mp4"), "Q?", "--model", "tiny")
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--model", "slowfast-7b-64f", "--json"], ["--out", "sheet.png"]])
+def test_frames_are_shown_without_torch(more: list[str], tmp_path: Path) -> None:
+    """Looking at what a model would see needs no model."""
+    video = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+    arguments = [str(tmp_path / word) if word == "sheet.png" else word for word in more]
+    run = _python(_LIST_HEAVY.replace(str(_HEAVY), "('torch', 'transformers')"), "frames", str(video), *arguments)
     assert run.returncode == 0, run.stderr
 
 

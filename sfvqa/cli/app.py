@@ -5,13 +5,14 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, demo, models
+from sfvqa.cli import ask, demo, frames, models
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
   sfvqa demo
   sfvqa ask clip.mp4 "Which way does the circle move?"
   sfvqa ask clip.mp4 "What flashes?" "Describe the video." --json
+  sfvqa frames clip.mp4 --out sheet.png
 
 Ask questions about video files on your own machine. Answers go to stdout, the rest to stderr."""
 
@@ -26,8 +27,8 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 130  interrupted with Ctrl-C
 
 [bold]Where options come from[/bold]
-A flag comes before its SFVQA_… variable, the variable before config.toml in the
-user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
+A flag comes before its SFVQA_… variable, the variable before config.toml in
+the user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
 
 app = typer.Typer(
     name="sfvqa",
@@ -59,5 +60,8 @@ def main_options(
 
 
 app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more questions about a video.")(ask.ask)
+app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
+    frames.frames
+)
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")

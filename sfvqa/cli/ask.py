@@ -1,8 +1,10 @@
 """`sfvqa ask`: answer questions about one video."""
 
+from dataclasses import replace
+
 import typer
 
-from sfvqa.cli import options
+from sfvqa.cli import frame_options, options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -23,10 +25,16 @@ def ask(
     video: options.Video,
     questions: options.Questions,
     model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
-    frames: options.Frames = None,
-    start: options.Start = None,
-    end: options.End = None,
-    reader: options.ReaderOption = "auto",
+    frames: frame_options.Frames = None,  # noqa: ARG001
+    sampling: frame_options.SamplingOption = None,  # noqa: ARG001
+    fps: frame_options.Fps = None,  # noqa: ARG001
+    timestamps: frame_options.Timestamps = None,  # noqa: ARG001
+    start: frame_options.Start = None,  # noqa: ARG001
+    end: frame_options.End = None,  # noqa: ARG001
+    crop: frame_options.CropOption = None,  # noqa: ARG001
+    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
+    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
+    read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 0.0,
     top_p: options.TopP = 1.0,
@@ -42,14 +50,18 @@ def ask(
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli import session
     from sfvqa.cli.answers import make_printer
+    from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.video.readers.standard_input import local_video
 
-    frame_request = session.FrameRequest(frames, start, end, reader)
+    frame_request = FrameRequest.of(context)
     model_request = session.ModelRequest.of(context)
     session.check_request(video, questions, model_request)
     notices = Notices(quiet=quiet)
-    answerer = session.load_model(model_request, notices)
-    encoded = session.encode_video(answerer, video, frame_request, notices)
+    with local_video(video) as path:
+        answerer = session.load_model(model_request, notices)
+        encoded = session.encode_video(answerer, path, frame_request, notices)
+    encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
 
     from sfvqa.inference.generation import GenerationOptions
     from sfvqa.model import SlowAttention

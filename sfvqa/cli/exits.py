@@ -126,7 +126,8 @@ def _invoke(argv: Sequence[str]) -> int:
     if not {"-h", "--help", "--version"} & set(argv):  # help must come even when the file is broken
         defaults = load_user_config()
     command = typer.main.get_command(app)
-    result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map={"ask": defaults})
+    default_map = {"ask": defaults, "frames": defaults}
+    result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=default_map)
     return result if isinstance(result, int) else ExitCode.OK
 
 

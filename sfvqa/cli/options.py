@@ -1,4 +1,4 @@
-"""The options that commands share: names, help, variables, and the checks that need no model."""
+"""The options that commands share: names, help, variables, and the checks that need no model. See frame_options."""
 
 import math
 import re
@@ -8,22 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 # The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
-Reader = Literal["auto", "pyav", "opencv", "pillow"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 SlowAttentionName = Literal["always", "prefill"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-_FRAMES = "Which frames"
 _GENERATION = "How it answers"
 _MACHINE = "Where it runs"
 _OUTPUT = "What is printed"
-
-
-def _parse_time(text: str) -> float:
-    """Seconds of `90`, `1:30` or `0:01:30.5`."""
-    from sfvqa.video.sampling import parse_time
-
-    return parse_time(text)
 
 
 def _check_finite(value: float) -> float:
@@ -32,7 +23,8 @@ def _check_finite(value: float) -> float:
     return value
 
 
-def _check_positive(value: float) -> float:
+def check_positive(value: float) -> float:
+    """A callback of options that take a finite number above 0."""
     if _check_finite(value) <= 0:
         raise typer.BadParameter(f"{value} is not above 0.")
     return value
@@ -56,7 +48,12 @@ def _complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
-Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video file.", show_default=False)]
+Video = Annotated[
+    Path,
+    typer.Argument(
+        metavar="VIDEO", help="A video file, a folder of pictures, or - for standard input.", show_default=False
+    ),
+]
 Questions = Annotated[
     list[str],
     typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),
@@ -71,36 +68,6 @@ Model = Annotated[
         help="A name from `sfvqa models list`, or a checkpoint folder. Without it: a downloaded model, else tiny.",
         autocompletion=_complete_model,
     ),
-]
-Frames = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        envvar="SFVQA_FRAMES",
-        min=1,
-        help="How many frames to look at (default: as many as the model was trained with).",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Start = Annotated[
-    float | None,
-    typer.Option(
-        parser=_parse_time,
-        metavar="TIME",
-        envvar="SFVQA_START",
-        help="Look from here on: 90, 1:30 or 0:01:30.5.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-End = Annotated[
-    float | None,
-    typer.Option(
-        parser=_parse_time, metavar="TIME", envvar="SFVQA_END", help="Look up to here.", rich_help_panel=_FRAMES
-    ),
-]
-ReaderOption = Annotated[
-    Reader,
-    typer.Option("--reader", envvar="SFVQA_READER", help="What reads the file.", rich_help_panel=_FRAMES),
 ]
 MaxNewTokens = Annotated[
     int,
@@ -129,7 +96,7 @@ TopP = Annotated[
         metavar="X",
         envvar="SFVQA_TOP_P",
         max=1.0,
-        callback=_check_positive,
+        callback=check_positive,
         help="Sample among the likeliest tokens that share this probability.",
         rich_help_panel=_GENERATION,
     ),
@@ -139,7 +106,7 @@ RepetitionPenalty = Annotated[
     typer.Option(
         metavar="X",
         envvar="SFVQA_REPETITION_PENALTY",
-        callback=_check_positive,
+        callback=check_positive,
         help="Above 1 makes repetition less likely.",
         rich_help_panel=_GENERATION,
     ),
@@ -196,7 +163,7 @@ AttentionOption = Annotated[
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", metavar="", help="One JSON object a question on stdout, errors too.", rich_help_panel=_OUTPUT
+        "--json", metavar="", help="JSON on stdout, an object a question; errors too.", rich_help_panel=_OUTPUT
     ),
 ]
 Quiet = Annotated[
@@ -209,14 +176,34 @@ Quiet = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Sheet = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        help="Draw the frames into this picture: .png, .jpg or .webp.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+QuietFrames = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.", rich_help_panel=_OUTPUT),
+]
 
 # What the user's config file may set: every option above that has a variable, by parameter name.
 CONFIGURABLE = (
     "model",
     "frames",
+    "sampling",
+    "fps",
+    "timestamps",
     "start",
     "end",
+    "crop",
     "reader",
+    "read_threads",
+    "read_timeout",
     "max_new_tokens",
     "temperature",
     "top_p",

@@ -3,20 +3,35 @@
 import contextlib
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from sfvqa.cli.describe import WORTH_SAYING, describe_crop, describe_frames, describe_video
 from sfvqa.cli.text import plural, printable_line, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer, Timings
-    from sfvqa.inference.video_qa import EncodedVideo, EncodeProgress
+    from sfvqa.inference.video_qa import EncodedVideo
+    from sfvqa.video import SamplingOptions
 
+T = TypeVar("T")
 _STAGES = {"read": "Reading frames", "encode": "Encoding frames"}
+
+
+class Progressing(Protocol):
+    """A step of work on frames; with a `stage` where there are several."""
+
+    @property
+    def done(self) -> int:
+        """Frames that are through."""
+
+    @property
+    def total(self) -> int:
+        """Frames there are."""
 
 
 class Notices:
@@ -55,8 +70,8 @@ class Notices:
         with self._console.status(Text(printable_line(text), style="dim")):
             yield
 
-    def follow(self, steps: "Generator[EncodeProgress, None, EncodedVideo]") -> "EncodedVideo":
-        """Run reading and encoding to the end under a progress bar that leaves no trace; return what was encoded."""
+    def follow(self, steps: Generator[Progressing, None, T]) -> T:
+        """Run reading, and encoding if any, to the end under bars that leave no trace; return what comes of it."""
         with contextlib.closing(steps):
             if not self.live:
                 return _drain(steps)
@@ -66,29 +81,26 @@ class Notices:
                 try:
                     while True:
                         step = next(steps)
-                        if step.stage not in tasks:
-                            tasks[step.stage] = bars.add_task(_STAGES.get(step.stage, step.stage), total=step.total)
-                        bars.update(tasks[step.stage], completed=step.done, total=step.total)
+                        stage = getattr(step, "stage", "read")
+                        if stage not in tasks:
+                            tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=step.total)
+                        bars.update(tasks[stage], completed=step.done, total=step.total)
                 except StopIteration as end:
-                    encoded: EncodedVideo = end.value
-                    return encoded
+                    result: T = end.value
+                    return result
 
-    def video(self, encoded: "EncodedVideo") -> None:
-        """What was read: how long the video is, which frames were looked at, how many tokens they became."""
-        from sfvqa.video.sampling import format_time
-
-        info, times = encoded.video, encoded.timestamps_seconds
+    def video(self, encoded: "EncodedVideo", sampling: "SamplingOptions") -> None:
+        """What was read: how long the video is, which frames were looked at, what they became and what was cut off."""
+        info = encoded.video
         fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
-        span = (
-            f"at {format_time(times[0])}"
-            if len(times) == 1
-            else f"from {format_time(times[0])} to {format_time(times[-1])}"
-        )
-        self.note(
-            f"{info.path.name}: {format_time(info.duration_seconds)} long, {info.width}×{info.height}, {info.codec}; "
-            f"{plural(len(times), 'frame')} {span} ({encoded.strategy}), "
-            f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}"
-        )
+        parts = [
+            f"{info.path.name}: {describe_video(info)}",
+            f"{describe_frames(encoded.timestamps_seconds, sampling)}, "
+            f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}",
+        ]
+        if encoded.crop.lost_share(info.width, info.height) >= WORTH_SAYING:
+            parts.append(describe_crop(encoded.crop, info))
+        self.note("; ".join(parts))
 
     def timings(self, answers: "Sequence[Answer]") -> None:
         """Where the time went, a row an answer: a table on a terminal that is wide enough, else plain lines."""
@@ -113,13 +125,13 @@ class Notices:
             self._console.print(text, soft_wrap=True)
 
 
-def _drain(steps: "Generator[EncodeProgress, None, EncodedVideo]") -> "EncodedVideo":
+def _drain(steps: Generator[Progressing, None, T]) -> T:
     try:
         while True:
             next(steps)
     except StopIteration as end:
-        encoded: EncodedVideo = end.value
-        return encoded
+        result: T = end.value
+        return result
 
 
 def _timing_cells(answer: "Answer") -> dict[str, str]:

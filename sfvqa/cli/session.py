@@ -1,7 +1,7 @@
 """What commands do with a model: check a request before anything is loaded, load, encode once, answer in order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,7 @@ from sfvqa.errors import UsageError
 if TYPE_CHECKING:
     import typer
 
+    from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.answering import AnswerStream
@@ -49,22 +50,6 @@ class ModelRequest:
         )
 
 
-@dataclass(frozen=True)
-class FrameRequest:
-    """Which frames are wanted, by whom they are read; None leaves the number to the model."""
-
-    num_frames: int | None
-    start_seconds: float | None
-    end_seconds: float | None
-    reader: str
-
-    def __post_init__(self) -> None:
-        from sfvqa.video.sampling import SamplingOptions
-
-        # Built for its checks: what is wrong with the range must be said before a model is loaded.
-        SamplingOptions(self.num_frames or 1, start_seconds=self.start_seconds, end_seconds=self.end_seconds)
-
-
 def check_request(video: Path, questions: Sequence[str], model: ModelRequest) -> None:
     """Fail now, before torch is even imported, on what needs no model to be known as wrong.
 
@@ -73,10 +58,12 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
     """
     from sfvqa.inference.locate import locate
     from sfvqa.video.readers.local_file import check_local_file
+    from sfvqa.video.readers.standard_input import STANDARD_INPUT
 
     if any(not question.strip() for question in questions):
         raise UsageError("A question is empty.", "Ask something, for example “Describe the video.”")
-    check_local_file(video)
+    if str(video) != STANDARD_INPUT:
+        check_local_file(video)
     if model.name is not None:
         locate(model.name)
 
@@ -99,21 +86,13 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
 
 
 def encode_video(
-    model: "VideoQuestionAnswerer", video: Path, frames: FrameRequest, notices: "Notices"
+    model: "VideoQuestionAnswerer", video: Path, frames: "FrameRequest", notices: "Notices"
 ) -> "EncodedVideo":
     """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
-    from sfvqa.video.readers import ReaderName, ReadOptions
-
-    default = model.default_sampling
-    sampling = replace(
-        default,
-        num_frames=frames.num_frames or default.num_frames,
-        start_seconds=frames.start_seconds,
-        end_seconds=frames.end_seconds,
-    )
-    reading = ReadOptions(ReaderName(frames.reader))
-    encoded = notices.follow(model.encode_progressively(video, sampling, reading=reading))
-    notices.video(encoded)
+    sampling = frames.sampling(model.default_sampling)
+    steps = model.encode_progressively(video, sampling, reading=frames.reading(), crop=frames.crop_mode())
+    encoded = notices.follow(steps)
+    notices.video(encoded, sampling)
     for warning in encoded.warnings:
         notices.warn(warning)
     return encoded

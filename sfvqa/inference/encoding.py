@@ -11,6 +11,7 @@ import torch
 from sfvqa.inference.device import memory_errors
 from sfvqa.inference.preprocess import pixel_value_chunks
 from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.video.clip import Clip, VideoInfo
 from sfvqa.video.fitting import CropMode, FitSquare
@@ -60,7 +61,7 @@ def encode_progressively(
     *,
     reading: ReadOptions | None = None,
     crop: CropMode = CropMode.CENTER,
-    trained_frames: int | None = None,
+    trained_with: TrainedWith | None = None,
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
 
@@ -81,7 +82,7 @@ def encode_progressively(
         reader=clip.reader,
         crop=crop,
         video=clip.video,
-        warnings=(*clip.warnings, *_warnings_about(len(clip.indices), model, trained_frames)),
+        warnings=(*clip.warnings, *_warnings_about(clip, sampling, crop, model, trained_with)),
         read_seconds=read_watch.seconds,
         encode_seconds=encode_watch.seconds,
     )
@@ -114,10 +115,16 @@ def _encode(
         return model.split(torch.cat(visual_tokens))
 
 
-def _warnings_about(num_frames: int, model: SlowFastForConditionalGeneration, trained_frames: int | None) -> list[str]:
-    warnings = []
-    if trained_frames is not None and num_frames > trained_frames:
-        warnings.append(f"{num_frames} frames are more than the {trained_frames} the model was trained with.")
+def _warnings_about(
+    clip: Clip,
+    sampling: SamplingOptions,
+    crop: CropMode,
+    model: SlowFastForConditionalGeneration,
+    trained_with: TrainedWith | None,
+) -> list[str]:
+    warnings, num_frames = [], len(clip.indices)
+    if trained_with and (departure := trained_with.departure(sampling, num_frames + len(clip.missing), crop)):
+        warnings.append(departure)
     if left_out := num_frames_outside_fast_path(num_frames, model.config):
         warnings.append(
             f"The last {left_out} of {num_frames} frames fill no window of {model.config.temporal_stride} "

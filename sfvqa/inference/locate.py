@@ -29,16 +29,24 @@ def locate(model: str | Path) -> CheckpointLocation:
     A registered name wins over a folder of the same name (write `./tiny` for the folder). Raises UnknownModelError
     with the nearest names, ModelNotDownloadedError with the command that downloads it.
     """
+    found = find(model)
+    if isinstance(found, ModelSpec):
+        return locate_registered(found)
+    return CheckpointLocation(name=str(model), folder=found)
+
+
+def find(model: str | Path) -> ModelSpec | Path:
+    """What a name or path means: a registered model, downloaded or not, or a folder that exists. Errors as `locate`."""
     text = str(model)
     if isinstance(model, str) and not _looks_like_path(text):
         try:
-            return locate_registered(find_model(text))
+            return find_model(text)
         except UnknownModelError:
             if not Path(text).is_dir():
                 raise
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return CheckpointLocation(name=text, folder=folder)
+        return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, not a checkpoint folder.", "Name the folder it is in.")
     raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")

@@ -10,13 +10,12 @@ from sfvqa.inference.answering import AnswerRun, AnswerStream
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.video.sampling import SamplingOptions
 
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
-
-DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
 
 
 class VideoQuestionAnswerer(Protocol):
@@ -86,23 +85,19 @@ class VideoQA:
         return cls(load_checkpoint(model, device=device, dtype=dtype, attention=attention))
 
     @property
-    def trained_num_frames(self) -> int | None:
-        """Frames a video the model was trained with, by models.toml or else its own config."""
-        spec = self.checkpoint.location.spec
-        return spec.num_frames if spec else self.checkpoint.model.config.training_num_frames
+    def trained_with(self) -> TrainedWith:
+        """How the model looked at videos in training, by models.toml or else its own config."""
+        return TrainedWith.of(self.checkpoint.location.spec, self.checkpoint.model.config.training_num_frames)
 
     @property
     def default_sampling(self) -> SamplingOptions:
         """Which frames `encode` takes unless told otherwise: as many as in training, chosen as in training."""
-        spec = self.checkpoint.location.spec
-        strategy = SamplingStrategy(spec.sampling) if spec else SamplingStrategy.UNIFORM
-        return SamplingOptions(num_frames=self.trained_num_frames or DEFAULT_NUM_FRAMES, strategy=strategy)
+        return self.trained_with.sampling
 
     @property
     def default_crop(self) -> CropMode:
         """How frames become square unless told otherwise: as in training."""
-        spec = self.checkpoint.location.spec
-        return CropMode(spec.crop) if spec else CropMode.CENTER
+        return self.trained_with.crop
 
     def encode_progressively(
         self,
@@ -119,7 +114,7 @@ class VideoQA:
             sampling or self.default_sampling,
             reading=reading,
             crop=crop or self.default_crop,
-            trained_frames=self.trained_num_frames,
+            trained_with=self.trained_with,
         )
 
     def encode(

@@ -4,7 +4,15 @@ from sfvqa.video.clip import Clip, VideoInfo
 from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitWithin
 from sfvqa.video.readers import Frame, ReaderName, ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import ReadProgress, read_clip, read_clip_progressively
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, choose_indices, format_time, parse_time
+from sfvqa.video.sampling import (
+    FrameChoice,
+    SamplingOptions,
+    SamplingStrategy,
+    Timeline,
+    choose_frames,
+    format_time,
+    parse_time,
+)
 
 __all__ = [
     "Clip",
@@ -13,14 +21,16 @@ __all__ = [
     "FitSquare",
     "FitWithin",
     "Frame",
+    "FrameChoice",
     "ReadOptions",
     "ReadProgress",
     "ReaderName",
     "SamplingOptions",
     "SamplingStrategy",
+    "Timeline",
     "VideoInfo",
     "VideoReader",
-    "choose_indices",
+    "choose_frames",
     "format_time",
     "open_video",
     "parse_time",

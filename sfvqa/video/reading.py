@@ -10,7 +10,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, MissingFrame
 from sfvqa.video.fitting import Fit, Pixels, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.sampling import SamplingOptions, choose_indices, format_time
+from sfvqa.video.sampling import SamplingOptions, Timeline, choose_frames, format_time
 
 _TIMES_NAMED = 4  # how many of the missing frames a warning names
 
@@ -54,8 +54,16 @@ def read_clip_progressively(
     """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file."""
     options = options or SamplingOptions()
     with open_video(path, reading) as video:
-        indices = choose_indices(video.timestamps_seconds, options)
-        return (yield from _read_frames(video, indices, options, fit))
+        timeline = Timeline(
+            video.timestamps_seconds,
+            key_frames=video.key_frames,
+            fps=video.info.fps,
+            duration_seconds=video.info.duration_seconds,
+        )
+        choice = choose_frames(timeline, options)
+        for note in choice.notes:
+            video.warn(note)
+        return (yield from _read_frames(video, list(choice.indices), options, fit))
 
 
 def _read_frames(

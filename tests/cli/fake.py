@@ -31,6 +31,7 @@ class ScriptedVideoQA:
     script: Sequence[Sequence[Piece]] = (("The circle ", "moves left."),)
     warnings: tuple[str, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
+    size: tuple[int, int] = (64, 64)
     while_encoding: Callable[[], None] = lambda: None
     sampled: list[SamplingOptions] = field(default_factory=list)
     read_with: list[tuple[ReadOptions | None, CropMode | None]] = field(default_factory=list)
@@ -62,10 +63,10 @@ class ScriptedVideoQA:
             visual_tokens=VisualTokens(slow=torch.zeros(count * 16, 8), fast=torch.zeros(count, 8)),
             indices=tuple(range(count)),
             timestamps_seconds=tuple(index / 4 for index in range(count)),
-            strategy="uniform",
+            strategy=sampling.strategy.value,
             reader="pyav",
             crop=crop or CropMode.CENTER,
-            video=VideoInfo(Path(path), count, 4.0, count / 4, 64, 64, "h264", 0),
+            video=VideoInfo(Path(path), count, 4.0, count / 4, *self.size, "h264", 0),
             warnings=self.warnings,
             read_seconds=0.25,
             encode_seconds=0.5,

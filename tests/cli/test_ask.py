@@ -9,7 +9,7 @@ import pytest
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.model import SlowAttention
-from sfvqa.video import ReaderName, ReadOptions
+from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.cli.fake import ScriptedVideoQA
 
@@ -32,11 +32,12 @@ def test_stdout_holds_the_answer_and_stderr_everything_else(
 def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
     """Every option arrives where it counts."""
     flags = "--frames 8 --start 1:30 --end 0:02:00.5 --reader opencv --max-new-tokens 7 --temperature 0.5 --top-p 0.9"
+    flags += " --crop pad --read-threads 3 --read-timeout 9"
     flags += " --repetition-penalty 1.1 --seed 3 --slow-attention prefill"
     assert run_cli("ask", *flags.split(), str(video), "Q?").exit_code == 0
     sampling, options = model.sampled[0], model.asked[0][1]
     assert (sampling.num_frames, sampling.start_seconds, sampling.end_seconds) == (8, 90.0, 120.5)
-    assert model.read_with == [(ReadOptions(ReaderName.OPENCV), None)]
+    assert model.read_with == [(ReadOptions(ReaderName.OPENCV, 3, 9.0), CropMode.PAD)]
     assert (options.max_new_tokens, options.temperature, options.top_p) == (7, 0.5, 0.9)
     assert (options.repetition_penalty, options.seed, options.slow_attention) == (1.1, 3, SlowAttention.PREFILL)
 
@@ -45,6 +46,28 @@ def test_without_frames_the_model_says_how_many(run_cli: RunCli, video: Path, mo
     """A range alone must not change the number of frames the model was trained with."""
     assert run_cli("ask", str(video), "Q?", "--start", "1").exit_code == 0
     assert (model.sampled[0].num_frames, model.sampled[0].start_seconds) == (32, 1.0)
+
+
+def test_the_crop_is_left_to_the_model_unless_said(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
+    """The checkpoint knows what it was trained with."""
+    assert run_cli("ask", str(video), "Q?").exit_code == 0
+    assert model.read_with == [(ReadOptions(), None)]
+
+
+def test_what_the_crop_cuts_off_is_said_where_it_is_much(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
+    """Nothing to say of a square, nor of a picture that is padded."""
+    model.script, model.size = [["A."]] * 3, (1920, 1080)
+    assert "the centre crop cuts off 44 % of the picture" in run_cli("ask", str(video), "Q?").stderr
+    assert "cut" not in run_cli("ask", str(video), "Q?", "--crop", "pad").stderr
+    model.size = (64, 64)
+    assert "cut" not in run_cli("ask", str(video), "Q?").stderr
+
+
+def test_the_sampling_is_said(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
+    """By its name, a rate by its number."""
+    run = run_cli("ask", str(video), "Q?", "--fps", "2.5")
+    assert "(2.5 fps)" in run.stderr
+    assert model.sampled == [SamplingOptions(32, SamplingStrategy.FPS, fps=2.5)]
 
 
 def test_several_questions_are_answered_in_order_from_one_encoding(

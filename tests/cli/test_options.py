@@ -7,13 +7,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sfvqa.cli import options
+from sfvqa.cli import frame_options, options
 from sfvqa.cli.app import app
 from sfvqa.inference.checkpoint import AttentionKernel
 from sfvqa.inference.device import DtypeName
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.model import SlowAttention
-from sfvqa.video import ReaderName
+from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
@@ -21,7 +21,9 @@ from tests.cli.fake import ScriptedVideoQA
 @pytest.mark.parametrize(
     ("written_out", "enum"),
     [
-        (options.Reader, ReaderName),
+        (frame_options.Reader, ReaderName),
+        (frame_options.Crop, CropMode),
+        (frame_options.Sampling, SamplingStrategy),
         (options.Attention, AttentionKernel),
         (options.Dtype, DtypeName),
         (options.SlowAttentionName, SlowAttention),
@@ -30,6 +32,27 @@ from tests.cli.fake import ScriptedVideoQA
 def test_names_written_out_are_the_library_s(written_out: object, enum: type[str]) -> None:
     """They are written out so that help imports no torch; they must not drift apart."""
     assert list(get_args(written_out)) == [str(member) for member in enum]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", ["ask", "frames"])
+def test_reading_by_default_is_the_library_s(command: str) -> None:
+    """Two commands write the same defaults out."""
+    defaults = {parameter.name: parameter.default for parameter in _parameters(command)}
+    library = ReadOptions()
+    assert (defaults["reader"], defaults["read_threads"]) == (library.reader.value, library.num_threads)
+    assert defaults["read_timeout"] == library.timeout_seconds
+
+
+def test_the_two_commands_choose_frames_alike() -> None:
+    """What `frames` shows must be what `ask` sees: the same options, the same help."""
+
+    def options_of(command: str) -> dict[str, object]:
+        parameters = [parameter for parameter in _parameters(command) if parameter.envvar]
+        return {parameter.name: (parameter.opts, parameter.help, parameter.default) for parameter in parameters}
+
+    asked, shown = options_of("ask"), options_of("frames")
+    assert {"sampling", "timestamps", "crop", "reader", "read_timeout"} < shown.keys()
+    assert shown.items() <= asked.items()
 
 
 def test_defaults_are_the_library_s() -> None:
@@ -68,6 +91,83 @@ def test_flag_before_variable_before_file(
 
 
 @pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--sampling uniform --fps 2", "--fps goes with --sampling fps, not with --sampling uniform"),
+        ("--sampling scene --timestamps 1", "--timestamps goes with --sampling timestamps"),
+        ("--fps 2 --timestamps 1", "two ways"),
+        ("--timestamps 1 --frames 8", "--frames how many"),
+        ("--sampling fps", "a rate is needed"),
+        ("--sampling timestamps", "at least one time"),
+        ("--timestamps 1,,2", "is not a time"),
+        ("--timestamps 9 --end 5", "outside the range"),
+        ("--start 5 --end 3", "not after its start"),
+        ("--fps 0", "not above 0"),
+        ("--fps nan", "not a finite number"),
+        ("--frames 0", "--frames"),
+        ("--sampling random", "random"),
+        ("--crop left", "left"),
+        ("--read-threads 0", "--read-threads"),
+        ("--read-timeout 0", "not above 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ask", "frames"])
+def test_contradictions_are_usage_errors_before_anything_is_loaded(
+    command: str, flags: str, says: str, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, video: Path
+) -> None:
+    """Neither a model nor the video has been opened by then."""
+    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.video.reading.read_clip_progressively", _never)
+    run = run_cli(command, str(video), *(["Q?"] if command == "ask" else []), *flags.split())
+    assert run.exit_code == 2
+    assert says in " ".join(run.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags", "chosen"),
+    [
+        ({"SFVQA_SAMPLING": "uniform"}, "--fps 2", SamplingOptions(32, SamplingStrategy.FPS, fps=2.0)),
+        (
+            {"SFVQA_FPS": "2", "SFVQA_FRAMES": "9"},
+            "--timestamps 1,0:02",
+            SamplingOptions(32, SamplingStrategy.TIMESTAMPS, timestamps_seconds=(1.0, 2.0)),
+        ),
+        ({"SFVQA_TIMESTAMPS": "1"}, "--frames 9", SamplingOptions(9)),
+        ({"SFVQA_TIMESTAMPS": "1"}, "--sampling keyframes", SamplingOptions(32, SamplingStrategy.KEYFRAMES)),
+        ({"SFVQA_FPS": "2"}, "--sampling fps", SamplingOptions(32, SamplingStrategy.FPS, fps=2.0)),
+        ({"SFVQA_FPS": "2"}, "--frames 9", SamplingOptions(9, SamplingStrategy.FPS, fps=2.0)),
+    ],
+)
+def test_a_flag_overrules_the_variables_that_contradict_it(
+    variables: dict[str, str],
+    flags: str,
+    chosen: SamplingOptions,
+    run_cli: RunCli,
+    video: Path,
+    model: ScriptedVideoQA,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was set for good must not make what is typed now a contradiction."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run_cli("ask", str(video), "Q?", *flags.split()).exit_code == 0
+    assert model.sampled == [chosen]
+
+
+def test_variables_that_contradict_each_other_are_a_usage_error(
+    run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is the stronger one."""
+    monkeypatch.setenv("SFVQA_FPS", "2")
+    monkeypatch.setenv("SFVQA_TIMESTAMPS", "1")
+    assert run_cli("ask", str(video), "Q?").exit_code == 2
+
+
+def _never(*_args: object, **_options: object) -> None:
+    raise AssertionError("too late for a usage error")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [("frame = 5", "Did you mean `frames`?"), ("frames = ", "cannot be read"), ("frames = [5]", "frames")],
 )
@@ -92,7 +192,9 @@ def test_a_bad_variable_is_named(run_cli: RunCli, video: Path, monkeypatch: pyte
     assert "SFVQA_FRAMES" in run.stderr
 
 
-@pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["ask", "-h"], ["demo", "-h"], ["models", "list", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["--help"], ["ask", "-h"], ["frames", "-h"], ["demo", "-h"], ["models", "list", "-h"]]
+)
 def test_help_begins_with_examples(arguments: list[str]) -> None:
     """`-h` works everywhere; what to type comes before what there is."""
     run = CliRunner().invoke(app, arguments)
@@ -100,7 +202,7 @@ def test_help_begins_with_examples(arguments: list[str]) -> None:
     assert 0 < run.stdout.index("Examples") < run.stdout.index("Options")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["frames", "-h"]])
 def test_help_documents_the_exit_codes(arguments: list[str]) -> None:
     """Scripts are written from the help."""
     codes = CliRunner().invoke(app, arguments).stdout.split("Exit codes")[1]

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.render import Notices
-from sfvqa.cli.session import FrameRequest, ModelRequest, load_model
-from sfvqa.errors import UsageError
+from sfvqa.cli.session import ModelRequest, load_model
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import find_model
 
@@ -52,9 +51,3 @@ def test_without_any_the_bundled_one_says_what_it_can_answer(
 def test_quiet_says_nothing(loaded: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
     load_model(ModelRequest(None, False, "cpu", "auto", "sdpa"), Notices(quiet=True))
     assert (len(loaded), capsys.readouterr().err) == (1, "")
-
-
-def test_a_range_that_cannot_be_is_refused_when_asked_for() -> None:
-    """Not when the video has been read."""
-    with pytest.raises(UsageError):
-        FrameRequest(None, 5.0, 3.0, "auto")

@@ -11,7 +11,7 @@ from sfvqa.inference import encoding
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
 from sfvqa.inference.preprocess import pixel_values
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, read_clip
+from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
 
 TEN_FRAMES = SamplingOptions(num_frames=10)
 
@@ -62,11 +62,10 @@ def test_progress_reaches_all_frames_of_both_stages_in_order(qa: VideoQA, video_
     assert {step.total for step in steps} == {8}
 
 
-def test_more_frames_than_in_training_is_a_warning(qa: VideoQA, video_path: Path) -> None:
+def test_what_the_model_was_not_trained_with_is_one_warning(qa: VideoQA, video_path: Path) -> None:
     assert qa.encode(video_path, SamplingOptions(num_frames=8)).warnings == ()
-    (warning,) = qa.encode(video_path, SamplingOptions(num_frames=10)).warnings
-    assert "10 frames" in warning
-    assert "the 8" in warning
+    (warning,) = qa.encode(video_path, SamplingOptions(num_frames=10), crop=CropMode.PAD).warnings
+    assert warning == "The model was trained with 8 frames (here 10), the centre crop (here padding)."
 
 
 def test_asking_for_more_frames_than_there_are_is_no_warning(qa: VideoQA, short_video_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_asking_for_more_frames_than_there_are_is_no_warning(qa: VideoQA, short_
 
 
 def test_frames_that_reach_no_fast_token_are_named(qa: VideoQA, video_path: Path) -> None:
-    (warning,) = qa.encode(video_path, SamplingOptions(num_frames=7)).warnings
+    _fewer_than_in_training, warning = qa.encode(video_path, SamplingOptions(num_frames=7)).warnings
     assert "last 1 of 7 frames" in warning
     assert "slow tokens only" in warning
 
@@ -142,6 +141,6 @@ def test_running_out_of_memory_while_encoding_is_said(
 
 
 def test_without_a_number_of_training_frames_there_is_nothing_to_warn_of(qa: VideoQA, video_path: Path) -> None:
-    encoded = drain(encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, trained_frames=None))[1]
+    encoded = drain(encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, trained_with=None))[1]
     assert encoded.video.num_frames == 20
     assert encoded.warnings == ()

@@ -1,0 +1,46 @@
+"""A video, the frames chosen from it, and what the crop leaves of them, in words."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sfvqa.cli.text import plural
+
+if TYPE_CHECKING:
+    from sfvqa.video import CropMode, SamplingOptions, VideoInfo
+
+WORTH_SAYING = 0.03
+"""The share of a picture from which on its loss is said where it is not asked for."""
+
+
+def describe_video(info: "VideoInfo") -> str:
+    """`0:05 long, 288×288, h264, 24 fps`."""
+    from sfvqa.video.sampling import format_time
+
+    facts = [f"{format_time(info.duration_seconds)} long", f"{info.width}×{info.height}", info.codec]
+    if info.fps:
+        facts.append(f"{info.fps:.4g} fps")
+    return ", ".join(facts)
+
+
+def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
+    """`32 frames from 0:00 to 0:04.958 (uniform)`; with `fps` the rate stands in the brackets too."""
+    from sfvqa.video.sampling import format_time
+
+    span = (
+        f"from {format_time(times[0])} to {format_time(times[-1])}" if len(times) > 1 else f"at {format_time(times[0])}"
+    )
+    how = sampling.strategy.value if sampling.fps is None else f"{sampling.fps:g} {sampling.strategy.value}"
+    return f"{plural(len(times), 'frame')} {span} ({how})"
+
+
+def describe_crop(crop: "CropMode", info: "VideoInfo") -> str:
+    """`the centre crop cuts off 44 % of the picture`."""
+    if crop == "pad":
+        return "padded to a square, nothing is cut off"
+    if crop == "squash":
+        return "squashed to a square, nothing is cut off"
+    lost = crop.lost_share(info.width, info.height)
+    if not lost:
+        return "the centre crop cuts off nothing"
+    percent = f"{lost:.0%}".replace("%", " %") if lost >= 0.01 else "less than 1 %"
+    return f"the centre crop cuts off {percent} of the picture"

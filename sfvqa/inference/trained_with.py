@@ -1,0 +1,84 @@
+"""How a model looked at videos in training, from models.toml or its folder's config.json: no weights, no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfvqa.errors import CheckpointError
+from sfvqa.registry import ModelSpec
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+
+DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
+_NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
+_CROPS = {CropMode.CENTER: "the centre crop", CropMode.PAD: "padding", CropMode.SQUASH: "squashing"}
+_EVENLY_SPREAD = {
+    SamplingStrategy.UNIFORM,
+    SamplingStrategy.REFERENCE_DEMO,
+    SamplingStrategy.REFERENCE_TRAINING,
+    SamplingStrategy.REFERENCE_EVALUATION,
+}
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """How many frames a video (None: nobody wrote it down), spread how, made square how."""
+
+    num_frames: int | None
+    strategy: SamplingStrategy = SamplingStrategy.UNIFORM
+    crop: CropMode = CropMode.CENTER
+
+    @classmethod
+    def of(cls, spec: ModelSpec | None, config_num_frames: int | None) -> "TrainedWith":
+        """What models.toml says of a registered model, else what the checkpoint's config says."""
+        if spec is None:
+            return cls(config_num_frames)
+        return cls(spec.num_frames, SamplingStrategy(spec.sampling), CropMode(spec.crop))
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """The frames to take unless told otherwise."""
+        return SamplingOptions(num_frames=self.num_frames or DEFAULT_NUM_FRAMES, strategy=self.strategy)
+
+    def departure(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> str | None:
+        """The warning that a model is shown what it was not trained with; None where it is.
+
+        num_chosen: those that turned out to be missing included. It is no departure that a short video has fewer frames
+        than were asked for, nor that the reference's samplers round otherwise.
+
+        >>> TrainedWith(32).departure(SamplingOptions(8), 8, CropMode.PAD)
+        'The model was trained with 32 frames (here 8), the centre crop (here padding).'
+        >>> TrainedWith(32).departure(SamplingOptions(32), 20, CropMode.CENTER)
+        """
+        parts = []
+        spread_otherwise = asked.strategy is not self.strategy and not {asked.strategy, self.strategy} <= _EVENLY_SPREAD
+        if self.num_frames is not None and num_chosen != self.num_frames:
+            num_asked = len(asked.timestamps_seconds or ()) or asked.num_frames
+            if spread_otherwise or num_chosen > self.num_frames or num_asked < self.num_frames:
+                parts.append(f"{self.num_frames} frames (here {num_chosen})")
+        if spread_otherwise:
+            parts.append(f"{self.strategy} sampling (here {asked.strategy})")
+        if crop is not self.crop:
+            parts.append(f"{_CROPS[self.crop]} (here {_CROPS[crop]})")
+        return f"The model was trained with {', '.join(parts)}." if parts else None
+
+
+def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
+    """The same for a registered model, downloaded or not, or a checkpoint folder, of which config.json is read.
+
+    Raises CheckpointError for a folder without one that can be read.
+    """
+    if isinstance(model, ModelSpec):
+        return TrainedWith.of(model, None)
+    path = model / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path.name} in {model}.", "Name a checkpoint folder.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", "Fetch the checkpoint again.") from error
+    named = fields if isinstance(fields, dict) else {}
+    num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
+    if num_frames is not None and (not isinstance(num_frames, int) or num_frames < 1):
+        raise CheckpointError(f"{path} gives {num_frames!r} as the frames of training.", "Fetch the checkpoint again.")
+    return TrainedWith.of(None, num_frames)

@@ -1,0 +1,190 @@
+"""From a timeline and what was asked for to the frames to read: one function a strategy."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from sfvqa.errors import RangeOutsideVideoError
+from sfvqa.video.sampling.options import SamplingOptions, SamplingStrategy
+from sfvqa.video.sampling.reference import demo_places, evaluation_places, training_places
+from sfvqa.video.sampling.spreading import share_out, spread, spread_within
+from sfvqa.video.sampling.timeline import FrameChoice, Timeline, frames_in_range
+from sfvqa.video.sampling.times import format_time
+
+_TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9
+"""Times are printed to the millisecond: the frame at 7.0333… s is meant by 0:07.033."""
+
+
+def choose_frames(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """Choose the frames to read: sorted, unique, and in the range.
+
+    A frame is in the range if it is first shown in it (TIMESTAMPS: see there). Where the range holds no more frames
+    than a strategy wants, each is chosen once. Raises RangeOutsideVideoError when the range holds no frame, or a wanted
+    time lies beyond the end of the video.
+
+    >>> choose_frames(Timeline([0.0, 0.5, 1.0, 1.5, 2.0]), SamplingOptions(num_frames=3)).indices
+    (0, 2, 4)
+    """
+    return _CHOOSERS[options.strategy](timeline, options)
+
+
+def _uniform(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """Evenly by place in the file, not by the clock, the first and the last frame always among them.
+
+    At constant rate that is the same, and at variable rate a still stretch is not asked for more frames than it has.
+    """
+    frames = frames_in_range(timeline, options)
+    return FrameChoice(_at(frames, spread(len(frames), options.num_frames)))
+
+
+def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """The frames nearest in time to the ticks start, start + 1/fps, … up to the last frame in the range.
+
+    Frames are taken once however many ticks they are nearest to. If they are more than `num_frames`, only as many ticks
+    are used, spread evenly over all.
+    """
+    if options.fps is None:
+        raise ValueError("the fps strategy comes with a rate")
+    frames = frames_in_range(timeline, options)
+    times = timeline.timestamps_seconds[frames.start : frames.stop]
+    start = options.start_seconds or 0.0
+    num_ticks = math.floor((times[-1] - start) * options.fps + 1e-6) + 1
+    places = _nearest_to_ticks(times, start, options.fps, num_ticks)
+    if len(places) <= options.num_frames:
+        return FrameChoice(_at(frames, places))
+    ticks = [start + tick / options.fps for tick in spread(num_ticks, options.num_frames)]
+    taken = sorted({_nearest(times, seconds) for seconds in ticks})
+    rate = options.fps * options.num_frames / num_ticks
+    note = (
+        f"At {options.fps:g} frames a second there would be {len(places)} frames, more than the {options.num_frames} "
+        f"allowed: they are taken at about {rate:.3g} frames a second instead."
+    )
+    return FrameChoice(_at(frames, taken), (note,))
+
+
+def _nearest_to_ticks(times: Sequence[float], start: float, fps: float, num_ticks: int) -> list[int]:
+    """The places of all times that are the nearest to one of the ticks start + k / fps, k < num_ticks.
+
+    Goes through the times instead of the ticks, which at a high rate may be any number.
+    """
+    borders = [-math.inf, *((earlier + later) / 2 for earlier, later in pairwise(times)), math.inf]
+    places = []
+    for place, (lower, upper) in enumerate(pairwise(borders)):
+        first_tick = max(0, math.ceil((lower - start) * fps)) if place else 0
+        if first_tick < num_ticks and first_tick < (upper - start) * fps:
+            places.append(place)
+    return places
+
+
+def _nearest(times: Sequence[float], seconds: float) -> int:
+    """The place of the time nearest to `seconds`, the later one of two as near."""
+    after = bisect_left(times, seconds)
+    if after == 0:
+        return 0
+    if after == len(times):
+        return after - 1
+    return after if times[after] - seconds <= seconds - times[after - 1] else after - 1
+
+
+def _keyframes(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """The key frames in the range, thinned out evenly to `num_frames`; in a range without one, as UNIFORM."""
+    frames = frames_in_range(timeline, options)
+    keys = [index for index in timeline.key_frames if index in frames]
+    if not keys:
+        why = "No key frame lies in the range" if timeline.key_frames else "The key frames of this video are not known"
+        return FrameChoice(
+            _uniform(timeline, options).indices, (f"{why}: its frames are taken evenly spread instead.",)
+        )
+    places = spread(len(keys), options.num_frames)
+    notes = []
+    if len(places) < len(keys):
+        notes.append(f"There are {len(keys)} key frames: {len(places)} of them are taken, evenly spread.")
+    return FrameChoice(tuple(keys[place] for place in places), tuple(notes))
+
+
+def _scene(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """Share the frames out over the scenes in the range, one each at least, the rest in proportion to their length.
+
+    The length of a scene is the number of its frames (see UNIFORM). A scene's frames are the middles of as many equal
+    parts of it, so one alone is from its middle, and none stands right at a cut. With more scenes than frames the
+    longest are seen, of equal ones the earlier.
+    """
+    frames = frames_in_range(timeline, options)
+    borders = [frames.start, *(cut for cut in timeline.cuts if cut in frames and cut > frames.start), frames.stop]
+    scenes = [range(start, stop) for start, stop in pairwise(borders)]
+    num_frames = min(options.num_frames, len(frames))
+    notes = []
+    if len(scenes) == 1:
+        notes.append("No cut was found: the frames are spread evenly over one scene.")
+    if num_left_out := max(len(scenes) - num_frames, 0):
+        longest = sorted(range(len(scenes)), key=lambda place: -len(scenes[place]))[:num_frames]
+        notes.append(
+            f"There are {len(scenes)} scenes, more than the {num_frames} frames asked for: the longest are seen, "
+            f"{num_left_out} are left out."
+        )
+        scenes = [scenes[place] for place in sorted(longest)]
+    indices: list[int] = []
+    for scene, share in zip(scenes, share_out([len(scene) for scene in scenes], num_frames), strict=True):
+        indices += _at(scene, spread_within(len(scene), share))
+    return FrameChoice(tuple(indices), tuple(notes))
+
+
+def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """For each wanted time the frame on screen then: the last one that is first shown at it or before.
+
+    The range bounds the times (SamplingOptions sees to that); what is on screen at one of them may have been shown
+    since before the range. Half a millisecond is forgiven. The very end of the video still shows its last frame.
+    """
+    wanted = sorted(options.timestamps_seconds or ())
+    times = timeline.timestamps_seconds
+    end = timeline.end_seconds
+    beyond = [seconds for seconds in wanted if seconds > end + _TIME_TOLERANCE_SECONDS]
+    if beyond:
+        many = f" ({len(beyond) - 1} more do, too)" if len(beyond) > 1 else ""
+        raise RangeOutsideVideoError(
+            f"The time {format_time(beyond[0])} lies beyond the end of the video, at {format_time(end)}{many}.",
+            f"Choose times between 0:00 and {format_time(end)}.",
+        )
+    indices = sorted({max(bisect_right(times, seconds + _TIME_TOLERANCE_SECONDS) - 1, 0) for seconds in wanted})
+    if len(indices) == len(wanted):
+        return FrameChoice(tuple(indices))
+    note = f"Of the {len(wanted)} times some show the same frame, which is seen once: {len(indices)} frames are taken."
+    return FrameChoice(tuple(indices), (note,))
+
+
+def _reference_demo(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    frames = frames_in_range(timeline, options)
+    notes = []
+    if len(frames) < options.num_frames:
+        notes.append(
+            f"There are only {len(frames)} frames: the reference would repeat them to make {options.num_frames}; here "
+            "each is seen once."
+        )
+    return FrameChoice(_at(frames, demo_places(len(frames), options.num_frames)), tuple(notes))
+
+
+def _reference_training(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    frames = frames_in_range(timeline, options)
+    return FrameChoice(_at(frames, training_places(len(frames), timeline.mean_fps, options.num_frames)))
+
+
+def _reference_evaluation(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    frames = frames_in_range(timeline, options)
+    return FrameChoice(_at(frames, evaluation_places(len(frames), timeline.mean_fps, options.num_frames)))
+
+
+def _at(frames: range, places: Sequence[int]) -> tuple[int, ...]:
+    return tuple(frames[place] for place in places)
+
+
+_CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameChoice]] = {
+    SamplingStrategy.UNIFORM: _uniform,
+    SamplingStrategy.FPS: _fps,
+    SamplingStrategy.KEYFRAMES: _keyframes,
+    SamplingStrategy.SCENE: _scene,
+    SamplingStrategy.TIMESTAMPS: _timestamps,
+    SamplingStrategy.REFERENCE_DEMO: _reference_demo,
+    SamplingStrategy.REFERENCE_TRAINING: _reference_training,
+    SamplingStrategy.REFERENCE_EVALUATION: _reference_evaluation,
+}

@@ -1,0 +1,107 @@
+"""What the user asks for: how many frames, spread how, from where; contradictions are found when it is built."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sfvqa.errors import UsageError
+from sfvqa.video.sampling.times import format_time
+
+_HIGHEST_FPS = 1_000_000
+"""Far above any camera; beyond it the arithmetic would lose the ticks in rounding."""
+
+
+class SamplingStrategy(StrEnum):
+    """How frames are spread over the file or range; the last three are the published reference's own."""
+
+    UNIFORM = "uniform"
+    FPS = "fps"
+    KEYFRAMES = "keyframes"
+    SCENE = "scene"
+    TIMESTAMPS = "timestamps"
+    REFERENCE_DEMO = "reference-demo"
+    REFERENCE_TRAINING = "reference-training"
+    REFERENCE_EVALUATION = "reference-evaluation"
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How many frames, spread how, from where.
+
+    `num_frames` is how many are taken at most (TIMESTAMPS alone takes one for every time). `fps` is the rate of FPS, in
+    frames a second; `timestamps_seconds` are the times of TIMESTAMPS, in any order. All times are presentation seconds
+    as a player shows them: the first frame of the video is at 0, whatever time the container gives it. `start_seconds`
+    and `end_seconds` are both included. Raises UsageError when built.
+    """
+
+    num_frames: int = 64
+    strategy: SamplingStrategy = SamplingStrategy.UNIFORM
+    fps: float | None = None
+    timestamps_seconds: tuple[float, ...] | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1:
+            raise UsageError(f"{self.num_frames} frames were asked for.", "Ask for at least one frame.")
+        self._check_range()
+        self._check_fps()
+        self._check_timestamps()
+
+    def _check_range(self) -> None:
+        for name, seconds in (("start", self.start_seconds), ("end", self.end_seconds)):
+            if seconds is not None:
+                _check_time(f"The {name} of the range", seconds)
+        if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0.0):
+            raise UsageError(
+                f"The range ends at {format_time(self.end_seconds)}, not after its start at "
+                f"{format_time(self.start_seconds or 0.0)}.",
+                "Give a start that lies before the end.",
+            )
+
+    def _check_fps(self) -> None:
+        if self.strategy is not SamplingStrategy.FPS:
+            if self.fps is not None:
+                raise UsageError(
+                    f"A rate of {self.fps:g} frames a second was given, but frames are chosen by “{self.strategy}”.",
+                    f"Choose by “{SamplingStrategy.FPS}”, or leave the rate out.",
+                )
+        elif self.fps is None:
+            raise UsageError(
+                f"To choose frames by “{self.strategy}” a rate is needed.", "Give it in frames a second, for example 2."
+            )
+        elif not 0 < self.fps <= _HIGHEST_FPS:
+            raise UsageError(
+                f"The rate is {self.fps:g} frames a second.", f"Give one above 0 and up to {_HIGHEST_FPS:,}."
+            )
+
+    def _check_timestamps(self) -> None:
+        if self.strategy is not SamplingStrategy.TIMESTAMPS:
+            if self.timestamps_seconds is not None:
+                raise UsageError(
+                    f"Times were given, but frames are chosen by “{self.strategy}”.",
+                    f"Choose by “{SamplingStrategy.TIMESTAMPS}”, or leave the times out.",
+                )
+            return
+        if not self.timestamps_seconds:
+            raise UsageError(
+                f"To choose frames by “{self.strategy}” at least one time is needed.",
+                "Give times as seconds from the first frame, for example 90 or 1:30.",
+            )
+        start = self.start_seconds or 0.0
+        end = math.inf if self.end_seconds is None else self.end_seconds
+        for seconds in self.timestamps_seconds:
+            _check_time("One of the times", seconds)
+            if not start <= seconds <= end:
+                until = "" if self.end_seconds is None else f" to {format_time(end)}"
+                raise UsageError(
+                    f"The time {format_time(seconds)} lies outside the range from {format_time(start)}{until}.",
+                    "Leave the time out, or give a range that includes it.",
+                )
+
+
+def _check_time(what: str, seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise UsageError(
+            f"{what} is {seconds} seconds.", "Give times as seconds from the first frame, for example 90 or 1:30."
+        )
