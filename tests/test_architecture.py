@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "model": {"errors", "video"},
     "inference": {"errors", "video", "registry", "model"},
     "training": {"errors", "video", "registry", "model", "inference"},
+    "profiling": {"errors", "video", "registry", "model", "inference"},
     "cli": {"errors", "video", "registry", "model", "inference", "training"},
 }
 """Each part of the package and the parts below it."""
@@ -24,10 +25,10 @@ MAY_IMPORT = {
 ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "torch": {"model", "inference", "training"},
+    "torch": {"model", "inference", "training", "profiling"},
     "transformers": {"model", "inference", "training"},
-    "av": {"video", "training"},
-    "cv2": {"video"},
+    "av": {"video", "training", "profiling"},
+    "cv2": {"video", "profiling"},
 }
 """Libraries and the only parts that import them."""
 

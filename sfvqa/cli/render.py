@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from sfvqa.video import SamplingOptions
 
 T = TypeVar("T")
-_STAGES = {"read": "Reading frames", "encode": "Encoding frames"}
+_STAGES = {"search": "Looking for cuts", "read": "Reading frames", "encode": "Encoding frames"}
 
 
 class Progressing(Protocol):
-    """A step of work on frames; with a `stage` where there are several."""
+    """A step of work on frames, in one stage of it."""
+
+    @property
+    def stage(self) -> str:
+        """What is done with them."""
 
     @property
     def done(self) -> int:
@@ -77,11 +81,13 @@ class Notices:
                 return _drain(steps)
             columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as bars:
-                tasks = {"read": bars.add_task(_STAGES["read"], total=None)}
+                opening = bars.add_task("Opening the video", total=None)
+                tasks: dict[str, TaskID] = {}
                 try:
                     while True:
                         step = next(steps)
-                        stage = getattr(step, "stage", "read")
+                        bars.update(opening, visible=False)
+                        stage = step.stage
                         if stage not in tasks:
                             tasks[stage] = bars.add_task(_STAGES.get(stage, stage), total=step.total)
                         bars.update(tasks[stage], completed=step.done, total=step.total)

@@ -25,6 +25,7 @@ CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, chang
 class EncodeStage(StrEnum):
     """What is being done to the frames."""
 
+    SEARCH = "search"
     READ = "read"
     ENCODE = "encode"
 
@@ -97,7 +98,7 @@ def _read(steps: Generator[ReadProgress, None, Clip], watch: Stopwatch) -> Gener
                 except StopIteration as end:
                     clip: Clip = end.value
                     return clip
-            yield EncodeProgress(EncodeStage.READ, step.done, step.total)
+            yield EncodeProgress(EncodeStage(step.stage), step.done, step.total)
 
 
 def _encode(

@@ -98,7 +98,7 @@ def _opencv_grab() -> Read:
 def _torchcodec() -> Read:
     import torch
     from torch.nn.functional import interpolate
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined,unused-ignore]
 
     torch.set_num_threads(1)
 

@@ -45,7 +45,7 @@ VIDEOS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One reader on one video: medians of seconds, and right frames of NUM_FRAMES in the worst run (None: it failed)."""
+    """One reader on one video: medians of seconds, right frames of NUM_FRAMES in the worst run (None: it failed)."""
 
     video: str
     reader: str

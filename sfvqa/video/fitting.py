@@ -99,6 +99,17 @@ class FitWithin:
         return resize_to(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
+@dataclass(frozen=True)
+class FitExactly:
+    """Resize to `width` × `height` pixels, whatever that does to the proportions."""
+
+    width: int
+    height: int
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        return resize_to(pixels, self.width, self.height)
+
+
 def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple[int, int]:
     """(width, height) with the shorter one `shortest_edge` pixels and the longer one `int(shortest_edge·long/short)`.
 

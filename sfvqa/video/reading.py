@@ -1,26 +1,38 @@
 """From a path to a Clip: open, choose, read; memory holds the resized frames and one full frame, never the video."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from os import PathLike
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, MissingFrame
-from sfvqa.video.fitting import Fit, Pixels, resize_to
+from sfvqa.video.fitting import Fit, FitExactly, Pixels, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.sampling import SamplingOptions, Timeline, choose_frames, format_time
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
+from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 
 _TIMES_NAMED = 4  # how many of the missing frames a warning names
 
 
+class ReadStage(StrEnum):
+    """What frames are read for."""
+
+    SEARCH = "search"
+    """To find the cuts between scenes."""
+    READ = "read"
+    """To be looked at."""
+
+
 @dataclass(frozen=True)
 class ReadProgress:
-    """`done` of `total` frames are read."""
+    """`done` of `total` frames are read in this stage."""
 
     done: int
     total: int
+    stage: ReadStage = ReadStage.READ
 
 
 def read_clip(
@@ -60,10 +72,27 @@ def read_clip_progressively(
             fps=video.info.fps,
             duration_seconds=video.info.duration_seconds,
         )
+        if options.strategy is SamplingStrategy.SCENE:
+            timeline = replace(timeline, cuts=(yield from _find_cuts(video, timeline, options)))
         choice = choose_frames(timeline, options)
         for note in choice.notes:
             video.warn(note)
         return (yield from _read_frames(video, list(choice.indices), options, fit))
+
+
+def _find_cuts(
+    video: VideoReader, timeline: Timeline, options: SamplingOptions
+) -> Generator[ReadProgress, None, tuple[int, ...]]:
+    """Compare thumbnails of some frames of the range (see sampling.scenes for which, and how exact that is)."""
+    compared = frames_to_compare(timeline, options)
+    thumbnails: list[Pixels] = []
+    indices: list[int] = []
+    yield ReadProgress(0, len(compared), ReadStage.SEARCH)
+    for frame in video.read(compared, FitExactly(THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)):
+        thumbnails.append(frame.pixels.mean(axis=2).astype(np.uint8))
+        indices.append(frame.index)
+        yield ReadProgress(len(indices), len(compared), ReadStage.SEARCH)
+    return find_cuts(np.stack(thumbnails), indices) if thumbnails else ()
 
 
 def _read_frames(

@@ -55,7 +55,7 @@ def test_progress_reaches_all_frames_of_both_stages_in_order(qa: VideoQA, video_
     steps, _ = drain(qa.encode_progressively(video_path))
     stages = [step.stage for step in steps]
     assert stages == sorted(stages, key=["read", "encode"].index)
-    for stage in EncodeStage:
+    for stage in (EncodeStage.READ, EncodeStage.ENCODE):  # cuts are looked for only where they are wanted
         done = [step.done for step in steps if step.stage is stage]
         assert done == sorted(done)
         assert done[-1] == 8

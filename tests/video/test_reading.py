@@ -3,13 +3,24 @@
 import subprocess
 import sys
 from collections.abc import Generator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sfvqa.errors import RangeOutsideVideoError
-from sfvqa.video import ReadOptions, ReadProgress, SamplingOptions, open_video, read_clip, read_clip_progressively
+from sfvqa.video import (
+    FitExactly,
+    ReadOptions,
+    ReadProgress,
+    ReadStage,
+    SamplingOptions,
+    SamplingStrategy,
+    open_video,
+    read_clip,
+    read_clip_progressively,
+)
 from sfvqa.video.fitting import Fit, FitSquare, FitWithin, Pixels
 
 from .conftest import WriteVideo
@@ -90,3 +101,45 @@ def test_no_torch_and_no_library_of_a_reader_that_is_not_used() -> None:
     code = f"import sys, sfvqa.video; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def write_scenes(path: Path) -> Path:
+    """Four scenes of 3, 1, 4 and 2 seconds, each with its own light on another texture that pans."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for light, seconds in ((0, 3), (120, 1), (40, 4), (160, 2)):
+            coarse = np.random.default_rng(light).integers(light, light + 95, (7, 12, 3)).astype(np.uint8)
+            texture = FitExactly(200, 120)(coarse)
+            for place in range(10 * seconds):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[10:106, place : place + 160]), "rgb24")
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_scenes_are_found_in_a_real_file_and_frames_shared_out_over_them(tmp_path: Path) -> None:
+    """x264 puts a key frame at each cut; the frames that are looked at lie within the scenes, more in longer ones."""
+    path = write_scenes(tmp_path / "scenes.mp4")
+    options = SamplingOptions(num_frames=8, strategy=SamplingStrategy.SCENE)
+    steps = read_clip_progressively(path, options)
+    stages = []
+    try:
+        while True:
+            stages.append(next(steps).stage)
+    except StopIteration as finished:
+        clip = finished.value
+    assert list(dict.fromkeys(stages)) == [ReadStage.SEARCH, ReadStage.READ]
+    counts = [sum(start <= index < stop for index in clip.indices) for start, stop in pairwise([0, 30, 40, 80, 100])]
+    assert counts == [2, 1, 3, 2]
+    assert all("cut" not in warning for warning in clip.warnings)
+
+
+def test_more_scenes_than_frames_are_said(tmp_path: Path) -> None:
+    path = write_scenes(tmp_path / "scenes.mp4")
+    clip = read_clip(path, SamplingOptions(num_frames=2, strategy=SamplingStrategy.SCENE))
+    assert clip.indices == (15, 60), "the middles of the two longest"
+    assert any("2" in warning and "scenes" in warning for warning in clip.warnings)
