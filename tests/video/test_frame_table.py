@@ -12,7 +12,7 @@ def packets(pattern: str, order: list[int]) -> tuple[PacketTimes, ...]:
 
 
 def table(pattern: str, order: list[int], ends_early: bool = False) -> FrameTable | None:
-    return build_table(Demuxed(packets(pattern, order), 1, 0.0, ends_early))
+    return build_table(Demuxed(packets(pattern, order), 1, 0.0, ends_early, skips_packets=False))
 
 
 def test_times_are_sorted_and_groups_begin_at_key_frames() -> None:
@@ -48,4 +48,9 @@ def test_of_a_single_group_the_frames_stay_that_no_lost_one_can_come_before() ->
 
 def test_times_that_jump_back_or_are_absent_are_not_used() -> None:
     assert table("K-K-", [10, 11, 3, 4]) is None
-    assert build_table(Demuxed((PacketTimes(None, 0, 1, True, True, False),), 1, 0.0, False)) is None
+    assert (
+        build_table(
+            Demuxed((PacketTimes(None, 0, 1, True, True, False),), 1, 0.0, ends_early=False, skips_packets=False)
+        )
+        is None
+    )

@@ -50,10 +50,14 @@ class KeyFrame:
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`."""
+    """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`.
+
+    `has_open_groups` says that frames are shown before the key frame that precedes them in the file.
+    """
 
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
+    has_open_groups: bool = False
 
     @property
     def key_frames(self) -> tuple[int, ...]:
@@ -78,13 +82,15 @@ class Demuxed:
     """The outcome of the demux pass.
 
     `packets` stand in file order; `last_duration` is how long the last frame is shown; `claimed_seconds` is the length
-    that the container names; `ends_early` says that the file was cut off.
+    that the container names; `ends_early` says that the file was cut off, `skips_packets` that the demuxer
+    passed over damaged ones within it: in an AVI file all that follow then have others' times.
     """
 
     packets: tuple[PacketTimes, ...]
     last_duration: int
     claimed_seconds: float
     ends_early: bool
+    skips_packets: bool
 
     @property
     def decode_times(self) -> list[int]:
@@ -100,14 +106,18 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     claimed_seconds, claim_is_the_videos = _claimed_seconds(container, stream)
     hides_frames = stream.codec_context.name == "vp8"
     packets: list[PacketTimes] = []
+    places, count = handle.places_in_file(), 0
     others_end_seconds = 0.0
-    failed = False
+    failed = skips_packets = False
     try:
         for packet in container.demux(stream) if claim_is_the_videos else container.demux():
             if packet.stream_index != stream.index:
                 others_end_seconds = max(others_end_seconds, _end_seconds(packet))
-            elif packet.size:  # the last one is empty
+                continue
+            if packet.size:  # the last one is empty
                 packets.append(_packet_times(packet, hides_frames))
+            skips_packets = skips_packets or places.get(packet.pos or 0, count) != count
+            count += 1
     except av.FFmpegError:
         failed = True
     first, last, last_duration = _span(packets)
@@ -125,7 +135,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
         or (short_seconds > frame_seconds / 2 and stream.frames > len(packets))
         or (short_seconds > slack_seconds and not stream.frames)
     )
-    return Demuxed(tuple(packets), last_duration, claimed_seconds, ends_early)
+    return Demuxed(tuple(packets), last_duration, claimed_seconds, ends_early, skips_packets)
 
 
 def build_table(demuxed: Demuxed) -> FrameTable | None:
@@ -134,7 +144,7 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
     None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back or repeat).
     """
     packets = demuxed.packets
-    if not packets or any(packet.pts is None for packet in packets):
+    if not packets or demuxed.skips_packets or any(packet.pts is None for packet in packets):
         return None
     places = [place for place, packet in enumerate(packets) if packet.is_key] or [0]
     last_place = len(packets)
@@ -157,7 +167,17 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         return None  # a time that two frames share names neither
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
-    return FrameTable(tuple(times), tuple(keys))
+    return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets))
+
+
+def _has_open_groups(packets: Sequence[PacketTimes]) -> bool:
+    key_time = 0
+    for packet in packets:
+        if packet.is_key:
+            key_time = packet.pts or 0
+        elif (packet.pts or 0) < key_time:
+            return True
+    return False
 
 
 def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:

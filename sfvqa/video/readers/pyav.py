@@ -60,6 +60,9 @@ class PyAVReader(VideoReader):
         warnings: list[str] = []
         time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
+        self._is_strict = table is None or not table.has_open_groups
+        if self._is_strict:
+            self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
             raise _nothing_decodable(self._path)
         first = None if table is None else self._first_frame(table)
@@ -112,6 +115,7 @@ class PyAVReader(VideoReader):
             raise _nothing_decodable(self._path)
         known = [time for time in times if time is not None]
         is_timed = len(known) == len(times) and all(earlier < later for earlier, later in pairwise(known))
+        is_timed = is_timed and not demuxed.skips_packets
         what = (
             "The packets of this file carry no usable presentation times, so it was decoded in full to find its frames"
         )
@@ -126,7 +130,7 @@ class PyAVReader(VideoReader):
         else:
             rate = self._handle.stream.average_rate or self._handle.stream.guessed_rate or _ASSUMED_RATE
             warnings.append(f"{what}; times assume a constant rate of {float(rate):.4g} frames a second.")
-            seconds = tuple(float((place - places[0]) / rate) for place in places)
+            seconds = tuple(float(place / rate) for place in places)
         return first, seconds, tuple(keys), seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0.0
 
     def _describe(self, first: VideoFrame, seconds: tuple[float, ...], duration: float) -> VideoInfo:
@@ -143,7 +147,7 @@ class PyAVReader(VideoReader):
             return
         groups = self._table.groups(indices)
         handles: list[Callable[[], AbstractContextManager[Handle]]] = [lambda: nullcontext(self._handle)]
-        handles += [lambda: closing(Handle.open(self._path))] * (self._num_threads - 1)
+        handles += [lambda: closing(self._open())] * (self._num_threads - 1)
         pieces = [partial(self._read_group, self._table, place, group, fit) for place, group in groups]
         if min(len(pieces), len(handles)) > 1:
             yield from in_order(pieces, handles)
@@ -178,9 +182,15 @@ class PyAVReader(VideoReader):
                 if index in wanted:
                     yield index, fit(self._handle.converter.convert(frame))
 
+    def _open(self) -> Handle:
+        handle = Handle.open(self._path)
+        if self._is_strict:
+            handle.refuse_patched_pictures()
+        return handle
+
     def _reopen(self) -> None:
         self._handle.close()
-        self._handle = Handle.open(self._path)
+        self._handle = self._open()
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

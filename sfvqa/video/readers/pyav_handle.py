@@ -13,6 +13,8 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_converter import PictureConverter
 
+_AVI_CHUNK_HEADER_BYTES = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Handle:
@@ -48,6 +50,23 @@ class Handle:
             )
         stream.thread_count = 1  # errors then belong to the packet just sent
         return cls(container, stream, PictureConverter(stream))
+
+    def refuse_patched_pictures(self) -> None:
+        """Make a picture that the decoder would patch up from others an error; only before the first is decoded.
+
+        Not for files with open groups: after a seek to one its first pictures miss what they depend on.
+        """
+        self.stream.codec_context.options = {"err_detect": "explode"}
+
+    def places_in_file(self) -> dict[int, int]:
+        """Where each packet's data begins in an AVI file → its place there; empty where no index says so.
+
+        An AVI file's packets carry no times but those that the demuxer counts: if it skips one whose header is
+        damaged, all that follow get another's.
+        """
+        if self.container.format.name != "avi":
+            return {}
+        return {entry.pos + _AVI_CHUNK_HEADER_BYTES: place for place, entry in enumerate(self.stream.index_entries)}
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

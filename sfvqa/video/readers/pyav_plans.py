@@ -41,13 +41,19 @@ def read_group(
     One seek; frames are matched by presentation time, never by counting. Those that are lost come last.
     """
     left = {table.times[index]: index for index in group}
-    damage = Damage(None)
+    damage, last = Damage(None), -1
     with closing(_wanted_frames(handle, table, place, frozenset(left))) as frames:
         for frame in frames:
             if isinstance(frame, Damage):
                 damage = frame
             elif frame.pts in left:
-                yield left.pop(frame.pts), frame
+                index = left.pop(frame.pts)
+                if index < last:  # a decoder gives frames as they are shown, whatever else: this one is not sound
+                    damage = Damage(frame.pts)
+                    left[table.times[index]] = index
+                    break
+                last = index
+                yield index, frame
     for index in left.values():
         yield index, damage
 
@@ -57,14 +63,25 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
 
     The place counts frames; after damage it goes on at the packet that decoding goes on at, so that it stays true.
     """
-    waiting_for_key, place = False, 0
+    places_in_file = handle.places_in_file()
+    waiting_for_key, place, expected = False, 0, 0
     with closing(_demux_quietly(handle)) as packets:
-        for number, packet in enumerate(packets):
+        for packet in packets:
+            number = places_in_file.get(packet.pos or 0) if places_in_file and packet.size else expected
+            if number != expected:  # the demuxer lost one without a word, or took something else for one
+                handle.stream.codec_context.flush_buffers()
+                waiting_for_key = True
+            if number is None:
+                continue
+            expected = number + 1
             if waiting_for_key:
                 if not packet.is_keyframe:
                     continue
                 waiting_for_key, place = False, max(place, number)
             frames, is_whole = _decode(packet)
+            holds_back = handle.stream.codec_context.has_b_frames
+            if packet.size and not (frames or holds_back or packet.is_discard):
+                is_whole = False  # this one's picture is lost
             for frame in frames:
                 if frame.is_corrupt:
                     is_whole = False
