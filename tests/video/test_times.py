@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from sfvqa.video import Clip, ReaderName, SamplingOptions
 
 from .conftest import WriteVideo
-from .here import read_here
+from .here import read_here, reader_here
 from .videos import Recipe, constant_rate, number_in
 
 WRAP_MILLISECONDS = 2**33 // 90  # a transport stream counts 90,000ths of a second with 33 bits
@@ -159,3 +160,20 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]
         size, name = struct.unpack_from(">I4s", data, start)
         yield name, start, start + size
         start += size
+
+
+def test_a_rate_of_thirty_is_thirty_also_where_times_are_rounded_to_milliseconds(tmp_path: Path) -> None:
+    """The reference takes every round(fps / 4)-th frame: 8 of 30, 7 of 29.99."""
+    import av
+
+    path = tmp_path / "thirty.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    with reader_here(path) as opened:
+        assert opened.timestamps_seconds[-1] != 29 / 30
+        assert opened.info.fps == 30

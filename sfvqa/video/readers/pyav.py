@@ -1,5 +1,6 @@
 """The first reader: PyAV, exact to the frame by presentation time, in damaged files too."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -29,6 +30,7 @@ from sfvqa.video.sampling import format_time
 
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
 _ASSUMED_RATE = Fraction(25)
+_RATE_TOLERANCE = 0.001
 _MOST_HANDLES = 8  # unless asked for: each holds the pictures that its decoder may still need
 
 
@@ -136,8 +138,11 @@ class PyAVReader(VideoReader):
     def _describe(self, first: VideoFrame, seconds: tuple[float, ...], duration: float) -> VideoInfo:
         width, height = self._handle.converter.size_shown(first)
         rotation = Orientation.of(first).rotation
-        # Of a single frame there is only the container's word.
-        fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else float(self._handle.stream.average_rate or 0)
+        # Of a single frame there is only the container's word; and times in milliseconds would blur a rate of 30.
+        named_rate = float(self._handle.stream.average_rate or 0)
+        fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else named_rate
+        if math.isclose(fps, named_rate, rel_tol=_RATE_TOLERANCE):
+            fps = named_rate
         codec = self._handle.stream.codec_context.name
         return VideoInfo(self._path, len(seconds), fps, duration, width, height, codec, rotation)
 

@@ -42,8 +42,8 @@ class SamplingOptions:
     end_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1:
-            raise UsageError(f"{self.num_frames} frames were asked for.", "Ask for at least one frame.")
+        if not isinstance(self.num_frames, int) or self.num_frames < 1:
+            raise UsageError(f"{self.num_frames} frames were asked for.", "Ask for a whole number, at least one.")
         self._check_range()
         self._check_fps()
         self._check_timestamps()
