@@ -58,6 +58,7 @@ def test_every_error_of_ours_is_told_with_its_code(
         (["empty.mp4", "Q?"], 3, "empty"),
         (["clip.mp4", ""], 2, "A question is empty."),
         (["clip.mp4", "Q?", " \n"], 2, "A question is empty."),
+        (["clip.mp4", "What is \udce9?"], 2, "not valid UTF-8"),
         (["clip.mp4", "Q?", "--frames", "0"], 2, "--frames"),
         (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames"),
         (["clip.mp4", "Q?", "--start", "5", "--end", "3"], 2, "start"),
