@@ -8,17 +8,20 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 import typer
 
+from sfvqa.cli.parse_errors import describe_parse_error
 from sfvqa.cli.text import printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
 JSON_SCHEMA_VERSION = 1
 _LONGEST_REASON = 500
+_CONFIGURED = ("ask", "frames")
+"""The commands that take defaults from the user's config file."""
 _INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
 
 
@@ -49,8 +52,12 @@ def run(argv: Sequence[str]) -> int:
 
 def wants_json(argv: Sequence[str]) -> bool:
     """Whether errors are to be JSON: asked before parsing, because parsing is what may fail."""
-    options = argv[: list(argv).index("--")] if "--" in argv else argv
-    return "--json" in options
+    return "--json" in _options(argv)
+
+
+def _options(argv: Sequence[str]) -> Sequence[str]:
+    """The part of the arguments that may hold options."""
+    return argv[: list(argv).index("--")] if "--" in argv else argv
 
 
 def explain(error: BaseException) -> Failure:
@@ -58,7 +65,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, SfvqaError):
         return Failure(type(error).__name__, error.message, error.remedy, error.exit_code)
     if isinstance(error, typer.TyperException):
-        return Failure("UsageError", error.format_message(), _help_hint(error), error.exit_code)
+        return Failure("UsageError", *describe_parse_error(error), error.exit_code)
     if isinstance(error, typer.Abort):
         return Failure("Aborted", "Nothing was answered.", "", ExitCode.FAILED)
     if isinstance(error, MemoryError):
@@ -122,11 +129,10 @@ def _invoke(argv: Sequence[str]) -> int:
     from sfvqa.cli.app import app
     from sfvqa.cli.user_config import load_user_config
 
-    defaults: Mapping[str, object] = {}
-    if not {"-h", "--help", "--version"} & set(argv):  # help must come even when the file is broken
-        defaults = load_user_config()
+    name = next((word for word in argv if not word.startswith("-")), None)
+    needs_config = name in _CONFIGURED and not {"-h", "--help"} & set(_options(argv))
+    default_map = {name: load_user_config()} if needs_config else {}  # a broken file must stop nothing else
     command = typer.main.get_command(app)
-    default_map = {"ask": defaults, "frames": defaults}
     result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=default_map)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -173,11 +179,6 @@ def _print_error(failure: Failure) -> None:
     if failure.remedy:
         message.append(f"\n{printable_line(failure.remedy)}")
     Console(stderr=True).print(message, soft_wrap=True)
-
-
-def _help_hint(error: typer.TyperException) -> str:
-    path = getattr(getattr(error, "ctx", None), "command_path", None)
-    return f"See `{path} --help`." if path else ""
 
 
 def _flush_output(exit_code: int) -> int:
