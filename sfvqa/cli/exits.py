@@ -1,7 +1,6 @@
 """Runs the app and turns whatever happens into an exit code and, if need be, two sentences or a JSON error object."""
 
 import contextlib
-import io
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from types import FrameType
 import typer
 
 from sfvqa.cli.parse_errors import describe_parse_error
+from sfvqa.cli.streams import safe_streams
 from sfvqa.cli.text import printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
@@ -40,14 +40,11 @@ def run(argv: Sequence[str]) -> int:
     from sfvqa.cli.silence import silence_third_parties
 
     as_json = wants_json(argv)
-    _replace_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
     silence_third_parties()
-    with _watch_interrupts() as interrupt:
-        exit_code = _run_guarded(argv, as_json, interrupt)
-    return _flush_output(exit_code)
+    with safe_streams():
+        with _watch_interrupts() as interrupt:
+            exit_code = _run_guarded(argv, as_json, interrupt)
+        return _flush_output(exit_code)
 
 
 def wants_json(argv: Sequence[str]) -> bool:
@@ -147,14 +144,6 @@ def _report(error: BaseException, as_json: bool) -> int:
         elif failure.message:  # empty after the help that stands in for missing arguments
             _print_error(failure)
     return failure.exit_code
-
-
-def _replace_closed_streams() -> None:
-    """`>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _report_interrupt(as_json: bool) -> None:

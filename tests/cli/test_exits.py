@@ -225,6 +225,39 @@ def test_a_full_disk_is_said() -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stderr_that_cannot_be_written_costs_no_answer(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sfvqa ask … 2>/dev/full` failed at its first notice, and with it the answer was lost."""
+    model.warnings = ("Mind the gap.",)
+    with Path("/dev/full").open("w", buffering=1) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stdout) == (0, "The circle moves left.\n")
+
+
+def test_a_reader_of_stderr_that_has_gone_costs_no_answer(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`2> >(head -1)`: on a broken pipe rich closes stdout and leaves."""
+    model.warnings = ("Mind the gap.",)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w", buffering=1) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", gone)
+        run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stdout) == (0, "The circle moves left.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_that_cannot_be_told_keeps_its_exit_code() -> None:
+    """Python itself exits with 120 when what is left of stderr cannot be written."""
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([sys.executable, "-m", "sfvqa", "ask", "absent.mp4", "Q?"], stderr=full, check=False)
+    assert run.returncode == 3
+
+
 def test_ctrl_c_while_starting_is_130(video: Path) -> None:
     """Interrupted during imports: always 130, never a traceback."""
     for seconds in (0.15, 0.3, 0.6):
