@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sfvqa.inference import GenerationOptions as GenerationOptions
     from sfvqa.inference import Timings as Timings
     from sfvqa.inference import VideoQA as VideoQA
+    from sfvqa.model import SlowAttention as SlowAttention
     from sfvqa.video import Clip as Clip
     from sfvqa.video import SamplingOptions as SamplingOptions
     from sfvqa.video import VideoInfo as VideoInfo
@@ -23,6 +24,7 @@ _HOME = {
     "GenerationOptions": "sfvqa.inference",
     "SamplingOptions": "sfvqa.video",
     "SfvqaError": "sfvqa.errors",
+    "SlowAttention": "sfvqa.model",
     "Timings": "sfvqa.inference",
     "VideoInfo": "sfvqa.video",
     "VideoQA": "sfvqa.inference",

@@ -14,6 +14,7 @@ PUBLIC = {
     "GenerationOptions",
     "SamplingOptions",
     "SfvqaError",
+    "SlowAttention",
     "Timings",
     "VideoInfo",
     "VideoQA",

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sfvqa.cli.text import printable
+from sfvqa.cli.text import plural, printable
 
 if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
@@ -99,5 +99,5 @@ def _with_cut_noted(answer: "Answer") -> "Answer":
     if answer.finish_reason != "length":
         return answer
     limit = answer.settings.max_new_tokens
-    warning = f"The answer was cut at {limit} new tokens; --max-new-tokens lets it be longer."
+    warning = f"The answer was cut at {plural(limit, 'new token')}; --max-new-tokens lets it be longer."
     return replace(answer, warnings=(*answer.warnings, warning))

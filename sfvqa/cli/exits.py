@@ -1,24 +1,27 @@
 """Runs the app and turns whatever happens into an exit code and, if need be, two sentences or a JSON error object."""
 
 import contextlib
-import io
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
 import typer
 
+from sfvqa.cli.parse_errors import describe_parse_error
+from sfvqa.cli.streams import safe_streams
 from sfvqa.cli.text import printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
 JSON_SCHEMA_VERSION = 1
 _LONGEST_REASON = 500
+_CONFIGURED = ("ask", "frames")
+"""The commands that take defaults from the user's config file."""
 _INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
 
 
@@ -37,20 +40,21 @@ def run(argv: Sequence[str]) -> int:
     from sfvqa.cli.silence import silence_third_parties
 
     as_json = wants_json(argv)
-    _replace_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
     silence_third_parties()
-    with _watch_interrupts() as interrupt:
-        exit_code = _run_guarded(argv, as_json, interrupt)
-    return _flush_output(exit_code)
+    with safe_streams():
+        with _watch_interrupts() as interrupt:
+            exit_code = _run_guarded(argv, as_json, interrupt)
+        return _flush_output(exit_code)
 
 
 def wants_json(argv: Sequence[str]) -> bool:
     """Whether errors are to be JSON: asked before parsing, because parsing is what may fail."""
-    options = argv[: list(argv).index("--")] if "--" in argv else argv
-    return "--json" in options
+    return "--json" in _options(argv)
+
+
+def _options(argv: Sequence[str]) -> Sequence[str]:
+    """The part of the arguments that may hold options."""
+    return argv[: list(argv).index("--")] if "--" in argv else argv
 
 
 def explain(error: BaseException) -> Failure:
@@ -58,7 +62,7 @@ def explain(error: BaseException) -> Failure:
     if isinstance(error, SfvqaError):
         return Failure(type(error).__name__, error.message, error.remedy, error.exit_code)
     if isinstance(error, typer.TyperException):
-        return Failure("UsageError", error.format_message(), _help_hint(error), error.exit_code)
+        return Failure("UsageError", *describe_parse_error(error), error.exit_code)
     if isinstance(error, typer.Abort):
         return Failure("Aborted", "Nothing was answered.", "", ExitCode.FAILED)
     if isinstance(error, MemoryError):
@@ -122,11 +126,10 @@ def _invoke(argv: Sequence[str]) -> int:
     from sfvqa.cli.app import app
     from sfvqa.cli.user_config import load_user_config
 
-    defaults: Mapping[str, object] = {}
-    if not {"-h", "--help", "--version"} & set(argv):  # help must come even when the file is broken
-        defaults = load_user_config()
+    name = next((word for word in argv if not word.startswith("-")), None)
+    needs_config = name in _CONFIGURED and not {"-h", "--help"} & set(_options(argv))
+    default_map = {name: load_user_config()} if needs_config else {}  # a broken file must stop nothing else
     command = typer.main.get_command(app)
-    default_map = {"ask": defaults, "frames": defaults}
     result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=default_map)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -141,14 +144,6 @@ def _report(error: BaseException, as_json: bool) -> int:
         elif failure.message:  # empty after the help that stands in for missing arguments
             _print_error(failure)
     return failure.exit_code
-
-
-def _replace_closed_streams() -> None:
-    """`>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def _report_interrupt(as_json: bool) -> None:
@@ -173,11 +168,6 @@ def _print_error(failure: Failure) -> None:
     if failure.remedy:
         message.append(f"\n{printable_line(failure.remedy)}")
     Console(stderr=True).print(message, soft_wrap=True)
-
-
-def _help_hint(error: typer.TyperException) -> str:
-    path = getattr(getattr(error, "ctx", None), "command_path", None)
-    return f"See `{path} --help`." if path else ""
 
 
 def _flush_output(exit_code: int) -> int:

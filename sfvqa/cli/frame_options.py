@@ -25,9 +25,13 @@ _FRAMES = "Which frames"
 
 def _parse_time(text: str) -> float:
     """Seconds of `90`, `1:30` or `0:01:30.5`."""
+    from sfvqa.errors import UsageError
     from sfvqa.video.sampling import parse_time
 
-    return parse_time(text)
+    try:
+        return parse_time(text)
+    except UsageError as error:  # typer knows which option, variable or line of the config file it is about
+        raise typer.BadParameter(str(error)) from error
 
 
 class Times(tuple[float, ...]):

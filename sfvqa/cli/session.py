@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sfvqa.errors import UsageError
-
 if TYPE_CHECKING:
     import typer
 
@@ -53,15 +51,16 @@ class ModelRequest:
 def check_request(video: Path, questions: Sequence[str], model: ModelRequest) -> None:
     """Fail now, before torch is even imported, on what needs no model to be known as wrong.
 
-    UsageError for an empty question, VideoError for a file that is not there or cannot be one, ModelError for a model
-    that is unknown or not on this machine.
+    UsageError for a question that is empty or no text, VideoError for a file that is not there or cannot be one,
+    ModelError for a model that is unknown or not on this machine.
     """
     from sfvqa.inference.locate import locate
+    from sfvqa.inference.question import check_question
     from sfvqa.video.readers.local_file import check_local_file
     from sfvqa.video.readers.standard_input import STANDARD_INPUT
 
-    if any(not question.strip() for question in questions):
-        raise UsageError("A question is empty.", "Ask something, for example “Describe the video.”")
+    for question in questions:
+        check_question(question)
     if str(video) != STANDARD_INPUT:
         check_local_file(video)
     if model.name is not None:

@@ -35,6 +35,18 @@ class GenerationOptions:
     slow_attention: SlowAttention = SlowAttention.ALWAYS
 
     def __post_init__(self) -> None:
+        for name, kind, wanted in (
+            ("max_new_tokens", int, "a whole number"),
+            ("temperature", int | float, "a number"),
+            ("top_p", int | float, "a number"),
+            ("repetition_penalty", int | float, "a number"),
+            ("seed", int, "a whole number"),
+        ):
+            value = getattr(self, name)
+            _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}", wanted)
+        known = " or ".join(SlowAttention)
+        _require(self.slow_attention in list(SlowAttention), f"slow_attention is {self.slow_attention!r}", known)
+        object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name
         _require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}", "at least 1")
         _require(0 <= self.temperature < float("inf"), f"temperature is {self.temperature}", "0 (greedy) or more")
         _require(0 < self.top_p <= 1, f"top_p is {self.top_p}", "above 0 and at most 1")

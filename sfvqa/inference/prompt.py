@@ -11,6 +11,7 @@ from enum import StrEnum
 from transformers import PreTrainedTokenizerBase
 
 from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.inference.question import check_question
 from sfvqa.model.config import IMAGE_TOKEN_ID
 
 # Qwen2's, for checkpoints that carry none: the reference writes this same string without a template.
@@ -66,11 +67,8 @@ class Prompt:
 
 
 def question_turn(question: str, *, shows_video: bool) -> Turn:
-    """The user's turn that asks `question`; UsageError when it is empty."""
-    text = question.strip()
-    if not text:
-        raise UsageError("The question is empty.", "Ask something about the video.")
-    return Turn(Role.USER, text, shows_video)
+    """The user's turn that asks `question`; UsageError when it is empty or no valid text."""
+    return Turn(Role.USER, check_question(question), shows_video)
 
 
 def build_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> Prompt:

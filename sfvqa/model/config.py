@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Any, TypeVar
 
+import torch
+from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -35,6 +37,7 @@ class Gating(StrEnum):
     """tanh(warm-up gate, one a layer) · tanh(W a + b, one a token)."""
 
 
+@strict
 class SlowFastVisionConfig(PreTrainedConfig):
     """A ConvNeXt tower: stage i has `depths[i]` blocks of width `dims[i]` at 1 / (4 · 2^i) of `image_size` pixels."""
 
@@ -44,15 +47,18 @@ class SlowFastVisionConfig(PreTrainedConfig):
     image_size: int = 576
     depths: list[int] | tuple[int, ...] = (3, 4, 30, 3)
     dims: list[int] | tuple[int, ...] = (384, 768, 1536, 3072)
-    layer_norm_eps: float = 1e-5
-    image_mean: list[float] | tuple[float, ...] = CLIP_MEAN
-    image_std: list[float] | tuple[float, ...] = CLIP_STD
+    layer_norm_eps: float | int = 1e-5
+    image_mean: list[float | int] | tuple[float | int, ...] = CLIP_MEAN
+    image_std: list[float | int] | tuple[float | int, ...] = CLIP_STD
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         require(len(self.depths) == len(self.dims) > 0, f"depths {self.depths} and dims {self.dims} differ in length")
         require(all(depth > 0 for depth in self.depths), f"every stage needs a block, depths are {self.depths}")
         require(self.image_size % self.stride == 0, f"image_size {self.image_size} is no multiple of {self.stride}")
+        for name in ("image_mean", "image_std"):
+            require(len(getattr(self, name)) == 3, f"{name} needs a number a colour, not {getattr(self, name)}")
+        require(all(std > 0 for std in self.image_std), f"image_std must be above 0, not {self.image_std}")
 
     @property
     def stride(self) -> int:
@@ -65,6 +71,7 @@ class SlowFastVisionConfig(PreTrainedConfig):
         return self.image_size // self.stride
 
 
+@strict
 class SlowFastConfig(PreTrainedConfig):
     """The whole model; strides and pooling are the paper's section 3, under names that say what they average.
 
@@ -95,6 +102,9 @@ class SlowFastConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.text_config = _decoder_config(self.text_config)
+        stored = getattr(torch, self.dtype, None) if isinstance(self.dtype, str) else self.dtype
+        is_known = stored is None or (isinstance(stored, torch.dtype) and stored.is_floating_point)
+        require(is_known and (stored is None) == (self.dtype is None), f"dtype {self.dtype!r} holds no weights")
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.slow_attention_scope = _member(SlowAttentionScope, self.slow_attention_scope, "slow_attention_scope")
         self.gating = _member(Gating, self.gating, "gating")

@@ -126,7 +126,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        slow_attention: SlowAttention = SlowAttention.ALWAYS,
+        slow_attention: SlowAttention | str = SlowAttention.ALWAYS,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
@@ -160,7 +160,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             position_ids=position_ids,
             cache=cache,
             use_cache=use_cache,
-            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, slow_attention),
+            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -229,7 +229,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         attention_mask: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
         *,
-        slow_attention: SlowAttention = SlowAttention.ALWAYS,
+        slow_attention: SlowAttention | str = SlowAttention.ALWAYS,
     ) -> tuple[Tensor, SlowFastCache]:
         """The pass over left-padded prompts: logits `[B, V]` of the next token, and the cache to decode with."""
         cache = SlowFastCache(self.config)

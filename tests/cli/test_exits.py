@@ -58,20 +58,24 @@ def test_every_error_of_ours_is_told_with_its_code(
         (["empty.mp4", "Q?"], 3, "empty"),
         (["clip.mp4", ""], 2, "A question is empty."),
         (["clip.mp4", "Q?", " \n"], 2, "A question is empty."),
+        (["clip.mp4", "What is \udce9?"], 2, "not valid UTF-8"),
         (["clip.mp4", "Q?", "--frames", "0"], 2, "--frames"),
-        (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames"),
+        (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames: “many” should be a valid integer"),
+        (["clip.mp4", "Q?", "--frames", "-1"], 2, "--frames: “-1” should be greater than or equal to 1."),
+        (["-dash.mp4", "Q?"], 2, "write -- before a file or a question that begins with a dash"),
+        (["clip.mp4", "-5 or 5?"], 2, "write -- before"),
         (["clip.mp4", "Q?", "--start", "5", "--end", "3"], 2, "start"),
         (["clip.mp4", "Q?", "--start", "5", "--end", "5"], 2, "start"),
-        (["clip.mp4", "Q?", "--start", "1:75"], 2, "1:75"),
+        (["clip.mp4", "Q?", "--start", "1:75"], 2, "--start: “1:75” is not a time"),
         (["clip.mp4", "Q?", "--temperature", "-1"], 2, "--temperature"),
         (["clip.mp4", "Q?", "--temperature", "nan"], 2, "--temperature"),
         (["clip.mp4", "Q?", "--top-p", "0"], 2, "--top-p"),
         (["clip.mp4", "Q?", "--top-p", "1.1"], 2, "--top-p"),
         (["clip.mp4", "Q?", "--repetition-penalty", "0"], 2, "--repetition-penalty"),
         (["clip.mp4", "Q?", "--max-new-tokens", "0"], 2, "--max-new-tokens"),
-        (["clip.mp4", "Q?", "--seed", "-1"], 2, "--seed"),
+        (["clip.mp4", "Q?", "--seed", "-1"], 2, "--seed: -1 is not between"),
         (["clip.mp4", "Q?", "--device", "toaster"], 2, "toaster"),
-        (["clip.mp4", "Q?", "--dtype", "int3"], 2, "--dtype"),
+        (["clip.mp4", "Q?", "--dtype", "int3"], 2, "--dtype: 'int3' is not one of 'auto', "),
         (["clip.mp4", "Q?", "--reader", "decord"], 2, "--reader"),
         (["clip.mp4", "Q?", "--slow-attention", "never"], 2, "--slow-attention"),
         (["clip.mp4", "Q?", "--attention", "flash"], 2, "--attention"),
@@ -219,6 +223,39 @@ def test_a_full_disk_is_said() -> None:
     assert process.returncode == 1
     assert "No space left on device" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stderr_that_cannot_be_written_costs_no_answer(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sfvqa ask … 2>/dev/full` failed at its first notice, and with it the answer was lost."""
+    model.warnings = ("Mind the gap.",)
+    with Path("/dev/full").open("w", buffering=1) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stdout) == (0, "The circle moves left.\n")
+
+
+def test_a_reader_of_stderr_that_has_gone_costs_no_answer(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`2> >(head -1)`: on a broken pipe rich closes stdout and leaves."""
+    model.warnings = ("Mind the gap.",)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w", buffering=1) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", gone)
+        run = run_cli("ask", str(video), "Q?")
+    assert (run.exit_code, run.stdout) == (0, "The circle moves left.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_that_cannot_be_told_keeps_its_exit_code() -> None:
+    """Python itself exits with 120 when what is left of stderr cannot be written."""
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run([sys.executable, "-m", "sfvqa", "ask", "absent.mp4", "Q?"], stderr=full, check=False)
+    assert run.returncode == 3
 
 
 def test_ctrl_c_while_starting_is_130(video: Path) -> None:

@@ -183,6 +183,39 @@ def test_a_config_file_with_a_mistake_is_refused(
     assert run_cli("ask", "--help").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "line", ["frames = 0", 'frames = "many"', 'dtype = "int8"', 'start = "1:75"', "fps = 0", 'device = "toaster"']
+)
+@pytest.mark.usefixtures("model")
+def test_a_bad_value_in_the_config_file_is_blamed_on_the_file(
+    line: str, run_cli: RunCli, video: Path, tmp_path: Path
+) -> None:
+    """The message named the flag, which nobody had typed."""
+    path = tmp_path / "absent.toml"
+    path.write_text(line, encoding="utf-8")
+    run = run_cli("ask", str(video), "Q?")
+    assert run.exit_code == 2
+    name = line.partition(" ")[0]
+    assert run.stderr.startswith(f"Error: Invalid value for `{name}` in {path}: ")
+    assert f"--{name}" not in run.stderr
+
+
+@pytest.mark.parametrize("command", [["demo"], ["models", "list"], ["models", "list", "--json"], ["--version"]])
+def test_a_broken_config_file_stops_only_what_uses_it(command: list[str], run_cli: RunCli, tmp_path: Path) -> None:
+    """`sfvqa demo` takes nothing from it."""
+    (tmp_path / "absent.toml").write_text("frames = ", encoding="utf-8")
+    assert run_cli(*command).exit_code == 0
+
+
+@pytest.mark.usefixtures("model")
+def test_a_question_that_looks_like_help_is_no_reason_to_skip_the_config_file(
+    run_cli: RunCli, video: Path, tmp_path: Path
+) -> None:
+    """Behind `--` everything is a question."""
+    (tmp_path / "absent.toml").write_text("frames = ", encoding="utf-8")
+    assert run_cli("ask", str(video), "--", "--help").exit_code == 2
+
+
 @pytest.mark.usefixtures("model")
 def test_a_bad_variable_is_named(run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who set a variable long ago must be told where the value comes from."""
@@ -190,6 +223,7 @@ def test_a_bad_variable_is_named(run_cli: RunCli, video: Path, monkeypatch: pyte
     run = run_cli("ask", str(video), "Q?")
     assert run.exit_code == 2
     assert "SFVQA_FRAMES" in run.stderr
+    assert "--frames" not in run.stderr
 
 
 @pytest.mark.parametrize(

@@ -231,11 +231,24 @@ def test_what_is_no_number_is_an_error_and_no_token(bad: float) -> None:
         {"repetition_penalty": 0.0},
         {"repetition_penalty": math.inf},
         {"seed": -1},
+        {"max_new_tokens": 1.5},
+        {"max_new_tokens": True},
+        {"temperature": "1"},
+        {"top_p": None},
+        {"seed": "0"},
+        {"slow_attention": "never"},
+        {"slow_attention": None},
     ],
 )
-def test_options_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         GenerationOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_slow_attention_may_be_given_by_its_name() -> None:
+    """A name stayed a string once, and then was not `is`-identical to the member: `always` computed `prefill`."""
+    for scope in SlowAttention:
+        assert GenerationOptions(slow_attention=scope.value).slow_attention is scope  # type: ignore[arg-type]
 
 
 def test_padding_is_on_the_left_and_masked() -> None:

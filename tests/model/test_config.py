@@ -23,6 +23,11 @@ from tests.model.conftest import small_config
         ({"vision_config": {"image_size": 32, "depths": [1, 0], "dims": [8, 8]}}, "every stage needs a block"),
         ({"video_pooling_stride": 5}, "exceeds the 4 cells"),
         ({"text_config": {"model_type": "nothing"}}, "'nothing' is unknown"),
+        ({"vision_config": {"image_mean": [1]}}, "image_mean needs a number a colour"),
+        ({"vision_config": {"image_std": [1, 1, 0]}}, "image_std must be above 0"),
+        ({"dtype": "float99"}, "float99"),
+        ({"dtype": "nn"}, "dtype 'nn'"),
+        ({"dtype": "int8"}, "int8"),
     ],
 )
 def test_contradictions_are_errors(overrides: dict[str, object], complaint: str) -> None:

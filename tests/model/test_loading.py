@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
@@ -167,6 +167,80 @@ def test_a_config_of_something_else_is_refused(own_folder: Path, text: str) -> N
     (own_folder / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def edit_config(folder: Path, changes: dict[str, object]) -> None:
+    """Set fields of config.json, `part.field` inside a part."""
+    path = folder / "config.json"
+    fields = json.loads(path.read_text())
+    for name, value in changes.items():
+        part, _, inner = name.partition(".")
+        if inner:
+            fields[part][inner] = value
+        else:
+            fields[part] = value
+    path.write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("temporal_stride", "x", "temporal_stride"),
+        ("temporal_stride", 2.5, "temporal_stride"),
+        ("temporal_stride", None, "temporal_stride"),
+        ("hybrid_layers", 3, "hybrid_layers"),
+        ("hybrid_layers", [0.5], "hybrid_layers"),
+        ("vision_config", 5, "vision_config"),
+        ("text_config", [], "text_config"),
+        ("vision_config.depths", "ab", "depths"),
+        ("vision_config.image_size", "big", "image_size"),
+        ("vision_config.image_mean", ["a", "b", "c"], "image_mean"),
+        ("text_config.num_hidden_layers", 6, "num_hidden_layers"),
+        ("text_config.num_attention_heads", 0, "cannot be built"),
+        ("text_config.vocab_size", -3, "cannot be built"),
+        ("text_config.hidden_act", "swoosh", "swoosh"),
+        ("dtype", "float99", "float99"),
+        ("temporal_stried", 4, r"temporal_stried.*Did you mean temporal_stride\?"),
+        ("vision_config.depth", [1, 1], r"Did you mean depths\?"),
+    ],
+)
+def test_a_wrong_value_in_the_config_names_the_file(own_folder: Path, name: str, value: object, says: str) -> None:
+    """Most of these were a TypeError from somewhere inside, 2.5 was taken, and a misspelt field kept its default."""
+    edit_config(own_folder, {name: value})
+    with pytest.raises(CheckpointError, match=rf"(?s)(?=.*config\.json)(?=.*{says})"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_what_transformers_writes_into_a_config_is_no_unknown_field(own_folder: Path) -> None:
+    """Who wrote it, and how weights were stored, say nothing about the mathematics."""
+    before = SlowFastForConditionalGeneration.from_pretrained(own_folder)
+    written = {"transformers_version": "9.9", "torch_dtype": "float32", "_name_or_path": "x", "architectures": ["A"]}
+    edit_config(own_folder, dict(written))
+    assert same_weights(SlowFastForConditionalGeneration.from_pretrained(own_folder), before)
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_a_config_without_a_part_is_refused(own_folder: Path, part: str) -> None:
+    """transformers filled in a 7B decoder, which took 23 GB before anything was said."""
+    path = own_folder / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != part}))
+    with pytest.raises(CheckpointError, match=rf"{part}.*config\.json"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+@pytest.mark.parametrize("fixture", ["reference_folder", "own_folder"])
+def test_a_misfit_is_told_before_memory_is_taken(
+    fixture: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A config of a model far larger than the tensors beside it must not build that model."""
+    folder = request.getfixturevalue(fixture)
+    size = {"vocab_size": 2_000_000, "hidden_size": 16_384, "intermediate_size": 65_536}
+    edit_config(
+        folder, dict(size) if fixture == "reference_folder" else {f"text_config.{k}": v for k, v in size.items()}
+    )
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is \[\d+, \d+\], not \[2000000, 16384\]"):
+        SlowFastForConditionalGeneration.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,17 @@ def test_prefill_mode_drops_the_slow_tokens_while_decoding(model: SlowFastForCon
     assert not prefill.slow_layers
 
 
+def test_slow_attention_by_name_is_slow_attention(model: SlowFastForConditionalGeneration) -> None:
+    """A plain "always" was compared with `is` once, and silently computed `prefill`."""
+    sample = encode(model, 7)
+    ids = torch.tensor([prompt(sample, QUESTION)])
+    with torch.inference_mode():
+        _, always = model.prefill(ids, None, [sample], slow_attention="always")
+        with pytest.raises(ValueError, match="sometimes"):
+            model.prefill(ids, None, [sample], slow_attention="sometimes")
+    assert always.slow_layers.keys() == {0, 2}
+
+
 def test_a_batch_of_different_videos_gives_what_each_gives_alone(model: SlowFastForConditionalGeneration) -> None:
     samples = [encode(model, 9, seed=1), None, encode(model, 2, seed=2), encode(model, 1, seed=3)]
     questions = [QUESTION, [20, 21], [30, 31, 32, 33, 34, 35], [40]]
