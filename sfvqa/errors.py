@@ -6,6 +6,7 @@ SfvqaError                      1
 ├── VideoError                  3   the video
 │   ├── VideoNotFoundError      3   no such file
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
+│   │   ├── DamagedVideoError   3   a video of which no frame can be vouched for
 │   │   └── ReadTimeoutError    3   reading took longer than it may
 │   └── RangeOutsideVideoError  3   the requested seconds hold no frame
 ├── ModelError                  4   the model
@@ -67,6 +68,10 @@ class VideoNotFoundError(VideoError):
 
 class UnreadableVideoError(VideoError):
     """The file holds no picture that can be read."""
+
+
+class DamagedVideoError(UnreadableVideoError):
+    """A video of a known format, so damaged that no frame of it can be vouched for."""
 
 
 class ReadTimeoutError(UnreadableVideoError):

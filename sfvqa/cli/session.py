@@ -1,6 +1,7 @@
 """What commands do with a model: check a request before anything is loaded, load, encode once, answer in order."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.generation import GenerationOptions
     from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.video.readers import VideoReader
 
 
 class AnswerPrinter(Protocol):
@@ -67,6 +69,18 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
         locate(model.name)
 
 
+@contextlib.contextmanager
+def open_video(path: Path, frames: "FrameRequest") -> "Iterator[VideoReader]":
+    """Open the video before a model is loaded, which may take minutes; what is wrong with it is found out first."""
+    from sfvqa.video import readers
+    from sfvqa.video.reading import check_sampling
+    from sfvqa.video.sampling import SamplingOptions
+
+    with readers.open_video(path, frames.reading()) as video:
+        check_sampling(video, frames.sampling(SamplingOptions()))
+        yield video
+
+
 def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswerer":
     """Choose and load a model, and say which one it is unless the command line named it."""
     with notices.waiting("Loading the model"):  # importing torch is part of the wait
@@ -85,11 +99,11 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
 
 
 def encode_video(
-    model: "VideoQuestionAnswerer", video: Path, frames: "FrameRequest", notices: "Notices"
+    model: "VideoQuestionAnswerer", video: "VideoReader", frames: "FrameRequest", notices: "Notices"
 ) -> "EncodedVideo":
     """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
     sampling = frames.sampling(model.default_sampling)
-    steps = model.encode_progressively(video, sampling, reading=frames.reading(), crop=frames.crop_mode())
+    steps = model.encode_progressively(video, sampling, crop=frames.crop_mode())
     encoded = notices.follow(steps)
     notices.video(encoded, sampling)
     for warning in encoded.warnings:

@@ -15,7 +15,7 @@ from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.video.clip import Clip, VideoInfo
 from sfvqa.video.fitting import CropMode, FitSquare
-from sfvqa.video.readers import ReadOptions
+from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.reading import ReadProgress, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions
 
@@ -57,7 +57,7 @@ class EncodedVideo:
 
 def encode_progressively(
     model: SlowFastForConditionalGeneration,
-    path: str | Path,
+    video: str | Path | VideoReader,
     sampling: SamplingOptions,
     *,
     reading: ReadOptions | None = None,
@@ -66,12 +66,13 @@ def encode_progressively(
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
 
+    A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
     Memory is bounded by the resized frames and one chunk of them in the vision tower. The seconds leave out what the
     caller does between steps. Raises VideoError, OutOfMemoryError.
     """
     read_watch, encode_watch = Stopwatch(model.device), Stopwatch(model.device)
     steps = read_clip_progressively(
-        path, sampling, reading=reading, fit=FitSquare(model.config.vision.image_size, crop)
+        video, sampling, reading=reading, fit=FitSquare(model.config.vision.image_size, crop)
     )
     clip = yield from _read(steps, read_watch)
     visual_tokens = yield from _encode(model, clip, encode_watch)
@@ -84,7 +85,7 @@ def encode_progressively(
         crop=crop,
         video=clip.video,
         warnings=(*clip.warnings, *_warnings_about(clip, sampling, crop, model, trained_with)),
-        read_seconds=read_watch.seconds,
+        read_seconds=read_watch.seconds + (video.open_seconds if isinstance(video, VideoReader) else 0.0),
         encode_seconds=encode_watch.seconds,
     )
 

@@ -12,7 +12,7 @@ from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progre
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions
+from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
@@ -27,7 +27,7 @@ class VideoQuestionAnswerer(Protocol):
 
     def encode_progressively(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
@@ -37,7 +37,7 @@ class VideoQuestionAnswerer(Protocol):
 
     def encode(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
@@ -101,7 +101,7 @@ class VideoQA:
 
     def encode_progressively(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
@@ -110,7 +110,7 @@ class VideoQA:
         """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value."""
         return encode_progressively(
             self.checkpoint.model,
-            path,
+            video,
             sampling or self.default_sampling,
             reading=reading,
             crop=crop or self.default_crop,
@@ -119,14 +119,14 @@ class VideoQA:
 
     def encode(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
     ) -> EncodedVideo:
         """Read and encode a video, to be asked about often. Raises VideoError, OutOfMemoryError."""
-        steps = self.encode_progressively(path, sampling, reading=reading, crop=crop)
+        steps = self.encode_progressively(video, sampling, reading=reading, crop=crop)
         while True:
             try:
                 next(steps)

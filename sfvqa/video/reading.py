@@ -1,6 +1,7 @@
 """From a path to a Clip: open, choose, read; memory holds the resized frames and one full frame, never the video."""
 
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
@@ -57,27 +58,39 @@ def read_clip(
 
 
 def read_clip_progressively(
-    path: str | PathLike[str],
+    video: str | PathLike[str] | VideoReader,
     options: SamplingOptions | None = None,
     *,
     reading: ReadOptions | None = None,
     fit: Fit | None = None,
 ) -> Generator[ReadProgress, None, Clip]:
-    """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file."""
+    """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file.
+
+    A video that is open already is read with its own options, and stays open.
+    """
     options = options or SamplingOptions()
-    with open_video(path, reading) as video:
-        timeline = Timeline(
-            video.timestamps_seconds,
-            key_frames=video.key_frames,
-            fps=video.info.fps,
-            duration_seconds=video.info.duration_seconds,
-        )
+    with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
+        timeline = _timeline_of(opened)
         if options.strategy is SamplingStrategy.SCENE:
-            timeline = replace(timeline, cuts=(yield from _find_cuts(video, timeline, options)))
+            timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
         for note in choice.notes:
-            video.warn(note)
-        return (yield from _read_frames(video, list(choice.indices), options, fit))
+            opened.warn(note)
+        return (yield from _read_frames(opened, list(choice.indices), options, fit))
+
+
+def check_sampling(video: VideoReader, options: SamplingOptions) -> None:
+    """Raise what choosing frames of this video would: RangeOutsideVideoError. Reads nothing."""
+    choose_frames(_timeline_of(video), options)
+
+
+def _timeline_of(video: VideoReader) -> Timeline:
+    return Timeline(
+        video.timestamps_seconds,
+        key_frames=video.key_frames,
+        fps=video.info.fps,
+        duration_seconds=video.info.duration_seconds,
+    )
 
 
 def _find_cuts(

@@ -1,5 +1,6 @@
 """Runs the command line in this process: captured, or on a pseudo-terminal; with a scripted model, no configuration."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.__main__ import main
+from sfvqa.cli.frame_request import FrameRequest
 from tests.cli.fake import ScriptedVideoQA
 
 _LEFT_TO_RICH = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -51,8 +53,15 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
-    """A scripted model in place of every other."""
+    """A scripted model in place of every other, and a video that is not opened."""
     scripted = ScriptedVideoQA()
+
+    @contextlib.contextmanager
+    def open_video(path: Path, frames: FrameRequest) -> Iterator[Path]:
+        scripted.read_with.append(frames.reading())
+        yield path
+
+    monkeypatch.setattr("sfvqa.cli.session.open_video", open_video)
     monkeypatch.setattr("sfvqa.cli.session.load_model", lambda _request, _notices: scripted)
     return scripted
 

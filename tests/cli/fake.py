@@ -18,7 +18,7 @@ from sfvqa.inference.answering import AnswerStream
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.model import VisualTokens
-from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo
+from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
 
 Piece = str | BaseException  # an exception is raised where the piece would come
 Source = EncodedVideo | str | Path | None
@@ -34,7 +34,8 @@ class ScriptedVideoQA:
     size: tuple[int, int] = (64, 64)
     while_encoding: Callable[[], None] = lambda: None
     sampled: list[SamplingOptions] = field(default_factory=list)
-    read_with: list[tuple[ReadOptions | None, CropMode | None]] = field(default_factory=list)
+    read_with: list[ReadOptions] = field(default_factory=list)
+    cropped: list[CropMode | None] = field(default_factory=list)
     asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
 
     @property
@@ -44,16 +45,17 @@ class ScriptedVideoQA:
 
     def encode_progressively(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
-        reading: ReadOptions | None = None,
+        reading: ReadOptions | None = None,  # noqa: ARG002  a fake reads nothing
         crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Pretend to read and encode as many frames as are asked for, four a second."""
         sampling = sampling or self.default_sampling
         self.sampled.append(sampling)
-        self.read_with.append((reading, crop))
+        self.cropped.append(crop)
+        path = video.info.path if isinstance(video, VideoReader) else Path(video)
         count = sampling.num_frames
         for stage in EncodeStage:
             for done in range(1, count + 1):
@@ -66,7 +68,7 @@ class ScriptedVideoQA:
             strategy=sampling.strategy.value,
             reader="pyav",
             crop=crop or CropMode.CENTER,
-            video=VideoInfo(Path(path), count, 4.0, count / 4, *self.size, "h264", 0),
+            video=VideoInfo(path, count, 4.0, count / 4, *self.size, "h264", 0),
             warnings=self.warnings,
             read_seconds=0.25,
             encode_seconds=0.5,
@@ -74,14 +76,14 @@ class ScriptedVideoQA:
 
     def encode(
         self,
-        path: str | Path,
+        video: str | Path | VideoReader,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
     ) -> EncodedVideo:
         """The same in one go."""
-        steps = self.encode_progressively(path, sampling, reading=reading, crop=crop)
+        steps = self.encode_progressively(video, sampling, reading=reading, crop=crop)
         while True:
             try:
                 next(steps)

@@ -37,7 +37,8 @@ def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVi
     assert run_cli("ask", *flags.split(), str(video), "Q?").exit_code == 0
     sampling, options = model.sampled[0], model.asked[0][1]
     assert (sampling.num_frames, sampling.start_seconds, sampling.end_seconds) == (8, 90.0, 120.5)
-    assert model.read_with == [(ReadOptions(ReaderName.OPENCV, 3, 9.0), CropMode.PAD)]
+    assert model.read_with == [ReadOptions(ReaderName.OPENCV, 3, 9.0)]
+    assert model.cropped == [CropMode.PAD]
     assert (options.max_new_tokens, options.temperature, options.top_p) == (7, 0.5, 0.9)
     assert (options.repetition_penalty, options.seed, options.slow_attention) == (1.1, 3, SlowAttention.PREFILL)
 
@@ -51,7 +52,7 @@ def test_without_frames_the_model_says_how_many(run_cli: RunCli, video: Path, mo
 def test_the_crop_is_left_to_the_model_unless_said(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
     """The checkpoint knows what it was trained with."""
     assert run_cli("ask", str(video), "Q?").exit_code == 0
-    assert model.read_with == [(ReadOptions(), None)]
+    assert model.cropped == [None]
 
 
 def test_what_the_crop_cuts_off_is_said_where_it_is_much(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:

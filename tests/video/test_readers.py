@@ -181,3 +181,19 @@ def test_without_presentation_times_everything_is_decoded_and_that_is_said(
     assert clip.video.num_frames == 60
     assert clip.timestamps_seconds == pytest.approx([recipe.seconds[index] for index in clip.indices], abs=0.002)
     assert "decoded in full" in clip.warnings[0]
+
+
+def test_a_title_in_another_encoding_is_no_reason_to_refuse_a_video(video: WriteVideo, tmp_path: Path) -> None:
+    """Old cameras and encoders write Latin-1 where UTF-8 is meant."""
+    import av
+
+    path = tmp_path / "titled.mkv"
+    with av.open(str(video("two_frames.mp4", RECIPES["two_frames.mp4"]))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.metadata["title"] = "TITLE"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"caf\xe9\xdf"))
+    assert len(read_here(path, reader=ReaderName.PYAV).indices) == 2

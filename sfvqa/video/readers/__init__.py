@@ -4,7 +4,7 @@ import time
 from os import PathLike
 from pathlib import Path
 
-from sfvqa.errors import UnreadableVideoError
+from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.readers.interface import Frame, ReaderName, ReadOptions, VideoReader
 from sfvqa.video.readers.local_file import check_local_file
 
@@ -15,7 +15,7 @@ def open_video(path: str | PathLike[str], options: ReadOptions | None = None) ->
     """Open a local video file, or a folder of images; use the result as a context manager.
 
     What is a picture by its content has one reader: Pillow, or PyAV for GIF and APNG. Else AUTO reads with PyAV and,
-    where that finds nothing to read, with OpenCV, and says so in the reader's warnings.
+    what that cannot open, with OpenCV, and says so in the reader's warnings.
     Raises VideoNotFoundError, UnreadableVideoError or, where reading is isolated, ReadTimeoutError.
     """
     options = options or ReadOptions()
@@ -40,6 +40,8 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
         return _open_with_opencv(file)
     try:
         return _open_with_pyav(file, options.num_threads)
+    except DamagedVideoError:
+        raise  # OpenCV would show its repairs for frames
     except UnreadableVideoError as error:
         if options.reader is ReaderName.PYAV:
             raise

@@ -116,7 +116,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
                 continue
             if packet.size:  # the last one is empty
                 packets.append(_packet_times(packet, hides_frames))
-            skips_packets = skips_packets or places.get(packet.pos or 0, count) != count
+            skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
         failed = True

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
-from sfvqa.errors import UnreadableVideoError
+from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit, Pixels
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
@@ -202,8 +202,8 @@ class PyAVReader(VideoReader):
         self._handle.close()
 
 
-def _nothing_decodable(path: Path) -> UnreadableVideoError:
-    return UnreadableVideoError(
+def _nothing_decodable(path: Path) -> DamagedVideoError:
+    return DamagedVideoError(
         f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
     )
 

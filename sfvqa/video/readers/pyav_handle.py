@@ -10,10 +10,9 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
+from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_converter import PictureConverter
-
-_AVI_CHUNK_HEADER_BYTES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Handle:
         options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
         try:
             # An absolute path cannot be taken for a protocol ("concat:a.mp4").
-            container = av.open(str(path.absolute()), options=options)
+            container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableVideoError(
                 f"“{path}” cannot be read as a video.",
@@ -59,14 +58,16 @@ class Handle:
         self.stream.codec_context.options = {"err_detect": "explode"}
 
     def places_in_file(self) -> dict[int, int]:
-        """Where each packet's data begins in an AVI file → its place there; empty where no index says so.
+        """Where each packet's data begins in an AVI file → its place there (see avi_index); empty where none is known.
 
-        An AVI file's packets carry no times but those that the demuxer counts: if it skips one whose header is
-        damaged, all that follow get another's.
+        FFmpeg's index where it is whole; what it has otherwise is what it came upon, and the file itself is asked.
         """
         if self.container.format.name != "avi":
             return {}
-        return {entry.pos + _AVI_CHUNK_HEADER_BYTES: place for place, entry in enumerate(self.stream.index_entries)}
+        known = {entry.pos + CHUNK_HEADER_BYTES: place for place, entry in enumerate(self.stream.index_entries)}
+        if len(known) == self.stream.frames:
+            return known
+        return places_by_position(Path(self.container.name), self.stream.index)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
