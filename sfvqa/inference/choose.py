@@ -53,11 +53,12 @@ def choose_model(
             return ModelChoice(spec.name, ChoiceSource.DOWNLOADED, f"Using {spec.name}, which is downloaded.")
         too_large.append(f"{spec.name} needs {_gigabytes(needed)} on {where.type}, where {_gigabytes(free)} are free")
     tiny = load_registry().find(BUNDLED_MODEL)
-    why = "; ".join(too_large) if too_large else "no other model is named, configured or downloaded"
+    why = f" ({'; '.join(too_large)})" if too_large else ""
     return ModelChoice(
         tiny.name,
         ChoiceSource.BUNDLED,
-        f"Using the bundled {tiny.name} ({why}): it can answer questions about {tiny.can_answer}.",
+        f"Using the bundled {tiny.name}{why}: it can answer questions about {tiny.can_answer}. "
+        "See `sfvqa demo`, and `sfvqa models list` for other models.",
     )
 
 

@@ -1,9 +1,12 @@
 """The KV cache of a slow-fast model: self-attention's, and the slow keys and values of each hybrid layer beside it."""
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
+
+from sfvqa.errors import SfvqaError
 
 
 class SlowFastCache(DynamicCache):
@@ -15,10 +18,25 @@ class SlowFastCache(DynamicCache):
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__(config=config.get_text_config(decoder=True))
+        decoder = config.get_text_config(decoder=True)
+        super().__init__(config=decoder)
+        self.num_decoder_layers: int = decoder.num_hidden_layers
         self.slow_layers: dict[int, DynamicLayer] = {}
         self.slow_mask: Tensor | None = None
         self.slow_is_ragged = False
+
+    def check_grown_to(self, length: int) -> None:
+        """SfvqaError unless every layer holds `length` positions: without them a layer computes something else.
+
+        transformers renamed the argument that hands layers their cache once, and hybrid layers went without.
+        """
+        lengths = [self.get_seq_length(layer_idx) for layer_idx in range(self.num_decoder_layers)]
+        if lengths != [length] * len(lengths):
+            raise SfvqaError(
+                f"After {length} positions the decoder's layers hold {lengths} in their cache: transformers "
+                f"{transformers.__version__} hands it over in a way that sfvqa does not know.",
+                "Install sfvqa again, with the version of transformers that it asks for.",
+            )
 
     def store_slow(self, keys: Tensor, values: Tensor, layer_idx: int) -> None:
         """Keep the slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, replacing earlier ones."""

@@ -154,6 +154,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             cache = SlowFastCache(self.config)
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        length_before = cache.get_seq_length() if isinstance(cache, SlowFastCache) else 0
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -163,6 +164,8 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
+        if use_cache and isinstance(cache, SlowFastCache):
+            cache.check_grown_to(length_before + inputs_embeds.shape[1])
         hidden_states = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden_states[:, kept])

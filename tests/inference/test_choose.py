@@ -47,6 +47,8 @@ def test_then_tiny_which_says_what_it_can_answer(here: dict[str, object]) -> Non
     choice = choose_model(device="cpu")
     assert (choice.model, choice.source) == ("tiny", ChoiceSource.BUNDLED)
     assert find_model("tiny").can_answer in choice.reason
+    assert all(command in choice.reason for command in ("`sfvqa demo`", "`sfvqa models list`"))
+    assert len(choice.reason) < 200  # it comes with every question, and was 320 once
 
 
 def test_a_downloaded_model_that_does_not_fit_is_named_with_what_it_needs(here: dict[str, object]) -> None:

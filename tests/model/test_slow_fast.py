@@ -7,8 +7,9 @@ from unittest import mock
 import pytest
 import torch
 
+from sfvqa.errors import SfvqaError
 from sfvqa.model import SlowAttention, SlowAttentionScope, SlowFastForConditionalGeneration, VisualTokens
-from sfvqa.model.hybrid_layer import GatedSlowAttention
+from sfvqa.model.hybrid_layer import GatedSlowAttention, HybridAttentionMixin
 from tests.model.conftest import ModelMaker, frames, greedy, left_padded, prompt
 
 QUESTION = [10, 11, 12, 13]
@@ -44,6 +45,23 @@ def test_prefill_mode_drops_the_slow_tokens_while_decoding(model: SlowFastForCon
         torch.testing.assert_close(first_always, first_prefill)
         assert (model.decode(token, mask, always) - model.decode(token, mask, prefill)).abs().max() > 1e-2
     assert not prefill.slow_layers
+
+
+@pytest.mark.parametrize("hybrid_layers", [[0, 2], [1], [0, 1, 2]])
+def test_hybrid_layers_that_get_no_cache_are_an_error(
+    hybrid_layers: list[int], make_model: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5.24 calls `past_key_values` `cache`: the answers went wrong, and nothing said so."""
+    model = make_model(hybrid_layers=hybrid_layers)
+    attend = HybridAttentionMixin.forward
+
+    def attend_without_cache(self: HybridAttentionMixin, *args: Any, **kwargs: Any) -> Any:
+        return attend(self, *args, **(kwargs | {"cache": None}))
+
+    monkeypatch.setattr(HybridAttentionMixin, "forward", attend_without_cache)
+    sample = encode(model, 7)
+    with torch.inference_mode(), pytest.raises(SfvqaError, match=r"transformers \d+\.\d+"):
+        model.prefill(torch.tensor([prompt(sample, QUESTION)]), None, [sample])
 
 
 def test_slow_attention_by_name_is_slow_attention(model: SlowFastForConditionalGeneration) -> None:
