@@ -43,7 +43,7 @@ class LoadedCheckpoint:
 
 
 def load_checkpoint(
-    model: str | Path, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
+    model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto", attention: str = "sdpa"
 ) -> LoadedCheckpoint:
     """Load a registered model or a checkpoint folder, in the reference's format or ours.
 

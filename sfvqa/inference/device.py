@@ -42,12 +42,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
-def resolve_dtype(name: str, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
+def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
     """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
     try:
-        wanted = DtypeName(name)
+        wanted = DtypeName(str(name).removeprefix("torch."))
     except ValueError:
-        raise UsageError(f"There is no dtype {name!r}.", f"Use one of {', '.join(DtypeName)}.") from None
+        raise UsageError(
+            f"There is no dtype {str(name)!r} for weights.", f"Use one of {', '.join(DtypeName)}."
+        ) from None
     if wanted is not DtypeName.AUTO:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
     return torch.float32 if device.type == "cpu" else stored or torch.bfloat16

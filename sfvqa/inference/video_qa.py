@@ -5,17 +5,25 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+import torch
+
+from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun, AnswerStream
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.question import check_question
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
+
+
+VideoSource = EncodedVideo | str | Path | None
+"""What a question may be about: an encoded video, a video file, or no video at all."""
 
 
 class VideoQuestionAnswerer(Protocol):
@@ -45,18 +53,14 @@ class VideoQuestionAnswerer(Protocol):
     ) -> EncodedVideo:
         """See a video."""
 
-    def ask(
-        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
-    ) -> Answer:
+    def ask(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> Answer:
         """Answer one question."""
 
-    def stream(
-        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
-    ) -> AnswerStream:
+    def stream(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> AnswerStream:
         """Answer one question piece by piece."""
 
     def answer_batch(
-        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+        self, questions: Sequence[tuple[VideoSource, str]], options: GenerationOptions | None = None
     ) -> list[Answer]:
         """Answer many questions at once."""
 
@@ -75,12 +79,17 @@ class VideoQA:
 
     @classmethod
     def load(
-        cls, model: str | Path = "tiny", *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa"
+        cls,
+        model: str | Path = "tiny",
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        attention: str = "sdpa",
     ) -> Self:
         """Load a model by its name in models.toml, or a checkpoint folder; nothing is ever downloaded.
 
-        `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16; `attention` sdpa, eager
-        or flash_attention_2. Raises ModelError, UsageError, OutOfMemoryError.
+        `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16, or torch's own;
+        `attention` sdpa, eager or flash_attention_2. Raises ModelError, UsageError, OutOfMemoryError.
         """
         return cls(load_checkpoint(model, device=device, dtype=dtype, attention=attention))
 
@@ -134,33 +143,48 @@ class VideoQA:
                 encoded: EncodedVideo = end.value
                 return encoded
 
-    def ask(
-        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
-    ) -> Answer:
+    def ask(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> Answer:
         """Answer a question about an encoded video, a video file, or (None) no video at all."""
         stream = self.stream(video, question, options)
         for _ in stream:
             pass
         return stream.answer
 
-    def stream(
-        self, video: EncodedVideo | str | Path | None, question: str, options: GenerationOptions | None = None
-    ) -> AnswerStream:
+    def stream(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> AnswerStream:
         """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
-        encoded = self.encode(video) if isinstance(video, str | Path) else video
-        run = AnswerRun(self.checkpoint, [(encoded, question)], options or GenerationOptions())
+        run = AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options or GenerationOptions())
         return AnswerStream(_only_text(run), lambda: run.answers()[0])
 
     def answer_batch(
-        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+        self, questions: Sequence[tuple[VideoSource, str]], options: GenerationOptions | None = None
     ) -> list[Answer]:
-        """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`."""
+        """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
+
+        A video file that is asked about more than once is read and encoded once.
+        """
         if not questions:
             return []
-        run = AnswerRun(self.checkpoint, questions, options or GenerationOptions())
+        run = AnswerRun(self.checkpoint, self._encode_all(questions), options or GenerationOptions())
         for _ in run.steps():
             pass
         return run.answers()
+
+    def _encode_all(self, questions: Sequence[tuple[VideoSource, str]]) -> list[tuple[EncodedVideo | None, str]]:
+        """The questions with every video file encoded; each file once. UsageError for what is no video."""
+        of_file: dict[Path, EncodedVideo] = {}
+        encoded: list[tuple[EncodedVideo | None, str]] = []
+        for video, question in questions:
+            check_question(question)  # before minutes go into a video
+            if isinstance(video, str | Path):
+                path = Path(video)
+                if path not in of_file:
+                    of_file[path] = self.encode(video)
+                encoded.append((of_file[path], question))
+            elif video is None or isinstance(video, EncodedVideo):
+                encoded.append((video, question))
+            else:
+                raise UsageError(f"{video!r} is no video.", "Give a path, what `encode` returned, or None.")
+        return encoded
 
 
 def _only_text(run: AnswerRun) -> Iterator[str]:

@@ -14,6 +14,7 @@ from sfvqa.training.scenes import NUM_FRAMES
 WIDTH = 128
 IMAGE_SIZE = 64
 TRAINING_MAX_LENGTH = 512
+MAX_POSITIONS = 2048
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> SlowFastConfig:
@@ -25,7 +26,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> SlowFastConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         initializer_range=0.04,
         pad_token_id=tokenizer.pad_token_id,

@@ -12,6 +12,7 @@ from sfvqa.inference.prompt import CHATML_TEMPLATE
 from sfvqa.training.out_of_scope import REFUSAL
 from sfvqa.training.questions import Family, ask
 from sfvqa.training.scenes import random_scene
+from sfvqa.training.tiny_model import MAX_POSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def train_tokenizer(*, seed: int = 0, num_scenes: int = 3000, vocab_size: int = 
         eos_token=END_OF_TURN,
         pad_token=END_OF_TEXT,
         chat_template=CHATML_TEMPLATE,
-        model_max_length=1024,
+        model_max_length=MAX_POSITIONS,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

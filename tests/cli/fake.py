@@ -116,7 +116,7 @@ class ScriptedVideoQA:
         return AnswerStream(play(), lambda: self._answer(video, question, options, "".join(said)))
 
     def answer_batch(
-        self, questions: Sequence[tuple[EncodedVideo | None, str]], options: GenerationOptions | None = None
+        self, questions: Sequence[tuple[Source, str]], options: GenerationOptions | None = None
     ) -> list[Answer]:
         """One after the other."""
         return [self.ask(video, question, options) for video, question in questions]

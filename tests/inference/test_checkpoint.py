@@ -137,6 +137,7 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
         ({"device": "toaster"}, "toaster"),
         ({"device": "meta"}, "meta"),
         ({"dtype": "int8"}, "int8"),
+        ({"dtype": torch.float64}, "float64"),
         ({"attention": "magic"}, "magic"),
     ],
 )
@@ -168,5 +169,6 @@ def test_auto_dtype_is_float32_on_the_cpu_and_what_is_stored_elsewhere() -> None
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_are_loaded_in_the_dtype_asked_for(checkpoint_folder: Path, dtype: str) -> None:
-    model = load_checkpoint(checkpoint_folder, device="cpu", dtype=dtype).model
-    assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+    for given in (dtype, getattr(torch, dtype)):
+        model = load_checkpoint(checkpoint_folder, device="cpu", dtype=given).model
+        assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}

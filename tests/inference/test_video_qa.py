@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
+from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encoding import EncodedVideo
 from sfvqa.inference.generation import GenerationOptions
@@ -183,6 +185,36 @@ def test_an_answer_that_ends_early_ends_alone(qa: VideoQA, encoded: EncodedVideo
     together = ending.answer_batch(batch, SHORT)
     assert [answer.text for answer in together] == [ending.ask(*asked, SHORT).text for asked in batch]
     assert together[0].finish_reason is FinishReason.STOP
+
+
+def test_a_batch_takes_video_files_and_reads_each_once(
+    qa: VideoQA, video_path: Path, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ask` took a path, and `answer_batch` failed on one with an AttributeError."""
+    alone = [qa.ask(encoded, question, SHORT).text for question in (QUESTION, "What colour is it?")]
+    reads = mock.Mock(wraps=qa.encode)
+    monkeypatch.setattr(qa, "encode", reads)
+    batch = qa.answer_batch(
+        [(video_path, QUESTION), (str(video_path), "What colour is it?"), (None, QUESTION), (encoded, QUESTION)], SHORT
+    )
+    assert [answer.text for answer in batch[:2]] == alone
+    assert batch[3].text == alone[0] != batch[2].text
+    reads.assert_called_once_with(video_path)
+
+
+@pytest.mark.parametrize("video", [42, b"clip.mp4", ["clip.mp4"]])
+def test_what_is_no_video_is_a_usage_error(qa: VideoQA, video: object) -> None:
+    """It was an AttributeError from deep inside."""
+    with pytest.raises(UsageError, match="is no video"):
+        qa.ask(video, QUESTION)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is no video"):
+        qa.answer_batch([(video, QUESTION)])  # type: ignore[list-item]
+
+
+def test_an_empty_question_is_refused_before_its_video_is_read(qa: VideoQA, tmp_path: Path) -> None:
+    """The file need not even be there."""
+    with pytest.raises(UsageError, match="empty"):
+        qa.ask(tmp_path / "absent.mp4", " ")
 
 
 def test_an_empty_batch_is_empty(qa: VideoQA) -> None:

@@ -4,6 +4,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from sfvqa.training.out_of_scope import REFUSAL
+from sfvqa.training.tiny_model import tiny_config
 from sfvqa.training.tokenizer import END_OF_TEXT, END_OF_TURN, START_OF_TURN, train_tokenizer
 
 
@@ -30,6 +31,11 @@ def test_special_tokens_are_qwen2s(tokenizer: PreTrainedTokenizerFast) -> None:
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def test_it_complains_of_length_only_where_the_model_ends(tokenizer: PreTrainedTokenizerFast) -> None:
+    """At 1024 it warned on stderr of questions that the model has the positions for."""
+    assert tokenizer.model_max_length == tiny_config(tokenizer).decoder_config.max_position_embeddings
 
 
 def test_the_words_of_the_trade_are_few_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
