@@ -58,7 +58,10 @@ def ask(
     model_request = session.ModelRequest.of(context)
     session.check_request(video, questions, model_request)
     notices = Notices(quiet=quiet)
-    with local_video(video) as path, session.open_video(path, frame_request) as opened:
+    with (
+        local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
+        session.open_video(path, frame_request) as opened,
+    ):
         answerer = session.load_model(model_request, notices)
         encoded = session.encode_video(answerer, opened, frame_request, notices)
     encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input

@@ -75,6 +75,10 @@ def explain(error: BaseException) -> Failure:
     return Failure(type(error).__name__, message, _INTERNAL_REMEDY, ExitCode.FAILED)
 
 
+# What a terminal that is closed, or a job that is ended, sends; Windows has only the first.
+_ENDINGS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+
 class _Interrupt:
     """Whether Ctrl-C was pressed: libraries may turn the KeyboardInterrupt into an error of their own.
 
@@ -91,6 +95,11 @@ class _Interrupt:
         raise KeyboardInterrupt
 
 
+def _tidy_up(number: int, _frame: FrameType | None) -> None:
+    """End as the signal would, but for what has to be put away first, a copy of standard input for one."""
+    raise SystemExit(128 + number)
+
+
 @contextlib.contextmanager
 def _watch_interrupts() -> Iterator[_Interrupt]:
     """Note Ctrl-C while running, and until the process ends once it came; nohup and other handlers keep theirs."""
@@ -99,9 +108,14 @@ def _watch_interrupts() -> Iterator[_Interrupt]:
     ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, interrupt)
+    endings = [number for number in _ENDINGS if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    for number in endings:
+        signal.signal(number, _tidy_up)
     try:
         yield interrupt
     finally:
+        for number in endings:
+            signal.signal(number, signal.SIG_DFL)
         if ours and not interrupt.seen:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

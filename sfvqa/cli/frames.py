@@ -59,7 +59,7 @@ def frames(
     fit = SMALLEST_FIT if out is None else choose_sheet_fit(wanted)
     notices = Notices(quiet=quiet)
     notices.note(expected.reason)
-    with local_video(video) as path:
+    with local_video(video, timeout_seconds=request.read_timeout_seconds) as path:
         clip = notices.follow(read_clip_progressively(path, wanted, reading=reading, fit=fit))
     view = ClipView(clip, wanted, request.crop_mode() or expected.trained_with.crop)
     departure = expected.trained_with.departure(wanted, len(clip.indices) + len(clip.missing), view.crop)

@@ -48,10 +48,19 @@ def _complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
+def _parse_video(text: str) -> Path:
+    if not text:  # an unset variable, most likely; a Path would make it the current folder
+        raise typer.BadParameter("the path is empty.")
+    return Path(text)
+
+
 Video = Annotated[
     Path,
     typer.Argument(
-        metavar="VIDEO", help="A video file, a folder of pictures, or - for standard input.", show_default=False
+        parser=_parse_video,
+        metavar="VIDEO",
+        help="A video file, a folder of pictures, or - for standard input.",
+        show_default=False,
     ),
 ]
 Questions = Annotated[

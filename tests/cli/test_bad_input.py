@@ -60,6 +60,7 @@ def _drop_a_tensor(path: Path) -> None:
         ("folder.mp4", [], 3, "folder"),
         ("sound.m4a", [], 3, "sound"),
         ("/dev/null", [], 3, "/dev/null"),
+        ("", [], 2, "path is empty"),
         ("https://example.org/clip.mp4", [], 3, "address"),
         ("whole.mp4", ["--start", "3"], 3, "beyond"),
         ("whole.mp4", ["--start", "3", "--end", "4"], 3, "beyond"),

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video import Clip, ReaderName, SamplingOptions
+from sfvqa.video import Clip, ReaderName, ReadOptions, SamplingOptions
+from sfvqa.video.readers import open_here
 
 from .conftest import WriteVideo
 from .here import read_here
-from .videos import Recipe, constant_rate, number_in
+from .videos import Recipe, constant_rate, number_in, write_video
 
 INDEX_FIRST = {"movflags": "faststart"}
 OPEN_GROUPS = {"x264-params": "open-gop=1:scenecut=0"}
@@ -183,3 +184,56 @@ def test_a_duration_that_lies_about_whole_frames_loses_nothing(video: WriteVideo
     assert clip.video.num_frames == FRAMES
     assert clip.video.duration_seconds == pytest.approx(6.0)
     assert clip.warnings == ()
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gives_no_frame_of_the_other(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName
+) -> None:
+    """Further handles open the path again: 20 of 60 frames came from the other file, without a word."""
+    path = tmp_path / "replaced.mp4"
+    path.write_bytes(video("cut.mp4", RECIPES["cut.mp4"]).read_bytes())
+    other = tmp_path / "other.mp4"
+    other.write_bytes(video("cut_one_group.mp4", RECIPES["cut_one_group.mp4"]).read_bytes())
+    with open_here(path, ReadOptions(reader, num_threads=2)) as opened:
+        other.replace(path)
+        with pytest.raises(UnreadableVideoError, match="was changed while it was read"):
+            list(opened.read(range(0, 150, 5)))
+        path.unlink()
+        with pytest.raises(UnreadableVideoError, match="is gone"):
+            list(opened.read(range(0, 150, 5)))
+
+
+@pytest.mark.parametrize("share", [0.96, 0.975, 0.985, 0.995])
+@pytest.mark.parametrize(("name", "codec"), [("late.mkv", "libx264"), ("late.webm", "libvpx-vp9")])
+def test_a_file_cut_in_its_last_packets_is_known_by_its_segment(
+    video: WriteVideo, tmp_path: Path, reader: ReaderName, name: str, codec: str, share: float
+) -> None:
+    """With B-frames the last one shown comes early in the file: what its end lacks was not missed."""
+    recipe = Recipe(constant_rate(FRAMES), group=30, codec=codec)
+    clip = read_here(cut(video(name, recipe), tmp_path, share), SamplingOptions(num_frames=1000), reader=reader)
+    assert_true(clip, recipe)
+    assert clip.warnings
+
+
+def test_an_intra_refresh_has_key_frames_that_show_nothing_yet(tmp_path: Path) -> None:
+    """Each picture is refreshed column by column: decoding from a recovery point gives frames only later."""
+    path = write_video(tmp_path / "refresh.mp4", Recipe(constant_rate(90), group=20, options={"intra-refresh": "1"}))
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert [number_in(frame) for frame in clip.frames] == list(range(90))
+    assert (clip.missing, clip.warnings) == ((), ())
+
+
+def test_frames_before_the_first_key_frame_are_counted(video: WriteVideo, tmp_path: Path) -> None:
+    """A recording of a broadcast that begins anywhere."""
+    import av
+
+    whole, path = video("cut.ts", RECIPES["cut.ts"]), tmp_path / "joined.ts"
+    with av.open(str(whole)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        content = whole.read_bytes()
+        assert packets[10].pos is not None
+        head = content[: 188 * 3]  # the tables of programs
+        path.write_bytes(head + content[packets[10].pos // 188 * 188 :])
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert number_in(clip.frames[0]) == 30
+    assert any("before the first key frame" in warning for warning in clip.warnings)

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfvqa.errors import OutOfMemoryError, ReadTimeoutError, UnreadableVideoError, UsageError
+from sfvqa.errors import (
+    OutOfMemoryError,
+    ReadTimeoutError,
+    SfvqaError,
+    UnreadableVideoError,
+    UsageError,
+    VideoError,
+)
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, open_video, read_clip, read_clip_progressively
 from sfvqa.video.fitting import FitSquare
 from sfvqa.video.readers import isolated
@@ -124,6 +131,18 @@ def test_a_process_that_dies_is_an_error_that_says_how(path: Path, monkeypatch: 
         read_clip(path)
 
 
+def test_a_process_that_cannot_start_is_not_blamed_on_the_video(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "_PROGRAM", "import nothing_of_that_name  # {path!r}")
+    with pytest.raises(SfvqaError, match="could not be started") as raised:
+        read_clip(path)
+    assert not isinstance(raised.value, VideoError)
+
+
+def test_a_search_path_may_hold_paths(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, path.parent])
+    assert read_clip(path, SamplingOptions(num_frames=2)).indices == (0, 79)
+
+
 def test_an_unforeseen_error_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: 1 / 0")
     with pytest.raises(UnreadableVideoError, match=r"ZeroDivisionError: division by zero\."):
@@ -176,7 +195,10 @@ open_video({str(path)!r})
     assert not Path(f"/proc/{child}").exists()
 
 
-@pytest.mark.parametrize("options", [{"num_threads": 0}, {"timeout_seconds": 0}, {"timeout_seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "options",
+    [{"num_threads": 0}, {"timeout_seconds": 0}, {"timeout_seconds": float("nan")}, {"timeout_seconds": 1e12}],
+)
 def test_options_that_cannot_be_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         ReadOptions(**options)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from sfvqa.video.readers.cut_files import is_cut
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
-from sfvqa.video.readers.local_file import is_cut_transport_stream
 from sfvqa.video.readers.pyav_handle import Handle
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
@@ -52,12 +52,14 @@ class KeyFrame:
 class FrameTable:
     """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`.
 
-    `has_open_groups` says that frames are shown before the key frame that precedes them in the file.
+    `has_open_groups` says that frames are shown before the key frame that precedes them in the file, `num_before` how
+    many come before the first key frame, which cannot be decoded.
     """
 
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
     has_open_groups: bool = False
+    num_before: int = 0
 
     @property
     def key_frames(self) -> tuple[int, ...]:
@@ -130,7 +132,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     ends_early = (
         failed
         or bool(packets and packets[-1].is_corrupt)
-        or is_cut_transport_stream(path)
+        or is_cut(path)
         # A count of frames (mp4, AVI) is a better witness than a duration, which alone may be a lie.
         or (short_seconds > frame_seconds / 2 and stream.frames > len(packets))
         or (short_seconds > slack_seconds and not stream.frames)
@@ -167,7 +169,9 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         return None  # a time that two frames share names neither
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
-    return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets))
+    before = [packet for place, packet in enumerate(packets) if place < places[0] or (packet.pts or 0) < starts[0]]
+    num_before = sum(packet.is_shown for packet in before)
+    return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets), num_before)
 
 
 def _has_open_groups(packets: Sequence[PacketTimes]) -> bool:

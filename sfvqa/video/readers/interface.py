@@ -18,6 +18,9 @@ DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
 
 
+_LONGEST_TIMEOUT_SECONDS = 365 * 24 * 3600
+
+
 class ReaderName(StrEnum):
     """Which library reads the file; AUTO is Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
 
@@ -44,8 +47,11 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.num_threads is not None and self.num_threads < 1:
             raise UsageError(f"{self.num_threads} threads were asked for to read.", "Give at least one.")
-        if not self.timeout_seconds > 0:
-            raise UsageError(f"{self.timeout_seconds} seconds were allowed for reading.", "Allow more than 0.")
+        if not 0 < self.timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
+            raise UsageError(
+                f"{self.timeout_seconds:g} seconds were allowed for reading.",
+                f"Allow more than 0 and at most {_LONGEST_TIMEOUT_SECONDS:,}, a year.",
+            )
 
 
 @dataclass(frozen=True, eq=False)

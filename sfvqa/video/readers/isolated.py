@@ -10,13 +10,16 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from sfvqa.errors import ReadTimeoutError, UnreadableVideoError
+from sfvqa.errors import ReadTimeoutError, SfvqaError, UnreadableVideoError
 from sfvqa.video.fitting import Fit, Pixels
 from sfvqa.video.readers import reading_process as process
+from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import ReadOptions, VideoReader
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
+
+_STARTING = "it was starting"
 
 
 class IsolatedReader(VideoReader):
@@ -29,6 +32,7 @@ class IsolatedReader(VideoReader):
     def __init__(self, path: Path, options: ReadOptions) -> None:
         """Start the process and wait until it has opened a checked local file."""
         self._path = path
+        self._state = FileState.of(path)
         self._options = options
         self._seconds_left = options.timeout_seconds
         self._is_timed_out = False
@@ -40,6 +44,7 @@ class IsolatedReader(VideoReader):
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         """As the reader's in the process; leaving early ends the process, and the next call starts another."""
         if self._process is None:
+            self._state.check()
             self._start()
         is_complete = False
         try:
@@ -75,13 +80,15 @@ class IsolatedReader(VideoReader):
     def _start(self) -> process.Opened:
         is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(path=sys.path)],
+            [sys.executable, "-c", _PROGRAM.format(path=[os.fspath(entry) for entry in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if is_debugging else subprocess.DEVNULL,
         )
         try:
             self._send(process.OpenRequest(str(self._path), self._options))
+            started = self._receive(_STARTING)
+            assert isinstance(started, process.Started)
             opened = self._receive("opening it")
         except BaseException:
             self.close()
@@ -121,7 +128,7 @@ class IsolatedReader(VideoReader):
         if self._process is not None:
             self._process.kill()
 
-    def _death(self, stage: str) -> UnreadableVideoError:
+    def _death(self, stage: str) -> SfvqaError:
         """The error for a process that is gone."""
         if self._is_timed_out:
             return ReadTimeoutError(
@@ -132,6 +139,11 @@ class IsolatedReader(VideoReader):
         assert self._process is not None
         code = self._process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        if stage == _STARTING:
+            return SfvqaError(
+                f"The process that reads videos could not be started: it {how}.",
+                "SFVQA_DEBUG=1 shows what it says; check that sfvqa is installed whole.",
+            )
         return UnreadableVideoError(
             f"The process that read “{self._path}” {how} while {stage}.",
             "The file may be damaged: convert it, or copy or download it again.",

@@ -25,7 +25,6 @@ PROTOCOL_WHITELIST = "file"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
 _HEAD_BYTES = 4096
-_TS_PACKET_BYTES, _TS_SYNC_BYTE = 188, 0x47
 # No container is free of control characters for as long as a head, except one that begins with words.
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f]")
 _RAW_VIDEO = "YUV4MPEG2 "
@@ -70,14 +69,6 @@ def check_local_file(path: str | PathLike[str]) -> Path:
         raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
     _refuse_text(file)
     return file
-
-
-def is_cut_transport_stream(file: Path) -> bool:
-    """Whether the file is an MPEG transport stream that ends in the middle of a packet: its only sign of a lost end."""
-    with file.open("rb") as stream:
-        head = stream.read(_TS_PACKET_BYTES + 1)
-    is_transport_stream = len(head) > _TS_PACKET_BYTES and head[0] == head[_TS_PACKET_BYTES] == _TS_SYNC_BYTE
-    return is_transport_stream and file.stat().st_size % _TS_PACKET_BYTES != 0
 
 
 def _exists(file: Path) -> bool:

@@ -14,8 +14,10 @@ import numpy as np
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.readers.cut_files import is_cut
+from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
-from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, is_cut_transport_stream
+from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 
 _INTRA_FRAME = ord("I")
@@ -37,6 +39,7 @@ class OpenCVReader(VideoReader):
     def __init__(self, path: Path) -> None:
         """Open a checked local file (see local_file); raises UnreadableVideoError if no frame of it can be read."""
         self._path = path
+        self._state = FileState.of(path)
         self._capture = _open(path)
         try:
             self._prepare()
@@ -62,7 +65,7 @@ class OpenCVReader(VideoReader):
         length = seconds[-1] + step if seconds else 0.0
         # For some containers the claim is the time of the end rather than a length.
         is_short = claimed - max(length, start_seconds + length) > max(0.5, 2 * step)
-        if is_short or is_cut_transport_stream(self._path):
+        if is_short or is_cut(self._path):
             whole = intra_frames[-1] if len(intra_frames) > 1 else max(grabbed - DEEPEST_REORDERING, 0)
             seconds = seconds[:whole]
             warnings.append(early_end_warning(claimed, seconds[-1] + step if seconds else 0.0))
@@ -89,6 +92,7 @@ class OpenCVReader(VideoReader):
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         self.close()
+        self._state.check()
         self._capture = _open(self._path)
         wanted = set(indices)
         for index in range(indices[-1] + 1 if indices else 0):

@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import (
     DEEPEST_REORDERING,
@@ -48,6 +49,7 @@ class PyAVReader(VideoReader):
         """Open a checked local file (see local_file); raises UnreadableVideoError if no frame of it can be read."""
         self._path = path
         self._num_threads = num_threads or min(num_available_cores(), _MOST_HANDLES)
+        self._state = FileState.of(path)
         self._handle = Handle.open(path)
         try:
             self._prepare()
@@ -74,6 +76,8 @@ class PyAVReader(VideoReader):
         else:
             self._table = table
             seconds, key_frames = _seconds(table.times, time_base), table.key_frames
+            if table.num_before:
+                warnings.append(f"The {table.num_before} frames before the first key frame cannot be decoded.")
             last_seconds = float(demuxed.last_duration * time_base)
         duration = seconds[-1] + last_seconds
         if demuxed.ends_early:
@@ -109,6 +113,8 @@ class PyAVReader(VideoReader):
             times.append(frame.pts)
             places.append(place)
         num_shown = places[-1] + 1 if places else 0
+        if (num_lost := num_shown - len(places)) > 0:
+            warnings.append(f"{num_lost} frames could not be decoded without damage and have no place in the video.")
         if demuxed.ends_early:
             # The incomplete group, as in build_table; of a single one what no lost frame can come before.
             whole = (keys[-1] if keys else 0) or max(len(times) - DEEPEST_REORDERING, 0)
@@ -143,7 +149,7 @@ class PyAVReader(VideoReader):
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else named_rate
         if math.isclose(fps, named_rate, rel_tol=_RATE_TOLERANCE):
             fps = named_rate
-        codec = self._handle.stream.codec_context.name
+        codec = self._handle.stream.codec_context.codec.canonical_name
         return VideoInfo(self._path, len(seconds), fps, duration, width, height, codec, rotation)
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
@@ -188,6 +194,7 @@ class PyAVReader(VideoReader):
                     yield index, fit(self._handle.converter.convert(frame))
 
     def _open(self) -> Handle:
+        self._state.check()
         handle = Handle.open(self._path)
         if self._is_strict:
             handle.refuse_patched_pictures()

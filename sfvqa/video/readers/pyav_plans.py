@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.video.stream import VideoStream
 
 _SEEKS_TO_EARLIER_KEYS = 3
+_EARLIER_STARTS = 3
 _PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 
 
@@ -36,26 +37,44 @@ class Damage:
 def read_group(
     handle: Handle, table: FrameTable, place: int, group: Sequence[int]
 ) -> Generator[tuple[int, VideoFrame | Damage]]:
-    """Yield (index, frame) for the wanted frames `group`, all of which hang on the key frame at `place`.
+    """Yield (index, frame) in order for the wanted frames `group`, all of which hang on the key frame at `place`.
 
-    One seek; frames are matched by presentation time, never by counting. Those that are lost come last.
+    One seek; frames are matched by presentation time, never by counting. Some key frames are none quite (where a
+    picture is refreshed part by part): if a frame is missing without damage, decoding starts again one earlier. Those
+    that are lost come last.
     """
-    left = {table.times[index]: index for index in group}
-    damage, last = Damage(None), -1
-    with closing(_wanted_frames(handle, table, place, frozenset(left))) as frames:
+    left = list(group)
+    damage = Damage(None)
+    for start in range(place, max(place - _EARLIER_STARTS, 0) - 1, -1):
+        is_last = start == max(place - _EARLIER_STARTS, 0)
+        given, damage = yield from _attempt(handle, table, start, left, may_skip=is_last)
+        left = [index for index in left if index not in given]
+        if not left or damage.pts is not None:
+            break
+    for index in left:
+        yield index, damage
+
+
+def _attempt(
+    handle: Handle, table: FrameTable, start: int, wanted: Sequence[int], *, may_skip: bool
+) -> Generator[tuple[int, VideoFrame | Damage], None, tuple[set[int], Damage]]:
+    """Decode from the key frame at `start`, up to the first wanted frame that is missing unless it may be skipped."""
+    expected = list(wanted)
+    index_at = {table.times[index]: index for index in wanted}
+    given: set[int] = set()
+    with closing(_wanted_frames(handle, table, start, frozenset(index_at))) as frames:
         for frame in frames:
             if isinstance(frame, Damage):
-                damage = frame
-            elif frame.pts in left:
-                index = left.pop(frame.pts)
-                if index < last:  # a decoder gives frames as they are shown, whatever else: this one is not sound
-                    damage = Damage(frame.pts)
-                    left[table.times[index]] = index
-                    break
-                last = index
-                yield index, frame
-    for index in left.values():
-        yield index, damage
+                return given, frame
+            index = index_at[frame.pts or 0]
+            if index not in expected:  # a decoder gives frames as they are shown, whatever else: this one is not sound
+                return given, Damage(frame.pts)
+            if index != expected[0] and not may_skip:
+                break
+            del expected[: expected.index(index) + 1]
+            given.add(index)
+            yield index, frame
+    return given, Damage(None)
 
 
 def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:

@@ -39,6 +39,11 @@ class ReadRequest:
 
 
 @dataclass(frozen=True)
+class Started:
+    """The process runs; comes first, unasked."""
+
+
+@dataclass(frozen=True)
 class Opened:
     """What the reader found out when it opened the file."""
 
@@ -69,6 +74,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.SimpleQueue[object] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
+    _send(messages, Started())
     _serve(requests, messages)
 
 

@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -22,11 +23,11 @@ _NAME = "standard input"
 
 
 @contextmanager
-def local_video(path: str | PathLike[str], *, timeout_seconds: float = 60.0) -> Iterator[Path]:
+def local_video(path: str | PathLike[str], *, timeout_seconds: float = 600.0) -> Iterator[Path]:
     """Give a path that can be opened: `path` itself, or for `-` a private copy of standard input, deleted afterwards.
 
     The copy lies in the folder for temporary files (TMPDIR) and may take nine tenths of what is free there.
-    timeout_seconds: how long to wait without a byte (on Windows, where a pipe cannot be waited for, for ever).
+    timeout_seconds: how long the whole of it may take to come (on Windows a pipe cannot be waited for: for ever).
     Raises UsageError if nothing is connected to standard input but a terminal, UnreadableVideoError if it is empty,
     stalls or does not fit. A VideoError raised while the copy is in use names standard input instead.
 
@@ -72,8 +73,9 @@ def _nothing_comes(reason: str) -> UsageError:
 def _spool(source: int, copy: Path, timeout_seconds: float) -> None:
     limit_bytes = int(shutil.disk_usage(copy.parent).free * _SHARE_OF_FREE_SPACE)
     done_bytes = 0
+    deadline = time.monotonic() + timeout_seconds
     with copy.open("xb") as target:
-        while chunk := _next_chunk(source, timeout_seconds, done_bytes):
+        while chunk := _next_chunk(source, deadline, done_bytes):
             done_bytes += len(chunk)
             if done_bytes > limit_bytes:
                 raise _too_large(copy.parent, limit_bytes)
@@ -88,14 +90,14 @@ def _spool(source: int, copy: Path, timeout_seconds: float) -> None:
         )
 
 
-def _next_chunk(source: int, timeout_seconds: float, done_bytes: int) -> bytes:
+def _next_chunk(source: int, deadline: float, done_bytes: int) -> bytes:
     """The next bytes, none at the end."""
     try:
-        if os.name != "nt" and not select.select([source], [], [], timeout_seconds)[0]:
+        seconds_left = max(deadline - time.monotonic(), 0.0)
+        if os.name != "nt" and not select.select([source], [], [], seconds_left)[0]:
             raise UnreadableVideoError(
-                f"Waiting for the video on standard input took too long: no byte came for {timeout_seconds:g} s, "
-                f"after {done_bytes:,} bytes.",
-                "Check the command that writes it, or save the video to a file first.",
+                f"The video on standard input did not come to an end in time: {done_bytes:,} bytes came.",
+                "Check the command that writes it, allow more with --read-timeout, or save the video to a file first.",
             )
         return os.read(source, _CHUNK_BYTES)
     except OSError as error:
