@@ -269,3 +269,24 @@ def test_ctrl_c_while_starting_is_130(video: Path) -> None:
         # -SIGINT: Python itself had not started yet. 3 and 4: it was quick enough to find what is wrong.
         assert process.returncode in (130, -signal.SIGINT, 3, 4)
         assert (stdout, "Traceback" in stderr) == ("", False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_ending_a_command_leaves_no_copy_of_standard_input(tmp_path: Path, name: str) -> None:
+    """The copy may be a whole film, in a folder for temporary files that nobody tidies up."""
+    number = getattr(signal, name)
+    command = [sys.executable, "-m", "sfvqa", "frames", "-"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"begun")
+    process.stdin.flush()
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("*/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(tmp_path.glob("*/*"))
+    process.send_signal(number)
+    assert process.wait(timeout=20) == 128 + number
+    assert list(tmp_path.iterdir()) == []

@@ -54,5 +54,7 @@ def test_contradictory_options_are_usage_errors_when_built(arguments: dict[str, 
 
 
 def test_what_fits_together_is_built() -> None:
-    SamplingOptions(strategy=FPS, fps=0.01, start_seconds=0.0)
-    SamplingOptions(strategy=TIMESTAMPS, timestamps_seconds=(20.0, 10.0), start_seconds=10.0, end_seconds=20.0)
+    assert SamplingOptions(strategy=FPS, fps=0.01, start_seconds=0.0).fps == 0.01
+    times = (20.0, 10.0)
+    options = SamplingOptions(strategy=TIMESTAMPS, timestamps_seconds=times, start_seconds=10.0, end_seconds=20.0)
+    assert options.timestamps_seconds == times
