@@ -22,7 +22,7 @@ from sfvqa.profiling.other_readers import OTHER_READERS, READER_NAMES, read_with
 NUM_FRAMES = 64
 _LONG_SECONDS = 300
 
-_SENSOR = 2.0  # grain of the short videos
+_SENSOR = 2.0  # grain of the 360p videos
 
 VIDEOS = (
     NumberedVideo("short-gop.mp4", "20 s, 360p, H.264, GOP 12", "libx264", 640, 360, 20, 12, grain=_SENSOR),
@@ -37,8 +37,8 @@ VIDEOS = (
         grain=_SENSOR, options={"deadline": "realtime", "cpu-used": "8"},
     ),
     NumberedVideo(
-        "hevc.mp4", "2 min, 360p, HEVC, GOP 250", "libx265", 640, 360, 120, 250,
-        grain=_SENSOR, options={"x265-params": "log-level=none"},
+        "hevc.mp4", "2 min, 720p, HEVC, GOP 250", "libx265", 1280, 720, 120, 250,
+        options={"x265-params": "log-level=none"},
     ),
 )  # fmt: skip
 

@@ -54,3 +54,11 @@ def test_times_that_jump_back_or_are_absent_are_not_used() -> None:
         )
         is None
     )
+
+
+def test_what_damage_makes_look_like_a_key_frame_within_a_group_is_none() -> None:
+    """Noise in place of packets was taken for key frames, and the whole file for one without usable times."""
+    built = table("K---KKKK---K", [0, 3, 1, 2, 4, 8, 6, 5, 7, 10, 9, 11])
+    assert built is not None
+    assert built.times == tuple(range(12))
+    assert [key.pts for key in built.keys] == [0, 4, 8, 11]

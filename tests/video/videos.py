@@ -81,6 +81,7 @@ def write_video(path: Path, recipe: Recipe) -> Path:
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuvj420p" if recipe.codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = recipe.group
+        stream.codec_context.thread_count = 3  # what is written depends on it: the same bytes on every machine
         if recipe.codec not in ("mpeg4", "mpeg2video"):  # these want a time base that is a frame rate
             stream.codec_context.time_base = Fraction(1, recipe.ticks_per_second)
         stream.options = {**_speed(recipe.codec), **recipe.options}

@@ -154,12 +154,14 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         # One frame next to a cut was seen to be wrong without being flagged, so the group goes; where it is the only
         # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
         last_place = places[-1] if len(places) > 1 else len(packets) - 1
-    keys = [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
-    starts = [key.pts for key in keys]
+    keys = _increasing(
+        [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
+    )
+    if keys is None:
+        return None
     if not keys:
         return FrameTable((), ())
-    if any(later <= earlier for earlier, later in pairwise(starts)):
-        return None
+    starts = [key.pts for key in keys]
     times = sorted(
         packet.pts
         for packet in packets[places[0] : last_place]
@@ -172,6 +174,20 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
     before = [packet for place, packet in enumerate(packets) if place < places[0] or (packet.pts or 0) < starts[0]]
     num_before = sum(packet.is_shown for packet in before)
     return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets), num_before)
+
+
+def _increasing(keys: Sequence[KeyFrame]) -> list[KeyFrame] | None:
+    """The key frames whose times increase; None if times jump back.
+
+    In damaged data a parser may take any packet for a key frame: within a group their times go to and fro.
+    """
+    kept: list[KeyFrame] = []
+    for key in keys:
+        if not kept or key.pts > kept[-1].pts:
+            kept.append(key)
+        elif len(kept) < 2 or key.pts <= kept[-2].pts:
+            return None
+    return kept
 
 
 def _has_open_groups(packets: Sequence[PacketTimes]) -> bool:
