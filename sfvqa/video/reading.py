@@ -45,7 +45,7 @@ def read_clip(
 ) -> Clip:
     """Read the frames of one video that `options` choose (64 over the whole file by default).
 
-    fit: what is done to each frame (see fitting), None for the size as stored.
+    fit: what is done to each frame (see fitting), None for the size as shown.
     Raises VideoNotFoundError, UnreadableVideoError, RangeOutsideVideoError.
     """
     steps = read_clip_progressively(path, options, reading=reading, fit=fit)

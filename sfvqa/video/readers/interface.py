@@ -105,7 +105,7 @@ class VideoReader(ABC):
     def read(self, indices: Sequence[int], fit: Fit | None = None) -> Iterator[Frame]:
         """Yield the frames at `indices` (sorted, unique) in order, each fitted as soon as it is converted.
 
-        fit: what is done to each (see fitting), None for the size as stored. Damaged frames are left out.
+        fit: what is done to each (see fitting), None for the size as shown. Damaged frames are left out.
         """
         wanted = list(indices)
         if wanted != sorted(set(wanted)) or (
