@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from sfvqa.errors import OutOfMemoryError, SfvqaError, UnreadableVideoError
@@ -124,8 +125,7 @@ def _limit_memory() -> None:
         return
     import resource
 
-    with open("/proc/self/statm") as statistics:  # noqa: PTH123
-        loaded_bytes = int(statistics.read().split()[0]) * resource.getpagesize()
+    loaded_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = loaded_bytes + _MEMORY_BYTES
     if hard_limit != resource.RLIM_INFINITY:
@@ -145,7 +145,3 @@ def _broken(error: Exception) -> UnreadableVideoError:
     return UnreadableVideoError(
         f"The video made its reader fail: {type(error).__name__}: {reason}.", "Convert it, for example with FFmpeg."
     )
-
-
-if __name__ == "__main__":
-    main()
