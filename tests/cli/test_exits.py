@@ -276,6 +276,8 @@ def test_ctrl_c_while_starting_is_130(video: Path) -> None:
 def test_ending_a_command_leaves_no_copy_of_standard_input(tmp_path: Path, name: str) -> None:
     """The copy may be a whole film, in a folder for temporary files that nobody tidies up."""
     number = getattr(signal, name)
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"{name} is ignored here, as under nohup, and so by every command")
     command = [sys.executable, "-m", "sfvqa", "frames", "-"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)}

@@ -154,9 +154,9 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         # One frame next to a cut was seen to be wrong without being flagged, so the group goes; where it is the only
         # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
         last_place = places[-1] if len(places) > 1 else len(packets) - 1
-    keys = _increasing(
-        [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
-    )
+    candidates = [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
+    follows_edits = any(not packet.is_shown for packet in packets)  # an edit list may show a piece again
+    keys = _increasing(candidates, may_ignore=not follows_edits)
     if keys is None:
         return None
     if not keys:
@@ -176,16 +176,17 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
     return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets), num_before)
 
 
-def _increasing(keys: Sequence[KeyFrame]) -> list[KeyFrame] | None:
+def _increasing(keys: Sequence[KeyFrame], *, may_ignore: bool) -> list[KeyFrame] | None:
     """The key frames whose times increase; None if times jump back.
 
-    In damaged data a parser may take any packet for a key frame: within a group their times go to and fro.
+    In damaged data a parser may take any packet for a key frame: within a group their times go to and fro, and those
+    that do are ignored where they may be.
     """
     kept: list[KeyFrame] = []
     for key in keys:
         if not kept or key.pts > kept[-1].pts:
             kept.append(key)
-        elif len(kept) < 2 or key.pts <= kept[-2].pts:
+        elif not may_ignore or len(kept) < 2 or key.pts <= kept[-2].pts:
             return None
     return kept
 
