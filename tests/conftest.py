@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+os.environ["SFVQA_MODELS"] = os.devnull  # models of whoever runs the tests are none of their business
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip CUDA tests without CUDA, unless `SFVQA_REQUIRE_CUDA=1` says that skipping is a failure."""

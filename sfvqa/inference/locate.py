@@ -59,6 +59,10 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
         if not folder.is_dir():
             raise CheckpointError(f"The bundled model {spec.name} is not at {folder}.", "Install sfvqa again.")
         return CheckpointLocation(spec.name, folder, spec, spec.revision)
+    if not spec.has_weights:
+        raise ModelNotDownloadedError(
+            f"There are no trained weights of the model {spec.name}.", "Run it with --random-weights."
+        )
     cached = cached_snapshot(spec)
     if cached is None:
         raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", _how_to_download(spec))
@@ -72,8 +76,8 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
 
 def is_downloaded(spec: ModelSpec) -> bool:
     """Whether every file of a registered model is on this machine."""
-    if spec.is_bundled:
-        return True
+    if spec.repo_id is None:
+        return spec.is_bundled
     cached = cached_snapshot(spec)
     return cached is not None and not missing_files(cached)
 

@@ -1,0 +1,188 @@
+"""The registry reads models.toml strictly, finds names whatever their case, and suggests near ones on a miss."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sfvqa.errors import ExitCode, ModelError, UnknownModelError
+from sfvqa.registry import find_model, load_registry, read_registry
+from sfvqa.video.sampling import SamplingStrategy
+
+TOP = Path(__file__).parent.parent.parent
+ARCHITECTURE = """
+[architectures.little]
+image_size = 32
+vision_depths = [1, 1]
+vision_dims = [8, 16]
+video_pooling_stride = 2
+hidden_size = 32
+intermediate_size = 64
+num_layers = 4
+num_attention_heads = 4
+num_key_value_heads = 2
+vocab_size = 272
+max_position_embeddings = 640
+rope_theta = 1e4
+tie_word_embeddings = true
+hybrid_layers = [0, 2]
+"""
+MODEL = """
+[models.small]
+description = "d"
+can_answer = "c"
+architecture = "little"
+fast_tokens = { temporal_stride = 2, min_fast_frames = 2 }
+folder = "assets/small"
+license = "Apache-2.0"
+size_bytes = 10
+num_frames = 8
+training_max_length = 64
+memory_hint = "m"
+"""
+ENTRY = ARCHITECTURE + MODEL
+
+
+def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and_one_to_measure_with() -> None:
+    tiny, b64, b96, bench = load_registry()
+    assert (bench.name, bench.has_weights) == ("bench-0.5b", False)
+    assert 0.4e9 < bench.architecture.num_parameters < 0.6e9
+    assert (tiny.name, tiny.is_bundled, tiny.repo_id) == ("tiny", True, None)
+    assert b64.repo_id == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame64-s1t4"
+    assert b96.repo_id == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame96-s1t6"
+    assert [b64.num_frames, b96.num_frames] == [64, 96]
+    for published in (b64, b96):
+        assert not published.is_bundled
+        assert published.license == "CC BY-NC 4.0"
+        assert published.size_bytes == 8_500_648_304 * 2  # bf16
+
+
+def test_every_sampling_strategy_in_the_file_exists() -> None:
+    assert all(SamplingStrategy(spec.sampling) for spec in load_registry())
+
+
+@pytest.mark.parametrize(
+    "name", ["slowfast-7b-96f", "7B-96F", "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame96-s1t6"]
+)
+def test_a_model_is_found_by_name_alias_and_repository(name: str) -> None:
+    assert find_model(name).name == "slowfast-7b-96f"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownModelError, match=r"'tinny'.*Did you mean tiny\?") as caught:
+        find_model("tinny")
+    assert caught.value.exit_code == ExitCode.MODEL
+
+
+def test_a_name_like_none_is_answered_with_all_names() -> None:
+    with pytest.raises(UnknownModelError, match=r"Known models: tiny, slowfast-7b-64f, slowfast-7b-96f, bench-0\.5b"):
+        find_model("zzzzzzzz")
+
+
+def test_a_minimal_entry_reads() -> None:
+    (spec,) = read_registry(ENTRY)
+    assert (spec.name, spec.sampling, spec.revision, spec.aliases) == ("small", "uniform", None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (ENTRY + 'licence = "MIT"', r"models\.small.*unknown key `licence`.*Did you mean `license`\?"),
+        ("modells = 1\n" + ENTRY, r"unknown key `modells`.*Did you mean `models`\?"),
+        (ENTRY.replace("num_frames = 8", ""), r"models\.small.*lacks num_frames"),
+        (ENTRY.replace("num_frames = 8", 'num_frames = "8"'), "gives '8' for `num_frames`.*a whole number"),
+        (ENTRY.replace("num_frames = 8", "num_frames = true"), "gives True for `num_frames`"),
+        (ENTRY.replace("num_frames = 8", "num_frames = 0"), "below 1"),
+        (ENTRY + "aliases = [1]", "gives .* for `aliases`.*list, each a string"),
+        (ENTRY + 'quantization = "5bit"', "gives '5bit' for `quantization`.*auto, none, 8bit, 4bit"),
+        (ENTRY + 'repo_id = "a/b"', "both `repo_id` and `folder`"),
+        (ENTRY + MODEL.replace("small]", 'other]\naliases = ["SMALL"]'), "'other'.*shares the name 'SMALL' with small"),
+        (ENTRY + 'name = "else"', "unknown key `name`"),
+        (MODEL, "architecture 'little' that is not described.*Described are none"),
+        (ENTRY.replace('architecture = "little"', ""), "does not name its architecture"),
+        (ENTRY.replace("min_fast_frames = 2", "min_frames = 2"), "fast_tokens.*unknown key `min_frames`"),
+        (ENTRY.replace("{ temporal_stride = 2, min_fast_frames = 2 }", "2"), "`fast_tokens`.* no table"),
+        (ENTRY.replace("vision_dims = [8, 16]", "vision_dims = [8]"), r"architectures\.little.*do not pair"),
+        (ENTRY.replace("vision_dims = [8, 16]", "vision_dims = 8"), "gives 8 for `vision_dims`.*list"),
+        (ENTRY.replace("hybrid_layers = [0, 2]", "hybrid_layers = [4]"), r"architectures\.little.*outside 4 layers"),
+        (ENTRY.replace("num_key_value_heads = 2", "num_key_value_heads = 3"), "do not divide"),
+        (ENTRY.replace("image_size = 32", "image_size = 36"), "no multiple of 8"),
+        ("models = 3", "gives 3 for `models`"),
+        ("[models]\nsmall = 3", "does not name its architecture"),
+        ("models = [", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(text: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        read_registry(text)
+
+
+def test_the_file_at_the_top_is_what_a_wheel_carries() -> None:
+    """A wheel carries models.toml as sfvqa/models.toml; from a checkout the file at the top is read."""
+    build = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build["force-include"] == {"models.toml": "sfvqa/models.toml"}
+    assert read_registry((TOP / "models.toml").read_text()) == load_registry()
+
+
+def test_the_registry_of_an_installed_package_is_read_from_inside_it(tmp_path: Path) -> None:
+    package = tmp_path / "sfvqa"
+    source = TOP / "sfvqa"
+    shutil.copytree(source / "registry", package / "registry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source / "errors.py", package)
+    (package / "__init__.py").touch()
+    (package / "models.toml").write_text(ENTRY)
+    printed = subprocess.run(
+        [sys.executable, "-c", "from sfvqa.registry import load_registry; print(*[m.name for m in load_registry()])"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert printed.split() == ["small"]
+
+
+class TestUserFile:
+    @pytest.fixture
+    def user_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        path = tmp_path / "models.toml"
+        monkeypatch.setenv("SFVQA_MODELS", str(path))
+        return path
+
+    def test_its_models_come_after_the_shipped_ones(self, user_file: Path) -> None:
+        user_file.write_text(ENTRY)
+        assert [spec.name for spec in load_registry()][-1] == "small"
+        assert find_model("small").source == str(user_file)
+
+    def test_it_may_name_a_shipped_architecture(self, user_file: Path) -> None:
+        user_file.write_text(MODEL.replace("little", "slowfast-7b"))
+        assert find_model("small").architecture == find_model("slowfast-7b-64f").architecture
+
+    def test_a_name_that_is_taken_names_both_files(self, user_file: Path) -> None:
+        user_file.write_text(ENTRY.replace("models.small", "models.tiny"))
+        with pytest.raises(ModelError, match=f"'tiny' in {user_file} shares the name 'tiny' with tiny of models.toml"):
+            load_registry()
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"), [("models = [", "not valid TOML"), (MODEL.replace("little", "x"), "tiny, slowfast-7b")]
+    )
+    def test_what_is_wrong_with_it_names_it(self, user_file: Path, text: str, complaint: str) -> None:
+        user_file.write_text(text)
+        with pytest.raises(ModelError, match=complaint) as caught:
+            load_registry()
+        assert str(user_file) in caught.value.message
+
+    def test_one_that_is_no_text_is_an_error(self, user_file: Path) -> None:
+        user_file.write_bytes(b"\xff\xfe")
+        with pytest.raises(ModelError, match="cannot be read"):
+            load_registry()
+
+
+def test_the_registry_imports_nothing_heavy() -> None:
+    code = "import sys, sfvqa.registry; print({'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"
+
+
+def test_case_does_not_matter_on_either_side() -> None:
+    registry = read_registry(ENTRY.replace("small]", 'Small]\naliases = ["Other-Name"]'))
+    assert registry.find("SMALL") is registry.find("other-name") is registry.find("Small")
