@@ -46,6 +46,8 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
     assert isinstance(decoder, Qwen2Config)
     rope = decoder.rope_parameters
     assert isinstance(rope, dict)
+    rope_theta = rope["rope_theta"]
+    assert rope_theta is not None
     return Architecture(
         image_size=config.vision.image_size,
         vision_depths=tuple(config.vision.depths),
@@ -58,7 +60,7 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
         num_key_value_heads=decoder.num_key_value_heads or decoder.num_attention_heads,
         vocab_size=decoder.vocab_size,
         max_position_embeddings=decoder.max_position_embeddings,
-        rope_theta=float(rope["rope_theta"]),
+        rope_theta=float(rope_theta),
         tie_word_embeddings=bool(decoder.tie_word_embeddings),
         hybrid_layers=tuple(config.hybrid_layers),
         slow_attention_scope=str(config.slow_attention_scope),
