@@ -1,4 +1,4 @@
-"""`sfvqa models`: what can be asked, and which of it is on this machine."""
+"""`sfvqa models list`: what can be asked, and which of it is on this machine."""
 
 import json as jsonlib
 from typing import TYPE_CHECKING
@@ -17,10 +17,7 @@ HELP = """\b
 
 The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can be given by its path as well."""
 
-app = typer.Typer(help=HELP, no_args_is_help=True)
 
-
-@app.command("list", help=HELP, short_help="List the models, and which are on this machine.")
 def list_models(json: options.Json = False) -> None:
     """Print a row or an object a model."""
     from sfvqa.inference.locate import is_downloaded
@@ -57,7 +54,10 @@ def _paragraph(spec: "ModelSpec", is_here: bool) -> str:
 
     where = "bundled" if spec.is_bundled else "downloaded" if is_here else "not downloaded"
     facts = [where, readable_size(spec.size_bytes), plural(spec.num_frames, "frame"), f"licence {spec.license}"]
-    lines = [f"{spec.name}  ({', '.join(facts)})", f"  {spec.description}", f"  Ask about {spec.can_answer}."]
+    if not spec.has_weights:
+        facts[:2] = ["no weights"]
+    lines = [f"{spec.name}  ({', '.join(facts)})", f"  {spec.description}"]
+    lines.append(f"  Ask about {spec.can_answer}." if spec.has_weights else "  Runs with --random-weights only.")
     if spec.aliases:
         lines.append(f"  Also called {', '.join(spec.aliases)}.")
     if not is_here and spec.repo_id:

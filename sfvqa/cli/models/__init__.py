@@ -1,0 +1,17 @@
+"""`sfvqa models`: what can be asked, what it takes, and what of it is on this machine. One file a command."""
+
+import typer
+
+from sfvqa.cli.models import list_models
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models list
+  sfvqa models list --json
+
+The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can be given by its path as well."""
+
+app = typer.Typer(help=HELP, no_args_is_help=True)
+app.command("list", help=list_models.HELP, short_help="List the models, and which are on this machine.")(
+    list_models.list_models
+)
