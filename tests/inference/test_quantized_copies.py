@@ -119,7 +119,7 @@ def test_a_copy_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_full_disk_is_found_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(SfvqaError, match="SFVQA_DATA_DIR"):
         quantize_copy("tiny", "4bit", device="cpu")
 

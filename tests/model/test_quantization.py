@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 
 from sfvqa.errors import CheckpointError, UsageError
@@ -22,7 +22,7 @@ from sfvqa.model.random_weights import random_model
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker, small_config
 
-CLASSES = {"8bit": bitsandbytes.nn.Linear8bitLt, "4bit": bitsandbytes.nn.Linear4bit}
+CLASSES = {"8bit": Linear8bitLt, "4bit": Linear4bit}
 OWN_LINEARS = re.compile(
     r"language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 )  # written out: what the rule in the code must come to for Qwen2
