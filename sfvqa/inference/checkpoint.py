@@ -56,6 +56,11 @@ class LoadedCheckpoint:
     quantized_copy: QuantizedCopy | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def device_names(self) -> str:
+        """Where the model is: `cpu`, `cuda:0`, or `cuda:0, cuda:1` for one that is spread."""
+        return ", ".join(sorted({str(parameter.device) for parameter in self.model.parameters()}))
+
 
 def load_checkpoint(
     model: str | Path,
