@@ -86,6 +86,7 @@ def load_checkpoint(
     bits = resolve_quantization(quantization, where, source.stored)
     tokenizer = _load_tokenizer(location.folder, config)
     weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
+    _check_kernel(kernel, where, weights_dtype)
     placement = place(device, where, weights_dtype, bits)
     with memory_errors("loading the model"):
         network = source.build(
@@ -196,3 +197,11 @@ def _resolve_attention(name: str) -> AttentionKernel:
     if kernel is AttentionKernel.FLASH_ATTENTION_2 and importlib.util.find_spec("flash_attn") is None:
         raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
     return kernel
+
+
+def _check_kernel(kernel: AttentionKernel, device: torch.device, dtype: torch.dtype) -> None:
+    if kernel is AttentionKernel.FLASH_ATTENTION_2 and (device.type != "cuda" or dtype is torch.float32):
+        raise UsageError(
+            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
+        )
