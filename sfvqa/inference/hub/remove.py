@@ -31,8 +31,7 @@ def plan_removal(spec: ModelSpec) -> RemovalPlan:
 
     if spec.is_bundled:
         raise UsageError(f"{spec.name} is part of the package.", "It goes when sfvqa is uninstalled.")
-    folder = repository_folder(spec)
-    if spec.repo_id is None or not folder.is_dir():
+    if spec.repo_id is None or not (folder := repository_folder(spec)).is_dir():
         raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", "There is nothing to remove.")
     cache = scan_cache_dir(cache_folder())
     found = next((repo for repo in cache.repos if repo.repo_type == "model" and repo.repo_id == spec.repo_id), None)

@@ -8,8 +8,7 @@ from sfvqa.errors import DownloadError, ExitCode, ModelError
 from sfvqa.inference.hub.pull import plan_pull, pull
 from sfvqa.registry import ModelSpec, find_model
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import MODELS_TOML, REPO, SHARDS
-from tests.inference.hub.test_pull import run
+from tests.inference.hub.published import MODELS_TOML, REPO, SHARDS, run
 
 API = "/api/models/"
 STATUSES = [

@@ -1,31 +1,21 @@
 """A pull brings the files of a checkpoint and no others, goes on after an interruption, and lets no wrong byte in."""
 
 import itertools
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from sfvqa.errors import DownloadError, ModelNotDownloadedError
 from sfvqa.inference.hub import disk
-from sfvqa.inference.hub.progress import ByteProgress, Stage
-from sfvqa.inference.hub.pull import PulledModel, adopt, plan_pull, pull
+from sfvqa.inference.hub.progress import Stage
+from sfvqa.inference.hub.pull import adopt, plan_pull, pull
 from sfvqa.inference.hub.records import fixed_commit, records_path
 from sfvqa.inference.locate import is_downloaded, locate
 from sfvqa.registry import ModelSpec
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import INDEX, SHARDS, UNWANTED, checkpoint_of_numbers
+from tests.inference.hub.published import INDEX, SHARDS, UNWANTED, checkpoint_of_numbers, flip_a_bit, run
 
 WANTED = {"config.json", "tokenizer.json", INDEX, *SHARDS}
-
-
-def run(steps: Generator[ByteProgress, None, PulledModel]) -> tuple[list[ByteProgress], PulledModel]:
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 def test_a_whole_pull_brings_what_is_wanted_and_records_the_commit(hub: FakeHub, spec: ModelSpec) -> None:
@@ -238,13 +228,6 @@ def test_a_file_that_is_broken_as_published_is_refused(hub: FakeHub, spec: Model
     hub.publish(checkpoint_of_numbers() | {SHARDS[0]: b"half a file"})
     with pytest.raises(DownloadError, match=f"{SHARDS[0]} of {hub.repo_id} at .* is broken as published"):
         run(pull(plan_pull(spec)))
-
-
-def flip_a_bit(path: Path) -> None:
-    blob = path.resolve()
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(bytes(data))
 
 
 def test_progress_never_goes_back(spec: ModelSpec) -> None:
