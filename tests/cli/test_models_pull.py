@@ -52,6 +52,7 @@ def test_on_a_terminal_it_asks(
     hub: FakeHub, run_on_terminal: RunOnTerminal, monkeypatch: pytest.MonkeyPatch, answer: bool, exit_code: int
 ) -> None:
     asked: list[str] = []
+    hub.pause_seconds = 0.05
 
     def confirm(question: str, *, err: bool) -> bool:
         assert err
@@ -64,6 +65,7 @@ def test_on_a_terminal_it_asks(
     assert asked == ["Download 800.3 kB under the licence CC BY-NC 4.0?"]
     assert code == exit_code
     assert ("Nothing was downloaded." in sent) is not answer
+    assert ("Downloading" in sent) is answer
     assert bool(hub.of("/storage/")) is answer
 
 
@@ -201,7 +203,7 @@ def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(hub: FakeHub, tmp_p
     """As typed in a shell, with nothing set but the variables that everybody may set."""
     hub.publish(checkpoint_of_numbers(values=1_000_000))
     hub.pause_seconds = 0.05
-    variables = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "sfvqa", "models", "pull", "small", "--yes"]
     environment = {**os.environ, **variables}
     first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -8,6 +8,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -25,21 +26,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _STAGES = {"download": "Downloading", "check": "Checking"}
+_ROOM_FOR_FILE = 110  # columns of the terminal, for the name of the file beside the bar
 _SPEED_SECONDS = 5.0  # stages alternate: what a stage did before the other had its turn says nothing of its speed
 
 
 def follow_bytes(steps: "Generator[ByteProgress, None, T]", notices: "Notices") -> T:
     """Run `steps` to the end under a bar that leaves no trace; return what comes of it."""
-    columns = (
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    columns: list[ProgressColumn] = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[file]}", markup=True),
-    )
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    ]
+    if console.width >= _ROOM_FOR_FILE:
+        columns.append(TextColumn("{task.fields[file]}", style="dim", markup=False))
     with (
         contextlib.closing(steps),
         Progress(
