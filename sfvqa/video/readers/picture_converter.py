@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.fitting import Pixels
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 from sfvqa.video.readers.tone_mapping import HLG, PQ, tone_map
 

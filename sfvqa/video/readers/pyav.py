@@ -13,7 +13,8 @@ from av.video.frame import VideoFrame
 
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import (
