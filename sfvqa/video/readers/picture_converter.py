@@ -130,6 +130,9 @@ class Orientation:
         return np.ascontiguousarray(pixels)
 
 
+UPRIGHT = Orientation(swaps_axes=False, reverses_columns=False, reverses_rows=False)
+
+
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     try:
         matrix = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV's stub names one kind
