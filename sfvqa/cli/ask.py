@@ -44,6 +44,8 @@ def ask(
     device: options.Device = "auto",  # noqa: ARG001
     dtype: options.DtypeOption = "auto",  # noqa: ARG001
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
+    quant: options.QuantOption = "auto",  # noqa: ARG001
+    random_weights: options.RandomWeights = False,  # noqa: ARG001
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 SlowAttentionName = Literal["always", "prefill"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quant = Literal["auto", "none", "8bit", "4bit"]
 
 _GENERATION = "How it answers"
 _MACHINE = "Where it runs"
@@ -170,6 +171,25 @@ AttentionOption = Annotated[
         rich_help_panel=_MACHINE,
     ),
 ]
+QuantOption = Annotated[
+    Quant,
+    typer.Option(
+        "--quant",
+        envvar="SFVQA_QUANT",
+        metavar="NAME",
+        help="Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights",
+        metavar="",
+        help="Build the model without its weights, to measure time and memory; its answers mean nothing.",
+        rich_help_panel=_MACHINE,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
@@ -223,4 +243,5 @@ CONFIGURABLE = (
     "device",
     "dtype",
     "attention",
+    "quant",
 )

@@ -36,10 +36,12 @@ class ModelRequest:
     device: str
     dtype: str
     attention: str
+    quantization: str = "auto"
+    random_weights: bool = False
 
     @classmethod
     def of(cls, context: "typer.Context") -> "ModelRequest":
-        """The request in the parameters of a command that takes these four options."""
+        """The request in the parameters of a command that takes these options."""
         source, given = context.get_parameter_source("model"), context.params
         return cls(
             name=given["model"],
@@ -47,6 +49,8 @@ class ModelRequest:
             device=given["device"],
             dtype=given["dtype"],
             attention=given["attention"],
+            quantization=given["quant"],
+            random_weights=given["random_weights"],
         )
 
 
@@ -56,7 +60,6 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
     UsageError for a question that is empty or no text, VideoError for a file that is not there or cannot be one,
     ModelError for a model that is unknown or not on this machine.
     """
-    from sfvqa.inference.locate import locate
     from sfvqa.inference.question import check_question
     from sfvqa.video.readers.local_file import check_local_file
     from sfvqa.video.readers.standard_input import STANDARD_INPUT
@@ -66,7 +69,17 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
     if str(video) != STANDARD_INPUT:
         check_local_file(video)
     if model.name is not None:
-        locate(model.name)
+        _check_model(model.name, model)
+
+
+def _check_model(name: str, request: ModelRequest) -> None:
+    from sfvqa.inference.locate import find
+    from sfvqa.inference.quantized_copies import locate_for
+
+    if request.random_weights:
+        find(name)
+    else:
+        locate_for(name, request.quantization)
 
 
 @contextlib.contextmanager
@@ -95,7 +108,17 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
         )
         if not request.is_named_by_flag:
             notices.note(choice.reason)
-        return VideoQA.load(choice.model, device=request.device, dtype=request.dtype, attention=request.attention)
+        answerer = VideoQA.load(
+            choice.model,
+            device=request.device,
+            dtype=request.dtype,
+            attention=request.attention,
+            quantization=request.quantization,
+            random_weights=request.random_weights,
+        )
+    if copy := answerer.checkpoint.quantized_copy:
+        notices.note(f"Using the {copy.provenance.quantization} copy in {copy.folder}.")
+    return answerer
 
 
 def encode_video(

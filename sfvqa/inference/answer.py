@@ -72,6 +72,7 @@ class AnswerSettings:
     """Everything that was set, so that an answer can be had again."""
 
     quantization: str
+    random_weights: bool
     attention: str
     slow_attention: str
     device: str

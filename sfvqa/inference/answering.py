@@ -176,7 +176,11 @@ class AnswerRun:
             ),
             timings=self._timings(row),
             peak_memory_bytes=peak_memory_bytes(self._checkpoint.model.device),
-            warnings=(*(encoded.warnings if encoded else ()), *self._length_warnings(row)),
+            warnings=(
+                *self._checkpoint.warnings,
+                *(encoded.warnings if encoded else ()),
+                *self._length_warnings(row),
+            ),
             settings=self._settings(encoded),
         )
 
@@ -206,7 +210,8 @@ class AnswerRun:
     def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:
         model, options = self._checkpoint.model, self._options
         return AnswerSettings(
-            quantization="none",
+            quantization=self._checkpoint.quantization.value,
+            random_weights=self._checkpoint.random_weights,
             attention=self._checkpoint.attention.value,
             slow_attention=options.slow_attention.value,
             device=str(model.device),

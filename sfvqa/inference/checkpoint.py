@@ -1,22 +1,29 @@
 """A checkpoint folder → model and tokenizer on a device. Never downloads; says what is wrong with a folder."""
 
-import contextlib
-import hashlib
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.inference.architecture import config_of
+from sfvqa.inference.choose import BUNDLED_MODEL
 from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
-from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS, CheckpointLocation, locate
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config
+from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find, locate
+from sfvqa.inference.placement import place
+from sfvqa.inference.quantization import resolve_quantization
+from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
+from sfvqa.inference.revision import revision_of
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
+from sfvqa.model.quantization import Quantization
+from sfvqa.model.random_weights import random_model
+from sfvqa.registry import ModelSpec
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
 
@@ -31,7 +38,11 @@ class AttentionKernel(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class LoadedCheckpoint:
-    """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from."""
+    """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from.
+
+    `quantized_copy` is the kept copy that was loaded in place of the model's own files; `warnings` go with every
+    answer.
+    """
 
     model: SlowFastForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
@@ -40,23 +51,41 @@ class LoadedCheckpoint:
     revision: str | None
     attention: AttentionKernel
     load_seconds: float
+    quantization: Quantization = Quantization.NONE
+    random_weights: bool = False
+    quantized_copy: QuantizedCopy | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def load_checkpoint(
-    model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto", attention: str = "sdpa"
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    attention: str = "sdpa",
+    quantization: str = "auto",
+    random_weights: bool = False,
 ) -> LoadedCheckpoint:
-    """Load a registered model or a checkpoint folder, in the reference's format or ours.
+    """Load a registered model or a checkpoint folder, in the reference's format or ours, straight onto its device.
 
-    Raises UnknownModelError, ModelNotDownloadedError, CheckpointError (naming file or tensors), UsageError for a
-    device, dtype or attention that is not there, OutOfMemoryError.
+    A kept copy of a registered model in this quantization is loaded in its place; `auto` is what the weights are
+    stored in. `random_weights` builds a registered model by models.toml alone. Raises UnknownModelError,
+    ModelNotDownloadedError, CheckpointError (naming file or tensors), UsageError for a device, dtype, attention or
+    quantization that is not there, OutOfMemoryError.
     """
     start = time.perf_counter()
     where = resolve_device(device)
     kernel = _resolve_attention(attention)
-    location = locate(model)
-    config = read_config(location.folder)
+    source = _untrained(model) if random_weights else _trained(model, quantization)
+    location, config = source.location, source.config
+    bits = resolve_quantization(quantization, where, source.stored)
     tokenizer = _load_tokenizer(location.folder, config)
-    network = _load_model(location.folder, config, where, resolve_dtype(dtype, where, _stored_dtype(config)), kernel)
+    weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
+    placement = place(device, where, weights_dtype, bits)
+    with memory_errors("loading the model"):
+        network = source.build(
+            dtype=weights_dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
+        )
     _check_vocabulary(location.folder, tokenizer, config)
     synchronize(where)
     return LoadedCheckpoint(
@@ -64,34 +93,46 @@ def load_checkpoint(
         tokenizer=tokenizer,
         end_token_ids=_end_token_ids(location.folder, tokenizer, config),
         location=location,
-        revision=location.revision or _bundled_revision(location),
+        revision=None if random_weights else revision_of(location),
         attention=kernel,
         load_seconds=time.perf_counter() - start,
+        quantization=bits,
+        random_weights=random_weights,
+        quantized_copy=source.copy,
+        warnings=source.warnings,
     )
 
 
-def _load_model(
-    folder: Path, config: SlowFastConfig, device: torch.device, dtype: torch.dtype, attention: AttentionKernel
-) -> SlowFastForConditionalGeneration:
-    with memory_errors("loading the model"), _no_progress_bar():
-        network = SlowFastForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=dtype, attn_implementation=attention.value
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Where a model's weights come from: `location` is the folder of files or, for random ones, of the tokenizer."""
+
+    location: CheckpointLocation
+    config: SlowFastConfig
+    build: Callable[..., SlowFastForConditionalGeneration]
+    stored: Quantization = Quantization.NONE
+    copy: QuantizedCopy | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def _trained(model: str | Path, quantization: str) -> _Source:
+    location, copy = locate_for(model, quantization)
+    config = read_config(location.folder)
+    build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder, config=config)
+    return _Source(location, config, build, read_quantization(location.folder), copy)
+
+
+def _untrained(model: str | Path) -> _Source:
+    spec = find(model)
+    if not isinstance(spec, ModelSpec):
+        raise UsageError(
+            f"{model} is a checkpoint folder, which has weights.", "Use --random-weights with a registered model."
         )
-        network.to(device)  # type: ignore[arg-type]  # transformers wraps `to` and loses its signature
-        network.eval()  # type: ignore[no-untyped-call]
-        return network
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing on the terminal, which belongs to the command line."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
+    config = config_of(spec)
+    tokenizer_folder = locate(BUNDLED_MODEL).folder  # the model's own may not be on this machine
+    warning = f"The weights of {spec.name} are random (--random-weights): the answer means nothing."
+    location = CheckpointLocation(spec.name, tokenizer_folder, spec)
+    return _Source(location, config, partial(random_model, config), warnings=(warning,))
 
 
 def _load_tokenizer(folder: Path, config: SlowFastConfig) -> PreTrainedTokenizerBase:
@@ -150,10 +191,3 @@ def _resolve_attention(name: str) -> AttentionKernel:
     if kernel is AttentionKernel.FLASH_ATTENTION_2 and importlib.util.find_spec("flash_attn") is None:
         raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
     return kernel
-
-
-def _bundled_revision(location: CheckpointLocation) -> str | None:
-    """A hash of the bundled weights, which have no commit of their own and change with the package."""
-    if location.spec is None or not location.spec.is_bundled:
-        return None
-    return hashlib.sha256((location.folder / WEIGHTS).read_bytes()).hexdigest()[:12]

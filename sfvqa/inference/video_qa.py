@@ -85,13 +85,26 @@ class VideoQA:
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         attention: str = "sdpa",
+        quantization: str = "auto",
+        random_weights: bool = False,
     ) -> Self:
         """Load a model by its name in models.toml, or a checkpoint folder; nothing is ever downloaded.
 
         `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16, or torch's own;
-        `attention` sdpa, eager or flash_attention_2. Raises ModelError, UsageError, OutOfMemoryError.
+        `attention` sdpa, eager or flash_attention_2; `quantization` none, 8bit, 4bit, or auto: as the weights are
+        stored. `random_weights` builds a model of models.toml without its weights, to measure it. Raises ModelError,
+        UsageError, OutOfMemoryError.
         """
-        return cls(load_checkpoint(model, device=device, dtype=dtype, attention=attention))
+        return cls(
+            load_checkpoint(
+                model,
+                device=device,
+                dtype=dtype,
+                attention=attention,
+                quantization=quantization,
+                random_weights=random_weights,
+            )
+        )
 
     @property
     def trained_with(self) -> TrainedWith:

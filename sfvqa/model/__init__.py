@@ -10,7 +10,7 @@ from sfvqa.model.config import (
     SlowFastConfig,
     SlowFastVisionConfig,
 )
-from sfvqa.model.loading import read_config
+from sfvqa.model.loading import read_config, read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.visual_tokens import VisualTokens, num_frames_outside_fast_path
 
@@ -29,4 +29,5 @@ __all__ = [
     "VisualTokens",
     "num_frames_outside_fast_path",
     "read_config",
+    "read_quantization",
 ]

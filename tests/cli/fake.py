@@ -135,7 +135,7 @@ class ScriptedVideoQA:
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
             settings=AnswerSettings(
-                "none", "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, video.crop.value,
+                "none", False, "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, video.crop.value,
                 options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed,
             ),
         )  # fmt: skip

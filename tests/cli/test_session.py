@@ -1,6 +1,7 @@
 """Loading a model for a command: which one, and what is said about it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,8 +18,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loaded:
     """What was loaded, instead of loading it; nothing is downloaded on this machine."""
     calls: Loaded = []
 
-    def load(model: str, *, device: str, dtype: str, attention: str) -> None:
-        calls.append((model, device, dtype, attention))
+    def load(model: str, **settings: object) -> SimpleNamespace:
+        calls.append((model, *settings.values()))
+        return SimpleNamespace(checkpoint=SimpleNamespace(quantized_copy=None))
 
     monkeypatch.setattr(VideoQA, "load", load)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -26,8 +28,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loaded:
 
 
 def test_a_model_named_on_the_command_line_needs_no_words(loaded: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
-    load_model(ModelRequest("tiny", True, "cpu", "float32", "eager"), Notices(quiet=False))
-    assert loaded == [("tiny", "cpu", "float32", "eager")]
+    load_model(ModelRequest("tiny", True, "cpu", "float32", "eager", "8bit", True), Notices(quiet=False))
+    assert loaded == [("tiny", "cpu", "float32", "eager", "8bit", True)]
     assert capsys.readouterr().err == ""
 
 

@@ -89,8 +89,16 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         *("decode_seconds", "total_seconds", "tokens_per_second"),
     ]
     assert record["settings"] == {
-        **{"quantization": "none", "attention": "sdpa", "slow_attention": "always", "device": "cpu"},
-        **{"dtype": "float32", "reader": "pyav", "crop": "center", "temperature": 0.0, "top_p": 1.0},
+        **{"quantization": "none", "random_weights": False, "attention": "sdpa"},
+        **{
+            "slow_attention": "always",
+            "device": "cpu",
+            "dtype": "float32",
+            "reader": "pyav",
+            "crop": "center",
+            "temperature": 0.0,
+            "top_p": 1.0,
+        },
         **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0},
     }
     assert (record["schema_version"], record["finish_reason"], record["frames"]["count"]) == (1, "length", 8)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,10 +140,11 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
         ({"dtype": "int8"}, "int8"),
         ({"dtype": torch.float64}, "float64"),
         ({"attention": "magic"}, "magic"),
+        ({"quantization": "3bit"}, "3bit"),
     ],
 )
 def test_a_setting_that_is_not_there_is_a_usage_error(
-    checkpoint_folder: Path, setting: dict[str, str], complaint: str
+    checkpoint_folder: Path, setting: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         load_checkpoint(checkpoint_folder, **setting)

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model.building import ModelBuilder
 from sfvqa.model.reference_format import rename_tensor
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker
@@ -238,7 +239,7 @@ def test_a_misfit_is_told_before_memory_is_taken(
     edit_config(
         folder, dict(size) if fixture == "reference_folder" else {f"text_config.{k}": v for k, v in size.items()}
     )
-    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    monkeypatch.setattr(ModelBuilder, "put", None)
     with pytest.raises(CheckpointError, match=r"embed_tokens\.weight is \[\d+, \d+\], not \[2000000, 16384\]"):
         SlowFastForConditionalGeneration.from_pretrained(folder)
 

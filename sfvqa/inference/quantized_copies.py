@@ -1,0 +1,109 @@
+"""The quantized copies kept on this machine: where they are, which one to load, how to be rid of it. Imports no torch.
+
+A copy is a checkpoint folder of our own format; what it was made of stands in `COPY_FILE`.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.inference.locate import CheckpointLocation, find, locate, locate_registered, missing_files
+from sfvqa.inference.revision import revision_of
+from sfvqa.registry import ModelSpec
+
+COPY_FILE = "sfvqa_copy.json"
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a copy was made of, and by which versions of what."""
+
+    model: str
+    repo_id: str | None
+    revision: str
+    quantization: str
+    device: str
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Put it beside the weights."""
+        fields = {"schema_version": _SCHEMA_VERSION, **asdict(self)}
+        (folder / COPY_FILE).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class QuantizedCopy:
+    """One copy that is whole, and what it takes on disk."""
+
+    folder: Path
+    provenance: Provenance
+    size_bytes: int
+
+
+def copies_folder() -> Path:
+    """Where copies are kept: below SFVQA_DATA_DIR, else the user's data folder."""
+    import platformdirs
+
+    return Path(os.environ.get("SFVQA_DATA_DIR") or platformdirs.user_data_dir("sfvqa", appauthor=False)) / "quantized"
+
+
+def copy_folder(model: str, quantization: str) -> Path:
+    """Where the copy of a registered model in one quantization is, or would be."""
+    return copies_folder() / f"{quote(model, safe='')}-{quantization}"
+
+
+def list_copies() -> list[QuantizedCopy]:
+    """Every copy, by folder name; what is no whole copy is left out."""
+    root = copies_folder()
+    folders = sorted(path for path in root.iterdir() if not path.name.startswith(".")) if root.is_dir() else []
+    return [copy for folder in folders if (copy := _read(folder)) is not None]
+
+
+def find_copy(spec: ModelSpec, quantization: str, revision: str | None) -> QuantizedCopy | None:
+    """The copy of a registered model that was made of this commit, None of any; None when there is none."""
+    copy = _read(copy_folder(spec.name, quantization))
+    if copy is None or (revision is not None and copy.provenance.revision != revision):
+        return None
+    return copy
+
+
+def remove_copy(copy: QuantizedCopy) -> None:
+    """Delete a copy; what it was made of stays."""
+    shutil.rmtree(copy.folder)
+
+
+def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation, QuantizedCopy | None]:
+    """As `locate`, but a kept copy of the same commit in this quantization is taken instead, and named.
+
+    When the model itself is not on this machine, a copy of it will do. Same errors as `locate`.
+    """
+    spec = find(model)
+    if quantization == "none" or not isinstance(spec, ModelSpec):
+        return locate(model), None
+    try:
+        location = locate_registered(spec)
+    except ModelNotDownloadedError:
+        copy = find_copy(spec, quantization, spec.revision)
+        if copy is None:
+            raise
+        return CheckpointLocation(spec.name, copy.folder, spec, copy.provenance.revision), copy
+    revision = revision_of(location)
+    copy = find_copy(spec, quantization, revision)
+    return (replace(location, folder=copy.folder, revision=revision), copy) if copy else (location, None)
+
+
+def _read(folder: Path) -> QuantizedCopy | None:
+    try:
+        fields = json.loads((folder / COPY_FILE).read_text(encoding="utf-8"))
+        if fields.pop("schema_version") != _SCHEMA_VERSION or missing_files(folder):
+            return None
+        provenance = Provenance(**fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    return QuantizedCopy(folder, provenance, size)

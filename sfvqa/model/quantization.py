@@ -1,0 +1,236 @@
+"""The decoder layers' own linear layers in 8 or 4 bits, by bitsandbytes; nothing else of the network ever is.
+
+Values are quantized as stored, whatever dtype the model computes in, so that a kept copy equals quantizing anew.
+"""
+
+import importlib.util
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from math import ceil, prod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.model.hybrid_layer import GatedSlowAttention
+
+OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activations above it are computed in 16 bit
+
+
+class Quantization(StrEnum):
+    """In how many bits the decoder layers' linear weights are kept; `none` is as loaded."""
+
+    NONE = "none"
+    EIGHT_BIT = "8bit"
+    """LLM.int8: rows scaled to 8 bits, activations too, outlying columns in 16 bit."""
+    FOUR_BIT = "4bit"
+    """NF4 in blocks of 64, their scales quantized again (Dettmers et al. 2023); computed in the model's dtype."""
+
+
+def quantizable_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """By name, the linear layers a quantization applies to: those of the decoder layers, slow attention's left out.
+
+    Read off the network itself, not off a list of names, so that a new projection anywhere else stays as it is.
+    """
+    found = {}
+    for layer_name, layer in model.named_modules():
+        if layer_name.startswith("language_model.layers.") and layer_name.count(".") == 2:
+            left_out = [name for name, module in layer.named_modules() if isinstance(module, GatedSlowAttention)]
+            for name, module in layer.named_modules():
+                if isinstance(module, nn.Linear) and not any(name.startswith(f"{part}.") for part in left_out):
+                    found[f"{layer_name}.{name}"] = module
+    return found
+
+
+class LinearQuantizer(ABC):
+    """How weights become one kind of quantized parameter, and how those are stored."""
+
+    kind: ClassVar[Quantization]
+
+    def replace_linears(self, model: nn.Module, dtype: torch.dtype) -> frozenset[str]:
+        """Put empty quantized layers in place of a model's empty ones; the names of their weights."""
+        linears = quantizable_linears(model)
+        for name, linear in linears.items():
+            model.set_submodule(name, self.empty_linear(linear, dtype))
+        return frozenset(f"{name}.weight" for name in linears)
+
+    @abstractmethod
+    def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
+        """A layer of the same size that computes in `dtype`, without memory."""
+
+    @abstractmethod
+    def quantize(self, weight: Tensor) -> nn.Parameter:
+        """A weight `[out, in]` of any float dtype → the parameter, on the same device."""
+
+    @abstractmethod
+    def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
+        """The parameter on `device`, from what `stored_tensors` gave, by the same keys."""
+
+    @abstractmethod
+    def attach(self, module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype) -> None:
+        """Make it the weight of a layer that `empty_linear` made."""
+
+    @abstractmethod
+    def stored_tensors(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Everything it takes to restore a parameter, as bitsandbytes and transformers store it; `weight` is first."""
+
+    @abstractmethod
+    def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
+        """The shapes of what `stored_tensors` gives for a weight of `shape`; None for one that varies."""
+
+    @abstractmethod
+    def tensor_name(self, weight_name: str, key: str) -> str:
+        """What the tensor `key` of a weight is called in a file."""
+
+
+class FourBit(LinearQuantizer):
+    """NF4 with double quantization."""
+
+    kind = Quantization.FOUR_BIT
+    _BLOCK, _NESTED_BLOCK = 64, 256
+
+    def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
+        with torch.device("meta"):
+            layer = _bitsandbytes().nn.Linear4bit(
+                linear.in_features,
+                linear.out_features,
+                bias=linear.bias is not None,
+                compute_dtype=dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+            )
+        # On CPUs with AVX512-BF16 it would compute in bfloat16 whatever the dtype, and refuse sizes that 32 does not
+        # divide.
+        layer.support_avx512bf16_for_cpu = False
+        return layer  # type: ignore[no-any-return]
+
+    def quantize(self, weight: Tensor) -> nn.Parameter:
+        parameter: nn.Parameter = (
+            _bitsandbytes()
+            .nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4")
+            .to(weight.device)
+        )
+        return parameter
+
+    def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
+        tensors = {key: tensor.to(device, copy=True) for key, tensor in stored.items()}
+        data = tensors.pop("weight")
+        parameter: nn.Parameter = _bitsandbytes().nn.Params4bit.from_prequantized(data, tensors, device=device)
+        return parameter
+
+    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:
+        parameter.quant_state.dtype = dtype
+        parameter.module, module.quant_state, module.weight = module, parameter.quant_state, parameter
+
+    def stored_tensors(self, parameter: Any) -> dict[str, Tensor]:
+        return {"weight": parameter.data, **parameter.quant_state.as_dict(packed=True)}
+
+    def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
+        num_blocks = ceil(prod(shape) / self._BLOCK)
+        return {
+            "weight": (ceil(prod(shape) / 2), 1),
+            "absmax": (num_blocks,),
+            "quant_map": (16,),
+            "nested_absmax": (ceil(num_blocks / self._NESTED_BLOCK),),
+            "nested_quant_map": (256,),
+            "quant_state.bitsandbytes__nf4": None,
+        }
+
+    def tensor_name(self, weight_name: str, key: str) -> str:
+        return weight_name if key == "weight" else f"{weight_name}.{key}"
+
+
+class EightBit(LinearQuantizer):
+    """LLM.int8."""
+
+    kind = Quantization.EIGHT_BIT
+
+    def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:  # noqa: ARG002  it takes any
+        with torch.device("meta"):
+            layer: nn.Module = _bitsandbytes().nn.Linear8bitLt(
+                linear.in_features,
+                linear.out_features,
+                bias=linear.bias is not None,
+                has_fp16_weights=False,
+                threshold=OUTLIER_THRESHOLD,
+            )
+        return layer
+
+    def quantize(self, weight: Tensor) -> nn.Parameter:
+        values, scales, _ = _bitsandbytes().functional.int8_vectorwise_quant(weight.to(torch.float16))
+        return self._parameter(values, scales)
+
+    def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
+        return self._parameter(stored["weight"].to(device, copy=True), stored["SCB"].to(device, copy=True))
+
+    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002
+        module.weight = parameter
+
+    def stored_tensors(self, parameter: Any) -> dict[str, Tensor]:
+        return {"weight": parameter.data, "SCB": parameter.SCB}
+
+    def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
+        return {"weight": shape, "SCB": shape[:1]}
+
+    def tensor_name(self, weight_name: str, key: str) -> str:
+        return weight_name if key == "weight" else f"{weight_name.removesuffix('weight')}{key}"
+
+    @staticmethod
+    def _parameter(values: Tensor, scales: Tensor) -> nn.Parameter:
+        parameter: nn.Parameter = _bitsandbytes().nn.Int8Params(values, requires_grad=False, CB=values, SCB=scales)
+        return parameter
+
+
+_QUANTIZERS: dict[Quantization, Callable[[], LinearQuantizer]] = {
+    Quantization.EIGHT_BIT: EightBit,
+    Quantization.FOUR_BIT: FourBit,
+}
+
+
+def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
+    """How to apply a quantization, None for `none`; UsageError when bitsandbytes is not installed."""
+    quantization = Quantization(quantization)
+    if quantization is Quantization.NONE:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f"{quantization} needs bitsandbytes, which is not installed.",
+            "Install it with `pip install bitsandbytes`, or use --quant none.",
+        )
+    return _QUANTIZERS[quantization]()
+
+
+def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
+    """In what a checkpoint's weights are stored, by its config.json; CheckpointError for what was not made by us."""
+    stored = config_fields.get("quantization_config")
+    if stored is None:
+        return Quantization.NONE
+    for quantization in _QUANTIZERS:
+        if stored == quantization_config(quantization):
+            return quantization
+    raise CheckpointError(
+        "The checkpoint is quantized in a way that is not read.", "Make a copy with `sfvqa models quantize`."
+    )
+
+
+def quantization_config(quantization: Quantization) -> dict[str, Any]:
+    """What config.json says of a quantized copy, in transformers' words."""
+    if quantization is Quantization.EIGHT_BIT:
+        return {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
+    return {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+    }
+
+
+def _bitsandbytes() -> Any:
+    """Imported on first use, since it takes most of a second; without the warning it logs at every 8-bit layer."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import bitsandbytes
+
+    return bitsandbytes
