@@ -1,9 +1,11 @@
 """Where the Hugging Face cache keeps a repository: blobs named by their hash, and a folder of links a commit."""
 
+import os
 from pathlib import Path
 
 from sfvqa.inference.hub.disk import cache_folder
 from sfvqa.inference.hub.listing import HASH_NAMES, HubFile
+from sfvqa.inference.hub.records import DEFAULT_REVISION
 from sfvqa.registry import ModelSpec
 
 
@@ -39,7 +41,7 @@ def bytes_on_disk(path: Path) -> int:
     """Size of a file, 0 when there is none."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
@@ -51,7 +53,22 @@ def stated_hash(path: Path) -> str | None:
     return name if len(name) in HASH_NAMES and set(name) <= set("0123456789abcdef") else None
 
 
+def ref_path(spec: ModelSpec) -> Path:
+    """Where the cache keeps the commit that a branch was at when it was last looked up."""
+    return repository_folder(spec) / "refs" / (spec.revision or DEFAULT_REVISION)
+
+
+def write_ref(spec: ModelSpec, commit: str) -> None:
+    """Let whoever shares the cache, and has no record of ours, find a commit by its branch."""
+    path = ref_path(spec)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    beside.write_text(commit, encoding="utf-8")
+    beside.replace(path)
+
+
 def disk_bytes(spec: ModelSpec) -> int:
     """What a model's repository takes on the disk: all its commits, each file once, and parts of files."""
-    paths = repository_folder(spec).rglob("*")
+    folder = repository_folder(spec)
+    paths = [*folder.glob("blobs/*"), *folder.glob("snapshots/*/*")]  # links in the latter, where there can be links
     return sum(path.stat().st_size for path in paths if path.is_file() and not path.is_symlink())

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 GO_ON = "The same command goes on where this one stopped."
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -37,7 +36,7 @@ def hub_host() -> str:
     """The name of the hub that is asked, as messages have it."""
     from huggingface_hub import constants
 
-    return urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
+    return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2] or constants.ENDPOINT
 
 
 def _explain(error: BaseException, spec: ModelSpec, revision: str | None) -> DownloadError:
@@ -53,7 +52,7 @@ def _explain(error: BaseException, spec: ModelSpec, revision: str | None) -> Dow
             return not_a_hub()
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return DownloadError(f"The disk of {cache_folder()} is full.", f"{ANOTHER_PLACE} {GO_ON}")
-        if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE and cause.filename:
+        if isinstance(cause, OSError) and cause.errno and cause.filename:  # a file's, not the network's
             return DownloadError(f"{cause.filename} cannot be written: {cause.strerror}.", ANOTHER_PLACE)
     return _explain_network(causes)
 
@@ -70,7 +69,7 @@ def _explain_status(error: "HfHubHTTPError", spec: ModelSpec, revision: str | No
     from huggingface_hub.errors import RevisionNotFoundError as NoRevision
 
     repo, host, status = spec.repo_id, hub_host(), error.response.status_code
-    page = f"{constants.ENDPOINT}/{repo}"
+    page = f"{urlsplit(constants.ENDPOINT).scheme}://{host}/{repo}"
     log_in = "set HF_TOKEN, or type `hf auth login`"
     if isinstance(error, GatedRepoError):
         return DownloadError(

@@ -11,9 +11,11 @@ from sfvqa.inference.hub.cache import (
     blobs_folder,
     bytes_on_disk,
     incomplete_path,
+    ref_path,
     repository_folder,
     snapshot_folder,
     stated_hash,
+    write_ref,
 )
 from sfvqa.inference.hub.disk import cache_folder, check_room, free_bytes
 from sfvqa.inference.hub.failures import hub_failures
@@ -93,7 +95,9 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, PulledModel]:
                 yield from _accept(spec, file, checked, listing.total_bytes)
                 fetched, checked = fetched + file.size_bytes, checked + file.size_bytes
             _link(listing, file)
-    _check_headers(plan)
+        _check_headers(plan)
+        if not is_commit(spec.revision) and (plan.previous_commit != listing.commit or not ref_path(spec).exists()):
+            write_ref(spec, listing.commit)
     record_commit(spec, listing.commit)
     return PulledModel(locate_registered(spec), total - before, replaced)
 

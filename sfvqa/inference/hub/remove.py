@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
 from sfvqa.inference.hub.cache import repository_folder
 from sfvqa.inference.hub.disk import cache_folder
-from sfvqa.inference.hub.records import forget_commit
+from sfvqa.inference.hub.records import fixed_commit, forget_commit
 from sfvqa.registry import ModelSpec
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def plan_removal(spec: ModelSpec) -> RemovalPlan:
         raise UsageError(f"{spec.name} is part of the package.", "It goes when sfvqa is uninstalled.")
     if spec.repo_id is None or not (folder := repository_folder(spec)).is_dir():
         raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", "There is nothing to remove.")
+    fixed_commit(spec)  # a record that cannot be read is found out before anything is deleted
     cache = scan_cache_dir(cache_folder())
     found = next((repo for repo in cache.repos if repo.repo_type == "model" and repo.repo_id == spec.repo_id), None)
     if found is None:

@@ -70,6 +70,15 @@ def test_a_refused_token_is_named(hub: FakeHub, spec: ModelSpec, monkeypatch: py
     assert "hf_wrong" not in str(raised.value)
 
 
+def test_a_password_in_the_endpoint_is_not_shown(
+    hub: FakeHub, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to(monkeypatch, hub.url.replace("http://", "http://me:secret@"))
+    hub.statuses[API] = (403, {"X-Error-Code": "GatedRepo"})
+    with pytest.raises(DownloadError, match=r"Accept it at http://127\.0\.0\.1:\d+/acme"):
+        plan_pull(spec)
+
+
 def test_a_dead_network(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))

@@ -168,6 +168,13 @@ def test_a_cache_that_cannot_be_written_says_so(spec: ModelSpec, monkeypatch: py
         run(pull(plan))
 
 
+def test_a_cache_that_is_a_file_says_so(spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(DownloadError, match=r"file/hub.* cannot be written: Not a directory\. .*HF_HOME"):
+        run(pull(plan_pull(spec)))
+
+
 def test_a_new_commit_changes_nothing_until_an_update(hub: FakeHub, spec: ModelSpec) -> None:
     run(pull(plan_pull(spec)))
     old = hub.head
@@ -195,6 +202,23 @@ def test_what_another_tool_fetched_is_used_and_kept(hub: FakeHub, spec: ModelSpe
     snapshot_download(hub.repo_id, allow_patterns=["*.json", "*.safetensors"])
     assert fixed_commit(spec) is None
     assert adopt(spec).revision == hub.head == fixed_commit(spec)
+
+
+def test_whoever_shares_the_cache_finds_the_model_without_our_record(hub: FakeHub, spec: ModelSpec) -> None:
+    """Another user of the machine, a cache copied to one without a network, another program."""
+    from huggingface_hub import snapshot_download
+
+    first = pull(plan_pull(spec))
+    next(first)
+    first.close()
+    for update in (False, True):
+        run(pull(plan_pull(spec, update=update)))
+        record = records_path().read_text()
+        records_path().unlink()
+        assert locate("small").revision == hub.head
+        assert Path(snapshot_download(hub.repo_id, local_files_only=True)) == locate("small").folder
+        records_path().write_text(record)
+        hub.publish(checkpoint_of_numbers(seed=1))
 
 
 def test_two_pulls_of_one_model_do_not_write_over_each_other(spec: ModelSpec) -> None:

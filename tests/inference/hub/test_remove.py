@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
+from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UsageError
 from sfvqa.inference.hub import disk
 from sfvqa.inference.hub.cache import disk_bytes, repository_folder
 from sfvqa.inference.hub.progress import Stage
 from sfvqa.inference.hub.pull import plan_pull, pull
-from sfvqa.inference.hub.records import fixed_commit
+from sfvqa.inference.hub.records import fixed_commit, records_path
 from sfvqa.inference.hub.remove import plan_removal, remove
 from sfvqa.inference.locate import is_downloaded
 from sfvqa.registry import ModelSpec, find_model
@@ -46,6 +46,14 @@ def test_half_a_download_can_be_removed(hub: FakeHub, spec: ModelSpec) -> None:
     assert plan.freed_bytes == disk_bytes(spec) > 1000
     remove(plan)
     assert not repository_folder(spec).exists()
+
+
+def test_a_record_that_cannot_be_read_is_found_out_before_anything_is_deleted(hub: FakeHub, spec: ModelSpec) -> None:
+    run(pull(plan_pull(spec)))
+    records_path().write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        plan_removal(spec)
+    assert hub.head in {path.name for path in repository_folder(spec).glob("snapshots/*")}
 
 
 @pytest.mark.usefixtures("hub")
