@@ -9,6 +9,7 @@ HELP = """\b
   sfvqa models list
   sfvqa models pull slowfast-7b-64f
   sfvqa models verify slowfast-7b-64f
+  sfvqa models quantize slowfast-7b-64f --quant 4bit
   sfvqa models remove slowfast-7b-64f
 
 The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can be given by its path as well."""
