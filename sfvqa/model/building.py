@@ -50,8 +50,11 @@ class ModelBuilder:
             name = name.rpartition(".")[0]
         return self.device_map[name]
 
-    def put(self, name: str, values: Tensor) -> None:
-        """Copy one tensor to its place, quantizing it when it is a weight to be quantized."""
+    def put(self, name: str, values: Tensor, *, copy: bool = True) -> None:
+        """Put one tensor in its place, quantizing it when it is a weight to be quantized.
+
+        Without `copy` the model keeps `values` themselves where they are on the device, in the dtype, already.
+        """
         device = self.device_of(name)
         if name in self.quantized_weights:
             assert self.quantizer is not None
@@ -60,7 +63,7 @@ class ModelBuilder:
                 _return_freed_memory()
             return
         module, own_name = self._owner(name)
-        tensor = values.to(device, self.dtype if values.is_floating_point() else None, copy=True)
+        tensor = values.to(device, self.dtype if values.is_floating_point() else None, copy=copy)
         setattr(module, own_name, nn.Parameter(tensor))
 
     def put_quantized(self, name: str, stored: Mapping[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ def random_model(
     shapes = {name: tensor.shape for name, tensor in model.named_parameters()}
     builder = ModelBuilder(model, dtype, device_map, quantizer_for(quantization))
     for name, shape in shapes.items():
-        builder.put(name, _draw(name, shape, dtype, builder.device_of(name), seed))
+        builder.put(name, _draw(name, shape, dtype, builder.device_of(name), seed), copy=False)
     finished: SlowFastForConditionalGeneration = builder.finish()
     return finished
 
