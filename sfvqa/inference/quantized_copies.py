@@ -65,6 +65,11 @@ def list_copies() -> list[QuantizedCopy]:
     return [copy for folder in folders if (copy := _read(folder)) is not None]
 
 
+def copies_of(spec: ModelSpec) -> list[QuantizedCopy]:
+    """Every copy of one registered model."""
+    return [copy for copy in list_copies() if copy.provenance.model == spec.name]
+
+
 def find_copy(spec: ModelSpec, quantization: str, revision: str | None) -> QuantizedCopy | None:
     """The copy of a registered model that was made of this commit, None of any; None when there is none."""
     copy = _read(copy_folder(spec.name, quantization))

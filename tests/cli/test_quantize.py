@@ -60,3 +60,14 @@ def test_a_model_without_weights_asks_for_the_flag(run_cli: RunCli) -> None:
 def test_a_folder_has_weights_already(run_cli: RunCli, tmp_path: Path) -> None:
     run = run_cli("ask", VIDEO.path, QUESTION, "--model", str(tmp_path), "--random-weights")
     assert (run.exit_code, "checkpoint folder" in run.stderr) == (2, True)
+
+
+def test_copies_are_removed_by_themselves(run_cli: RunCli) -> None:
+    """The bundled model itself cannot be removed, what was made of it can."""
+    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 4
+    run_cli("models", "quantize", "tiny", "--quant", "4bit")
+    assert run_cli("models", "remove", "tiny", "--quantized").exit_code == 2
+    removed = json.loads(run_cli("models", "remove", "tiny", "--quantized", "--yes", "--json", "-q").stdout)
+    assert removed["quantizations"] == ["4bit"]
+    assert removed["freed_bytes"] > 1_000_000
+    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 4
