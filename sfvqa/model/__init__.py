@@ -10,7 +10,7 @@ from sfvqa.model.config import (
     SlowFastConfig,
     SlowFastVisionConfig,
 )
-from sfvqa.model.loading import read_config, read_quantization
+from sfvqa.model.config_file import read_config, read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.visual_tokens import VisualTokens, num_frames_outside_fast_path
 

@@ -43,6 +43,10 @@ class LookingPositions:
             return states
         return states.gather(1, self.index[..., None].expand(-1, -1, states.shape[-1]))
 
+    def on(self, device: torch.device) -> "LookingPositions":
+        """The same, for a layer on that device."""
+        return LookingPositions(None if self.index is None else self.index.to(device), self.is_real.to(device))
+
     def add(self, states: Tensor, update: Tensor) -> Tensor:
         """Add `update` `[B, N, X]` to `states` `[B, L, X]` at these positions, nothing at padding."""
         update = update.to(states.dtype) * self.is_real[..., None].to(states.dtype)
@@ -74,6 +78,17 @@ class SlowContext:
     looking: LookingPositions | None
     cache: SlowFastCache | None
 
+    def on(self, device: torch.device) -> "SlowContext":
+        """The same, for a layer on that device; what moves layers' arguments between devices knows nothing of it."""
+        if self.looking is not None and self.looking.is_real.device == device:
+            return self
+        return SlowContext(
+            tokens=None if self.tokens is None else self.tokens.to(device),
+            padding_bias=None if self.padding_bias is None else self.padding_bias.to(device),
+            looking=None if self.looking is None else self.looking.on(device),
+            cache=self.cache,
+        )
+
     @staticmethod
     def padding_bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
         """Zero where `mask` `[B, S]` is true, the lowest finite number elsewhere: a row of padding gives no NaN."""
@@ -89,6 +104,7 @@ class GatedSlowAttention(nn.Module):
     """
 
     is_causal = False
+    num_key_value_groups = 1  # as many queries as keys, see `forward`: no attention has to repeat the keys
 
     def __init__(self, config: PreTrainedConfig, layer_idx: int, head_dim: int, *, squash_warm_up: bool) -> None:
         super().__init__()
@@ -96,7 +112,6 @@ class GatedSlowAttention(nn.Module):
         self.layer_idx = layer_idx
         self.head_dim = head_dim
         self.num_key_value_heads: int = config.num_key_value_heads
-        self.num_key_value_groups: int = config.num_attention_heads // config.num_key_value_heads
         self.squash_warm_up = squash_warm_up
         self.kv_proj = nn.Linear(config.hidden_size, 2 * self.num_key_value_heads * head_dim)
         self.gate_proj = nn.Linear(config.num_attention_heads * head_dim, 1)
@@ -112,13 +127,18 @@ class GatedSlowAttention(nn.Module):
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     def forward(self, query: Tensor, attended: Tensor, slow: SlowKeysValues) -> Tensor:
-        """Add gated slow attention to `attended` `[B, L, heads · head_dim]`; `query` is `[B, heads, L, head_dim]`."""
+        """Add gated slow attention to `attended` `[B, L, heads · head_dim]`; `query` is `[B, heads, L, head_dim]`.
+
+        The heads that share keys and values go in as more queries of one head `[B, KV heads, N · group, head_dim]`:
+        nothing is causal here, so that it is the same, and in no implementation, masked or not, are keys copied.
+        """
         looking = slow.looking
         own = looking.gather(attended)
-        queries = looking.gather(query.transpose(1, 2).flatten(2)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        queries = looking.gather(query.transpose(1, 2).flatten(2))
+        grouped = queries.unflatten(-1, (self.num_key_value_heads, -1, self.head_dim)).transpose(1, 2).flatten(2, 3)
         seen, _ = self._attention(slow.padding_bias)(
             self,
-            queries,
+            grouped,
             slow.keys,
             slow.values,
             slow.padding_bias,
@@ -128,7 +148,8 @@ class GatedSlowAttention(nn.Module):
         )
         gate = torch.tanh(self.gate_proj(own))
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
-        return looking.add(attended, warm_up * gate * seen.flatten(2))
+        seen = seen.transpose(1, 2).unflatten(2, (queries.shape[1], -1)).transpose(1, 2).flatten(2)
+        return looking.add(attended, warm_up * gate * seen)
 
     def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
         # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.
@@ -188,7 +209,7 @@ class HybridLayerMixin:
     def forward(self: Any, hidden_states: Tensor, slow: SlowContext | None = None, **kwargs: Any) -> Tensor:
         """As the family's; `slow` None means the plain layer."""
         if slow is not None:
-            kwargs["slow"] = self.look_up(slow)
+            kwargs["slow"] = self.look_up(slow.on(hidden_states.device))
         output: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[misc]
         return output
 

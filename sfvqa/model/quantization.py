@@ -190,6 +190,18 @@ _QUANTIZERS: dict[Quantization, Callable[[], LinearQuantizer]] = {
 }
 
 
+def weight_bytes(model: nn.Module) -> int:
+    """What a network's weights take in memory, with the scales of quantized ones; tied weights count once."""
+    return sum(_parameter_bytes(parameter) for parameter in model.parameters())
+
+
+def _parameter_bytes(parameter: Any) -> int:
+    state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
+    if state is not None:
+        return int(parameter.nbytes + sum(tensor.nbytes for tensor in state.as_dict(packed=True).values()))
+    return int(parameter.nbytes + (scales.nbytes if scales is not None else 0))
+
+
 def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
     """How to apply a quantization, None for `none`; UsageError when bitsandbytes is not installed."""
     quantization = Quantization(quantization)

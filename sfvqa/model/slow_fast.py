@@ -110,7 +110,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         if not present:
             return embeddings
         fast = torch.cat(present).to(embeddings)
-        return embeddings.masked_scatter(is_fast[..., None], fast)
+        return embeddings.masked_scatter(is_fast[..., None].to(embeddings.device), fast)
 
     def forward(
         self,
@@ -148,6 +148,10 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
                 slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
         assert inputs_embeds is not None
+        # The embeddings may be on another device than what they are made of, where layers are spread over several.
+        is_text, attention_mask = (
+            None if mask is None else mask.to(inputs_embeds.device) for mask in (is_text, attention_mask)
+        )
         if use_cache is None:
             use_cache = not self.training and labels is None
         if use_cache and cache is None:
@@ -193,7 +197,8 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         slow_cache = cache if isinstance(cache, SlowFastCache) else None
         keeper = slow_cache if slow_attention is SlowAttention.ALWAYS else None
         if slow is not None:
-            mask, is_ragged, tokens = slow.mask, slow.is_ragged, slow.tokens.to(inputs_embeds)
+            tokens, is_ragged = slow.tokens.to(inputs_embeds), slow.is_ragged
+            mask = slow.mask.to(inputs_embeds.device)
             if cache is not None and slow_cache is None:
                 raise ValueError("a cache for a video must be a SlowFastCache, which keeps its slow keys and values")
             if keeper is not None:

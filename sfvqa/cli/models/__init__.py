@@ -2,7 +2,7 @@
 
 import typer
 
-from sfvqa.cli.models import list_models
+from sfvqa.cli.models import list_models, quantize
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -15,3 +15,4 @@ app = typer.Typer(help=HELP, no_args_is_help=True)
 app.command("list", help=list_models.HELP, short_help="List the models, and which are on this machine.")(
     list_models.list_models
 )
+app.command("quantize", help=quantize.HELP, short_help="Keep a copy of a model in 4 or 8 bits.")(quantize.quantize)

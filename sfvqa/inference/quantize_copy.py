@@ -1,0 +1,142 @@
+"""Making a quantized copy of a registered model, tensor by tensor, in a folder that appears when it is whole."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.device import memory_errors, resolve_device
+from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS_INDEX, CheckpointLocation, find, locate_registered
+from sfvqa.inference.quantization import resolve_quantization
+from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, copy_folder, find_copy
+from sfvqa.inference.revision import revision_of
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
+from sfvqa.model.stored import StoredModel
+from sfvqa.registry import ModelSpec
+
+SHARD_BYTES = 2_000_000_000  # of a copy: what one of its files may add to the memory while it is written
+_ROOM = 1.05
+_COPIED = (
+    *TOKENIZER_FILES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    *("chat_template.jinja", "chat_template.json", "generation_config.json"),
+)
+_PACKAGES = ("sfvqa", "torch", "transformers", "bitsandbytes")
+
+
+def quantize_copy(model: str, quantization: str, *, device: str = "auto", force: bool = False) -> QuantizedCopy:
+    """Keep a copy of a registered model that is on this machine; `force` replaces one of the same commit.
+
+    The weights are quantized on `device`, a tensor at a time. Raises UsageError for a folder, for `none` and for a
+    copy that is there already, ModelError as loading does, SfvqaError when the disk is too full.
+    """
+    spec = find(model)
+    if not isinstance(spec, ModelSpec):
+        raise UsageError(f"{model} is a checkpoint folder.", "Name a registered model; see `sfvqa models list`.")
+    where = resolve_device(device)
+    kind = resolve_quantization(quantization, where, Quantization.NONE)
+    quantizer = quantizer_for(kind)
+    if quantizer is None:
+        raise UsageError(f"--quant {quantization} changes nothing.", "Use --quant 4bit or 8bit.")
+    location = locate_registered(spec)
+    revision = revision_of(location)
+    assert revision is not None
+    target = copy_folder(spec.name, kind)
+    if not force and find_copy(spec, kind, revision):
+        raise UsageError(f"There is a {kind} copy of {spec.name} already, in {target}.", "Use --force to replace it.")
+    stored = StoredModel.of(location.folder, SlowFastForConditionalGeneration)
+    _check_disk(target, _bytes_needed(stored, quantizer))
+    provenance = Provenance(spec.name, spec.repo_id, revision, kind.value, where.type, _versions())
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as partial:
+        folder = Path(partial) / target.name
+        folder.mkdir()
+        with memory_errors("quantizing the model"):
+            _write_tensors(_quantized(stored, quantizer, where), folder)
+        _write_rest(location, stored, kind, folder)
+        provenance.write(folder)
+        if target.exists():
+            target.rename(Path(partial) / "replaced")
+        folder.rename(target)
+    copy = find_copy(spec, kind, revision)
+    assert copy is not None
+    return copy
+
+
+def _quantized(
+    stored: StoredModel, quantizer: LinearQuantizer, device: torch.device
+) -> Iterator[list[tuple[str, Tensor]]]:
+    """Every tensor by our name, as stored, or in the parts its quantized weight is stored in."""
+    for name, parts in stored.tensors():
+        if name in stored.quantizable:
+            found = quantizer.stored_tensors(quantizer.quantize(parts["weight"].to(device)))
+            yield [(quantizer.tensor_name(name, key), tensor) for key, tensor in found.items()]
+        else:
+            yield [(name, parts["weight"])]
+
+
+def _bytes_needed(stored: StoredModel, quantizer: LinearQuantizer) -> int:
+    """About what a copy takes on disk: a byte or half of one a quantized weight, and the rest as stored."""
+    bits = {Quantization.EIGHT_BIT: 8, Quantization.FOUR_BIT: 4.2}[quantizer.kind]
+    quantized = sum(stored.shapes[name].numel() for name in stored.quantizable)
+    total = sum(stored.shapes[name].numel() for name in stored.parts)
+    return int(quantized * bits / 8 + (total - quantized) * stored.dtype.itemsize)
+
+
+def _check_disk(target: Path, size_bytes: int) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+    except OSError as error:
+        raise SfvqaError(f"{target.parent} cannot be written: {error}.", "Set SFVQA_DATA_DIR to a folder.") from error
+    if free < size_bytes * _ROOM:
+        raise SfvqaError(
+            f"The copy takes {size_bytes / 1e9:.1f} GB and {target.parent} has {free / 1e9:.1f} GB free.",
+            "Free some space, or set SFVQA_DATA_DIR to a folder on another disk.",
+        )
+
+
+def _write_tensors(tensors: Iterator[list[tuple[str, Tensor]]], folder: Path) -> None:
+    """Files of about SHARD_BYTES and their index; the tensors of one list, all of one weight, stay in one file."""
+    weight_map: dict[str, str] = {}
+    waiting: dict[str, Tensor] = {}
+    num_files = 0
+
+    def write() -> None:
+        nonlocal num_files
+        num_files += 1
+        file = f"model-{num_files:05d}.safetensors"
+        save_file(waiting, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(waiting, file))
+        waiting.clear()
+
+    for parts in tensors:
+        size = sum(tensor.nbytes for _, tensor in parts)
+        if waiting and sum(tensor.nbytes for tensor in waiting.values()) + size > SHARD_BYTES:
+            write()
+        waiting.update((name, tensor.to("cpu", copy=True).contiguous()) for name, tensor in parts)
+    write()
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantization, folder: Path) -> None:
+    for name in _COPIED:
+        if (location.folder / name).is_file():
+            shutil.copyfile(location.folder / name, folder / name)
+    stored.config.save_pretrained(folder)
+    path = folder / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["quantization_config"] = quantization_config(kind)
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _PACKAGES}
