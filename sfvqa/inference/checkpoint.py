@@ -15,7 +15,6 @@ from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.architecture import config_of
 from sfvqa.inference.choose import BUNDLED_MODEL
 from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
-from sfvqa.inference.heap import return_freed_memory
 from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find, locate
 from sfvqa.inference.placement import place
 from sfvqa.inference.quantization import resolve_quantization
@@ -87,7 +86,6 @@ def load_checkpoint(
         network = source.build(
             dtype=weights_dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
         )
-    return_freed_memory()
     _check_vocabulary(location.folder, tokenizer, config)
     synchronize(where)
     return LoadedCheckpoint(

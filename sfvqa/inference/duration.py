@@ -13,7 +13,7 @@ _EFFICIENCY = 0.5  # of a large matrix product, which a network reaches with its
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations of one question, a multiplication and an addition counted as two."""
+    """Floating-point operations, a multiplication and an addition counted as two."""
 
     vision: float
     prefill: float
@@ -26,9 +26,9 @@ class Operations:
 
 
 def count_operations(
-    sizes: Architecture, *, num_frames: int, num_slow: int, length: int, num_new_tokens: int
+    sizes: Architecture, *, num_frames: int, num_slow: int, length: int, num_new_tokens: int, num_questions: int = 1
 ) -> Operations:
-    """Of a prompt of `length` tokens about `num_frames` frames and an answer of `num_new_tokens`.
+    """Of prompts of `length` tokens about `num_frames` frames, seen once, and answers of `num_new_tokens`.
 
     >>> from sfvqa.registry import find_model
     >>> sizes = find_model("slowfast-7b-64f").architecture
@@ -49,8 +49,8 @@ def count_operations(
     head = 2.0 * sizes.vocab_size * sizes.hidden_size
     return Operations(
         vision=num_frames * (vision + projector),
-        prefill=length * a_token + attention + slow + head,
-        decode=num_new_tokens * (a_token + head),
+        prefill=num_questions * (length * a_token + attention + slow + head),
+        decode=num_questions * num_new_tokens * (a_token + head),
     )
 
 

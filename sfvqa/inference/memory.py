@@ -76,6 +76,11 @@ class MemoryEstimate:
         }
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Every part by its name, without `_bytes`."""
+        return {name.removesuffix("_bytes"): size for name, size in vars(self).items() if name.endswith("_bytes")}
+
+    @property
     def peak_bytes(self) -> int:
         """The most that is held at a time."""
         return max(self.phases.values())
@@ -157,9 +162,7 @@ def _stage_bytes(sizes: Architecture, run: RunSize) -> list[int]:
     """Of one feature map of each stage of the vision tower, for one chunk."""
     frames = min(run.chunk_size, run.num_frames)
     sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
-    return [
-        frames * side**2 * dim * ITEM_BYTES[run.dtype] for side, dim in zip(sides, sizes.vision_dims, strict=True)
-    ]
+    return [frames * side**2 * dim * ITEM_BYTES[run.dtype] for side, dim in zip(sides, sizes.vision_dims, strict=True)]
 
 
 def _pixel_bytes(sizes: Architecture, run: RunSize) -> int:

@@ -83,6 +83,7 @@ class ModelBuilder:
 
             dispatch_model(model, dict(self.device_map), skip_keys=model._skip_keys_device_placement)
         model.eval()
+        _return_freed_memory()
         return model
 
     def _attach(self, name: str, parameter: nn.Parameter) -> None:

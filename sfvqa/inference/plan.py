@@ -1,0 +1,169 @@
+"""What a question will run as: model, device, dtype, quantization, frames, and the memory they take; loads nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from sfvqa.errors import OutOfMemoryError
+from sfvqa.inference.architecture import architecture_of, fast_tokens_of
+from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
+from sfvqa.inference.fit import BEST_FIRST, Fit, choose_fit, frame_counts, largest_that_fits
+from sfvqa.inference.locate import find
+from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize, estimate_memory
+from sfvqa.inference.trained_with import TrainedWith, read_trained_with
+from sfvqa.model import read_config, read_quantization
+from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What is known of a model before it is loaded; `stored` and `quantization` are as its files or models.toml say."""
+
+    name: str
+    sizes: Architecture
+    fast: FastTokens
+    trained_with: TrainedWith
+    stored_dtype: torch.dtype | None
+    stored: QuantizationName
+    quantization: QuantizationName
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a question will run. `notices` say what was chosen where it was left open; `free_bytes` None is unknown.
+
+    `was_chosen` says whether the quantization was ours to choose.
+    """
+
+    model: str
+    device: torch.device
+    free_bytes: int | None
+    fit: Fit
+    notices: tuple[str, ...]
+    was_chosen: bool
+
+    @property
+    def run(self) -> RunSize:
+        """Frames, quantization, dtype."""
+        return self.fit.run
+
+
+def read_sizes(model: str | Path) -> ModelSizes:
+    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
+    found = find(model)
+    trained_with = read_trained_with(found)
+    if isinstance(found, ModelSpec):
+        return ModelSizes(
+            found.name, found.architecture, found.fast_tokens, trained_with, torch.bfloat16, QuantizationName.NONE,
+            found.quantization,
+        )  # fmt: skip
+    config = read_config(found)
+    stored = QuantizationName(read_quantization(found).value)
+    dtype = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
+    default = stored if stored is not QuantizationName.NONE else QuantizationName.AUTO
+    return ModelSizes(str(model), architecture_of(config), fast_tokens_of(config), trained_with, dtype, stored, default)
+
+
+def make_plan(
+    model: ModelSizes,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    quantization: str = AUTO,
+    num_frames: int | None = None,
+    fewer_frames: bool = False,
+    num_text_tokens: int = NUM_TEXT_TOKENS,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    attention: str = "sdpa",
+) -> Plan:
+    """Choose what was left open by the free memory; look at no weights.
+
+    `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
+    quantization is the model's own, and where that is auto too, the best that fits. Raises UsageError for a device,
+    dtype or quantization that is not there.
+    """
+    where = resolve_device(device)
+    run = RunSize(
+        num_frames=num_frames or model.trained_with.sampling.num_frames,
+        dtype=str(resolve_dtype(dtype, where, model.stored_dtype)).removeprefix("torch."),
+        device=where.type,
+        num_text_tokens=num_text_tokens,
+        max_new_tokens=max_new_tokens,
+        attention=attention,
+    )
+    wanted = QuantizationName(quantization)
+    if wanted is QuantizationName.AUTO:
+        wanted = model.quantization
+    kinds = quantizations_on(where) if wanted is QuantizationName.AUTO else (wanted,)
+    counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
+    free = free_memory_bytes(where)
+    fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
+    return Plan(model.name, where, free, fit, _notices(fit, free, where, kinds, counts), len(kinds) > 1)
+
+
+def quantizations_on(device: torch.device) -> tuple[QuantizationName, ...]:
+    """Those that run on a device, best first: bitsandbytes is for CUDA and the CPU."""
+    return BEST_FIRST if device.type in ("cuda", "cpu") else BEST_FIRST[:1]
+
+
+def what_would_fit(model: ModelSizes, plan: Plan) -> str:
+    """The remedy for a run that does not fit: the largest setting that should, by the estimate."""
+    smaller = largest_that_fits(model.sizes, model.fast, plan.run, plan.free_bytes, quantizations_on(plan.device))
+    in_16_bits = replace(plan.run, dtype="bfloat16")
+    if (
+        smaller is None
+        and plan.run.dtype == "float32"
+        and estimate_memory(model.sizes, model.fast, in_16_bits).fits(plan.free_bytes)
+    ):
+        return "--dtype bfloat16 should fit."
+    if smaller is None:
+        return "Use a smaller model, or a device with more free memory."
+    flags = []
+    if smaller.run.quantization is not plan.run.quantization:
+        flags.append(f"--quant {smaller.run.quantization}")
+    if smaller.run.num_frames != plan.run.num_frames:
+        flags.append(f"--frames {smaller.run.num_frames}")
+    return f"{' '.join(flags)} should fit: it needs {gigabytes(smaller.estimate.needed_bytes)}."
+
+
+def does_not_fit(model: ModelSizes, plan: Plan) -> OutOfMemoryError:
+    """The error that a plan needs more memory than there is."""
+    assert plan.free_bytes is not None
+    return OutOfMemoryError(f"{too_much(plan)}.", what_would_fit(model, plan))
+
+
+def gigabytes(size: int) -> str:
+    """`8.9 GB`; below a tenth of that in MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def too_much(plan: Plan) -> str:
+    """That a plan needs more memory than there is, as a clause."""
+    run = plan.run
+    kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
+    return (
+        f"{plan.model} {kind} with {run.num_frames} frames needs about {gigabytes(plan.fit.estimate.needed_bytes)} "
+        f"on {plan.device}, where {gigabytes(plan.free_bytes or 0)} are free"
+    )
+
+
+def _notices(
+    fit: Fit,
+    free: int | None,
+    device: torch.device,
+    kinds: Sequence[QuantizationName],
+    counts: Sequence[int],
+) -> tuple[str, ...]:
+    """What was chosen other than the best, and why."""
+    said = []
+    beside = "" if free is None else f" of the {gigabytes(free)} that are free on {device}"
+    needs = f"{gigabytes(fit.estimate.needed_bytes)}{beside}"
+    if fit.run.quantization is not kinds[0] and fit.fits:
+        said.append(f"Using {fit.run.quantization}, the best quantization that fits: it needs about {needs}.")
+    if fit.run.num_frames != counts[0] and fit.fits:
+        said.append(f"Using {fit.run.num_frames} of {counts[0]} frames, the most that fit: they need about {needs}.")
+    return tuple(said)
