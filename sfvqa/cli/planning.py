@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.cli.session import ModelRequest
-    from sfvqa.inference.plan import ModelSizes, Plan
+    from sfvqa.inference.plan import Plan
+    from sfvqa.inference.sizes import ModelSizes
     from sfvqa.video.readers import VideoReader
     from sfvqa.video.sampling import SamplingOptions
 
@@ -40,7 +41,8 @@ def plan_run(
     """Choose what was left open and say so; nothing is loaded."""
     with notices.waiting("Choosing the model"):  # importing torch is part of the wait
         from sfvqa.inference.choose import choose_model
-        from sfvqa.inference.plan import make_plan, read_sizes
+        from sfvqa.inference.plan import make_plan
+        from sfvqa.inference.sizes import read_sizes
         from sfvqa.video.reading import choose_unread
 
         choice = choose_model(

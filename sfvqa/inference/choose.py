@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sfvqa.inference.locate import is_downloaded
-from sfvqa.inference.plan import make_plan, read_sizes, too_much
+from sfvqa.inference.plan import make_plan, too_much
+from sfvqa.inference.sizes import read_sizes
 from sfvqa.registry import load_registry
 
 BUNDLED_MODEL = "tiny"

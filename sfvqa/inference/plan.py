@@ -2,34 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from sfvqa.errors import OutOfMemoryError
-from sfvqa.inference.architecture import architecture_of, fast_tokens_of
 from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
 from sfvqa.inference.fit import BEST_FIRST, Fit, choose_fit, frame_counts, largest_that_fits
-from sfvqa.inference.locate import find
 from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize, estimate_memory
-from sfvqa.inference.trained_with import TrainedWith, read_trained_with
-from sfvqa.model import read_config, read_quantization
-from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
+from sfvqa.inference.sizes import ModelSizes
+from sfvqa.registry import QuantizationName
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class ModelSizes:
-    """What is known of a model before it is loaded; `stored` and `quantization` are as its files or models.toml say."""
-
-    name: str
-    sizes: Architecture
-    fast: FastTokens
-    trained_with: TrainedWith
-    stored_dtype: torch.dtype | None
-    stored: QuantizationName
-    quantization: QuantizationName
 
 
 @dataclass(frozen=True)
@@ -52,22 +35,6 @@ class Plan:
         return self.fit.run
 
 
-def read_sizes(model: str | Path) -> ModelSizes:
-    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
-    found = find(model)
-    trained_with = read_trained_with(found)
-    if isinstance(found, ModelSpec):
-        return ModelSizes(
-            found.name, found.architecture, found.fast_tokens, trained_with, torch.bfloat16, QuantizationName.NONE,
-            found.quantization,
-        )  # fmt: skip
-    config = read_config(found)
-    stored = QuantizationName(read_quantization(found).value)
-    dtype = getattr(torch, config.dtype) if isinstance(config.dtype, str) else config.dtype
-    default = stored if stored is not QuantizationName.NONE else QuantizationName.AUTO
-    return ModelSizes(str(model), architecture_of(config), fast_tokens_of(config), trained_with, dtype, stored, default)
-
-
 def make_plan(
     model: ModelSizes,
     *,
@@ -87,9 +54,10 @@ def make_plan(
     dtype or quantization that is not there.
     """
     where = resolve_device(device)
+    stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
     run = RunSize(
         num_frames=num_frames or model.trained_with.sampling.num_frames,
-        dtype=str(resolve_dtype(dtype, where, model.stored_dtype)).removeprefix("torch."),
+        dtype=str(resolve_dtype(dtype, where, stored)).removeprefix("torch."),
         device=where.type,
         num_text_tokens=num_text_tokens,
         max_new_tokens=max_new_tokens,

@@ -2,12 +2,12 @@
 
 import typer
 
-from sfvqa.cli.models import list_models, quantize
+from sfvqa.cli.models import info, list_models, quantize
 
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa models list
-  sfvqa models list --json
+  sfvqa models info slowfast-7b-64f
 
 The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can be given by its path as well."""
 
@@ -16,3 +16,4 @@ app.command("list", help=list_models.HELP, short_help="List the models, and whic
     list_models.list_models
 )
 app.command("quantize", help=quantize.HELP, short_help="Keep a copy of a model in 4 or 8 bits.")(quantize.quantize)
+app.command("info", help=info.HELP, short_help="Say what a model is, and what memory it takes.")(info.info)
