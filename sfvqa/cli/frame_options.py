@@ -57,7 +57,8 @@ class FrameCount:
     count: int | None
 
 
-def _parse_frames(text: str) -> FrameCount:
+def parse_frames(text: str) -> FrameCount:
+    """How many frames `text` means; typer.BadParameter where it means none."""
     if text == "auto":
         return FrameCount(None)
     if not (text.isascii() and text.isdigit() and int(text) > 0):
@@ -68,7 +69,7 @@ def _parse_frames(text: str) -> FrameCount:
 Frames = Annotated[
     FrameCount | None,
     typer.Option(
-        parser=_parse_frames,
+        parser=parse_frames,
         metavar="N|auto",
         envvar="SFVQA_FRAMES",
         help="How many frames to look at (default: as many as the model was trained with; auto: fewer if memory is "

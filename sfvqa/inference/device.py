@@ -68,6 +68,14 @@ def free_memory_bytes(device: torch.device) -> int | None:
     return free_host_bytes()
 
 
+def release_memory(device: torch.device) -> None:
+    """Give back what torch keeps of freed tensors for later, so that pieces of other sizes can be had."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
     """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
     if device.type == "cuda":

@@ -75,6 +75,38 @@ def largest_that_fits(
     return None
 
 
+def remedy_for(
+    sizes: Architecture,
+    fast: FastTokens,
+    run: RunSize,
+    free_bytes: int | None,
+    quantizations: Sequence[QuantizationName] = BEST_FIRST,
+) -> str:
+    """The sentence that names the largest setting that should fit where `run` did not."""
+    smaller = largest_that_fits(sizes, fast, run, free_bytes, quantizations)
+    if smaller is None:
+        in_16_bits = estimate_memory(sizes, fast, replace(run, dtype="bfloat16"))
+        if run.dtype == "float32" and free_bytes is not None and in_16_bits.fits(free_bytes):
+            return f"--dtype bfloat16 should fit: it needs {gigabytes(in_16_bits.needed_bytes)}."
+        return "Use fewer frames (--frames), a smaller model, or a device with more free memory."
+    flags = []
+    if smaller.run.quantization is not run.quantization:
+        flags.append(f"--quant {smaller.run.quantization}")
+    if smaller.run.num_frames != run.num_frames:
+        flags.append(f"--frames {smaller.run.num_frames}")
+    return f"{' '.join(flags)} should fit: it needs {gigabytes(smaller.estimate.needed_bytes)}."
+
+
+def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
+    """Those that run on a kind of device, best first: bitsandbytes is for CUDA and the CPU."""
+    return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
+
+
+def gigabytes(size: int) -> str:
+    """`8.9 GB`; below a tenth of one in MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
 def _worse_and_worse(
     quantizations: Sequence[QuantizationName], frames: Sequence[int]
 ) -> Iterator[tuple[QuantizationName, int]]:

@@ -1,14 +1,14 @@
 """What a question will run as: model, device, dtype, quantization, frames, and the memory they take; loads nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
-from sfvqa.inference.fit import BEST_FIRST, Fit, choose_fit, frame_counts, largest_that_fits
-from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize, estimate_memory
+from sfvqa.inference.fit import Fit, choose_fit, frame_counts, gigabytes, quantizations_on, remedy_for
+from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize
 from sfvqa.inference.sizes import ModelSizes
 from sfvqa.registry import QuantizationName
 
@@ -66,47 +66,22 @@ def make_plan(
     wanted = QuantizationName(quantization)
     if wanted is QuantizationName.AUTO:
         wanted = model.quantization
-    kinds = quantizations_on(where) if wanted is QuantizationName.AUTO else (wanted,)
+    kinds = quantizations_on(where.type) if wanted is QuantizationName.AUTO else (wanted,)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)
     fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
     return Plan(model.name, where, free, fit, _notices(fit, free, where, kinds, counts), len(kinds) > 1)
 
 
-def quantizations_on(device: torch.device) -> tuple[QuantizationName, ...]:
-    """Those that run on a device, best first: bitsandbytes is for CUDA and the CPU."""
-    return BEST_FIRST if device.type in ("cuda", "cpu") else BEST_FIRST[:1]
-
-
 def what_would_fit(model: ModelSizes, plan: Plan) -> str:
-    """The remedy for a run that does not fit: the largest setting that should, by the estimate."""
-    smaller = largest_that_fits(model.sizes, model.fast, plan.run, plan.free_bytes, quantizations_on(plan.device))
-    in_16_bits = replace(plan.run, dtype="bfloat16")
-    if (
-        smaller is None
-        and plan.run.dtype == "float32"
-        and estimate_memory(model.sizes, model.fast, in_16_bits).fits(plan.free_bytes)
-    ):
-        return "--dtype bfloat16 should fit."
-    if smaller is None:
-        return "Use a smaller model, or a device with more free memory."
-    flags = []
-    if smaller.run.quantization is not plan.run.quantization:
-        flags.append(f"--quant {smaller.run.quantization}")
-    if smaller.run.num_frames != plan.run.num_frames:
-        flags.append(f"--frames {smaller.run.num_frames}")
-    return f"{' '.join(flags)} should fit: it needs {gigabytes(smaller.estimate.needed_bytes)}."
+    """The remedy for a plan that does not fit."""
+    return remedy_for(model.sizes, model.fast, plan.run, plan.free_bytes, quantizations_on(plan.device.type))
 
 
 def does_not_fit(model: ModelSizes, plan: Plan) -> OutOfMemoryError:
     """The error that a plan needs more memory than there is."""
     assert plan.free_bytes is not None
     return OutOfMemoryError(f"{too_much(plan)}.", what_would_fit(model, plan))
-
-
-def gigabytes(size: int) -> str:
-    """`8.9 GB`; below a tenth of that in MB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def too_much(plan: Plan) -> str:

@@ -133,11 +133,15 @@ def _here(model: "ModelSizes") -> dict[str, object]:
 def _in_words(sizes: "Architecture") -> str:
     hybrid = ", ".join(str(layer) for layer in sizes.hybrid_layers)
     return (
-        f"{sizes.num_parameters / 1e9:.3g} billion parameters: a ConvNeXt of {sum(sizes.vision_depths)} blocks that "
+        f"{_count(sizes.num_parameters)} parameters: a ConvNeXt of {sum(sizes.vision_depths)} blocks that "
         f"sees {sizes.image_size} px and gives {sizes.tokens_per_frame} tokens a frame; a decoder of "
         f"{sizes.num_layers} layers, width {sizes.hidden_size}, {sizes.num_attention_heads} heads with "
         f"{sizes.num_key_value_heads} KV heads, {sizes.vocab_size:,} tokens; layers {hybrid} also attend to slow tokens"
     )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
 
 
 def _memory(
