@@ -22,7 +22,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
   2  usage: an empty question, --frames 0, contradictions, a prompt too long
   3  the video is missing or cannot be read, or the range lies outside it
   4  the model is unknown, missing, corrupt or offline
-  5  out of memory
+  5  out of memory, or too little of it by the estimate
   6  a batch finished with failures
 130  interrupted with Ctrl-C
 

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def error_in(fact: object) -> str | None:
 
 def packages() -> dict[str, Any]:
     """Versions of what sfvqa is built on, each imported; None for an optional one that is not installed."""
-    found: dict[str, Any] = {name: attempt(lambda name=name: _version(name)) for name in REQUIRED}
+    found: dict[str, Any] = {name: attempt(partial(_version, name)) for name in REQUIRED}
     for name in OPTIONAL:
-        installed = attempt(lambda name=name: importlib.util.find_spec(name) is not None)
-        found[name] = attempt(lambda name=name: _version(name)) if installed is True else None
+        installed = attempt(partial(_is_installed, name))
+        found[name] = attempt(partial(_version, name)) if installed is True else None
     return found
 
 
@@ -95,6 +96,10 @@ def models() -> list[dict[str, Any]]:
 
     here = [locate_registered(spec) for spec in load_registry() if is_downloaded(spec)]
     return [{"name": location.name, "folder": str(location.folder)} for location in here]
+
+
+def _is_installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def _version(name: str) -> dict[str, str]:

@@ -134,8 +134,9 @@ def test_running_out_of_memory_is_tried_again_with_fewer_frames_at_a_time(
     qa: VideoQA, video_path: Path, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the first try made is freed before the second: it is memory that is short."""
-    tower, made = qa.checkpoint.model.vision_tower, []
-    forward, sizes, alive = tower.forward, [], []
+    tower = qa.checkpoint.model.vision_tower
+    forward, sizes = tower.forward, list[int]()
+    made, alive = list[weakref.ref[torch.Tensor]](), list[weakref.ref[torch.Tensor]]()
 
     def run_out_at_first(pixel_values: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixel_values))
