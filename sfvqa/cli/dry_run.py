@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: "Notices", *, json: bool) -> ExitCode:
     """Print it on stdout; the exit code says whether it fits."""
+    from sfvqa.inference.locate import is_downloaded
     from sfvqa.inference.plan import what_would_fit
     from sfvqa.video.fitting import CropMode
 
@@ -28,6 +29,9 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     assert isinstance(crop, CropMode)
     departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
     warnings = [departure] if departure else []
+    spec = planned.sizes.spec
+    if spec is not None and spec.has_weights and not is_downloaded(spec):
+        warnings.append(f"The model {spec.name} is not on this machine.")
     if json:
         document = _document(planned, video, times, remedy, warnings)
         sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")

@@ -45,6 +45,7 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
                   "1,296 fast tokens", "free: 100.0 GB", "about 49 minutes on this CPU", "fits    yes"):  # fmt: skip
         assert words in run.stdout
     assert "Warning: On this CPU that takes about 49 minutes" in run.stderr
+    assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
 
 
 def test_the_bundled_model_as_json(run_cli: RunCli) -> None:
