@@ -12,6 +12,7 @@ SfvqaError                      1
 ├── ModelError                  4   the model
 │   ├── UnknownModelError       4   neither a name in models.toml nor a folder
 │   ├── ModelNotDownloadedError 4   a known model whose weights are not here
+│   ├── DownloadError           4   a download that was refused, broke off or brought the wrong bytes
 │   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
 └── OutOfMemoryError            5   host or device memory ran out
 """
@@ -94,6 +95,10 @@ class UnknownModelError(ModelError):
 
 class ModelNotDownloadedError(ModelError):
     """The model is known, its weights are not on this machine."""
+
+
+class DownloadError(ModelError):
+    """A download was refused, broke off, has no room, or brought other bytes than the hub stated."""
 
 
 class CheckpointError(ModelError):

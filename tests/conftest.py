@@ -1,10 +1,14 @@
 """Fixtures shared by all parts, and the rule about tests that need CUDA."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
-os.environ["SFVQA_MODELS"] = os.devnull  # models of whoever runs the tests are none of their business
+# Models and downloads of whoever runs the tests are none of their business.
+os.environ["SFVQA_MODELS"] = os.devnull
+os.environ["SFVQA_REVISIONS"] = str(Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}", "revisions.json"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

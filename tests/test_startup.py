@@ -21,7 +21,16 @@ _LIMIT_SECONDS = 0.3
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["--version"], ["ask", "--help"], ["frames", "-h"], ["models", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        ["ask", "--help"],
+        ["frames", "-h"],
+        ["models", "-h"],
+        ["models", "pull", "-h"],
+    ],
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     """Whoever asks for help waits for no model library."""

@@ -43,7 +43,8 @@ def _check_device(value: str) -> str:
     return value
 
 
-def _complete_model(incomplete: str) -> list[tuple[str, str]]:
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """The models that can be named, for the shell."""
     from sfvqa.registry import load_registry
 
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
@@ -76,7 +77,7 @@ Model = Annotated[
         envvar="SFVQA_MODEL",
         metavar="NAME|FOLDER",
         help="A name from `sfvqa models list`, or a checkpoint folder. Without it: a downloaded model, else tiny.",
-        autocompletion=_complete_model,
+        autocompletion=complete_model,
     ),
 ]
 MaxNewTokens = Annotated[

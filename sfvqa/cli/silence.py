@@ -1,4 +1,4 @@
-"""Keeps third parties from printing on the user's terminal; SFVQA_DEBUG=1 lets them."""
+"""Keeps third parties from reporting home, and from printing on the user's terminal; SFVQA_DEBUG=1 lets them print."""
 
 import os
 import warnings
@@ -17,7 +17,8 @@ _QUIET_ENVIRONMENT = {
 
 
 def silence_third_parties() -> None:
-    """Turn off progress bars, warnings and logs of the libraries underneath, for this process."""
+    """Turn off telemetry, progress bars, warnings and logs of the libraries underneath, for this process."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if os.environ.get("SFVQA_DEBUG", "") not in ("", "0"):
         return
     for name, value in _QUIET_ENVIRONMENT.items():

@@ -214,7 +214,7 @@ class AnswerRun:
             random_weights=self._checkpoint.random_weights,
             attention=self._checkpoint.attention.value,
             slow_attention=options.slow_attention.value,
-            device=str(model.device),
+            device=self._checkpoint.device_names,
             dtype=str(model.dtype).removeprefix("torch."),
             reader=encoded.reader if encoded else None,
             crop=encoded.crop.value if encoded else None,

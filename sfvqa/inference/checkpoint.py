@@ -56,6 +56,11 @@ class LoadedCheckpoint:
     quantized_copy: QuantizedCopy | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def device_names(self) -> str:
+        """Where the model is: `cpu`, `cuda:0`, or `cuda:0, cuda:1` for one that is spread."""
+        return ", ".join(sorted({str(parameter.device) for parameter in self.model.parameters()}))
+
 
 def load_checkpoint(
     model: str | Path,
@@ -81,6 +86,7 @@ def load_checkpoint(
     bits = resolve_quantization(quantization, where, source.stored)
     tokenizer = _load_tokenizer(location.folder, config)
     weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
+    _check_kernel(kernel, where, weights_dtype)
     placement = place(device, where, weights_dtype, bits)
     with memory_errors("loading the model"):
         network = source.build(
@@ -191,3 +197,11 @@ def _resolve_attention(name: str) -> AttentionKernel:
     if kernel is AttentionKernel.FLASH_ATTENTION_2 and importlib.util.find_spec("flash_attn") is None:
         raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
     return kernel
+
+
+def _check_kernel(kernel: AttentionKernel, device: torch.device, dtype: torch.dtype) -> None:
+    if kernel is AttentionKernel.FLASH_ATTENTION_2 and (device.type != "cuda" or dtype is torch.float32):
+        raise UsageError(
+            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
+        )

@@ -82,8 +82,8 @@ def release_memory(device: torch.device) -> None:
 
 def peak_memory_bytes(device: torch.device) -> int | None:
     """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type == "cuda":  # a model may be spread over several
+        return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
     try:
         import resource
     except ImportError:  # Windows

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelError
+from sfvqa.inference.hub.records import fixed_commit
 from sfvqa.registry import ModelSpec, find_model
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -69,7 +70,7 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
     if missing := missing_files(cached):
         raise ModelNotDownloadedError(
             f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
-            _how_to_download(spec),
+            f"`sfvqa models pull {spec.name}` fetches what is missing.",
         )
     return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
 
@@ -85,11 +86,14 @@ def is_downloaded(spec: ModelSpec) -> bool:
 def cached_snapshot(spec: ModelSpec) -> Path | None:
     """The folder of a registered model in the Hugging Face cache, whole or not; None when there is none."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
     assert spec.repo_id is not None
+    revision = fixed_commit(spec) or spec.revision
     try:
-        return Path(snapshot_download(spec.repo_id, revision=spec.revision, local_files_only=True))
+        return Path(snapshot_download(spec.repo_id, revision=revision, local_files_only=True))
+    except IncompleteSnapshotError as error:  # lacks something of the repository, though perhaps nothing we need
+        return Path(error.snapshot_path)
     except LocalEntryNotFoundError:
         return None
 
@@ -118,8 +122,8 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _how_to_download(spec: ModelSpec) -> str:
-    gigabytes = f"{spec.size_bytes / 1e9:.1f} GB"
-    return f"Download it with `hf download {spec.repo_id}` ({gigabytes}, licence {spec.license})."
+    size = f"{spec.size_bytes / 1e9:.1f} GB" if spec.size_bytes >= 1e9 else f"{spec.size_bytes / 1e6:.0f} MB"
+    return f"Download it with `sfvqa models pull {spec.name}` ({size}, licence {spec.license})."
 
 
 def _looks_like_path(text: str) -> bool:

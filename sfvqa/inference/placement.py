@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from sfvqa.errors import OutOfMemoryError
 from sfvqa.inference.device import free_memory_bytes
 from sfvqa.model.building import Placement
 from sfvqa.model.quantization import Quantization, quantizable_linears
@@ -46,6 +47,11 @@ def spread_over(
         }
         balanced = get_balanced_memory(model, max_memory=dict(free_bytes), **sizes)
         found = infer_auto_device_map(model, max_memory=balanced, **sizes)
+        if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk
+            raise OutOfMemoryError(
+                f"The weights take {needed / 1e9:.1f} GB and do not fit the free memory of {len(free_bytes)} GPUs.",
+                "Use --quant 4bit, free some memory, or use a smaller model.",
+            )
         return {part: torch.device("cuda", where) for part, where in found.items()}
 
     return device_map

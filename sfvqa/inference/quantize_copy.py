@@ -22,7 +22,7 @@ from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization
 from sfvqa.model.stored import StoredModel
 from sfvqa.registry import ModelSpec
 
-SHARD_BYTES = 2_000_000_000  # of a copy: what one of its files may add to the memory while it is written
+SHARD_BYTES = 500_000_000  # of a copy: what a file of it adds to the memory while it is written, and when it is loaded
 _ROOM = 1.05
 _COPIED = (
     *TOKENIZER_FILES,

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.inference.hub.records import fixed_commit
 from sfvqa.inference.locate import CheckpointLocation, find, locate, locate_registered, missing_files
 from sfvqa.inference.revision import revision_of
 from sfvqa.registry import ModelSpec
@@ -88,7 +89,7 @@ def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation
     try:
         location = locate_registered(spec)
     except ModelNotDownloadedError:
-        copy = find_copy(spec, quantization, spec.revision)
+        copy = find_copy(spec, quantization, fixed_commit(spec))
         if copy is None:
             raise
         return CheckpointLocation(spec.name, copy.folder, spec, copy.provenance.revision), copy

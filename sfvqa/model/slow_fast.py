@@ -148,10 +148,8 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
                 slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
         assert inputs_embeds is not None
-        # The embeddings may be on another device than what they are made of, where layers are spread over several.
-        is_text, attention_mask = (
-            None if mask is None else mask.to(inputs_embeds.device) for mask in (is_text, attention_mask)
-        )
+        if attention_mask is not None:  # made where the vision tower is, which may be another device
+            attention_mask = attention_mask.to(inputs_embeds.device)
         if use_cache is None:
             use_cache = not self.training and labels is None
         if use_cache and cache is None:
@@ -220,6 +218,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             return LookingPositions(index=None, is_real=has_video)
         looks = has_video.expand(-1, length)
         if is_text is not None:
+            is_text = is_text.to(looks.device)
             match self.config.slow_attention_scope:
                 case SlowAttentionScope.TEXT:
                     looks = looks & is_text

@@ -41,6 +41,7 @@ def read_with(reader: str) -> Read:
 
 def _ours(num_threads: int) -> Read:
     from sfvqa.video import FitSquare, ReadOptions
+    from sfvqa.video import enlarging as _imported_too  # noqa: F401
     from sfvqa.video.readers import open_here
     from sfvqa.video.readers import pyav as _imported  # noqa: F401
 

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sfvqa.video.fitting import CropMode, FitWithin, Pixels
+from sfvqa.video.fitting import CropMode, FitWithin
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.sampling import format_time
 
 MAX_CELLS = 4096

@@ -9,13 +9,10 @@ from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
-
-Pixels = NDArray[np.uint8]
-"""One picture [H, W, 3], uint8 RGB."""
+from sfvqa.video.pixels import Box, Pixels
 
 # The centre crop looks at one square of the picture; beyond this that square is next to nothing of it.
 MAX_ASPECT_RATIO = 16
@@ -135,5 +132,10 @@ def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
     return _resize(pixels, width, height, None)
 
 
-def _resize(pixels: Pixels, width: int, height: int, box: tuple[float, float, float, float] | None) -> Pixels:
+def _resize(pixels: Pixels, width: int, height: int, box: Box | None) -> Pixels:
+    from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
+
+    enlarged = enlarge(pixels, width, height, box)
+    if enlarged is not None:
+        return enlarged
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))

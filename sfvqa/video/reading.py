@@ -5,12 +5,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, MissingFrame
-from sfvqa.video.fitting import Fit, FitExactly, Pixels, resize_to
+from sfvqa.video.fitting import Fit, FitExactly, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import (
     FrameChoice,
@@ -21,6 +22,9 @@ from sfvqa.video.sampling import (
     format_time,
 )
 from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
+
+if TYPE_CHECKING:
+    from sfvqa.video.pixels import Pixels
 
 _TIMES_NAMED = 4  # how many of the missing frames a warning names
 

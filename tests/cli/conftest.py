@@ -38,7 +38,8 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("SFVQA_") or name in _LEFT_TO_RICH:
             del os.environ[name]
-    os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), TERM="xterm", COLUMNS="100")
+    os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), SFVQA_MODELS=os.devnull)
+    os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
     yield
     os.environ.clear()
     os.environ.update(before)

@@ -82,7 +82,7 @@ def test_every_error_of_ours_is_told_with_its_code(
         (["clip.mp4", "Q?", "--no-such-option"], 2, "--no-such-option"),
         (["clip.mp4", "Q?", "--model", "tinny"], 4, "tiny"),
         (["clip.mp4", "Q?", "--model", "./no-such-folder"], 4, "no-such-folder"),
-        (["clip.mp4", "Q?", "--model", "slowfast-7b"], 4, "hf download"),
+        (["clip.mp4", "Q?", "--model", "slowfast-7b"], 4, "sfvqa models pull slowfast-7b-64f"),
     ],
 )
 @pytest.mark.parametrize("flags", [[], ["--json"]])

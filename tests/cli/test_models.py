@@ -1,4 +1,4 @@
-"""`sfvqa models list`."""
+"""`sfvqa models list`, without a network."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_every_model_is_listed_with_what_it_costs(run_cli: RunCli) -> None:
         assert spec.name in run.stdout
         assert spec.license in run.stdout
         if spec.repo_id:
-            assert f"hf download {spec.repo_id}" in run.stdout
+            assert f"sfvqa models pull {spec.name}" in run.stdout
 
 
 def test_the_list_as_json(run_cli: RunCli) -> None:

@@ -1,7 +1,6 @@
 """A checkpoint of more than 2 GB in the published form, written shard by shard: reference names, an index."""
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from safetensors.torch import save_file
 from sfvqa.inference.architecture import config_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
-from tests.inference.small_checkpoint import REFERENCE_NAMES, byte_level_tokenizer
+from tests.inference.small_checkpoint import byte_level_tokenizer, reference_name
 
 SHARD_BYTES = 400_000_000
 
@@ -36,7 +35,7 @@ def write_large_checkpoint(folder: Path) -> Path:
     for name, shape in shapes.items():
         if shard and sum(tensor.nbytes for tensor in shard.values()) + 4 * shape.numel() > SHARD_BYTES:
             flush()
-        shard[_reference_name(name)] = torch.randn(shape, generator=generator) * 0.02
+        shard[reference_name(name)] = torch.randn(shape, generator=generator) * 0.02
     flush()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     config.dtype = torch.float32
@@ -44,14 +43,6 @@ def write_large_checkpoint(folder: Path) -> Path:
     _write_reference_config(folder)
     byte_level_tokenizer().save_pretrained(folder)
     return folder
-
-
-def _reference_name(name: str) -> str:
-    for pattern, replacement in REFERENCE_NAMES:
-        renamed, count = re.subn(pattern, replacement, name)
-        if count:
-            return renamed
-    return name
 
 
 def _write_reference_config(folder: Path) -> None:

@@ -97,7 +97,7 @@ def write_checkpoint(folder: Path) -> Path:
 def write_reference_checkpoint(folder: Path, ours: Path) -> Path:
     """The same weights in the reference's format: its config fields, its tensor names."""
     folder.mkdir()
-    tensors = {_reference_name(name): tensor for name, tensor in load_file(ours / "model.safetensors").items()}
+    tensors = {reference_name(name): tensor for name, tensor in load_file(ours / "model.safetensors").items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = small_config()
     decoder = config.decoder_config.to_dict()
@@ -129,7 +129,8 @@ def write_reference_checkpoint(folder: Path, ours: Path) -> Path:
     return folder
 
 
-def _reference_name(name: str) -> str:
+def reference_name(name: str) -> str:
+    """What the reference calls one of our tensors."""
     for pattern, replacement in REFERENCE_NAMES:
         renamed, count = re.subn(pattern, replacement, name)
         if count:

@@ -156,6 +156,14 @@ def test_flash_attention_asks_for_its_extra(checkpoint_folder: Path, monkeypatch
         load_checkpoint(checkpoint_folder, device="cpu", attention="flash_attention_2")
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_flash_attention_is_for_gpus(checkpoint_folder: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would fail in the middle of the first answer."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: "installed")
+    with pytest.raises(UsageError, match="not on cpu in"):
+        load_checkpoint(checkpoint_folder, device="cpu", dtype=dtype, attention="flash_attention_2")
+
+
 def test_an_unknown_name_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ModelError, match="Did you mean tiny"):
         load_checkpoint("tinny", device="cpu")

@@ -48,7 +48,9 @@ def test_a_downloaded_model_is_found_in_the_cache_with_its_commit(cache: Path, n
 
 
 def test_a_model_that_is_not_here_says_how_to_get_it() -> None:
-    with pytest.raises(ModelNotDownloadedError, match=rf"`hf download {REPO}` \(17\.0 GB, licence CC BY-NC 4\.0\)"):
+    with pytest.raises(
+        ModelNotDownloadedError, match=r"`sfvqa models pull slowfast-7b-64f` \(17\.0 GB, licence CC BY-NC 4\.0\)"
+    ):
         locate("slowfast-7b-64f")
     assert not is_downloaded(find_model("slowfast-7b-64f"))
 

@@ -3,6 +3,9 @@
 `meta` stands for the second device. Whatever mixes it with the CPU fails, as mixing two GPUs would.
 """
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -46,3 +49,28 @@ def test_prompts_are_made_elsewhere_than_the_embeddings(make_model: ModelMaker) 
         embeddings = model.get_input_embeddings()
         add_hook_to_module(embeddings.to_empty(device="meta"), AlignDevicesHook(execution_device="meta"))
         assert model.embed(ids, [sample]).device.type == "meta"
+
+
+@pytest.mark.parametrize("quantization", ["none", "4bit"])
+def test_a_model_loaded_onto_several_devices_answers_as_on_one(
+    make_model: ModelMaker, tmp_path: Path, quantization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cpu:0` is another name of the CPU: accelerate hands tensors over between the two as between GPUs."""
+    monkeypatch.setattr("accelerate.utils.modeling.check_device_same", lambda *_devices: True)
+    make_model().save_pretrained(tmp_path)
+    first, second = torch.device("cpu"), torch.device("cpu:0")
+    places = dict.fromkeys(("vision_tower", "projector", "language_model.embed_tokens"), first)
+    places |= {f"language_model.layers.{index}": second if index else first for index in range(3)}
+    places |= dict.fromkeys(("language_model.norm", "language_model.rotary_emb", "lm_head"), second)
+    load = partial(SlowFastForConditionalGeneration.from_pretrained, tmp_path, quantization=quantization)
+    logits = []
+    for placement in (None, places):
+        model = load(device_map=placement)
+        assert hasattr(model.language_model.layers[1], "_hf_hook") == (placement is not None)
+        with torch.inference_mode():
+            sample = model.encode_video(frames(6))
+            ids, mask = left_padded([prompt(sample, [7, 8])])
+            _, cache = model.prefill(ids, mask, [sample])
+            longer = torch.cat([mask, torch.ones(1, 1, dtype=mask.dtype)], dim=1)
+            logits.append(model.decode(torch.tensor([[5]]), longer, cache))
+    assert torch.equal(*logits)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
-from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model import SlowFastForConditionalGeneration, read_config
 from sfvqa.model.building import ModelBuilder
 from sfvqa.model.reference_format import rename_tensor
 from tests.golden_folder import GOLDEN
@@ -60,19 +60,58 @@ def test_every_tensor_of_the_reference_arrives_unchanged(reference_folder: Path)
     assert all(torch.equal(state[name], published[name]) for name in state)
 
 
-def test_a_layer_scale_named_gamma_loads_the_same(reference_folder: Path) -> None:
+@pytest.mark.parametrize("layer_scale", ["weight", "gamma"])
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_layer_scales_of_either_name_in_any_number_of_files_load_the_same(
+    reference_folder: Path, layer_scale: str, num_files: int
+) -> None:
     """transformers renames `gamma` only in names it knows: a published `weight` once stayed uninitialised."""
     as_published = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
-    scales = {
-        name: tensor
-        for name, tensor in load_file(reference_folder / "model.safetensors").items()
-        if name.split(".")[-3:-2] == ["blocks"]
+    published = load_file(reference_folder / "model.safetensors")
+    tensors = {
+        name.removesuffix("weight") + layer_scale if name.split(".")[-3:-2] == ["blocks"] else name: tensor
+        for name, tensor in published.items()
     }
-    assert scales
-    renamed: dict[str, torch.Tensor | None] = dict.fromkeys(scales)
-    renamed |= {name.removesuffix("weight") + "gamma": tensor for name, tensor in scales.items()}
-    change_tensors(reference_folder, renamed)
+    assert (tensors.keys() == published.keys()) == (layer_scale == "weight")
+    (reference_folder / "model.safetensors").unlink()
+    write_files(reference_folder, tensors, num_files)
     assert same_weights(SlowFastForConditionalGeneration.from_pretrained(reference_folder), as_published)
+
+
+def write_files(folder: Path, tensors: dict[str, torch.Tensor], num_files: int) -> None:
+    if num_files == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    files = {name: f"model-{number % num_files}.safetensors" for number, name in enumerate(tensors)}
+    for file in set(files.values()):
+        own = {name: tensor for name, tensor in tensors.items() if files[name] == file}
+        save_file(own, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_loading_equals_the_loader_of_transformers(own_folder: Path, dtype: torch.dtype) -> None:
+    """Ours takes less memory; what it gives must be the same, buffers too, which no file holds."""
+    theirs = PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]
+        SlowFastForConditionalGeneration, own_folder, dtype=dtype, config=read_config(own_folder)
+    )
+    ours = SlowFastForConditionalGeneration.from_pretrained(own_folder, dtype=dtype)
+    assert same_weights(ours, theirs)
+    for (name, buffer), (_, other) in zip(ours.named_buffers(), theirs.named_buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+        assert buffer.dtype is other.dtype
+
+
+def test_an_unknown_keyword_is_refused(own_folder: Path) -> None:
+    with pytest.raises(TypeError, match="dytpe"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder, dytpe="float32")
+
+
+def test_tied_weights_that_differ_are_refused(own_folder: Path) -> None:
+    """One of them would be dropped without a word."""
+    edit_config(own_folder, {"tie_word_embeddings": True, "text_config.tie_word_embeddings": True})
+    with pytest.raises(CheckpointError, match=r"ties lm_head\.weight"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
 
 
 def test_what_was_loaded_from_the_reference_saves_in_our_format(reference_folder: Path, tmp_path: Path) -> None:

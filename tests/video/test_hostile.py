@@ -1,7 +1,7 @@
 """Files that lie, end or are damaged anywhere: right frames or a clear error; never a hang, never a traceback.
 
-What a flipped byte does to the pixels can be known only where the format lets a decoder notice: H.264 and MPEG-4 often
-do, VP9 never. A frame may so be garbled unnoticed; that it is the one asked for holds even then.
+What a flipped byte does to the pixels can be known only where a decoder notices. In H.264 some flips (of a sign, say)
+make another legal video: such a frame is garbled unnoticed, though it is still the one asked for.
 """
 
 import os
@@ -30,7 +30,6 @@ WHOLE = {
     "hostile.avi": Recipe(constant_rate(FRAMES), group=15, codec="mpeg4"),
 }
 EVERY_FRAME = SamplingOptions(num_frames=1000)
-NOT_RIGHT_FOR_VP9 = 0.45  # of its frames, when every file has flipped bytes: what is reported, not what is wanted
 
 
 def numbers_asked_for(clip: Clip) -> list[int]:
@@ -72,8 +71,8 @@ def test_flipped_bytes(video: WriteVideo, tmp_path: Path, name: str) -> None:
     frames = sum(count for what, count in counts.items() if what.startswith(("frames right", "garbled", "another")))
     not_right = counts["garbled"] + counts["another number"]
     assert counts["files read"] + counts["files refused"] == 100
-    if name.endswith(".webm"):
-        assert not_right / frames < NOT_RIGHT_FOR_VP9, counts  # its garbled frames often look like the ones before
+    if name.endswith(".webm"):  # FFmpeg's own decoder garbles nearly a third of these
+        assert not_right == 0, counts
     else:
         assert counts["another number"] <= 2, counts  # an old picture that damage left standing, not another's place
         assert not_right / frames < 0.03, counts

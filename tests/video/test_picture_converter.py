@@ -102,6 +102,7 @@ YUV = {
     "4:2:0 odd.mkv": Stored("ffv1", "yuv420p", ORANGE, size=(145, 97)),
     "4:1:1.mkv": Stored("ffv1", "yuv411p", ORANGE),
     "vp9.webm": Stored("libvpx-vp9", "yuv420p", ORANGE),
+    "vp9 4:4:4.webm": Stored("libvpx-vp9", "yuv444p", ORANGE),
     "mpeg2.mpg": Stored("mpeg2video", "yuv420p", ORANGE),
 }
 
@@ -176,6 +177,12 @@ def test_alpha_is_shown_over_black(tmp_path: Path, stored: Stored) -> None:
     assert colour_in(path)[0] == pytest.approx([value / 2 for value in opaque], abs=2)
     _, clip = colour_in(path, ReaderName.OPENCV)
     assert "transparency" in clip.warnings[0]
+
+
+def test_the_alpha_of_vp9_is_seen(tmp_path: Path) -> None:
+    """It is a stream beside the picture's, which FFmpeg's own decoder leaves out without a word."""
+    path = write_flat(tmp_path / "half.webm", Stored("libvpx-vp9", "yuva420p", [*ORANGE, 128]))
+    assert colour_in(path)[0] == pytest.approx([value / 2 for value in rgb_of(ORANGE, BT601_625)], abs=2)
 
 
 @pytest.mark.parametrize(

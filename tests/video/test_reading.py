@@ -21,7 +21,8 @@ from sfvqa.video import (
     read_clip,
     read_clip_progressively,
 )
-from sfvqa.video.fitting import Fit, FitSquare, FitWithin, Pixels
+from sfvqa.video.fitting import Fit, FitSquare, FitWithin
+from sfvqa.video.pixels import Pixels
 
 from .conftest import WriteVideo
 from .videos import Recipe, constant_rate, number_in

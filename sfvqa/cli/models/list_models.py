@@ -1,6 +1,8 @@
 """`sfvqa models list`: what can be asked, and which of it is on this machine."""
 
 import json as jsonlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,18 +22,40 @@ The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can 
 
 def list_models(json: options.Json = False) -> None:
     """Print a row or an object a model."""
-    from sfvqa.inference.locate import is_downloaded
     from sfvqa.registry import load_registry
 
-    entries = [(spec, is_downloaded(spec)) for spec in load_registry()]
+    entries = [(spec, _find(spec)) for spec in load_registry()]
     if json:
-        models = [_entry(spec, is_here) for spec, is_here in entries]
+        models = [_entry(spec, found) for spec, found in entries]
         typer.echo(jsonlib.dumps({"schema_version": 1, "models": models}))
     else:
-        typer.echo("\n\n".join(_paragraph(spec, is_here) for spec, is_here in entries))
+        typer.echo("\n\n".join(_paragraph(spec, found) for spec, found in entries))
 
 
-def _entry(spec: "ModelSpec", is_here: bool) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Found:
+    """What of a model is on this machine: `folder` is None when nothing is."""
+
+    folder: Path | None
+    is_whole: bool
+    revision: str | None = None
+    disk_bytes: int | None = None
+
+
+def _find(spec: "ModelSpec") -> _Found:
+    """Look at names and sizes only: a list must be quick."""
+    from sfvqa.inference.hub.cache import disk_bytes
+    from sfvqa.inference.locate import cached_snapshot, locate_registered, missing_files
+
+    if spec.is_bundled:
+        return _Found(locate_registered(spec).folder, is_whole=True, revision=spec.revision)
+    cached = cached_snapshot(spec) if spec.repo_id else None
+    if cached is None:
+        return _Found(None, is_whole=False, revision=spec.revision)
+    return _Found(cached, not missing_files(cached), cached.name, disk_bytes(spec))
+
+
+def _entry(spec: "ModelSpec", found: _Found) -> dict[str, object]:
     return {
         "name": spec.name,
         "aliases": list(spec.aliases),
@@ -42,17 +66,20 @@ def _entry(spec: "ModelSpec", is_here: bool) -> dict[str, object]:
         "num_frames": spec.num_frames,
         "sampling": spec.sampling,
         "repo_id": spec.repo_id,
-        "revision": spec.revision,
+        "revision": found.revision,
         "bundled": spec.is_bundled,
-        "available": is_here,
+        "available": found.is_whole,
+        "folder": None if found.folder is None else str(found.folder),
+        "disk_bytes": found.disk_bytes,
     }
 
 
-def _paragraph(spec: "ModelSpec", is_here: bool) -> str:
+def _paragraph(spec: "ModelSpec", found: _Found) -> str:
     """A model in a few lines: readable in any width, and greppable by name."""
     from sfvqa.cli.text import plural, readable_size
 
-    where = "bundled" if spec.is_bundled else "downloaded" if is_here else "not downloaded"
+    downloaded = "downloaded" if found.is_whole else "partly downloaded" if found.folder else "not downloaded"
+    where = "bundled" if spec.is_bundled else downloaded
     facts = [where, readable_size(spec.size_bytes), plural(spec.num_frames, "frame"), f"licence {spec.license}"]
     if not spec.has_weights:
         facts[:2] = ["no weights"]
@@ -60,6 +87,8 @@ def _paragraph(spec: "ModelSpec", is_here: bool) -> str:
     lines.append(f"  Ask about {spec.can_answer}." if spec.has_weights else "  Runs with --random-weights only.")
     if spec.aliases:
         lines.append(f"  Also called {', '.join(spec.aliases)}.")
-    if not is_here and spec.repo_id:
-        lines.append(f"  Download: hf download {spec.repo_id}")
+    if found.disk_bytes is not None:
+        lines.append(f"  Commit {found.revision}, {readable_size(found.disk_bytes)} on disk in {found.folder}")
+    if not found.is_whole and spec.repo_id:
+        lines.append(f"  Download: sfvqa models pull {spec.name}")
     return "\n".join(lines)

@@ -15,7 +15,8 @@ from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.local_file import PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_file import over_black

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.image_folder import pictures_in
 from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.picture_file import Picture, kind_of, read_picture

@@ -12,7 +12,8 @@ from typing import Self
 
 from sfvqa.errors import UsageError
 from sfvqa.video.clip import MissingFrame, VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""

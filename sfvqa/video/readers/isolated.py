@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from sfvqa.errors import ReadTimeoutError, SfvqaError, UnreadableVideoError
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers import reading_process as process
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import ReadOptions, VideoReader

@@ -13,7 +13,8 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.cut_files import is_cut
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning

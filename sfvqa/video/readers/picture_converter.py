@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.fitting import Pixels
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 from sfvqa.video.readers.tone_mapping import HLG, PQ, tone_map
 
@@ -128,6 +128,9 @@ class Orientation:
         if self.reverses_rows:
             pixels = pixels[::-1]
         return np.ascontiguousarray(pixels)
+
+
+UPRIGHT = Orientation(swaps_axes=False, reverses_columns=False, reverses_rows=False)
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:

@@ -26,7 +26,7 @@ from PIL import (
 )
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.fitting import Pixels
+from sfvqa.video.pixels import Pixels
 
 MAX_PIXELS = 1 << 26
 """Of one picture (8192 × 8192): four times what cameras make, 200 MB as RGB."""

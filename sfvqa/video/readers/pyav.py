@@ -13,7 +13,8 @@ from av.video.frame import VideoFrame
 
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import (
@@ -23,7 +24,7 @@ from sfvqa.video.readers.interface import (
     early_end_warning,
     num_available_cores,
 )
-from sfvqa.video.readers.picture_converter import Orientation
+from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.pyav_plans import Damage, read_group, read_group_start, read_in_order
 from sfvqa.video.readers.side_by_side import in_order
@@ -51,6 +52,7 @@ class PyAVReader(VideoReader):
         self._num_threads = num_threads or min(num_available_cores(), _MOST_HANDLES)
         self._state = FileState.of(path)
         self._handle = Handle.open(path)
+        self._is_watchful = False
         try:
             self._prepare()
         except BaseException:
@@ -75,6 +77,7 @@ class PyAVReader(VideoReader):
             first, seconds, key_frames, last_seconds = self._decode_everything(demuxed, warnings)
         else:
             self._table = table
+            first = self._decode_watchfully(table, first) or first
             seconds, key_frames = _seconds(table.times, time_base), table.key_frames
             if table.num_before:
                 warnings.append(f"The {table.num_before} frames before the first key frame cannot be decoded.")
@@ -97,6 +100,21 @@ class PyAVReader(VideoReader):
                 begin = bisect_left(table.times, times[0] or 0) if times else 0
                 return frames[0] if tuple(times) == table.times[begin : begin + len(times)] else None
         raise _nothing_decodable(self._path)
+
+    def _decode_watchfully(self, table: FrameTable, first: VideoFrame) -> VideoFrame | None:
+        """Change over to a decoder that notices more, where there is one that gives this video's frames as well."""
+        watchful = self._handle.with_watchful_decoder()
+        if watchful is None or Orientation.of(first) != UPRIGHT:
+            return None
+        usual, self._handle = self._handle, watchful
+        try:
+            seen = self._first_frame(table)
+        except DamagedVideoError:  # it knows fewer kinds of pixels
+            seen = None
+        self._is_watchful = seen is not None
+        if seen is None:
+            self._handle = usual
+        return seen
 
     def _decode_everything(
         self, demuxed: Demuxed, warnings: list[str]
@@ -196,6 +214,8 @@ class PyAVReader(VideoReader):
     def _open(self) -> Handle:
         self._state.check()
         handle = Handle.open(self._path)
+        if self._is_watchful:
+            handle = handle.with_watchful_decoder() or handle
         if self._is_strict:
             handle.refuse_patched_pictures()
         return handle

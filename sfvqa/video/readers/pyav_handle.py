@@ -1,12 +1,13 @@
 """One opened file of PyAV's with its first moving picture; a thread that reads has a handle of its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
@@ -14,13 +15,16 @@ from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_converter import PictureConverter
 
+_WATCHFUL_DECODERS = {"vp9": "libvpx-vp9"}
+
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A container, its video stream, and what turns the stream's frames into pictures; to be closed after use."""
+    """A container, its video stream, what decodes it and makes pictures of its frames; to be closed after use."""
 
     container: InputContainer
     stream: VideoStream
+    decoder: VideoCodecContext
     converter: PictureConverter
 
     @classmethod
@@ -48,14 +52,39 @@ class Handle:
                 f"The video in “{path}” is in a format that this FFmpeg cannot decode.", "Convert it to H.264."
             )
         stream.thread_count = 1  # errors then belong to the packet just sent
-        return cls(container, stream, PictureConverter(stream))
+        return cls(container, stream, stream.codec_context, PictureConverter(stream))
+
+    def with_watchful_decoder(self) -> Self | None:
+        """The same file with a decoder that notices damage which FFmpeg's own shows as a picture; None: there is none.
+
+        For VP9, whose data has no checksum: libvpx notices when a picture's data ends too early or too late. It is not
+        told how the picture is turned.
+        """
+        own = self.stream.codec_context
+        if own.name not in _WATCHFUL_DECODERS:
+            return None
+        try:
+            decoder = av.CodecContext.create(_WATCHFUL_DECODERS[own.name], "r")
+        except (av.FFmpegError, ValueError):  # an FFmpeg built without it
+            return None
+        assert isinstance(decoder, VideoCodecContext)
+        decoder.thread_count = 1
+        # What only the container may say.
+        for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
+            setattr(decoder, name, getattr(own, name))
+        return replace(self, decoder=decoder)
 
     def refuse_patched_pictures(self) -> None:
         """Make a picture that the decoder would patch up from others an error; only before the first is decoded.
 
         Not for files with open groups: after a seek to one its first pictures miss what they depend on.
         """
-        self.stream.codec_context.options = {"err_detect": "explode"}
+        self.decoder.options = {"err_detect": "explode"}
+
+    def seek(self, target: int) -> None:
+        """Go to the key frame at or before `target`, in the stream's time base, with nothing left in the decoder."""
+        self.container.seek(target, stream=self.stream)
+        self.decoder.flush_buffers()
 
     def places_in_file(self) -> dict[int, int]:
         """Where each packet's data begins in an AVI file → its place there (see avi_index); empty where none is known.

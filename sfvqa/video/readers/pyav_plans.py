@@ -88,7 +88,7 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
         for packet in packets:
             number = places_in_file.get(packet.pos or 0) if places_in_file and packet.size else expected
             if number != expected:  # the demuxer lost one without a word, or took something else for one
-                handle.stream.codec_context.flush_buffers()
+                handle.decoder.flush_buffers()
                 waiting_for_key = True
             if number is None:
                 continue
@@ -97,8 +97,8 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
                 if not packet.is_keyframe:
                     continue
                 waiting_for_key, place = False, max(place, number)
-            frames, is_whole = _decode(packet)
-            holds_back = handle.stream.codec_context.has_b_frames
+            frames, is_whole = _decode(handle, packet)
+            holds_back = handle.decoder.has_b_frames
             if packet.size and not (frames or holds_back or packet.is_discard):
                 is_whole = False  # this one's picture is lost
             for frame in frames:
@@ -109,16 +109,16 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
                 place += 1
             if not is_whole and packet.size:
                 # What the decoder still holds may have gaps: drop it, and wait for the next key frame.
-                handle.stream.codec_context.flush_buffers()
+                handle.decoder.flush_buffers()
                 waiting_for_key = True
 
 
 def read_group_start(handle: Handle, table: FrameTable, place: int) -> Generator[VideoFrame]:
     """Yield every sound frame that the decoder gives from the key frame at `place` on, up to the first damage."""
-    handle.stream.codec_context.skip_frame = "DEFAULT"
+    handle.decoder.skip_frame = "DEFAULT"
     with closing(_packets_from(handle, table, place)) as packets:
         for packet in packets:
-            frames, is_whole = _decode(packet)
+            frames, is_whole = _decode(handle, packet)
             for frame in frames:
                 if frame.is_corrupt:
                     return
@@ -132,14 +132,14 @@ def _wanted_frames(
     handle: Handle, table: FrameTable, place: int, wanted: frozenset[int]
 ) -> Generator[VideoFrame | Damage]:
     """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`; Damage ends it."""
-    context = handle.stream.codec_context
+    context = handle.decoder
     # Unwanted frames that no other needs are passed over (not if interlaced: half of a wanted one could be lost).
     passed_over = "NONREF" if context.field_order in _PROGRESSIVE else "DEFAULT"
     not_yet_sent = set(wanted)
     with closing(_packets_from(handle, table, place)) as packets:
         for packet in packets:
             context.skip_frame = "DEFAULT" if packet.pts in wanted else passed_over  # type: ignore[assignment]
-            frames, is_whole = _decode(packet)
+            frames, is_whole = _decode(handle, packet)
             not_yet_sent.discard(packet.pts or 0)
             is_last = not is_whole or not not_yet_sent
             if is_last:
@@ -165,7 +165,7 @@ def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["P
     # Some demuxers seek by decode time, so a seek to the presentation time may land too late: then try further back.
     for target in dict.fromkeys([key.pts, *([] if key.dts is None else [key.dts]), *earlier, min(first.pts, 0)]):
         try:
-            handle.container.seek(target, stream=handle.stream)
+            handle.seek(target)
         except av.FFmpegError:
             continue
         with closing(_demux_quietly(handle)) as packets:
@@ -189,12 +189,12 @@ def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
         return
 
 
-def _decode(packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], bool]:
+def _decode(handle: Handle, packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], bool]:
     """Decode one packet: the frames that come out, and whether the packet was whole."""
     if packet.is_corrupt:
         return [], False
     try:
-        return packet.decode(), True
+        return handle.decoder.decode(packet), True
     except av.FFmpegError:
         return [], False
 
@@ -202,6 +202,6 @@ def _decode(packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], bool]:
 def _drain(handle: Handle) -> list[VideoFrame]:
     """Take out the frames that the decoder still holds."""
     try:
-        return handle.stream.codec_context.decode(None)
+        return handle.decoder.decode(None)
     except av.FFmpegError:
         return []

@@ -8,7 +8,8 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
-from sfvqa.video.fitting import Fit, Pixels
+from sfvqa.video.fitting import Fit
+from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.animation import SECONDS_FOR_ZERO
 from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.picture_file import PILLOW_ERRORS, opened_picture, over_black

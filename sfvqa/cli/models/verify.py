@@ -1,0 +1,81 @@
+"""`sfvqa models verify`: whether every file of a model is the one that the hub stated, without asking it again."""
+
+import json as jsonlib
+from typing import TYPE_CHECKING
+
+import typer
+
+from sfvqa.cli.models import options
+from sfvqa.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from sfvqa.inference.hub.integrity import FileCheck
+    from sfvqa.inference.locate import CheckpointLocation
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models verify slowfast-7b-64f
+  sfvqa models verify ./my-checkpoint --json
+
+Hash every file of a model and compare with what the hub stated when it was
+pulled, and look whether the weights are whole. Needs no network. Files that
+came in another way have no hash to compare with: then it says so."""
+
+
+def verify(
+    model: options.NameOrFolder,
+    offline: options.Offline = False,  # noqa: ARG001  it never asks a hub
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check and say what was found; CheckpointError names the files that are wrong."""
+    from sfvqa.cli.models.byte_bars import follow_bytes
+    from sfvqa.cli.render import Notices
+    from sfvqa.inference.hub.integrity import check_folder
+    from sfvqa.inference.locate import locate, missing_files
+
+    location = locate(model)
+    if missing := missing_files(location.folder):
+        raise CheckpointError(f"{location.folder} lacks {', '.join(missing[:5])}.", "It is no whole checkpoint.")
+    checks = follow_bytes(check_folder(location.folder), Notices(quiet=quiet))
+    if wrong := [check for check in checks if check.fault]:
+        faults = "; ".join(f"{check.name} ({check.fault})" for check in wrong)
+        are = "is" if len(wrong) == 1 else "are"
+        raise CheckpointError(
+            f"{len(wrong)} of the {len(checks)} files of {location.name} {are} damaged: {faults}.", _remedy(location)
+        )
+    typer.echo(jsonlib.dumps(_document(location, checks)) if json else _sentence(location, checks))
+
+
+def _remedy(location: "CheckpointLocation") -> str:
+    if location.spec is None:
+        return "Copy or fetch it again."
+    if location.spec.is_bundled:
+        return "Install sfvqa again."
+    return f"Type `sfvqa models pull {location.name}`: it fetches the damaged files again, and only those."
+
+
+def _sentence(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -> str:
+    from sfvqa.cli.text import plural, readable_size
+
+    files = f"{plural(len(checks), 'file')}, {readable_size(sum(check.size_bytes for check in checks))}"
+    compared = sum(check.compared_with is not None for check in checks)
+    commit = f" at commit {location.revision}" if location.revision else ""
+    if compared == len(checks):
+        return f"{location.name}{commit}: {files}, each with the hash that the hub stated"
+    if compared:
+        return f"{location.name}{commit}: {files}, readable; {compared} have a hash to compare with, and that is right"
+    return f"{location.name}{commit}: {files}, readable; there are no hashes to compare with"
+
+
+def _document(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -> dict[str, object]:
+    return {
+        "schema_version": 1,
+        "name": location.name,
+        "revision": location.revision,
+        "folder": str(location.folder),
+        "files": [
+            {"name": check.name, "size_bytes": check.size_bytes, "compared_with": check.compared_with}
+            for check in checks
+        ],
+    }

@@ -1,0 +1,222 @@
+"""`sfvqa models pull`, `verify`, `path` and `remove`, against a hub on loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RunCli, RunOnTerminal
+from tests.inference.hub.fake_hub import FakeHub
+from tests.inference.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected, flip_a_bit
+
+WANTED_BYTES = sum(len(data) for name, data in checkpoint_of_numbers().items() if name not in UNWANTED)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with connected(tmp_path, monkeypatch) as hub:
+        hub.publish(checkpoint_of_numbers())
+        yield hub
+
+
+def snapshot(folder: Path, hub: FakeHub) -> Path:
+    return folder / "cache" / f"models--{REPO.replace('/', '--')}" / "snapshots" / hub.head
+
+
+def test_licence_commit_and_size_are_shown_before_the_files_come(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    run = run_cli("models", "pull", "small", "--yes")
+    assert (run.exit_code, run.stdout) == (0, "")
+    lines = run.stderr.splitlines()
+    assert lines[0] == f"small: {REPO} at commit {hub.head}, licence CC BY-NC 4.0"
+    assert lines[1].startswith("800.3 kB in 5 files, of which 800.3 kB are still to come; ")
+    assert lines[2] == f"small is here and every file is as the hub states: {snapshot(tmp_path, hub)}"
+    assert run_cli("models", "pull", "small", "-q").stderr == "", "nothing is to come, so there is nothing to ask"
+
+
+def test_without_a_terminal_a_download_needs_a_yes(hub: FakeHub, run_cli: RunCli) -> None:
+    run = run_cli("models", "pull", "small")
+    assert run.exit_code == 2
+    assert "downloads 800.3 kB, under the licence CC BY-NC 4.0" in run.stderr
+    assert "Add --yes" in run.stderr
+    assert not hub.of("resolve")
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [(True, 0), (False, 1)])
+def test_on_a_terminal_it_asks(
+    hub: FakeHub, run_on_terminal: RunOnTerminal, monkeypatch: pytest.MonkeyPatch, answer: bool, exit_code: int
+) -> None:
+    asked: list[str] = []
+    hub.pause_seconds = 0.05
+
+    def confirm(question: str, *, err: bool) -> bool:
+        assert err
+        asked.append(question)
+        return answer
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    code, sent = run_on_terminal("models", "pull", "small")
+    assert asked == ["Download 800.3 kB under the licence CC BY-NC 4.0?"]
+    assert code == exit_code
+    assert ("Nothing was downloaded." in sent) is not answer
+    assert ("Downloading" in sent) is answer
+    assert bool(hub.of("/storage/")) is answer
+
+
+def test_pulling_as_json(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    first = hub.head
+    expected = {
+        "schema_version": 1,
+        "name": "small",
+        "repo_id": REPO,
+        "license": "CC BY-NC 4.0",
+        "revision": first,
+        "previous_revision": None,
+        "folder": str(snapshot(tmp_path, hub)),
+        "downloaded_bytes": WANTED_BYTES,
+    }
+    assert json.loads(run_cli("models", "pull", "small", "--yes", "--json").stdout) == expected
+    hub.publish(checkpoint_of_numbers(seed=1))
+    again = json.loads(run_cli("models", "pull", "small", "--yes", "--json").stdout)
+    assert (again["revision"], again["downloaded_bytes"]) == (first, 0)
+    run = run_cli("models", "pull", "small", "--yes", "--json", "--update")
+    assert f"It moves from commit {first[:12]} to {hub.head[:12]}." in run.stderr
+    updated = json.loads(run.stdout)
+    assert (updated["previous_revision"], updated["revision"]) == (first, hub.head)
+    assert f"{hub.head[:12]} is the newest commit." in run_cli("models", "pull", "small", "--update").stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_the_hub_refuses_is_exit_code_4(hub: FakeHub, run_cli: RunCli, flags: list[str]) -> None:
+    hub.statuses["/api/"] = (403, {"X-Error-Code": "GatedRepo"})
+    run = run_cli("models", "pull", "small", "--yes", *flags)
+    assert run.exit_code == 4
+    said = json.loads(run.stdout)["error"] if flags else {"type": "DownloadError", "message": run.stderr}
+    assert said["type"] == "DownloadError"
+    assert f"Accept it at {hub.url}/{REPO}" in said["message"]
+
+
+def test_offline_takes_what_is_here_and_else_says_what_to_type(
+    hub: FakeHub, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_cli("models", "pull", "small", "--offline")
+    assert run.exit_code == 4
+    assert "leave out --offline" in run.stderr
+    assert run_cli("models", "pull", "small", "--offline", "--update").exit_code == 2
+    assert not hub.requests
+    run_cli("models", "pull", "small", "--yes")
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    run = run_cli("models", "pull", "small")
+    assert run.exit_code == 0
+    assert f"at commit {hub.head}; no hub was asked" in run.stderr
+    assert run_cli("models", "verify", "small", "--offline").exit_code == 0
+    assert run_cli("models", "path", "small", "--offline").exit_code == 0
+    assert not hub.requests
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_cannot_be_pulled(run_cli: RunCli) -> None:
+    run = run_cli("models", "pull", "tiny")
+    assert (run.exit_code, run.stderr.startswith("tiny is part of the package: ")) == (0, True)
+    assert run_cli("models", "pull", "bench-0.5b").exit_code == 4
+    assert "Did you mean small?" in run_cli("models", "pull", "smal").stderr
+
+
+def test_verify_names_the_damaged_file_and_pull_mends_it(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    run_cli("models", "pull", "small", "--yes")
+    run = run_cli("models", "verify", "small")
+    assert run.exit_code == 0
+    assert run.stdout == f"small at commit {hub.head}: 5 files, 800.3 kB, each with the hash that the hub stated\n"
+    flip_a_bit(snapshot(tmp_path, hub) / SHARDS[0])
+    run = run_cli("models", "verify", "small")
+    assert (run.exit_code, run.stdout) == (4, "")
+    assert f"1 of the 5 files of small is damaged: {SHARDS[0]} (its sha256 is not" in run.stderr
+    assert "Type `sfvqa models pull small`" in run.stderr
+    error = json.loads(run_cli("models", "verify", "small", "--json").stdout)["error"]
+    assert error["type"] == "CheckpointError"
+    assert f"damaged: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
+    assert run_cli("models", "verify", "small").exit_code == 0
+
+
+def test_verify_says_when_there_is_nothing_to_compare_with(run_cli: RunCli, tmp_path: Path) -> None:
+    run = run_cli("models", "verify", "tiny")
+    assert run.exit_code == 0
+    assert run.stdout.endswith("readable; there are no hashes to compare with\n")
+    folder = run_cli("models", "path", "tiny").stdout.strip()
+    document = json.loads(run_cli("models", "verify", folder, "--json").stdout)
+    assert (document["schema_version"], document["revision"]) == (1, None)
+    assert {file["compared_with"] for file in document["files"]} == {None}
+    (tmp_path / "config.json").write_text("{}")
+    run = run_cli("models", "verify", str(tmp_path))
+    assert run.exit_code == 4
+    assert "lacks model.safetensors, tokenizer.json" in run.stderr
+
+
+def test_path_prints_the_folder_alone(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    run = run_cli("models", "path", "small")
+    assert (run.exit_code, run.stdout) == (4, "")
+    assert "`sfvqa models pull small` (4 MB, licence CC BY-NC 4.0)" in run.stderr
+    run_cli("models", "pull", "small", "--yes")
+    run = run_cli("models", "path", "small")
+    assert (run.stdout, run.stderr) == (f"{snapshot(tmp_path, hub)}\n", "")
+    assert json.loads(run_cli("models", "path", "small", "--json").stdout)["revision"] == hub.head
+
+
+def test_the_list_tells_how_much_of_a_model_is_here(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    assert "small  (not downloaded" in run_cli("models", "list").stdout
+    run_cli("models", "pull", "small", "--yes")
+    hub.requests.clear()
+    run = run_cli("models", "list")
+    assert "small  (downloaded" in run.stdout
+    assert f"Commit {hub.head}, 800.3 kB on disk in {snapshot(tmp_path, hub)}" in run.stdout
+    models = json.loads(run_cli("models", "list", "--json").stdout)["models"]
+    (small,) = (model for model in models if model["name"] == "small")
+    assert (small["available"], small["revision"], small["disk_bytes"]) == (True, hub.head, WANTED_BYTES)
+    (snapshot(tmp_path, hub) / SHARDS[0]).unlink()
+    assert "small  (partly downloaded" in run_cli("models", "list").stdout
+    assert not hub.requests
+
+
+def test_remove_asks_and_frees(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
+    assert run_cli("models", "remove", "small").exit_code == 4
+    run_cli("models", "pull", "small", "--yes")
+    run = run_cli("models", "remove", "small")
+    assert run.exit_code == 2
+    assert "deletes 800.3 kB (1 commit)" in run.stderr
+    assert snapshot(tmp_path, hub).is_dir()
+    document = json.loads(run_cli("models", "remove", "small", "--yes", "--json").stdout)
+    assert (document["revisions"], document["freed_bytes"]) == ([hub.head], WANTED_BYTES)
+    assert not snapshot(tmp_path, hub).exists()
+    assert "tiny is part of the package" in run_cli("models", "remove", "tiny", "--yes").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_keeps_what_came_and_the_same_command_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+    """As typed in a shell, with nothing set but the variables that everybody may set."""
+    hub.publish(checkpoint_of_numbers(values=1_000_000))
+    hub.pause_seconds = 0.05
+    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "sfvqa", "models", "pull", "small", "--yes"]
+    environment = {**os.environ, **variables}
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not any(part.stat().st_size > 500_000 for part in (tmp_path / "cache").rglob("*.incomplete")):
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=20)
+    assert first.returncode == 130
+    assert "What has come is kept, and the same command goes on from there." in said
+
+    hub.pause_seconds = 0.0
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert [asked.range_start > 500_000 for asked in hub.of("/storage/") if SHARDS[0] in asked.path] == [False, True]
+    assert {asked.headers["user-agent"].split("/")[0] for asked in hub.requests} == {"sfvqa"}, "and no telemetry"

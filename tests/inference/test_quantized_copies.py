@@ -1,0 +1,152 @@
+"""Copies of the bundled model in 8 and 4 bits: made whole or not at all, used when they are of the same version."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sfvqa.errors import CheckpointError, ModelNotDownloadedError, SfvqaError, UsageError
+from sfvqa.inference import quantize_copy as making
+from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
+from sfvqa.inference.locate import CheckpointLocation, locate
+from sfvqa.inference.quantize_copy import quantize_copy
+from sfvqa.inference.quantized_copies import COPY_FILE, copies_folder, list_copies, locate_for, remove_copy
+from sfvqa.inference.revision import revision_of
+
+BITS = ("8bit", "4bit")
+
+
+@pytest.fixture(autouse=True)
+def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFVQA_DATA_DIR", str(tmp_path / "data"))
+
+
+def logits_of(checkpoint: LoadedCheckpoint) -> Tensor:
+    """Of a prompt with a video that nobody would recognise."""
+    model = checkpoint.model
+    generator = torch.Generator().manual_seed(0)
+    size = model.config.vision.image_size
+    with torch.inference_mode():
+        video = model.encode_video(torch.randn(8, 3, size, size, generator=generator))
+        ids = torch.tensor([[1, 2, *[-200] * len(video.fast), 3, 4, 5]])
+        logits: Tensor = model(ids, visual_tokens=[video]).logits
+    return logits
+
+
+@pytest.mark.parametrize("quantization", BITS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_copy_answers_as_quantizing_anew_does(quantization: str, dtype: str) -> None:
+    anew = load_checkpoint("tiny", device="cpu", dtype=dtype, quantization=quantization)
+    copy = quantize_copy("tiny", quantization, device="cpu")
+    loaded = load_checkpoint("tiny", device="cpu", dtype=dtype, quantization=quantization)
+    assert (anew.quantized_copy, loaded.quantized_copy) == (None, copy)
+    assert loaded.quantization == quantization
+    assert loaded.revision == anew.revision
+    assert loaded.end_token_ids == anew.end_token_ids
+    assert torch.equal(logits_of(loaded), logits_of(anew))
+
+
+def test_another_quantization_does_not_use_the_copy() -> None:
+    quantize_copy("tiny", "4bit", device="cpu")
+    for quantization in ("auto", "none", "8bit"):
+        assert load_checkpoint("tiny", device="cpu", quantization=quantization).quantized_copy is None
+
+
+def test_a_copy_of_another_version_is_not_used() -> None:
+    copy = quantize_copy("tiny", "4bit", device="cpu")
+    path = copy.folder / COPY_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "revision": "0123456789ab"}))
+    assert load_checkpoint("tiny", device="cpu", quantization="4bit").quantized_copy is None
+    quantize_copy("tiny", "4bit", device="cpu")  # needs no --force: that one is of no use
+    assert load_checkpoint("tiny", device="cpu", quantization="4bit").quantized_copy is not None
+
+
+def test_what_it_was_made_of_is_written_beside_it() -> None:
+    copy = quantize_copy("tiny", "8bit", device="cpu")
+    made_of = json.loads((copy.folder / COPY_FILE).read_text())
+    assert (made_of["model"], made_of["quantization"], made_of["device"]) == ("tiny", "8bit", "cpu")
+    assert made_of["revision"] == revision_of(locate("tiny"))
+    assert {"sfvqa", "torch", "transformers", "bitsandbytes"} == set(made_of["versions"])
+    assert copy.size_bytes < sum(path.stat().st_size for path in locate("tiny").folder.iterdir())
+
+
+def test_the_folder_of_a_copy_loads_by_its_path() -> None:
+    folder = quantize_copy("tiny", "4bit", device="cpu").folder
+    for asked in ("auto", "4bit"):
+        assert load_checkpoint(folder, device="cpu", quantization=asked).quantization == "4bit"
+    for asked in ("none", "8bit"):
+        with pytest.raises(UsageError, match=f"quantized to 4bit; it cannot be loaded as {asked}"):
+            load_checkpoint(folder, device="cpu", quantization=asked)
+
+
+def test_a_damaged_copy_is_named() -> None:
+    folder = quantize_copy("tiny", "4bit", device="cpu").folder
+    file = next(folder.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=file.name):
+        load_checkpoint("tiny", device="cpu", quantization="4bit")
+
+
+def test_a_copy_is_not_made_twice_unless_forced() -> None:
+    first = quantize_copy("tiny", "4bit", device="cpu")
+    with pytest.raises(UsageError, match="--force"):
+        quantize_copy("tiny", "4bit", device="cpu")
+    assert quantize_copy("tiny", "4bit", device="cpu", force=True) == first
+    assert [path.name for path in copies_folder().iterdir()] == ["tiny-4bit"]
+
+
+def test_copies_are_listed_and_removed() -> None:
+    assert list_copies() == []
+    copies = [quantize_copy("tiny", quantization, device="cpu") for quantization in BITS]
+    (copies_folder() / "something-else").mkdir()
+    assert list_copies() == sorted(copies, key=lambda copy: copy.folder)
+    remove_copy(copies[0])
+    assert list_copies() == copies[1:]
+
+
+def test_a_copy_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "_write_rest", fail)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_copy("tiny", "4bit", device="cpu")
+    assert list(copies_folder().iterdir()) == []
+
+
+def test_a_full_disk_is_found_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(SfvqaError, match="SFVQA_DATA_DIR"):
+        quantize_copy("tiny", "4bit", device="cpu")
+
+
+def test_many_files_are_as_good_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = logits_of(load_checkpoint(quantize_copy("tiny", "4bit", device="cpu").folder, device="cpu"))
+    monkeypatch.setattr(making, "SHARD_BYTES", 300_000)
+    folder = quantize_copy("tiny", "4bit", device="cpu", force=True).folder
+    assert len(list(folder.glob("*.safetensors"))) > 3
+    assert torch.equal(logits_of(load_checkpoint(folder, device="cpu")), one)
+
+
+def test_a_copy_will_do_when_the_model_itself_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven gigabytes may stay where seventeen have no room."""
+    copy = quantize_copy("tiny", "4bit", device="cpu")
+
+    def gone(_spec: Any) -> CheckpointLocation:
+        raise ModelNotDownloadedError("It is not here.")
+
+    monkeypatch.setattr("sfvqa.inference.quantized_copies.locate_registered", gone)
+    location, used = locate_for("tiny", "4bit")
+    assert (location.folder, used) == (copy.folder, copy)
+    with pytest.raises(ModelNotDownloadedError):
+        locate_for("tiny", "8bit")
+
+
+@pytest.mark.parametrize(("model", "quantization"), [("tiny", "none"), ("tiny", "3bit"), (".", "4bit")])
+def test_what_cannot_be_copied_is_a_usage_error(model: str, quantization: str) -> None:
+    with pytest.raises(UsageError):
+        quantize_copy(model, quantization, device="cpu")
