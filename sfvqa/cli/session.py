@@ -69,14 +69,16 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest, *,
     if str(video) != STANDARD_INPUT:
         check_local_file(video)
     if model.name is not None:
-        _check_model(model.name, model, needs_weights=needs_weights and not model.random_weights)
+        _check_model(model.name, model, needs_weights=needs_weights)
 
 
 def _check_model(name: str, request: ModelRequest, *, needs_weights: bool) -> None:
-    from sfvqa.inference.locate import find
+    from sfvqa.inference.locate import find, find_for_random_weights
     from sfvqa.inference.quantized_copies import locate_for
 
-    if needs_weights:
+    if request.random_weights:
+        find_for_random_weights(name)
+    elif needs_weights:
         locate_for(name, request.quantization)
     else:
         find(name)
