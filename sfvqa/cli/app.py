@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, demo, frames, models
+from sfvqa.cli import ask, demo, doctor, frames, models
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -22,7 +22,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
   2  usage: an empty question, --frames 0, contradictions, a prompt too long
   3  the video is missing or cannot be read, or the range lies outside it
   4  the model is unknown, missing, corrupt or offline
-  5  out of memory
+  5  out of memory, or too little of it by the estimate
   6  a batch finished with failures
 130  interrupted with Ctrl-C
 
@@ -65,3 +65,6 @@ app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show whic
 )
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
+app.command("doctor", help=doctor.HELP, short_help="Say what is here, what is wrong, and what would be used.")(
+    doctor.doctor
+)

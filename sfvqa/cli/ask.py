@@ -13,6 +13,7 @@ HELP = """\b
   sfvqa ask talk.mp4 "What is on the slide?" --start 1:30 --end 0:02:15.5
   sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
   sfvqa ask clip.mp4 "Which digit is shown?" --json | jq -r .answer
+  sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video, each argument one question.
@@ -46,26 +47,32 @@ def ask(
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
     quant: options.QuantOption = "auto",  # noqa: ARG001
     random_weights: options.RandomWeights = False,  # noqa: ARG001
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
-    from sfvqa.cli import session
+    from sfvqa.cli import planning, session
     from sfvqa.cli.answers import make_printer
+    from sfvqa.cli.dry_run import show_plan
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers.standard_input import local_video
 
     frame_request = FrameRequest.of(context)
     model_request = session.ModelRequest.of(context)
-    session.check_request(video, questions, model_request)
+    session.check_request(video, questions, model_request, needs_weights=not dry_run)
     notices = Notices(quiet=quiet)
     with (
         local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
         session.open_video(path, frame_request) as opened,
     ):
-        answerer = session.load_model(model_request, notices)
-        encoded = session.encode_video(answerer, opened, frame_request, notices)
+        planned = planning.plan_run(model_request, frame_request, opened, questions, max_new_tokens, notices)
+        if dry_run:
+            raise typer.Exit(show_plan(planned, video, opened, notices, json=json))
+        planning.check_fit(planned, model_request.quantization, notices)
+        answerer = session.load_model(planned.model, notices)
+        encoded = session.encode_video(answerer, opened, planned.frames, notices)
     encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
 
     from sfvqa.inference.generation import GenerationOptions

@@ -1,5 +1,6 @@
 """The options that say which frames are looked at and how they are read, shared by `ask` and `frames`."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
@@ -49,13 +50,30 @@ def _check_rate(value: float | None) -> float | None:
     return value if value is None else check_positive(value)
 
 
+@dataclass(frozen=True)
+class FrameCount:
+    """How many frames; None is `auto`."""
+
+    count: int | None
+
+
+def parse_frames(text: str) -> FrameCount:
+    """How many frames `text` means; typer.BadParameter where it means none."""
+    if text == "auto":
+        return FrameCount(None)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise typer.BadParameter(f"{text!r} is no number of frames; use 1 or more, or auto.")
+    return FrameCount(int(text))
+
+
 Frames = Annotated[
-    int | None,
+    FrameCount | None,
     typer.Option(
-        metavar="N",
+        parser=parse_frames,
+        metavar="N|auto",
         envvar="SFVQA_FRAMES",
-        min=1,
-        help="How many frames to look at (default: as many as the model was trained with).",
+        help="How many frames to look at (default: as many as the model was trained with; auto: fewer if memory is "
+        "short).",
         rich_help_panel=_FRAMES,
     ),
 ]

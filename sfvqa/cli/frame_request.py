@@ -22,7 +22,10 @@ _ALTERNATIVES = (("sampling", "fps"), ("sampling", "timestamps"), ("fps", "times
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """What the options of `ask` and `frames` say; None leaves it to the model. Raises UsageError when built."""
+    """What the options of `ask` and `frames` say; None leaves it to the model. Raises UsageError when built.
+
+    `fewer_if_short` lets the frames be fewer than in training where memory is short.
+    """
 
     num_frames: int | None = None
     strategy: str | None = None
@@ -34,6 +37,7 @@ class FrameRequest:
     reader: str = "auto"
     read_threads: int | None = None
     read_timeout_seconds: float = 600.0
+    fewer_if_short: bool = False
 
     def __post_init__(self) -> None:
         from sfvqa.video.sampling import SamplingOptions
@@ -53,8 +57,9 @@ class FrameRequest:
             if weaker is None:
                 raise _contradiction(first, second, given)
             given[weaker] = None
+        frames = given["frames"]
         return cls(
-            num_frames=given["frames"],
+            num_frames=frames.count if frames else None,
             strategy=given["sampling"],
             fps=given["fps"],
             timestamps_seconds=given["timestamps"],
@@ -64,6 +69,7 @@ class FrameRequest:
             reader=given["reader"],
             read_threads=given["read_threads"],
             read_timeout_seconds=given["read_timeout"],
+            fewer_if_short=frames is not None and frames.count is None,
         )
 
     def sampling(self, default: "SamplingOptions") -> "SamplingOptions":

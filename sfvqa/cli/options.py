@@ -190,6 +190,15 @@ RandomWeights = Annotated[
         rich_help_panel=_MACHINE,
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        metavar="",
+        help="Say what would run, with how much memory, and whether that fits (if not: exit code 5); load nothing.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(

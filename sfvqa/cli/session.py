@@ -54,7 +54,7 @@ class ModelRequest:
         )
 
 
-def check_request(video: Path, questions: Sequence[str], model: ModelRequest) -> None:
+def check_request(video: Path, questions: Sequence[str], model: ModelRequest, *, needs_weights: bool = True) -> None:
     """Fail now, before torch is even imported, on what needs no model to be known as wrong.
 
     UsageError for a question that is empty or no text, VideoError for a file that is not there or cannot be one,
@@ -69,17 +69,19 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest) ->
     if str(video) != STANDARD_INPUT:
         check_local_file(video)
     if model.name is not None:
-        _check_model(model.name, model)
+        _check_model(model.name, model, needs_weights=needs_weights)
 
 
-def _check_model(name: str, request: ModelRequest) -> None:
-    from sfvqa.inference.locate import find
+def _check_model(name: str, request: ModelRequest, *, needs_weights: bool) -> None:
+    from sfvqa.inference.locate import find, find_for_random_weights
     from sfvqa.inference.quantized_copies import locate_for
 
     if request.random_weights:
-        find(name)
-    else:
+        find_for_random_weights(name)
+    elif needs_weights:
         locate_for(name, request.quantization)
+    else:
+        find(name)
 
 
 @contextlib.contextmanager

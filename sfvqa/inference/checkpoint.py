@@ -15,7 +15,7 @@ from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.architecture import config_of
 from sfvqa.inference.choose import BUNDLED_MODEL
 from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
-from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find, locate
+from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find_for_random_weights, locate
 from sfvqa.inference.placement import place
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
@@ -23,7 +23,6 @@ from sfvqa.inference.revision import revision_of
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.random_weights import random_model
-from sfvqa.registry import ModelSpec
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
 
@@ -129,11 +128,7 @@ def _trained(model: str | Path, quantization: str) -> _Source:
 
 
 def _untrained(model: str | Path) -> _Source:
-    spec = find(model)
-    if not isinstance(spec, ModelSpec):
-        raise UsageError(
-            f"{model} is a checkpoint folder, which has weights.", "Use --random-weights with a registered model."
-        )
+    spec = find_for_random_weights(model)
     config = config_of(spec)
     tokenizer_folder = locate(BUNDLED_MODEL).folder  # the model's own may not be on this machine
     warning = f"The weights of {spec.name} are random (--random-weights): the answer means nothing."

@@ -1,18 +1,14 @@
 """Where a model runs: device and dtype from what was asked, memory free and used, and running out of it."""
 
 import contextlib
-import os
-import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 
 import torch
 
 from sfvqa.errors import OutOfMemoryError, UsageError
-
-MEMINFO = Path("/proc/meminfo")  # Linux
+from sfvqa.inference.host_memory import free_host_bytes
 
 
 class DtypeName(StrEnum):
@@ -69,14 +65,19 @@ def free_memory_bytes(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    if MEMINFO.is_file():
-        # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
-        available = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
-        return int(available[1]) * 1024 if available else None
-    try:  # macOS tells only how much there is in all, Windows nothing
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
+    return free_host_bytes()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch, or on the CPU malloc, keeps of freed tensors: pieces of other sizes can then be had."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    else:
+        from sfvqa.model.building import return_freed_memory  # imports transformers
+
+        return_freed_memory()
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

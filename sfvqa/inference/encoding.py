@@ -8,11 +8,16 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.inference.device import memory_errors
+from sfvqa.errors import OutOfMemoryError
+from sfvqa.inference.architecture import architecture_of, fast_tokens_of
+from sfvqa.inference.device import free_memory_bytes, memory_errors, release_memory
+from sfvqa.inference.fit import quantizations_on, remedy_for
+from sfvqa.inference.memory import RunSize, estimate_memory
 from sfvqa.inference.preprocess import pixel_value_chunks
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
+from sfvqa.registry import QuantizationName
 from sfvqa.video.clip import Clip, VideoInfo
 from sfvqa.video.fitting import CropMode, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader
@@ -20,6 +25,7 @@ from sfvqa.video.reading import ReadProgress, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions
 
 CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, changes nothing else
+SMALL_CHUNK_SIZE = 1  # after memory ran out
 
 
 class EncodeStage(StrEnum):
@@ -63,19 +69,23 @@ def encode_progressively(
     reading: ReadOptions | None = None,
     crop: CropMode = CropMode.CENTER,
     trained_with: TrainedWith | None = None,
+    quantization: QuantizationName = QuantizationName.NONE,
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
 
     A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
     Memory is bounded by the resized frames and one chunk of them in the vision tower. The seconds leave out what the
-    caller does between steps. Raises VideoError, OutOfMemoryError.
+    caller does between steps. Running out of memory is tried again once, with fewer frames in the vision tower; the
+    OutOfMemoryError then names what should fit, for which `quantization` is asked. Raises VideoError too.
     """
     read_watch, encode_watch = Stopwatch(model.device), Stopwatch(model.device)
     steps = read_clip_progressively(
         video, sampling, reading=reading, fit=FitSquare(model.config.vision.image_size, crop)
     )
     clip = yield from _read(steps, read_watch)
-    visual_tokens = yield from _encode(model, clip, encode_watch)
+    visual_tokens, encoding_warnings = yield from _encode(model, clip, encode_watch, quantization)
+    if model.device.type == "cpu":  # malloc would keep hundreds of megabytes of the chunks beside the prompt's
+        release_memory(model.device)
     return EncodedVideo(
         visual_tokens=visual_tokens,
         indices=clip.indices,
@@ -84,7 +94,7 @@ def encode_progressively(
         reader=clip.reader,
         crop=crop,
         video=clip.video,
-        warnings=(*clip.warnings, *_warnings_about(clip, sampling, crop, model, trained_with)),
+        warnings=(*clip.warnings, *encoding_warnings, *_warnings_about(clip, sampling, crop, model, trained_with)),
         read_seconds=read_watch.seconds + (video.open_seconds if isinstance(video, VideoReader) else 0.0),
         encode_seconds=encode_watch.seconds,
     )
@@ -103,11 +113,30 @@ def _read(steps: Generator[ReadProgress, None, Clip], watch: Stopwatch) -> Gener
 
 
 def _encode(
-    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch
+    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch, quantization: QuantizationName
+) -> Generator[EncodeProgress, None, tuple[VisualTokens, list[str]]]:
+    """Encode, and once more with fewer frames at a time when memory runs out; warnings say so."""
+    try:
+        return (yield from _encode_in_chunks(model, clip, watch, CHUNK_SIZE)), []
+    except OutOfMemoryError:
+        pass
+    # Only here, behind the except block, is the traceback gone, and with it the tensors its frames held.
+    release_memory(model.device)
+    try:
+        tokens = yield from _encode_in_chunks(model, clip, watch, SMALL_CHUNK_SIZE)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(error.message, _remedy(model, len(clip.frames), quantization)) from error
+    return tokens, [
+        f"Memory ran out with {CHUNK_SIZE} frames in the vision tower; they were encoded {SMALL_CHUNK_SIZE} at a time."
+    ]
+
+
+def _encode_in_chunks(
+    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch, chunk_size: int
 ) -> Generator[EncodeProgress, None, VisualTokens]:
     total, done = len(clip.frames), 0
     visual_tokens: list[torch.Tensor] = []
-    chunks = model.encode_chunks(pixel_value_chunks(clip.frames, model.config.vision, CHUNK_SIZE))
+    chunks = model.encode_chunks(pixel_value_chunks(clip.frames, model.config.vision, chunk_size))
     while done < total:
         with watch, torch.inference_mode(), memory_errors("encoding the frames"):
             visual_tokens.append(next(chunks))
@@ -115,6 +144,17 @@ def _encode(
         yield EncodeProgress(EncodeStage.ENCODE, done, total)
     with watch, torch.inference_mode(), memory_errors("encoding the frames"):
         return model.split(torch.cat(visual_tokens))
+
+
+def _remedy(model: SlowFastForConditionalGeneration, num_frames: int, quantization: QuantizationName) -> str:
+    """The largest setting that should fit, given what is free once this run is over."""
+    sizes, fast, device = architecture_of(model.config), fast_tokens_of(model.config), model.device.type
+    dtype = str(model.dtype).removeprefix("torch.")
+    run = RunSize(num_frames, dtype, device, quantization, chunk_size=SMALL_CHUNK_SIZE)
+    held = estimate_memory(sizes, fast, run)
+    free = free_memory_bytes(model.device)
+    available = None if free is None else free + held.weights_bytes + held.process_bytes
+    return remedy_for(sizes, fast, run, available, quantizations_on(device))
 
 
 def _warnings_about(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelError
+from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelError, UsageError
 from sfvqa.inference.hub.records import fixed_commit
 from sfvqa.registry import ModelSpec, find_model
 
@@ -51,6 +51,16 @@ def find(model: str | Path) -> ModelSpec | Path:
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, not a checkpoint folder.", "Name the folder it is in.")
     raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")
+
+
+def find_for_random_weights(model: str | Path) -> ModelSpec:
+    """The registered model a name means; UsageError for a folder, whose weights are there. Errors as `find`."""
+    found = find(model)
+    if not isinstance(found, ModelSpec):
+        raise UsageError(
+            f"{model} is a checkpoint folder, which has weights.", "Use --random-weights with a registered model."
+        )
+    return found
 
 
 def locate_registered(spec: ModelSpec) -> CheckpointLocation:

@@ -15,6 +15,7 @@ from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progre
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.question import check_question
 from sfvqa.inference.trained_with import TrainedWith
+from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
@@ -137,6 +138,7 @@ class VideoQA:
             reading=reading,
             crop=crop or self.default_crop,
             trained_with=self.trained_with,
+            quantization=QuantizationName(self.checkpoint.quantization.value),
         )
 
     def encode(

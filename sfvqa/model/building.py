@@ -60,7 +60,7 @@ class ModelBuilder:
             assert self.quantizer is not None
             self._attach(name, self.quantizer.quantize(values.to(device)))
             if device.type == "cpu":
-                _return_freed_memory()
+                return_freed_memory()
             return
         module, own_name = self._owner(name)
         tensor = values.to(device, self.dtype if values.is_floating_point() else None, copy=copy)
@@ -86,6 +86,7 @@ class ModelBuilder:
 
             dispatch_model(model, dict(self.device_map), skip_keys=model._skip_keys_device_placement)
         model.eval()
+        return_freed_memory()
         return model
 
     def _attach(self, name: str, parameter: nn.Parameter) -> None:
@@ -107,7 +108,7 @@ class ModelBuilder:
         self.model.tie_weights(recompute_mapping=False)
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Give the system back what quantizing a weight left free: glibc would keep a gigabyte of it between the rest."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

@@ -58,9 +58,14 @@ class Architecture:
         return int(4 * 2 ** (len(self.vision_dims) - 1))
 
     @property
+    def cells_per_side(self) -> int:
+        """Visual tokens of one video frame in each direction."""
+        return self.image_size // self.vision_stride // self.video_pooling_stride
+
+    @property
     def tokens_per_frame(self) -> int:
         """Visual tokens of one video frame."""
-        return int((self.image_size // self.vision_stride // self.video_pooling_stride) ** 2)
+        return self.cells_per_side**2
 
     @property
     def head_dim(self) -> int:

@@ -25,6 +25,19 @@ class FastTokens:
     temporal_sampling_stride: int = 1
     spatial_stride: int = 1
 
+    def num_averages(self, num_frames: int) -> int:
+        """How many averages over time `num_frames` become; sfvqa.model computes them, and a test compares.
+
+        >>> released = FastTokens(temporal_stride=4, min_fast_frames=16)
+        >>> [released.num_averages(num_frames) for num_frames in (8, 32, 64, 96)]
+        [8, 16, 16, 24]
+        """
+        kept = num_frames
+        if self.temporal_sampling_stride > 1 and num_frames >= self.min_fast_frames:
+            kept = max(num_frames // self.temporal_sampling_stride, self.min_fast_frames)
+        windows = kept // self.temporal_stride
+        return windows if windows >= self.min_fast_frames else min(kept, self.min_fast_frames)
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -13,7 +13,14 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, MissingFrame
 from sfvqa.video.fitting import Fit, FitExactly, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
+from sfvqa.video.sampling import (
+    FrameChoice,
+    SamplingOptions,
+    SamplingStrategy,
+    Timeline,
+    choose_frames,
+    format_time,
+)
 from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 
 if TYPE_CHECKING:
@@ -86,6 +93,13 @@ def read_clip_progressively(
 def check_sampling(video: VideoReader, options: SamplingOptions) -> None:
     """Raise what choosing frames of this video would: RangeOutsideVideoError. Reads nothing."""
     choose_frames(_timeline_of(video), options)
+
+
+def choose_unread(video: VideoReader, options: SamplingOptions) -> FrameChoice:
+    """The frames that would be read, without reading any: with SCENE only their number is right, or too high."""
+    if options.strategy is SamplingStrategy.SCENE:
+        options = replace(options, strategy=SamplingStrategy.UNIFORM)
+    return choose_frames(_timeline_of(video), options)
 
 
 def _timeline_of(video: VideoReader) -> Timeline:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +64,10 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
         yield path
 
     monkeypatch.setattr("sfvqa.cli.session.open_video", open_video)
+    monkeypatch.setattr(
+        "sfvqa.cli.planning.plan_run", lambda asked, frames, *_: SimpleNamespace(model=asked, frames=frames)
+    )
+    monkeypatch.setattr("sfvqa.cli.planning.check_fit", lambda *_: None)
     monkeypatch.setattr("sfvqa.cli.session.load_model", lambda _request, _notices: scripted)
     return scripted
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import sfvqa
 from sfvqa.registry import load_registry
 from tests.cli.conftest import RunCli
 
@@ -33,3 +34,33 @@ def test_the_list_as_json(run_cli: RunCli) -> None:
     assert list(models) == [spec.name for spec in load_registry()]
     assert models["tiny"]["available"] is models["tiny"]["bundled"] is True
     assert models["slowfast-7b-64f"]["available"] is False
+
+
+def test_info_says_what_a_model_is_and_takes(run_cli: RunCli) -> None:
+    run = run_cli("models", "info", "slowfast-7b-64f", "--device", "cpu", "--frames", "128")
+    assert (run.exit_code, run.stderr) == (0, "")
+    for words in ("CC BY-NC 4.0", "17.0 GB", "shi-labs/", "not on this machine", "8.5 billion parameters", "none",
+                  "8bit", "4bit", "128 frames on cpu in float32", "KV cache", "fits here"):  # fmt: skip
+        assert words in run.stdout
+
+
+def test_info_as_json(run_cli: RunCli) -> None:
+    run = run_cli("models", "info", "tiny", "--device", "cpu", "--quant", "4bit", "--dtype", "bfloat16", "--json")
+    document = json.loads(run.stdout)
+    assert (document["model"], document["license"], document["memory"]["dtype"]) == ("tiny", "Apache-2.0", "bfloat16")
+    assert list(document["memory"]["quantizations"]) == ["4bit"]
+    assert document["folder"].endswith("tiny")
+    assert document["memory"]["quantizations"]["4bit"]["fits"] is True
+
+
+def test_info_of_a_folder_and_of_a_device_that_is_not_here(run_cli: RunCli) -> None:
+    folder = str(Path(sfvqa.__file__).parent / "assets" / "tiny")
+    run = run_cli("models", "info", folder, "--device", "mps")
+    assert run.exit_code == 0
+    assert "Trained with 32 frames" in run.stdout
+    assert "on mps" in run.stdout
+    assert "which is not here" in run.stdout
+
+
+def test_info_of_an_unknown_model(run_cli: RunCli) -> None:
+    assert run_cli("models", "info", "tinny").exit_code == 4

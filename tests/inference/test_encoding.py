@@ -1,5 +1,6 @@
 """A video is read and seen once, whatever the chunks; what the model did not see in full is said."""
 
+import weakref
 from collections.abc import Generator
 from pathlib import Path
 
@@ -129,15 +130,51 @@ def test_a_missing_video_is_a_video_error(qa: VideoQA, tmp_path: Path) -> None:
         qa.encode(tmp_path / "nothing.mp4")
 
 
-def test_running_out_of_memory_while_encoding_is_said(
+def test_running_out_of_memory_is_tried_again_with_fewer_frames_at_a_time(
+    qa: VideoQA, video_path: Path, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first try made is freed before the second: it is memory that is short."""
+    tower = qa.checkpoint.model.vision_tower
+    forward, sizes = tower.forward, list[int]()
+    made, alive = list[weakref.ref[torch.Tensor]](), list[weakref.ref[torch.Tensor]]()
+
+    def run_out_at_first(pixel_values: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixel_values))
+        if len(pixel_values) > encoding.SMALL_CHUNK_SIZE:
+            features = forward(pixel_values)
+            made.append(weakref.ref(features))
+            if len(made) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return features
+        alive.extend(ref for ref in made if ref() is not None)
+        return forward(pixel_values)
+
+    monkeypatch.setattr(encoding, "CHUNK_SIZE", 3)
+    monkeypatch.setattr(tower, "forward", run_out_at_first)
+    again = qa.encode(video_path)
+    assert sizes == [3, 3] + [1] * 8
+    assert alive == []
+    torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
+    assert again.warnings == ("Memory ran out with 3 frames in the vision tower; they were encoded 1 at a time.",)
+    assert len(made) == 2
+
+
+def test_running_out_of_memory_again_names_what_should_fit(
     qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_out(*_args: object) -> None:
+    tried = []
+
+    def run_out(pixel_values: torch.Tensor) -> None:
+        tried.append(len(pixel_values))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(qa.checkpoint.model.vision_tower, "forward", run_out)
-    with pytest.raises(OutOfMemoryError, match="encoding the frames"):
+    monkeypatch.setattr(encoding, "free_memory_bytes", lambda _device: 10**9)
+    with pytest.raises(OutOfMemoryError, match="encoding the frames") as caught:
         qa.encode(video_path)
+    assert tried == [8, 1]
+    assert "--quant 8bit should fit" in caught.value.remedy
+    assert caught.value.exit_code == 5
 
 
 def test_without_a_number_of_training_frames_there_is_nothing_to_warn_of(qa: VideoQA, video_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import typer
 
-from sfvqa.cli.models import list_models, path, pull, quantize, remove, verify
+from sfvqa.cli.models import info, list_models, path, pull, quantize, remove, verify
 
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa models list
+  sfvqa models info slowfast-7b-64f
   sfvqa models pull slowfast-7b-64f
   sfvqa models verify slowfast-7b-64f
   sfvqa models quantize slowfast-7b-64f --quant 4bit
@@ -18,6 +19,7 @@ app = typer.Typer(help=HELP, no_args_is_help=True)
 app.command("list", help=list_models.HELP, short_help="List the models, and which are on this machine.")(
     list_models.list_models
 )
+app.command("info", help=info.HELP, short_help="Say what a model is, and what memory it takes.")(info.info)
 app.command("pull", help=pull.HELP, short_help="Download a model, or what is missing of it.")(pull.pull)
 app.command("verify", help=verify.HELP, short_help="Check a model's files against their hashes.")(verify.verify)
 app.command("path", help=path.HELP, short_help="Print the folder a model is in.")(path.path)

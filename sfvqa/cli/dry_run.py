@@ -1,0 +1,104 @@
+"""`sfvqa ask --dry-run`: what would run and how much memory it takes, in lines or as JSON."""
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfvqa.cli.describe import describe_frames
+from sfvqa.cli.planning import PlannedRun, describe_duration, warn_of_duration
+from sfvqa.cli.text import plural, printable_line, readable_size
+from sfvqa.errors import ExitCode
+
+if TYPE_CHECKING:
+    from sfvqa.cli.render import Notices
+    from sfvqa.video.readers import VideoReader
+
+
+def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: "Notices", *, json: bool) -> ExitCode:
+    """Print it on stdout; the exit code says whether it fits."""
+    from sfvqa.inference.locate import is_downloaded
+    from sfvqa.inference.plan import what_would_fit
+    from sfvqa.video.fitting import CropMode
+
+    times = [opened.timestamps_seconds[index] for index in planned.indices]
+    fits = planned.plan.fit.fits
+    remedy = None if fits else what_would_fit(planned.sizes, planned.plan)
+    trained_with = planned.sizes.trained_with
+    crop = planned.frames.crop_mode() or trained_with.crop
+    assert isinstance(crop, CropMode)
+    departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
+    warnings = [departure] if departure else []
+    spec = planned.sizes.spec
+    if spec is not None and spec.has_weights and not is_downloaded(spec):
+        warnings.append(f"The model {spec.name} is not on this machine.")
+    if json:
+        document = _document(planned, video, times, remedy, warnings)
+        sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(planned, video, times, remedy)) + "\n")
+    sys.stdout.flush()
+    for warning in warnings:
+        notices.warn(warning)
+    warn_of_duration(planned, notices)
+    return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
+
+
+def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None) -> list[str]:
+    plan, estimate = planned.plan, planned.plan.fit.estimate
+    run = plan.run
+    peaks = ", ".join(f"{phase} {readable_size(size)}" for phase, size in estimate.phases.items())
+    free = "unknown" if plan.free_bytes is None else readable_size(plan.free_bytes)
+    rows = {
+        "video": printable_line(str(video)),
+        "model": f"{plan.model} on {plan.device} in {run.dtype}, quantization {run.quantization}",
+        "frames": describe_frames(times, planned.sampling),
+        "tokens": f"{plural(estimate.num_slow_tokens, 'slow token')}, {plural(estimate.num_fast_tokens, 'fast token')} "
+        f"in a prompt of about {estimate.num_fast_tokens + run.num_text_tokens:,}",
+        "memory": f"{readable_size(estimate.weights_bytes)} of weights; at most: {peaks}",
+        "needed": f"{readable_size(estimate.needed_bytes)}; free: {free}",
+    }
+    if planned.seconds:
+        rows["time"] = f"{describe_duration(planned.seconds)} on this CPU"
+    rows["fits"] = "yes" if remedy is None else f"no. {remedy}"
+    return [f"{name:<8}{value}" for name, value in rows.items()]
+
+
+def _document(
+    planned: PlannedRun, video: Path, times: list[float], remedy: str | None, warnings: list[str]
+) -> dict[str, object]:
+    plan, estimate = planned.plan, planned.plan.fit.estimate
+    run = plan.run
+    return {
+        "schema_version": 1,
+        "dry_run": True,
+        "video": str(video),
+        "model": plan.model,
+        "device": str(plan.device),
+        "dtype": run.dtype,
+        "quantization": run.quantization.value,
+        "attention": run.attention,
+        "frames": {
+            "count": len(times),
+            "indices": list(planned.indices),
+            "timestamps_seconds": times,
+            "strategy": planned.sampling.strategy.value,
+        },
+        "tokens": {
+            "slow": estimate.num_slow_tokens,
+            "fast": estimate.num_fast_tokens,
+            "prompt_about": estimate.num_fast_tokens + run.num_text_tokens,
+        },
+        "memory": {
+            "fits": remedy is None,
+            "needed_bytes": estimate.needed_bytes,
+            "free_bytes": plan.free_bytes,
+            "peak_bytes": estimate.peak_bytes,
+            "phases": estimate.phases,
+            "parts": estimate.parts,
+        },
+        "seconds_on_cpu": planned.seconds,
+        "remedy": remedy,
+        "notices": list(plan.notices),
+        "warnings": warnings,
+    }

@@ -1,0 +1,197 @@
+"""`sfvqa models info`: everything that is known of a model, and the memory it takes in each quantization."""
+
+import json as jsonlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfvqa.cli import frame_options, options
+
+if TYPE_CHECKING:
+    from sfvqa.inference.memory import MemoryEstimate
+    from sfvqa.inference.sizes import ModelSizes
+    from sfvqa.registry import Architecture, QuantizationName
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models info slowfast-7b-64f
+  sfvqa models info slowfast-7b-64f --frames 128 --device cuda
+  sfvqa models info ./my-checkpoint --quant 4bit --json
+
+Say what a model is, and what memory a question takes by part and quantization,
+whether or not the model is on this machine. The device need not be here."""
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME|FOLDER", help="A name from `sfvqa models list`, or a checkpoint folder."),
+]
+_ROWS = {
+    "weights": "weights",
+    "visual_tokens": "slow and fast tokens",
+    "kv_cache": "KV cache",
+    "slow_keys_values": "slow keys and values",
+    "frames": "frames",
+    "encode_activations": "while encoding, more",
+    "prefill_activations": "in prefill, more",
+    "decode_activations": "in decode, more",
+    "kept_by_malloc": "kept by malloc",
+    "process": "the program itself",
+}
+
+
+def info(
+    name: Name,
+    frames: frame_options.Frames = None,
+    quant: options.QuantOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Print paragraphs and a table, or an object."""
+    from sfvqa.inference.fit import BEST_FIRST
+    from sfvqa.inference.memory import RunSize, estimate_memory
+    from sfvqa.inference.sizes import read_sizes
+    from sfvqa.registry import QuantizationName
+
+    model = read_sizes(name)
+    kind, free = _device(device)
+    num_frames = (frames and frames.count) or model.trained_with.sampling.num_frames
+    computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.stored_dtype or "bfloat16"
+    kinds = BEST_FIRST if quant == "auto" else (QuantizationName(quant),)
+    estimates = {
+        kind_of_weights: estimate_memory(model.sizes, model.fast, RunSize(num_frames, computed, kind, kind_of_weights))
+        for kind_of_weights in kinds
+    }
+    facts = _facts(model)
+    setting = {"frames": num_frames, "device": device if device != "auto" else kind, "dtype": computed}
+    if json:
+        document = {"schema_version": 1, "model": model.name, **facts, "memory": _memory(setting, free, estimates)}
+        typer.echo(jsonlib.dumps(document))
+    else:
+        _print_facts(model.name, facts)
+        _print_table(setting, free, estimates)
+
+
+def _device(name: str) -> tuple[str, int | None]:
+    """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
+    from sfvqa.errors import UsageError
+    from sfvqa.inference.host_memory import free_host_bytes
+
+    if name == "cpu":
+        return "cpu", free_host_bytes()
+    from sfvqa.inference.device import free_memory_bytes, resolve_device
+
+    try:
+        where = resolve_device(name)
+    except UsageError:
+        return name.partition(":")[0], None
+    return where.type, free_memory_bytes(where)
+
+
+def _facts(model: "ModelSizes") -> dict[str, object]:
+    trained, sizes, fast, spec = model.trained_with, model.sizes, model.fast, model.spec
+    facts: dict[str, object] = {}
+    if spec is not None:
+        facts |= {
+            "description": spec.description,
+            "can_answer": spec.can_answer,
+            "license": spec.license,
+            "size_bytes": spec.size_bytes,
+            "repo_id": spec.repo_id,
+            "aliases": list(spec.aliases),
+            "memory_hint": spec.memory_hint,
+            **_here(model),
+        }
+    return facts | {
+        "quantization": model.quantization.value,
+        "trained_with": {
+            "num_frames": trained.num_frames,
+            "sampling": trained.strategy.value,
+            "crop": trained.crop.value,
+            "max_length": spec.training_max_length if spec else None,
+        },
+        "fast_tokens": vars(fast),
+        "architecture": {"num_parameters": sizes.num_parameters, **vars(sizes)},
+        "described_as": _in_words(sizes),
+    }
+
+
+def _here(model: "ModelSizes") -> dict[str, object]:
+    """Where the model is on this machine, and the commit if it was downloaded."""
+    from sfvqa.errors import ModelError
+    from sfvqa.inference.locate import locate_registered
+
+    assert model.spec is not None
+    try:
+        location = locate_registered(model.spec)
+    except ModelError:
+        return {"folder": None, "revision": model.spec.revision}
+    return {"folder": str(location.folder), "revision": location.revision}
+
+
+def _in_words(sizes: "Architecture") -> str:
+    hybrid = ", ".join(str(layer) for layer in sizes.hybrid_layers)
+    return (
+        f"{_count(sizes.num_parameters)} parameters: a ConvNeXt of {sum(sizes.vision_depths)} blocks that "
+        f"sees {sizes.image_size} px and gives {sizes.tokens_per_frame} tokens a frame; a decoder of "
+        f"{sizes.num_layers} layers, width {sizes.hidden_size}, {sizes.num_attention_heads} heads with "
+        f"{sizes.num_key_value_heads} KV heads, {sizes.vocab_size:,} tokens; layers {hybrid} also attend to slow tokens"
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
+
+
+def _memory(
+    setting: dict[str, object], free: int | None, estimates: "dict[QuantizationName, MemoryEstimate]"
+) -> dict[str, object]:
+    by_quantization = {
+        kind.value: {
+            "fits": None if free is None else estimate.fits(free),
+            "needed_bytes": estimate.needed_bytes,
+            "peak_bytes": estimate.peak_bytes,
+            "phases": estimate.phases,
+            "parts": estimate.parts,
+        }
+        for kind, estimate in estimates.items()
+    }
+    return {**setting, "free_bytes": free, "quantizations": by_quantization}
+
+
+def _print_facts(name: str, facts: dict[str, object]) -> None:
+    from sfvqa.cli.models.info_lines import fact_lines
+
+    typer.echo(f"{name}\n" + "\n".join(f"  {line}" for line in fact_lines(facts)) + "\n")
+
+
+def _print_table(
+    setting: dict[str, object], free: int | None, estimates: "dict[QuantizationName, MemoryEstimate]"
+) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from sfvqa.cli.text import readable_size
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
+    table.add_column("memory")
+    for kind in estimates:
+        table.add_column(kind.value, justify="right", no_wrap=True)
+    for part, words in _ROWS.items():
+        sizes = [estimate.parts[part] for estimate in estimates.values()]
+        if any(sizes):
+            table.add_row(words, *(readable_size(size) for size in sizes))
+    table.add_section()
+    table.add_row("at most at a time", *(readable_size(estimate.peak_bytes) for estimate in estimates.values()))
+    table.add_row("must be free", *(readable_size(estimate.needed_bytes) for estimate in estimates.values()))
+    if free is not None:
+        table.add_row("fits here", *("yes" if estimate.fits(free) else "no" for estimate in estimates.values()))
+    console = Console(file=sys.stdout, highlight=False)
+    here = "which is not here" if free is None else f"where {readable_size(free)} are free"
+    console.print(
+        f"A question about {setting['frames']} frames on {setting['device']} in {setting['dtype']}, {here}:",
+        soft_wrap=True,
+    )
+    console.print(table)

@@ -1,0 +1,135 @@
+"""From what was asked for to what will run: the model, its quantization and the frames, chosen by the free memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.cli.render import Notices
+    from sfvqa.cli.session import ModelRequest
+    from sfvqa.inference.plan import Plan
+    from sfvqa.inference.sizes import ModelSizes
+    from sfvqa.video.readers import VideoReader
+    from sfvqa.video.sampling import SamplingOptions
+
+_CHARACTERS_A_TOKEN = 3  # of a question, rather too few than too many
+_TEMPLATE_TOKENS = 32  # of the chat template around it
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The requests with every choice made, and the plan they follow; `seconds` is about how long it takes on a CPU."""
+
+    model: "ModelRequest"
+    frames: "FrameRequest"
+    sizes: "ModelSizes"
+    plan: "Plan"
+    sampling: "SamplingOptions"
+    indices: tuple[int, ...]
+    seconds: float | None
+
+
+def plan_run(
+    model: "ModelRequest",
+    frames: "FrameRequest",
+    video: "VideoReader",
+    questions: Sequence[str],
+    max_new_tokens: int,
+    notices: "Notices",
+) -> PlannedRun:
+    """Choose what was left open and say so; nothing is loaded."""
+    with notices.waiting("Choosing the model"):  # importing torch is part of the wait
+        from sfvqa.inference.choose import choose_model
+        from sfvqa.inference.plan import make_plan
+        from sfvqa.inference.sizes import read_sizes
+        from sfvqa.video.reading import choose_unread
+
+        choice = choose_model(
+            model.name if model.is_named_by_flag else None,
+            configured=model.name,
+            device=model.device,
+            dtype=model.dtype,
+        )
+        sizes = read_sizes(choice.model)
+        wanted = frames.sampling(sizes.trained_with.sampling)
+        available = len(choose_unread(video, wanted).indices)
+        plan = make_plan(
+            sizes,
+            device=model.device,
+            dtype=model.dtype,
+            quantization=model.quantization,
+            num_frames=available,
+            fewer_frames=frames.fewer_if_short,
+            num_text_tokens=_TEMPLATE_TOKENS + max(len(question) for question in questions) // _CHARACTERS_A_TOKEN,
+            max_new_tokens=max_new_tokens,
+            attention=model.attention,
+        )
+        if plan.run.num_frames < available:
+            frames = replace(frames, num_frames=plan.run.num_frames)
+        sampling = frames.sampling(sizes.trained_with.sampling)
+        seconds = _seconds_on_cpu(sizes, plan, len(questions))
+    for notice in ([] if model.is_named_by_flag else [choice.reason]) + list(plan.notices):
+        notices.note(notice)
+    return PlannedRun(
+        model=replace(model, name=choice.model, is_named_by_flag=True, quantization=plan.run.quantization.value),
+        frames=frames,
+        sizes=sizes,
+        plan=plan,
+        sampling=sampling,
+        indices=choose_unread(video, sampling).indices,
+        seconds=seconds,
+    )
+
+
+def check_fit(planned: PlannedRun, quantization: str, notices: "Notices") -> None:
+    """OutOfMemoryError when not even the smallest of the choices fits; a warning when what was asked for does not.
+
+    What a user asks for by name is tried, since an estimate may be wrong; what is left to us is not.
+    """
+    from sfvqa.inference.plan import does_not_fit
+
+    warn_of_duration(planned, notices)
+    if planned.plan.fit.fits:
+        return
+    error = does_not_fit(planned.sizes, planned.plan)
+    if quantization == "auto" and planned.plan.was_chosen:
+        raise error
+    notices.warn(f"{error.message} {error.remedy}")
+
+
+def warn_of_duration(planned: PlannedRun, notices: "Notices") -> None:
+    """Say how long it takes on a CPU, where that is long."""
+    from sfvqa.inference.duration import WORTH_SAYING_SECONDS
+
+    if planned.seconds is not None and planned.seconds > WORTH_SAYING_SECONDS:
+        notices.warn(f"On this CPU that takes {describe_duration(planned.seconds)}; --frames makes it fewer frames.")
+
+
+def describe_duration(seconds: float) -> str:
+    """`about 12 minutes`."""
+    if seconds < 90:
+        return f"about {seconds:.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.0f} hours"
+
+
+def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int) -> float | None:
+    """None on other devices."""
+    from sfvqa.inference.duration import count_operations, measure_cpu_speed, seconds_on_cpu
+
+    if plan.device.type != "cpu":
+        return None
+    estimate, run = plan.fit.estimate, plan.run
+    needed = count_operations(
+        sizes.sizes,
+        num_frames=run.num_frames,
+        num_slow=estimate.num_slow_tokens,
+        length=estimate.num_fast_tokens + run.num_text_tokens,
+        num_new_tokens=_TYPICAL_NEW_TOKENS,
+        num_questions=num_questions,
+    )
+    return seconds_on_cpu(needed, measure_cpu_speed(run.dtype)) if needed.total > _WORTH_MEASURING else 0.0
+
+
+_TYPICAL_NEW_TOKENS = 50  # of an answer
+_WORTH_MEASURING = 1e12  # operations: what any CPU does in a minute

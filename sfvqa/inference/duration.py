@@ -1,0 +1,72 @@
+"""How long a run takes on a CPU, roughly: the operations it needs over those the CPU does a second."""
+
+import time
+from dataclasses import dataclass
+
+from sfvqa.registry import Architecture
+
+WORTH_SAYING_SECONDS = 60.0
+_MEASURE_SECONDS = 0.1
+_SIDE = 1024  # of the matrices it is measured with
+_EFFICIENCY = 0.5  # of a large matrix product, which a network reaches with its convolutions, norms and GELUs
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations, a multiplication and an addition counted as two."""
+
+    vision: float
+    prefill: float
+    decode: float
+
+    @property
+    def total(self) -> float:
+        """All three."""
+        return self.vision + self.prefill + self.decode
+
+
+def count_operations(
+    sizes: Architecture, *, num_frames: int, num_slow: int, length: int, num_new_tokens: int, num_questions: int = 1
+) -> Operations:
+    """Of prompts of `length` tokens about `num_frames` frames, seen once, and answers of `num_new_tokens`.
+
+    >>> from sfvqa.registry import find_model
+    >>> sizes = find_model("slowfast-7b-64f").architecture
+    >>> needed = count_operations(sizes, num_frames=64, num_slow=5184, length=1346, num_new_tokens=1)
+    >>> [round(part / 1e12, 2) for part in (needed.vision, needed.prefill, needed.decode)]
+    [129.27, 18.08, 0.01]
+    """
+    vision = 0.0
+    for stage, (depth, dim) in enumerate(zip(sizes.vision_depths, sizes.vision_dims, strict=True)):
+        cells = (sizes.image_size // (4 * 2**stage)) ** 2
+        before = 3 * 16 * dim if stage == 0 else 4 * sizes.vision_dims[stage - 1] * dim
+        vision += 2 * cells * (before + depth * (49 * dim + 8 * dim**2))
+    cells = (sizes.image_size // sizes.vision_stride) ** 2
+    projector = 2 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
+    a_token = 2.0 * sizes.num_decoder_linear_weights
+    attention = 2 * length**2 * sizes.hidden_size * sizes.num_layers  # scores and values, causal
+    slow = 4.0 * num_slow * sizes.hidden_size * sizes.key_value_size * len(sizes.hybrid_layers)
+    head = 2.0 * sizes.vocab_size * sizes.hidden_size
+    return Operations(
+        vision=num_frames * (vision + projector),
+        prefill=num_questions * (length * a_token + attention + slow + head),
+        decode=num_questions * num_new_tokens * (a_token + head),
+    )
+
+
+def measure_cpu_speed(dtype: str) -> float:
+    """Floating-point operations a second of matrix products in `dtype`, measured for a tenth of a second."""
+    import torch
+
+    left, right = (torch.ones(_SIDE, _SIDE, dtype=getattr(torch, dtype)) for _ in range(2))
+    _ = left @ right  # the first one prepares
+    products, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < _MEASURE_SECONDS:
+        _ = left @ right
+        products += 1
+    return products * 2 * _SIDE**3 / elapsed
+
+
+def seconds_on_cpu(operations: Operations, operations_a_second: float) -> float:
+    """About how long it takes."""
+    return operations.total / (operations_a_second * _EFFICIENCY)

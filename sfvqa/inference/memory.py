@@ -1,0 +1,222 @@
+"""How much memory an answer takes, part by part: arithmetic over sizes, derived from what the code holds. No torch."""
+
+from dataclasses import dataclass
+
+from sfvqa.registry import Architecture, FastTokens, QuantizationName
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NUM_TEXT_TOKENS = 64  # of a short question with the chat template around it
+MAX_NEW_TOKENS = 256
+
+CPU_PROCESS_BYTES = 400_000_000
+"""Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
+BITSANDBYTES_BYTES = 30_000_000
+"""What importing bitsandbytes adds to that."""
+CUDA_WORKSPACE_BYTES = 40_000_000
+"""Of cuBLAS, which takes up to 32 MiB through torch's allocator."""
+CUDA_CONTEXT_BYTES = 500_000_000
+"""What CUDA itself holds beside torch's allocator, kernels included; assumed, it varies by GPU and driver."""
+HEAP_BLOCK_BYTES = 32 * 2**20
+"""On Linux malloc keeps what it took for blocks below this (M_MMAP_THRESHOLD's upper end), and returns larger ones."""
+SLACK = 1.05
+"""What is taken must stay this far below what is free: for the allocator, and for who else uses the machine."""
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """What decides, beside the network's sizes, how much memory one question takes.
+
+    `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time.
+    """
+
+    num_frames: int
+    dtype: str
+    device: str
+    quantization: QuantizationName = QuantizationName.NONE
+    num_text_tokens: int = NUM_TEXT_TOKENS
+    max_new_tokens: int = MAX_NEW_TOKENS
+    chunk_size: int = 8
+    attention: str = "sdpa"
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by part, for one question about one video. `peak_bytes` compares with an answer's `peak_memory_bytes`.
+
+    Weights, visual tokens and `process_bytes` (on the CPU the program itself, on CUDA the libraries' workspaces) are
+    there throughout; activations come and go, so that the peak is the largest phase and not the sum of everything.
+    """
+
+    num_slow_tokens: int
+    num_fast_tokens: int
+    process_bytes: int
+    weights_bytes: int
+    loading_bytes: int
+    frames_bytes: int
+    visual_tokens_bytes: int
+    encode_activations_bytes: int
+    kv_cache_bytes: int
+    slow_keys_values_bytes: int
+    prefill_activations_bytes: int
+    decode_activations_bytes: int
+    kept_by_malloc_bytes: int
+    context_bytes: int
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The most that is held in each phase."""
+        held = self.process_bytes + self.weights_bytes
+        asked = held + self.kept_by_malloc_bytes + self.visual_tokens_bytes
+        caches = self.kv_cache_bytes + self.slow_keys_values_bytes
+        return {
+            "load": held + self.loading_bytes,
+            "encode": asked + self.frames_bytes + self.encode_activations_bytes,
+            "prefill": asked + caches + self.prefill_activations_bytes,
+            "decode": asked + caches + self.decode_activations_bytes,
+        }
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Every part by its name, without `_bytes`."""
+        return {name.removesuffix("_bytes"): size for name, size in vars(self).items() if name.endswith("_bytes")}
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is held at a time."""
+        return max(self.phases.values())
+
+    @property
+    def needed_bytes(self) -> int:
+        """What must be free for it, CUDA's own context being there already."""
+        return int(self.peak_bytes * SLACK)
+
+    def fits(self, free_bytes: int | None) -> bool:
+        """Whether it fits; where the free memory is unknown that is hoped for."""
+        return free_bytes is None or self.needed_bytes <= free_bytes
+
+
+def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> MemoryEstimate:
+    """What one question about `run.num_frames` frames takes.
+
+    >>> from sfvqa.registry import find_model
+    >>> spec = find_model("slowfast-7b-64f")
+    >>> run = RunSize(64, "bfloat16", "cuda", QuantizationName.FOUR_BIT)
+    >>> round(estimate_memory(spec.architecture, spec.fast_tokens, run).peak_bytes / 1e9, 1)
+    8.9
+    """
+    item = ITEM_BYTES[run.dtype]
+    num_slow = run.num_frames * sizes.tokens_per_frame
+    num_fast = fast.num_averages(run.num_frames) * (sizes.cells_per_side // fast.spatial_stride) ** 2
+    length = num_fast + run.num_text_tokens
+    token = sizes.hidden_size * item
+    key_value = 2 * sizes.key_value_size * item
+    on_cpu = run.device == "cpu"
+    return MemoryEstimate(
+        num_slow_tokens=num_slow,
+        num_fast_tokens=num_fast,
+        process_bytes=_process_bytes(run),
+        weights_bytes=weights_bytes(sizes, run.quantization, item),
+        loading_bytes=_loading_bytes(sizes, item),
+        frames_bytes=run.num_frames * 3 * sizes.image_size**2 if on_cpu else 0,
+        visual_tokens_bytes=(num_slow + num_fast) * token,
+        encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
+        kv_cache_bytes=sizes.num_layers * key_value * (length + run.max_new_tokens),
+        slow_keys_values_bytes=len(sizes.hybrid_layers) * key_value * num_slow,
+        prefill_activations_bytes=_prefill_bytes(sizes, run, num_slow, length),
+        decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + sizes.vocab_size * (item + 4),
+        kept_by_malloc_bytes=_kept_by_malloc_bytes(sizes, run) if on_cpu else 0,
+        context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
+    )
+
+
+def weights_bytes(sizes: Architecture, quantization: QuantizationName, item: int) -> int:
+    """Of all tensors, where `item` bytes hold a number that is not quantized.
+
+    8bit: a byte a weight and a float32 scale a row. 4bit: half a byte a weight, a byte of scale every 64, and for every
+    256 of those a float32; a code book, an offset and those of the scales a layer.
+    """
+    linear = sizes.num_decoder_linear_weights
+    rest = (sizes.num_parameters - linear) * item
+    if quantization is QuantizationName.EIGHT_BIT:
+        rows = 3 * sizes.hidden_size + 2 * sizes.key_value_size + 2 * sizes.intermediate_size
+        return rest + linear + 4 * sizes.num_layers * rows
+    if quantization is QuantizationName.FOUR_BIT:
+        code_books = 7 * sizes.num_layers * 4 * (16 + 256 + 1)
+        return rest + linear // 2 + linear // 64 + linear // (64 * 256) * 4 + code_books
+    return rest + linear * item
+
+
+def _process_bytes(run: RunSize) -> int:
+    if run.device == "cpu":
+        return CPU_PROCESS_BYTES + (BITSANDBYTES_BYTES if run.quantization is not QuantizationName.NONE else 0)
+    return CUDA_WORKSPACE_BYTES if run.device == "cuda" else 0
+
+
+def _loading_bytes(sizes: Architecture, item: int) -> int:
+    """The tensor on its way while all others are there: the last is lm_head, or else one of the last layer."""
+    rows = sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size
+    return rows * sizes.hidden_size * item
+
+
+def _stage_bytes(sizes: Architecture, run: RunSize) -> list[int]:
+    """Of one feature map of each stage of the vision tower, for one chunk."""
+    frames = min(run.chunk_size, run.num_frames)
+    sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
+    return [frames * side**2 * dim * ITEM_BYTES[run.dtype] for side, dim in zip(sides, sizes.vision_dims, strict=True)]
+
+
+def _pixel_bytes(sizes: Architecture, run: RunSize) -> int:
+    """Of one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype."""
+    numbers = min(run.chunk_size, run.num_frames) * 3 * sizes.image_size**2
+    item = ITEM_BYTES[run.dtype]
+    prepared = 4 if run.device == "cpu" and item != 4 else 0
+    return numbers * (item + prepared)
+
+
+def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
+    """The peak inside a ConvNeXt block, at its GELU: the stage's input, the block's, what the convolution and the norm
+    made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
+    """
+    return max(12 * feature_map for feature_map in _stage_bytes(sizes, run)) + _pixel_bytes(sizes, run)
+
+
+def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int) -> int:
+    """The peak of the pass over the prompt: a decoder layer's MLP, or what a hybrid layer makes of the slow tokens.
+
+    Throughout: the slow tokens as a batch, the prompt's embeddings, the layer's input. MLP: residual and norm, then
+    gate, up and their product. Slow tokens: normed in float32, two copies; then their keys and values beside the norm.
+    """
+    item = ITEM_BYTES[run.dtype]
+    states, wide = length * sizes.hidden_size * item, length * sizes.intermediate_size * item
+    mlp = 2 * states + 3 * wide + _dequantized_bytes(sizes, run, length)
+    slow = num_slow * max(2 * 4 * sizes.hidden_size, sizes.hidden_size * item + 4 * sizes.key_value_size * item)
+    attention = 0
+    if run.attention == "eager":  # scores in the model's dtype, their softmax in float32 and back
+        attention = sizes.num_attention_heads * length**2 * (2 * item + 4)
+    return num_slow * sizes.hidden_size * item + 2 * states + max(mlp, slow, attention)
+
+
+def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
+    """What multiplying with the largest quantized weight takes beside its input and output.
+
+    4bit: the weight in the model's dtype, and its scales in float32. 8bit: the input in 16 and in 8 bits; the sums in
+    32 and the output in 16, on the CPU three times the sums, which are scaled in steps.
+    """
+    weight = sizes.hidden_size * sizes.intermediate_size
+    if run.quantization is QuantizationName.FOUR_BIT:
+        return weight * ITEM_BYTES[run.dtype] + weight // 64 * 4
+    if run.quantization is QuantizationName.EIGHT_BIT:
+        sums = 12 if run.device == "cpu" else 6
+        return length * (3 * sizes.hidden_size + sums * sizes.intermediate_size)
+    return 0
+
+
+def _kept_by_malloc_bytes(sizes: Architecture, run: RunSize) -> int:
+    """What earlier chunks' blocks, too small to be returned, leave in the process: the most any stage had of them."""
+    kept = []
+    for feature_map in _stage_bytes(sizes, run):
+        wide = 4 * feature_map
+        kept.append(
+            (4 * feature_map if feature_map < HEAP_BLOCK_BYTES else 0) + (2 * wide if wide < HEAP_BLOCK_BYTES else 0)
+        )
+    return max(kept)

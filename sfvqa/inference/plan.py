@@ -1,0 +1,112 @@
+"""What a question will run as: model, device, dtype, quantization, frames, and the memory they take; loads nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sfvqa.errors import OutOfMemoryError
+from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
+from sfvqa.inference.fit import Fit, choose_fit, frame_counts, gigabytes, quantizations_on, remedy_for
+from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize
+from sfvqa.inference.sizes import ModelSizes
+from sfvqa.registry import QuantizationName
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a question will run. `notices` say what was chosen where it was left open; `free_bytes` None is unknown.
+
+    `was_chosen` says whether the quantization was ours to choose.
+    """
+
+    model: str
+    device: torch.device
+    free_bytes: int | None
+    fit: Fit
+    notices: tuple[str, ...]
+    was_chosen: bool
+
+    @property
+    def run(self) -> RunSize:
+        """Frames, quantization, dtype."""
+        return self.fit.run
+
+
+def make_plan(
+    model: ModelSizes,
+    *,
+    device: str = AUTO,
+    dtype: str = AUTO,
+    quantization: str = AUTO,
+    num_frames: int | None = None,
+    fewer_frames: bool = False,
+    num_text_tokens: int = NUM_TEXT_TOKENS,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    attention: str = "sdpa",
+) -> Plan:
+    """Choose what was left open by the free memory; look at no weights.
+
+    `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
+    quantization is the model's own, and where that is auto too, the best that fits. Raises UsageError for a device,
+    dtype or quantization that is not there.
+    """
+    where = resolve_device(device)
+    stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
+    run = RunSize(
+        num_frames=num_frames or model.trained_with.sampling.num_frames,
+        dtype=str(resolve_dtype(dtype, where, stored)).removeprefix("torch."),
+        device=where.type,
+        num_text_tokens=num_text_tokens,
+        max_new_tokens=max_new_tokens,
+        attention=attention,
+    )
+    wanted = QuantizationName(quantization)
+    if wanted is QuantizationName.AUTO:
+        wanted = model.quantization
+    kinds = quantizations_on(where.type) if wanted is QuantizationName.AUTO else (wanted,)
+    counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
+    free = free_memory_bytes(where)
+    fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
+    return Plan(model.name, where, free, fit, _notices(fit, free, where, kinds, counts), len(kinds) > 1)
+
+
+def what_would_fit(model: ModelSizes, plan: Plan) -> str:
+    """The remedy for a plan that does not fit."""
+    return remedy_for(model.sizes, model.fast, plan.run, plan.free_bytes, quantizations_on(plan.device.type))
+
+
+def does_not_fit(model: ModelSizes, plan: Plan) -> OutOfMemoryError:
+    """The error that a plan needs more memory than there is."""
+    assert plan.free_bytes is not None
+    return OutOfMemoryError(f"{too_much(plan)}.", what_would_fit(model, plan))
+
+
+def too_much(plan: Plan) -> str:
+    """That a plan needs more memory than there is, as a clause."""
+    run = plan.run
+    kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
+    return (
+        f"{plan.model} {kind} with {run.num_frames} frames needs about {gigabytes(plan.fit.estimate.needed_bytes)} "
+        f"on {plan.device}, where {gigabytes(plan.free_bytes or 0)} are free"
+    )
+
+
+def _notices(
+    fit: Fit,
+    free: int | None,
+    device: torch.device,
+    kinds: Sequence[QuantizationName],
+    counts: Sequence[int],
+) -> tuple[str, ...]:
+    """What was chosen other than the best, and why."""
+    said = []
+    beside = "" if free is None else f" of the {gigabytes(free)} that are free on {device}"
+    needs = f"{gigabytes(fit.estimate.needed_bytes)}{beside}"
+    if fit.run.quantization is not kinds[0] and fit.fits:
+        said.append(f"Using {fit.run.quantization}, the best quantization that fits: it needs about {needs}.")
+    if fit.run.num_frames != counts[0] and fit.fits:
+        said.append(f"Using {fit.run.num_frames} of {counts[0]} frames, the most that fit: they need about {needs}.")
+    return tuple(said)

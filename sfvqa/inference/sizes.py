@@ -1,0 +1,38 @@
+"""What is known of a model before it is loaded: sizes, strides, training; torch only for a folder's config.json."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfvqa.inference.locate import find
+from sfvqa.inference.trained_with import TrainedWith, read_trained_with
+from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`."""
+
+    name: str
+    sizes: Architecture
+    fast: FastTokens
+    trained_with: TrainedWith
+    stored_dtype: str | None
+    quantization: QuantizationName
+    spec: ModelSpec | None = None
+
+
+def read_sizes(model: str | Path) -> ModelSizes:
+    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
+    found = find(model)
+    trained_with = read_trained_with(found)
+    if isinstance(found, ModelSpec):
+        return ModelSizes(
+            found.name, found.architecture, found.fast_tokens, trained_with, "bfloat16", found.quantization, found
+        )
+    from sfvqa.inference.architecture import architecture_of, fast_tokens_of
+    from sfvqa.model import read_config, read_quantization
+
+    config, stored = read_config(found), QuantizationName(read_quantization(found).value)
+    dtype = None if config.dtype is None else str(config.dtype).removeprefix("torch.")
+    default = QuantizationName.AUTO if stored is QuantizationName.NONE else stored
+    return ModelSizes(str(model), architecture_of(config), fast_tokens_of(config), trained_with, dtype, default)

@@ -1,0 +1,115 @@
+"""`sfvqa ask --dry-run`, `--quant auto` and `--frames auto`: what is chosen by the free memory, and said."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sfvqa
+from sfvqa.inference import plan
+from sfvqa.inference.video_qa import VideoQA
+from tests.cli.conftest import RunCli
+
+VIDEO = str(Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4")
+BIG = ("--model", "slowfast-7b-64f")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def load(*_args: object, **_settings: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(VideoQA, "load", load)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("sfvqa.inference.duration.measure_cpu_speed", lambda _dtype: 1e11)
+    monkeypatch.setattr(plan, "free_memory_bytes", lambda _device: 100 * 10**9)
+
+
+def free(monkeypatch: pytest.MonkeyPatch, num_bytes: float) -> None:
+    monkeypatch.setattr(plan, "free_memory_bytes", lambda _device: int(num_bytes))
+
+
+def dry_run(run_cli: RunCli, *arguments: str) -> dict[str, object]:
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--json", "-q", *arguments)
+    document: dict[str, object] = json.loads(run.stdout)
+    memory = document["memory"]
+    assert isinstance(memory, dict)
+    assert run.exit_code == (0 if memory["fits"] else 5)
+    return document
+
+
+def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", *BIG)
+    assert run.exit_code == 0
+    for words in ("slowfast-7b-64f on cpu in float32, quantization none", "64 frames from 0:00", "5,184 slow tokens",
+                  "1,296 fast tokens", "free: 100.0 GB", "about 49 minutes on this CPU", "fits    yes"):  # fmt: skip
+        assert words in run.stdout
+    assert "Warning: On this CPU that takes about 49 minutes" in run.stderr
+    assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
+
+
+def test_the_bundled_model_as_json(run_cli: RunCli) -> None:
+    document = dry_run(run_cli)
+    frames, tokens = document["frames"], document["tokens"]
+    assert isinstance(frames, dict)
+    assert isinstance(tokens, dict)
+    assert (document["model"], document["dry_run"], frames["count"]) == ("tiny", True, 32)
+    assert (tokens["slow"], tokens["fast"]) == (512, 64)
+    assert len(frames["timestamps_seconds"]) == len(frames["indices"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "quantization", "count"), [(100, "none", 64), (30, "8bit", 64), (18, "4bit", 64)]
+)
+def test_auto_takes_the_best_quantization_that_fits(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, gigabytes: float, quantization: str, count: int
+) -> None:
+    free(monkeypatch, gigabytes * 1e9)
+    document = dry_run(run_cli, *BIG, "--frames", "auto")
+    frames, notices = document["frames"], document["notices"]
+    assert isinstance(frames, dict)
+    assert isinstance(notices, list)
+    if document["quantization"] != "none":
+        assert str(document["quantization"]) in notices[0]
+    assert (document["quantization"], frames["count"]) == (quantization, count)
+
+
+def test_frames_auto_takes_fewer_and_warns_that_training_had_more(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = dry_run(run_cli, *BIG, "--quant", "4bit")["memory"]
+    assert isinstance(full, dict)
+    free(monkeypatch, full["needed_bytes"] - 10**6)
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", *BIG, "--frames", "auto")
+    assert run.exit_code == 0
+    assert "Using 56 of 64 frames, the most that fit" in run.stderr
+    assert "56 frames from 0:00" in run.stdout
+    assert "trained with 64 frames (here 56)" in run.stderr
+
+
+def test_what_does_not_fit_exits_with_5_and_a_remedy(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 30e9)
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", *BIG, "--quant", "none")
+    assert run.exit_code == 5
+    assert "fits    no. --quant 8bit should fit" in run.stdout
+
+
+def test_without_dry_run_auto_refuses_what_cannot_fit(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 3e9)
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", *BIG, "--random-weights")
+    assert run.exit_code == 5
+    assert "slowfast-7b-64f in 4bit with 64 frames needs about" in run.stderr
+
+
+def test_what_is_asked_for_by_name_is_tried_with_a_warning(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 30e9)
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", *BIG, "--random-weights", "--quant", "none")
+    assert "Warning: slowfast-7b-64f unquantized with 64 frames needs about" in run.stderr
+    assert "loaded" in run.stderr  # what the fixture says of loading
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
+def test_frames_is_a_number_or_auto(run_cli: RunCli, value: str) -> None:
+    run = run_cli("ask", VIDEO, "Q?", f"--frames={value}")
+    assert run.exit_code == 2
+    assert "--frames" in run.stderr
