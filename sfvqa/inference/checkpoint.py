@@ -15,6 +15,7 @@ from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.architecture import config_of
 from sfvqa.inference.choose import BUNDLED_MODEL
 from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
+from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find_for_random_weights, locate
 from sfvqa.inference.placement import place
 from sfvqa.inference.quantization import resolve_quantization
@@ -78,6 +79,7 @@ def load_checkpoint(
     quantization that is not there, OutOfMemoryError.
     """
     start = time.perf_counter()
+    return_large_blocks()
     where = resolve_device(device)
     kernel = _resolve_attention(attention)
     source = _untrained(model) if random_weights else _trained(model, quantization)

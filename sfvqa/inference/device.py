@@ -69,15 +69,11 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what torch, or on the CPU malloc, keeps of freed tensors: pieces of other sizes can then be had."""
+    """Give back what torch keeps of freed tensors on a GPU: pieces of other sizes can then be had."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    else:
-        from sfvqa.model.building import return_freed_memory  # imports transformers
-
-        return_freed_memory()
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -84,8 +84,6 @@ def encode_progressively(
     )
     clip = yield from _read(steps, read_watch)
     visual_tokens, encoding_warnings = yield from _encode(model, clip, encode_watch, quantization)
-    if model.device.type == "cpu":  # malloc would keep hundreds of megabytes of the chunks beside the prompt's
-        release_memory(model.device)
     return EncodedVideo(
         visual_tokens=visual_tokens,
         indices=clip.indices,

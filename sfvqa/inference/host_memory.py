@@ -1,10 +1,16 @@
-"""How much memory the machine has and has free, as its system tells; no torch."""
+"""The machine's memory: how much there is and is free, as its system tells, and getting it back; no torch."""
 
+import ctypes
 import os
 import re
+import sys
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")  # Linux
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE_BLOCK_BYTES = 2**20
+_KEPT_BYTES = 32 * 2**20
 
 
 def free_host_bytes() -> int | None:
@@ -18,6 +24,18 @@ def free_host_bytes() -> int | None:
 def total_host_bytes() -> int | None:
     """Memory there is in all; None where the system does not tell."""
     return _read("MemTotal") if MEMINFO.is_file() else _installed()
+
+
+def return_large_blocks() -> None:
+    """Have malloc give large blocks back to the system as soon as they are freed, in this process from now on.
+
+    glibc raises the size it calls large to 32 MB as a program goes, and then keeps what tensors of many sizes leave
+    between each other: a prompt in 8 bit took 1.6 GB more than its tensors. Nothing happens with another libc.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _read(name: str) -> int | None:

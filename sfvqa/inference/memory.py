@@ -16,8 +16,6 @@ CUDA_WORKSPACE_BYTES = 40_000_000
 """Of cuBLAS, which takes up to 32 MiB through torch's allocator."""
 CUDA_CONTEXT_BYTES = 500_000_000
 """What CUDA itself holds beside torch's allocator, kernels included; assumed, it varies by GPU and driver."""
-HEAP_BLOCK_BYTES = 32 * 2**20
-"""On Linux malloc keeps what it took for blocks below this (M_MMAP_THRESHOLD's upper end), and returns larger ones."""
 SLACK = 1.05
 """What is taken must stay this far below what is free: for the allocator, and for who else uses the machine."""
 
@@ -59,14 +57,13 @@ class MemoryEstimate:
     slow_keys_values_bytes: int
     prefill_activations_bytes: int
     decode_activations_bytes: int
-    kept_by_malloc_bytes: int
     context_bytes: int
 
     @property
     def phases(self) -> dict[str, int]:
         """The most that is held in each phase."""
         held = self.process_bytes + self.weights_bytes
-        asked = held + self.kept_by_malloc_bytes + self.visual_tokens_bytes
+        asked = held + self.visual_tokens_bytes
         caches = self.kv_cache_bytes + self.slow_keys_values_bytes
         return {
             "load": held + self.loading_bytes,
@@ -124,7 +121,6 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         slow_keys_values_bytes=len(sizes.hybrid_layers) * key_value * num_slow,
         prefill_activations_bytes=_prefill_bytes(sizes, run, num_slow, length),
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + sizes.vocab_size * (item + 4),
-        kept_by_malloc_bytes=_kept_by_malloc_bytes(sizes, run) if on_cpu else 0,
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
     )
 
@@ -209,14 +205,3 @@ def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
         sums = 12 if run.device == "cpu" else 6
         return length * (3 * sizes.hidden_size + sums * sizes.intermediate_size)
     return 0
-
-
-def _kept_by_malloc_bytes(sizes: Architecture, run: RunSize) -> int:
-    """What earlier chunks' blocks, too small to be returned, leave in the process: the most any stage had of them."""
-    kept = []
-    for feature_map in _stage_bytes(sizes, run):
-        wide = 4 * feature_map
-        kept.append(
-            (4 * feature_map if feature_map < HEAP_BLOCK_BYTES else 0) + (2 * wide if wide < HEAP_BLOCK_BYTES else 0)
-        )
-    return max(kept)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.device import memory_errors, resolve_device
+from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS_INDEX, CheckpointLocation, find, locate_registered
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, copy_folder, find_copy
@@ -41,6 +42,7 @@ def quantize_copy(model: str, quantization: str, *, device: str = "auto", force:
     spec = find(model)
     if not isinstance(spec, ModelSpec):
         raise UsageError(f"{model} is a checkpoint folder.", "Name a registered model; see `sfvqa models list`.")
+    return_large_blocks()
     where = resolve_device(device)
     kind = resolve_quantization(quantization, where, Quantization.NONE)
     quantizer = quantizer_for(kind)

@@ -1,8 +1,6 @@
 """A network without memory → the network on its devices, tensor by tensor: no second copy, nothing left empty."""
 
 import copy
-import ctypes
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -59,8 +57,6 @@ class ModelBuilder:
         if name in self.quantized_weights:
             assert self.quantizer is not None
             self._attach(name, self.quantizer.quantize(values.to(device)))
-            if device.type == "cpu":
-                return_freed_memory()
             return
         module, own_name = self._owner(name)
         tensor = values.to(device, self.dtype if values.is_floating_point() else None, copy=copy)
@@ -86,7 +82,6 @@ class ModelBuilder:
 
             dispatch_model(model, dict(self.device_map), skip_keys=model._skip_keys_device_placement)
         model.eval()
-        return_freed_memory()
         return model
 
     def _attach(self, name: str, parameter: nn.Parameter) -> None:
@@ -106,13 +101,6 @@ class ModelBuilder:
                     "Set tie_word_embeddings to false in config.json, or fetch the checkpoint again.",
                 )
         self.model.tie_weights(recompute_mapping=False)
-
-
-def return_freed_memory() -> None:
-    """Give the system back what quantizing a weight left free: glibc would keep a gigabyte of it between the rest."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _device_map(model: nn.Module, placement: Placement) -> DeviceMap:

@@ -42,7 +42,14 @@ def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("dtype", "quantization"),
-    [("float32", "none"), ("bfloat16", "none"), ("bfloat16", "4bit"), ("float32", "4bit"), ("float16", "8bit")],
+    [
+        ("bfloat16", "none"),
+        ("bfloat16", "4bit"),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in (("float32", "none"), ("float32", "4bit"), ("float16", "8bit"))
+        ),
+    ],
 )
 def test_the_peak_is_what_stays_and_one_file(large_folder: Path, dtype: str, quantization: str) -> None:
     """transformers' loader took 2.5 GB more than the weights in bfloat16, and 2.9 GB in 4 bits."""

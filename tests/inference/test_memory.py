@@ -107,15 +107,31 @@ def estimated_and_measured(device: str, num_frames: int, dtype: str, quantizatio
     return estimate_memory(BENCH.architecture, BENCH.fast_tokens, size).peak_bytes, answer["peak_memory_bytes"]
 
 
+MEASURED = [
+    (8, "bfloat16", "none"),
+    *(
+        pytest.param(*case, marks=pytest.mark.soak)
+        for case in (
+            (8, "bfloat16", "8bit"),
+            (8, "bfloat16", "4bit"),
+            (8, "float32", "none"),
+            (8, "float32", "4bit"),
+            (32, "bfloat16", "none"),
+            (32, "bfloat16", "8bit"),
+            (32, "float32", "8bit"),
+            (64, "float32", "none"),
+        )
+    ),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures resident memory as Linux counts it")
-@pytest.mark.parametrize(
-    ("num_frames", "dtype", "quantization"),
-    [(8, "bfloat16", "none"), (32, "bfloat16", "none"), (8, "float32", "none"), (8, "bfloat16", "4bit")],
-)
+@pytest.mark.parametrize(("num_frames", "dtype", "quantization"), MEASURED)
 def test_the_estimated_peak_is_within_a_tenth_of_the_measured_one(
     num_frames: int, dtype: str, quantization: str
 ) -> None:
+    """In 8 bit it was off by a quarter while malloc kept what the tensors of a prompt left between each other."""
     estimated, measured = estimated_and_measured("cpu", num_frames, dtype, quantization)
     assert estimated == pytest.approx(measured, rel=TOLERANCE)
 

@@ -35,7 +35,6 @@ _ROWS = {
     "encode_activations": "while encoding, more",
     "prefill_activations": "in prefill, more",
     "decode_activations": "in decode, more",
-    "kept_by_malloc": "kept by malloc",
     "process": "the program itself",
 }
 
