@@ -13,7 +13,7 @@ def fact_lines(facts: Mapping[str, Any]) -> list[str]:
         lines += [
             facts["description"],
             f"Licence of the weights: {facts['license']}; {readable_size(facts['size_bytes'])}.",
-            f"Repository: {facts['repo_id'] or 'none'}; {_where(facts)}.",
+            _where(facts),
         ]
         if facts["aliases"]:
             lines.append(f"Also called {', '.join(facts['aliases'])}.")
@@ -31,7 +31,8 @@ def fact_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _where(facts: Mapping[str, Any]) -> str:
-    if facts["folder"] is None:
-        return "not on this machine"
     at = f" at commit {facts['revision']}" if facts["revision"] else ""
-    return f"in {facts['folder']}{at}"
+    here = "not on this machine" if facts["folder"] is None else f"in {facts['folder']}{at}"
+    if facts["repo_id"]:
+        return f"Repository: {facts['repo_id']}; {here}."
+    return f"Bundled, {here}." if facts["folder"] else "There are no weights of it: it runs with --random-weights only."
