@@ -112,12 +112,17 @@ def measure_vision_stage(spec: ModelSpec, repeats: int) -> Measured:
     return measure(name, stage, lambda module, dtype: module(features.to(dtype)), repeats)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure both and print a table."""
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.profiling.full_size", description=__doc__)
     parser.add_argument("--model", default="slowfast-7b-64f", help="a name from `sfvqa models list`")
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure both and print a table."""
+    options = parse_arguments(arguments)
     spec = find_model(options.model)
     rows = [
         measure_hybrid_layer(spec, spec.num_frames, options.repeats),
