@@ -167,7 +167,7 @@ def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Slo
     if (folder / "generation_config.json").is_file():
         try:
             sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
             raise CheckpointError(
                 f"{folder / 'generation_config.json'} cannot be read: {error}.", _FETCH_AGAIN
             ) from error
