@@ -1,16 +1,16 @@
 """`sfvqa doctor`: what this machine offers, what is wrong with it, and what `ask` would choose and why."""
 
 import json as jsonlib
-import os
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from sfvqa.cli import options
-from sfvqa.errors import ExitCode
+from sfvqa.errors import ExitCode, UsageError
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -78,37 +78,50 @@ def _config_file() -> dict[str, Any]:
     from sfvqa.cli.user_config import load_user_config, user_config_path
     from sfvqa.inference.environment import attempt
 
-    path = user_config_path()
-    values = attempt(load_user_config)
-    facts = {"path": str(path), "exists": path.is_file()}
-    return facts | (values if "error" in values else {"values": values})
+    return _file(user_config_path(), attempt(lambda: {"values": load_user_config()}))
 
 
 def _models_file() -> dict[str, Any]:
     from sfvqa.inference.environment import attempt
     from sfvqa.registry import load_registry, user_models_path
 
-    path = user_models_path()
-    known = attempt(lambda: {"models": [spec.name for spec in load_registry()]})
-    return {"path": str(path), "exists": path.is_file(), **known}
+    return _file(user_models_path(), attempt(lambda: {"models": [spec.name for spec in load_registry()]}))
+
+
+def _file(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found out by reading a file, with where it is and whether: None where that cannot be asked."""
+    from sfvqa.inference.environment import attempt
+
+    return {"path": str(path), "exists": None, **attempt(lambda: {"exists": path.is_file()}), **found}
+
+
+def _settings(configured: Mapping[str, str]) -> dict[str, Any]:
+    """What `ask` without flags takes from variables and config file; UsageError for a value that it would refuse."""
+    from sfvqa.cli.app import app
+    from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.cli.parse_errors import describe_parse_error
+
+    commands: Any = typer.main.get_command(app)
+    try:
+        context = commands.commands["ask"].make_context("ask", ["VIDEO", "QUESTION"], default_map=dict(configured))
+    except typer.TyperException as error:
+        raise UsageError(*describe_parse_error(error)) from error
+    FrameRequest.of(context)  # raises where two settings contradict each other
+    return dict(context.params)
 
 
 def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
     """What `ask` without flags would run as, by variables and config file, on a video long enough."""
-    from sfvqa.cli.frame_options import parse_frames
     from sfvqa.inference.choose import choose_model
     from sfvqa.inference.plan import make_plan, what_would_fit
     from sfvqa.inference.quantized_copies import locate_for
     from sfvqa.inference.sizes import read_sizes
 
-    def setting(name: str, default: str) -> str:
-        return os.environ.get(f"SFVQA_{name.upper()}") or str(configured.get(name, default))
-
-    device, dtype, quantization = (setting(name, "auto") for name in ("device", "dtype", "quant"))
-    choice = choose_model(configured=setting("model", "") or None, device=device, dtype=dtype)
+    settings = _settings(configured)
+    device, dtype, quantization = (settings[name] for name in ("device", "dtype", "quant"))
+    choice = choose_model(configured=settings["model"], device=device, dtype=dtype)
     locate_for(choice.model, quantization)  # raises where it is not on this machine
-    frames = setting("frames", "")
-    asked = parse_frames(frames) if frames else None
+    asked = settings["frames"]
     sizes = read_sizes(choice.model)
     plan = make_plan(
         sizes,

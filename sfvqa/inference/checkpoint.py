@@ -1,18 +1,18 @@
 """A checkpoint folder → model and tokenizer on a device. Never downloads; says what is wrong with a folder."""
 
-import importlib.util
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.errors import CheckpointError
 from sfvqa.inference.architecture import config_of
+from sfvqa.inference.attention import AttentionKernel, resolve_attention
 from sfvqa.inference.choose import BUNDLED_MODEL
 from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
 from sfvqa.inference.host_memory import return_large_blocks
@@ -26,14 +26,6 @@ from sfvqa.model.quantization import Quantization
 from sfvqa.model.random_weights import random_model
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
-
-
-class AttentionKernel(StrEnum):
-    """What computes attention, in transformers' names."""
-
-    SDPA = "sdpa"
-    EAGER = "eager"
-    FLASH_ATTENTION_2 = "flash_attention_2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +73,14 @@ def load_checkpoint(
     start = time.perf_counter()
     return_large_blocks()
     where = resolve_device(device)
-    kernel = _resolve_attention(attention)
     source = _untrained(model) if random_weights else _trained(model, quantization)
     location, config = source.location, source.config
     bits = resolve_quantization(quantization, where, source.stored)
     tokenizer = _load_tokenizer(location.folder, config)
     weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
-    _check_kernel(kernel, where, weights_dtype)
+    kernel = resolve_attention(attention, where, weights_dtype)
     placement = place(device, where, weights_dtype, bits)
-    with memory_errors("loading the model"):
+    with memory_errors("loading the model"), _errors_in(source.copy):
         network = source.build(
             dtype=weights_dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
         )
@@ -127,6 +118,19 @@ def _trained(model: str | Path, quantization: str) -> _Source:
     config = read_config(location.folder)
     build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder, config=config)
     return _Source(location, config, build, read_quantization(location.folder), copy)
+
+
+@contextlib.contextmanager
+def _errors_in(copy: QuantizedCopy | None) -> Iterator[None]:
+    """Have what is wrong with a kept copy, which no hub has, say how to make it anew."""
+    try:
+        yield
+    except CheckpointError as error:
+        if copy is None:
+            raise
+        made_of = copy.provenance
+        again = f"sfvqa models quantize {made_of.model} --quant {made_of.quantization} --force"
+        raise CheckpointError(error.message, f"Make the copy anew: `{again}`.") from error
 
 
 def _untrained(model: str | Path) -> _Source:
@@ -169,7 +173,7 @@ def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Slo
     if (folder / "generation_config.json").is_file():
         try:
             sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
             raise CheckpointError(
                 f"{folder / 'generation_config.json'} cannot be read: {error}.", _FETCH_AGAIN
             ) from error
@@ -184,21 +188,3 @@ def _stored_dtype(config: SlowFastConfig) -> torch.dtype | None:
     if isinstance(stored, str):
         stored = getattr(torch, stored, None)
     return stored if isinstance(stored, torch.dtype) else None
-
-
-def _resolve_attention(name: str) -> AttentionKernel:
-    try:
-        kernel = AttentionKernel(name)
-    except ValueError:
-        raise UsageError(f"There is no attention {name!r}.", f"Use one of {', '.join(AttentionKernel)}.") from None
-    if kernel is AttentionKernel.FLASH_ATTENTION_2 and importlib.util.find_spec("flash_attn") is None:
-        raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
-    return kernel
-
-
-def _check_kernel(kernel: AttentionKernel, device: torch.device, dtype: torch.dtype) -> None:
-    if kernel is AttentionKernel.FLASH_ATTENTION_2 and (device.type != "cuda" or dtype is torch.float32):
-        raise UsageError(
-            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
-            "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
-        )

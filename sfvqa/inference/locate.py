@@ -124,11 +124,12 @@ def _weight_files(folder: Path) -> list[str]:
         return [WEIGHTS]
     try:
         fields = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         fields = None
-    named = fields.get("weight_map") if isinstance(fields, dict) else None
+    weight_map = fields.get("weight_map") if isinstance(fields, dict) else None
+    named = weight_map.values() if isinstance(weight_map, dict) else ()
     # Half a download may hold half an index: then the single file, which is not there, stands for what is missing.
-    return sorted(set(named.values())) if isinstance(named, dict) and named else [WEIGHTS]
+    return sorted(set(named)) if named and all(isinstance(name, str) for name in named) else [WEIGHTS]
 
 
 def _how_to_download(spec: ModelSpec) -> str:

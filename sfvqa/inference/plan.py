@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from sfvqa.errors import OutOfMemoryError
+from sfvqa.inference.attention import resolve_attention
 from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
 from sfvqa.inference.fit import Fit, choose_fit, frame_counts, gigabytes, quantizations_on, remedy_for
 from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize
@@ -51,17 +52,18 @@ def make_plan(
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
     quantization is the model's own, and where that is auto too, the best that fits. Raises UsageError for a device,
-    dtype or quantization that is not there.
+    dtype, attention or quantization that is not there.
     """
     where = resolve_device(device)
     stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
+    computed = resolve_dtype(dtype, where, stored)
     run = RunSize(
         num_frames=num_frames or model.trained_with.sampling.num_frames,
-        dtype=str(resolve_dtype(dtype, where, stored)).removeprefix("torch."),
+        dtype=str(computed).removeprefix("torch."),
         device=where.type,
         num_text_tokens=num_text_tokens,
         max_new_tokens=max_new_tokens,
-        attention=attention,
+        attention=resolve_attention(attention, where, computed).value,
     )
     wanted = QuantizationName(quantization)
     if wanted is QuantizationName.AUTO:

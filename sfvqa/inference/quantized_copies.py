@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.errors import CheckpointError, ModelNotDownloadedError
 from sfvqa.inference.hub.records import fixed_commit
 from sfvqa.inference.locate import CheckpointLocation, find, locate, locate_registered, missing_files
 from sfvqa.inference.revision import revision_of
-from sfvqa.registry import ModelSpec
+from sfvqa.registry import ModelSpec, QuantizationName
 
 COPY_FILE = "sfvqa_copy.json"
 _SCHEMA_VERSION = 1
@@ -79,8 +79,13 @@ def find_copy(spec: ModelSpec, quantization: str, revision: str | None) -> Quant
 
 
 def remove_copy(copy: QuantizedCopy) -> None:
-    """Delete a copy; what it was made of stays."""
-    shutil.rmtree(copy.folder)
+    """Delete a copy; what it was made of stays. Raises CheckpointError when that is not allowed."""
+    try:
+        shutil.rmtree(copy.folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{copy.folder} could not be removed entirely: {error.strerror or error}.", "See whose files it holds."
+        ) from error
 
 
 def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation, QuantizedCopy | None]:
@@ -93,10 +98,13 @@ def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation
         return locate(model), None
     try:
         location = locate_registered(spec)
-    except ModelNotDownloadedError:
-        copy = find_copy(spec, quantization, fixed_commit(spec))
+    except ModelNotDownloadedError as error:
+        commit = fixed_commit(spec)
+        copy = find_copy(spec, quantization, commit)
         if copy is None:
-            raise
+            kept = [kind for kind in QuantizationName if find_copy(spec, kind, commit)]
+            remedy = f"A copy of it in {kept[-1]} is: use --quant {kept[-1]}. {error.remedy}" if kept else error.remedy
+            raise ModelNotDownloadedError(error.message, remedy) from error
         return CheckpointLocation(spec.name, copy.folder, spec, copy.provenance.revision), copy
     revision = revision_of(location)
     copy = find_copy(spec, quantization, revision)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sfvqa.errors import CheckpointError
 from sfvqa.model.config import SlowFastConfig
 from sfvqa.model.quantization import LinearQuantizer
+from sfvqa.model.tensor_files import FETCH_AGAIN
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,13 +54,15 @@ class ModelBuilder:
 
         Without `copy` the model keeps `values` themselves where they are on the device, in the dtype, already.
         """
+        if not values.is_floating_point():
+            raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, no weights.", FETCH_AGAIN)
         device = self.device_of(name)
         if name in self.quantized_weights:
             assert self.quantizer is not None
             self._attach(name, self.quantizer.quantize(values.to(device)))
             return
         module, own_name = self._owner(name)
-        tensor = values.to(device, self.dtype if values.is_floating_point() else None, copy=copy)
+        tensor = values.to(device, self.dtype, copy=copy)
         setattr(module, own_name, nn.Parameter(tensor))
 
     def put_quantized(self, name: str, stored: Mapping[str, Tensor]) -> None:

@@ -84,5 +84,5 @@ def _read_generation_config(folder: Path, model: Any) -> None:
     if path.is_file():
         try:
             model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
             raise CheckpointError(f"{path} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error

@@ -243,6 +243,11 @@ def quantization_config(quantization: Quantization) -> dict[str, Any]:
 def _bitsandbytes() -> Any:
     """Imported on first use, since it takes most of a second; without the warning it logs at every 8-bit layer."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import bitsandbytes
-
+    try:
+        import bitsandbytes
+    except Exception as error:  # whatever a library raises that does not find its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"bitsandbytes cannot be used: {reason.removesuffix('.')}.", "Install it again, or use --quant none."
+        ) from error
     return bitsandbytes

@@ -50,7 +50,7 @@ class TensorFiles:
         names = {_SINGLE}
         if index.exists():
             weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
                 raise CheckpointError(f"{index} does not say which file holds which tensor.", FETCH_AGAIN)
             names = set(weight_map.values())
         paths = tuple(folder / name for name in sorted(names))
@@ -66,8 +66,18 @@ class TensorFiles:
                 yield shard
 
     def shapes(self) -> dict[str, list[int]]:
-        """The shape of every tensor; CheckpointError names a file that is torn."""
-        return {name: shard.shape(name) for shard in self.shards() for name in shard.names}
+        """The shape of every tensor; CheckpointError names a file that is torn, or a tensor that is there twice."""
+        found: dict[str, list[int]] = {}
+        for shard in self.shards():
+            if twice := sorted(found.keys() & set(shard.names)):
+                raise CheckpointError(f"{twice[0]} is in {shard.path.name} and in another tensor file.", FETCH_AGAIN)
+            found |= {name: shard.shape(name) for name in shard.names}
+        return found
+
+
+def _is_file_name(name: object) -> bool:
+    """Whether a file of an index lies beside it, not elsewhere on the disk."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
 
 
 @contextmanager

@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from sfvqa.errors import ModelError
 
+# The names of enums of sfvqa.model, written out because importing those would import torch; a test compares.
+SLOW_ATTENTION_SCOPES = ("text", "text_after_video", "all")
+GATINGS = ("dynamic_warm_up",)
+
+_NOT_POSITIVE = ("hybrid_layers", "tie_word_embeddings", "slow_attention_scope", "gating")
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -40,10 +46,21 @@ class Architecture:
     gating: str = "dynamic_warm_up"
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if name not in _NOT_POSITIVE and any(number <= 0 for number in numbers):
+                raise _contradiction(f"{name} {value} is not above 0")
+        if self.slow_attention_scope not in SLOW_ATTENTION_SCOPES or self.gating not in GATINGS:
+            raise _contradiction(
+                f"slow_attention_scope {self.slow_attention_scope!r} or gating {self.gating!r} does not exist; "
+                f"there are {', '.join(SLOW_ATTENTION_SCOPES)} and {', '.join(GATINGS)}"
+            )
         if len(self.vision_depths) != len(self.vision_dims) or not self.vision_depths:
             raise _contradiction(f"vision_depths {self.vision_depths} and vision_dims {self.vision_dims} do not pair")
         if self.image_size % self.vision_stride:
             raise _contradiction(f"image_size {self.image_size} is no multiple of {self.vision_stride}")
+        if self.cells_per_side < 1:
+            raise _contradiction(f"video_pooling_stride {self.video_pooling_stride} leaves no token of a frame")
         if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
             raise _contradiction(
                 f"{self.num_attention_heads} heads with {self.num_key_value_heads} KV heads do not divide "

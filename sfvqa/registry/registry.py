@@ -1,5 +1,6 @@
 """The models of this installation and of the user's own models.toml, by name; the nearest names on a miss."""
 
+import contextlib
 import difflib
 import os
 import tomllib
@@ -74,7 +75,10 @@ def load_registry() -> Registry:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be read: {error}.", "Correct it or remove it.") from error
     architectures, _ = _parse(shipped_text, MODELS_FILE)
-    return Registry((*shipped.models, *read_registry(text, str(path), architectures).models))
+    own = read_registry(text, str(path), architectures)
+    if (misplaced := next((spec for spec in own if spec.is_bundled), None)) is not None:
+        raise misplaced.invalid("has a `folder`, which lies inside the package", "Give a folder's path to --model.")
+    return Registry((*shipped.models, *own.models))
 
 
 def find_model(name: str) -> ModelSpec:
@@ -116,10 +120,8 @@ def _parse(text: str, source: str) -> tuple[dict[str, Architecture], dict[str, o
     read = {}
     for name, table in architectures.items():
         where = f"[architectures.{name}] of {source}"
-        try:
+        with _naming(where, source):
             read[name] = read_table(Architecture, table, where)
-        except ModelError as error:
-            raise error if where in error.message else ModelError(f"{where}: {error.message}", error.remedy) from error
     return read, models
 
 
@@ -140,5 +142,18 @@ def _models(
             )
         assert isinstance(table, Mapping)
         rest = {key: value for key, value in table.items() if key != "architecture"}
-        specs.append(read_table(ModelSpec, rest, where, name=name, architecture=architectures[named], source=source))
+        given = {"name": name, "architecture": architectures[named], "source": source}
+        with _naming(where, source):
+            specs.append(read_table(ModelSpec, rest, where, **given))
     return tuple(specs)
+
+
+@contextlib.contextmanager
+def _naming(where: str, source: str) -> Iterator[None]:
+    """Have a ModelError that does not name the file say that it is about `where`."""
+    try:
+        yield
+    except ModelError as error:
+        if source in error.message:
+            raise
+        raise ModelError(f"{where}: {error.message}", error.remedy) from error

@@ -1,10 +1,27 @@
 """ModelSpec: one model known by name, before anything of it is on this machine."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from sfvqa.errors import ModelError
 from sfvqa.registry.architecture import Architecture
+
+# The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
+SamplingName = Literal[
+    "uniform",
+    "fps",
+    "keyframes",
+    "scene",
+    "timestamps",
+    "reference-demo",
+    "reference-training",
+    "reference-evaluation",
+]
+CropName = Literal["center", "pad", "squash"]
+
+_REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 
 class QuantizationName(StrEnum):
@@ -18,12 +35,20 @@ class QuantizationName(StrEnum):
 
 @dataclass(frozen=True)
 class FastTokens:
-    """How the fast tokens are made of the visual tokens, in training and so in use (paper, section 3.1)."""
+    """How the fast tokens are made of the visual tokens, in training and so in use (paper, section 3.1).
+
+    Raises ModelError for a number below 1.
+    """
 
     temporal_stride: int
     min_fast_frames: int
     temporal_sampling_stride: int = 1
     spatial_stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if number < 1:
+                raise ModelError(f"`{name}` of the fast tokens is {number}.", "Give a number above 0.")
 
     def num_averages(self, num_frames: int) -> int:
         """How many averages over time `num_frames` become; sfvqa.model computes them, and a test compares.
@@ -59,8 +84,8 @@ class ModelSpec:
     fast_tokens: FastTokens
     training_max_length: int
     memory_hint: str
-    sampling: str = "uniform"
-    crop: str = "center"
+    sampling: SamplingName = "uniform"
+    crop: CropName = "center"
     quantization: QuantizationName = QuantizationName.NONE
     repo_id: str | None = None
     folder: str | None = None
@@ -71,8 +96,18 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.repo_id is not None and self.folder is not None:
             raise self.invalid("has both `repo_id` and `folder`", "Keep one of them.")
-        if self.size_bytes < 1 or self.num_frames < 1:
-            raise self.invalid("has a size or a number of frames below 1", "Give positive numbers.")
+        if min(self.size_bytes, self.num_frames, self.training_max_length) < 1:
+            raise self.invalid("has a size, a number of frames or a length below 1", "Give positive numbers.")
+        if self.fast_tokens.spatial_stride > self.architecture.cells_per_side:
+            raise self.invalid(
+                f"averages over {self.fast_tokens.spatial_stride} cells, where a frame has "
+                f"{self.architecture.cells_per_side} a side",
+                "Correct spatial_stride, or the architecture.",
+            )
+        if self.repo_id is not None and not _is_repo_id(self.repo_id):
+            raise self.invalid(f"has a `repo_id` that is none: {self.repo_id!r}", "Write it as owner/name.")
+        if any(not name.strip() for name in self.all_names):
+            raise self.invalid("has an empty name", "Give it one that can be typed.")
 
     @property
     def is_bundled(self) -> bool:
@@ -92,3 +127,13 @@ class ModelSpec:
     def invalid(self, what: str, remedy: str) -> ModelError:
         """The error that something in the file is wrong with this model."""
         return ModelError(f"The model {self.name!r} in {self.source} {what}.", remedy)
+
+
+def _is_repo_id(text: str) -> bool:
+    """Whether the Hugging Face hub could have a repository of this name: its client raises for any other.
+
+    >>> [_is_repo_id(text) for text in ("acme/small-1.5", "gpt2", "a/b/c", "../..", "acme/no blanks", "")]
+    [True, True, False, False, False, False]
+    """
+    is_formed = _REPO_ID.fullmatch(text) is not None
+    return is_formed and "--" not in text and ".." not in text and not text.endswith(".git")

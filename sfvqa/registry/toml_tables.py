@@ -5,7 +5,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sfvqa.errors import ModelError
 
@@ -49,6 +49,10 @@ def _read_value(hint: Any, value: object, key: str, where: str) -> object:
         if isinstance(value, list) and all(_is_a(member, item) for item in value):
             return tuple(value)
         raise _wrong(value, key, where, f"It takes a list, each {_TYPE_NAMES[member]}.")
+    if get_origin(hint) is Literal:
+        if value in get_args(hint):
+            return value
+        raise _wrong(value, key, where, f"It takes one of {', '.join(get_args(hint))}.")
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         if isinstance(value, str) and value in list(hint):
             return hint(value)

@@ -51,6 +51,40 @@ def test_variables_and_the_config_file_change_the_choice(
     assert (choice["dtype"], choice["num_frames"]) == ("bfloat16", 4)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('quant = "3bit"', "Invalid value for `quant` in "),
+        ('temperature = "hot"', "Invalid value for `temperature` in "),
+        ('frames = "lots"', "Invalid value for `frames` in "),
+        ('fps = 2\ntimestamps = "1,2"', "fps"),
+    ],
+)
+def test_a_setting_that_ask_would_refuse_is_a_problem_in_the_same_words(
+    run_cli: RunCli, tmp_path: Path, line: str, says: str
+) -> None:
+    """Some were no problem at all, others an error of Python's."""
+    (tmp_path / "absent.toml").write_text(line, encoding="utf-8")
+    run = run_cli("doctor")
+    assert run.exit_code == 1
+    assert says in run.stdout.splitlines()[0]
+    assert "Error" not in run.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("variable", ["SFVQA_CONFIG", "SFVQA_MODELS"])
+def test_a_file_that_cannot_even_be_looked_for_hides_nothing(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """As one in a folder of somebody else's: asking whether it exists raised, and doctor said nothing else."""
+    monkeypatch.setenv(variable, "n" * 300)
+    run = run_cli("doctor", "--json")
+    assert run.exit_code == 1
+    document = json.loads(run.stdout)
+    assert "cannot be read" in document["problems"][0]
+    assert document["readers"]["pyav"]["version"]
+    assert run_cli("doctor").stdout.startswith("Problem: ")
+
+
 @pytest.mark.parametrize("name", ["config.toml", "models.toml"])
 def test_a_broken_file_is_a_problem_and_hides_nothing(run_cli: RunCli, tmp_path: Path, name: str) -> None:
     path = tmp_path / ("absent.toml" if name == "config.toml" else "models.toml")

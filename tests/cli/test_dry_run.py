@@ -113,3 +113,10 @@ def test_frames_is_a_number_or_auto(run_cli: RunCli, value: str) -> None:
     run = run_cli("ask", VIDEO, "Q?", f"--frames={value}")
     assert run.exit_code == 2
     assert "--frames" in run.stderr
+
+
+def test_attention_that_cannot_be_computed_is_refused_without_loading(run_cli: RunCli) -> None:
+    """It was said to fit, and refused only by the run itself."""
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--attention", "flash_attention_2")
+    assert run.exit_code == 2
+    assert "flash-attn" in run.stderr

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from sfvqa.cli import frame_options, options
 from sfvqa.cli.app import app
-from sfvqa.inference.checkpoint import AttentionKernel
+from sfvqa.inference.attention import AttentionKernel
 from sfvqa.inference.device import DtypeName
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.model import SlowAttention

@@ -77,6 +77,16 @@ def test_a_download_that_lacks_a_shard_is_half_a_download(cache: Path) -> None:
         assert not is_downloaded(find_model("slowfast-7b-64f"))
 
 
+@pytest.mark.parametrize("name", ["5", '["x"]', "null"])
+def test_an_index_that_names_no_files_is_half_a_download(cache: Path, name: str) -> None:
+    """`models list` and `doctor`, which look at every model, ended in a TypeError."""
+    index = fill(cache, ("config.json", "tokenizer.json")) / "model.safetensors.index.json"
+    index.write_text(f'{{"weight_map": {{"a": "model.safetensors", "b": {name}}}}}')
+    assert not is_downloaded(find_model(REPO))
+    with pytest.raises(ModelNotDownloadedError, match=r"lacks model\.safetensors"):
+        locate(REPO)
+
+
 def test_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Copies of the bundled model in 8 and 4 bits: made whole or not at all, used when they are of the same version."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -87,8 +88,20 @@ def test_a_damaged_copy_is_named() -> None:
     folder = quantize_copy("tiny", "4bit", device="cpu").folder
     file = next(folder.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match=file.name):
+    with pytest.raises(CheckpointError, match=file.name) as caught:
         load_checkpoint("tiny", device="cpu", quantization="4bit")
+    assert caught.value.remedy == "Make the copy anew: `sfvqa models quantize tiny --quant 4bit --force`."
+
+
+def test_a_copy_that_may_not_be_removed_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = quantize_copy("tiny", "4bit", device="cpu")
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(CheckpointError, match="could not be removed entirely: Read-only file system"):
+        remove_copy(copy)
 
 
 def test_a_copy_is_not_made_twice_unless_forced() -> None:
@@ -142,8 +155,13 @@ def test_a_copy_will_do_when_the_model_itself_is_gone(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sfvqa.inference.quantized_copies.locate_registered", gone)
     location, used = locate_for("tiny", "4bit")
     assert (location.folder, used) == (copy.folder, copy)
-    with pytest.raises(ModelNotDownloadedError):
-        locate_for("tiny", "8bit")
+    for other in ("8bit", "auto"):
+        with pytest.raises(ModelNotDownloadedError, match="A copy of it in 4bit is: use --quant 4bit"):
+            locate_for("tiny", other)
+    shutil.rmtree(copy.folder)
+    with pytest.raises(ModelNotDownloadedError) as caught:
+        locate_for("tiny", "4bit")
+    assert caught.value.remedy == ""
 
 
 @pytest.mark.parametrize(("model", "quantization"), [("tiny", "none"), ("tiny", "3bit"), (".", "4bit")])

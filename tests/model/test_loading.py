@@ -194,6 +194,41 @@ def test_a_missing_shard_is_named(own_folder: Path, tmp_path: Path) -> None:
         SlowFastForConditionalGeneration.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", [5, ["x"], "", "../elsewhere.safetensors", "/etc/passwd"])
+def test_an_index_names_files_beside_it_and_nothing_else(own_folder: Path, name: object) -> None:
+    """A path in it was opened wherever it led."""
+    (own_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="does not say which file holds which tensor"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_a_tensor_that_two_files_hold_is_named(own_folder: Path) -> None:
+    """Whichever came last was taken, silently."""
+    tensors = load_file(own_folder / "model.safetensors")
+    name = min(tensors)
+    save_file({name: tensors[name] + 1}, own_folder / "more.safetensors")
+    weight_map = {name: "more.safetensors", max(tensors): "model.safetensors"}
+    (own_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=f"{name} is in .* and in another tensor file"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_a_tensor_of_whole_numbers_is_named(own_folder: Path) -> None:
+    """It was an error of torch's about gradients."""
+    path = own_folder / "model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name].to(torch.int32)}, path)
+    with pytest.raises(CheckpointError, match=f"{name} holds int32"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
+def test_a_generation_config_that_is_no_object_is_named(own_folder: Path) -> None:
+    (own_folder / "generation_config.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match=r"generation_config\.json cannot be read"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder)
+
+
 def test_a_folder_without_weights_or_config(own_folder: Path, tmp_path: Path) -> None:
     (own_folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):

@@ -1,6 +1,7 @@
 """Which layers are quantized, in checkpoints of both formats, and that nothing else ever is."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,19 @@ def test_without_bitsandbytes_it_says_how_to_get_it(own_folder: Path, monkeypatc
     with pytest.raises(UsageError, match="pip install bitsandbytes"):
         SlowFastForConditionalGeneration.from_pretrained(own_folder, quantization="4bit")
     assert quantizer_for("none") is None
+
+
+def test_a_bitsandbytes_that_does_not_import_is_said(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one built for another CUDA: it was an error inside sfvqa."""
+    broken = tmp_path / "broken" / "bitsandbytes.py"
+    broken.parent.mkdir()
+    broken.write_text('raise RuntimeError("libcudart.so is missing")')
+    monkeypatch.syspath_prepend(broken.parent)
+    monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+    with pytest.raises(UsageError, match="bitsandbytes cannot be used: libcudart"):
+        SlowFastForConditionalGeneration.from_pretrained(own_folder, quantization="8bit")
 
 
 @pytest.mark.parametrize(

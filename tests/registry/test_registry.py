@@ -4,13 +4,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from enum import StrEnum
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
 from sfvqa.errors import ExitCode, ModelError, UnknownModelError
+from sfvqa.model.config import Gating, SlowAttentionScope
 from sfvqa.registry import find_model, load_registry, read_registry
-from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.registry.architecture import GATINGS, SLOW_ATTENTION_SCOPES
+from sfvqa.registry.spec import CropName, SamplingName
+from sfvqa.video import CropMode, SamplingStrategy
 
 TOP = Path(__file__).parent.parent.parent
 ARCHITECTURE = """
@@ -44,6 +51,7 @@ training_max_length = 64
 memory_hint = "m"
 """
 ENTRY = ARCHITECTURE + MODEL
+PULLED = ENTRY.replace('folder = "assets/small"', 'repo_id = "acme/small"')
 
 
 def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and_one_to_measure_with() -> None:
@@ -60,8 +68,33 @@ def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and
         assert published.size_bytes == 8_500_648_304 * 2  # bf16
 
 
-def test_every_sampling_strategy_in_the_file_exists() -> None:
-    assert all(SamplingStrategy(spec.sampling) for spec in load_registry())
+@pytest.mark.parametrize(
+    ("written_out", "enum"),
+    [
+        (get_args(SamplingName), SamplingStrategy),
+        (get_args(CropName), CropMode),
+        (SLOW_ATTENTION_SCOPES, SlowAttentionScope),
+        (GATINGS, Gating),
+    ],
+)
+def test_names_written_out_are_those_of_the_enums(written_out: tuple[str, ...], enum: type[StrEnum]) -> None:
+    """They are written out so that the registry imports nothing heavy; they must not drift apart."""
+    assert list(written_out) == list(enum)
+
+
+@pytest.mark.parametrize(
+    "repo_id", ["a/b", "gpt2", "a.b/c-d_e", "", "a/b/c", "../..", "/a", "a/", "a b/c", "-a/b", "a--b", "a/b.git", "é/b"]
+)
+def test_a_repository_s_name_is_refused_where_huggingface_hub_would_raise(repo_id: str) -> None:
+    """Its ValueError came out of `models list`, `doctor` and any `ask` as an error inside sfvqa."""
+    entry = ENTRY.replace('folder = "assets/small"', f'repo_id = "{repo_id}"')
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        with pytest.raises(ModelError, match=r"'small' in models\.toml has a `repo_id` that is none"):
+            read_registry(entry)
+    else:
+        assert read_registry(entry).find("small").repo_id == repo_id
 
 
 @pytest.mark.parametrize(
@@ -110,6 +143,22 @@ def test_a_minimal_entry_reads() -> None:
         (ENTRY.replace("hybrid_layers = [0, 2]", "hybrid_layers = [4]"), r"architectures\.little.*outside 4 layers"),
         (ENTRY.replace("num_key_value_heads = 2", "num_key_value_heads = 3"), "do not divide"),
         (ENTRY.replace("image_size = 32", "image_size = 36"), "no multiple of 8"),
+        (
+            ENTRY.replace("video_pooling_stride = 2", "video_pooling_stride = 0"),
+            "little.*video_pooling_stride 0 is not",
+        ),
+        (ENTRY.replace("video_pooling_stride = 2", "video_pooling_stride = 5"), "little.*leaves no token of a frame"),
+        (ENTRY.replace("vision_depths = [1, 1]", "vision_depths = [1, -1]"), "little.*vision_depths .*is not above 0"),
+        (ARCHITECTURE + 'gating = "none"' + MODEL, "little.*gating 'none' does not exist"),
+        (
+            ENTRY.replace("temporal_stride = 2", "temporal_stride = 0"),
+            "small.*`temporal_stride` of the fast tokens is 0",
+        ),
+        (ENTRY.replace("min_fast_frames = 2", "min_fast_frames = 2, spatial_stride = 3"), "3 cells.* has 2 a side"),
+        (ENTRY.replace("training_max_length = 64", "training_max_length = 0"), "'small'.*length below 1"),
+        (ENTRY + 'sampling = "all"', "gives 'all' for `sampling`.*uniform, fps"),
+        (ENTRY + 'crop = "none"', "gives 'none' for `crop`.*center, pad, squash"),
+        (ENTRY.replace("models.small", 'models.""'), "has an empty name"),
         ("models = 3", "gives 3 for `models`"),
         ("[models]\nsmall = 3", "does not name its architecture"),
         ("models = [", "not valid TOML"),
@@ -149,16 +198,22 @@ class TestUserFile:
         return path
 
     def test_its_models_come_after_the_shipped_ones(self, user_file: Path) -> None:
-        user_file.write_text(ENTRY)
+        user_file.write_text(PULLED)
         assert [spec.name for spec in load_registry()][-1] == "small"
         assert find_model("small").source == str(user_file)
 
     def test_it_may_name_a_shipped_architecture(self, user_file: Path) -> None:
-        user_file.write_text(MODEL.replace("little", "slowfast-7b"))
+        user_file.write_text(PULLED.replace('"little"', '"slowfast-7b"'))
         assert find_model("small").architecture == find_model("slowfast-7b-64f").architecture
 
+    def test_a_folder_inside_the_package_is_not_for_it(self, user_file: Path) -> None:
+        """It was looked for below the package, and one that was not there broke `models list`."""
+        user_file.write_text(ENTRY)
+        with pytest.raises(ModelError, match=r"'small'.*has a `folder`"):
+            load_registry()
+
     def test_a_name_that_is_taken_names_both_files(self, user_file: Path) -> None:
-        user_file.write_text(ENTRY.replace("models.small", "models.tiny"))
+        user_file.write_text(PULLED.replace("models.small", "models.tiny"))
         with pytest.raises(ModelError, match=f"'tiny' in {user_file} shares the name 'tiny' with tiny of models.toml"):
             load_registry()
 

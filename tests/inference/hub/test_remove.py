@@ -1,5 +1,6 @@
 """Removing takes one repository off the disk, with every commit and part of it, and nothing beside it."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ def test_a_record_that_cannot_be_read_is_found_out_before_anything_is_deleted(hu
     with pytest.raises(ModelError, match="cannot be read"):
         plan_removal(spec)
     assert hub.head in {path.name for path in repository_folder(spec).glob("snapshots/*")}
+
+
+def test_a_cache_that_may_not_be_written_is_a_clear_error(
+    hub: FakeHub, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub logs what it may not delete, or raises; that was "The system refused something: 'main'"."""
+    run(pull(plan_pull(spec)))
+
+    def refuse(path: object, **_settings: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(CheckpointError, match="could not be removed entirely"):
+        remove(plan_removal(spec))
+    assert fixed_commit(spec) == hub.head
 
 
 @pytest.mark.usefixtures("hub")

@@ -1,0 +1,37 @@
+"""What computes attention: from what was asked for to what can be done on a device. Loads nothing."""
+
+import importlib.util
+from enum import StrEnum
+
+import torch
+
+from sfvqa.errors import UsageError
+
+
+class AttentionKernel(StrEnum):
+    """What computes attention, in transformers' names."""
+
+    SDPA = "sdpa"
+    EAGER = "eager"
+    FLASH_ATTENTION_2 = "flash_attention_2"
+
+
+def resolve_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+    """The kernel `name` means; UsageError when it is unknown, not installed, or cannot compute there."""
+    try:
+        kernel = AttentionKernel(name)
+    except ValueError:
+        raise UsageError(f"There is no attention {name!r}.", f"Use one of {', '.join(AttentionKernel)}.") from None
+    if kernel is AttentionKernel.FLASH_ATTENTION_2:
+        _check_flash_attention(device, dtype)
+    return kernel
+
+
+def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
+    if importlib.util.find_spec("flash_attn") is None:
+        raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
+    if device.type != "cuda" or dtype is torch.float32:
+        raise UsageError(
+            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
+        )
