@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from sfvqa.inference.answer import (
 )
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.detokenize import IncrementalDetokenizer
-from sfvqa.inference.device import memory_errors, peak_memory_bytes
+from sfvqa.inference.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.inference.encoding import EncodedVideo
 from sfvqa.inference.generation import (
     GeneratedToken,
@@ -26,7 +27,9 @@ from sfvqa.inference.generation import (
     prefill,
 )
 from sfvqa.inference.prompt import build_prompt, question_turn
+from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.registry import QuantizationName
 
 
 class AnswerStream:
@@ -114,7 +117,7 @@ class AnswerRun:
     def steps(self) -> Generator[list[str], None, None]:
         """Yield the text each step adds to every answer, until all have ended."""
         model = self._checkpoint.model
-        with self._prefill_watch, memory_errors("reading the prompt"):
+        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()):
             inputs = GenerationInputs.pad_left(
                 [row.prompt_ids for row in self._rows],
                 [row.encoded.visual_tokens if row.encoded else None for row in self._rows],
@@ -131,6 +134,20 @@ class AnswerRun:
                 return
             watch = self._decode_watch
             yield [row.take(token) for row, token in zip(self._rows, step, strict=True)]
+
+    def _remedy(self) -> Callable[[], str]:
+        """What to do when the prompts are too much, by the memory that is free before they are read."""
+        model = self._checkpoint.model
+        return partial(
+            what_should_fit,
+            model.config,
+            max((len(row.encoded.indices) if row.encoded else 1 for row in self._rows), default=1),
+            device=model.device,
+            dtype=model.dtype,
+            quantization=QuantizationName(self._checkpoint.quantization.value),
+            free_bytes=free_memory_bytes(model.device),
+            is_loaded=True,
+        )
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""

@@ -14,16 +14,19 @@ from sfvqa.errors import CheckpointError
 from sfvqa.inference.architecture import config_of
 from sfvqa.inference.attention import AttentionKernel, resolve_attention
 from sfvqa.inference.choose import BUNDLED_MODEL
-from sfvqa.inference.device import memory_errors, resolve_device, resolve_dtype, synchronize
+from sfvqa.inference.device import free_memory_bytes, memory_errors, resolve_device, resolve_dtype, synchronize
 from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find_for_random_weights, locate
 from sfvqa.inference.placement import place
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
+from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.revision import revision_of
+from sfvqa.inference.trained_with import DEFAULT_NUM_FRAMES
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.random_weights import random_model
+from sfvqa.registry import QuantizationName
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
 
@@ -80,7 +83,17 @@ def load_checkpoint(
     weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
     kernel = resolve_attention(attention, where, weights_dtype)
     placement = place(device, where, weights_dtype, bits)
-    with memory_errors("loading the model"), _errors_in(source.copy):
+    remedy = partial(
+        what_should_fit,
+        config,
+        config.training_num_frames or DEFAULT_NUM_FRAMES,
+        device=where,
+        dtype=weights_dtype,
+        quantization=QuantizationName(bits.value),
+        free_bytes=free_memory_bytes(where),
+        is_loaded=False,
+    )
+    with memory_errors("loading the model", remedy), _errors_in(source.copy):
         network = source.build(
             dtype=weights_dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
         )

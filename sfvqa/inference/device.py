@@ -2,12 +2,13 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import torch
 
 from sfvqa.errors import OutOfMemoryError, UsageError
+from sfvqa.inference.fit import USE_LESS
 from sfvqa.inference.host_memory import free_host_bytes
 
 
@@ -89,24 +90,21 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 
 @contextlib.contextmanager
-def memory_errors(while_doing: str) -> Iterator[None]:
+def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS) -> Iterator[None]:
     """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(while_doing) from error
+        raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
     except RuntimeError as error:
         # torch's CPU and MPS allocators raise nothing more precise
         if "can't allocate memory" in str(error) or "MPS backend out of memory" in str(error):
-            raise _out_of_memory(while_doing) from error
+            raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
         raise
 
 
-def _out_of_memory(while_doing: str) -> OutOfMemoryError:
-    return OutOfMemoryError(
-        f"Memory ran out while {while_doing}.",
-        "Use fewer frames (--frames), a smaller model, or a device with more free memory.",
-    )
+def _ran_out(while_doing: str) -> str:
+    return f"Memory ran out while {while_doing}."
 
 
 def _is_available(kind: str) -> bool:

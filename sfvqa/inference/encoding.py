@@ -9,11 +9,9 @@ from pathlib import Path
 import torch
 
 from sfvqa.errors import OutOfMemoryError
-from sfvqa.inference.architecture import architecture_of, fast_tokens_of
 from sfvqa.inference.device import free_memory_bytes, memory_errors, release_memory
-from sfvqa.inference.fit import quantizations_on, remedy_for
-from sfvqa.inference.memory import RunSize, estimate_memory
 from sfvqa.inference.preprocess import pixel_value_chunks
+from sfvqa.inference.remedy import SMALL_CHUNK_SIZE, what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
@@ -25,7 +23,6 @@ from sfvqa.video.reading import ReadProgress, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions
 
 CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, changes nothing else
-SMALL_CHUNK_SIZE = 1  # after memory ran out
 
 
 class EncodeStage(StrEnum):
@@ -123,7 +120,16 @@ def _encode(
     try:
         tokens = yield from _encode_in_chunks(model, clip, watch, SMALL_CHUNK_SIZE)
     except OutOfMemoryError as error:
-        raise OutOfMemoryError(error.message, _remedy(model, len(clip.frames), quantization)) from error
+        remedy = what_should_fit(
+            model.config,
+            len(clip.frames),
+            device=model.device,
+            dtype=model.dtype,
+            quantization=quantization,
+            free_bytes=free_memory_bytes(model.device),
+            is_loaded=True,
+        )
+        raise OutOfMemoryError(error.message, remedy) from error
     return tokens, [
         f"Memory ran out with {CHUNK_SIZE} frames in the vision tower; they were encoded {SMALL_CHUNK_SIZE} at a time."
     ]
@@ -142,17 +148,6 @@ def _encode_in_chunks(
         yield EncodeProgress(EncodeStage.ENCODE, done, total)
     with watch, torch.inference_mode(), memory_errors("encoding the frames"):
         return model.split(torch.cat(visual_tokens))
-
-
-def _remedy(model: SlowFastForConditionalGeneration, num_frames: int, quantization: QuantizationName) -> str:
-    """The largest setting that should fit, given what is free once this run is over."""
-    sizes, fast, device = architecture_of(model.config), fast_tokens_of(model.config), model.device.type
-    dtype = str(model.dtype).removeprefix("torch.")
-    run = RunSize(num_frames, dtype, device, quantization, chunk_size=SMALL_CHUNK_SIZE)
-    held = estimate_memory(sizes, fast, run)
-    free = free_memory_bytes(model.device)
-    available = None if free is None else free + held.weights_bytes + held.process_bytes
-    return remedy_for(sizes, fast, run, available, quantizations_on(device))
 
 
 def _warnings_about(

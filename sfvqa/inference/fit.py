@@ -9,6 +9,9 @@ from sfvqa.registry import Architecture, FastTokens, QuantizationName
 BEST_FIRST = (QuantizationName.NONE, QuantizationName.EIGHT_BIT, QuantizationName.FOUR_BIT)
 _EIGHTHS = range(8, 0, -1)
 
+USE_LESS = "Use fewer frames (--frames), a smaller model, or a device with more free memory."
+"""What to do where nothing in particular is known to fit."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -88,7 +91,7 @@ def remedy_for(
         in_16_bits = estimate_memory(sizes, fast, replace(run, dtype="bfloat16"))
         if run.dtype == "float32" and free_bytes is not None and in_16_bits.fits(free_bytes):
             return f"--dtype bfloat16 should fit: it needs {gigabytes(in_16_bits.needed_bytes)}."
-        return "Use fewer frames (--frames), a smaller model, or a device with more free memory."
+        return USE_LESS
     flags = []
     if smaller.run.quantization is not run.quantization:
         flags.append(f"--quant {smaller.run.quantization}")

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from sfvqa.inference.cgroup_memory import free_in_groups, total_in_groups
+
 MEMINFO = Path("/proc/meminfo")  # Linux
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -14,16 +16,16 @@ _KEPT_BYTES = 32 * 2**20
 
 
 def free_host_bytes() -> int | None:
-    """Memory a program could still take; None where the system does not tell."""
+    """Memory a program could still take, in its container too; None where the system does not tell."""
     if MEMINFO.is_file():
         # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
-        return _read("MemAvailable")
+        return _smaller(_read("MemAvailable"), free_in_groups())
     return _installed()  # macOS tells only how much there is in all, Windows nothing
 
 
 def total_host_bytes() -> int | None:
-    """Memory there is in all; None where the system does not tell."""
-    return _read("MemTotal") if MEMINFO.is_file() else _installed()
+    """Memory there is in all, for its container at most; None where the system does not tell."""
+    return _smaller(_read("MemTotal"), total_in_groups()) if MEMINFO.is_file() else _installed()
 
 
 def return_large_blocks() -> None:
@@ -36,6 +38,10 @@ def return_large_blocks() -> None:
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
         set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _smaller(first: int | None, second: int | None) -> int | None:
+    return min((size for size in (first, second) if size is not None), default=None)
 
 
 def _read(name: str) -> int | None:

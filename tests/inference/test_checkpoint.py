@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from sfvqa.errors import CheckpointError, ModelError, UsageError
+from sfvqa.errors import CheckpointError, ModelError, OutOfMemoryError, UsageError
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.device import resolve_dtype
 
@@ -182,3 +182,15 @@ def test_weights_are_loaded_in_the_dtype_asked_for(checkpoint_folder: Path, dtyp
     for given in (dtype, getattr(torch, dtype)):
         model = load_checkpoint(checkpoint_folder, device="cpu", dtype=given).model
         assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+
+
+def test_memory_that_runs_out_while_loading_names_what_should_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer frames cannot help with weights: it once said only that."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sfvqa.inference.checkpoint.random_model", fail)
+    monkeypatch.setattr("sfvqa.inference.checkpoint.free_memory_bytes", lambda _: 2_000_000_000)
+    with pytest.raises(OutOfMemoryError, match=r"loading the model\..*--quant 8bit"):
+        load_checkpoint("bench-0.5b", device="cpu", dtype="bfloat16", random_weights=True)

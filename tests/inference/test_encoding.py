@@ -11,6 +11,7 @@ from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
 from sfvqa.inference import encoding
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
 from sfvqa.inference.preprocess import pixel_values
+from sfvqa.inference.remedy import SMALL_CHUNK_SIZE
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
 
@@ -140,7 +141,7 @@ def test_running_out_of_memory_is_tried_again_with_fewer_frames_at_a_time(
 
     def run_out_at_first(pixel_values: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixel_values))
-        if len(pixel_values) > encoding.SMALL_CHUNK_SIZE:
+        if len(pixel_values) > SMALL_CHUNK_SIZE:
             features = forward(pixel_values)
             made.append(weakref.ref(features))
             if len(made) == 2:

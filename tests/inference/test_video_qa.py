@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
-from sfvqa.errors import UsageError
+from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encoding import EncodedVideo
 from sfvqa.inference.generation import GenerationOptions
@@ -261,3 +261,16 @@ def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     state = prefill(qa.checkpoint.model, inputs, SlowAttention.ALWAYS)
     steps = generate_tokens(qa.checkpoint.model, state, SHORT, frozenset())
     return [token.token_id for (token,) in steps if token is not None]
+
+
+def test_memory_that_runs_out_over_the_prompt_names_what_should_fit(
+    qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sfvqa.inference.answering.prefill", fail)
+    monkeypatch.setattr("sfvqa.inference.answering.free_memory_bytes", lambda _: 1_000)
+    with pytest.raises(OutOfMemoryError, match=r"reading the prompt.*--(quant|frames|dtype)") as caught:
+        qa.ask(encoded, "What?")
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
