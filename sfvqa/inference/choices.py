@@ -88,7 +88,7 @@ def unlikely_warning(choices: Sequence[ChoiceProbability]) -> list[str]:
         return []
     return [
         f"The model would rather say something else: together the choices have {together:.2g} of its probability. "
-        "Ask so that they are answers, for example “Answer with the letter of the choice.”"
+        "Write them as it would answer, or ask for the letter of the choice and give the letters."
     ]
 
 

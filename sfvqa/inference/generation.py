@@ -15,6 +15,7 @@ from transformers import (
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
+from sfvqa.inference.question import WRITING_OPTIONS
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
@@ -64,10 +65,6 @@ class GenerationOptions:
                     f"{name} is {getattr(self, name)!r}, and choices are compared, not written.",
                     f"Leave out {name} or the choices.",
                 )
-
-
-WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
-"""The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from sfvqa.inference.question import check_text
 from sfvqa.video.subtitles.lines import Subtitles
 
 QUESTION_PLACEHOLDER = "{question}"
+MAX_SUBTITLE_TOKENS = 1024  # unless asked for: beside 1,296 fast tokens well below the 3,072 of the 96-frame model
+_CHARACTERS_A_TOKEN = 3  # rather too few than too many
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class PromptOptions:
 
     `system` replaces the system message of the checkpoint's chat template. `template` is the text around the question,
     which stands where it says {question}; other braces are text. `subtitles` are cut to `subtitle_tokens`, None for
-    as many as training leaves room for, at most `prompting.MAX_SUBTITLE_TOKENS`.
+    as many as training leaves room for, at most `MAX_SUBTITLE_TOKENS`.
     """
 
     system: str | None = None
@@ -39,6 +41,13 @@ class PromptOptions:
                 f"{', and there are none' if self.subtitles is None else ''}.",
                 "Give subtitles and at least one token, or neither.",
             )
+
+    @property
+    def num_tokens_about(self) -> int:
+        """How many tokens it adds to a prompt, rather too many than too few: for estimates of memory."""
+        num_characters = len(self.system or "") + len(self.template or "")
+        said = self.subtitles is not None and self.subtitles.lines
+        return num_characters // _CHARACTERS_A_TOKEN + ((self.subtitle_tokens or MAX_SUBTITLE_TOKENS) if said else 0)
 
     def apply_template(self, question: str) -> str:
         """The question with the template around it.

@@ -20,12 +20,11 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import SubtitleUse
 from sfvqa.inference.encoding import EncodedVideo
 from sfvqa.inference.prompt import Role, Turn, build_prompt
-from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.prompt_options import MAX_SUBTITLE_TOKENS, PromptOptions
 from sfvqa.inference.question import check_question
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles import SubtitleLine, Subtitles, lines_between, spread_evenly
 
-MAX_SUBTITLE_TOKENS = 1024  # unless asked for: with 1,296 fast tokens well below the 3,072 of the smallest training
 _HEADER = "This video's subtitles are listed below:"
 
 

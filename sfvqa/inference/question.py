@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from sfvqa.errors import UsageError
 
+WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+"""The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
+
 
 def check_question(question: str) -> str:
     """The question without white space around it; UsageError when it is empty or no valid text."""
