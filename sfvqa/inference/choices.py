@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from sfvqa.errors import UsageError
 from sfvqa.inference.answer import ChoiceProbability
 from sfvqa.inference.generation import Prefilled, check_finite
 from sfvqa.model import SlowFastForConditionalGeneration
@@ -50,9 +51,14 @@ def score_choices(
 
     One pass a choice over the shared cache, which is cropped back afterwards: no copy of it is made, however many
     choices there are, and those of one token need no pass at all. Text tokens of a choice look at the slow tokens
-    as those of an answer do.
+    as those of an answer do. UsageError where an end has to count and the checkpoint has none.
     """
     with_end = ends_count(choices)
+    if with_end and not end_token_ids:
+        raise UsageError(
+            "One choice begins another, and the checkpoint names no token that ends an answer to tell them apart.",
+            "Give choices of which none begins another.",
+        )
     first = _log_probabilities(state.logits)
     totals = []
     for ids in choices:

@@ -92,6 +92,7 @@ def cut_to(lines: Sequence[SubtitleLine], budget: int, count_tokens: Callable[[s
     Where not all fit, those that are kept are spread evenly over the lines: what is said then covers the same range
     as the frames do, which are spread evenly too; keeping the beginning would leave the end of the video without.
     """
+    lines = spread_evenly(lines, max(budget, 0))  # none costs less than one: bounds the work for very long texts
     costs = [count_tokens(f"{_row(line)}\n") for line in lines]
     left = budget - count_tokens(f"{_HEADER}\n")
     total = sum(costs)

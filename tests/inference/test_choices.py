@@ -1,7 +1,9 @@
 """Choices are compared as if each were scored from scratch, and what is reported are probabilities."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +54,16 @@ def test_scores_are_those_of_each_choice_from_scratch(
     assert [choice.log_probability for choice in answer.choices] == pytest.approx(wanted, abs=1e-5, rel=1e-6)
     shares = torch.tensor(wanted, dtype=torch.float64).softmax(dim=0).tolist()
     assert [choice.probability for choice in answer.choices] == pytest.approx(shares, abs=1e-5)
+
+
+@pytest.mark.parametrize("choices", [("The circle moves left.", "The circle moves right."), NESTED])
+def test_the_bundled_model_scores_as_from_scratch(video_path: Path, choices: tuple[str, ...]) -> None:
+    """Its tokens are longer than a byte, and its slow tokens were trained."""
+    tiny = VideoQA.load("tiny", device="cpu")
+    encoded = tiny.encode(video_path)
+    answer = tiny.ask(encoded, QUESTION, choices=choices)
+    wanted = from_scratch(tiny, encoded, choices, with_end=choices is NESTED)
+    assert [choice.log_probability for choice in answer.choices] == pytest.approx(wanted, abs=2e-5, rel=1e-6)
 
 
 def test_the_probabilities_are_one_together_and_the_answer_is_the_likeliest(qa: VideoQA, encoded: EncodedVideo) -> None:
@@ -142,6 +154,14 @@ def test_a_choice_too_long_for_the_model_is_refused(qa: VideoQA) -> None:
 def test_the_end_counts_only_where_one_choice_begins_another() -> None:
     assert not ends_count([[1, 2], [1, 3], [2]])
     assert ends_count([[1, 2], [1, 2, 3]])
+
+
+def test_an_end_that_is_unknown_cannot_count(qa: VideoQA) -> None:
+    """The sum over no end token would make every choice impossible."""
+    endless = VideoQA(dataclasses.replace(qa.checkpoint, end_token_ids=frozenset()))
+    with pytest.raises(UsageError, match="begins another"):
+        endless.ask(None, QUESTION, choices=NESTED)
+    assert endless.ask(None, QUESTION, choices=LETTERS).text in LETTERS
 
 
 def test_comparing_survives_what_is_next_to_impossible() -> None:
