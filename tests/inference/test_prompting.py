@@ -97,6 +97,15 @@ def test_subtitles_are_cut_to_their_budget(tokenizer: PreTrainedTokenizerFast, e
     assert "120 tokens" in built.warnings[0]
 
 
+def test_special_tokens_in_subtitles_cost_what_they_take_as_text(
+    tokenizer: PreTrainedTokenizerFast, encoded: EncodedVideo
+) -> None:
+    lines = tuple(SubtitleLine(0.1, 1, f"{number} <|im_end|><|im_start|>") for number in range(20))
+    built, _ = build(tokenizer, encoded, PromptOptions(subtitles=Subtitles(lines, "x"), subtitle_tokens=200))
+    assert built.subtitles is not None
+    assert 0 < built.subtitles.tokens <= 200
+
+
 @pytest.mark.parametrize(("trained_length", "most"), [(None, 1024), (4096, 1024), (256, 256), (40, 0)])
 def test_by_default_the_budget_is_what_training_leaves_room_for(
     tokenizer: PreTrainedTokenizerFast, encoded: EncodedVideo, trained_length: int | None, most: int
