@@ -10,24 +10,28 @@ if TYPE_CHECKING:
     from sfvqa.inference import Answer as Answer
     from sfvqa.inference import EncodedVideo as EncodedVideo
     from sfvqa.inference import GenerationOptions as GenerationOptions
+    from sfvqa.inference import PromptOptions as PromptOptions
     from sfvqa.inference import Timings as Timings
     from sfvqa.inference import VideoQA as VideoQA
     from sfvqa.model import SlowAttention as SlowAttention
     from sfvqa.video import Clip as Clip
     from sfvqa.video import SamplingOptions as SamplingOptions
     from sfvqa.video import VideoInfo as VideoInfo
+    from sfvqa.video.subtitles import read_subtitle_file as read_subtitle_file
 
 _HOME = {
     "Answer": "sfvqa.inference",
     "Clip": "sfvqa.video",
     "EncodedVideo": "sfvqa.inference",
     "GenerationOptions": "sfvqa.inference",
+    "PromptOptions": "sfvqa.inference",
     "SamplingOptions": "sfvqa.video",
     "SfvqaError": "sfvqa.errors",
     "SlowAttention": "sfvqa.model",
     "Timings": "sfvqa.inference",
     "VideoInfo": "sfvqa.video",
     "VideoQA": "sfvqa.inference",
+    "read_subtitle_file": "sfvqa.video.subtitles",
 }
 """Where each public name lives: imported on first use, so that `sfvqa --help` imports no torch."""
 

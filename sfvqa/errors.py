@@ -8,7 +8,8 @@ SfvqaError                      1
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
 │   │   ├── DamagedVideoError   3   a video of which no frame can be vouched for
 │   │   └── ReadTimeoutError    3   reading took longer than it may
-│   └── RangeOutsideVideoError  3   the requested seconds hold no frame
+│   ├── RangeOutsideVideoError  3   the requested seconds hold no frame
+│   └── SubtitlesError          3   subtitles that are missing, none, or cannot be read
 ├── ModelError                  4   the model
 │   ├── UnknownModelError       4   neither a name in models.toml nor a folder
 │   ├── ModelNotDownloadedError 4   a known model whose weights are not here
@@ -81,6 +82,10 @@ class ReadTimeoutError(UnreadableVideoError):
 
 class RangeOutsideVideoError(VideoError):
     """The requested seconds hold no frame of the video."""
+
+
+class SubtitlesError(VideoError):
+    """The subtitles are missing, or are none, or cannot be read."""
 
 
 class ModelError(SfvqaError):

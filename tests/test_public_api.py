@@ -12,6 +12,7 @@ PUBLIC = {
     "Clip",
     "EncodedVideo",
     "GenerationOptions",
+    "PromptOptions",
     "SamplingOptions",
     "SfvqaError",
     "SlowAttention",
@@ -19,6 +20,7 @@ PUBLIC = {
     "VideoInfo",
     "VideoQA",
     "__version__",
+    "read_subtitle_file",
 }
 
 

@@ -20,7 +20,8 @@ EXIT_CODES = """[bold]Exit codes[/bold]
   0  answered, also when there were warnings
   1  failed
   2  usage: an empty question, --frames 0, contradictions, a prompt too long
-  3  the video is missing or cannot be read, or the range lies outside it
+  3  the video or its subtitles are missing or cannot be read, or the range
+     lies outside it
   4  the model is unknown, missing, corrupt or offline
   5  out of memory, or too little of it by the estimate
   6  a batch finished with failures

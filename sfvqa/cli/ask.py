@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import typer
 
-from sfvqa.cli import frame_options, options
+from sfvqa.cli import answer_options, frame_options, options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -14,6 +14,8 @@ HELP = """\b
   sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
   sfvqa ask clip.mp4 "Which digit is shown?" --json | jq -r .answer
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
+  sfvqa ask clip.mp4 "Does it move (A) left or (B) right? Answer with the letter." --choices A,B
+  sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video, each argument one question.
@@ -37,11 +39,16 @@ def ask(
     read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
     read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
     max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = 0,
-    slow_attention: options.SlowAttentionOption = "always",
+    temperature: options.Temperature = 0.0,  # noqa: ARG001
+    top_p: options.TopP = 1.0,  # noqa: ARG001
+    repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
+    seed: options.Seed = 0,  # noqa: ARG001
+    slow_attention: options.SlowAttentionOption = "always",  # noqa: ARG001
+    choices: answer_options.Choices = None,  # noqa: ARG001
+    system: answer_options.System = None,  # noqa: ARG001
+    template: answer_options.Template = None,  # noqa: ARG001
+    subtitles: answer_options.SubtitlesOption = None,  # noqa: ARG001
+    subtitle_tokens: answer_options.SubtitleTokens = None,  # noqa: ARG001
     device: options.Device = "auto",  # noqa: ARG001
     dtype: options.DtypeOption = "auto",  # noqa: ARG001
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
@@ -53,39 +60,30 @@ def ask(
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli import planning, session
+    from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.answers import make_printer
     from sfvqa.cli.dry_run import show_plan
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers.standard_input import local_video
 
-    frame_request = FrameRequest.of(context)
-    model_request = session.ModelRequest.of(context)
+    frame_request, model_request = FrameRequest.of(context), session.ModelRequest.of(context)
     session.check_request(video, questions, model_request, needs_weights=not dry_run)
+    request = AnswerRequest.of(context)
     notices = Notices(quiet=quiet)
     with (
         local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
         session.open_video(path, frame_request) as opened,
     ):
-        planned = planning.plan_run(model_request, frame_request, opened, questions, max_new_tokens, notices)
+        prompt = request.prompt(opened)
+        asked = (model_request, frame_request, opened, questions, max_new_tokens, notices)
+        planned = planning.plan_run(*asked, num_other_tokens=prompt.num_tokens_about)
         if dry_run:
             raise typer.Exit(show_plan(planned, video, opened, notices, json=json))
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, notices)
         encoded = session.encode_video(answerer, opened, planned.frames, notices)
     encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
-
-    from sfvqa.inference.generation import GenerationOptions
-    from sfvqa.model import SlowAttention
-
-    generation = GenerationOptions(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        slow_attention=SlowAttention(slow_attention),
-    )
     printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(questions))
-    answers = session.answer_questions(answerer, encoded, questions, generation, printer, notices)
+    answers = session.answer_questions(answerer, encoded, questions, request, prompt, printer, notices)
     notices.timings(answers)

@@ -1,4 +1,4 @@
-"""A video, the frames chosen from it, and what the crop leaves of them, in words."""
+"""A video, the frames chosen from it, what the crop leaves of them, and what comes with an answer, in words."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sfvqa.cli.text import plural
 
 if TYPE_CHECKING:
+    from sfvqa.inference.answer import Answer
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo
 
 WORTH_SAYING = 0.03
@@ -31,6 +32,21 @@ def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
     )
     how = sampling.strategy.value if sampling.fps is None else f"{sampling.fps:g} {sampling.strategy.value}"
     return f"{plural(len(times), 'frame')} {span} ({how})"
+
+
+def describe_choices(answer: "Answer") -> list[str]:
+    """` 93.1 %  left`, a line a choice, the likeliest first; none for an answer that was written."""
+    ranked = sorted(answer.choices, key=lambda choice: -choice.probability)
+    return [f"{100 * choice.probability:5.1f} %  {choice.text}" for choice in ranked]
+
+
+def describe_subtitles(answer: "Answer") -> list[str]:
+    """`Subtitles: 12 lines of talk.srt, 240 tokens; 3 lines were cut`; nothing where there are none."""
+    used = answer.subtitles
+    if used is None or not used.lines:
+        return []
+    cut = f"; {plural(used.cut, 'line')} cut" if used.cut else ""
+    return [f"Subtitles: {plural(used.lines, 'line')} of {used.source}, {plural(used.tokens, 'token')}{cut}"]
 
 
 def describe_crop(crop: "CropMode", info: "VideoInfo") -> str:

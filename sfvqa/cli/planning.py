@@ -37,8 +37,10 @@ def plan_run(
     questions: Sequence[str],
     max_new_tokens: int,
     notices: "Notices",
+    *,
+    num_other_tokens: int = 0,
 ) -> PlannedRun:
-    """Choose what was left open and say so; nothing is loaded."""
+    """Choose what was left open and say so; nothing is loaded. Other tokens: of the prompt, beside the question's."""
     with notices.waiting("Choosing the model"):  # importing torch is part of the wait
         from sfvqa.inference.choose import choose_model
         from sfvqa.inference.plan import make_plan
@@ -61,7 +63,9 @@ def plan_run(
             quantization=model.quantization,
             num_frames=available,
             fewer_frames=frames.fewer_if_short,
-            num_text_tokens=_TEMPLATE_TOKENS + max(len(question) for question in questions) // _CHARACTERS_A_TOKEN,
+            num_text_tokens=_TEMPLATE_TOKENS
+            + max(len(question) for question in questions) // _CHARACTERS_A_TOKEN
+            + num_other_tokens,
             max_new_tokens=max_new_tokens,
             attention=model.attention,
         )

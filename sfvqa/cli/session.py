@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sfvqa.cli.describe import describe_choices, describe_subtitles
+
 if TYPE_CHECKING:
     import typer
 
+    from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.answering import AnswerStream
     from sfvqa.inference.encoding import EncodedVideo
-    from sfvqa.inference.generation import GenerationOptions
+    from sfvqa.inference.prompt_options import PromptOptions
     from sfvqa.inference.video_qa import VideoQuestionAnswerer
     from sfvqa.video.readers import VideoReader
 
@@ -140,15 +143,18 @@ def answer_questions(
     model: "VideoQuestionAnswerer",
     encoded: "EncodedVideo",
     questions: Sequence[str],
-    options: "GenerationOptions",
+    request: "AnswerRequest",
+    prompt: "PromptOptions",
     printer: AnswerPrinter,
     notices: "Notices",
 ) -> "list[Answer]":
     """Answer every question in order, each as soon as it is there; the first that fails ends it."""
-    answers = []
+    options, answers = request.generation(), list["Answer"]()
     for question in questions:
-        with model.stream(encoded, question, options) as stream:
+        with model.stream(encoded, question, options, prompt=prompt, choices=request.choices) as stream:
             answers.append(printer.show(question, stream))
+        for line in describe_choices(answers[-1]) + (describe_subtitles(answers[-1]) if len(answers) == 1 else []):
+            notices.note(line)
         for warning in answers[-1].warnings:
             notices.warn(warning)
     return answers

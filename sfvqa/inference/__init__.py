@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.answering import AnswerStream
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.generation import GenerationOptions
+    from sfvqa.inference.prompt_options import PromptOptions
     from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
 
 # Loaded on first use: looking for a model (`locate`) must not wait for torch.
@@ -17,6 +18,7 @@ _HOME = {
     "EncodedVideo": "encoding",
     "FinishReason": "answer",
     "GenerationOptions": "generation",
+    "PromptOptions": "prompt_options",
     "Timings": "answer",
     "VideoQA": "video_qa",
     "VideoQuestionAnswerer": "video_qa",
@@ -28,6 +30,7 @@ __all__ = [
     "EncodedVideo",
     "FinishReason",
     "GenerationOptions",
+    "PromptOptions",
     "Timings",
     "VideoQA",
     "VideoQuestionAnswerer",

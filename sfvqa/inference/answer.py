@@ -15,13 +15,15 @@ class FinishReason(StrEnum):
     """`max_new_tokens` was reached: the answer may be cut in the middle."""
     INTERRUPTED = "interrupted"
     """The stream was left before the model was done."""
+    CHOICE = "choice"
+    """It is the likeliest of the given choices; nothing was written."""
 
 
 @dataclass(frozen=True)
 class TokenCounts:
     """Tokens of one answer: `prompt` positions (with the `fast` tokens in them), `slow` tokens beside, `new` ones.
 
-    `new` counts what the model computed, its end token included.
+    `new` counts what the model computed, its end token included; of a choice, its own tokens.
     """
 
     prompt: int
@@ -68,6 +70,25 @@ class SampledFrames:
 
 
 @dataclass(frozen=True)
+class ChoiceProbability:
+    """One choice: its share of what all choices are likely together, and its own log-probability (see choices)."""
+
+    text: str
+    probability: float
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class SubtitleUse:
+    """What a prompt holds of the subtitles: where from, lines in it, lines of the sampled range cut, tokens taken."""
+
+    source: str
+    lines: int
+    cut: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class AnswerSettings:
     """Everything that was set, so that an answer can be had again."""
 
@@ -84,6 +105,8 @@ class AnswerSettings:
     repetition_penalty: float
     max_new_tokens: int
     seed: int
+    system: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +115,8 @@ class Answer:
 
     `video` is the path as given, None for a question without one. `revision` is the commit of a downloaded
     checkpoint or the hash of the bundled one, None for a folder. `peak_memory_bytes` is the process's so far: GPU
-    memory on CUDA, resident memory elsewhere, None where the system does not tell.
+    memory on CUDA, resident memory elsewhere, None where the system does not tell. `choices` are empty and
+    `subtitles` None where none were given.
     """
 
     text: str
@@ -107,6 +131,8 @@ class Answer:
     peak_memory_bytes: int | None
     warnings: tuple[str, ...]
     settings: AnswerSettings
+    choices: tuple[ChoiceProbability, ...] = ()
+    subtitles: SubtitleUse | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -115,6 +141,7 @@ class Answer:
             "video": self.video,
             "question": self.question,
             "answer": self.text,
+            "choices": [asdict(choice) for choice in self.choices] or None,
             "model": self.model,
             "revision": self.revision,
             "finish_reason": self.finish_reason.value,
@@ -124,6 +151,7 @@ class Answer:
                 "timestamps_seconds": list(self.frames.timestamps_seconds),
                 "strategy": self.frames.strategy,
             },
+            "subtitles": asdict(self.subtitles) if self.subtitles else None,
             "tokens": asdict(self.tokens),
             "timings": asdict(self.timings),
             "peak_memory_bytes": self.peak_memory_bytes,

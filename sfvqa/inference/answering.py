@@ -10,12 +10,14 @@ from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
+    ChoiceProbability,
     FinishReason,
     SampledFrames,
     Timings,
     TokenCounts,
 )
 from sfvqa.inference.checkpoint import LoadedCheckpoint
+from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.detokenize import IncrementalDetokenizer
 from sfvqa.inference.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.inference.encoding import EncodedVideo
@@ -23,10 +25,13 @@ from sfvqa.inference.generation import (
     GeneratedToken,
     GenerationInputs,
     GenerationOptions,
+    Prefilled,
     generate_tokens,
     prefill,
 )
-from sfvqa.inference.prompt import build_prompt, question_turn
+from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.prompting import BuiltPrompt, prompt_for
+from sfvqa.inference.question import check_choices
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.registry import QuantizationName
@@ -74,11 +79,12 @@ class _Row:
 
     encoded: EncodedVideo | None
     question: str
-    prompt_ids: list[int]
+    prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
     pieces: list[str] = field(default_factory=list)
     num_new_tokens: int = 0
     finish_reason: FinishReason = FinishReason.INTERRUPTED
+    choices: tuple[ChoiceProbability, ...] = ()
 
     def take(self, token: GeneratedToken | None) -> str:
         """Add one token and return the text it completes."""
@@ -92,13 +98,21 @@ class _Row:
         self.pieces.append(piece)
         return piece
 
+    def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
+        """Take the likeliest choice for the answer and return it; of equals the first."""
+        best = max(range(len(choices)), key=lambda place: choices[place].probability)
+        self.choices, self.num_new_tokens, self.finish_reason = choices, len(token_ids[best]), FinishReason.CHOICE
+        self.pieces.append(choices[best].text)
+        return choices[best].text
+
 
 class AnswerRun:
     """Answers a batch of questions step by step; one question is a batch of one.
 
-    Prompts are built and checked at once: UsageError for an empty question, PromptTooLongError when prompt and new
-    tokens exceed the model's positions. What is generated is padded on the left and equals what each question alone
-    would give.
+    With `choices` each answer is the likeliest of them, and comes in one piece, a question after the other.
+    Prompts are built and checked at once: UsageError for an empty question or choices that are none,
+    PromptTooLongError when prompt and new tokens exceed the model's positions. What is generated is padded on the left
+    and equals what each question alone would give.
     """
 
     def __init__(
@@ -106,25 +120,29 @@ class AnswerRun:
         checkpoint: LoadedCheckpoint,
         questions: Sequence[tuple[EncodedVideo | None, str]],
         options: GenerationOptions,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
     ) -> None:
         device = checkpoint.model.device
         self._checkpoint = checkpoint
         self._options = options
+        self._prompt_options = prompt or PromptOptions()
+        self._choices = () if choices is None else check_choices(choices)
+        self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices) if self._choices else []
+        if self._choices:
+            options.check_for_choices()
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
         with self._prefill_watch:
             self._rows = [self._prepare(encoded, question) for encoded, question in questions]
 
     def steps(self) -> Generator[list[str], None, None]:
         """Yield the text each step adds to every answer, until all have ended."""
-        model = self._checkpoint.model
-        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()):
-            inputs = GenerationInputs.pad_left(
-                [row.prompt_ids for row in self._rows],
-                [row.encoded.visual_tokens if row.encoded else None for row in self._rows],
-                model.device,
-            )
-            prefilled = prefill(model, inputs, self._options.slow_attention)
-        tokens = generate_tokens(model, prefilled, self._options, self._checkpoint.end_token_ids)
+        if self._choices:
+            yield from self._choosing_steps()
+            return
+        prefilled = self._prefill(self._rows)
+        tokens = generate_tokens(self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids)
         del prefilled  # the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
         while True:
@@ -149,28 +167,61 @@ class AnswerRun:
             is_loaded=True,
         )
 
+    def _choosing_steps(self) -> Generator[list[str], None, None]:
+        """Compare the choices for one question after the other."""
+        for row in self._rows:
+            prefilled = self._prefill([row])
+            with self._first_token_watch, memory_errors("comparing the choices"):
+                scores = score_choices(
+                    self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
+                )
+            chosen = row.choose(compare(self._choices, scores), self._choice_ids)
+            yield [chosen if other is row else "" for other in self._rows]
+
+    def _prefill(self, rows: Sequence[_Row]) -> Prefilled:
+        model = self._checkpoint.model
+        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()):
+            inputs = GenerationInputs.pad_left(
+                [row.prompt.token_ids for row in rows],
+                [row.encoded.visual_tokens if row.encoded else None for row in rows],
+                model.device,
+            )
+            return prefill(model, inputs, self._options.slow_attention)
+
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
         return [self._answer(row) for row in self._rows]
 
     def _prepare(self, encoded: EncodedVideo | None, question: str) -> _Row:
         tokenizer = self._checkpoint.tokenizer
-        turn = question_turn(question, shows_video=encoded is not None)
-        num_fast_tokens = len(encoded.visual_tokens.fast) if encoded else 0
-        prompt_ids = build_prompt(tokenizer, [turn]).expand(num_fast_tokens)
-        self._check_length(len(prompt_ids))
-        return _Row(encoded, question, prompt_ids, IncrementalDetokenizer(tokenizer))
+        prompt = prompt_for(
+            tokenizer,
+            encoded,
+            question,
+            self._prompt_options,
+            trained_length=self._checkpoint.model.config.training_max_length,
+            num_new_tokens=self._num_wanted,
+        )
+        self._check_length(len(prompt.token_ids))
+        return _Row(encoded, question, prompt, IncrementalDetokenizer(tokenizer))
+
+    @property
+    def _num_wanted(self) -> int:
+        """Positions that an answer may take."""
+        return max(map(len, self._choice_ids)) if self._choice_ids else self._options.max_new_tokens
 
     def _check_length(self, prompt_length: int) -> None:
         positions = int(self._checkpoint.model.config.decoder_config.max_position_embeddings)
-        wanted = self._options.max_new_tokens
+        wanted = self._num_wanted
         if prompt_length + wanted > positions:
             room = positions - prompt_length
-            shorter = f", or at most {room} new tokens (--max-new-tokens {room})" if room > 0 else ""
+            shorter = (
+                f", or at most {room} new tokens (--max-new-tokens {room})" if room > 0 and not self._choices else ""
+            )
             raise PromptTooLongError(
                 f"The prompt takes {prompt_length} tokens and the answer up to {wanted}: "
                 f"{prompt_length + wanted - positions} more than the model's {positions} positions.",
-                f"Use fewer frames or a shorter question{shorter}.",
+                f"Use fewer frames, a shorter question or fewer subtitles{shorter}.",
             )
 
     def _answer(self, row: _Row) -> Answer:
@@ -186,7 +237,7 @@ class AnswerRun:
             if encoded
             else SampledFrames(),
             tokens=TokenCounts(
-                prompt=len(row.prompt_ids),
+                prompt=len(row.prompt.token_ids),
                 fast=len(encoded.visual_tokens.fast) if encoded else 0,
                 slow=len(encoded.visual_tokens.slow) if encoded else 0,
                 new=row.num_new_tokens,
@@ -196,13 +247,20 @@ class AnswerRun:
             warnings=(
                 *self._checkpoint.warnings,
                 *(encoded.warnings if encoded else ()),
+                *row.prompt.warnings,
+                *(unlikely_warning(row.choices) if row.choices else ()),
                 *self._length_warnings(row),
             ),
             settings=self._settings(encoded),
+            choices=row.choices,
+            subtitles=row.prompt.subtitles,
         )
 
     def _length_warnings(self, row: _Row) -> list[str]:
-        trained, used = self._checkpoint.model.config.training_max_length, len(row.prompt_ids) + row.num_new_tokens
+        trained, used = (
+            self._checkpoint.model.config.training_max_length,
+            len(row.prompt.token_ids) + row.num_new_tokens,
+        )
         if trained is None or used <= trained:
             return []
         return [f"Prompt and answer take {used} tokens; the model was trained with at most {trained}."]
@@ -240,4 +298,6 @@ class AnswerRun:
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
+            system=self._prompt_options.system,
+            template=self._prompt_options.template,
         )

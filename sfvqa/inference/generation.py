@@ -15,6 +15,7 @@ from transformers import (
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
+from sfvqa.inference.question import WRITING_OPTIONS
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
@@ -54,6 +55,16 @@ class GenerationOptions:
             0 < self.repetition_penalty < float("inf"), f"repetition_penalty is {self.repetition_penalty}", "above 0"
         )
         _require(0 <= self.seed < 2**63, f"seed is {self.seed}", "0 or a positive 64-bit number")
+
+    def check_for_choices(self) -> None:
+        """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
+        default = GenerationOptions(slow_attention=self.slow_attention)
+        for name in WRITING_OPTIONS:
+            if getattr(self, name) != getattr(default, name):
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}, and choices are compared, not written.",
+                    f"Leave out {name} or the choices.",
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +131,7 @@ class TokenChooser:
 
     def choose(self, logits: Tensor) -> Tensor:
         """Token ids `[B]`, on the CPU, from `logits` `[B, V]`; SfvqaError when they are no numbers."""
-        if not bool(logits.isfinite().all()):
-            raise SfvqaError(
-                f"The model computed something that is no number ({str(logits.dtype).removeprefix('torch.')}).",
-                "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
-            )
+        check_finite(logits)
         chosen = logits.argmax(dim=-1).cpu() if self._is_plain else self._process(logits.float().cpu())
         self._said = torch.cat([self._said, chosen[:, None]], dim=1)
         return chosen
@@ -187,6 +194,15 @@ def generate_tokens(
         if not any(running):
             return
         state = decode(model, state, chosen)
+
+
+def check_finite(logits: Tensor) -> None:
+    """SfvqaError when the model computed what is no number."""
+    if not bool(logits.isfinite().all()):
+        raise SfvqaError(
+            f"The model computed something that is no number ({str(logits.dtype).removeprefix('torch.')}).",
+            "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
+        )
 
 
 def _finish_reason(

@@ -67,7 +67,7 @@ class Prompt:
 
 
 def question_turn(question: str, *, shows_video: bool) -> Turn:
-    """The user's turn that asks `question`; UsageError when it is empty or no valid text."""
+    """The user's turn that asks `question` and no more; UsageError when it is empty or no valid text."""
     return Turn(Role.USER, check_question(question), shows_video)
 
 

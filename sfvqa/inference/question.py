@@ -1,17 +1,43 @@
-"""What a question must be before anything is loaded for it. Imports nothing heavy."""
+"""What a question and its choices must be before anything is loaded for them. Imports nothing heavy."""
+
+from collections.abc import Sequence
 
 from sfvqa.errors import UsageError
+
+WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+"""The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
 
 
 def check_question(question: str) -> str:
     """The question without white space around it; UsageError when it is empty or no valid text."""
-    if not isinstance(question, str):
-        raise UsageError(f"A question is {question!r}, no text.", "Give it as a string.")
-    text = question.strip()
-    if not text:
-        raise UsageError("A question is empty.", "Ask something, for example “Describe the video.”")
+    return check_text(question, "question", "Ask something, for example “Describe the video.”")
+
+
+def check_text(text: str, what: str, if_empty: str) -> str:
+    """The text without white space around it; UsageError, naming `what` it is, when it is empty or no valid text."""
+    if not isinstance(text, str):
+        raise UsageError(f"A {what} is {text!r}, no text.", "Give it as a string.")
+    stripped = text.strip()
+    if not stripped:
+        raise UsageError(f"A {what} is empty.", if_empty)
     try:
-        text.encode("utf-8")
+        stripped.encode("utf-8")
     except UnicodeEncodeError:  # how Python spells bytes that a shell passed and that are not UTF-8
-        raise UsageError(f"The question {text!r} is not valid UTF-8.", "Type it again, in UTF-8.") from None
-    return text
+        raise UsageError(f"The {what} {stripped!r} is not valid UTF-8.", "Type it again, in UTF-8.") from None
+    return stripped
+
+
+def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
+    """The choices without white space around them; UsageError unless there are two and more, all different, not empty.
+
+    >>> check_choices(["A", " B"])
+    ('A', 'B')
+    """
+    if isinstance(choices, str):
+        raise UsageError(f"The choices are one text, {choices!r}.", "Give a list of them.")
+    texts = tuple(check_text(choice, "choice", "Give every choice a text.") for choice in choices)
+    if len(texts) < 2:
+        raise UsageError(f"There is nothing to choose from: {len(texts)} of two choices.", "Give two or more.")
+    if repeated := next((text for text in texts if texts.count(text) > 1), None):
+        raise UsageError(f"The choice {repeated!r} is given more than once.", "Give every choice once.")
+    return texts

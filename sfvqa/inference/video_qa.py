@@ -13,7 +13,8 @@ from sfvqa.inference.answering import AnswerRun, AnswerStream
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.question import check_question
+from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.question import check_choices, check_question
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode
@@ -54,14 +55,35 @@ class VideoQuestionAnswerer(Protocol):
     ) -> EncodedVideo:
         """See a video."""
 
-    def ask(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> Answer:
+    def ask(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Answer:
         """Answer one question."""
 
-    def stream(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> AnswerStream:
+    def stream(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AnswerStream:
         """Answer one question piece by piece."""
 
     def answer_batch(
-        self, questions: Sequence[tuple[VideoSource, str]], options: GenerationOptions | None = None
+        self,
+        questions: Sequence[tuple[VideoSource, str]],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
     ) -> list[Answer]:
         """Answer many questions at once."""
 
@@ -158,20 +180,45 @@ class VideoQA:
                 encoded: EncodedVideo = end.value
                 return encoded
 
-    def ask(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> Answer:
-        """Answer a question about an encoded video, a video file, or (None) no video at all."""
-        stream = self.stream(video, question, options)
+    def ask(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Answer:
+        """Answer a question about an encoded video, a video file, or (None) no video at all.
+
+        `prompt` says what goes into the prompt beside them. With `choices` the answer is the likeliest of these, and
+        `Answer.choices` has the probability of each (see `inference.choices`).
+        """
+        stream = self.stream(video, question, options, prompt=prompt, choices=choices)
         for _ in stream:
             pass
         return stream.answer
 
-    def stream(self, video: VideoSource, question: str, options: GenerationOptions | None = None) -> AnswerStream:
+    def stream(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AnswerStream:
         """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
-        run = AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options or GenerationOptions())
+        run = self._run([(video, question)], options, prompt, choices)
         return AnswerStream(_only_text(run), lambda: run.answers()[0])
 
     def answer_batch(
-        self, questions: Sequence[tuple[VideoSource, str]], options: GenerationOptions | None = None
+        self,
+        questions: Sequence[tuple[VideoSource, str]],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
     ) -> list[Answer]:
         """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
 
@@ -179,10 +226,23 @@ class VideoQA:
         """
         if not questions:
             return []
-        run = AnswerRun(self.checkpoint, self._encode_all(questions), options or GenerationOptions())
+        run = self._run(questions, options, prompt, choices)
         for _ in run.steps():
             pass
         return run.answers()
+
+    def _run(
+        self,
+        questions: Sequence[tuple[VideoSource, str]],
+        options: GenerationOptions | None,
+        prompt: PromptOptions | None,
+        choices: Sequence[str] | None,
+    ) -> AnswerRun:
+        options = options or GenerationOptions()
+        if choices is not None:  # before minutes go into a video
+            check_choices(choices)
+            options.check_for_choices()
+        return AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
 
     def _encode_all(self, questions: Sequence[tuple[VideoSource, str]]) -> list[tuple[EncodedVideo | None, str]]:
         """The questions with every video file encoded; each file once. UsageError for what is no video."""

@@ -65,7 +65,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
 
     monkeypatch.setattr("sfvqa.cli.session.open_video", open_video)
     monkeypatch.setattr(
-        "sfvqa.cli.planning.plan_run", lambda asked, frames, *_: SimpleNamespace(model=asked, frames=frames)
+        "sfvqa.cli.planning.plan_run", lambda asked, frames, *_, **__: SimpleNamespace(model=asked, frames=frames)
     )
     monkeypatch.setattr("sfvqa.cli.planning.check_fit", lambda *_: None)
     monkeypatch.setattr("sfvqa.cli.session.load_model", lambda _request, _notices: scripted)

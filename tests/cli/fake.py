@@ -17,6 +17,7 @@ from sfvqa.inference.answer import (
 from sfvqa.inference.answering import AnswerStream
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
 
@@ -37,6 +38,7 @@ class ScriptedVideoQA:
     read_with: list[ReadOptions] = field(default_factory=list)
     cropped: list[CropMode | None] = field(default_factory=list)
     asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
+    prompted: list[tuple[PromptOptions | None, Sequence[str] | None]] = field(default_factory=list)
 
     @property
     def default_sampling(self) -> SamplingOptions:
@@ -91,17 +93,34 @@ class ScriptedVideoQA:
                 encoded: EncodedVideo = end.value
                 return encoded
 
-    def ask(self, video: Source, question: str, options: GenerationOptions | None = None) -> Answer:
+    def ask(
+        self,
+        video: Source,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Answer:
         """The same as the stream, in one go."""
-        stream = self.stream(video, question, options)
+        stream = self.stream(video, question, options, prompt=prompt, choices=choices)
         for _ in stream:
             pass
         return stream.answer
 
-    def stream(self, video: Source, question: str, options: GenerationOptions | None = None) -> AnswerStream:
+    def stream(
+        self,
+        video: Source,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AnswerStream:
         """The next answer of the script."""
         assert isinstance(video, EncodedVideo)
         options = options or GenerationOptions()
+        self.prompted.append((prompt, choices))
         pieces = self.script[len(self.asked)]
         self.asked.append((question, options))
         said: list[str] = []
@@ -116,10 +135,15 @@ class ScriptedVideoQA:
         return AnswerStream(play(), lambda: self._answer(video, question, options, "".join(said)))
 
     def answer_batch(
-        self, questions: Sequence[tuple[Source, str]], options: GenerationOptions | None = None
+        self,
+        questions: Sequence[tuple[Source, str]],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
     ) -> list[Answer]:
         """One after the other."""
-        return [self.ask(video, question, options) for video, question in questions]
+        return [self.ask(video, question, options, prompt=prompt, choices=choices) for video, question in questions]
 
     def _answer(self, video: EncodedVideo, question: str, options: GenerationOptions, text: str) -> Answer:
         return Answer(

@@ -72,10 +72,12 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         "video",
         "question",
         "answer",
+        "choices",
         "model",
         "revision",
         "finish_reason",
         "frames",
+        "subtitles",
         "tokens",
         "timings",
         "peak_memory_bytes",
@@ -100,7 +102,9 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
             "top_p": 1.0,
         },
         **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0},
+        **{"system": None, "template": None},
     }
+    assert (record["choices"], record["subtitles"]) == (None, None)
     assert (record["schema_version"], record["finish_reason"], record["frames"]["count"]) == (1, "length", 8)
 
 

@@ -215,3 +215,14 @@ def _wait_for_child(parent: int) -> int:
             return int(found[0])
         time.sleep(0.05)
     raise AssertionError("no process was started")
+
+
+@pytest.mark.parametrize("what", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_subtitles_that_hang_or_kill_end_alike(path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A hostile text track is FFmpeg's to decode, as a picture is."""
+    sabotage(monkeypatch, f"PyAVReader.subtitles = lambda self: {what}")
+    with (
+        open_video(path, ReadOptions(timeout_seconds=4)) as opened,
+        pytest.raises(UnreadableVideoError, match="reading the subtitles"),
+    ):
+        opened.subtitles()

@@ -14,6 +14,7 @@ from sfvqa.errors import UsageError
 from sfvqa.video.clip import MissingFrame, VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.pixels import Pixels
+from sfvqa.video.subtitles.lines import Subtitles
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
@@ -130,6 +131,10 @@ class VideoReader(ABC):
 
         What `read` is made of: of the wanted frames only the sound ones may come as pixels.
         """
+
+    def subtitles(self) -> Subtitles:
+        """The lines of the file's own text track; none, and a warning, where there is none or no way to read it."""
+        return Subtitles((), "none", (f"The reader “{self.name}” reads no subtitles: the model gets none.",))
 
     @abstractmethod
     def close(self) -> None:

@@ -16,6 +16,7 @@ from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers import reading_process as process
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import ReadOptions, VideoReader
+from sfvqa.video.subtitles.lines import Subtitles
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
@@ -44,9 +45,7 @@ class IsolatedReader(VideoReader):
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         """As the reader's in the process; leaving early ends the process, and the next call starts another."""
-        if self._process is None:
-            self._state.check()
-            self._start()
+        self._ensure_running()
         is_complete = False
         try:
             self._send(process.ReadRequest(indices, fit))
@@ -64,6 +63,18 @@ class IsolatedReader(VideoReader):
             if not is_complete:
                 self.close()
 
+    def subtitles(self) -> Subtitles:
+        """As the reader's in the process."""
+        self._ensure_running()
+        try:
+            self._send(process.SubtitlesRequest())
+            subtitles = self._receive("reading the subtitles")
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(subtitles, Subtitles)
+        return subtitles
+
     def close(self) -> None:
         """End the process; safe to call twice."""
         running, self._process = self._process, None
@@ -77,6 +88,11 @@ class IsolatedReader(VideoReader):
             except OSError:  # what was still to be sent to the killed process
                 continue
         running.wait()
+
+    def _ensure_running(self) -> None:
+        if self._process is None:
+            self._state.check()
+            self._start()
 
     def _start(self) -> process.Opened:
         is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")

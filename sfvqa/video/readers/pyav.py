@@ -28,7 +28,9 @@ from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.pyav_plans import Damage, read_group, read_group_start, read_in_order
 from sfvqa.video.readers.side_by_side import in_order
+from sfvqa.video.readers.text_tracks import read_text_track
 from sfvqa.video.sampling import format_time
+from sfvqa.video.subtitles.lines import Subtitles
 
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
 _ASSUMED_RATE = Fraction(25)
@@ -82,6 +84,7 @@ class PyAVReader(VideoReader):
             if table.num_before:
                 warnings.append(f"The {table.num_before} frames before the first key frame cannot be decoded.")
             last_seconds = float(demuxed.last_duration * time_base)
+        self._zero_seconds = float(((first.pts or 0) if self._table is None else self._table.times[0]) * time_base)
         duration = seconds[-1] + last_seconds
         if demuxed.ends_early:
             warnings.append(early_end_warning(demuxed.claimed_seconds, duration))
@@ -210,6 +213,10 @@ class PyAVReader(VideoReader):
             for index, (_, frame) in enumerate(frames):
                 if index in wanted:
                     yield index, fit(self._handle.converter.convert(frame))
+
+    def subtitles(self) -> Subtitles:
+        self._state.check()
+        return read_text_track(self._path, self._zero_seconds)
 
     def _open(self) -> Handle:
         self._state.check()

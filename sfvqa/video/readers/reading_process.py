@@ -40,6 +40,11 @@ class ReadRequest:
 
 
 @dataclass(frozen=True)
+class SubtitlesRequest:
+    """Read the file's own text track; answered by its Subtitles."""
+
+
+@dataclass(frozen=True)
 class Started:
     """The process runs; comes first, unasked."""
 
@@ -99,6 +104,9 @@ def _serve(requests: "queue.SimpleQueue[object]", messages: BinaryIO) -> None:
                 answer: object = Opened(
                     reader.name, reader.info, reader.timestamps_seconds, reader.key_frames, reader.warnings
                 )
+            elif isinstance(request, SubtitlesRequest):
+                assert reader is not None
+                answer = reader.subtitles()
             else:
                 assert isinstance(request, ReadRequest)
                 assert reader is not None

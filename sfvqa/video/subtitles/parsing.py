@@ -1,0 +1,76 @@
+"""The text of a SubRip (.srt) or WebVTT (.vtt) file → its lines, however it was put together. Pure; opens no file.
+
+One parser for both, because what is out there mixes them: what counts is a row with `-->` between two times.
+"""
+
+import html
+import re
+
+from sfvqa.errors import SubtitlesError
+from sfvqa.video.subtitles.lines import SubtitleLine, in_order
+
+_TIME = r"(?:(\d{1,6})\s*:\s*)?(\d{1,3})\s*:\s*(\d{1,2})(?:\s*[.,:]\s*(\d{1,9}))?"
+_TIMING = re.compile(rf"\s*{_TIME}\s*--?>\s*{_TIME}(?!\d)", re.ASCII)
+_ROW_ENDS = re.compile("\r\n|\r|\n")
+_COUNTER = re.compile(r"\s*\d+\s*", re.ASCII)
+_SPEAKER = re.compile(r"<v(?:\.[^<>\s]*)?\s+([^<>]+)>", re.IGNORECASE)
+# Only what looks like a tag: "3 < 5 and 7 > 2" stays. No bracket inside, which keeps the search linear.
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>")
+_OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}, from SubStation Alpha
+_WEBVTT = "WEBVTT"
+
+
+def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
+    r"""Lines in the order they are shown, without tags, positions, styles and notes; speakers stay as "Name: ".
+
+    Survives: any line ends, missing counters and blank rows, blank rows within a text (SubRip), cues out of order or
+    over each other, times with a point or a comma or without fractions or hours. Raises SubtitlesError when there is
+    no time row at all.
+
+    >>> parse_subtitles("1\n00:00:01,000 --> 00:00:02,500\n<i>Hello</i>\nthere")
+    (SubtitleLine(start_seconds=1.0, end_seconds=2.5, text='Hello there'),)
+    """
+    rows = _ROW_ENDS.split(text.removeprefix("\ufeff"))
+    timings = [(place, match) for place, row in enumerate(rows) if "->" in row and (match := _TIMING.match(row))]
+    is_webvtt = rows[0].startswith(_WEBVTT)
+    if not timings and not is_webvtt:  # a WebVTT file without a cue is one all the same
+        raise SubtitlesError(_what_else(text), "Give a SubRip (.srt) or WebVTT (.vtt) file.")
+    cues = []
+    for number, (place, match) in enumerate(timings):
+        is_last = number + 1 == len(timings)
+        end = len(rows) if is_last else timings[number + 1][0]
+        own = rows[place + 1 : end]
+        if not is_last and own and _COUNTER.fullmatch(own[-1]):
+            own = own[:-1]  # the next cue's
+        if is_webvtt:
+            own = _until_blank(own)
+        cues.append((_seconds(match, 1), _seconds(match, 5), [without_markup(row) for row in own]))
+    return in_order(cues)
+
+
+def _until_blank(rows: list[str]) -> list[str]:
+    """The rows before the first blank one: notes, styles and the next cue's name come behind it."""
+    return rows[: next((place for place, row in enumerate(rows) if not row.strip()), len(rows))]
+
+
+def _seconds(match: re.Match[str], first_group: int) -> float:
+    hours, minutes, seconds, fraction = match.group(*range(first_group, first_group + 4))
+    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
+
+
+def without_markup(row: str) -> str:
+    r"""One row of text without tags, positions and character codes.
+
+    >>> without_markup(r"<v Ann>{\an8}Tom &amp; <b>Jerry</b>")
+    'Ann: Tom & Jerry'
+    """
+    row = _OVERRIDE.sub("", _SPEAKER.sub(r"\1: ", row))
+    return html.unescape(_TAG.sub("", row)).replace(r"\N", " ").replace(r"\h", " ")
+
+
+def _what_else(text: str) -> str:
+    if "[Script Info]" in text[:1000]:
+        return "These are SubStation Alpha subtitles (.ass, .ssa), which are not read from a file."
+    if not text.strip():
+        return "There is nothing in it."
+    return "No subtitles are in it: no row has two times with “-->” between them."

@@ -1,0 +1,176 @@
+"""Subtitles as they are found: the parser reads what a person would read, and fails only where there is nothing."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfvqa.errors import SubtitlesError
+from sfvqa.video.subtitles import SubtitleLine, parse_subtitles
+
+PLAIN = [SubtitleLine(1.0, 2.5, "Hello there"), SubtitleLine(3.0, 4.0, "Bye")]
+SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello\nthere\n\n2\n00:00:03,000 --> 00:00:04,000\nBye\n"
+FULL_WEBVTT = """WEBVTT - a title
+Kind: captions
+
+STYLE
+::cue { color: red }
+
+REGION
+id:fred
+
+NOTE
+a note --> without times
+
+intro
+00:01.000 --> 00:02.500 align:start position:10%
+<c.loud>Hello</c> <00:00:02.000>there
+
+NOTE between
+
+2
+00:03.000 --> 00:04.000
+Bye
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SRT,
+        "\ufeff" + SRT,
+        SRT.replace("\n", "\r\n"),
+        SRT.replace("\n", "\r"),
+        SRT.replace("\n\n", "\n"),
+        SRT.replace("\n\n", "\n\n\n\n"),
+        SRT.replace("1\n00", "00").replace("2\n00", "00"),
+        SRT.replace(",", "."),
+        SRT.replace(",500", ",5").replace(",000", ""),
+        SRT.replace(" --> ", "-->"),
+        SRT.replace("00:00:", "0:0:"),
+        SRT.replace("Hello\nthere", "Hello\n\nthere"),
+        SRT.replace("02,500", "02,500  X1:100 X2:200 Y1:1 Y2:9"),
+        SRT.replace("Hello", "<i>Hello</i>").replace("Bye", '{\\an8}<font color="#fff">Bye</font>'),
+        "2\n00:00:03,000 --> 00:00:04,000\nBye\n\n1\n00:00:01,000 --> 00:00:02,500\nHello\nthere",
+        FULL_WEBVTT,
+        FULL_WEBVTT.replace("\n", "\r\n"),
+        "WEBVTT\n\n" + SRT.replace(",", ".").replace("\n\n", "\n"),
+    ],
+)
+def test_the_same_lines_however_they_are_written(text: str) -> None:
+    assert list(parse_subtitles(text)) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ("<v Roger Bingham>Hello", "Roger Bingham: Hello"),
+        ("3 < 5 and 7 > 2", "3 < 5 and 7 > 2"),
+        ("Tom &amp; Jerry&nbsp;&lt;3", "Tom & Jerry <3"),
+        ("42", "42"),
+        ("one\\Ntwo", "one two"),
+        ("  - Who?\t- Me. ", "- Who? - Me."),
+        ("I <3 you -> him", "I <3 you -> him"),
+    ],
+)
+def test_markup_goes_and_text_stays(row: str, text: str) -> None:
+    lines = parse_subtitles(f"1\n00:00:01,000 --> 00:00:02,000\n{row}\n\n2\n00:00:03,000 --> 00:00:04,000\nNext")
+    assert [line.text for line in lines] == [text, "Next"]
+
+
+def test_captions_that_roll_are_said_once() -> None:
+    """Automatic captions show every row twice: in the second row, then above the next."""
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\nso today\n\n00:02.000 --> 00:03.000\nso today\nwe look at\n\n"
+    text += "00:03.000 --> 00:04.000\nwe look at\nbirds\n\n00:04.000 --> 00:05.000\nwe look at\nbirds\n\n"
+    lines = parse_subtitles(text + "00:09.000 --> 00:10.000\nbirds\n")
+    assert [(line.start_seconds, line.end_seconds, line.text) for line in lines] == [
+        (1, 2, "so today"),
+        (2, 3, "we look at"),
+        (3, 5, "birds"),
+        (9, 10, "birds"),
+    ]
+
+
+def test_cues_that_overlap_both_stay() -> None:
+    lines = parse_subtitles("00:01,0 --> 00:05,0\nA\n\n00:02,0 --> 00:03,0\nB\n")
+    assert [(line.start_seconds, line.end_seconds, line.text) for line in lines] == [(1, 5, "A"), (2, 3, "B")]
+
+
+def test_a_cue_that_ends_before_it_starts_is_an_instant() -> None:
+    assert parse_subtitles("00:05,0 --> 00:01,0\nA") == (SubtitleLine(5.0, 5.0, "A"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "nothing in it"),
+        ("Dear diary,\n\ntoday --> tomorrow.", "No subtitles"),
+        ("{10}{20}MicroDVD", "No subtitles"),
+        ("[Script Info]\nTitle: x\n[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,x", "SubStation Alpha"),
+    ],
+)
+def test_what_is_no_subtitles_is_an_error(text: str, says: str) -> None:
+    with pytest.raises(SubtitlesError, match=says):
+        parse_subtitles(text)
+
+
+def test_webvtt_without_a_cue_is_empty() -> None:
+    assert parse_subtitles("WEBVTT\n\nNOTE nothing is said") == ()
+
+
+words = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="<>&{}\\"))
+spoken = st.lists(words.filter(lambda word: bool(word) and not word.isdigit()), min_size=1, max_size=4).map(" ".join)
+milliseconds = st.integers(min_value=0, max_value=35_999_999)
+
+
+def _stamp(time: int, separator: str) -> str:
+    return f"{time // 3_600_000:02d}:{time // 60_000 % 60:02d}:{time // 1000 % 60:02d}{separator}{time % 1000:03d}"
+
+
+@given(
+    cues=st.lists(st.tuples(milliseconds, milliseconds, spoken), min_size=1, unique_by=lambda cue: (cue[0], cue[2])),
+    is_webvtt=st.booleans(),
+    line_end=st.sampled_from(["\n", "\r\n", "\r"]),
+    counters=st.booleans(),
+)
+def test_what_is_written_is_read(
+    cues: list[tuple[int, int, str]], is_webvtt: bool, line_end: str, counters: bool
+) -> None:
+    """Every cue comes back with its times, whatever the order and the ends of rows, unless one repeats another."""
+    rows = ["WEBVTT", ""] if is_webvtt else []
+    for number, (start, end, text) in enumerate(cues):
+        rows += [str(number)] if counters else []
+        separator = "." if is_webvtt else ","
+        rows += [f"{_stamp(start, separator)} --> {_stamp(end, separator)}", text, ""]
+    lines = parse_subtitles(line_end.join(rows))
+    assert [line.start_seconds for line in lines] == sorted(line.start_seconds for line in lines)
+    texts = [text for _, _, text in cues]
+    if len(set(texts)) == len(texts):
+        wanted = [(start / 1000, max(start, end) / 1000, text) for start, end, text in cues]
+        found = [(line.start_seconds, line.end_seconds, line.text) for line in lines]
+        assert _close(sorted(found), sorted(wanted))
+
+
+def _close(found: list[tuple[float, float, str]], wanted: list[tuple[float, float, str]]) -> bool:
+    return [text for _, _, text in found] == [text for _, _, text in wanted] and all(
+        abs(one[0] - other[0]) < 1e-6 and abs(one[1] - other[1]) < 1e-6
+        for one, other in zip(found, wanted, strict=True)
+    )
+
+
+@given(st.text() | st.text(alphabet="0123456789:,.->\n<i/v {\\&}WEBVT\r"))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Nothing but SubtitlesError, and never an empty, backward or unclean line."""
+    try:
+        lines = parse_subtitles(text)
+    except SubtitlesError:
+        return
+    for line in lines:
+        assert 0 <= line.start_seconds <= line.end_seconds
+        assert line.text == " ".join(line.text.split()) != ""
+
+
+@pytest.mark.parametrize("piece", ["<", "{\\", "&", "0:", "<v ", "<a ", " ", "1:1-->"])
+def test_a_hostile_row_takes_no_time(piece: str) -> None:
+    """A search that starts over at every character would take hours for this."""
+    parse_subtitles(f"00:01,0 --> 00:02,0\n{piece * 200_000}\n")
+    parse_subtitles(f"00:01,0 --> 00:02,0\nA\n{piece * 200_000}-->\n")
