@@ -14,7 +14,7 @@ HELP = """\b
   sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
   sfvqa ask clip.mp4 "Which digit is shown?" --json | jq -r .answer
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
-  sfvqa ask clip.mp4 "Does it move (A) left or (B) right? Answer with the letter." --choices A,B
+  sfvqa ask clip.mp4 "Left (A) or right (B)?" --choices A,B  (compares them)
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 

@@ -10,7 +10,9 @@ from sfvqa.inference.attention import resolve_attention
 from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dtype
 from sfvqa.inference.fit import Fit, choose_fit, frame_counts, gigabytes, quantizations_on, remedy_for
 from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize
+from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.sizes import ModelSizes
+from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import QuantizationName
 
 AUTO = "auto"
@@ -68,6 +70,9 @@ def make_plan(
     wanted = QuantizationName(quantization)
     if wanted is QuantizationName.AUTO:
         wanted = model.quantization
+    if wanted is not QuantizationName.AUTO:
+        kind = resolve_quantization(wanted, where, Quantization.NONE)
+        refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
     kinds = quantizations_on(where.type) if wanted is QuantizationName.AUTO else (wanted,)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)

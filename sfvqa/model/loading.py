@@ -6,11 +6,11 @@ from typing import Any, Self
 import torch
 from transformers import GenerationConfig
 
-from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.errors import CheckpointError
 from sfvqa.model.building import ModelBuilder, Placement
 from sfvqa.model.config import SlowFastConfig
 from sfvqa.model.config_file import reason_of
-from sfvqa.model.quantization import Quantization, quantizer_for
+from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
 from sfvqa.model.stored import StoredModel, build_checked
 from sfvqa.model.tensor_files import FETCH_AGAIN
 
@@ -45,7 +45,7 @@ class LoadsStrictlyMixin:
         stored = StoredModel.of(folder, cls, config)
         if quantization is None:
             quantization = stored.quantization
-        _refuse_other_quantization(stored, Quantization(quantization))
+        refuse_other(folder, stored.quantization, Quantization(quantization))
         model = build_checked(cls, folder, stored.config, attn_implementation)
         builder = ModelBuilder(model, _dtype_to_load(dtype, stored), device_map, quantizer_for(quantization))
         for name, parts in stored.tensors():
@@ -61,15 +61,6 @@ class LoadsStrictlyMixin:
         """Save in our own format, whatever format was loaded."""
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-
-
-def _refuse_other_quantization(stored: StoredModel, wanted: Quantization) -> None:
-    if stored.quantization not in (Quantization.NONE, wanted):
-        raise UsageError(
-            f"The checkpoint in {stored.folder} is a copy quantized to {stored.quantization}; "
-            f"it cannot be loaded as {wanted}.",
-            f"Use --quant {stored.quantization}, or the checkpoint that it was made of.",
-        )
 
 
 def _dtype_to_load(wanted: torch.dtype | str | None, stored: StoredModel) -> torch.dtype:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from math import ceil, prod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -226,6 +227,15 @@ def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
     raise CheckpointError(
         "The checkpoint is quantized in a way that is not read.", "Make a copy with `sfvqa models quantize`."
     )
+
+
+def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization) -> None:
+    """UsageError when a checkpoint is a quantized copy of another kind than is wanted."""
+    if stored not in (Quantization.NONE, wanted):
+        raise UsageError(
+            f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",
+            f"Use --quant {stored}, or the checkpoint that it was made of.",
+        )
 
 
 def quantization_config(quantization: Quantization) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """`sfvqa ask --dry-run`, `--quant auto` and `--frames auto`: what is chosen by the free memory, and said."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import sfvqa
 from sfvqa.inference import plan
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model.quantization import Quantization, quantization_config
 from tests.cli.conftest import RunCli
 
 VIDEO = str(Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4")
@@ -120,3 +123,20 @@ def test_attention_that_cannot_be_computed_is_refused_without_loading(run_cli: R
     run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--attention", "flash_attention_2")
     assert run.exit_code == 2
     assert "flash-attn" in run.stderr
+
+
+def test_a_quantization_that_loading_refuses_is_refused_without_loading(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy in 4 bits does not become one in 8, and bitsandbytes does not run on MPS: both were said to fit."""
+    copy = tmp_path / "copy"
+    shutil.copytree(Path(sfvqa.__file__).parent / "assets" / "tiny", copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = quantization_config(Quantization.FOUR_BIT)
+    (copy / "config.json").write_text(json.dumps(config))
+    assert run_cli("ask", VIDEO, "Q?", "--model", str(copy), "--device", "cpu", "--dry-run").exit_code == 0
+    run = run_cli("ask", VIDEO, "Q?", "--model", str(copy), "--device", "cpu", "--dry-run", "--quant", "8bit")
+    assert (run.exit_code, "Use --quant 4bit" in run.stderr) == (2, True)
+    monkeypatch.setattr(plan, "resolve_device", lambda _name: torch.device("mps"))
+    run = run_cli("ask", VIDEO, "Q?", "--dry-run", "--quant", "4bit")
+    assert (run.exit_code, "4bit does not run on mps" in run.stderr) == (2, True)
