@@ -30,7 +30,7 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
     warnings = [departure] if departure else []
     spec = planned.sizes.spec
-    if spec is not None and spec.has_weights and not is_downloaded(spec):
+    if spec is not None and not planned.model.random_weights and not is_downloaded(spec):
         warnings.append(f"The model {spec.name} is not on this machine.")
     if json:
         document = _document(planned, video, times, remedy, warnings)

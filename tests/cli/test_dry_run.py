@@ -49,6 +49,8 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
         assert words in run.stdout
     assert "Warning: On this CPU that takes about 49 minutes" in run.stderr
     assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--random-weights", *BIG)
+    assert "not on this machine" not in run.stderr
 
 
 def test_the_bundled_model_as_json(run_cli: RunCli) -> None:
