@@ -17,6 +17,7 @@ from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS_INDEX, CheckpointLocation, find, locate_registered
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, copy_folder, find_copy
+from sfvqa.inference.readable import readable_size
 from sfvqa.inference.revision import revision_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
@@ -100,7 +101,7 @@ def _check_disk(target: Path, size_bytes: int) -> None:
         raise SfvqaError(f"{target.parent} cannot be written: {error}.", "Set SFVQA_DATA_DIR to a folder.") from error
     if free < size_bytes * _ROOM:
         raise SfvqaError(
-            f"The copy takes {size_bytes / 1e9:.1f} GB and {target.parent} has {free / 1e9:.1f} GB free.",
+            f"The copy takes {readable_size(size_bytes)} and {target.parent} has {readable_size(free)} free.",
             "Free some space, or set SFVQA_DATA_DIR to a folder on another disk.",
         )
 

@@ -18,6 +18,7 @@ class ModelSizes:
     trained_with: TrainedWith
     stored_dtype: str | None
     quantization: QuantizationName
+    training_max_length: int | None
     spec: ModelSpec | None = None
 
 
@@ -27,7 +28,14 @@ def read_sizes(model: str | Path) -> ModelSizes:
     trained_with = read_trained_with(found)
     if isinstance(found, ModelSpec):
         return ModelSizes(
-            found.name, found.architecture, found.fast_tokens, trained_with, "bfloat16", found.quantization, found
+            found.name,
+            found.architecture,
+            found.fast_tokens,
+            trained_with,
+            "bfloat16",
+            found.quantization,
+            found.training_max_length,
+            found,
         )
     from sfvqa.inference.architecture import architecture_of, fast_tokens_of
     from sfvqa.model import read_config, read_quantization
@@ -35,4 +43,12 @@ def read_sizes(model: str | Path) -> ModelSizes:
     config, stored = read_config(found), QuantizationName(read_quantization(found).value)
     dtype = None if config.dtype is None else str(config.dtype).removeprefix("torch.")
     default = QuantizationName.AUTO if stored is QuantizationName.NONE else stored
-    return ModelSizes(str(model), architecture_of(config), fast_tokens_of(config), trained_with, dtype, default)
+    return ModelSizes(
+        str(model),
+        architecture_of(config),
+        fast_tokens_of(config),
+        trained_with,
+        dtype,
+        default,
+        config.training_max_length,
+    )

@@ -108,7 +108,7 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
             "num_frames": trained.num_frames,
             "sampling": trained.strategy.value,
             "crop": trained.crop.value,
-            "max_length": spec.training_max_length if spec else None,
+            "max_length": model.training_max_length,
         },
         "fast_tokens": vars(fast),
         "architecture": {"num_parameters": sizes.num_parameters, **vars(sizes)},
