@@ -119,7 +119,7 @@ def _hub_cache() -> dict[str, Any]:
 
 
 def _own_data() -> dict[str, Any]:
-    from sfvqa.inference.quantized_copies import copies_folder
+    from sfvqa.inference.copy_folders import copies_folder
 
     return _folder(copies_folder().parent)
 

@@ -1,16 +1,14 @@
-"""The quantized copies kept on this machine: where they are, which one to load, how to be rid of it. Imports no torch.
+"""The quantized copies kept on this machine: what they were made of, and which one to load. Imports no torch.
 
 A copy is a checkpoint folder of our own format; what it was made of stands in `COPY_FILE`.
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
-from sfvqa.errors import CheckpointError, ModelNotDownloadedError
+from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.inference.copy_folders import copies_folder, copy_folder
 from sfvqa.inference.hub.records import fixed_commit
 from sfvqa.inference.locate import CheckpointLocation, find, locate, locate_registered, missing_files
 from sfvqa.inference.revision import revision_of
@@ -46,18 +44,6 @@ class QuantizedCopy:
     size_bytes: int
 
 
-def copies_folder() -> Path:
-    """Where copies are kept: below SFVQA_DATA_DIR, else the user's data folder."""
-    import platformdirs
-
-    return Path(os.environ.get("SFVQA_DATA_DIR") or platformdirs.user_data_dir("sfvqa", appauthor=False)) / "quantized"
-
-
-def copy_folder(model: str, quantization: str) -> Path:
-    """Where the copy of a registered model in one quantization is, or would be."""
-    return copies_folder() / f"{quote(model, safe='')}-{quantization}"
-
-
 def list_copies() -> list[QuantizedCopy]:
     """Every copy, by folder name; what is no whole copy is left out."""
     root = copies_folder()
@@ -76,16 +62,6 @@ def find_copy(spec: ModelSpec, quantization: str, revision: str | None) -> Quant
     if copy is None or (revision is not None and copy.provenance.revision != revision):
         return None
     return copy
-
-
-def remove_copy(copy: QuantizedCopy) -> None:
-    """Delete a copy; what it was made of stays. Raises CheckpointError when that is not allowed."""
-    try:
-        shutil.rmtree(copy.folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{copy.folder} could not be removed entirely: {error.strerror or error}.", "See whose files it holds."
-        ) from error
 
 
 def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation, QuantizedCopy | None]:
