@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfvqa.inference.locate import find
+from sfvqa.inference.quantized_copies import copies_alone
 from sfvqa.inference.trained_with import TrainedWith, read_trained_with
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`."""
+    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`.
+
+    `kept_as`: of a model whose own files are not here, the quantizations of the copies that are, best first.
+    """
 
     name: str
     sizes: Architecture
@@ -20,13 +24,18 @@ class ModelSizes:
     quantization: QuantizationName
     training_max_length: int | None
     spec: ModelSpec | None = None
+    kept_as: tuple[QuantizationName, ...] = ()
 
 
-def read_sizes(model: str | Path) -> ModelSizes:
-    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
+def read_sizes(model: str | Path, *, random_weights: bool = False) -> ModelSizes:
+    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError.
+
+    For `random_weights` no copy is of use, so that none is looked for.
+    """
     found = find(model)
     trained_with = read_trained_with(found)
     if isinstance(found, ModelSpec):
+        kept = () if random_weights else copies_alone(found)
         return ModelSizes(
             found.name,
             found.architecture,
@@ -36,6 +45,7 @@ def read_sizes(model: str | Path) -> ModelSizes:
             found.quantization,
             found.training_max_length,
             found,
+            tuple(QuantizationName(copy.provenance.quantization) for copy in kept),
         )
     from sfvqa.inference.architecture import architecture_of, fast_tokens_of
     from sfvqa.model import read_config, read_quantization

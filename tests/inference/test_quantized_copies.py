@@ -216,18 +216,21 @@ def test_many_files_are_as_good_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_copy_will_do_when_the_model_itself_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven gigabytes may stay where seventeen have no room."""
-    copy = quantize_copy("tiny", "4bit", device="cpu")
+    four, eight = (quantize_copy("tiny", bits, device="cpu") for bits in ("4bit", "8bit"))
 
     def gone(_spec: Any) -> CheckpointLocation:
         raise ModelNotDownloadedError("It is not here.")
 
     monkeypatch.setattr("sfvqa.inference.quantized_copies.locate_registered", gone)
-    location, used = locate_for("tiny", "4bit")
-    assert (location.folder, used) == (copy.folder, copy)
-    for other in ("8bit", "auto"):
+    for asked, copy in (("4bit", four), ("8bit", eight), ("auto", eight)):
+        location, used = locate_for("tiny", asked)
+        assert (location.folder, used) == (copy.folder, copy)
+    shutil.rmtree(eight.folder)
+    assert locate_for("tiny", "auto")[1] == four
+    for other in ("8bit", "none"):
         with pytest.raises(ModelNotDownloadedError, match="A copy of it in 4bit is: use --quant 4bit"):
             locate_for("tiny", other)
-    shutil.rmtree(copy.folder)
+    shutil.rmtree(four.folder)
     with pytest.raises(ModelNotDownloadedError) as caught:
         locate_for("tiny", "4bit")
     assert caught.value.remedy == ""

@@ -89,6 +89,8 @@ def _device(name: str) -> tuple[str, int | None]:
 
 
 def _facts(model: "ModelSizes") -> dict[str, object]:
+    from sfvqa.cli.models.copies import copy_facts
+
     trained, sizes, fast, spec = model.trained_with, model.sizes, model.fast, model.spec
     facts: dict[str, object] = {}
     if spec is not None:
@@ -101,6 +103,7 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
             "aliases": list(spec.aliases),
             "memory_hint": spec.memory_hint,
             **_here(model),
+            "copies": copy_facts(spec),
         }
     return facts | {
         "quantization": model.quantization.value,
