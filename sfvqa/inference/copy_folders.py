@@ -42,25 +42,30 @@ def alone_with(model: str, quantization: str) -> Iterator[Path]:
     """Keep other processes from a copy, and give an empty folder beside it that goes afterwards with all it holds.
 
     What a killed process left in that folder goes first: the lock it held ended with it. Raises ModelError when
-    another process is at it, OSError when the disk refuses.
+    another process is at it or nothing may be written there, OSError when what is left over may not be deleted.
     """
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, but not marked so
 
     lock = copies_folder().parent / "locks" / f"{copy_folder(model, quantization).name}.lock"
     partial = _partial_folder(model, quantization)
-    for folder in (lock.parent, partial.parent):
-        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
+            for folder in (lock.parent, partial.parent):
+                folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(WeakFileLock(lock, timeout=0.2))
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir()
         except TimeoutError as error:
             raise ModelError(
                 f"Another process is making or removing the {quantization} copy of {model}.",
                 "Wait until it is done, or end it.",
             ) from error
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir()
+        except OSError as error:
+            raise ModelError(
+                f"{error.filename or copies_folder()} cannot be written: {error.strerror or error}.",
+                "Make it writable, or set SFVQA_DATA_DIR to a folder that is.",
+            ) from error
         try:
             yield partial
         finally:

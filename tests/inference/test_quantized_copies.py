@@ -162,6 +162,13 @@ def test_what_a_killed_process_left_goes_with_the_next_copy() -> None:
     assert [path.name for path in copies_folder().iterdir()] == ["tiny-4bit"]
 
 
+def test_a_folder_that_takes_no_copies_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "locks").touch()
+    with pytest.raises(ModelError, match=r"locks.* cannot be written: File exists\. .*SFVQA_DATA_DIR"):
+        quantize_copy("tiny", "4bit", device="cpu")
+
+
 def test_what_another_process_is_writing_is_left_alone() -> None:
     with alone_with("tiny", "4bit") as partial:
         (partial / "model-00001.safetensors").touch()
