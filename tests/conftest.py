@@ -8,7 +8,9 @@ import pytest
 
 # Models and downloads of whoever runs the tests are none of their business.
 os.environ["SFVQA_MODELS"] = os.devnull
-os.environ["SFVQA_REVISIONS"] = str(Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}", "revisions.json"))
+_OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
+os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")
+os.environ["SFVQA_DATA_DIR"] = str(_OWN / "data")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

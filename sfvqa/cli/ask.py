@@ -20,7 +20,7 @@ HELP = """\b
 
 Answer questions about a video, each argument one question.
 Nothing is downloaded: the model is the one named, else the configured one,
-else a downloaded one that fits this machine, else the bundled one, tiny."""
+else one on this machine that fits its memory, else the bundled one, tiny."""
 
 
 def ask(

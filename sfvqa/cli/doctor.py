@@ -119,7 +119,7 @@ def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
 
     settings = _settings(configured)
     device, dtype, quantization = (settings[name] for name in ("device", "dtype", "quant"))
-    choice = choose_model(configured=settings["model"], device=device, dtype=dtype)
+    choice = choose_model(configured=settings["model"], device=device, dtype=dtype, quantization=quantization)
     locate_for(choice.model, quantization)  # raises where it is not on this machine
     asked = settings["frames"]
     sizes = read_sizes(choice.model)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: "Notices", *, json: bool) -> ExitCode:
     """Print it on stdout; the exit code says whether it fits."""
-    from sfvqa.inference.locate import is_downloaded
     from sfvqa.inference.plan import what_would_fit
     from sfvqa.video.fitting import CropMode
 
@@ -29,9 +28,7 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     assert isinstance(crop, CropMode)
     departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
     warnings = [departure] if departure else []
-    spec = planned.sizes.spec
-    if spec is not None and not planned.model.random_weights and not is_downloaded(spec):
-        warnings.append(f"The model {spec.name} is not on this machine.")
+    warnings += _not_here(planned)
     if json:
         document = _document(planned, video, times, remedy, warnings)
         sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
@@ -42,6 +39,21 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
         notices.warn(warning)
     warn_of_duration(planned, notices)
     return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
+
+
+def _not_here(planned: PlannedRun) -> list[str]:
+    """That there is neither the model nor a copy of it to run so."""
+    from sfvqa.errors import ModelNotDownloadedError
+    from sfvqa.inference.quantized_copies import locate_for
+
+    spec = planned.sizes.spec
+    if spec is None or planned.model.random_weights:
+        return []
+    try:
+        locate_for(spec.name, planned.plan.run.quantization)
+    except ModelNotDownloadedError:
+        return [f"The model {spec.name} is not on this machine."]
+    return []
 
 
 def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None) -> list[str]:

@@ -52,8 +52,9 @@ def plan_run(
             configured=model.name,
             device=model.device,
             dtype=model.dtype,
+            quantization=model.quantization,
         )
-        sizes = read_sizes(choice.model)
+        sizes = read_sizes(choice.model, random_weights=model.random_weights)
         wanted = frames.sampling(sizes.trained_with.sampling)
         available = len(choose_unread(video, wanted).indices)
         plan = make_plan(

@@ -110,6 +110,7 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
             configured=request.name,
             device=request.device,
             dtype=request.dtype,
+            quantization=request.quantization,
         )
         if not request.is_named_by_flag:
             notices.note(choice.reason)

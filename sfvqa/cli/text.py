@@ -2,6 +2,8 @@
 
 import re
 
+from sfvqa.inference.readable import readable_size as readable_size
+
 # C0 and C1 controls, DEL, line and paragraph separators, marks and overrides of direction, and lone surrogates (how
 # Python spells the bytes of a file name that are not UTF-8). The zero-width joiner stays: emoji need it.
 _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -26,11 +28,3 @@ def _spell_out(match: re.Match[str]) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 frame`, `2 frames`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def readable_size(num_bytes: int) -> str:
-    """`3.8 MB`, `17.0 GB`: powers of 1000, as disks are sold."""
-    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB"]
-    while size >= 999.95 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"

@@ -1,5 +1,6 @@
 """What computes attention: from what was asked for to what can be done on a device. Loads nothing."""
 
+import importlib
 import importlib.util
 from enum import StrEnum
 
@@ -35,3 +36,13 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
             f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
             "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
         )
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    again = "Install `sfvqa[flash-attn]` again, or use --attention sdpa."
+    try:
+        importlib.import_module("flash_attn")
+    except Exception as error:  # it is compiled for one torch and one CUDA, and says so in many ways
+        reason = f"{error or type(error).__name__}".splitlines()[0]
+        raise UsageError(f"flash-attn is installed but cannot be loaded: {reason}.", again) from error
+    if not is_flash_attn_2_available():
+        raise UsageError("flash-attn is installed but transformers finds no version of it that it can use.", again)

@@ -26,6 +26,7 @@ from sfvqa.inference.trained_with import DEFAULT_NUM_FRAMES
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.random_weights import random_model
+from sfvqa.model.stored import StoredModel
 from sfvqa.registry import QuantizationName
 
 _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
@@ -112,6 +113,15 @@ def load_checkpoint(
         quantized_copy=source.copy,
         warnings=source.warnings,
     )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise the CheckpointError that loading a folder would raise: from config, headers and tokenizer, no values."""
+    config = read_config(folder)
+    tokenizer = _load_tokenizer(folder, config)
+    StoredModel.of(folder, SlowFastForConditionalGeneration, config)
+    _check_vocabulary(folder, tokenizer, config)
+    _end_token_ids(folder, tokenizer, config)
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,10 +91,10 @@ def folders() -> dict[str, Any]:
 
 def models() -> list[dict[str, Any]]:
     """The models that can be used here, with where they are."""
-    from sfvqa.inference.locate import is_downloaded, locate_registered
+    from sfvqa.inference.quantized_copies import is_here, locate_for
     from sfvqa.registry import load_registry
 
-    here = [locate_registered(spec) for spec in load_registry() if is_downloaded(spec)]
+    here = [locate_for(spec.name, "auto")[0] for spec in load_registry() if is_here(spec)]
     return [{"name": location.name, "folder": str(location.folder)} for location in here]
 
 
@@ -119,7 +119,7 @@ def _hub_cache() -> dict[str, Any]:
 
 
 def _own_data() -> dict[str, Any]:
-    from sfvqa.inference.quantized_copies import copies_folder
+    from sfvqa.inference.copy_folders import copies_folder
 
     return _folder(copies_folder().parent)
 

@@ -68,6 +68,7 @@ def largest_that_fits(
     Quantizations better than the run's own are left out, and so is the run itself.
     """
     worse = [quantization for quantization in quantizations if _rank(quantization) >= _rank(run.quantization)]
+    worse = worse or [run.quantization]  # better ones alone may be there
     for quantization, num_frames in _worse_and_worse(worse, frame_counts(run.num_frames)):
         resized = replace(run, quantization=quantization, num_frames=num_frames)
         if resized == run:

@@ -53,8 +53,8 @@ def make_plan(
     """Choose what was left open by the free memory; look at no weights.
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
-    quantization is the model's own, and where that is auto too, the best that fits. Raises UsageError for a device,
-    dtype, attention or quantization that is not there.
+    quantization is the model's own, and where that is auto too, the best that fits; where only copies of it are kept,
+    the best of them that fits. Raises UsageError for a device, dtype, attention or quantization that is not there.
     """
     where = resolve_device(device)
     stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
@@ -67,22 +67,18 @@ def make_plan(
         max_new_tokens=max_new_tokens,
         attention=resolve_attention(attention, where, computed).value,
     )
-    wanted = QuantizationName(quantization)
-    if wanted is QuantizationName.AUTO:
-        wanted = model.quantization
-    if wanted is not QuantizationName.AUTO:
-        kind = resolve_quantization(wanted, where, Quantization.NONE)
-        refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
-    kinds = quantizations_on(where.type) if wanted is QuantizationName.AUTO else (wanted,)
+    kinds = _quantizations(model, QuantizationName(quantization), where)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)
     fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
-    return Plan(model.name, where, free, fit, _notices(fit, free, where, kinds, counts), len(kinds) > 1)
+    notices = _of_copies(model, fit) + _notices(fit, free, where, kinds, counts)
+    return Plan(model.name, where, free, fit, notices, len(kinds) > 1)
 
 
 def what_would_fit(model: ModelSizes, plan: Plan) -> str:
     """The remedy for a plan that does not fit."""
-    return remedy_for(model.sizes, model.fast, plan.run, plan.free_bytes, quantizations_on(plan.device.type))
+    kinds = model.kept_as or quantizations_on(plan.device.type)
+    return remedy_for(model.sizes, model.fast, plan.run, plan.free_bytes, kinds)
 
 
 def does_not_fit(model: ModelSizes, plan: Plan) -> OutOfMemoryError:
@@ -99,6 +95,27 @@ def too_much(plan: Plan) -> str:
         f"{plan.model} {kind} with {run.num_frames} frames needs about {gigabytes(plan.fit.estimate.needed_bytes)} "
         f"on {plan.device}, where {gigabytes(plan.free_bytes or 0)} are free"
     )
+
+
+def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:
+    """What may be chosen, best first: what is asked for, else the model's own, else all that there are.
+
+    UsageError for what loading would refuse.
+    """
+    if asked is QuantizationName.AUTO and (not model.kept_as or model.quantization in model.kept_as):
+        asked = model.quantization
+    if asked is QuantizationName.AUTO:
+        return model.kept_as or quantizations_on(device.type)
+    kind = resolve_quantization(asked, device, Quantization.NONE)
+    refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
+    return (asked,)
+
+
+def _of_copies(model: ModelSizes, fit: Fit) -> tuple[str, ...]:
+    """That a copy stands in for the model."""
+    if fit.run.quantization not in model.kept_as:
+        return ()
+    return (f"Using the {fit.run.quantization} copy that is kept of {model.name}: its own files are not here.",)
 
 
 def _notices(

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -12,11 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.copy_folders import alone_with, copy_folder
 from sfvqa.inference.device import memory_errors, resolve_device
 from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS_INDEX, CheckpointLocation, find, locate_registered
 from sfvqa.inference.quantization import resolve_quantization
-from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, copy_folder, find_copy
+from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, find_copy
+from sfvqa.inference.readable import readable_size
 from sfvqa.inference.revision import revision_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
@@ -37,7 +38,8 @@ def quantize_copy(model: str, quantization: str, *, device: str = "auto", force:
     """Keep a copy of a registered model that is on this machine; `force` replaces one of the same commit.
 
     The weights are quantized on `device`, a tensor at a time. Raises UsageError for a folder, for `none` and for a
-    copy that is there already, ModelError as loading does, SfvqaError when the disk is too full.
+    copy that is there already, ModelError as loading does and when another process makes the same copy, SfvqaError
+    when the disk is too full.
     """
     spec = find(model)
     if not isinstance(spec, ModelSpec):
@@ -57,15 +59,15 @@ def quantize_copy(model: str, quantization: str, *, device: str = "auto", force:
     stored = StoredModel.of(location.folder, SlowFastForConditionalGeneration)
     _check_disk(target, _bytes_needed(stored, quantizer))
     provenance = Provenance(spec.name, spec.repo_id, revision, kind.value, where.type, _versions())
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as partial:
-        folder = Path(partial) / target.name
+    with alone_with(spec.name, kind) as partial:
+        folder = partial / target.name
         folder.mkdir()
         with memory_errors("quantizing the model"):
             _write_tensors(_quantized(stored, quantizer, where), folder)
         _write_rest(location, stored, kind, folder)
         provenance.write(folder)
         if target.exists():
-            target.rename(Path(partial) / "replaced")
+            target.rename(partial / "replaced")
         folder.rename(target)
     copy = find_copy(spec, kind, revision)
     assert copy is not None
@@ -100,7 +102,7 @@ def _check_disk(target: Path, size_bytes: int) -> None:
         raise SfvqaError(f"{target.parent} cannot be written: {error}.", "Set SFVQA_DATA_DIR to a folder.") from error
     if free < size_bytes * _ROOM:
         raise SfvqaError(
-            f"The copy takes {size_bytes / 1e9:.1f} GB and {target.parent} has {free / 1e9:.1f} GB free.",
+            f"The copy takes {readable_size(size_bytes)} and {target.parent} has {readable_size(free)} free.",
             "Free some space, or set SFVQA_DATA_DIR to a folder on another disk.",
         )
 

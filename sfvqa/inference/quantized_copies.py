@@ -1,20 +1,18 @@
-"""The quantized copies kept on this machine: where they are, which one to load, how to be rid of it. Imports no torch.
+"""The quantized copies kept on this machine: what they were made of, and which one to load. Imports no torch.
 
 A copy is a checkpoint folder of our own format; what it was made of stands in `COPY_FILE`.
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
-from sfvqa.errors import CheckpointError, ModelNotDownloadedError
+from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.inference.copy_folders import KEPT_KINDS, copies_folder, copy_folder
 from sfvqa.inference.hub.records import fixed_commit
-from sfvqa.inference.locate import CheckpointLocation, find, locate, locate_registered, missing_files
+from sfvqa.inference.locate import CheckpointLocation, find, is_downloaded, locate, locate_registered, missing_files
 from sfvqa.inference.revision import revision_of
-from sfvqa.registry import ModelSpec, QuantizationName
+from sfvqa.registry import ModelSpec
 
 COPY_FILE = "sfvqa_copy.json"
 _SCHEMA_VERSION = 1
@@ -46,18 +44,6 @@ class QuantizedCopy:
     size_bytes: int
 
 
-def copies_folder() -> Path:
-    """Where copies are kept: below SFVQA_DATA_DIR, else the user's data folder."""
-    import platformdirs
-
-    return Path(os.environ.get("SFVQA_DATA_DIR") or platformdirs.user_data_dir("sfvqa", appauthor=False)) / "quantized"
-
-
-def copy_folder(model: str, quantization: str) -> Path:
-    """Where the copy of a registered model in one quantization is, or would be."""
-    return copies_folder() / f"{quote(model, safe='')}-{quantization}"
-
-
 def list_copies() -> list[QuantizedCopy]:
     """Every copy, by folder name; what is no whole copy is left out."""
     root = copies_folder()
@@ -73,42 +59,53 @@ def copies_of(spec: ModelSpec) -> list[QuantizedCopy]:
 def find_copy(spec: ModelSpec, quantization: str, revision: str | None) -> QuantizedCopy | None:
     """The copy of a registered model that was made of this commit, None of any; None when there is none."""
     copy = _read(copy_folder(spec.name, quantization))
-    if copy is None or (revision is not None and copy.provenance.revision != revision):
+    if copy is None or copy.provenance.quantization != quantization:
         return None
-    return copy
+    return copy if revision in (None, copy.provenance.revision) else None
 
 
-def remove_copy(copy: QuantizedCopy) -> None:
-    """Delete a copy; what it was made of stays. Raises CheckpointError when that is not allowed."""
-    try:
-        shutil.rmtree(copy.folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{copy.folder} could not be removed entirely: {error.strerror or error}.", "See whose files it holds."
-        ) from error
+def copies_alone(spec: ModelSpec) -> tuple[QuantizedCopy, ...]:
+    """What can be loaded of a model whose own files are not here, best first; nothing where they are."""
+    return () if spec.is_bundled or is_downloaded(spec) else _usable_copies(spec)
+
+
+def is_here(spec: ModelSpec) -> bool:
+    """Whether a model can be loaded on this machine: from its own files or from a kept copy."""
+    return is_downloaded(spec) or bool(copies_alone(spec))
 
 
 def locate_for(model: str | Path, quantization: str) -> tuple[CheckpointLocation, QuantizedCopy | None]:
     """As `locate`, but a kept copy of the same commit in this quantization is taken instead, and named.
 
-    When the model itself is not on this machine, a copy of it will do. Same errors as `locate`.
+    When the model itself is not on this machine, a copy of it will do, for `auto` the best. Same errors as `locate`.
     """
     spec = find(model)
-    if quantization == "none" or not isinstance(spec, ModelSpec):
+    if not isinstance(spec, ModelSpec):
         return locate(model), None
     try:
         location = locate_registered(spec)
     except ModelNotDownloadedError as error:
-        commit = fixed_commit(spec)
-        copy = find_copy(spec, quantization, commit)
+        kept = {copy.provenance.quantization: copy for copy in _usable_copies(spec)}
+        if not kept:
+            raise
+        best = next(iter(kept))
+        copy = kept.get(best if quantization == "auto" else quantization)
         if copy is None:
-            kept = [kind for kind in QuantizationName if find_copy(spec, kind, commit)]
-            remedy = f"A copy of it in {kept[-1]} is: use --quant {kept[-1]}. {error.remedy}" if kept else error.remedy
+            remedy = f"A copy of it in {best} is: use --quant {best}. {error.remedy}"
             raise ModelNotDownloadedError(error.message, remedy) from error
         return CheckpointLocation(spec.name, copy.folder, spec, copy.provenance.revision), copy
+    if quantization not in KEPT_KINDS:
+        return location, None
     revision = revision_of(location)
     copy = find_copy(spec, quantization, revision)
     return (replace(location, folder=copy.folder, revision=revision), copy) if copy else (location, None)
+
+
+def _usable_copies(spec: ModelSpec) -> tuple[QuantizedCopy, ...]:
+    """Of the commit that the model stays at, or of any; best first."""
+    commit = fixed_commit(spec)
+    found = (find_copy(spec, kind, commit) for kind in KEPT_KINDS)
+    return tuple(copy for copy in found if copy is not None)
 
 
 def _read(folder: Path) -> QuantizedCopy | None:

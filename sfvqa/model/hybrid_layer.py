@@ -15,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
 from sfvqa.model.cache import SlowFastCache
+from sfvqa.model.config import SlowAttentionScope
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,31 @@ class LookingPositions:
 
     index: Tensor | None
     is_real: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        scope: str,
+        *,
+        has_video: Tensor,
+        length: int,
+        is_text: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> "LookingPositions | None":
+        """The `length` last positions by their scope, never padding, only in samples with a video (`[B, 1]`)."""
+        if is_text is None and length == 1:
+            return cls(index=None, is_real=has_video)
+        looks = has_video.expand(-1, length)
+        if is_text is not None:
+            is_text = is_text.to(looks.device)
+            match scope:
+                case SlowAttentionScope.TEXT:
+                    looks = looks & is_text
+                case SlowAttentionScope.TEXT_AFTER_VIDEO:
+                    looks = looks & is_text & (~is_text).cumsum(dim=1).bool()
+        if attention_mask is not None:
+            looks = looks & attention_mask[:, -length:].bool()
+        return cls.where(looks)
 
     @classmethod
     def where(cls, looks: Tensor) -> "LookingPositions | None":

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model.cache import SlowFastCache
-from sfvqa.model.config import IMAGE_TOKEN_ID, SlowAttentionScope, SlowFastConfig
+from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext
 from sfvqa.model.hybrid_qwen2 import HybridQwen2Model
 from sfvqa.model.loading import LoadsStrictlyMixin
@@ -205,28 +205,15 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             mask, is_ragged, tokens, keeper = slow_cache.slow_mask, slow_cache.slow_is_ragged, None, slow_cache
         else:
             return None
-        looking = self._looking(inputs_embeds, is_text, attention_mask, mask.any(dim=1, keepdim=True))
+        looking = LookingPositions.of(
+            self.config.slow_attention_scope,
+            has_video=mask.any(dim=1, keepdim=True),
+            length=inputs_embeds.shape[1],
+            is_text=is_text,
+            attention_mask=attention_mask,
+        )
         bias = SlowContext.padding_bias_of(mask, inputs_embeds.dtype) if is_ragged else None
         return SlowContext(tokens, bias, looking, keeper)
-
-    def _looking(
-        self, inputs_embeds: Tensor, is_text: Tensor | None, attention_mask: Tensor | None, has_video: Tensor
-    ) -> LookingPositions | None:
-        """Positions that look: by the config's scope, never padding, only in samples with a video `[B, 1]`."""
-        length = inputs_embeds.shape[1]
-        if is_text is None and length == 1:
-            return LookingPositions(index=None, is_real=has_video)
-        looks = has_video.expand(-1, length)
-        if is_text is not None:
-            is_text = is_text.to(looks.device)
-            match self.config.slow_attention_scope:
-                case SlowAttentionScope.TEXT:
-                    looks = looks & is_text
-                case SlowAttentionScope.TEXT_AFTER_VIDEO:
-                    looks = looks & is_text & (~is_text).cumsum(dim=1).bool()
-        if attention_mask is not None:
-            looks = looks & attention_mask[:, -length:].bool()
-        return LookingPositions.where(looks)
 
     # --- generation ------------------------------------------------------------------------------------------------
 

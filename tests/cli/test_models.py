@@ -60,6 +60,8 @@ def test_info_of_a_folder_and_of_a_device_that_is_not_here(run_cli: RunCli) -> N
     assert "Trained with 32 frames" in run.stdout
     assert "on mps" in run.stdout
     assert "which is not here" in run.stdout
+    trained_with = json.loads(run_cli("models", "info", folder, "--json").stdout)["trained_with"]
+    assert trained_with["max_length"] == json.loads((Path(folder) / "config.json").read_text())["training_max_length"]
 
 
 def test_info_of_an_unknown_model(run_cli: RunCli) -> None:

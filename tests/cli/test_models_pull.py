@@ -1,4 +1,4 @@
-"""`sfvqa models pull`, `verify`, `path` and `remove`, against a hub on loopback."""
+"""`sfvqa models pull`, `path` and `remove`, against a hub on loopback."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected, flip_a_bit
+from tests.inference.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected
 
 WANTED_BYTES = sum(len(data) for name, data in checkpoint_of_numbers().items() if name not in UNWANTED)
 
@@ -116,7 +116,6 @@ def test_offline_takes_what_is_here_and_else_says_what_to_type(
     run = run_cli("models", "pull", "small")
     assert run.exit_code == 0
     assert f"at commit {hub.head}; no hub was asked" in run.stderr
-    assert run_cli("models", "verify", "small", "--offline").exit_code == 0
     assert run_cli("models", "path", "small", "--offline").exit_code == 0
     assert not hub.requests
 
@@ -127,36 +126,6 @@ def test_what_cannot_be_pulled(run_cli: RunCli) -> None:
     assert (run.exit_code, run.stderr.startswith("tiny is part of the package: ")) == (0, True)
     assert run_cli("models", "pull", "bench-0.5b").exit_code == 4
     assert "Did you mean small?" in run_cli("models", "pull", "smal").stderr
-
-
-def test_verify_names_the_damaged_file_and_pull_mends_it(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
-    run_cli("models", "pull", "small", "--yes")
-    run = run_cli("models", "verify", "small")
-    assert run.exit_code == 0
-    assert run.stdout == f"small at commit {hub.head}: 5 files, 800.3 kB, each with the hash that the hub stated\n"
-    flip_a_bit(snapshot(tmp_path, hub) / SHARDS[0])
-    run = run_cli("models", "verify", "small")
-    assert (run.exit_code, run.stdout) == (4, "")
-    assert f"1 of the 5 files of small is damaged: {SHARDS[0]} (its sha256 is not" in run.stderr
-    assert "Type `sfvqa models pull small`" in run.stderr
-    error = json.loads(run_cli("models", "verify", "small", "--json").stdout)["error"]
-    assert error["type"] == "CheckpointError"
-    assert f"damaged: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
-    assert run_cli("models", "verify", "small").exit_code == 0
-
-
-def test_verify_says_when_there_is_nothing_to_compare_with(run_cli: RunCli, tmp_path: Path) -> None:
-    run = run_cli("models", "verify", "tiny")
-    assert run.exit_code == 0
-    assert run.stdout.endswith("readable; there are no hashes to compare with\n")
-    folder = run_cli("models", "path", "tiny").stdout.strip()
-    document = json.loads(run_cli("models", "verify", folder, "--json").stdout)
-    assert (document["schema_version"], document["revision"]) == (1, None)
-    assert {file["compared_with"] for file in document["files"]} == {None}
-    (tmp_path / "config.json").write_text("{}")
-    run = run_cli("models", "verify", str(tmp_path))
-    assert run.exit_code == 4
-    assert "lacks model.safetensors, tokenizer.json" in run.stderr
 
 
 def test_path_prints_the_folder_alone(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:

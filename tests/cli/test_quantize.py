@@ -70,4 +70,8 @@ def test_copies_are_removed_by_themselves(run_cli: RunCli) -> None:
     removed = json.loads(run_cli("models", "remove", "tiny", "--quantized", "--yes", "--json", "-q").stdout)
     assert removed["quantizations"] == ["4bit"]
     assert removed["freed_bytes"] > 1_000_000
+    folder = Path(json.loads(run_cli("models", "quantize", "tiny", "--json").stdout)["folder"])
+    (folder / "sfvqa_copy.json").write_text("damaged")
+    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 0
+    assert not folder.exists()
     assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 4

@@ -1,14 +1,18 @@
 """The model is the one named, else configured, else downloaded and small enough, else tiny; and it is said why."""
 
+from pathlib import Path
+
 import pytest
 
 from sfvqa.inference import choose, plan
 from sfvqa.inference.choose import ChoiceSource, choose_model
+from sfvqa.inference.quantized_copies import Provenance
+from sfvqa.inference.sizes import read_sizes
 from sfvqa.registry import ModelSpec, find_model
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
     """A machine whose downloads and free memory the test sets."""
     state: dict[str, object] = {"downloaded": set(), "free": None}
 
@@ -17,6 +21,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         assert isinstance(names, set)
         return spec.is_bundled or spec.name in names
 
+    monkeypatch.setenv("SFVQA_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(choose, "is_downloaded", is_downloaded)
     monkeypatch.setattr(plan, "free_memory_bytes", lambda _device: state["free"])
     return state
@@ -62,6 +68,42 @@ def test_a_downloaded_model_that_does_not_fit_is_named_with_what_it_needs(here: 
 def test_a_downloaded_model_that_fits_when_quantized_is_taken(here: dict[str, object]) -> None:
     here.update(downloaded={"slowfast-7b-64f"}, free=20 * 10**9)
     assert choose_model(device="cpu").model == "slowfast-7b-64f"
+
+
+def test_a_kept_copy_of_a_model_that_is_gone_will_do(here: dict[str, object], tmp_path: Path) -> None:
+    write_copy(tmp_path, "slowfast-7b-64f", "4bit")
+    here["free"] = 100 * 10**9
+    choice = choose_model(device="cpu")
+    assert (choice.model, choice.reason) == ("slowfast-7b-64f", "Using slowfast-7b-64f, which is kept here in 4bit.")
+    assert choose_model(device="cpu", quantization="4bit").model == "slowfast-7b-64f"
+    assert choose_model(device="cpu", quantization="8bit").model == "tiny", "there is nothing to load in 8 bits"
+    here["free"] = 10 * 10**9
+    assert "slowfast-7b-64f in 4bit with 64 frames needs about" in choose_model(device="cpu").reason
+
+
+def test_the_plan_takes_the_best_copy_that_fits(here: dict[str, object], tmp_path: Path) -> None:
+    """Never the model itself, which is gone, however much memory there is."""
+    assert read_sizes("slowfast-7b-64f").kept_as == ()
+    for bits in ("4bit", "8bit"):
+        write_copy(tmp_path, "slowfast-7b-64f", bits)
+    sizes = read_sizes("slowfast-7b-64f")
+    stands_in = "copy that is kept of slowfast-7b-64f: its own files are not here."
+    for free, bits in ((100, "8bit"), (11, "4bit")):
+        here["free"] = free * 10**9
+        made = plan.make_plan(sizes, device="cpu", dtype="bfloat16")
+        assert (made.run.quantization, made.fit.fits) == (bits, True)
+        assert f"Using the {bits} {stands_in}" in made.notices
+    assert any("the best quantization that fits" in notice for notice in made.notices)
+    assert read_sizes("slowfast-7b-64f", random_weights=True).kept_as == ()
+
+
+def write_copy(data: Path, model: str, quantization: str) -> None:
+    """One whose weights nobody reads."""
+    folder = data / "quantized" / f"{model}-{quantization}"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).touch()
+    Provenance(model, None, "0" * 40, quantization, "cpu", {}).write(folder)
 
 
 def test_where_free_memory_is_unknown_a_downloaded_model_is_tried(here: dict[str, object]) -> None:

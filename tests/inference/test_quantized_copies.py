@@ -3,6 +3,10 @@
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +14,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfvqa.errors import CheckpointError, ModelNotDownloadedError, SfvqaError, UsageError
+from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, SfvqaError, UsageError
 from sfvqa.inference import quantize_copy as making
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
+from sfvqa.inference.copy_folders import alone_with, copies_folder, remains_of, remove_remains
 from sfvqa.inference.locate import CheckpointLocation, locate
 from sfvqa.inference.quantize_copy import quantize_copy
-from sfvqa.inference.quantized_copies import COPY_FILE, copies_folder, list_copies, locate_for, remove_copy
+from sfvqa.inference.quantized_copies import COPY_FILE, list_copies, locate_for
 from sfvqa.inference.revision import revision_of
+from sfvqa.registry import find_model
 
 BITS = ("8bit", "4bit")
+TINY = find_model("tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -94,14 +101,83 @@ def test_a_damaged_copy_is_named() -> None:
 
 
 def test_a_copy_that_may_not_be_removed_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = quantize_copy("tiny", "4bit", device="cpu")
+    quantize_copy("tiny", "4bit", device="cpu")
 
     def refuse(path: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr("shutil.rmtree", refuse)
     with pytest.raises(CheckpointError, match="could not be removed entirely: Read-only file system"):
-        remove_copy(copy)
+        remove_remains(remains_of(TINY)[0])
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{"), Path.touch])
+def test_a_copy_that_is_damaged_is_removed_all_the_same(damage: Callable[[Path], object]) -> None:
+    """It was found by its provenance: without that, gigabytes stayed and "no copy is kept"."""
+    copy = quantize_copy("tiny", "4bit", device="cpu")
+    damage(copy.folder / COPY_FILE)
+    (remains,) = remains_of(TINY)
+    assert remains.folders == (copy.folder,)
+    assert copy.size_bytes - 2000 < remains.size_bytes <= copy.size_bytes
+    remove_remains(remains)
+    assert list(copies_folder().iterdir()) == []
+    assert remains_of(TINY) == []
+
+
+def test_a_removal_that_breaks_off_leaves_no_half_a_copy_and_is_finished_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = quantize_copy("tiny", "4bit", device="cpu")
+    with monkeypatch.context() as patch:
+
+        def break_off(_path: Path) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("shutil.rmtree", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            remove_remains(remains_of(TINY)[0])
+    assert not copy.folder.exists()
+    (remains,) = remains_of(TINY)
+    assert remains.size_bytes == copy.size_bytes
+    remove_remains(remains)
+    assert list(copies_folder().iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next_copy() -> None:
+    """`kill -9` while it writes; the lock it held ends with it."""
+    code = (
+        "import os, signal\n"
+        "from sfvqa.inference.copy_folders import alone_with\n"
+        "with alone_with('tiny', '4bit') as partial:\n"
+        "    (partial / 'model-00001.safetensors').write_bytes(bytes(1000))\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    (left,) = remains_of(TINY)
+    assert left.size_bytes == 1000
+    remove_remains(left)
+    assert remains_of(TINY) == []
+    subprocess.run([sys.executable, "-c", code], check=False)
+    quantize_copy("tiny", "4bit", device="cpu")
+    assert [path.name for path in copies_folder().iterdir()] == ["tiny-4bit"]
+
+
+def test_a_folder_that_takes_no_copies_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "locks").touch()
+    with pytest.raises(ModelError, match=r"locks.* cannot be written: File exists\. .*SFVQA_DATA_DIR"):
+        quantize_copy("tiny", "4bit", device="cpu")
+
+
+def test_what_another_process_is_writing_is_left_alone() -> None:
+    with alone_with("tiny", "4bit") as partial:
+        (partial / "model-00001.safetensors").touch()
+        with pytest.raises(ModelError, match="Another process is making or removing the 4bit copy of tiny"):
+            remove_remains(remains_of(TINY)[0])
+        with pytest.raises(ModelError, match="Another process"):
+            quantize_copy("tiny", "4bit", device="cpu")
+        assert (partial / "model-00001.safetensors").exists()
+        quantize_copy("tiny", "8bit", device="cpu")  # another copy is another matter
 
 
 def test_a_copy_is_not_made_twice_unless_forced() -> None:
@@ -117,7 +193,7 @@ def test_copies_are_listed_and_removed() -> None:
     copies = [quantize_copy("tiny", quantization, device="cpu") for quantization in BITS]
     (copies_folder() / "something-else").mkdir()
     assert list_copies() == sorted(copies, key=lambda copy: copy.folder)
-    remove_copy(copies[0])
+    remove_remains(remains_of(TINY)[0])
     assert list_copies() == copies[1:]
 
 
@@ -147,18 +223,21 @@ def test_many_files_are_as_good_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_copy_will_do_when_the_model_itself_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven gigabytes may stay where seventeen have no room."""
-    copy = quantize_copy("tiny", "4bit", device="cpu")
+    four, eight = (quantize_copy("tiny", bits, device="cpu") for bits in ("4bit", "8bit"))
 
     def gone(_spec: Any) -> CheckpointLocation:
         raise ModelNotDownloadedError("It is not here.")
 
     monkeypatch.setattr("sfvqa.inference.quantized_copies.locate_registered", gone)
-    location, used = locate_for("tiny", "4bit")
-    assert (location.folder, used) == (copy.folder, copy)
-    for other in ("8bit", "auto"):
+    for asked, copy in (("4bit", four), ("8bit", eight), ("auto", eight)):
+        location, used = locate_for("tiny", asked)
+        assert (location.folder, used) == (copy.folder, copy)
+    shutil.rmtree(eight.folder)
+    assert locate_for("tiny", "auto")[1] == four
+    for other in ("8bit", "none"):
         with pytest.raises(ModelNotDownloadedError, match="A copy of it in 4bit is: use --quant 4bit"):
             locate_for("tiny", other)
-    shutil.rmtree(copy.folder)
+    shutil.rmtree(four.folder)
     with pytest.raises(ModelNotDownloadedError) as caught:
         locate_for("tiny", "4bit")
     assert caught.value.remedy == ""

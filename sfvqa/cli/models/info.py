@@ -89,6 +89,8 @@ def _device(name: str) -> tuple[str, int | None]:
 
 
 def _facts(model: "ModelSizes") -> dict[str, object]:
+    from sfvqa.cli.models.copies import copy_facts
+
     trained, sizes, fast, spec = model.trained_with, model.sizes, model.fast, model.spec
     facts: dict[str, object] = {}
     if spec is not None:
@@ -101,6 +103,7 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
             "aliases": list(spec.aliases),
             "memory_hint": spec.memory_hint,
             **_here(model),
+            "copies": copy_facts(spec),
         }
     return facts | {
         "quantization": model.quantization.value,
@@ -108,7 +111,7 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
             "num_frames": trained.num_frames,
             "sampling": trained.strategy.value,
             "crop": trained.crop.value,
-            "max_length": spec.training_max_length if spec else None,
+            "max_length": model.training_max_length,
         },
         "fast_tokens": vars(fast),
         "architecture": {"num_parameters": sizes.num_parameters, **vars(sizes)},

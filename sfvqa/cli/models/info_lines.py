@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sfvqa.cli.models.copies import copy_line
 from sfvqa.cli.text import plural, readable_size
 
 
@@ -14,6 +15,7 @@ def fact_lines(facts: Mapping[str, Any]) -> list[str]:
             facts["description"],
             f"Licence of the weights: {facts['license']}; {readable_size(facts['size_bytes'])}.",
             _where(facts),
+            *(f"{copy_line(copy)}." for copy in facts["copies"]),
         ]
         if facts["aliases"]:
             lines.append(f"Also called {', '.join(facts['aliases'])}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sfvqa.cli import options
+from sfvqa.cli.models.copies import copy_facts, copy_line
 
 if TYPE_CHECKING:
     from sfvqa.registry import ModelSpec
@@ -56,6 +57,8 @@ def _find(spec: "ModelSpec") -> _Found:
 
 
 def _entry(spec: "ModelSpec", found: _Found) -> dict[str, object]:
+    from sfvqa.inference.quantized_copies import is_here
+
     return {
         "name": spec.name,
         "aliases": list(spec.aliases),
@@ -68,9 +71,10 @@ def _entry(spec: "ModelSpec", found: _Found) -> dict[str, object]:
         "repo_id": spec.repo_id,
         "revision": found.revision,
         "bundled": spec.is_bundled,
-        "available": found.is_whole,
+        "available": is_here(spec),
         "folder": None if found.folder is None else str(found.folder),
         "disk_bytes": found.disk_bytes,
+        "copies": copy_facts(spec),
     }
 
 
@@ -89,6 +93,7 @@ def _paragraph(spec: "ModelSpec", found: _Found) -> str:
         lines.append(f"  Also called {', '.join(spec.aliases)}.")
     if found.disk_bytes is not None:
         lines.append(f"  Commit {found.revision}, {readable_size(found.disk_bytes)} on disk in {found.folder}")
+    lines += [f"  {copy_line(copy)}" for copy in copy_facts(spec)]
     if not found.is_whole and spec.repo_id:
         lines.append(f"  Download: sfvqa models pull {spec.name}")
     return "\n".join(lines)

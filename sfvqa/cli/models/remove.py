@@ -20,7 +20,8 @@ HELP = """\b
 
 Delete everything of a model in the Hugging Face cache: all commits that are
 there, and parts of an interrupted download. Other programs share that cache.
-Copies made by `sfvqa models quantize` stay, unless --quantized names them."""
+Copies made by `sfvqa models quantize` stay; --quantized removes them instead,
+also one that is damaged, and what an interrupted `quantize` left."""
 
 Quantized = Annotated[
     bool, typer.Option("--quantized", metavar="", help="Delete the copies kept by `models quantize` instead.")
@@ -66,14 +67,14 @@ def remove(
 
 def _of_download(spec: "ModelSpec") -> _Removal:
     from sfvqa.cli.text import plural, readable_size
+    from sfvqa.inference.copy_folders import remains_of
     from sfvqa.inference.hub.remove import plan_removal, remove
-    from sfvqa.inference.quantized_copies import copies_of
 
     plan = plan_removal(spec)
     commits = plural(len(plan.commits), "commit")
     what = f"Removing {spec.name} deletes {readable_size(plan.freed_bytes)} ({commits}) in {plan.folder}."
-    if copies := copies_of(spec):
-        kinds = " and ".join(copy.provenance.quantization for copy in copies)
+    if copies := remains_of(spec):
+        kinds = " and ".join(copy.quantization for copy in copies)
         what += f" What is kept of it in {kinds} stays; --quantized removes that."
     fields: dict[str, object] = {"repo_id": spec.repo_id, "revisions": list(plan.commits)}
     return _Removal(what, plan.freed_bytes, fields, lambda: remove(plan))
@@ -82,18 +83,18 @@ def _of_download(spec: "ModelSpec") -> _Removal:
 def _of_copies(spec: "ModelSpec") -> _Removal:
     from sfvqa.cli.text import readable_size
     from sfvqa.errors import ModelNotDownloadedError
-    from sfvqa.inference.quantized_copies import copies_of, remove_copy
+    from sfvqa.inference.copy_folders import remains_of, remove_remains
 
-    copies = copies_of(spec)
+    copies = remains_of(spec)
     if not copies:
         raise ModelNotDownloadedError(f"No quantized copy of {spec.name} is kept.", "There is nothing to remove.")
     freed = sum(copy.size_bytes for copy in copies)
-    folders = " and ".join(str(copy.folder) for copy in copies)
+    folders = " and ".join(str(folder) for copy in copies for folder in copy.folders)
     what = f"Removing the quantized copies of {spec.name} deletes {readable_size(freed)} in {folders}."
-    fields: dict[str, object] = {"quantizations": [copy.provenance.quantization for copy in copies]}
+    fields: dict[str, object] = {"quantizations": [copy.quantization.value for copy in copies]}
 
     def carry_out() -> None:
         for copy in copies:
-            remove_copy(copy)
+            remove_remains(copy)
 
     return _Removal(what, freed, fields, carry_out)

@@ -1,4 +1,4 @@
-"""`sfvqa models verify`: whether every file of a model is the one that the hub stated, without asking it again."""
+"""`sfvqa models verify`: whether the files of a model are those the hub stated, and would load; asks no hub."""
 
 import json as jsonlib
 from typing import TYPE_CHECKING
@@ -18,8 +18,10 @@ HELP = """\b
   sfvqa models verify ./my-checkpoint --json
 
 Hash every file of a model and compare with what the hub stated when it was
-pulled, and look whether the weights are whole. Needs no network. Files that
-came in another way have no hash to compare with: then it says so."""
+pulled, then check what `ask` checks: that the tensors, by name and shape, and
+the tokenizer are those of the model. Needs no network. Files that came in
+another way have no hash to compare with: then it says so, and values that are
+wrong, as NaN is, are not found."""
 
 
 def verify(
@@ -37,13 +39,18 @@ def verify(
     location = locate(model)
     if missing := missing_files(location.folder):
         raise CheckpointError(f"{location.folder} lacks {', '.join(missing[:5])}.", "It is no whole checkpoint.")
-    checks = follow_bytes(check_folder(location.folder), Notices(quiet=quiet))
+    notices = Notices(quiet=quiet)
+    checks = follow_bytes(check_folder(location.folder), notices)
     if wrong := [check for check in checks if check.fault]:
         faults = "; ".join(f"{check.name} ({check.fault})" for check in wrong)
         are = "is" if len(wrong) == 1 else "are"
         raise CheckpointError(
             f"{len(wrong)} of the {len(checks)} files of {location.name} {are} damaged: {faults}.", _remedy(location)
         )
+    with notices.waiting("Checking what would be loaded"):  # importing torch is most of it
+        from sfvqa.inference.checkpoint import check_checkpoint
+
+        check_checkpoint(location.folder)
     typer.echo(jsonlib.dumps(_document(location, checks)) if json else _sentence(location, checks))
 
 
@@ -62,10 +69,12 @@ def _sentence(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -
     compared = sum(check.compared_with is not None for check in checks)
     commit = f" at commit {location.revision}" if location.revision else ""
     if compared == len(checks):
-        return f"{location.name}{commit}: {files}, each with the hash that the hub stated"
+        return f"{location.name}{commit}: {files}, fit to load, each with the hash that the hub stated"
     if compared:
-        return f"{location.name}{commit}: {files}, readable; {compared} have a hash to compare with, and that is right"
-    return f"{location.name}{commit}: {files}, readable; there are no hashes to compare with"
+        return (
+            f"{location.name}{commit}: {files}, fit to load; {compared} have a hash to compare with, and that is right"
+        )
+    return f"{location.name}{commit}: {files}, fit to load; there are no hashes to compare with"
 
 
 def _document(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -> dict[str, object]:

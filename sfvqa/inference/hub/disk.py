@@ -4,8 +4,10 @@ import shutil
 from pathlib import Path
 
 from sfvqa.errors import DownloadError
+from sfvqa.inference.readable import readable_size
 
 ANOTHER_PLACE = "Make room there, or set HF_HOME to a folder on another disk."
+WRITABLE_PLACE = "Make it writable, or set HF_HOME to a folder that is."
 
 
 def cache_folder() -> Path:
@@ -21,8 +23,8 @@ def check_room(needed_bytes: int) -> None:
     free = free_bytes()
     if needed_bytes > free:
         raise DownloadError(
-            f"{needed_bytes / 1e9:,.2f} GB are still to be fetched, and the disk of {folder} has "
-            f"{free / 1e9:,.2f} GB free.",
+            f"{readable_size(needed_bytes)} are still to be fetched, and the disk of {folder} has "
+            f"{readable_size(free)} free.",
             ANOTHER_PLACE,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sfvqa.errors import DownloadError
-from sfvqa.inference.hub.disk import ANOTHER_PLACE, cache_folder
+from sfvqa.inference.hub.disk import ANOTHER_PLACE, WRITABLE_PLACE, cache_folder
 from sfvqa.registry import ModelSpec
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _explain(error: BaseException, spec: ModelSpec, revision: str | None) -> Dow
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return DownloadError(f"The disk of {cache_folder()} is full.", f"{ANOTHER_PLACE} {GO_ON}")
         if isinstance(cause, OSError) and cause.errno and cause.filename:  # a file's, not the network's
-            return DownloadError(f"{cause.filename} cannot be written: {cause.strerror}.", ANOTHER_PLACE)
+            return DownloadError(f"{cause.filename} cannot be written: {cause.strerror}.", WRITABLE_PLACE)
     return _explain_network(causes)
 
 

@@ -142,7 +142,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again_and_no_other(hub: FakeHub,
 
 def test_a_disk_too_small_is_found_out_before_the_first_byte(hub: FakeHub, spec: ModelSpec) -> None:
     hub.stated_sizes[SHARDS[0]] = 10**15
-    with pytest.raises(DownloadError, match=r"1,000,000\.00 GB are still to be fetched.*cache has .* GB free.*HF_HOME"):
+    with pytest.raises(DownloadError, match=r"1,000\.0 TB are still to be fetched.*cache has .* free\. Make room"):
         plan_pull(spec)
     assert not hub.of("resolve")
     assert not records_path().exists()
@@ -164,7 +164,9 @@ def test_a_cache_that_cannot_be_written_says_so(spec: ModelSpec, monkeypatch: py
 
     plan = plan_pull(spec)
     monkeypatch.setattr("sfvqa.inference.hub.pull.transfer", refused)
-    with pytest.raises(DownloadError, match=r"/cache/blobs/x cannot be written: Permission denied\. .*HF_HOME"):
+    with pytest.raises(
+        DownloadError, match=r"/cache/blobs/x cannot be written: Permission denied\. Make it writable, .*HF_HOME"
+    ):
         run(pull(plan))
 
 

@@ -1,0 +1,9 @@
+"""Sizes in words, for messages of every layer from here up."""
+
+
+def readable_size(num_bytes: int) -> str:
+    """`3.8 MB`, `17.0 GB`: powers of 1000, as disks are sold."""
+    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 999.95 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
