@@ -100,22 +100,13 @@ def open_video(path: Path, frames: "FrameRequest") -> "Iterator[VideoReader]":
 
 
 def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswerer":
-    """Choose and load a model, and say which one it is unless the command line named it."""
-    with notices.waiting("Loading the model"):  # importing torch is part of the wait
-        from sfvqa.inference.choose import choose_model
+    """Load the model of a request in which every choice is made, and say when a kept copy stands in for it."""
+    assert request.name is not None
+    with notices.waiting("Loading the model"):
         from sfvqa.inference.video_qa import VideoQA
 
-        choice = choose_model(
-            request.name if request.is_named_by_flag else None,
-            configured=request.name,
-            device=request.device,
-            dtype=request.dtype,
-            quantization=request.quantization,
-        )
-        if not request.is_named_by_flag:
-            notices.note(choice.reason)
         answerer = VideoQA.load(
-            choice.model,
+            request.name,
             device=request.device,
             dtype=request.dtype,
             attention=request.attention,

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.render import Notices
 from sfvqa.cli.session import ModelRequest, load_model
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import find_model
+from tests.cli.conftest import RunCli
 
+VIDEO = str(load_demo_videos()[0].path)
 Loaded = list[tuple[object, ...]]
 
 
@@ -33,23 +36,25 @@ def test_a_model_named_on_the_command_line_needs_no_words(loaded: Loaded, capsys
     assert capsys.readouterr().err == ""
 
 
-def test_a_configured_model_is_said(loaded: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
-    load_model(ModelRequest("./my-model", False, "cpu", "auto", "sdpa"), Notices(quiet=False))
-    assert loaded[0][0] == "./my-model"
-    assert capsys.readouterr().err == "Using ./my-model, as configured.\n"
+def say(run_cli: RunCli, *arguments: str) -> str:
+    """What a dry run says on stderr about the model it chose."""
+    run = run_cli("ask", VIDEO, "Q?", "--dry-run", "--device", "cpu", *arguments)
+    assert run.exit_code == 0
+    return run.stderr
 
 
-def test_without_any_the_bundled_one_says_what_it_can_answer(
-    loaded: Loaded, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configured_model_is_said(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SFVQA_MODEL", "tiny")
+    assert say(run_cli) == "Using tiny, as configured.\n"
+    assert say(run_cli, "--model", "tiny") == ""
+
+
+def test_without_any_the_bundled_one_says_what_it_can_answer(run_cli: RunCli) -> None:
     """One line, on stderr: who is answering, and what about."""
-    load_model(ModelRequest(None, False, "cpu", "auto", "sdpa"), Notices(quiet=False))
-    said = capsys.readouterr()
-    assert loaded[0][0] == "tiny"
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert find_model("tiny").can_answer in said.err
+    said = say(run_cli)
+    assert find_model("tiny").can_answer in " ".join(said.split())
+    assert said.count("Using") == 1
 
 
-def test_quiet_says_nothing(loaded: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
-    load_model(ModelRequest(None, False, "cpu", "auto", "sdpa"), Notices(quiet=True))
-    assert (len(loaded), capsys.readouterr().err) == (1, "")
+def test_quiet_says_nothing(run_cli: RunCli) -> None:
+    assert say(run_cli, "--quiet") == ""
