@@ -6,20 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from sfvqa.cli.options import check_positive
+from sfvqa.registry.spec import CropName, SamplingName
 
-# The names of the library's enums, written out because importing those would import numpy; a test compares.
+# The names of an enum, written out because importing it would import numpy; a test compares.
 Reader = Literal["auto", "pyav", "opencv", "pillow"]
-Crop = Literal["center", "pad", "squash"]
-Sampling = Literal[
-    "uniform",
-    "fps",
-    "keyframes",
-    "scene",
-    "timestamps",
-    "reference-demo",
-    "reference-training",
-    "reference-evaluation",
-]
 
 _FRAMES = "Which frames"
 
@@ -78,7 +68,7 @@ Frames = Annotated[
     ),
 ]
 SamplingOption = Annotated[
-    Sampling | None,
+    SamplingName | None,
     typer.Option(
         "--sampling",
         metavar="NAME",
@@ -125,7 +115,7 @@ End = Annotated[
     ),
 ]
 CropOption = Annotated[
-    Crop | None,
+    CropName | None,
     typer.Option(
         "--crop",
         metavar="NAME",

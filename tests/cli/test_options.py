@@ -13,7 +13,7 @@ from sfvqa.inference.attention import AttentionKernel
 from sfvqa.inference.device import DtypeName
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.model import SlowAttention
-from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
+from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
@@ -22,8 +22,6 @@ from tests.cli.fake import ScriptedVideoQA
     ("written_out", "enum"),
     [
         (frame_options.Reader, ReaderName),
-        (frame_options.Crop, CropMode),
-        (frame_options.Sampling, SamplingStrategy),
         (options.Attention, AttentionKernel),
         (options.Dtype, DtypeName),
         (options.SlowAttentionName, SlowAttention),

@@ -14,18 +14,9 @@ from sfvqa.inference.preprocess import pixel_values
 from sfvqa.inference.remedy import SMALL_CHUNK_SIZE
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
+from tests.inference.steps import run
 
 TEN_FRAMES = SamplingOptions(num_frames=10)
-
-
-def drain(steps: Generator[EncodeProgress, None, EncodedVideo]) -> tuple[list[EncodeProgress], EncodedVideo]:
-    """Everything the generator yields, and what it returns."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 def test_encoding_is_reading_preprocessing_and_the_model(qa: VideoQA, video_path: Path, encoded: EncodedVideo) -> None:
@@ -47,14 +38,14 @@ def test_the_chunk_size_changes_nothing_but_the_steps(
     qa: VideoQA, video_path: Path, encoded: EncodedVideo, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "CHUNK_SIZE", chunk_size)
-    steps, again = drain(qa.encode_progressively(video_path))
+    steps, again = run(qa.encode_progressively(video_path))
     torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)
     assert sum(step.stage is EncodeStage.ENCODE for step in steps) == -(-8 // chunk_size)
 
 
 def test_progress_reaches_all_frames_of_both_stages_in_order(qa: VideoQA, video_path: Path) -> None:
-    steps, _ = drain(qa.encode_progressively(video_path))
+    steps, _ = run(qa.encode_progressively(video_path))
     stages = [step.stage for step in steps]
     assert stages == sorted(stages, key=["read", "encode"].index)
     for stage in (EncodeStage.READ, EncodeStage.ENCODE):  # cuts are looked for only where they are wanted
@@ -98,7 +89,7 @@ def test_seconds_leave_out_the_caller(qa: VideoQA, video_path: Path, monkeypatch
                 return encoded
             now[0] += 1000.0
 
-    encoded = drain(slowly(qa.encode_progressively(video_path)))[1]
+    encoded = run(slowly(qa.encode_progressively(video_path)))[1]
     assert now[0] > 0
     assert (encoded.read_seconds, encoded.encode_seconds) == (0.0, 0.0)
 
@@ -179,6 +170,6 @@ def test_running_out_of_memory_again_names_what_should_fit(
 
 
 def test_without_a_number_of_training_frames_there_is_nothing_to_warn_of(qa: VideoQA, video_path: Path) -> None:
-    encoded = drain(encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, trained_with=None))[1]
+    encoded = run(encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, trained_with=None))[1]
     assert encoded.video.num_frames == 20
     assert encoded.warnings == ()

@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -12,9 +11,6 @@ from safetensors.numpy import save
 
 from tests.inference.hub import fake_hub
 from tests.inference.hub.fake_hub import FakeHub
-
-Step = TypeVar("Step")
-Result = TypeVar("Result")
 
 REPO = "acme/small-slow-fast"
 INDEX = "model.safetensors.index.json"
@@ -70,16 +66,6 @@ def checkpoint_of_numbers(seed: int = 0, values: int = 100_000) -> dict[str, byt
         **{shard: save(held) for shard, held in zip(SHARDS, tensors, strict=True)},
         **dict.fromkeys(UNWANTED, b"\x80\x04cos\nsystem\n."),
     }
-
-
-def run(steps: Generator[Step, None, Result]) -> tuple[list[Step], Result]:
-    """What a generator yields, and what it returns."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 def flip_a_bit(path: Path) -> None:

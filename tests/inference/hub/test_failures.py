@@ -8,7 +8,8 @@ from sfvqa.errors import DownloadError, ExitCode, ModelError
 from sfvqa.inference.hub.pull import plan_pull, pull
 from sfvqa.registry import ModelSpec, find_model
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import MODELS_TOML, REPO, SHARDS, run
+from tests.inference.hub.published import MODELS_TOML, REPO, SHARDS
+from tests.inference.steps import run
 
 API = "/api/models/"
 STATUSES = [
@@ -59,7 +60,9 @@ def test_a_hub_that_recovers_is_asked_again(hub: FakeHub, spec: ModelSpec, monke
     """A server out of order for a moment in the midst of seventeen gigabytes ends nothing."""
     hub.statuses["/storage/"] = (502, {})
     monkeypatch.setattr("sfvqa.inference.hub.transfer.time.sleep", lambda _seconds: hub.statuses.clear())
-    run(pull(plan_pull(spec)))
+    _, pulled = run(pull(plan_pull(spec)))
+    assert all((pulled.location.folder / shard).is_file() for shard in SHARDS)
+    assert not hub.statuses  # it was refused, waited, and asked again
 
 
 def test_a_refused_token_is_named(hub: FakeHub, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:

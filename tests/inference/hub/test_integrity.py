@@ -11,7 +11,8 @@ from sfvqa.inference.hub.pull import plan_pull, pull
 from sfvqa.inference.locate import locate
 from sfvqa.registry import ModelSpec
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import INDEX, SHARDS, checkpoint_of_numbers, flip_a_bit, run
+from tests.inference.hub.published import INDEX, SHARDS, checkpoint_of_numbers, flip_a_bit
+from tests.inference.steps import run
 
 
 @pytest.fixture

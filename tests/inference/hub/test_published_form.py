@@ -9,7 +9,8 @@ from sfvqa.inference.hub.pull import plan_pull, pull
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import ModelSpec
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import INDEX, SHARDS, run, shard
+from tests.inference.hub.published import INDEX, SHARDS, shard
+from tests.inference.steps import run
 
 
 @pytest.fixture

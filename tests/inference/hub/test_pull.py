@@ -13,7 +13,8 @@ from sfvqa.inference.hub.records import fixed_commit, records_path
 from sfvqa.inference.locate import is_downloaded, locate
 from sfvqa.registry import ModelSpec
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import INDEX, SHARDS, UNWANTED, checkpoint_of_numbers, flip_a_bit, run
+from tests.inference.hub.published import INDEX, SHARDS, UNWANTED, checkpoint_of_numbers, flip_a_bit
+from tests.inference.steps import run
 
 WANTED = {"config.json", "tokenizer.json", INDEX, *SHARDS}
 

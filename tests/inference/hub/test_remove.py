@@ -15,7 +15,8 @@ from sfvqa.inference.hub.remove import plan_removal, remove
 from sfvqa.inference.locate import is_downloaded
 from sfvqa.registry import ModelSpec, find_model
 from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import checkpoint_of_numbers, run
+from tests.inference.hub.published import checkpoint_of_numbers
+from tests.inference.steps import run
 
 
 def test_all_commits_go_and_the_neighbour_stays(hub: FakeHub, spec: ModelSpec) -> None:
