@@ -10,7 +10,7 @@ from sfvqa.cli.text import plural, printable
 if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
     from sfvqa.inference.answer import Answer
-    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.answer_stream import AnswerStream
 
 
 def make_printer(

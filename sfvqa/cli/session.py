@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.inference.answer import Answer
-    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.answer_stream import AnswerStream
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.prompt_options import PromptOptions
     from sfvqa.inference.video_qa import VideoQuestionAnswerer

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer, FinishReason, Timings
-    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.answer_stream import AnswerStream
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.generation import GenerationOptions
     from sfvqa.inference.prompt_options import PromptOptions
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Loaded on first use: looking for a model (`locate`) must not wait for torch.
 _HOME = {
     "Answer": "answer",
-    "AnswerStream": "answering",
+    "AnswerStream": "answer_stream",
     "EncodedVideo": "encoding",
     "FinishReason": "answer",
     "GenerationOptions": "generation",

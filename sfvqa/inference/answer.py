@@ -23,13 +23,15 @@ class FinishReason(StrEnum):
 class TokenCounts:
     """Tokens of one answer: `prompt` positions (with the `fast` tokens in them), `slow` tokens beside, `new` ones.
 
-    `new` counts what the model computed, its end token included; of a choice, its own tokens.
+    `new` counts what the model computed, its end token included; of a choice, its own tokens. `reused` of the prompt's
+    tokens needed no prefill, because an earlier prompt, or another of the batch, begins with them too.
     """
 
     prompt: int
     fast: int
     slow: int
     new: int
+    reused: int = 0
 
 
 @dataclass(frozen=True)

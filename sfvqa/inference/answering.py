@@ -1,10 +1,8 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
@@ -21,56 +19,24 @@ from sfvqa.inference.choices import choice_token_ids, compare, score_choices, un
 from sfvqa.inference.detokenize import IncrementalDetokenizer
 from sfvqa.inference.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import (
-    GeneratedToken,
-    GenerationInputs,
-    GenerationOptions,
-    Prefilled,
-    generate_tokens,
-    prefill,
-)
+from sfvqa.inference.generation import GeneratedToken, GenerationOptions, Prefilled, generate_tokens
+from sfvqa.inference.kept_prompt import KeptPrompt, prefill_one, prefill_together
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.prompting import BuiltPrompt, prompt_for
 from sfvqa.inference.question import check_choices
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.model import SlowAttention, SlowFastCache, VisualTokens
 from sfvqa.registry import QuantizationName
 
 
-class AnswerStream:
-    """Pieces of an answer as they come; `answer` is what there is so far, whole once the pieces are at an end.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question about an encoded video or none, with the turns before it, a question and an answer each."""
 
-    Leaving early (`close`, the end of a `with` block, an exception such as Ctrl-C) keeps what came: `answer` then
-    says `interrupted`.
-    """
-
-    def __init__(self, pieces: Iterator[str], answer_so_far: Callable[[], Answer]) -> None:
-        self._pieces = pieces
-        self._answer_so_far = answer_so_far
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def answer(self) -> Answer:
-        """The answer so far."""
-        return self._answer_so_far()
-
-    def close(self) -> None:
-        """Stop generating and free what it holds; harmless when it is over already."""
-        if close := getattr(self._pieces, "close", None):
-            close()
+    encoded: EncodedVideo | None
+    question: str
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)
@@ -82,7 +48,8 @@ class _Row:
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
     pieces: list[str] = field(default_factory=list)
-    num_new_tokens: int = 0
+    new_ids: list[int] = field(default_factory=list)
+    num_reused: int = 0
     finish_reason: FinishReason = FinishReason.INTERRUPTED
     choices: tuple[ChoiceProbability, ...] = ()
 
@@ -90,7 +57,7 @@ class _Row:
         """Add one token and return the text it completes."""
         if token is None:
             return ""
-        self.num_new_tokens += 1
+        self.new_ids.append(token.token_id)
         piece = "" if token.is_end else self.detokenizer.push(token.token_id)
         if token.finish_reason is not None:
             self.finish_reason = token.finish_reason
@@ -101,9 +68,14 @@ class _Row:
     def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
         """Take the likeliest choice for the answer and return it; of equals the first."""
         best = max(range(len(choices)), key=lambda place: choices[place].probability)
-        self.choices, self.num_new_tokens, self.finish_reason = choices, len(token_ids[best]), FinishReason.CHOICE
+        self.choices, self.new_ids, self.finish_reason = choices, list(token_ids[best]), FinishReason.CHOICE
         self.pieces.append(choices[best].text)
         return choices[best].text
+
+    @property
+    def visual_tokens(self) -> VisualTokens | None:
+        """Those of its video."""
+        return self.encoded.visual_tokens if self.encoded else None
 
 
 class AnswerRun:
@@ -111,18 +83,22 @@ class AnswerRun:
 
     With `choices` each answer is the likeliest of them, and comes in one piece, a question after the other.
     Prompts are built and checked at once: UsageError for an empty question or choices that are none,
-    PromptTooLongError when prompt and new tokens exceed the model's positions. What is generated is padded on the left
-    and equals what each question alone would give.
+    PromptTooLongError when prompt and new tokens exceed the model's positions. Each answer equals what its question
+    alone would give: questions about one video share the prefill of what their prompts begin with. A single question
+    goes on from what was `kept` of another prompt, and with `keep` leaves `kept` for the next one.
     """
 
     def __init__(
         self,
         checkpoint: LoadedCheckpoint,
-        questions: Sequence[tuple[EncodedVideo | None, str]],
+        questions: Sequence[Asked],
         options: GenerationOptions,
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
+        kept: KeptPrompt | None = None,
+        keep: bool = False,
+        warnings: Sequence[str] = (),
     ) -> None:
         device = checkpoint.model.device
         self._checkpoint = checkpoint
@@ -133,17 +109,19 @@ class AnswerRun:
         if self._choices:
             options.check_for_choices()
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
+        self._kept, self._keep, self._warnings = kept, keep, warnings
+        self._cache: SlowFastCache | None = None
         with self._prefill_watch:
-            self._rows = [self._prepare(encoded, question) for encoded, question in questions]
+            self._rows = [self._prepare(asked) for asked in questions]
 
     def steps(self) -> Generator[list[str], None, None]:
         """Yield the text each step adds to every answer, until all have ended."""
         if self._choices:
             yield from self._choosing_steps()
             return
-        prefilled = self._prefill(self._rows)
+        prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(self._rows[0])
         tokens = generate_tokens(self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids)
-        del prefilled  # the cache lives in the generator alone, and goes with it
+        del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
         while True:
             with watch, memory_errors("writing the answer"):
@@ -170,7 +148,7 @@ class AnswerRun:
     def _choosing_steps(self) -> Generator[list[str], None, None]:
         """Compare the choices for one question after the other."""
         for row in self._rows:
-            prefilled = self._prefill([row])
+            prefilled = self._prefill(row)
             with self._first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
@@ -178,32 +156,58 @@ class AnswerRun:
             chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             yield [chosen if other is row else "" for other in self._rows]
 
-    def _prefill(self, rows: Sequence[_Row]) -> Prefilled:
-        model = self._checkpoint.model
+    def _prefill(self, row: _Row) -> Prefilled:
+        model, ids = self._checkpoint.model, row.prompt.token_ids
         with self._prefill_watch, memory_errors("reading the prompt", self._remedy()):
-            inputs = GenerationInputs.pad_left(
-                [row.prompt.token_ids for row in rows],
-                [row.encoded.visual_tokens if row.encoded else None for row in rows],
-                model.device,
+            prefilled, row.num_reused = prefill_one(model, ids, row.visual_tokens, self._kept)
+            self._kept = None
+            if self._options.slow_attention is SlowAttention.PREFILL:
+                self._kept = KeptPrompt.of(ids, row.visual_tokens, prefilled.cache) if self._keep else None
+                prefilled.cache.forget_slow()
+            elif self._keep:
+                self._cache = prefilled.cache
+        return prefilled
+
+    def _prefill_together(self) -> Prefilled:
+        with self._prefill_watch, memory_errors("reading the prompts", self._remedy()):
+            prefilled, shared = prefill_together(
+                self._checkpoint.model,
+                [row.prompt.token_ids for row in self._rows],
+                [row.visual_tokens for row in self._rows],
             )
-            return prefill(model, inputs, self._options.slow_attention)
+            if self._options.slow_attention is SlowAttention.PREFILL:
+                prefilled.cache.forget_slow()
+        for row in self._rows[1:]:
+            row.num_reused = shared
+        return prefilled
+
+    @property
+    def kept(self) -> KeptPrompt | None:
+        """Of a run of one question that was asked to `keep`: its prompt and as much of the answer as can be gone on
+        from. Where nothing came of the run, what was kept before it.
+        """
+        if self._cache is None:
+            return self._kept
+        (row,) = self._rows
+        return KeptPrompt.of([*row.prompt.token_ids, *row.new_ids], row.visual_tokens, self._cache)
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
         return [self._answer(row) for row in self._rows]
 
-    def _prepare(self, encoded: EncodedVideo | None, question: str) -> _Row:
+    def _prepare(self, asked: Asked) -> _Row:
         tokenizer = self._checkpoint.tokenizer
         prompt = prompt_for(
             tokenizer,
-            encoded,
-            question,
+            asked.encoded,
+            asked.question,
             self._prompt_options,
+            history=asked.history,
             trained_length=self._checkpoint.model.config.training_max_length,
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        return _Row(encoded, question, prompt, IncrementalDetokenizer(tokenizer))
+        return _Row(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer))
 
     @property
     def _num_wanted(self) -> int:
@@ -240,12 +244,14 @@ class AnswerRun:
                 prompt=len(row.prompt.token_ids),
                 fast=len(encoded.visual_tokens.fast) if encoded else 0,
                 slow=len(encoded.visual_tokens.slow) if encoded else 0,
-                new=row.num_new_tokens,
+                new=len(row.new_ids),
+                reused=row.num_reused,
             ),
             timings=self._timings(row),
             peak_memory_bytes=peak_memory_bytes(self._checkpoint.model.device),
             warnings=(
                 *self._checkpoint.warnings,
+                *self._warnings,
                 *(encoded.warnings if encoded else ()),
                 *row.prompt.warnings,
                 *(unlikely_warning(row.choices) if row.choices else ()),
@@ -257,20 +263,17 @@ class AnswerRun:
         )
 
     def _length_warnings(self, row: _Row) -> list[str]:
-        trained, used = (
-            self._checkpoint.model.config.training_max_length,
-            len(row.prompt.token_ids) + row.num_new_tokens,
-        )
-        if trained is None or used <= trained:
+        trained = self._checkpoint.model.config.training_max_length
+        if trained is None or len(row.prompt.token_ids) + len(row.new_ids) <= trained:
             return []
-        return [f"Prompt and answer take {used} tokens; the model was trained with at most {trained}."]
+        return [f"Prompt and answer together are longer than the {trained} tokens the model was trained with."]
 
     def _timings(self, row: _Row) -> Timings:
         read_seconds = row.encoded.read_seconds if row.encoded else 0.0
         encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
         prefill_seconds, decode_seconds = self._prefill_watch.seconds, self._decode_watch.seconds
         ttft_seconds = read_seconds + encode_seconds + prefill_seconds + self._first_token_watch.seconds
-        has_speed = row.num_new_tokens > 1 and decode_seconds > 0
+        has_speed = len(row.new_ids) > 1 and decode_seconds > 0
         return Timings(
             load_seconds=self._checkpoint.load_seconds,
             read_seconds=read_seconds,
@@ -279,7 +282,7 @@ class AnswerRun:
             ttft_seconds=ttft_seconds,
             decode_seconds=decode_seconds,
             total_seconds=ttft_seconds + decode_seconds,
-            tokens_per_second=(row.num_new_tokens - 1) / decode_seconds if has_speed else None,
+            tokens_per_second=(len(row.new_ids) - 1) / decode_seconds if has_speed else None,
         )
 
     def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:

@@ -1,4 +1,4 @@
-"""One question about one video → the ids of its prompt, with system message, template and subtitles where asked for.
+"""A question about a video, with the turns before it → the ids of its prompt, with system message, template, subtitles.
 
 Our form of a user's turn: the video, the subtitles if any, an empty line, the question in its template.
 
@@ -45,34 +45,45 @@ def prompt_for(
     *,
     trained_length: int | None,
     num_new_tokens: int,
+    history: Sequence[tuple[str, str]] = (),
 ) -> BuiltPrompt:
-    """Build it. UsageError for an empty question, and for subtitles without a video."""
+    """Build it. UsageError for an empty question, and for subtitles without a video.
+
+    history: questions and answers before it. Video and subtitles stand in the first turn of the conversation.
+    """
     system = [] if options.system is None else [Turn(Role.SYSTEM, options.system.strip())]
-    asked = options.apply_template(check_question(question))
+    first, *others = [options.apply_template(check_question(each)) for each in (*(q for q, _ in history), question)]
     num_fast_tokens = 0 if encoded is None else len(encoded.visual_tokens.fast)
 
-    def build(text: str) -> list[int]:
-        turns = [*system, Turn(Role.USER, text, shows_video=encoded is not None)]
-        return build_prompt(tokenizer, turns).expand(num_fast_tokens)
+    def build(before_question: str) -> list[int]:
+        turns = [Turn(Role.USER, before_question + first, shows_video=encoded is not None)]
+        for (_, answer), asked in zip(history, others, strict=True):
+            turns += [Turn(Role.ASSISTANT, answer), Turn(Role.USER, asked)]
+        return build_prompt(tokenizer, [*system, *turns]).expand(num_fast_tokens)
 
-    without = build(asked)
+    without = build("")
     if options.subtitles is None:
         return BuiltPrompt(without)
     if encoded is None:
         raise UsageError("There are subtitles and no video.", "Give the video they belong to.")
-    budget = options.subtitle_tokens
-    if budget is None:
-        room = MAX_SUBTITLE_TOKENS if trained_length is None else trained_length - len(without) - num_new_tokens
-        budget = max(min(room, MAX_SUBTITLE_TOKENS), 0)
+    budget = subtitle_budget(options, trained_length, len(without) + num_new_tokens)
 
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     wanted = lines_between(options.subtitles.lines, *sampled_range(encoded.timestamps_seconds))
     text, num_lines = cut_to(wanted, budget, count_tokens)
-    ids = build(f"{text}\n\n{asked}") if text else without
+    ids = build(f"{text}\n\n") if text else without
     use = SubtitleUse(options.subtitles.source, num_lines, len(wanted) - num_lines, len(ids) - len(without))
     return BuiltPrompt(ids, use, _warnings(options.subtitles, use, budget))
+
+
+def subtitle_budget(options: PromptOptions, trained_length: int | None, num_other_tokens: int) -> int:
+    """The most tokens that subtitles may take beside the others of prompt and answer."""
+    if options.subtitle_tokens is not None:
+        return options.subtitle_tokens
+    room = MAX_SUBTITLE_TOKENS if trained_length is None else trained_length - num_other_tokens
+    return max(min(room, MAX_SUBTITLE_TOKENS), 0)
 
 
 def sampled_range(timestamps_seconds: Sequence[float]) -> tuple[float, float]:

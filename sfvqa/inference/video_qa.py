@@ -2,90 +2,33 @@
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
-from sfvqa.inference.answering import AnswerRun, AnswerStream
+from sfvqa.inference.answer_stream import AnswerStream
+from sfvqa.inference.answering import AnswerRun, Asked
+from sfvqa.inference.chat import Chat
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question import check_choices, check_question
+from sfvqa.inference.question_answerer import VideoQuestionAnswerer, VideoSource
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
+if TYPE_CHECKING:
+    from sfvqa.inference.kept_prompt import KeptPrompt
+
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
-
-
-VideoSource = EncodedVideo | str | Path | None
-"""What a question may be about: an encoded video, a video file, or no video at all."""
-
-
-class VideoQuestionAnswerer(Protocol):
-    """Anything that can answer questions about videos: a VideoQA, or a fake in a test."""
-
-    @property
-    def default_sampling(self) -> SamplingOptions:
-        """Which frames `encode` takes unless told otherwise."""
-
-    def encode_progressively(
-        self,
-        video: str | Path | VideoReader,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> Generator[EncodeProgress, None, EncodedVideo]:
-        """See a video, yielding progress."""
-
-    def encode(
-        self,
-        video: str | Path | VideoReader,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> EncodedVideo:
-        """See a video."""
-
-    def ask(
-        self,
-        video: VideoSource,
-        question: str,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> Answer:
-        """Answer one question."""
-
-    def stream(
-        self,
-        video: VideoSource,
-        question: str,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> AnswerStream:
-        """Answer one question piece by piece."""
-
-    def answer_batch(
-        self,
-        questions: Sequence[tuple[VideoSource, str]],
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> list[Answer]:
-        """Answer many questions at once."""
 
 
 class VideoQA:
@@ -209,8 +152,33 @@ class VideoQA:
         choices: Sequence[str] | None = None,
     ) -> AnswerStream:
         """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
-        run = self._run([(video, question)], options, prompt, choices)
-        return AnswerStream(_only_text(run), lambda: run.answers()[0])
+        options = _check_options(options, choices)
+        return _stream(
+            AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options, prompt=prompt, choices=choices)
+        )
+
+    def stream_all(
+        self,
+        video: VideoSource,
+        questions: Sequence[str],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Iterator[AnswerStream]:
+        """Answer one question after the other, a stream each; none of them knows of the others.
+
+        The video is encoded once, and what the prompts begin with alike, video and all, prefilled once: the KV cache is
+        forked there for each question. The first answer's timings have the cost of the video in them.
+        """
+        options = _check_options(options, choices)
+        kept: KeptPrompt | None = None
+        for place, asked in enumerate(self._encode_all([(video, question) for question in questions])):
+            if place and asked.encoded:
+                asked = replace(asked, encoded=asked.encoded.paid())
+            run = AnswerRun(self.checkpoint, [asked], options, prompt=prompt, choices=choices, kept=kept, keep=True)
+            yield _stream(run)
+            kept = run.kept
 
     def answer_batch(
         self,
@@ -226,45 +194,61 @@ class VideoQA:
         """
         if not questions:
             return []
-        run = self._run(questions, options, prompt, choices)
+        options = _check_options(options, choices)
+        run = AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
         for _ in run.steps():
             pass
         return run.answers()
 
-    def _run(
+    def chat(
         self,
-        questions: Sequence[tuple[VideoSource, str]],
-        options: GenerationOptions | None,
-        prompt: PromptOptions | None,
-        choices: Sequence[str] | None,
-    ) -> AnswerRun:
-        options = options or GenerationOptions()
-        if choices is not None:  # before minutes go into a video
-            check_choices(choices)
-            options.check_for_choices()
-        return AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
+        video: VideoSource,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        context_tokens: int | None = None,
+    ) -> Chat:
+        """Begin a conversation about an encoded video, a video file, which is encoded now, or no video at all."""
+        encoded = self._encode_all([(video, _ANY_QUESTION)])[0].encoded
+        return Chat(self.checkpoint, encoded, options, prompt=prompt, context_tokens=context_tokens)
 
-    def _encode_all(self, questions: Sequence[tuple[VideoSource, str]]) -> list[tuple[EncodedVideo | None, str]]:
+    def _encode_all(self, questions: Sequence[tuple[VideoSource, str]]) -> list[Asked]:
         """The questions with every video file encoded; each file once. UsageError for what is no video."""
         of_file: dict[Path, EncodedVideo] = {}
-        encoded: list[tuple[EncodedVideo | None, str]] = []
+        asked: list[Asked] = []
         for video, question in questions:
             check_question(question)  # before minutes go into a video
             if isinstance(video, str | Path):
                 path = Path(video)
                 if path not in of_file:
                     of_file[path] = self.encode(video)
-                encoded.append((of_file[path], question))
+                asked.append(Asked(of_file[path], question))
             elif video is None or isinstance(video, EncodedVideo):
-                encoded.append((video, question))
+                asked.append(Asked(video, question))
             else:
                 raise UsageError(f"{video!r} is no video.", "Give a path, what `encode` returned, or None.")
-        return encoded
+        return asked
 
 
-def _only_text(run: AnswerRun) -> Iterator[str]:
-    """The pieces of a run of one question, without the steps that complete no character."""
-    with contextlib.closing(run.steps()) as steps:
-        for (piece,) in steps:
-            if piece:
-                yield piece
+_ANY_QUESTION = "?"
+
+
+def _check_options(options: GenerationOptions | None, choices: Sequence[str] | None) -> GenerationOptions:
+    """The options; UsageError, before minutes go into a video, where choices are none or something contradicts them."""
+    options = options or GenerationOptions()
+    if choices is not None:
+        check_choices(choices)
+        options.check_for_choices()
+    return options
+
+
+def _stream(run: AnswerRun) -> AnswerStream:
+    """A run of one question as pieces of text, without the steps that complete no character."""
+
+    def pieces() -> Iterator[str]:
+        with contextlib.closing(run.steps()) as steps:
+            for (piece,) in steps:
+                if piece:
+                    yield piece
+
+    return AnswerStream(pieces(), lambda: run.answers()[0])

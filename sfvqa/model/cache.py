@@ -1,5 +1,7 @@
 """The KV cache of a slow-fast model: self-attention's, and the slow keys and values of each hybrid layer beside it."""
 
+import copy
+
 import torch
 import transformers
 from torch import Tensor
@@ -51,10 +53,39 @@ class SlowFastCache(DynamicCache):
         assert layer.values is not None
         return layer.keys, layer.values
 
-    def reset(self) -> None:
-        super().reset()  # type: ignore[no-untyped-call]
+    @property
+    def num_complete(self) -> int:
+        """Positions that every layer holds: fewer than some do where a pass was broken off."""
+        return min(self.get_seq_length(layer_idx) for layer_idx in range(self.num_decoder_layers))
+
+    @property
+    def is_forkable(self) -> bool:
+        """Whether all positions are there: a layer with a sliding window forgets the oldest."""
+        return all(type(layer) is DynamicLayer for layer in self.layers)
+
+    def fork(self, length: int) -> "SlowFastCache":
+        """A cache of the first `length` positions that grows on its own; what both hold is shared, not copied.
+
+        Layers replace their tensors when they grow and never write into them, so that neither sees the other's tokens.
+        """
+        forked = copy.copy(self)
+        forked.layers = []
+        for shared in self.layers:
+            layer = copy.copy(shared)
+            assert isinstance(layer, DynamicLayer)
+            layer.crop(length - layer.get_seq_length())
+            forked.layers.append(layer)
+        forked.slow_layers = {layer_idx: copy.copy(layer) for layer_idx, layer in self.slow_layers.items()}
+        return forked
+
+    def forget_slow(self) -> None:
+        """Let what comes look at no slow tokens any more."""
         self.slow_layers.clear()
         self.slow_mask = None
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[no-untyped-call]
+        self.forget_slow()
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         super().reorder_cache(beam_idx)

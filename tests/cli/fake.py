@@ -14,7 +14,7 @@ from sfvqa.inference.answer import (
     Timings,
     TokenCounts,
 )
-from sfvqa.inference.answering import AnswerStream
+from sfvqa.inference.answer_stream import AnswerStream
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions

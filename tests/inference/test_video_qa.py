@@ -269,7 +269,7 @@ def test_memory_that_runs_out_over_the_prompt_names_what_should_fit(
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("sfvqa.inference.answering.prefill", fail)
+    monkeypatch.setattr("sfvqa.inference.answering.prefill_one", fail)
     monkeypatch.setattr("sfvqa.inference.answering.free_memory_bytes", lambda _: 1_000)
     with pytest.raises(OutOfMemoryError, match=r"reading the prompt.*--(quant|frames|dtype)") as caught:
         qa.ask(encoded, "What?")

@@ -1,6 +1,7 @@
 """Whatever generation does to the cache's batch dimension happens to the slow keys and values too."""
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration
 from tests.model.conftest import frames, left_padded, prompt
@@ -70,3 +71,45 @@ def test_reset_forgets_the_video(model: SlowFastForConditionalGeneration) -> Non
     cache.reset()
     assert not cache.slow_layers
     assert cache.slow_mask is None
+
+
+def kept(cache: SlowFastCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of every layer."""
+    pairs = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        pairs.append((layer.keys, layer.values))
+    return pairs
+
+
+def test_a_fork_and_its_origin_grow_apart(model: SlowFastForConditionalGeneration) -> None:
+    """They share what both hold, so neither may write into it; and what one forgets the other keeps."""
+    with torch.inference_mode():
+        sample = model.encode_video(frames(7))
+        ids = prompt(sample, [*QUESTION, 20, 21])
+        _, cache = model.prefill(torch.tensor([ids]), None, [sample])
+        before = [(keys.clone(), values.clone()) for keys, values in kept(cache)]
+        fork = cache.fork(len(ids) - 2)
+        assert (fork.get_seq_length(), cache.get_seq_length()) == (len(ids) - 2, len(ids))
+        assert kept(fork)[0][0].data_ptr() == kept(cache)[0][0].data_ptr()
+        forked = model(torch.tensor([[20, 21]]), cache=fork).logits[:, -1]
+        alone = model(torch.tensor([ids]), visual_tokens=[sample]).logits[:, -1]
+        torch.testing.assert_close(forked, alone, rtol=1e-4, atol=1e-5)
+        fork.batch_repeat_interleave(3)
+        fork.forget_slow()
+    for (keys, values), (old_keys, old_values) in zip(kept(cache), before, strict=True):
+        assert torch.equal(keys, old_keys)
+        assert torch.equal(values, old_values)
+    assert len(slow_rows(cache)) == 1
+
+
+def test_only_what_every_layer_holds_is_complete(model: SlowFastForConditionalGeneration) -> None:
+    with torch.inference_mode():
+        _, cache = model.prefill(torch.tensor([[1, 2, 3]]), None, [None])
+    first = cache.layers[0]
+    assert isinstance(first, DynamicLayer)
+    first.crop(-1)
+    assert cache.num_complete == 2
+    assert [keys.shape[2] for keys, _ in kept(cache.fork(2))] == [2] * len(cache.layers)
