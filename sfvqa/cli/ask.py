@@ -9,7 +9,8 @@ from sfvqa.cli import answer_options, frame_options, options
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa ask clip.mp4 "Which way does the circle move?"
-  sfvqa ask clip.mp4 "What flashes?" "Describe the video."   (read once)
+  sfvqa ask clip.mp4 "What flashes?" "Describe the video."   (seen once)
+  sfvqa ask clip.mp4 --questions questions.txt --json
   sfvqa ask talk.mp4 "What is on the slide?" --start 1:30 --end 0:02:15.5
   sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
   sfvqa ask clip.mp4 "Which digit is shown?" --json | jq -r .answer
@@ -26,7 +27,8 @@ else one on this machine that fits its memory, else the bundled one, tiny."""
 def ask(
     context: typer.Context,
     video: options.Video,
-    questions: options.Questions,
+    questions: options.Questions = None,
+    question_file: options.QuestionFile = None,
     model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
     frames: frame_options.Frames = None,  # noqa: ARG001
     sampling: frame_options.SamplingOption = None,  # noqa: ARG001
@@ -44,6 +46,7 @@ def ask(
     repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
     seed: options.Seed = 0,  # noqa: ARG001
     slow_attention: options.SlowAttentionOption = "always",  # noqa: ARG001
+    batch_size: options.BatchSize = 1,
     choices: answer_options.Choices = None,  # noqa: ARG001
     system: answer_options.System = None,  # noqa: ARG001
     template: answer_options.Template = None,  # noqa: ARG001
@@ -64,11 +67,13 @@ def ask(
     from sfvqa.cli.answers import make_printer
     from sfvqa.cli.dry_run import show_plan
     from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.cli.question_file import gather_questions
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers.standard_input import local_video
 
     frame_request, model_request = FrameRequest.of(context), session.ModelRequest.of(context)
-    session.check_request(video, questions, model_request, needs_weights=not dry_run)
+    asked = gather_questions(questions, question_file, video=video)
+    session.check_request(video, asked, model_request, needs_weights=not dry_run)
     request = AnswerRequest.of(context)
     notices = Notices(quiet=quiet)
     with (
@@ -76,14 +81,15 @@ def ask(
         session.open_video(path, frame_request) as opened,
     ):
         prompt = request.prompt(opened)
-        asked = (model_request, frame_request, opened, questions, max_new_tokens, notices)
-        planned = planning.plan_run(*asked, num_other_tokens=prompt.num_tokens_about)
+        planned = planning.plan_run(
+            model_request, frame_request, opened, asked, max_new_tokens, notices, prompt.num_tokens_about
+        )
         if dry_run:
             raise typer.Exit(show_plan(planned, video, opened, notices, json=json))
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, notices)
         encoded = session.encode_video(answerer, opened, planned.frames, notices)
     encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
-    printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(questions))
-    answers = session.answer_questions(answerer, encoded, questions, request, prompt, printer, notices)
+    printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
+    answers = session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size)
     notices.timings(answers)

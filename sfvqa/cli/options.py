@@ -66,8 +66,27 @@ Video = Annotated[
     ),
 ]
 Questions = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),
+]
+QuestionFile = Annotated[
+    str | None,
+    typer.Option(
+        "--questions",
+        metavar="FILE",
+        help="Ask the questions of a text file too, one a line; - is standard input.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        envvar="SFVQA_BATCH_SIZE",
+        min=1,
+        help="Answer up to N questions at once, in one batch; above 1 answers come when they are whole.",
+        rich_help_panel=_GENERATION,
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -252,6 +271,7 @@ CONFIGURABLE = (
     "template",
     "subtitle_tokens",
     "slow_attention",
+    "batch_size",
     "device",
     "dtype",
     "attention",

@@ -37,8 +37,7 @@ def plan_run(
     questions: Sequence[str],
     max_new_tokens: int,
     notices: "Notices",
-    *,
-    num_other_tokens: int = 0,
+    num_other_tokens: int,
 ) -> PlannedRun:
     """Choose what was left open and say so; nothing is loaded. Other tokens: of the prompt, beside the question's."""
     with notices.waiting("Choosing the model"):  # importing torch is part of the wait

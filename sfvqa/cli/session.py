@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sfvqa.cli.describe import describe_choices, describe_subtitles
+from sfvqa.cli.text import plural
 
 if TYPE_CHECKING:
     import typer
@@ -139,14 +140,39 @@ def answer_questions(
     prompt: "PromptOptions",
     printer: AnswerPrinter,
     notices: "Notices",
+    batch_size: int = 1,
 ) -> "list[Answer]":
-    """Answer every question in order, each as soon as it is there; the first that fails ends it."""
+    """Answer every question in order, one by one as they are written, or in batches; the first that fails ends it."""
     options, answers = request.generation(), list["Answer"]()
-    for question in questions:
-        with model.stream(encoded, question, options, prompt=prompt, choices=request.choices) as stream:
+    if batch_size == 1:
+        streams = model.stream_all(encoded, questions, options, prompt=prompt, choices=request.choices)
+    else:
+        streams = _stream_batches(model, encoded, questions, request, prompt, notices, batch_size)
+    for question, stream in zip(questions, streams, strict=True):
+        with stream:
             answers.append(printer.show(question, stream))
         for line in describe_choices(answers[-1]) + (describe_subtitles(answers[-1]) if len(answers) == 1 else []):
             notices.note(line)
         for warning in answers[-1].warnings:
             notices.warn(warning)
     return answers
+
+
+def _stream_batches(
+    model: "VideoQuestionAnswerer",
+    encoded: "EncodedVideo",
+    questions: Sequence[str],
+    request: "AnswerRequest",
+    prompt: "PromptOptions",
+    notices: "Notices",
+    batch_size: int,
+) -> "Iterator[AnswerStream]":
+    from sfvqa.inference.answer_stream import AnswerStream
+
+    for start in range(0, len(questions), batch_size):
+        batch = [
+            (encoded if start == 0 else encoded.paid(), question) for question in questions[start : start + batch_size]
+        ]
+        with notices.waiting(f"Answering {plural(len(batch), 'question')}"):
+            answers = model.answer_batch(batch, request.generation(), prompt=prompt, choices=request.choices)
+        yield from map(AnswerStream.of, answers)

@@ -18,6 +18,11 @@ class AnswerStream:
         self._pieces = pieces
         self._answer_so_far = answer_so_far
 
+    @classmethod
+    def of(cls, answer: Answer) -> Self:
+        """The stream of an answer that is whole already: one piece."""
+        return cls(iter([answer.text] if answer.text else []), lambda: answer)
+
     def __iter__(self) -> Iterator[str]:
         return self
 

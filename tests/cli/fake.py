@@ -37,6 +37,7 @@ class ScriptedVideoQA:
     sampled: list[SamplingOptions] = field(default_factory=list)
     read_with: list[ReadOptions] = field(default_factory=list)
     cropped: list[CropMode | None] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)
     asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
     prompted: list[tuple[PromptOptions | None, Sequence[str] | None]] = field(default_factory=list)
 
@@ -134,6 +135,19 @@ class ScriptedVideoQA:
 
         return AnswerStream(play(), lambda: self._answer(video, question, options, "".join(said)))
 
+    def stream_all(
+        self,
+        video: Source,
+        questions: Sequence[str],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Iterator[AnswerStream]:
+        """One stream after the other."""
+        for question in questions:
+            yield self.stream(video, question, options, prompt=prompt, choices=choices)
+
     def answer_batch(
         self,
         questions: Sequence[tuple[Source, str]],
@@ -143,6 +157,7 @@ class ScriptedVideoQA:
         choices: Sequence[str] | None = None,
     ) -> list[Answer]:
         """One after the other."""
+        self.batches.append([question for _, question in questions])
         return [self.ask(video, question, options, prompt=prompt, choices=choices) for video, question in questions]
 
     def _answer(self, video: EncodedVideo, question: str, options: GenerationOptions, text: str) -> Answer:

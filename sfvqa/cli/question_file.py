@@ -1,0 +1,38 @@
+"""The questions that are asked: those on the command line, then those of a file, one a line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sfvqa.errors import UsageError
+
+STANDARD_INPUT = "-"
+
+
+def gather_questions(given: Sequence[str] | None, file: str | None, *, video: Path) -> tuple[str, ...]:
+    """All of them, in order; UsageError when there is none, or standard input is wanted twice."""
+    if file == STANDARD_INPUT and str(video) == STANDARD_INPUT:
+        raise UsageError("Video and questions cannot both come from standard input.", "Name a file for one of them.")
+    questions = (*(given or ()), *(() if file is None else read_questions(file)))
+    if not questions:
+        raise UsageError("No question was given.", "Ask one, in quotes, or name a file of them with --questions.")
+    return questions
+
+
+def read_questions(file: str) -> tuple[str, ...]:
+    """The lines of a text file, or of standard input (`-`), without empty ones; UsageError when that cannot be read."""
+    name = "standard input" if file == STANDARD_INPUT else f"“{file}”"
+    try:
+        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"The questions in {name} are not UTF-8 text.", "Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UsageError(
+            f"The questions in {name} cannot be read: {error.strerror or error}.",
+            "Name a text file, one question a line.",
+        ) from error
+    questions = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not questions:
+        raise UsageError(f"There is no question in {name}.", "Write one question a line.")
+    return questions

@@ -1,0 +1,80 @@
+"""Questions from a file: one a line, after those on the command line; what is no question file is a usage error."""
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sfvqa.errors import ExitCode
+from tests.cli.conftest import RunCli
+from tests.cli.fake import ScriptedVideoQA
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.txt"
+    path.write_bytes("\ufeffWhere is it?\r\n\r\n  Wörüber?  \n".encode())
+    return path
+
+
+def asked_of(model: ScriptedVideoQA) -> list[str]:
+    return [question for question, _ in model.asked]
+
+
+def test_lines_are_questions_after_those_on_the_command_line(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, questions: Path
+) -> None:
+    model.script = [["A."], ["B."], ["C."]]
+    run = run_cli("ask", str(video), "First?", "--questions", str(questions), "-q")
+    assert run.stdout == "A.\nB.\nC.\n"
+    assert asked_of(model) == ["First?", "Where is it?", "Wörüber?"]
+
+
+def test_a_file_alone_is_enough_also_on_standard_input(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"Where?\n")))
+    assert run_cli("ask", str(video), "--questions", "-", "-q").exit_code == 0
+    assert asked_of(model) == ["Where?"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"\n \n", "no question in"), (b"caf\xe9?\n", "not UTF-8"), (None, "cannot be read: No such file")],
+)
+def test_what_is_no_question_file_is_a_usage_error(
+    run_cli: RunCli, video: Path, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "questions.txt"
+    if content is not None:
+        path.write_bytes(content)
+    run = run_cli("ask", str(video), "--questions", str(path))
+    assert run.exit_code == ExitCode.USAGE
+    assert said in " ".join(run.stderr.split())
+
+
+def test_without_any_question_the_file_is_named(run_cli: RunCli, video: Path) -> None:
+    run = run_cli("ask", str(video))
+    assert run.exit_code == ExitCode.USAGE
+    assert "--questions" in run.stderr
+
+
+def test_standard_input_cannot_be_both(run_cli: RunCli) -> None:
+    run = run_cli("ask", "-", "--questions", "-")
+    assert run.exit_code == ExitCode.USAGE
+    assert "both" in run.stderr
+
+
+# --- batches ---
+
+
+def test_questions_are_answered_in_batches_and_printed_in_order(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA
+) -> None:
+    model.script = [["A."], ["B."], ["C."]]
+    run = run_cli("ask", str(video), "One?", "Two?", "Three?", "--batch-size", "2")
+    assert run.stdout == "A.\n\nB.\n\nC.\n"
+    assert model.batches == [["One?", "Two?"], ["Three?"]]
+    assert run.stderr.index("One?") < run.stderr.index("Three?")
