@@ -82,7 +82,7 @@ def ask(
     ):
         prompt = request.prompt(opened)
         planned = planning.plan_run(
-            model_request, frame_request, opened, asked, max_new_tokens, notices, prompt.num_tokens_about
+            model_request, frame_request, opened, asked, max_new_tokens, notices, prompt.num_tokens_about, batch_size
         )
         if dry_run:
             raise typer.Exit(show_plan(planned, video, opened, notices, json=json))

@@ -38,6 +38,7 @@ def plan_run(
     max_new_tokens: int,
     notices: "Notices",
     num_other_tokens: int,
+    batch_size: int,
 ) -> PlannedRun:
     """Choose what was left open and say so; nothing is loaded. Other tokens: of the prompt, beside the question's."""
     with notices.waiting("Choosing the model"):  # importing torch is part of the wait
@@ -68,6 +69,7 @@ def plan_run(
             + num_other_tokens,
             max_new_tokens=max_new_tokens,
             attention=model.attention,
+            batch_size=min(batch_size, len(questions)),
         )
         if plan.run.num_frames < available:
             frames = replace(frames, num_frames=plan.run.num_frames)

@@ -24,7 +24,8 @@ SLACK = 1.05
 class RunSize:
     """What decides, beside the network's sizes, how much memory one question takes.
 
-    `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time.
+    `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
+    questions about one video are answered at a time; what their prompts begin with is prefilled once.
     """
 
     num_frames: int
@@ -35,6 +36,7 @@ class RunSize:
     max_new_tokens: int = MAX_NEW_TOKENS
     chunk_size: int = 8
     attention: str = "sdpa"
+    batch_size: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> MemoryEstimate:
-    """What one question about `run.num_frames` frames takes.
+    """What one question about `run.num_frames` frames takes, or one batch of questions.
 
     >>> from sfvqa.registry import find_model
     >>> spec = find_model("slowfast-7b-64f")
@@ -117,10 +119,12 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         frames_bytes=run.num_frames * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=(num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
-        kv_cache_bytes=sizes.num_layers * key_value * (length + run.max_new_tokens),
-        slow_keys_values_bytes=len(sizes.hybrid_layers) * key_value * num_slow,
-        prefill_activations_bytes=_prefill_bytes(sizes, run, num_slow, length),
-        decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + sizes.vocab_size * (item + 4),
+        kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
+        slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
+        prefill_activations_bytes=_prefill_bytes(
+            sizes, run, num_slow, max(length, run.batch_size * run.num_text_tokens)
+        ),
+        decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
     )
 

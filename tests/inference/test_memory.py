@@ -76,6 +76,8 @@ def test_parts_grow_with_what_makes_them() -> None:
     assert smaller_chunk["encode_activations"] < parts(base)["encode_activations"] / 3
     eager = parts(RunSize(64, "bfloat16", "cuda", attention="eager"))
     assert eager["prefill_activations"] > parts(base)["prefill_activations"]
+    batch = parts(RunSize(64, "bfloat16", "cuda", batch_size=4))
+    assert [batch[name] / parts(base)[name] for name in ("kv_cache", "slow_keys_values", "visual_tokens")] == [4, 4, 1]
     assert parts(RunSize(64, "float32", "cuda"))["weights"] == 2 * parts(base)["weights"]
 
 
