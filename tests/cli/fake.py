@@ -155,7 +155,7 @@ class ScriptedVideoQA:
             finish_reason=self.finish_reason,
             frames=SampledFrames(video.indices, video.timestamps_seconds, video.strategy),
             tokens=TokenCounts(40, fast=len(video.visual_tokens.fast), slow=len(video.visual_tokens.slow), new=6),
-            timings=Timings(1.0, 0.25, 0.5, 0.1, 0.875, 0.5, 1.375, 10.0),
+            timings=Timings(1.0, 0.25, 0.5, 0.0, 0.1, 0.875, 0.5, 1.375, 10.0),
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
             settings=AnswerSettings(
