@@ -156,7 +156,7 @@ def _timing_cells(answer: "Answer", *, has_overlap: bool) -> dict[str, str]:
         "total": timings.total_seconds,
     }
     speed = timings.tokens_per_second
-    cells = {name: f"{value:.2f} s" for name, value in seconds.items()}
+    cells = {name: f"{value:z.2f} s" for name, value in seconds.items()}
     cells["tokens"] = f"{answer.tokens.new}" if speed is None else f"{answer.tokens.new} ({speed:.1f}/s)"
     if answer.peak_memory_bytes:
         cells["memory"] = readable_size(answer.peak_memory_bytes)

@@ -69,7 +69,9 @@ def read_ahead(reading: Reading, chunks_ahead: int, cancel: Callable[[], None]) 
         return (yield from reading)
     messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
     room, stopped = threading.Semaphore(chunks_ahead), threading.Event()
-    thread = threading.Thread(target=_run, args=(reading, messages.put, room, stopped), daemon=True)
+    thread = threading.Thread(
+        target=_run, args=(reading, messages.put, room, stopped), name="sfvqa-reading", daemon=True
+    )
     waiting: deque[Chunk] = deque()
     end: _End | None = None
     has_failed = False
