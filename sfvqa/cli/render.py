@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sfvqa.video import SamplingOptions
 
 T = TypeVar("T")
+_SHOWN_SECONDS = 0.005  # less is 0.00 s
 _STAGES = {"search": "Looking for cuts", "read": "Reading frames", "encode": "Encoding frames"}
 
 
@@ -112,7 +113,8 @@ class Notices:
         """Where the time went, a row an answer: a table on a terminal that is wide enough, else plain lines."""
         if self.quiet or not answers:
             return
-        rows = [_timing_cells(answer) for answer in answers]
+        has_overlap = any(answer.timings.overlap_seconds >= _SHOWN_SECONDS for answer in answers)
+        rows = [_timing_cells(answer, has_overlap=has_overlap) for answer in answers]
         table = Table(box=None, header_style="dim", style="dim", pad_edge=False, padding=(0, 2, 0, 0))
         for name in rows[0]:
             table.add_column(name, justify="right", no_wrap=True)
@@ -140,19 +142,21 @@ def _drain(steps: Generator[Progressing, None, T]) -> T:
         return result
 
 
-def _timing_cells(answer: "Answer") -> dict[str, str]:
+def _timing_cells(answer: "Answer", *, has_overlap: bool) -> dict[str, str]:
+    """The cells of one row by their column; with the overlap as what it takes off, they add up to the first token."""
     timings: Timings = answer.timings
     seconds = {
         "load": timings.load_seconds,
         "read": timings.read_seconds,
         "encode": timings.encode_seconds,
+        **({"overlap": -timings.overlap_seconds} if has_overlap else {}),
         "prefill": timings.prefill_seconds,
         "first token": timings.ttft_seconds,
         "decode": timings.decode_seconds,
         "total": timings.total_seconds,
     }
     speed = timings.tokens_per_second
-    cells = {name: f"{value:.2f} s" for name, value in seconds.items()}
+    cells = {name: f"{value:z.2f} s" for name, value in seconds.items()}
     cells["tokens"] = f"{answer.tokens.new}" if speed is None else f"{answer.tokens.new} ({speed:.1f}/s)"
     if answer.peak_memory_bytes:
         cells["memory"] = readable_size(answer.peak_memory_bytes)

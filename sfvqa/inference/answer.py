@@ -39,12 +39,15 @@ class Timings:
     """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for before each reading.
 
     - `load_seconds`: finding the checkpoint and putting model and tokenizer on the device. Once a process; in no sum.
-    - `read_seconds`: video bytes → resized frames.
+    - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them; of a video
+      that the video cache holds, finding it there and reading its visual tokens.
     - `encode_seconds`: frames → slow and fast tokens (crop, normalise, vision tower, projector, pooling).
+    - `overlap_seconds`: how much of reading and encoding ran at the same time, so that both together took
+      read + encode - overlap.
     - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).
-    - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode + prefill +
-      choosing. Loading is left out. A video encoded once and asked about again keeps its read and encode seconds in
-      every answer, so that answers can be compared; what a further question waits for is `prefill_seconds`.
+    - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode - overlap +
+      prefill + choosing. Loading is left out. Of several questions about one video the first waits for its reading
+      and encoding; for the others these are 0.
     - `decode_seconds`: from the first token to the last, without what the caller does between pieces.
     - `total_seconds`: ttft + decode.
     - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.
@@ -55,6 +58,7 @@ class Timings:
     load_seconds: float
     read_seconds: float
     encode_seconds: float
+    overlap_seconds: float
     prefill_seconds: float
     ttft_seconds: float
     decode_seconds: float

@@ -271,13 +271,16 @@ class AnswerRun:
     def _timings(self, row: _Row) -> Timings:
         read_seconds = row.encoded.read_seconds if row.encoded else 0.0
         encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
+        overlap_seconds = row.encoded.overlap_seconds if row.encoded else 0.0
         prefill_seconds, decode_seconds = self._prefill_watch.seconds, self._decode_watch.seconds
-        ttft_seconds = read_seconds + encode_seconds + prefill_seconds + self._first_token_watch.seconds
+        seeing_seconds = read_seconds + encode_seconds - overlap_seconds
+        ttft_seconds = seeing_seconds + prefill_seconds + self._first_token_watch.seconds
         has_speed = len(row.new_ids) > 1 and decode_seconds > 0
         return Timings(
             load_seconds=self._checkpoint.load_seconds,
             read_seconds=read_seconds,
             encode_seconds=encode_seconds,
+            overlap_seconds=overlap_seconds,
             prefill_seconds=prefill_seconds,
             ttft_seconds=ttft_seconds,
             decode_seconds=decode_seconds,

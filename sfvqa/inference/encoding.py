@@ -1,4 +1,4 @@
-"""A video file → EncodedVideo: read, preprocess and see it once, to be asked about often."""
+"""A video file → SeenVideo → EncodedVideo: read and seen once, in chunks as it is read, to be asked about often."""
 
 import contextlib
 from collections.abc import Generator
@@ -8,21 +8,19 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.errors import OutOfMemoryError
-from sfvqa.inference.device import free_memory_bytes, memory_errors, release_memory
-from sfvqa.inference.preprocess import pixel_value_chunks
-from sfvqa.inference.remedy import SMALL_CHUNK_SIZE, what_should_fit
-from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.inference.chunk_encoder import ChunkEncoder
+from sfvqa.inference.device import memory_errors
+from sfvqa.inference.reading_ahead import CHUNK_SIZE, CHUNKS_AHEAD, Reading, in_chunks, read_ahead
+from sfvqa.inference.seen_video import SeenVideo
+from sfvqa.inference.stopwatch import HOST, Stopwatch, seconds_together
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.registry import QuantizationName
-from sfvqa.video.clip import Clip, VideoInfo
+from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import CropMode, FitSquare
-from sfvqa.video.readers import ReadOptions, VideoReader
-from sfvqa.video.reading import ReadProgress, read_clip_progressively
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.reading import ClipFacts, ReadProgress, read_frame_by_frame
 from sfvqa.video.sampling import SamplingOptions
-
-CHUNK_SIZE = 8  # frames in the vision tower at a time: bounds the memory, changes nothing else
 
 
 class EncodeStage(StrEnum):
@@ -42,9 +40,22 @@ class EncodeProgress:
     total: int
 
 
+@dataclass(frozen=True)
+class SeeingCosts:
+    """What seeing a video took; by the wall clock that was `read_seconds + encode_seconds - overlap_seconds`.
+
+    `warnings` are about the run, not the video.
+    """
+
+    read_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    overlap_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedVideo:
-    """What a model has seen of one video, with where the frames came from and what they cost."""
+    """What a model has seen of one video, with where the frames came from and what they cost (see Timings)."""
 
     visual_tokens: VisualTokens
     indices: tuple[int, ...]
@@ -56,10 +67,11 @@ class EncodedVideo:
     warnings: tuple[str, ...]
     read_seconds: float
     encode_seconds: float
+    overlap_seconds: float = 0.0
 
     def paid(self) -> "EncodedVideo":
         """The same for a further question, which waits for no reading and encoding any more."""
-        return replace(self, read_seconds=0.0, encode_seconds=0.0)
+        return replace(self, read_seconds=0.0, encode_seconds=0.0, overlap_seconds=0.0)
 
 
 def encode_progressively(
@@ -71,98 +83,125 @@ def encode_progressively(
     crop: CropMode = CropMode.CENTER,
     trained_with: TrainedWith | None = None,
     quantization: QuantizationName = QuantizationName.NONE,
+    chunks_ahead: int = CHUNKS_AHEAD,
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
 
-    A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
-    Memory is bounded by the resized frames and one chunk of them in the vision tower. The seconds leave out what the
-    caller does between steps. Running out of memory is tried again once, with fewer frames in the vision tower; the
-    OutOfMemoryError then names what should fit, for which `quantization` is asked. Raises VideoError too.
+    See see_progressively, which this is with encoded_from behind it.
     """
-    read_watch, encode_watch = Stopwatch(model.device), Stopwatch(model.device)
-    steps = read_clip_progressively(
-        video, sampling, reading=reading, fit=FitSquare(model.config.vision.image_size, crop)
+    seen, costs = yield from see_progressively(
+        model, video, sampling, reading=reading, crop=crop, quantization=quantization, chunks_ahead=chunks_ahead
     )
-    clip = yield from _read(steps, read_watch)
-    visual_tokens, encoding_warnings = yield from _encode(model, clip, encode_watch, quantization)
+    return encoded_from(seen, model, sampling, trained_with, costs)
+
+
+def see_progressively(
+    model: SlowFastForConditionalGeneration,
+    video: str | Path | VideoReader,
+    sampling: SamplingOptions,
+    *,
+    reading: ReadOptions | None = None,
+    crop: CropMode = CropMode.CENTER,
+    quantization: QuantizationName = QuantizationName.NONE,
+    chunks_ahead: int = CHUNKS_AHEAD,
+) -> Generator[EncodeProgress, None, tuple[SeenVideo, SeeingCosts]]:
+    """Read a video and run the vision tower on its frames, yielding progress by the frame or chunk of them.
+
+    A thread reads, `chunks_ahead` chunks of frames ahead of the vision tower, which bounds the memory; with 0 there is
+    no thread and what comes out is the same. The stages READ and ENCODE alternate; frames that turn out to be missing
+    make the total of ENCODE smaller in the end.
+
+    A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
+    The seconds leave out what the caller does between steps, as far as nothing is read meanwhile. Running out of
+    memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
+    which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
+    """
+    read_watch, encoder = Stopwatch(HOST), ChunkEncoder(model, quantization)
+    with memory_errors("reading the video"):
+        opened = video if isinstance(video, VideoReader) else open_video(video, reading)
+    with contextlib.nullcontext() if opened is video else opened:
+        steps = read_frame_by_frame(opened, sampling, fit=FitSquare(model.config.vision.image_size, crop))
+        chunks = read_ahead(in_chunks(steps, CHUNK_SIZE, read_watch), chunks_ahead, opened.cancel)
+        facts = yield from _encode(chunks, encoder)
+    seen = SeenVideo(
+        visual_tokens=encoder.visual_tokens(),
+        indices=facts.indices,
+        timestamps_seconds=facts.timestamps_seconds,
+        strategy=facts.strategy,
+        reader=facts.reader,
+        crop=crop,
+        video=facts.video,
+        num_missing=len(facts.missing),
+        warnings=facts.warnings,
+    )
+    return seen, SeeingCosts(
+        read_seconds=opened.open_seconds + read_watch.seconds,
+        encode_seconds=encoder.watch.seconds,
+        overlap_seconds=seconds_together(read_watch, encoder.watch),
+        warnings=encoder.warnings,
+    )
+
+
+def encoded_from(
+    seen: SeenVideo,
+    model: SlowFastForConditionalGeneration,
+    sampling: SamplingOptions,
+    trained_with: TrainedWith | None = None,
+    costs: SeeingCosts | None = None,
+) -> EncodedVideo:
+    """Split what was seen, by this model and with this sampling, into slow and fast tokens, and add what to know of it.
+
+    costs: what seeing it took in this run (nothing unless given), to which the split is added.
+    """
+    costs = costs or SeeingCosts()
+    watch = Stopwatch(model.device)
+    with watch, torch.inference_mode(), memory_errors("encoding the frames"):
+        visual_tokens = model.split(seen.visual_tokens)
     return EncodedVideo(
         visual_tokens=visual_tokens,
-        indices=clip.indices,
-        timestamps_seconds=clip.timestamps_seconds,
-        strategy=clip.strategy,
-        reader=clip.reader,
-        crop=crop,
-        video=clip.video,
-        warnings=(*clip.warnings, *encoding_warnings, *_warnings_about(clip, sampling, crop, model, trained_with)),
-        read_seconds=read_watch.seconds + (video.open_seconds if isinstance(video, VideoReader) else 0.0),
-        encode_seconds=encode_watch.seconds,
+        indices=seen.indices,
+        timestamps_seconds=seen.timestamps_seconds,
+        strategy=seen.strategy,
+        reader=seen.reader,
+        crop=seen.crop,
+        video=seen.video,
+        warnings=(*seen.warnings, *costs.warnings, *_warnings_about(seen, sampling, model, trained_with)),
+        read_seconds=costs.read_seconds,
+        encode_seconds=costs.encode_seconds + watch.seconds,
+        overlap_seconds=costs.overlap_seconds,
     )
 
 
-def _read(steps: Generator[ReadProgress, None, Clip], watch: Stopwatch) -> Generator[EncodeProgress, None, Clip]:
-    with contextlib.closing(steps):
+def _encode(chunks: Reading, encoder: ChunkEncoder) -> Generator[EncodeProgress, None, ClipFacts]:
+    total = 0
+    with contextlib.closing(chunks):
         while True:
-            with watch, memory_errors("reading the video"):
+            with memory_errors("reading the video"):
                 try:
-                    step = next(steps)
+                    item = next(chunks)
                 except StopIteration as end:
-                    clip: Clip = end.value
-                    return clip
-            yield EncodeProgress(EncodeStage(step.stage), step.done, step.total)
-
-
-def _encode(
-    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch, quantization: QuantizationName
-) -> Generator[EncodeProgress, None, tuple[VisualTokens, list[str]]]:
-    """Encode, and once more with fewer frames at a time when memory runs out; warnings say so."""
-    try:
-        return (yield from _encode_in_chunks(model, clip, watch, CHUNK_SIZE)), []
-    except OutOfMemoryError:
-        pass
-    # Only here, behind the except block, is the traceback gone, and with it the tensors its frames held.
-    release_memory(model.device)
-    try:
-        tokens = yield from _encode_in_chunks(model, clip, watch, SMALL_CHUNK_SIZE)
-    except OutOfMemoryError as error:
-        remedy = what_should_fit(
-            model.config,
-            len(clip.frames),
-            device=model.device,
-            dtype=model.dtype,
-            quantization=quantization,
-            free_bytes=free_memory_bytes(model.device),
-            is_loaded=True,
-        )
-        raise OutOfMemoryError(error.message, remedy) from error
-    return tokens, [
-        f"Memory ran out with {CHUNK_SIZE} frames in the vision tower; they were encoded {SMALL_CHUNK_SIZE} at a time."
-    ]
-
-
-def _encode_in_chunks(
-    model: SlowFastForConditionalGeneration, clip: Clip, watch: Stopwatch, chunk_size: int
-) -> Generator[EncodeProgress, None, VisualTokens]:
-    total, done = len(clip.frames), 0
-    visual_tokens: list[torch.Tensor] = []
-    chunks = model.encode_chunks(pixel_value_chunks(clip.frames, model.config.vision, chunk_size))
-    while done < total:
-        with watch, torch.inference_mode(), memory_errors("encoding the frames"):
-            visual_tokens.append(next(chunks))
-        done += len(visual_tokens[-1])
-        yield EncodeProgress(EncodeStage.ENCODE, done, total)
-    with watch, torch.inference_mode(), memory_errors("encoding the frames"):
-        return model.split(torch.cat(visual_tokens))
+                    facts: ClipFacts = end.value
+                    break
+            if isinstance(item, ReadProgress):
+                total = item.total
+                yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
+            else:
+                encoder.add(item, total)
+                del item  # else the chunk would be kept until the next one is there
+                yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
+    if encoder.num_frames != total:
+        yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)
+    return facts
 
 
 def _warnings_about(
-    clip: Clip,
+    seen: SeenVideo,
     sampling: SamplingOptions,
-    crop: CropMode,
     model: SlowFastForConditionalGeneration,
     trained_with: TrainedWith | None,
 ) -> list[str]:
-    warnings, num_frames = [], len(clip.indices)
-    if trained_with and (departure := trained_with.departure(sampling, num_frames + len(clip.missing), crop)):
+    warnings, num_frames = [], len(seen.indices)
+    if trained_with and (departure := trained_with.departure(sampling, num_frames + seen.num_missing, seen.crop)):
         warnings.append(departure)
     if left_out := num_frames_outside_fast_path(num_frames, model.config):
         warnings.append(

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from sfvqa.inference.reading_ahead import CHUNK_SIZE, CHUNKS_AHEAD
 from sfvqa.registry import Architecture, FastTokens, QuantizationName
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NUM_TEXT_TOKENS = 64  # of a short question with the chat template around it
 MAX_NEW_TOKENS = 256
+
+_MOST_FRAMES = (CHUNKS_AHEAD + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
 
 CPU_PROCESS_BYTES = 400_000_000
 """Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
@@ -34,7 +37,7 @@ class RunSize:
     quantization: QuantizationName = QuantizationName.NONE
     num_text_tokens: int = NUM_TEXT_TOKENS
     max_new_tokens: int = MAX_NEW_TOKENS
-    chunk_size: int = 8
+    chunk_size: int = CHUNK_SIZE
     attention: str = "sdpa"
     batch_size: int = 1
 
@@ -116,7 +119,7 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         process_bytes=_process_bytes(run),
         weights_bytes=weights_bytes(sizes, run.quantization, item),
         loading_bytes=_loading_bytes(sizes, item),
-        frames_bytes=run.num_frames * 3 * sizes.image_size**2 if on_cpu else 0,
+        frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=(num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
         kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),

@@ -1,7 +1,7 @@
 """From a path to a Clip: open, choose, read; memory holds the resized frames and one full frame, never the video."""
 
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.clip import Clip, MissingFrame
+from sfvqa.video.clip import Clip, MissingFrame, VideoInfo
 from sfvqa.video.fitting import Fit, FitExactly, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import (
@@ -24,6 +24,8 @@ from sfvqa.video.sampling import (
 from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sfvqa.video.pixels import Pixels
 
 _TIMES_NAMED = 4  # how many of the missing frames a warning names
@@ -45,6 +47,31 @@ class ReadProgress:
     done: int
     total: int
     stage: ReadStage = ReadStage.READ
+
+
+@dataclass(frozen=True, eq=False)
+class ReadStep:
+    """How far reading is, and the `pixels` [H, W, 3] of the frame that came, if this step brought one to look at."""
+
+    progress: ReadProgress
+    pixels: "Pixels | None" = None
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """All that a Clip says of itself, without its frames."""
+
+    timestamps_seconds: tuple[float, ...]
+    indices: tuple[int, ...]
+    video: VideoInfo
+    strategy: str
+    reader: str
+    warnings: tuple[str, ...] = ()
+    missing: tuple[MissingFrame, ...] = ()
+
+    def with_frames(self, frames: "NDArray[np.uint8]") -> Clip:
+        """The clip that has these frames [T, H, W, 3]."""
+        return Clip(frames=frames, **vars(self))
 
 
 def read_clip(
@@ -78,6 +105,34 @@ def read_clip_progressively(
     """Like read_clip, as a generator of progress that returns the clip; closing it early closes the file.
 
     A video that is open already is read with its own options, and stays open.
+    """
+    pixels: Pixels | None = None
+    with closing(read_frame_by_frame(video, options, reading=reading, fit=fit)) as steps:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as finished:
+                facts: ClipFacts = finished.value
+                break
+            if step.pixels is not None:
+                if pixels is None:
+                    pixels = np.empty((step.progress.total, *step.pixels.shape), np.uint8)
+                pixels[step.progress.done - 1] = step.pixels
+            yield step.progress
+    assert pixels is not None  # of nothing there are no facts
+    return facts.with_frames(pixels[: len(facts.indices)])
+
+
+def read_frame_by_frame(
+    video: str | PathLike[str] | VideoReader,
+    options: SamplingOptions | None = None,
+    *,
+    reading: ReadOptions | None = None,
+    fit: Fit | None = None,
+) -> Generator[ReadStep, None, ClipFacts]:
+    """Like read_clip_progressively, but gives each frame as soon as it is read, and keeps none of them.
+
+    Every frame has the shape of the first. Whoever runs the generator runs the reader: one thread at a time.
     """
     options = options or SamplingOptions()
     with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
@@ -113,35 +168,34 @@ def _timeline_of(video: VideoReader) -> Timeline:
 
 def _find_cuts(
     video: VideoReader, timeline: Timeline, options: SamplingOptions
-) -> Generator[ReadProgress, None, tuple[int, ...]]:
+) -> Generator[ReadStep, None, tuple[int, ...]]:
     """Compare thumbnails of some frames of the range (see sampling.scenes for which, and how exact that is)."""
     compared = frames_to_compare(timeline, options)
     thumbnails: list[Pixels] = []
     indices: list[int] = []
-    yield ReadProgress(0, len(compared), ReadStage.SEARCH)
+    yield ReadStep(ReadProgress(0, len(compared), ReadStage.SEARCH))
     for frame in video.read(compared, FitExactly(THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)):
         thumbnails.append(frame.pixels.mean(axis=2).astype(np.uint8))
         indices.append(frame.index)
-        yield ReadProgress(len(indices), len(compared), ReadStage.SEARCH)
+        yield ReadStep(ReadProgress(len(indices), len(compared), ReadStage.SEARCH))
     return find_cuts(np.stack(thumbnails), indices) if thumbnails else ()
 
 
 def _read_frames(
     video: VideoReader, indices: list[int], options: SamplingOptions, fit: Fit | None
-) -> Generator[ReadProgress, None, Clip]:
-    pixels: Pixels | None = None
+) -> Generator[ReadStep, None, ClipFacts]:
+    shape: tuple[int, int] | None = None
     taken: list[int] = []
     other_sizes = 0
-    yield ReadProgress(0, len(indices))
+    yield ReadStep(ReadProgress(0, len(indices)))
     for frame in video.read(indices, fit):
         height, width = frame.pixels.shape[:2]
-        if pixels is None:
-            pixels = np.empty((len(indices), height, width, 3), np.uint8)
-        other_sizes += (height, width) != pixels.shape[1:3]
-        pixels[len(taken)] = resize_to(frame.pixels, pixels.shape[2], pixels.shape[1])
+        shape = shape or (height, width)
+        other_sizes += (height, width) != shape
         taken.append(frame.index)
-        yield ReadProgress(len(taken), len(indices))
-    if pixels is None:
+        pixels = resize_to(frame.pixels, shape[1], shape[0])
+        yield ReadStep(ReadProgress(len(taken), len(indices)), pixels)
+    if not taken:
         raise UnreadableVideoError(
             f"None of the {len(indices)} frames asked for of “{video.info.path}” can be decoded: they are damaged.",
             "Choose another part of the video, or copy or download it again.",
@@ -151,8 +205,7 @@ def _read_frames(
         warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:
         warnings.append(f"The picture changes its shape: {other_sizes} frames were stretched to that of the first.")
-    return Clip(
-        frames=pixels[: len(taken)],
+    return ClipFacts(
         timestamps_seconds=tuple(video.timestamps_seconds[index] for index in taken),
         indices=tuple(taken),
         video=video.info,

@@ -33,6 +33,7 @@ class ScriptedVideoQA:
     warnings: tuple[str, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
     size: tuple[int, int] = (64, 64)
+    overlap_seconds: float = 0.0
     while_encoding: Callable[[], None] = lambda: None
     sampled: list[SamplingOptions] = field(default_factory=list)
     read_with: list[ReadOptions] = field(default_factory=list)
@@ -75,6 +76,7 @@ class ScriptedVideoQA:
             warnings=self.warnings,
             read_seconds=0.25,
             encode_seconds=0.5,
+            overlap_seconds=self.overlap_seconds,
         )
 
     def encode(
@@ -170,7 +172,7 @@ class ScriptedVideoQA:
             finish_reason=self.finish_reason,
             frames=SampledFrames(video.indices, video.timestamps_seconds, video.strategy),
             tokens=TokenCounts(40, fast=len(video.visual_tokens.fast), slow=len(video.visual_tokens.slow), new=6),
-            timings=Timings(1.0, 0.25, 0.5, 0.1, 0.875, 0.5, 1.375, 10.0),
+            timings=Timings(1.0, 0.25, 0.5, video.overlap_seconds, 0.1, 0.875, 0.5, 1.375, 10.0),
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
             settings=AnswerSettings(

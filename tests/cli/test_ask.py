@@ -264,3 +264,14 @@ def test_a_narrow_terminal_gets_whole_numbers(
     plain = _ESCAPE.sub("", run_on_terminal("ask", str(video), "Where?")[1])
     assert "Timings: load 1.00 s, read 0.25 s" in plain
     assert "…" not in plain.split("moves left.")[1]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "shown"), [(0.2, ", encode 0.50 s, overlap -0.20 s, prefill"), (0.004, ", encode 0.50 s, prefill")]
+)
+def test_an_overlap_worth_seeing_is_what_it_takes_off(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, overlap: float, shown: str
+) -> None:
+    """Whoever adds the columns up arrives at the first token."""
+    model.overlap_seconds = overlap
+    assert shown in run_cli("ask", str(video), "Where?").stderr

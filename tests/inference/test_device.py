@@ -94,3 +94,4 @@ def test_a_stopwatch_adds_up_its_blocks_only(monkeypatch: pytest.MonkeyPatch) ->
         with watch:
             pass
     assert watch.seconds == 3.0
+    assert watch.spans == [(0.0, 1.0), (10.0, 12.0)]

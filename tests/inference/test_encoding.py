@@ -1,19 +1,27 @@
 """A video is read and seen once, whatever the chunks; what the model did not see in full is said."""
 
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
-from sfvqa.inference import encoding
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
+from sfvqa.inference import chunk_encoder, encoding
+from sfvqa.inference.encoding import (
+    EncodedVideo,
+    EncodeProgress,
+    EncodeStage,
+    SeeingCosts,
+    encode_progressively,
+    encoded_from,
+    see_progressively,
+)
 from sfvqa.inference.preprocess import pixel_values
-from sfvqa.inference.remedy import SMALL_CHUNK_SIZE
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
+from tests.inference.fake_reader import FakeReader
 from tests.inference.steps import run
 
 TEN_FRAMES = SamplingOptions(num_frames=10)
@@ -89,7 +97,8 @@ def test_seconds_leave_out_the_caller(qa: VideoQA, video_path: Path, monkeypatch
                 return encoded
             now[0] += 1000.0
 
-    encoded = run(slowly(qa.encode_progressively(video_path)))[1]
+    steps = encode_progressively(qa.checkpoint.model, video_path, TEN_FRAMES, chunks_ahead=0)
+    encoded = run(slowly(steps))[1]
     assert now[0] > 0
     assert (encoded.read_seconds, encoded.encode_seconds) == (0.0, 0.0)
 
@@ -122,51 +131,108 @@ def test_a_missing_video_is_a_video_error(qa: VideoQA, tmp_path: Path) -> None:
         qa.encode(tmp_path / "nothing.mp4")
 
 
-def test_running_out_of_memory_is_tried_again_with_fewer_frames_at_a_time(
-    qa: VideoQA, video_path: Path, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the first try made is freed before the second: it is memory that is short."""
+def run_out(
+    qa: VideoQA, monkeypatch: pytest.MonkeyPatch, is_too_much: Callable[[int, int], bool]
+) -> tuple[list[int], list[list[int]]]:
+    """Let the vision tower run out of memory where `is_too_much` says so of a call and its number of frames.
+
+    Returns how many frames each call got, and whose features were still alive at each of them; both as they come.
+    """
     tower = qa.checkpoint.model.vision_tower
-    forward, sizes = tower.forward, list[int]()
-    made, alive = list[weakref.ref[torch.Tensor]](), list[weakref.ref[torch.Tensor]]()
+    forward, sizes, alive = tower.forward, list[int](), list[list[int]]()
+    made = list[weakref.ref[torch.Tensor]]()
 
-    def run_out_at_first(pixel_values: torch.Tensor) -> torch.Tensor:
+    def limited(pixel_values: torch.Tensor) -> torch.Tensor:
+        alive.append([call for call, ref in enumerate(made) if ref() is not None])
         sizes.append(len(pixel_values))
-        if len(pixel_values) > SMALL_CHUNK_SIZE:
-            features = forward(pixel_values)
-            made.append(weakref.ref(features))
-            if len(made) == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return features
-        alive.extend(ref for ref in made if ref() is not None)
-        return forward(pixel_values)
+        features = forward(pixel_values)
+        made.append(weakref.ref(features))
+        if is_too_much(len(sizes), len(pixel_values)):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return features
 
-    monkeypatch.setattr(encoding, "CHUNK_SIZE", 3)
-    monkeypatch.setattr(tower, "forward", run_out_at_first)
-    again = qa.encode(video_path)
-    assert sizes == [3, 3] + [1] * 8
-    assert alive == []
-    torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
-    assert again.warnings == ("Memory ran out with 3 frames in the vision tower; they were encoded 1 at a time.",)
-    assert len(made) == 2
+    monkeypatch.setattr(tower, "forward", limited)
+    return sizes, alive
 
 
-def test_running_out_of_memory_again_names_what_should_fit(
-    qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chunks_ahead", [0, 2])
+def test_the_chunk_that_memory_runs_out_with_is_tried_again_with_fewer_frames_at_a_time(
+    qa: VideoQA, monkeypatch: pytest.MonkeyPatch, chunks_ahead: int
 ) -> None:
-    tried = []
+    """That chunk and those after it; nothing is read again, and what the first try made is freed before the second."""
+    model, sampling = qa.checkpoint.model, SamplingOptions(num_frames=35)
+    expected = run(encode_progressively(model, FakeReader(35), sampling))[1]
+    sizes, alive = run_out(qa, monkeypatch, lambda call, _: call == 3)
+    reader = FakeReader(35)
+    steps, again = run(encode_progressively(model, reader, sampling, chunks_ahead=chunks_ahead))
+    assert sizes == [8, 8, 8] + [1] * 19
+    assert reader.num_given == 35
+    assert alive[:4] == [[]] * 4
+    torch.testing.assert_close(again.visual_tokens.slow, expected.visual_tokens.slow, atol=1e-5, rtol=0)
+    assert again.warnings[0] == "Memory ran out with 8 frames in the vision tower; they were encoded 1 at a time."
+    assert again.warnings[1:] == expected.warnings
+    assert [step.done for step in steps if step.stage is EncodeStage.ENCODE] == [8, 16, 24, 32, 35]
 
-    def run_out(pixel_values: torch.Tensor) -> None:
-        tried.append(len(pixel_values))
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(qa.checkpoint.model.vision_tower, "forward", run_out)
-    monkeypatch.setattr(encoding, "free_memory_bytes", lambda _device: 10**9)
+def test_that_memory_ran_out_is_about_the_run_and_not_the_video(qa: VideoQA, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_out(qa, monkeypatch, lambda _, num_frames: num_frames > 1)
+    seen, costs = run(see_progressively(qa.checkpoint.model, FakeReader(8), SamplingOptions(num_frames=8)))[1]
+    assert seen.warnings == ()
+    assert len(costs.warnings) == 1
+
+
+@pytest.mark.parametrize("only", [8, 1])
+def test_running_out_of_memory_again_names_what_should_fit(
+    qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch, only: int
+) -> None:
+    """A chunk of one frame gets its second try too: what was kept of freed tensors is given back before it."""
+    sizes, _ = run_out(qa, monkeypatch, lambda *_: True)
+    monkeypatch.setattr(chunk_encoder, "free_memory_bytes", lambda _device: 10**9)
     with pytest.raises(OutOfMemoryError, match="encoding the frames") as caught:
-        qa.encode(video_path)
-    assert tried == [8, 1]
+        qa.encode(video_path, SamplingOptions(num_frames=only))
+    assert sizes == [only, 1]
     assert "--quant 8bit should fit" in caught.value.remedy
     assert caught.value.exit_code == 5
+
+
+def test_memory_is_given_back_between_the_two_tries(
+    qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, _ = run_out(qa, monkeypatch, lambda call, _: call == 1)
+    released = []
+    monkeypatch.setattr(chunk_encoder, "release_memory", lambda _device: released.append(len(sizes)))
+    qa.encode(video_path)
+    assert released == [1]
+
+
+def test_what_was_seen_can_be_split_by_itself(qa: VideoQA, video_path: Path) -> None:
+    """As a stored one is: the same tokens and warnings, at no cost but that of the split."""
+    model, trained = qa.checkpoint.model, qa.trained_with
+    sampling = SamplingOptions(num_frames=7)
+    whole = qa.encode(video_path, sampling)
+    seen, costs = run(see_progressively(model, video_path, sampling))[1]
+    assert (seen.indices, seen.timestamps_seconds, seen.num_missing) == (whole.indices, whole.timestamps_seconds, 0)
+    assert (seen.strategy, seen.reader, seen.crop, seen.video) == ("uniform", "pyav", whole.crop, whole.video)
+    assert (seen.warnings, costs.warnings) == ((), ())
+    split = encoded_from(seen, model, sampling, trained)
+    assert torch.equal(split.visual_tokens.slow, whole.visual_tokens.slow)
+    assert torch.equal(split.visual_tokens.fast, whole.visual_tokens.fast)
+    assert split.warnings == whole.warnings
+    assert len(split.warnings) == 2
+    assert (split.read_seconds, split.overlap_seconds) == (0.0, 0.0)
+    paid = encoded_from(seen, model, sampling, trained, SeeingCosts(1.0, 2.0, 0.5, ("It took long.",)))
+    assert (paid.read_seconds, paid.overlap_seconds) == (1.0, 0.5)
+    assert 2.0 < paid.encode_seconds < 2.5
+    assert paid.warnings == ("It took long.", *whole.warnings)
+
+
+def test_frames_that_are_missing_count_as_asked_for(qa: VideoQA) -> None:
+    """The model was trained with 8, and 8 were chosen."""
+    reader = FakeReader(8, damaged=(2,))
+    warnings = qa.encode(reader, SamplingOptions(num_frames=8)).warnings
+    assert [warning for warning in warnings if "trained" in warning] == []
+    seen, _ = run(see_progressively(qa.checkpoint.model, reader, SamplingOptions(num_frames=8)))[1]
+    assert (seen.num_missing, len(seen.indices)) == (1, 7)
 
 
 def test_without_a_number_of_training_frames_there_is_nothing_to_warn_of(qa: VideoQA, video_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,33 @@ def test_it_can_be_read_again_also_after_it_was_left_early(path: Path) -> None:
         assert number_in(next(frames).pixels) == 1
         frames.close()  # type: ignore[attr-defined]
         assert [number_in(frame.pixels) for frame in opened.read([5])] == [5]
+
+
+def test_another_thread_can_end_a_read_that_hangs_and_the_reader_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_video(path) as opened:
+        assert number_in(next(iter(opened.read([3]))).pixels) == 3
+        opened.close()
+        with monkeypatch.context() as patch:
+            sabotage(patch, "PyAVReader.pictures = lambda *_: time.sleep(60)")
+            began = time.monotonic()
+            timer = threading.Timer(2, opened.cancel)
+            timer.start()
+            with pytest.raises(UnreadableVideoError, match="ended by signal 9 while reading frame 1 of 1"):
+                list(opened.read([7]))
+            assert time.monotonic() - began < 10
+            timer.join()
+        assert [number_in(frame.pixels) for frame in opened.read([5])] == [5]
+
+
+def test_a_reader_that_does_nothing_can_be_cancelled_as_well(path: Path) -> None:
+    """A thread may be through with it when it is told to stop."""
+    with open_video(path) as opened:
+        opened.cancel()
+        assert [number_in(frame.pixels) for frame in opened.read([5])] == [5]
+        opened.close()
+        opened.cancel()
 
 
 def test_errors_cross_over_with_their_type_and_remedy(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from sfvqa.video import (
 )
 from sfvqa.video.fitting import Fit, FitSquare, FitWithin
 from sfvqa.video.pixels import Pixels
+from sfvqa.video.reading import ClipFacts, read_frame_by_frame
 
 from .conftest import WriteVideo
 from .videos import Recipe, constant_rate, number_in
@@ -58,6 +60,28 @@ def test_progress_counts_every_frame_and_the_clip_comes_last(path: Path) -> None
         clip = finished.value
     assert seen == [ReadProgress(done, 3) for done in range(4)]
     assert [number_in(frame) for frame in clip.frames] == list(clip.indices) == [0, 40, 79]
+
+
+def test_frame_by_frame_none_is_kept_and_the_facts_are_the_clips(path: Path) -> None:
+    options, fit = SamplingOptions(num_frames=5), FitSquare(64)
+    clip = read_clip(path, options, fit=fit)
+    steps = read_frame_by_frame(path, options, fit=fit)
+    assert next(steps).pixels is None
+    given: list[weakref.ref[Pixels]] = []
+    for place, frame in enumerate(clip.frames):
+        step = next(steps)
+        assert step.progress == ReadProgress(place + 1, 5)
+        assert step.pixels is not None
+        np.testing.assert_array_equal(step.pixels, frame)
+        given.append(weakref.ref(step.pixels))
+        del step
+    with pytest.raises(StopIteration) as finished:
+        next(steps)
+    assert [ref() for ref in given] == [None] * 5
+    facts = finished.value.value
+    assert isinstance(facts, ClipFacts)
+    again = facts.with_frames(clip.frames)
+    assert {**vars(again), "frames": None} == {**vars(clip), "frames": None}
 
 
 def test_giving_up_early_closes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

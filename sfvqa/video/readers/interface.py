@@ -66,7 +66,7 @@ class Frame:
 
 
 class VideoReader(ABC):
-    """One open video file; a context manager, used by one thread.
+    """One open video file; a context manager, used by one thread at a time.
 
     `timestamps_seconds` has one entry a frame that can be asked for: when it is shown, from the first frame = 0,
     increasing; `key_frames` are the places of those that need no other one. `open_seconds` is what finding that out
@@ -135,6 +135,12 @@ class VideoReader(ABC):
     def subtitles(self) -> Subtitles:
         """The lines of the file's own text track; none, and a warning, where there is none or no way to read it."""
         return Subtitles((), "none", (f"The reader “{self.name}” reads no subtitles: the model gets none.",))
+
+    def cancel(self) -> None:  # noqa: B027  nothing is what most can do
+        """End what another thread is doing with this reader, which gets an error; afterwards it can be used again.
+
+        Native code can only be ended with its process: where reading is not isolated, nothing happens.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -75,6 +75,12 @@ class IsolatedReader(VideoReader):
         assert isinstance(subtitles, Subtitles)
         return subtitles
 
+    def cancel(self) -> None:
+        """End the process, whatever it is doing; the next call starts another."""
+        if (running := self._process) is not None:
+            running.kill()
+            running.wait()
+
     def close(self) -> None:
         """End the process; safe to call twice."""
         running, self._process = self._process, None
@@ -90,6 +96,8 @@ class IsolatedReader(VideoReader):
         running.wait()
 
     def _ensure_running(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         if self._process is None:
             self._state.check()
             self._start()

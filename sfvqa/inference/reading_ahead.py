@@ -1,0 +1,128 @@
+"""Frames of a video in chunks, read by a thread while the chunks before are worked on. No torch."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfvqa.video.reading import ClipFacts, ReadProgress, ReadStep
+
+CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
+CHUNKS_AHEAD = 2
+"""Chunks that wait to be encoded, beside the one being read and the one being encoded."""
+
+_PATIENCE_SECONDS = 0.1  # of what Ctrl-C cannot wake everywhere, and before a thread is told again to end
+
+Chunk = NDArray[np.uint8]
+"""Frames `[t, H, W, 3]`."""
+Reading = Generator[ReadProgress | Chunk, None, ClipFacts]
+"""Progress and chunks as they come, and at the end what is known of all frames."""
+
+
+@dataclass(frozen=True)
+class _End:
+    facts: ClipFacts
+
+
+_Message = ReadProgress | Chunk | _End | BaseException
+
+
+def in_chunks(
+    steps: Generator[ReadStep, None, ClipFacts], chunk_size: int, watch: AbstractContextManager[object]
+) -> Reading:
+    """Put frames together, `chunk_size` at a time and the last fewer; `watch` runs while they are read."""
+    chunk, filled = np.empty(0, np.uint8), 0
+    with closing(steps):
+        while True:
+            with watch:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    facts: ClipFacts = end.value
+                    break
+                if step.pixels is not None:
+                    if not filled:
+                        chunk = np.empty((chunk_size, *step.pixels.shape), np.uint8)
+                    chunk[filled] = step.pixels
+                    filled += 1
+            yield step.progress
+            if filled == chunk_size:
+                yield chunk
+                chunk, filled = np.empty(0, np.uint8), 0
+    if filled:
+        yield chunk[:filled]
+    return facts
+
+
+def read_ahead(reading: Reading, chunks_ahead: int, cancel: Callable[[], None]) -> Reading:
+    """The same progress, chunks and facts, by a thread that reads on while at most `chunks_ahead` chunks wait.
+
+    With 0 there is no thread. Progress is given before the chunks that wait, an error at once and in their place.
+    Closing the generator early stops the thread, with `cancel` ending what it may be waiting for, and waits for it.
+    """
+    if chunks_ahead == 0:
+        return (yield from reading)
+    messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+    room, stopped = threading.Semaphore(chunks_ahead), threading.Event()
+    thread = threading.Thread(
+        target=_run, args=(reading, messages.put, room, stopped), name="sfvqa-reading", daemon=True
+    )
+    waiting: deque[Chunk] = deque()
+    end: _End | None = None
+    has_failed = False
+    try:
+        thread.start()
+        while waiting or end is None:
+            try:
+                message = messages.get(block=not waiting, timeout=_PATIENCE_SECONDS)
+            except queue.Empty:
+                if waiting:
+                    room.release()
+                    yield waiting.popleft()
+                continue
+            if isinstance(message, BaseException):
+                has_failed = True
+                try:
+                    raise message
+                finally:
+                    del message  # else error and traceback would keep each other, and all that was seen so far
+            if isinstance(message, ReadProgress):
+                yield message
+            elif isinstance(message, _End):
+                end = message
+            else:
+                waiting.append(message)
+            del message  # else a chunk would be kept until there is another
+        return end.facts
+    finally:
+        stopped.set()
+        room.release()
+        while thread.is_alive():
+            if end is None and not has_failed:
+                cancel()
+            thread.join(_PATIENCE_SECONDS)
+
+
+def _run(
+    reading: Reading, put: Callable[[_Message], None], room: threading.Semaphore, stopped: threading.Event
+) -> None:
+    """What the thread does; it is the one to close the generator, which it may be in the middle of."""
+    try:
+        with closing(reading):
+            while not stopped.is_set():
+                try:
+                    item = next(reading)
+                except StopIteration as finished:
+                    put(_End(finished.value))
+                    return
+                if not isinstance(item, ReadProgress):
+                    room.acquire()
+                put(item)
+                del item  # else a chunk would be kept while the next is read
+    except BaseException as error:  # noqa: BLE001  raised again where the chunks are taken
+        put(error)
