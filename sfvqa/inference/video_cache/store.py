@@ -133,6 +133,11 @@ class VideoCache:
             found = [self._entry(path, status) for path, status in self._files() if _ENTRY_NAME.fullmatch(path.name)]
         return sorted(found, key=lambda entry: entry.last_used_seconds, reverse=True)
 
+    def num_entries(self) -> int:
+        """Sound or damaged, which this does not look at. Raises SfvqaError for a folder that cannot be read."""
+        with self._errors_as_sfvqa("read"):
+            return sum(_ENTRY_NAME.fullmatch(path.name) is not None for path, _ in self._files())
+
     def size_bytes(self) -> int:
         """Of all files, also those being written. Raises SfvqaError for a folder that cannot be read."""
         with self._errors_as_sfvqa("read"):
