@@ -11,7 +11,7 @@ from sfvqa.video.readers.image_folder import pictures_in
 from sfvqa.video.readers.local_file import check_local_file
 
 WHOLE_LIMIT_BYTES = 32 << 20
-"""Files that are no larger, taken together, are hashed in whole: a fiftieth of a second."""
+"""Files that are no larger, taken together, are hashed in whole: some hundredths of a second."""
 
 SAMPLE_BYTES = 16 << 10
 NUM_SAMPLES = 64  # of all files together, but at least the head of each

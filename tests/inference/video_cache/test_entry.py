@@ -93,6 +93,7 @@ def test_any_tool_can_open_it(path: Path) -> None:
     assert torch.equal(load_file(path)["visual_tokens"], seen_of().visual_tokens)
 
 
+@pytest.mark.slow
 def test_every_changed_byte_is_noticed(path: Path) -> None:
     """Wherever: in the length of the header, the header, its checksums, the padding, the tokens."""
     whole, key = path.read_bytes(), key_of()
@@ -110,6 +111,7 @@ def test_a_changed_byte_of_the_header_is_noticed_by_the_header_alone(path: Path)
             read_facts(path)
 
 
+@pytest.mark.slow
 def test_wherever_it_is_cut_it_is_damaged(path: Path) -> None:
     whole, key = path.read_bytes(), key_of()
     for length in range(len(whole)):

@@ -256,8 +256,9 @@ def test_a_read_only_folder_is_read_all_the_same(store: VideoCache, monkeypatch:
 
 def test_an_entry_that_cannot_be_read_is_a_warning(store: VideoCache, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(store, 0)
-    monkeypatch.setattr(Path, "read_bytes", refuse(errno.EIO))
-    loaded = store.load(key_of(), VIDEO)
+    key = key_of()
+    monkeypatch.setattr(Path, "open", refuse(errno.EIO))
+    loaded = store.load(key, VIDEO)
     assert loaded.seen is None
     assert loaded.warning == "What was kept of the video cannot be read: Input/output error."
 
