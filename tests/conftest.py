@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-# Models and downloads of whoever runs the tests are none of their business.
+# Models, downloads and encoded videos of whoever runs the tests are none of their business.
 os.environ["SFVQA_MODELS"] = os.devnull
 _OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
 os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")
 os.environ["SFVQA_DATA_DIR"] = str(_OWN / "data")
+os.environ["SFVQA_CACHE_DIR"] = str(_OWN / "cache")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

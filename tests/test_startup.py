@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import sfvqa
+from sfvqa.inference.video_cache.store import VideoCache
+from tests.inference.video_cache.seen import key_of, seen_of
 
 _HEAVY = ("torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors")
 _LIST_HEAVY = f"""
@@ -30,6 +32,8 @@ _LIMIT_SECONDS = 0.3
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],
+        ["cache", "-h"],
+        ["cache", "clear", "-h"],
     ],
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
@@ -75,6 +79,17 @@ def test_frames_are_shown_without_torch(more: list[str], tmp_path: Path) -> None
     video = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
     arguments = [str(tmp_path / word) if word == "sheet.png" else word for word in more]
     run = _python(_LIST_HEAVY.replace(str(_HEAVY), "('torch', 'transformers')"), "frames", str(video), *arguments)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("command", ["path", "size", "list", "clear"])
+def test_encoded_videos_are_managed_without_torch(command: str, tmp_path: Path) -> None:
+    """Their headers tell."""
+    store = VideoCache(tmp_path / "videos")
+    assert store.save(key_of(), seen_of()) is None
+    program = _LIST_HEAVY.replace(str(_HEAVY), "('torch', 'transformers', 'av', 'cv2')")
+    arguments = [command, "--yes"] if command == "clear" else [command]
+    run = _python(program, "cache", *arguments, SFVQA_CACHE_DIR=str(tmp_path))
     assert run.returncode == 0, run.stderr
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, demo, doctor, frames, models
+from sfvqa.cli import ask, cache, demo, doctor, frames, models
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -66,6 +66,7 @@ app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show whic
 )
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
+app.add_typer(cache.app, name="cache", short_help="The videos that are kept as the model saw them.")
 app.command("doctor", help=doctor.HELP, short_help="Say what is here, what is wrong, and what would be used.")(
     doctor.doctor
 )

@@ -76,7 +76,8 @@ def _libraries(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, words in (("hugging_face_cache", "model cache"), ("sfvqa_data", "own data")):
+    kept = (("hugging_face_cache", "model cache"), ("sfvqa_data", "own data"), ("video_cache", "encoded videos"))
+    for name, words in kept:
         fact = found["folders"][name]
         yield words, fact.get("error") or f"{fact['path']} ({_size(fact)})"
     for name, fact in found["configuration"].items():

@@ -85,8 +85,12 @@ def readers() -> dict[str, Any]:
 
 
 def folders() -> dict[str, Any]:
-    """Where models are kept, and what they take on the disk."""
-    return {"hugging_face_cache": attempt(_hub_cache), "sfvqa_data": attempt(_own_data)}
+    """Where models and encoded videos are kept, and what they take on the disk."""
+    return {
+        "hugging_face_cache": attempt(_hub_cache),
+        "sfvqa_data": attempt(_own_data),
+        "video_cache": attempt(_video_cache),
+    }
 
 
 def models() -> list[dict[str, Any]]:
@@ -122,6 +126,13 @@ def _own_data() -> dict[str, Any]:
     from sfvqa.inference.copy_folders import copies_folder
 
     return _folder(copies_folder().parent)
+
+
+def _video_cache() -> dict[str, Any]:
+    from sfvqa.inference.video_cache.store import VideoCache
+
+    store = VideoCache()
+    return {"path": str(store.folder), "exists": store.folder.is_dir(), "size_bytes": store.size_bytes()}
 
 
 def _folder(path: Path) -> dict[str, Any]:

@@ -111,13 +111,13 @@ def cached_snapshot(spec: ModelSpec) -> Path | None:
 def missing_files(folder: Path) -> list[str]:
     """Names of the files a checkpoint folder cannot do without and does not have; looks at names only."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += [name for name in _weight_files(folder) if not (folder / name).is_file()]
+    missing += [name for name in weight_files(folder) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         missing.append(TOKENIZER_FILES[0])
     return missing
 
 
-def _weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """The tensor files a folder should have: those its index names, else the one."""
     index = folder / WEIGHTS_INDEX
     if not index.is_file():

@@ -40,7 +40,7 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
             del os.environ[name]
     os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), SFVQA_MODELS=os.devnull)
     os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
-    os.environ["SFVQA_DATA_DIR"] = str(tmp_path / "data")
+    os.environ.update(SFVQA_DATA_DIR=str(tmp_path / "data"), SFVQA_CACHE_DIR=str(tmp_path / "cache"))
     yield
     os.environ.clear()
     os.environ.update(before)

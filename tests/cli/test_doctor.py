@@ -21,7 +21,16 @@ def test_all_is_well(run_cli: RunCli) -> None:
     run = run_cli("doctor")
     assert (run.exit_code, run.stderr) == (0, "")
     assert run.stdout.startswith("Everything that `sfvqa ask` needs is here.\n")
-    for word in ("tiny, 32 frames", "torch", "bitsandbytes", "flash-attn", "PyAV", "libavcodec", "model cache"):
+    for word in (
+        "tiny, 32 frames",
+        "torch",
+        "bitsandbytes",
+        "flash-attn",
+        "PyAV",
+        "libavcodec",
+        "model cache",
+        "encoded videos",
+    ):
         assert word in run.stdout
 
 
@@ -37,6 +46,8 @@ def test_everything_as_json(run_cli: RunCli, tmp_path: Path) -> None:
         "exists": True,
         "size_bytes": 1000,
     }
+    videos = {"path": str(tmp_path / "cache" / "videos"), "exists": False, "size_bytes": 0}
+    assert document["folders"]["video_cache"] == videos
     assert [model["name"] for model in document["models"]] == ["tiny"]
     assert document["packages"]["torch"]["version"]
     assert document["machine"]["cpu_cores"] >= 1
