@@ -222,13 +222,14 @@ class VideoCache:
 
     def _make_room(self, new_bytes: int, path: Path) -> bool:
         """Delete what a killed process left, what `path` holds, and then what was used least recently."""
-        for file, _ in list(self._files()):
-            if file == path or _PARTIAL_NAME.fullmatch(file.name):
-                self._delete(file)
-        files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
+
+        def goes_anyway(file: Path) -> bool:
+            return file.name == path.name or _PARTIAL_NAME.fullmatch(file.name) is not None
+
+        files = sorted(self._files(), key=lambda found: (not goes_anyway(found[0]), found[1].st_mtime_ns))
         total = sum(status.st_size for _, status in files)
         for file, status in files:
-            if total + new_bytes <= self.limit_bytes:
+            if total + new_bytes <= self.limit_bytes and not goes_anyway(file):
                 break
             total -= status.st_size if self._delete(file) else 0
         return total + new_bytes <= self.limit_bytes
