@@ -107,6 +107,8 @@ class Notices:
         ]
         if encoded.crop.lost_share(info.width, info.height) >= WORTH_SAYING:
             parts.append(describe_crop(encoded.crop, info))
+        if encoded.is_from_cache:
+            parts.append("taken from the video cache")
         self.note("; ".join(parts))
 
     def timings(self, answers: "Sequence[Answer]") -> None:
