@@ -195,7 +195,6 @@ def _encode(chunks: Reading, encoder: ChunkEncoder) -> Generator[EncodeProgress,
                 yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
             else:
                 encoder.add(item, total)
-                del item  # else the chunk would be kept until the next one is there
                 yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
     if encoder.num_frames != total:
         yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)
