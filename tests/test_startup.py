@@ -11,7 +11,10 @@ import sfvqa
 from sfvqa.inference.video_cache.store import VideoCache
 from tests.inference.video_cache.seen import key_of, seen_of
 
-_HEAVY = ("torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors")
+_HEAVY = (
+    "torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors",
+    "prompt_toolkit",
+)  # fmt: skip
 _LIST_HEAVY = f"""
 import sys
 from sfvqa.__main__ import main
@@ -29,6 +32,7 @@ _LIMIT_SECONDS = 0.3
         ["-h"],
         ["--version"],
         ["ask", "--help"],
+        ["chat", "--help"],
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],
