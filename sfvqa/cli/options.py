@@ -86,7 +86,7 @@ BatchSize = Annotated[
         envvar="SFVQA_BATCH_SIZE",
         min=1,
         help="Answer up to N questions at once, in one batch; above 1 answers come when they are whole.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 Model = Annotated[

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -124,6 +125,8 @@ def _type_and_read(terminal: int, sent: bytearray, typing: list[tuple[str, str]]
             awaited, keys = typing.pop(0)
             seen = found + len(awaited.encode())
             os.write(terminal, keys.encode())
+        if typing and not select.select([terminal], [], [], 10)[0]:
+            os.write(terminal, b"\x04")  # what is waited for does not come: end it, so that the test can fail
         try:
             data = os.read(terminal, 65536)
         except OSError:  # Linux says EIO when the other end is closed

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
     from sfvqa.cli.session import AnswerPrinter
     from sfvqa.inference.answer import Answer
-    from sfvqa.inference.answering import AnswerStream
+    from sfvqa.inference.answer_stream import AnswerStream
     from sfvqa.inference.chat import Chat
 
 

@@ -81,4 +81,4 @@ def open_lines(notices: "Notices") -> LineSource:
         return PlainPrompt(sys.stdin, sys.stderr)
     from sfvqa.cli.chat.prompt import EditedLines
 
-    return EditedLines(screen, notices)
+    return EditedLines(sys.stdin, screen, notices)

@@ -9,6 +9,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import create_input
 from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -24,11 +25,11 @@ _TAKES_PATH = tuple(f"{command.name} " for command in COMMANDS if command.argume
 
 
 class EditedLines:
-    """Line editing on the terminal that `screen` is: arrows, history, Tab, Ctrl-Z."""
+    """Line editing on the terminal that `keyboard` and `screen` are: arrows, history, Tab, Ctrl-Z."""
 
     is_terminal = True
 
-    def __init__(self, screen: TextIO, notices: "Notices") -> None:
+    def __init__(self, keyboard: TextIO, screen: TextIO, notices: "Notices") -> None:
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             history=_history(notices),
@@ -36,6 +37,7 @@ class EditedLines:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             enable_suspend=True,
+            input=create_input(keyboard),
             output=_output_on(screen),
         )
 
