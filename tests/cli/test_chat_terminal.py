@@ -221,7 +221,7 @@ def test_the_terminal_is_not_asked_where_its_cursor_is(
 def test_what_a_command_shows_fits_the_terminal(chat: ChatWith, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     _, sent = chat((HINT, f"/help{ENTER}"), ("clears", CTRL_D))
-    shown = sent[sent.index("/frames") : sent.index("the line.")].splitlines()
+    shown = sent[sent.index("/frames") : sent.index("Ctrl-C stops")].splitlines()
     assert len(shown) > 10
     assert all(len(line) <= 40 for line in shown)
 
