@@ -93,8 +93,9 @@ def chat(
     notices = Notices(quiet=quiet)
     with session.open_video(video, frame_request) as opened:
         prompt = request.prompt(opened)
-        asked = (model_request, frame_request, opened, [""], max_new_tokens, notices)
-        planned = planning.plan_run(*asked, num_other_tokens=context or TOKENS_PLANNED_FOR)
+        to_come = max(max_new_tokens, context or TOKENS_PLANNED_FOR)
+        asked = (model_request, frame_request, opened, [""], to_come, notices)
+        planned = planning.plan_run(*asked, num_other_tokens=prompt.num_tokens_about)
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, notices)
         opener = VideoOpener(answerer, planned.frames, request, context, video, notices)
