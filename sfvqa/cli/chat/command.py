@@ -94,8 +94,9 @@ def chat(
     with session.open_video(video, frame_request) as opened:
         prompt = request.prompt(opened)
         to_come = max(max_new_tokens, context or TOKENS_PLANNED_FOR)
-        asked = (model_request, frame_request, opened, [""], to_come, notices)
-        planned = planning.plan_run(*asked, num_other_tokens=prompt.num_tokens_about)
+        planned = planning.plan_run(
+            model_request, frame_request, opened, [""], to_come, notices, prompt.num_tokens_about, batch_size=1
+        )
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, notices)
         opener = VideoOpener(answerer, planned.frames, request, context, video, notices)

@@ -17,10 +17,10 @@ def describe_turn(answer: "Answer", context: "ContextUse") -> str:
     The wait is that for this turn: reading and encoding were done before it.
     """
     timings, tokens = answer.timings, answer.tokens
-    wait = timings.ttft_seconds - timings.read_seconds - timings.encode_seconds
+    seeing = timings.read_seconds + timings.encode_seconds - timings.overlap_seconds
     speed = "" if timings.tokens_per_second is None else f" ({timings.tokens_per_second:.1f}/s)"
     return (
-        f"First token after {wait:.2f} s, {plural(tokens.new, 'token')}{speed}, "
+        f"First token after {timings.ttft_seconds - seeing:.2f} s, {plural(tokens.new, 'token')}{speed}, "
         f"{tokens.reused:,} of {tokens.prompt:,} reused, context {context.num_tokens:,} of {context.limit:,}."
     )
 
