@@ -70,10 +70,13 @@ def test_help_takes_less_than_three_tenths_of_a_second() -> None:
     assert min(taken) < _LIMIT_SECONDS
 
 
-def test_a_missing_video_is_found_out_before_torch_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "questions"), [("ask", ["Q?"]), ("chat", [])])
+def test_a_missing_video_is_found_out_before_torch_is_imported(
+    command: str, questions: list[str], tmp_path: Path
+) -> None:
     """A mistyped path costs a moment."""
     program = _LIST_HEAVY.replace("if code", "if code != 3").replace(str(_HEAVY), "('torch', 'transformers')")
-    run = _python(program, "ask", str(tmp_path / "absent.mp4"), "Q?", "--model", "tiny")
+    run = _python(program, command, str(tmp_path / "absent.mp4"), *questions, "--model", "tiny")
     assert run.returncode == 0, run.stderr
 
 

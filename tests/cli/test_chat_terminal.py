@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli import interrupts
+from sfvqa.cli.chat import lines
 from tests.cli.conftest import RunOnTerminal
 from tests.cli.fake import Press, ScriptedVideoQA
 
@@ -184,6 +185,26 @@ def test_what_fails_is_said_and_the_chat_goes_on(chat: ChatWith) -> None:
     assert exit_code == 0
     assert "Error: There is no command /frame.\nDid you mean /frames?" in sent
     assert "Left.\n" in sent
+
+
+def test_ctrl_c_on_a_dumb_terminal_says_how_to_leave(
+    run_on_terminal: RunOnTerminal, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a line of its own, not behind the prompt."""
+    reads = iter([KeyboardInterrupt()])
+    read = lines.PipedLines.read
+
+    def interrupted(source: lines.PipedLines) -> str | None:
+        for error in reads:
+            raise error
+        return read(source)
+
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(lines.PipedLines, "read", interrupted)
+    exit_code, sent = run_on_terminal("chat", str(video), typing=[("leaves.\x1b[0m\r\n> ", CTRL_D)])
+    assert exit_code == 0
+    assert "> \nCtrl-D or /quit leaves." in _ESCAPE.sub("", sent)
+    assert model.asked == []
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])

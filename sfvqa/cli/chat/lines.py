@@ -52,9 +52,12 @@ class PlainPrompt(PipedLines):
         """Show the prompt and wait for a line."""
         self._screen.write(PROMPT)
         self._screen.flush()
-        line = super().read()
-        if line is None:
-            self._screen.write("\n")  # the shell's prompt must not stick to ours
+        line = None
+        try:
+            line = super().read()
+        finally:
+            if line is None:
+                self._screen.write("\n")  # after ^C or ^D: what comes must not stick to the prompt
         return line
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sfvqa.inference.answer import Answer
 
-_ENDINGS = {"length": "cut: the longest answer was reached", "interrupted": "stopped with Ctrl-C"}
+_ENDINGS = {"length": "cut: the longest answer was reached", "interrupted": "stopped before its end"}
 
 
 class TranscriptWriter:
