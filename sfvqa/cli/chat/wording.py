@@ -29,7 +29,7 @@ def describe_fullness(context: "ContextUse", *, can_be_more: bool) -> str:
     """How full the conversation is, what will happen, and what can be done about it."""
     more = ", and a larger --context gives it more room" if can_be_more else ""
     return (
-        f"The conversation takes {context.num_tokens:,} of {context.limit:,} tokens: the oldest turns will be dropped "
+        f"The conversation takes {context.num_tokens:,} of {context.limit:,} tokens: the oldest turns may be dropped "
         f"to make room for the next answer. /reset begins it anew{more}."
     )
 
