@@ -64,7 +64,13 @@ def test_sfvqa_commands_run_and_print_what_the_transcript_shows(command: Command
         text=True,
         check=False,
         cwd=ROOT,
-        env=own | {"COLUMNS": "120", "SFVQA_CONFIG": os.devnull, "HF_HUB_CACHE": str(tmp_path)},
+        env=own
+        | {
+            "COLUMNS": "120",
+            "SFVQA_CONFIG": os.devnull,
+            "HF_HUB_CACHE": str(tmp_path),
+            "SFVQA_CACHE_DIR": str(tmp_path),
+        },
     )
     printed = comparable_lines(done.stdout)
     assert done.returncode == 0, done.stdout

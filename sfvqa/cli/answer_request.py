@@ -10,9 +10,9 @@ from sfvqa.errors import UsageError
 if TYPE_CHECKING:
     import typer
 
+    from sfvqa.cli.video_file import VideoFile
     from sfvqa.inference.generation import GenerationOptions
     from sfvqa.inference.prompt_options import PromptOptions
-    from sfvqa.video.readers import VideoReader
 
 FROM_THE_VIDEO = "auto"
 """What --subtitles says for the video's own text track; a file of that name is reached as ./auto."""
@@ -72,11 +72,11 @@ class AnswerRequest:
 
         return GenerationOptions(**self.written_with, slow_attention=SlowAttention(self.slow_attention))  # type: ignore[arg-type]
 
-    def prompt(self, video: "VideoReader") -> "PromptOptions":
-        """What goes into the prompt, with the subtitles of the open video where they are asked for."""
+    def prompt(self, video: "VideoFile") -> "PromptOptions":
+        """What goes into the prompt, with the video's own subtitles where they are asked for."""
         if not self.reads_text_track:
             return self.fixed_prompt
-        return replace(self.fixed_prompt, subtitles=video.subtitles(), subtitle_tokens=self.subtitle_tokens)
+        return replace(self.fixed_prompt, subtitles=video.reader.subtitles(), subtitle_tokens=self.subtitle_tokens)
 
 
 def parse_choices(values: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,8 @@
 """`sfvqa ask`: answer questions about one video."""
 
-from dataclasses import replace
-
 import typer
 
-from sfvqa.cli import answer_options, frame_options, options
+from sfvqa.cli import answer_options, cache_options, frame_options, options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -57,6 +55,9 @@ def ask(
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
     quant: options.QuantOption = "auto",  # noqa: ARG001
     random_weights: options.RandomWeights = False,  # noqa: ARG001
+    no_cache: cache_options.NoCache = False,  # noqa: ARG001
+    cache_size: cache_options.CacheSize = cache_options.DEFAULT_SIZE,  # noqa: ARG001
+    full_hash: cache_options.FullHash = False,  # noqa: ARG001
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -69,27 +70,25 @@ def ask(
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.question_file import gather_questions
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.video_file import VideoFile
     from sfvqa.video.readers.standard_input import local_video
 
     frame_request, model_request = FrameRequest.of(context), session.ModelRequest.of(context)
     asked = gather_questions(questions, question_file, video=video)
     session.check_request(video, asked, model_request, needs_weights=not dry_run)
-    request = AnswerRequest.of(context)
-    notices = Notices(quiet=quiet)
+    request, notices = AnswerRequest.of(context), Notices(quiet=quiet)
     with (
         local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
-        session.open_video(path, frame_request) as opened,
+        VideoFile(path, frame_request, cache_options.video_cache(context)) as file,
     ):
-        prompt = request.prompt(opened)
+        prompt = request.prompt(file)
         planned = planning.plan_run(
-            model_request, frame_request, opened, asked, max_new_tokens, notices, prompt.num_tokens_about, batch_size
+            model_request, frame_request, file, asked, max_new_tokens, notices, prompt.num_tokens_about, batch_size
         )
         if dry_run:
-            raise typer.Exit(show_plan(planned, video, opened, notices, json=json))
+            raise typer.Exit(show_plan(planned, video, file.reader, notices, json=json))
         planning.check_fit(planned, model_request.quantization, notices)
-        answerer = session.load_model(planned.model, notices)
-        encoded = session.encode_video(answerer, opened, planned.frames, notices)
-    encoded = replace(encoded, video=replace(encoded.video, path=video))  # as it was given, also standard input
+        answerer = session.load_model(planned.model, file.cache, notices)
+        encoded = session.encode_video(answerer, file, planned.frames, notices).lying_at(video)
     printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
-    answers = session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size)
-    notices.timings(answers)
+    notices.timings(session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size))

@@ -278,4 +278,7 @@ CONFIGURABLE = (
     "dtype",
     "attention",
     "quant",
+    "no_cache",
+    "cache_size",
+    "full_hash",
 )

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
     from sfvqa.cli.session import ModelRequest
+    from sfvqa.cli.video_file import VideoFile
     from sfvqa.inference.plan import Plan
     from sfvqa.inference.sizes import ModelSizes
-    from sfvqa.video.readers import VideoReader
+    from sfvqa.inference.video_cache.key import EncodingKey
+    from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.video.sampling import SamplingOptions
 
 _CHARACTERS_A_TOKEN = 3  # of a question, rather too few than too many
@@ -33,7 +37,7 @@ class PlannedRun:
 def plan_run(
     model: "ModelRequest",
     frames: "FrameRequest",
-    video: "VideoReader",
+    video: "VideoFile",
     questions: Sequence[str],
     max_new_tokens: int,
     notices: "Notices",
@@ -45,7 +49,6 @@ def plan_run(
         from sfvqa.inference.choose import choose_model
         from sfvqa.inference.plan import make_plan
         from sfvqa.inference.sizes import read_sizes
-        from sfvqa.video.reading import choose_unread
 
         choice = choose_model(
             model.name if model.is_named_by_flag else None,
@@ -56,7 +59,8 @@ def plan_run(
         )
         sizes = read_sizes(choice.model, random_weights=model.random_weights)
         wanted = frames.sampling(sizes.trained_with.sampling)
-        available = len(choose_unread(video, wanted).indices)
+        video.look_up(wanted, partial(_key_of, model, choice.model, sizes, frames, wanted, video.path))
+        available = len(video.indices(wanted))
         plan = make_plan(
             sizes,
             device=model.device,
@@ -83,8 +87,34 @@ def plan_run(
         sizes=sizes,
         plan=plan,
         sampling=sampling,
-        indices=choose_unread(video, sampling).indices,
+        indices=video.indices(sampling),
         seconds=seconds,
+    )
+
+
+def _key_of(
+    model: "ModelRequest",
+    name: str,
+    sizes: "ModelSizes",
+    frames: "FrameRequest",
+    sampling: "SamplingOptions",
+    path: Path,
+    cache: "VideoCache",
+) -> "EncodingKey":
+    """What the encoded video is kept under, should the model be loaded as asked for."""
+    from sfvqa.inference.plan import resolve_place
+    from sfvqa.inference.video_cache.checkpoint_identity import identify_model
+    from sfvqa.inference.video_cache.key import EncodingKey
+
+    device, dtype = resolve_place(sizes, model.device, model.dtype)
+    return EncodingKey(
+        content=cache.content_of(path),
+        sampling=sampling,
+        crop=frames.crop_mode() or sizes.trained_with.crop,
+        reader=frames.reading().reader,
+        checkpoint=identify_model(name, model.quantization, random_weights=model.random_weights),
+        dtype=str(dtype).removeprefix("torch."),
+        device_kind=device.type,
     )
 
 

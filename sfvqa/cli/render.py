@@ -97,8 +97,9 @@ class Notices:
                     return result
 
     def video(self, encoded: "EncodedVideo", sampling: "SamplingOptions") -> None:
-        """What was read, in a line."""
-        self.note(describe_encoded(encoded, sampling))
+        """What was read, in a line, and whether it was seen before."""
+        kept = "; taken from the video cache" if encoded.is_from_cache else ""
+        self.note(f"{describe_encoded(encoded, sampling)}{kept}")
 
     def timings(self, answers: "Sequence[Answer]") -> None:
         """Where the time went, a row an answer: a table on a terminal that is wide enough, else plain lines."""

@@ -1,6 +1,5 @@
 """What commands do with a model: check a request before anything is loaded, load, encode once, answer in order."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ if TYPE_CHECKING:
     from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.video_file import VideoFile
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.answer_stream import AnswerStream
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.prompt_options import PromptOptions
+    from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQuestionAnswerer
-    from sfvqa.video.readers import VideoReader
 
 
 class AnswerPrinter(Protocol):
@@ -88,19 +88,7 @@ def _check_model(name: str, request: ModelRequest, *, needs_weights: bool) -> No
         find(name)
 
 
-@contextlib.contextmanager
-def open_video(path: Path, frames: "FrameRequest") -> "Iterator[VideoReader]":
-    """Open the video before a model is loaded, which may take minutes; what is wrong with it is found out first."""
-    from sfvqa.video import readers
-    from sfvqa.video.reading import check_sampling
-    from sfvqa.video.sampling import SamplingOptions
-
-    with readers.open_video(path, frames.reading()) as video:
-        check_sampling(video, frames.sampling(SamplingOptions()))
-        yield video
-
-
-def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswerer":
+def load_model(request: ModelRequest, cache: "VideoCache | None", notices: "Notices") -> "VideoQuestionAnswerer":
     """Load the model of a request in which every choice is made, and say when a kept copy stands in for it."""
     assert request.name is not None
     with notices.waiting("Loading the model"):
@@ -113,6 +101,7 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
             attention=request.attention,
             quantization=request.quantization,
             random_weights=request.random_weights,
+            video_cache=cache,
         )
     if copy := answerer.checkpoint.quantized_copy:
         notices.note(f"Using the {copy.provenance.quantization} copy in {copy.folder}.")
@@ -120,11 +109,11 @@ def load_model(request: ModelRequest, notices: "Notices") -> "VideoQuestionAnswe
 
 
 def encode_video(
-    model: "VideoQuestionAnswerer", video: "VideoReader", frames: "FrameRequest", notices: "Notices"
+    model: "VideoQuestionAnswerer", video: "VideoFile", frames: "FrameRequest", notices: "Notices"
 ) -> "EncodedVideo":
     """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
     sampling = frames.sampling(model.default_sampling)
-    steps = model.encode_progressively(video, sampling, crop=frames.crop_mode())
+    steps = model.encode_progressively(video.to_encode, sampling, reading=frames.reading(), crop=frames.crop_mode())
     encoded = notices.follow(steps)
     notices.video(encoded, sampling)
     for warning in encoded.warnings:

@@ -44,6 +44,8 @@ def _known_key(key: str, path: Path) -> str:
 
 
 def _plain_value(key: str, value: object, path: Path) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UsageError(f"The config file {path} gives {value!r} for `{key}`.", "Give a number or a string.")
+    if not isinstance(value, str | int | float):
+        raise UsageError(
+            f"The config file {path} gives {value!r} for `{key}`.", "Give a number, a string, true or false."
+        )
     return str(value)

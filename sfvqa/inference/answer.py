@@ -122,7 +122,7 @@ class Answer:
     `video` is the path as given, None for a question without one. `revision` is the commit of a downloaded
     checkpoint or the hash of the bundled one, None for a folder. `peak_memory_bytes` is the process's so far: GPU
     memory on CUDA, resident memory elsewhere, None where the system does not tell. `choices` are empty and
-    `subtitles` None where none were given.
+    `subtitles` None where none were given. `from_video_cache` says that the video was neither read nor encoded.
     """
 
     text: str
@@ -139,6 +139,7 @@ class Answer:
     settings: AnswerSettings
     choices: tuple[ChoiceProbability, ...] = ()
     subtitles: SubtitleUse | None = None
+    from_video_cache: bool = False
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -157,6 +158,7 @@ class Answer:
                 "timestamps_seconds": list(self.frames.timestamps_seconds),
                 "strategy": self.frames.strategy,
             },
+            "from_video_cache": self.from_video_cache,
             "subtitles": asdict(self.subtitles) if self.subtitles else None,
             "tokens": asdict(self.tokens),
             "timings": asdict(self.timings),

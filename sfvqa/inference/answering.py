@@ -260,6 +260,7 @@ class AnswerRun:
             settings=self._settings(encoded),
             choices=row.choices,
             subtitles=row.prompt.subtitles,
+            from_video_cache=encoded is not None and encoded.is_from_cache,
         )
 
     def _length_warnings(self, row: _Row) -> list[str]:

@@ -23,6 +23,7 @@ from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.revision import revision_of
 from sfvqa.inference.trained_with import DEFAULT_NUM_FRAMES
+from sfvqa.inference.video_cache.checkpoint_identity import identify_checkpoint
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.random_weights import random_model
@@ -36,8 +37,8 @@ _FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name
 class LoadedCheckpoint:
     """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from.
 
-    `quantized_copy` is the kept copy that was loaded in place of the model's own files; `warnings` go with every
-    answer.
+    `identity` tells these weights from all others. `quantized_copy` is the kept copy that was loaded in place of the
+    model's own files; `warnings` go with every answer.
     """
 
     model: SlowFastForConditionalGeneration
@@ -47,6 +48,7 @@ class LoadedCheckpoint:
     revision: str | None
     attention: AttentionKernel
     load_seconds: float
+    identity: str
     quantization: Quantization = Quantization.NONE
     random_weights: bool = False
     quantized_copy: QuantizedCopy | None = None
@@ -79,6 +81,7 @@ def load_checkpoint(
     where = resolve_device(device)
     source = _untrained(model) if random_weights else _trained(model, quantization)
     location, config = source.location, source.config
+    identity = identify_checkpoint(location, source.copy, random_weights=random_weights)
     bits = resolve_quantization(quantization, where, source.stored)
     tokenizer = _load_tokenizer(location.folder, config)
     weights_dtype = resolve_dtype(dtype, where, _stored_dtype(config))
@@ -108,6 +111,7 @@ def load_checkpoint(
         revision=None if random_weights else revision_of(location),
         attention=kernel,
         load_seconds=time.perf_counter() - start,
+        identity=identity,
         quantization=bits,
         random_weights=random_weights,
         quantized_copy=source.copy,

@@ -55,7 +55,10 @@ class SeeingCosts:
 
 @dataclass(frozen=True, eq=False)
 class EncodedVideo:
-    """What a model has seen of one video, with where the frames came from and what they cost (see Timings)."""
+    """What a model has seen of one video, with where the frames came from and what they cost (see Timings).
+
+    `is_from_cache` says that it was not seen now but taken from the video cache.
+    """
 
     visual_tokens: VisualTokens
     indices: tuple[int, ...]
@@ -68,10 +71,15 @@ class EncodedVideo:
     read_seconds: float
     encode_seconds: float
     overlap_seconds: float = 0.0
+    is_from_cache: bool = False
 
     def paid(self) -> "EncodedVideo":
         """The same for a further question, which waits for no reading and encoding any more."""
         return replace(self, read_seconds=0.0, encode_seconds=0.0, overlap_seconds=0.0)
+
+    def lying_at(self, path: Path) -> "EncodedVideo":
+        """The same under another path: as the user gave it, say."""
+        return replace(self, video=replace(self.video, path=path))
 
 
 def encode_progressively(
@@ -187,7 +195,6 @@ def _encode(chunks: Reading, encoder: ChunkEncoder) -> Generator[EncodeProgress,
                 yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
             else:
                 encoder.add(item, total)
-                del item  # else the chunk would be kept until the next one is there
                 yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
     if encoder.num_frames != total:
         yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)

@@ -57,9 +57,7 @@ def make_plan(
     quantization is the model's own, and where that is auto too, the best that fits; where only copies of it are kept,
     the best of them that fits. Raises UsageError for a device, dtype, attention or quantization that is not there.
     """
-    where = resolve_device(device)
-    stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
-    computed = resolve_dtype(dtype, where, stored)
+    where, computed = resolve_place(model, device, dtype)
     run = RunSize(
         num_frames=num_frames or model.trained_with.sampling.num_frames,
         dtype=str(computed).removeprefix("torch."),
@@ -75,6 +73,13 @@ def make_plan(
     fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
     notices = _of_copies(model, fit) + _notices(fit, free, where, kinds, counts)
     return Plan(model.name, where, free, fit, notices, len(kinds) > 1)
+
+
+def resolve_place(model: ModelSizes, device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Where a model will run, and in what. UsageError for a device or dtype that is not there."""
+    where = resolve_device(device)
+    stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
+    return where, resolve_dtype(dtype, where, stored)
 
 
 def what_would_fit(model: ModelSizes, plan: Plan) -> str:

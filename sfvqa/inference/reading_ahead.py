@@ -36,7 +36,7 @@ def in_chunks(
     steps: Generator[ReadStep, None, ClipFacts], chunk_size: int, watch: AbstractContextManager[object]
 ) -> Reading:
     """Put frames together, `chunk_size` at a time and the last fewer; `watch` runs while they are read."""
-    chunk, filled = np.empty(0, np.uint8), 0
+    filled = 0
     with closing(steps):
         while True:
             with watch:
@@ -53,7 +53,7 @@ def in_chunks(
             yield step.progress
             if filled == chunk_size:
                 yield chunk
-                chunk, filled = np.empty(0, np.uint8), 0
+                filled = 0
     if filled:
         yield chunk[:filled]
     return facts
@@ -97,7 +97,6 @@ def read_ahead(reading: Reading, chunks_ahead: int, cancel: Callable[[], None]) 
                 end = message
             else:
                 waiting.append(message)
-            del message  # else a chunk would be kept until there is another
         return end.facts
     finally:
         stopped.set()
@@ -123,6 +122,5 @@ def _run(
                 if not isinstance(item, ReadProgress):
                     room.acquire()
                 put(item)
-                del item  # else a chunk would be kept while the next is read
     except BaseException as error:  # noqa: BLE001  raised again where the chunks are taken
         put(error)

@@ -12,6 +12,7 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answer_stream import AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
+from sfvqa.inference.cached_encoding import encode_through_cache
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
@@ -20,6 +21,7 @@ from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question import check_choices, check_question
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer, VideoSource
 from sfvqa.inference.trained_with import TrainedWith
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, VideoReader
@@ -40,8 +42,9 @@ class VideoQA:
     'The circle moves left.'
     """
 
-    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+    def __init__(self, checkpoint: LoadedCheckpoint, *, video_cache: VideoCache | None = None) -> None:
         self.checkpoint = checkpoint
+        self.video_cache = video_cache
 
     @classmethod
     def load(
@@ -53,24 +56,25 @@ class VideoQA:
         attention: str = "sdpa",
         quantization: str = "auto",
         random_weights: bool = False,
+        video_cache: VideoCache | None = None,
     ) -> Self:
         """Load a model by its name in models.toml, or a checkpoint folder; nothing is ever downloaded.
 
         `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16, or torch's own;
         `attention` sdpa, eager or flash_attention_2; `quantization` none, 8bit, 4bit, or auto: as the weights are
-        stored. `random_weights` builds a model of models.toml without its weights, to measure it. Raises ModelError,
-        UsageError, OutOfMemoryError.
+        stored. `random_weights` builds a model of models.toml without its weights, to measure it. Videos are looked for
+        in `video_cache` before they are encoded, and kept there; without one nothing is kept on disk. Raises
+        ModelError, UsageError, OutOfMemoryError.
         """
-        return cls(
-            load_checkpoint(
-                model,
-                device=device,
-                dtype=dtype,
-                attention=attention,
-                quantization=quantization,
-                random_weights=random_weights,
-            )
+        checkpoint = load_checkpoint(
+            model,
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            quantization=quantization,
+            random_weights=random_weights,
         )
+        return cls(checkpoint, video_cache=video_cache)
 
     @property
     def trained_with(self) -> TrainedWith:
@@ -96,12 +100,23 @@ class VideoQA:
         crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value."""
+        sampling, crop = sampling or self.default_sampling, crop or self.default_crop
+        if self.video_cache is not None:
+            return encode_through_cache(
+                self.checkpoint,
+                self.video_cache,
+                video,
+                sampling,
+                reading=reading,
+                crop=crop,
+                trained_with=self.trained_with,
+            )
         return encode_progressively(
             self.checkpoint.model,
             video,
-            sampling or self.default_sampling,
+            sampling,
             reading=reading,
-            crop=crop or self.default_crop,
+            crop=crop,
             trained_with=self.trained_with,
             quantization=QuantizationName(self.checkpoint.quantization.value),
         )

@@ -62,16 +62,16 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
     scripted = ScriptedVideoQA()
 
     @contextlib.contextmanager
-    def open_video(path: Path, frames: FrameRequest) -> Iterator[Path]:
+    def unopened(path: Path, frames: FrameRequest, _cache: object) -> Iterator[SimpleNamespace]:
         scripted.read_with.append(frames.reading())
-        yield path
+        yield SimpleNamespace(path=path, to_encode=path, cache=None)
 
-    monkeypatch.setattr("sfvqa.cli.session.open_video", open_video)
+    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", unopened)
     monkeypatch.setattr(
         "sfvqa.cli.planning.plan_run", lambda asked, frames, *_, **__: SimpleNamespace(model=asked, frames=frames)
     )
     monkeypatch.setattr("sfvqa.cli.planning.check_fit", lambda *_: None)
-    monkeypatch.setattr("sfvqa.cli.session.load_model", lambda _request, _notices: scripted)
+    monkeypatch.setattr("sfvqa.cli.session.load_model", lambda *_: scripted)
     return scripted
 
 

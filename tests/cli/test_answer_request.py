@@ -103,7 +103,7 @@ def test_choices_that_are_none_are_a_usage_error(values: list[str]) -> None:
 def test_contradictions_end_before_anything_is_loaded(
     flags: list[str], exit_code: int, says: str, run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.session.open_video", _never)
+    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", _never)
     monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
     run = run_cli("ask", str(video), "Q?", *flags)
     assert run.exit_code == exit_code, run.stderr

@@ -52,7 +52,7 @@ def test_every_error_of_ours_is_told_with_its_code(
     ("arguments", "exit_code", "says"),
     [
         ([], 2, "Missing argument"),
-        (["clip.mp4"], 2, "Missing argument"),
+        (["clip.mp4"], 2, "No question was given"),
         (["absent.mp4", "Q?"], 3, "absent.mp4"),
         (["folder", "Q?"], 3, "folder"),
         (["empty.mp4", "Q?"], 3, "empty"),
@@ -151,7 +151,7 @@ def test_ctrl_c_counts_even_when_a_library_turns_it_into_an_error(
         except KeyboardInterrupt as error:
             raise ImportError("torch cannot be imported") from error
 
-    monkeypatch.setattr("sfvqa.cli.session.open_video", interrupted_import)
+    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", interrupted_import)
     run = run_cli("ask", str(video), "Q?")
     assert (run.exit_code, run.stdout, run.stderr) == (130, "", "\n")
 
@@ -168,7 +168,7 @@ def test_a_second_ctrl_c_ends_it_at_once(run_cli: RunCli, video: Path, monkeypat
             time.sleep(1)
 
     left: list[int] = []
-    monkeypatch.setattr("sfvqa.cli.session.open_video", stuck)
+    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", stuck)
     monkeypatch.setattr(os, "_exit", left.append)
     assert run_cli("ask", str(video), "Q?").exit_code == 130
     assert left == [130]

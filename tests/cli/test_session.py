@@ -31,8 +31,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loaded:
 
 
 def test_a_model_named_on_the_command_line_needs_no_words(loaded: Loaded, capsys: pytest.CaptureFixture[str]) -> None:
-    load_model(ModelRequest("tiny", True, "cpu", "float32", "eager", "8bit", True), Notices(quiet=False))
-    assert loaded == [("tiny", "cpu", "float32", "eager", "8bit", True)]
+    load_model(ModelRequest("tiny", True, "cpu", "float32", "eager", "8bit", True), None, Notices(quiet=False))
+    assert loaded == [("tiny", "cpu", "float32", "eager", "8bit", True, None)]
     assert capsys.readouterr().err == ""
 
 

@@ -37,7 +37,12 @@ def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: P
     question, answer = VIDEOS[0].questions[0]
     hidden = ("SFVQA_", "HF_", "TRANSFORMERS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    environment |= {"SFVQA_CONFIG": os.devnull, "HF_HUB_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "SFVQA_CONFIG": os.devnull,
+        "HF_HUB_CACHE": str(tmp_path),
+        "SFVQA_CACHE_DIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
     run = subprocess.run(
         [sys.executable, "-m", "sfvqa", "ask", VIDEOS[0].path, question],
         env=environment,

@@ -77,6 +77,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         "revision",
         "finish_reason",
         "frames",
+        "from_video_cache",
         "subtitles",
         "tokens",
         "timings",

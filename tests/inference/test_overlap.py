@@ -270,7 +270,6 @@ def test_a_fast_reader_waits_for_a_slow_tower(
                 chunks.append(weakref.ref(item))
                 num_alive.append(sum(ref() is not None for ref in chunks))
             yield item
-            del item
 
     on_the_tower(model, monkeypatch, slowly)
     monkeypatch.setattr(encoding, "in_chunks", watched)

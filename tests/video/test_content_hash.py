@@ -129,6 +129,10 @@ def renamed_to_another_order(folder: Path) -> None:
     (folder / "0.png").rename(folder / "3.png")
 
 
+def renamed_in_the_same_order(folder: Path) -> None:
+    (folder / "2.png").rename(folder / "2b.png")
+
+
 def swapped(folder: Path) -> None:
     (folder / "0.png").rename(folder / "a.png")
     (folder / "1.png").rename(folder / "0.png")
@@ -144,7 +148,9 @@ def removed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, WHOLE_LIMIT_BYTES])
-@pytest.mark.parametrize("change", [changed_byte, renamed_to_another_order, swapped, added, removed])
+@pytest.mark.parametrize(
+    "change", [changed_byte, renamed_to_another_order, renamed_in_the_same_order, swapped, added, removed]
+)
 def test_a_folder_is_another_after_any_change(
     pictures: Path, change: Callable[[Path], None], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

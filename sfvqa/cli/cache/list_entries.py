@@ -1,6 +1,7 @@
 """`sfvqa cache list`: which encoded videos are kept, and what of."""
 
 import json as jsonlib
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,8 @@ def _paragraph(entry: "StoredEntry", now: float) -> str:
 def _made_with(facts: "EntryFacts") -> str:
     key = facts.key
     how = f"{facts.strategy} sampling, crop {facts.crop}, reader {facts.reader}"
-    return f"Seen by {key['checkpoint']} in {key['dtype']} on {key['device_kind']}: {how}"
+    weights = re.sub(r"([0-9a-f]{12})[0-9a-f]+", r"\1", key["checkpoint"])  # as much as tells them apart for a person
+    return f"Seen by {weights} in {key['dtype']} on {key['device_kind']}: {how}"
 
 
 def _ago(seconds: float) -> str:

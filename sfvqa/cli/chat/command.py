@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sfvqa.cli import answer_options, frame_options, options
+from sfvqa.cli import answer_options, cache_options, frame_options, options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -73,6 +73,9 @@ def chat(
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
     quant: options.QuantOption = "auto",  # noqa: ARG001
     random_weights: options.RandomWeights = False,  # noqa: ARG001
+    no_cache: cache_options.NoCache = False,  # noqa: ARG001
+    cache_size: cache_options.CacheSize = cache_options.DEFAULT_SIZE,  # noqa: ARG001
+    full_hash: cache_options.FullHash = False,  # noqa: ARG001
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -85,22 +88,21 @@ def chat(
     from sfvqa.cli.chat.opening import TOKENS_PLANNED_FOR, VideoOpener
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.video_file import VideoFile
 
     frame_request, model_request = FrameRequest.of(given), session.ModelRequest.of(given)
     check_standard_input(video)
     session.check_request(video, (), model_request)
-    request = AnswerRequest.of(given)
-    notices = Notices(quiet=quiet)
-    with session.open_video(video, frame_request) as opened:
-        prompt = request.prompt(opened)
-        to_come = max(max_new_tokens, context or TOKENS_PLANNED_FOR)
+    request, notices = AnswerRequest.of(given), Notices(quiet=quiet)
+    with VideoFile(video, frame_request, cache_options.video_cache(given)) as file:
+        prompt, to_come = request.prompt(file), max(max_new_tokens, context or TOKENS_PLANNED_FOR)
         planned = planning.plan_run(
-            model_request, frame_request, opened, [""], to_come, notices, prompt.num_tokens_about, batch_size=1
+            model_request, frame_request, file, [""], to_come, notices, prompt.num_tokens_about, batch_size=1
         )
         planning.check_fit(planned, model_request.quantization, notices)
-        answerer = session.load_model(planned.model, notices)
-        opener = VideoOpener(answerer, planned.frames, request, context, video, notices)
-        begun = opener.start(opened, prompt)
+        answerer = session.load_model(planned.model, file.cache, notices)
+        opener = VideoOpener(answerer, planned.frames, request, context, file.cache, video, notices)
+        begun = opener.start(file, prompt)
     lines = open_lines(notices)
     conversation = Conversation(opener, begun, notices, json=json, echoes_questions=not lines.is_terminal)
     raise typer.Exit(ChatLoop(conversation, lines, notices, json=json).run())

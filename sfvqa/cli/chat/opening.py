@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.video_file import VideoFile
     from sfvqa.inference.chat import Chat
     from sfvqa.inference.prompt_options import PromptOptions
+    from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQuestionAnswerer
-    from sfvqa.video.readers import VideoReader
     from sfvqa.video.sampling import SamplingOptions
 
 TOKENS_PLANNED_FOR = 2048
@@ -29,6 +30,7 @@ class VideoOpener:
     frames: "FrameRequest"
     request: "AnswerRequest"
     context_tokens: int | None
+    cache: "VideoCache | None"
     first: Path
     notices: "Notices"
 
@@ -37,21 +39,22 @@ class VideoOpener:
         """Which frames of a video are asked for."""
         return self.frames.sampling(self.model.default_sampling)
 
-    def start(self, video: "VideoReader", prompt: "PromptOptions") -> "Chat":
-        """Read and encode an open video under a progress bar, and begin a chat about it."""
-        encoded = session.encode_video(self.model, video, self.frames, self.notices)
+    def start(self, file: "VideoFile", prompt: "PromptOptions") -> "Chat":
+        """Read and encode a video under a progress bar, and begin a chat about it."""
+        encoded = session.encode_video(self.model, file, self.frames, self.notices)
         return self.model.chat(encoded, self.request.generation(), prompt=prompt, context_tokens=self.context_tokens)
 
     def open(self, path: Path) -> "Chat":
         """The same with another video. Raises VideoError and what encoding does, UsageError for standard input."""
+        from sfvqa.cli.video_file import VideoFile
         from sfvqa.video.readers.local_file import check_local_file
         from sfvqa.video.readers.standard_input import STANDARD_INPUT
 
         if str(path) == STANDARD_INPUT:
             raise UsageError("A chat cannot open a video on standard input.", "Save it to a file, and open that.")
         check_local_file(path)
-        with session.open_video(path, self.frames) as video:
-            return self.start(video, self._request_for(path).prompt(video))
+        with VideoFile(path, self.frames, self.cache) as file:
+            return self.start(file, self._request_for(path).prompt(file))
 
     def _request_for(self, path: Path) -> "AnswerRequest":
         """The request without a subtitle file where that belongs to another video."""

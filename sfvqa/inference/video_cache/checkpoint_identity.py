@@ -3,11 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from sfvqa.errors import CheckpointError
 from sfvqa.inference.hub.records import is_commit
-from sfvqa.inference.locate import CheckpointLocation, weight_files
-from sfvqa.inference.quantized_copies import QuantizedCopy
+from sfvqa.inference.locate import CheckpointLocation, find_for_random_weights, weight_files
+from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
 from sfvqa.registry import ModelSpec
 from sfvqa.video.content_hash import hash_files
 
@@ -25,6 +26,14 @@ def identify_checkpoint(location: CheckpointLocation, copy: QuantizedCopy | None
     if copy is None and spec is not None and spec.repo_id is not None and is_commit(location.revision):
         return f"{spec.repo_id}@{location.revision}"
     return f"{spec.name if spec else 'folder'}:{_folder_hash(location)}"
+
+
+def identify_model(model: str | Path, quantization: str, *, random_weights: bool) -> str:
+    """The same for a model by what is asked for: the one that loading it so would take. Errors as `locate_for`."""
+    if not random_weights:
+        return identify_checkpoint(*locate_for(model, quantization), random_weights=False)
+    spec = find_for_random_weights(model)
+    return identify_checkpoint(CheckpointLocation(spec.name, Path(), spec), None, random_weights=True)
 
 
 def _architecture_hash(spec: ModelSpec) -> str:

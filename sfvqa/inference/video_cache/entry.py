@@ -66,7 +66,7 @@ class EntryFacts:
             fields[name] = tuple(fields[name])
         fields["crop"] = CropMode(fields["crop"])
         facts = cls(**fields, video=VideoInfo(**video | {"path": Path(video["path"])}))
-        if len(facts.shape) != 4 or not facts.shape[0] == len(facts.indices) == len(facts.timestamps_seconds):
+        if not facts.shape[0] == len(facts.indices) == len(facts.timestamps_seconds):
             raise ValueError("the facts are of other frames than the tokens")
         return facts
 

@@ -41,7 +41,7 @@ class EncodingKey:
     dtype: str
     device_kind: str
     preprocessing_version: int = PREPROCESSING_VERSION
-    libraries: dict[str, str] = field(default_factory=library_versions)
+    libraries: dict[str, str] = field(default_factory=library_versions, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON gives it back."""

@@ -6,6 +6,7 @@ temporary file that a lock holder finds is what a killed process left.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import time
@@ -26,13 +27,16 @@ from sfvqa.inference.video_cache.entry import (
     read_facts,
 )
 from sfvqa.inference.video_cache.key import EncodingKey
+from sfvqa.video.content_hash import hash_content
+from sfvqa.video.readers.file_state import FileState
+from sfvqa.video.readers.local_file import check_local_file
 
 if TYPE_CHECKING:
     from sfvqa.inference.seen_video import SeenVideo
 
 DEFAULT_LIMIT_BYTES = 10_000_000_000
 LOCK_SECONDS = 10.0
-_ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.v[0-9]+\.safetensors")
+_ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.v[0-9]+\.safetensors")
 _PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{32}")
 _LOCK_NAME = ".lock"
 
@@ -69,11 +73,37 @@ class VideoCache:
     """Seen videos on disk, the least recently used of which go when there would be more than `limit_bytes`.
 
     Nothing is created before the first `save`. Safe with several threads and processes, whatever their limits.
+    `whole_files` has every byte of a video hashed to recognise it, however large it is (see content_hash).
     """
 
-    def __init__(self, folder: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        *,
+        whole_files: bool = False,
+    ) -> None:
         self.folder = video_cache_folder() if folder is None else folder
         self.limit_bytes = limit_bytes
+        self._whole_files = whole_files
+        self._contents: dict[FileState, str] = {}
+
+    def content_of(self, video: str | Path) -> str:
+        """The hash that videos are recognised by; of a file that has not changed it is computed once. VideoError."""
+        path = Path(video)
+        if path.is_dir():  # whose state says nothing of the files in it
+            return hash_content(path, whole=self._whole_files)
+        state = FileState.of(check_local_file(path))
+        if state not in self._contents:
+            self._contents[state] = hash_content(path, whole=self._whole_files)
+        return self._contents[state]
+
+    def may_hold(self, content: str) -> bool:
+        """Whether a video is kept in any way, by the names of files alone: with these frames and this model or not."""
+        try:
+            return any(path.name.startswith(_content_name(content)) for path in self.folder.iterdir())
+        except OSError:
+            return False
 
     def peek(self, key: EncodingKey, video: Path) -> EntryFacts | None:
         """What is kept under a key, by its header alone; None for nothing of use. `video` is where it lies now."""
@@ -157,7 +187,7 @@ class VideoCache:
 
     def _path(self, key: EncodingKey) -> Path:
         # With the version in its name, another version of sfvqa neither finds the entry nor calls it damaged.
-        return self.folder / f"{key.digest}.v{FORMAT_VERSION}.safetensors"
+        return self.folder / f"{_content_name(key.content)}-{key.digest[:48]}.v{FORMAT_VERSION}.safetensors"
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Entries and temporary files; what else is in the folder is none of ours."""
@@ -192,13 +222,14 @@ class VideoCache:
 
     def _make_room(self, new_bytes: int, path: Path) -> bool:
         """Delete what a killed process left, what `path` holds, and then what was used least recently."""
-        for file, _ in list(self._files()):
-            if file == path or _PARTIAL_NAME.fullmatch(file.name):
-                self._delete(file)
-        files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
+
+        def goes_anyway(file: Path) -> bool:
+            return file.name == path.name or _PARTIAL_NAME.fullmatch(file.name) is not None
+
+        files = sorted(self._files(), key=lambda found: (not goes_anyway(found[0]), found[1].st_mtime_ns))
         total = sum(status.st_size for _, status in files)
         for file, status in files:
-            if total + new_bytes <= self.limit_bytes:
+            if total + new_bytes <= self.limit_bytes and not goes_anyway(file):
                 break
             total -= status.st_size if self._delete(file) else 0
         return total + new_bytes <= self.limit_bytes
@@ -234,6 +265,10 @@ class VideoCache:
                 f"{self.folder} cannot be {what}: {_reason(error)}.",
                 "See whose folder it is, or set SFVQA_CACHE_DIR to another.",
             ) from error
+
+
+def _content_name(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _mark_used(path: Path) -> None:

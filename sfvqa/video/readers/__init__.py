@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
+from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import Frame, ReaderName, ReadOptions, VideoReader
 from sfvqa.video.readers.local_file import check_local_file
 
@@ -20,12 +21,15 @@ def open_video(path: str | PathLike[str], options: ReadOptions | None = None) ->
     """
     options = options or ReadOptions()
     began = time.perf_counter()
+    file = check_local_file(path)
+    state = FileState.of(file)
     if options.isolated:
         from sfvqa.video.readers.isolated import IsolatedReader
 
-        reader: VideoReader = IsolatedReader(check_local_file(path), options)
+        reader: VideoReader = IsolatedReader(file, options)
     else:
-        reader = open_here(path, options)
+        reader = open_here(file, options)
+    reader.opened_as, reader.asked_for = state, options.reader
     reader.open_seconds = time.perf_counter() - began
     return reader
 

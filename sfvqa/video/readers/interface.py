@@ -14,6 +14,7 @@ from sfvqa.errors import UsageError
 from sfvqa.video.clip import MissingFrame, VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.pixels import Pixels
+from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.subtitles.lines import Subtitles
 
 DEEPEST_REORDERING = 16
@@ -70,12 +71,14 @@ class VideoReader(ABC):
 
     `timestamps_seconds` has one entry a frame that can be asked for: when it is shown, from the first frame = 0,
     increasing; `key_frames` are the places of those that need no other one. `open_seconds` is what finding that out
-    took. A frame that turns out to be damaged is left out of `read` and named in `missing`; what is yielded is the
-    very frame asked for.
+    took, `asked_for` the reader that was asked for, `opened_as` the file just before it was opened. A frame that turns
+    out to be damaged is left out of `read` and named in `missing`; what is yielded is the very frame asked for.
     """
 
     name: ReaderName
     open_seconds = 0.0
+    asked_for = ReaderName.AUTO
+    opened_as: FileState | None = None
 
     def __init__(
         self,
@@ -89,6 +92,16 @@ class VideoReader(ABC):
         self.key_frames = key_frames
         self._warnings = list(warnings)
         self._missing: tuple[MissingFrame, ...] = ()
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the path still means the file that was opened, and that was not written to since."""
+        if self.opened_as is None:
+            return False
+        try:
+            return FileState.of(self.opened_as.path) == self.opened_as
+        except OSError:
+            return False
 
     @property
     def warnings(self) -> tuple[str, ...]:

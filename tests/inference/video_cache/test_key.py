@@ -51,6 +51,7 @@ def test_rates_and_times_change_the_digest_among_themselves() -> None:
 
 def test_equal_keys_have_one_digest_and_its_form_is_that_of_a_file_name() -> None:
     assert key_of().digest == key_of().digest
+    assert len({key_of(), key_of()}) == 1
     assert len(key_of().digest) == 64
     assert set(key_of().digest) <= set("0123456789abcdef")
 

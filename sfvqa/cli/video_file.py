@@ -1,0 +1,76 @@
+"""The video of a command, opened when something of it is wanted that the video cache does not hold."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.inference.video_cache.entry import EntryFacts
+    from sfvqa.inference.video_cache.key import EncodingKey
+    from sfvqa.inference.video_cache.store import VideoCache
+    from sfvqa.video.readers import VideoReader
+    from sfvqa.video.sampling import SamplingOptions
+
+
+class VideoFile:
+    """A context manager that closes what it opened.
+
+    A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
+    minutes go into loading a model. Raises VideoError when built, and when it is opened later.
+    """
+
+    def __init__(self, path: Path, frames: "FrameRequest", cache: "VideoCache | None") -> None:
+        self.path = path
+        self._frames = frames
+        self.cache = cache
+        self._reader: VideoReader | None = None
+        self._kept: EntryFacts | None = None
+        self._kept_with: SamplingOptions | None = None
+        if cache is None or not cache.may_hold(cache.content_of(path)):
+            _ = self.reader
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    @property
+    def reader(self) -> "VideoReader":
+        """The open video. Raises VideoError, RangeOutsideVideoError too."""
+        if self._reader is None:
+            from sfvqa.video import readers
+            from sfvqa.video.reading import check_sampling
+            from sfvqa.video.sampling import SamplingOptions
+
+            self._reader = readers.open_video(self.path, self._frames.reading())
+            try:
+                check_sampling(self._reader, self._frames.sampling(SamplingOptions()))
+            except BaseException:
+                self._reader.close()
+                raise
+        return self._reader
+
+    @property
+    def to_encode(self) -> "VideoReader | Path":
+        """What to encode: the path while nothing had to be opened, since the cache may hold it."""
+        return self.path if self._reader is None else self._reader
+
+    def look_up(self, sampling: "SamplingOptions", key_of: "Callable[[VideoCache], EncodingKey]") -> None:
+        """Find out what the cache holds of it, sampled so."""
+        if self.cache is not None and self._reader is None:
+            self._kept, self._kept_with = self.cache.peek(key_of(self.cache), self.path), sampling
+
+    def indices(self, sampling: "SamplingOptions") -> tuple[int, ...]:
+        """The frames that would be read, or were, when what is kept was seen."""
+        if self._kept is not None and sampling == self._kept_with:
+            return self._kept.indices
+        from sfvqa.video.reading import choose_unread
+
+        return choose_unread(self.reader, sampling).indices

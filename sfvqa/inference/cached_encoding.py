@@ -1,0 +1,73 @@
+"""Encoding through the video cache: what these weights saw before, just so, is neither read nor encoded again."""
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+from sfvqa.inference.checkpoint import LoadedCheckpoint
+from sfvqa.inference.device import memory_errors
+from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, SeeingCosts, encoded_from, see_progressively
+from sfvqa.inference.seen_video import SeenVideo
+from sfvqa.inference.stopwatch import HOST, Stopwatch
+from sfvqa.inference.trained_with import TrainedWith
+from sfvqa.inference.video_cache.key import EncodingKey
+from sfvqa.inference.video_cache.store import VideoCache
+from sfvqa.registry import QuantizationName
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.sampling import SamplingOptions
+
+
+def encode_through_cache(
+    checkpoint: LoadedCheckpoint,
+    cache: VideoCache,
+    video: str | Path | VideoReader,
+    sampling: SamplingOptions,
+    *,
+    reading: ReadOptions | None,
+    crop: CropMode,
+    trained_with: TrainedWith,
+) -> Generator[EncodeProgress, None, EncodedVideo]:
+    """As encode_progressively, which this is for a video that the cache does not hold, and keeps it there.
+
+    Looking for it, and keeping it, count as reading. It is kept only if the file is the same before and after. What is
+    wrong with the cache is a warning of the EncodedVideo, no error. Raises what encoding raises.
+    """
+    model, watch = checkpoint.model, Stopwatch(HOST)
+    with watch, memory_errors("looking into the video cache"):
+        if isinstance(video, VideoReader):
+            path, reader = video.info.path, video.asked_for
+        else:
+            path, reader = Path(video), (reading or ReadOptions()).reader
+        key = EncodingKey(
+            content=cache.content_of(path),
+            sampling=sampling,
+            crop=crop,
+            reader=reader,
+            checkpoint=checkpoint.identity,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device_kind=model.device.type,
+        )
+        found = cache.load(key, path)
+    if found.seen is not None:
+        with watch, memory_errors("loading the encoded video"):
+            seen = replace(found.seen, visual_tokens=found.seen.visual_tokens.to(model.device))
+        encoded = encoded_from(seen, model, sampling, trained_with, SeeingCosts(read_seconds=watch.seconds))
+        return replace(encoded, is_from_cache=True)
+    with contextlib.nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
+        seen, costs = yield from see_progressively(
+            model, opened, sampling, crop=crop, quantization=QuantizationName(checkpoint.quantization.value)
+        )
+    with watch:
+        warning = _keep(cache, key, opened, seen)
+    warnings = tuple(said for said in (found.warning, warning) if said)
+    costs = replace(costs, read_seconds=costs.read_seconds + watch.seconds, warnings=(*costs.warnings, *warnings))
+    return encoded_from(seen, model, sampling, trained_with, costs)
+
+
+def _keep(cache: VideoCache, key: EncodingKey, video: VideoReader, seen: SeenVideo) -> str | None:
+    """Keep what was seen; the warning where that cannot be, nothing where the file is another by now."""
+    if not video.is_unchanged or cache.content_of(video.info.path) != key.content:
+        return None
+    return cache.save(key, seen)
