@@ -25,6 +25,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
+    "prompt_toolkit": {"cli"},
     "torch": {"model", "inference", "training", "profiling"},
     "transformers": {"model", "inference", "training"},
     "av": {"video", "training", "profiling"},

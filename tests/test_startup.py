@@ -11,7 +11,10 @@ import sfvqa
 from sfvqa.inference.video_cache.store import VideoCache
 from tests.inference.video_cache.seen import key_of, seen_of
 
-_HEAVY = ("torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors")
+_HEAVY = (
+    "torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors",
+    "prompt_toolkit",
+)  # fmt: skip
 _LIST_HEAVY = f"""
 import sys
 from sfvqa.__main__ import main
@@ -29,6 +32,7 @@ _LIMIT_SECONDS = 0.3
         ["-h"],
         ["--version"],
         ["ask", "--help"],
+        ["chat", "--help"],
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],
@@ -66,10 +70,13 @@ def test_help_takes_less_than_three_tenths_of_a_second() -> None:
     assert min(taken) < _LIMIT_SECONDS
 
 
-def test_a_missing_video_is_found_out_before_torch_is_imported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "questions"), [("ask", ["Q?"]), ("chat", [])])
+def test_a_missing_video_is_found_out_before_torch_is_imported(
+    command: str, questions: list[str], tmp_path: Path
+) -> None:
     """A mistyped path costs a moment."""
     program = _LIST_HEAVY.replace("if code", "if code != 3").replace(str(_HEAVY), "('torch', 'transformers')")
-    run = _python(program, "ask", str(tmp_path / "absent.mp4"), "Q?", "--model", "tiny")
+    run = _python(program, command, str(tmp_path / "absent.mp4"), *questions, "--model", "tiny")
     assert run.returncode == 0, run.stderr
 
 

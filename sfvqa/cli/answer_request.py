@@ -58,7 +58,7 @@ class AnswerRequest:
             prompt = replace(prompt, subtitles=read_subtitle_file(where), subtitle_tokens=tokens)
         return cls(
             written_with={} if choices else {name: given[name] for name in WRITING_OPTIONS},
-            slow_attention=given["slow_attention"],
+            slow_attention=given.get("slow_attention", "always"),  # a chat has no other
             choices=choices,
             fixed_prompt=prompt,
             subtitle_tokens=tokens,

@@ -63,9 +63,14 @@ class JsonAnswers:
             for _ in stream:
                 pass
         answer = _with_cut_noted(stream.answer)
-        sys.stdout.write(jsonlib.dumps(answer.to_dict(), allow_nan=False))
-        _end_line()
+        write_object(answer)
         return answer
+
+
+def write_object(answer: "Answer") -> None:
+    """Write an answer's JSON object, in a line of its own."""
+    sys.stdout.write(jsonlib.dumps(answer.to_dict(), allow_nan=False))
+    _end_line()
 
 
 def _write_pieces(stream: "AnswerStream", notices: "Notices", *, one_line: bool) -> "Answer":

@@ -7,10 +7,10 @@ from sfvqa.cli.text import plural
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer
+    from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo
 
-WORTH_SAYING = 0.03
-"""The share of a picture from which on its loss is said where it is not asked for."""
+_WORTH_SAYING = 0.03  # the share of a picture from which on its loss is said where it is not asked for
 
 
 def describe_video(info: "VideoInfo") -> str:
@@ -32,6 +32,20 @@ def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
     )
     how = sampling.strategy.value if sampling.fps is None else f"{sampling.fps:g} {sampling.strategy.value}"
     return f"{plural(len(times), 'frame')} {span} ({how})"
+
+
+def describe_encoded(encoded: "EncodedVideo", sampling: "SamplingOptions") -> str:
+    """How long the video is, which frames were looked at, what they became and, where it is much, what was cut off."""
+    info = encoded.video
+    fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
+    parts = [
+        f"{info.path.name}: {describe_video(info)}",
+        f"{describe_frames(encoded.timestamps_seconds, sampling)}, "
+        f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}",
+    ]
+    if encoded.crop.lost_share(info.width, info.height) >= _WORTH_SAYING:
+        parts.append(describe_crop(encoded.crop, info))
+    return "; ".join(parts)
 
 
 def describe_choices(answer: "Answer") -> list[str]:

@@ -13,6 +13,7 @@ from types import FrameType
 
 import typer
 
+from sfvqa.cli.interrupts import Interrupt
 from sfvqa.cli.parse_errors import describe_parse_error
 from sfvqa.cli.streams import safe_streams
 from sfvqa.cli.text import printable, printable_line
@@ -20,7 +21,7 @@ from sfvqa.errors import ExitCode, SfvqaError
 
 JSON_SCHEMA_VERSION = 1
 _LONGEST_REASON = 500
-_CONFIGURED = ("ask", "frames")
+_CONFIGURED = ("ask", "chat", "frames")
 """The commands that take defaults from the user's config file."""
 _INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
 
@@ -79,31 +80,15 @@ def explain(error: BaseException) -> Failure:
 _ENDINGS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
-class _Interrupt:
-    """Whether Ctrl-C was pressed: libraries may turn the KeyboardInterrupt into an error of their own.
-
-    The first one lets everything tidy up; another, while that takes its time, ends the process at once.
-    """
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if self.seen:
-            os._exit(ExitCode.INTERRUPTED)
-        self.seen = True
-        raise KeyboardInterrupt
-
-
 def _tidy_up(number: int, _frame: FrameType | None) -> None:
     """End as the signal would, but for what has to be put away first, a copy of standard input for one."""
     raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
-def _watch_interrupts() -> Iterator[_Interrupt]:
+def _watch_interrupts() -> Iterator[Interrupt]:
     """Note Ctrl-C while running, and until the process ends once it came; nohup and other handlers keep theirs."""
-    interrupt = _Interrupt()
+    interrupt = Interrupt()
     in_main_thread = threading.current_thread() is threading.main_thread()
     ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
@@ -120,7 +105,7 @@ def _watch_interrupts() -> Iterator[_Interrupt]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _run_guarded(argv: Sequence[str], as_json: bool, interrupt: _Interrupt) -> int:
+def _run_guarded(argv: Sequence[str], as_json: bool, interrupt: Interrupt) -> int:
     try:
         exit_code = _invoke(argv)
         if exit_code != ExitCode.INTERRUPTED:
@@ -131,7 +116,7 @@ def _run_guarded(argv: Sequence[str], as_json: bool, interrupt: _Interrupt) -> i
         return ExitCode.FAILED
     except BaseException as error:  # noqa: BLE001  the border: from here on there are only exit codes
         if not interrupt.seen and not isinstance(error, KeyboardInterrupt):
-            return _report(error, as_json)
+            return report(error, as_json)
     _report_interrupt(as_json)
     return ExitCode.INTERRUPTED
 
@@ -148,7 +133,8 @@ def _invoke(argv: Sequence[str]) -> int:
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _report(error: BaseException, as_json: bool) -> int:
+def report(error: BaseException, as_json: bool) -> int:
+    """Tell the user about `error`, on stderr or as an object on stdout, and return its exit code."""
     failure = explain(error)
     with contextlib.suppress(OSError):  # nobody is listening any more: the exit code still tells
         if os.environ.get("SFVQA_DEBUG", "") not in ("", "0"):

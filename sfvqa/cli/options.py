@@ -13,7 +13,7 @@ SlowAttentionName = Literal["always", "prefill"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quant = Literal["auto", "none", "8bit", "4bit"]
 
-_GENERATION = "How it answers"
+GENERATION = "How it answers"
 _MACHINE = "Where it runs"
 _OUTPUT = "What is printed"
 
@@ -50,7 +50,8 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
-def _parse_video(text: str) -> Path:
+def parse_video(text: str) -> Path:
+    """The path of a video; typer.BadParameter for an empty one."""
     if not text:  # an unset variable, most likely; a Path would make it the current folder
         raise typer.BadParameter("the path is empty.")
     return Path(text)
@@ -59,7 +60,7 @@ def _parse_video(text: str) -> Path:
 Video = Annotated[
     Path,
     typer.Argument(
-        parser=_parse_video,
+        parser=parse_video,
         metavar="VIDEO",
         help="A video file, a folder of pictures, or - for standard input.",
         show_default=False,
@@ -85,7 +86,7 @@ BatchSize = Annotated[
         envvar="SFVQA_BATCH_SIZE",
         min=1,
         help="Answer up to N questions at once, in one batch; above 1 answers come when they are whole.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 Model = Annotated[
@@ -106,7 +107,7 @@ MaxNewTokens = Annotated[
         envvar="SFVQA_MAX_NEW_TOKENS",
         min=1,
         help="Longest answer, in tokens.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 Temperature = Annotated[
@@ -117,7 +118,7 @@ Temperature = Annotated[
         min=0.0,
         callback=_check_finite,
         help="0 always takes the likeliest token; higher varies more.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 TopP = Annotated[
@@ -128,7 +129,7 @@ TopP = Annotated[
         max=1.0,
         callback=check_positive,
         help="Sample among the likeliest tokens that share this probability.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 RepetitionPenalty = Annotated[
@@ -138,7 +139,7 @@ RepetitionPenalty = Annotated[
         envvar="SFVQA_REPETITION_PENALTY",
         callback=check_positive,
         help="Above 1 makes repetition less likely.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 Seed = Annotated[
@@ -148,7 +149,7 @@ Seed = Annotated[
         envvar="SFVQA_SEED",
         callback=_check_seed,
         help="Seed of the sampling.",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 SlowAttentionOption = Annotated[
@@ -157,7 +158,7 @@ SlowAttentionOption = Annotated[
         "--slow-attention",
         envvar="SFVQA_SLOW_ATTENTION",
         help="Whether new tokens look at the slow tokens: always (as trained), or prefill only (as the reference).",
-        rich_help_panel=_GENERATION,
+        rich_help_panel=GENERATION,
     ),
 ]
 Device = Annotated[
@@ -267,6 +268,7 @@ CONFIGURABLE = (
     "top_p",
     "repetition_penalty",
     "seed",
+    "context",
     "system",
     "template",
     "subtitle_tokens",

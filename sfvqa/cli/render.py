@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.cli.describe import WORTH_SAYING, describe_crop, describe_frames, describe_video
-from sfvqa.cli.text import plural, printable_line, readable_size
+from sfvqa.cli.describe import describe_encoded
+from sfvqa.cli.text import printable_line, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer, Timings
@@ -56,9 +56,9 @@ class Notices:
         """One line of information."""
         self._line(Text(printable_line(text), style="dim"))
 
-    def warn(self, text: str) -> None:
-        """One line that begins with "Warning:"; the same warning comes once a run."""
-        if text not in self._warned:
+    def warn(self, text: str, *, again: bool = False) -> None:
+        """One line that begins with "Warning:"; the same warning comes once a run, unless it happened `again`."""
+        if again or text not in self._warned:
             self._warned.add(text)
             self._line(Text.assemble(("Warning: ", "yellow"), printable_line(text)))
 
@@ -97,19 +97,9 @@ class Notices:
                     return result
 
     def video(self, encoded: "EncodedVideo", sampling: "SamplingOptions") -> None:
-        """What was read: how long the video is, which frames were looked at, what they became and what was cut off."""
-        info = encoded.video
-        fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
-        parts = [
-            f"{info.path.name}: {describe_video(info)}",
-            f"{describe_frames(encoded.timestamps_seconds, sampling)}, "
-            f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}",
-        ]
-        if encoded.crop.lost_share(info.width, info.height) >= WORTH_SAYING:
-            parts.append(describe_crop(encoded.crop, info))
-        if encoded.is_from_cache:
-            parts.append("taken from the video cache")
-        self.note("; ".join(parts))
+        """What was read, in a line, and whether it was seen before."""
+        kept = "; taken from the video cache" if encoded.is_from_cache else ""
+        self.note(f"{describe_encoded(encoded, sampling)}{kept}")
 
     def timings(self, answers: "Sequence[Answer]") -> None:
         """Where the time went, a row an answer: a table on a terminal that is wide enough, else plain lines."""

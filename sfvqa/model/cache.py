@@ -55,8 +55,13 @@ class SlowFastCache(DynamicCache):
 
     @property
     def num_complete(self) -> int:
-        """Positions that every layer holds: fewer than some do where a pass was broken off."""
-        return min(self.get_seq_length(layer_idx) for layer_idx in range(self.num_decoder_layers))
+        """Positions that every layer holds: fewer than some do where a pass was broken off.
+
+        A layer grows by its keys first: Ctrl-C between the two leaves it a key more than values.
+        """
+        layers = [layer for layer in self.layers if isinstance(layer, DynamicLayer)]
+        grown = [tensor for layer in layers for tensor in (layer.keys, layer.values)]
+        return min(tensor.shape[-2] if tensor is not None and tensor.numel() else 0 for tensor in grown)
 
     @property
     def is_forkable(self) -> bool:
@@ -73,7 +78,9 @@ class SlowFastCache(DynamicCache):
         for shared in self.layers:
             layer = copy.copy(shared)
             assert isinstance(layer, DynamicLayer)
-            layer.crop(length - layer.get_seq_length())
+            assert layer.keys is not None
+            assert layer.values is not None
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
             forked.layers.append(layer)
         forked.slow_layers = {layer_idx: copy.copy(layer) for layer_idx, layer in self.slow_layers.items()}
         return forked

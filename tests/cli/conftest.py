@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import select
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,7 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
     os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), SFVQA_MODELS=os.devnull)
     os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
     os.environ.update(SFVQA_DATA_DIR=str(tmp_path / "data"), SFVQA_CACHE_DIR=str(tmp_path / "cache"))
+    os.environ["SFVQA_HISTORY"] = str(tmp_path / "history")
     yield
     os.environ.clear()
     os.environ.update(before)
@@ -87,32 +89,48 @@ def run_cli(capfd: pytest.CaptureFixture[str]) -> RunCli:
 
 @pytest.fixture
 def run_on_terminal(monkeypatch: pytest.MonkeyPatch) -> RunOnTerminal:
-    """Run `sfvqa ARGS…` here with both streams on a pseudo-terminal; give the exit code and everything it was sent."""
+    """Run `sfvqa ARGS…` here with all three streams on a pseudo-terminal; give the exit code and all that was sent.
 
-    def run(*args: str) -> tuple[int, str]:
+    `typing` are pairs: what to wait for, after the last keys, and the keys to press then.
+    """
+
+    def run(*args: str, typing: Sequence[tuple[str, str]] = ()) -> tuple[int, str]:
         import pty  # not on Windows
 
         ours, theirs = pty.openpty()
-        sent: list[bytes] = []
-        reader = threading.Thread(target=_read_all, args=(ours, sent))
-        reader.start()
-        with os.fdopen(theirs, "w", encoding="utf-8") as terminal, monkeypatch.context() as patch:
+        sent = bytearray()
+        typist = threading.Thread(target=_type_and_read, args=(ours, sent, list(typing)))
+        typist.start()
+        with (
+            os.fdopen(theirs, "w", encoding="utf-8") as terminal,
+            os.fdopen(os.dup(theirs), encoding="utf-8") as keyboard,
+            monkeypatch.context() as patch,
+        ):
             patch.setattr(sys, "stdout", terminal)
             patch.setattr(sys, "stderr", terminal)
+            if typing:
+                patch.setattr(sys, "stdin", keyboard)
             exit_code = main(args)
-        reader.join()
+        typist.join()
         os.close(ours)
-        return exit_code, b"".join(sent).decode("utf-8").replace("\r\n", "\n")
+        return exit_code, sent.decode("utf-8").replace("\r\n", "\n")
 
     return run
 
 
-def _read_all(terminal: int, sent: list[bytes]) -> None:
+def _type_and_read(terminal: int, sent: bytearray, typing: list[tuple[str, str]]) -> None:
+    seen = 0
     while True:
+        while typing and (found := sent.find(typing[0][0].encode(), seen)) >= 0:
+            awaited, keys = typing.pop(0)
+            seen = found + len(awaited.encode())
+            os.write(terminal, keys.encode())
+        if typing and not select.select([terminal], [], [], 10)[0]:
+            os.write(terminal, b"\x04")  # what is waited for does not come: end it, so that the test can fail
         try:
             data = os.read(terminal, 65536)
         except OSError:  # Linux says EIO when the other end is closed
             return
         if not data:  # macOS says nothing more
             return
-        sent.append(data)
+        sent += data

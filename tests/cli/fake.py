@@ -1,7 +1,10 @@
 """A scripted VideoQA: answers what it is told to, as slowly or as badly as it is told to. No weights, no files."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,13 +18,33 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.answer_stream import AnswerStream
+from sfvqa.inference.chat import ChatTurn, ContextUse
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.question import check_question
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
 
-Piece = str | BaseException  # an exception is raised where the piece would come
+
+@dataclass(frozen=True)
+class Press:
+    """Presses Ctrl-C where a piece would come; `becomes` is what a library makes of the KeyboardInterrupt."""
+
+    becomes: Exception | None = None
+
+    def __call__(self) -> None:
+        """Press it, and be interrupted."""
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            if self.becomes is None:
+                raise
+            raise self.becomes from None
+
+
+Piece = str | BaseException | Press  # an exception is raised where the piece would come
 Source = EncodedVideo | str | Path | None
 
 
@@ -32,6 +55,7 @@ class ScriptedVideoQA:
     script: Sequence[Sequence[Piece]] = (("The circle ", "moves left."),)
     warnings: tuple[str, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
+    tokens_a_turn: int = 40
     size: tuple[int, int] = (64, 64)
     overlap_seconds: float = 0.0
     while_encoding: Callable[[], None] = lambda: None
@@ -40,6 +64,7 @@ class ScriptedVideoQA:
     cropped: list[CropMode | None] = field(default_factory=list)
     batches: list[list[str]] = field(default_factory=list)
     asked: list[tuple[str, GenerationOptions]] = field(default_factory=list)
+    chats: list["ScriptedChat"] = field(default_factory=list)
     prompted: list[tuple[PromptOptions | None, Sequence[str] | None]] = field(default_factory=list)
 
     @property
@@ -132,6 +157,9 @@ class ScriptedVideoQA:
             for piece in pieces:
                 if isinstance(piece, BaseException):
                     raise piece
+                if isinstance(piece, Press):
+                    piece()
+                    continue
                 said.append(piece)
                 yield piece
 
@@ -162,6 +190,19 @@ class ScriptedVideoQA:
         self.batches.append([question for _, question in questions])
         return [self.ask(video, question, options, prompt=prompt, choices=choices) for video, question in questions]
 
+    def chat(
+        self,
+        video: Source,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        context_tokens: int | None = None,
+    ) -> "ScriptedChat":
+        """A chat that answers by the same script."""
+        assert isinstance(video, EncodedVideo)
+        self.chats.append(ScriptedChat(self, video, options, prompt, context_tokens or 2048))
+        return self.chats[-1]
+
     def _answer(self, video: EncodedVideo, question: str, options: GenerationOptions, text: str) -> Answer:
         return Answer(
             text=text,
@@ -171,7 +212,13 @@ class ScriptedVideoQA:
             revision=None,
             finish_reason=self.finish_reason,
             frames=SampledFrames(video.indices, video.timestamps_seconds, video.strategy),
-            tokens=TokenCounts(40, fast=len(video.visual_tokens.fast), slow=len(video.visual_tokens.slow), new=6),
+            tokens=TokenCounts(
+                prompt=40,
+                fast=len(video.visual_tokens.fast),
+                slow=len(video.visual_tokens.slow),
+                new=6,
+                reused=30,
+            ),
             timings=Timings(1.0, 0.25, 0.5, video.overlap_seconds, 0.1, 0.875, 0.5, 1.375, 10.0),
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
@@ -180,3 +227,61 @@ class ScriptedVideoQA:
                 options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed,
             ),
         )  # fmt: skip
+
+
+@dataclass
+class ScriptedChat:
+    """Every turn takes `tokens_a_turn` of `limit` tokens, and the video ten; the oldest turns go when that is full."""
+
+    model: ScriptedVideoQA
+    encoded: EncodedVideo
+    options: GenerationOptions | None
+    prompt: PromptOptions | None
+    limit: int
+    turns: tuple[ChatTurn, ...] = ()
+    num_dropped: int = 0
+
+    @property
+    def context(self) -> ContextUse:
+        """What the turns take."""
+        return ContextUse(10 + self.model.tokens_a_turn * len(self.turns), self.limit)
+
+    @property
+    def will_drop(self) -> bool:
+        """Whether another turn is too many."""
+        return self.context.room < self.model.tokens_a_turn
+
+    def stream(self, question: str) -> AnswerStream:
+        """The next answer of the script; the turn counts once something came of it."""
+        check_question(question)
+        dropping = self.will_drop
+        if dropping:
+            self.turns, self.num_dropped = self.turns[1:], self.num_dropped + 1
+        stream = self.model.stream(self.encoded, question, self.options, prompt=self.prompt)
+        reason = FinishReason.INTERRUPTED
+
+        def answer() -> Answer:
+            dropped = ("The oldest turn was dropped.",) if dropping else ()
+            return replace(stream.answer, warnings=(*stream.answer.warnings, *dropped), finish_reason=reason)
+
+        def play() -> Iterator[str]:
+            nonlocal reason
+            try:
+                yield from stream
+                reason = self.model.finish_reason
+            finally:
+                if stream.answer.text:
+                    self.turns = (*self.turns, ChatTurn(question, answer()))
+
+        return AnswerStream(play(), answer)
+
+    def ask(self, question: str) -> Answer:
+        """The same in one go."""
+        stream = self.stream(question)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    def reset(self) -> None:
+        """Forget the turns."""
+        self.turns = ()

@@ -32,23 +32,24 @@ def test_names_written_out_are_the_library_s(written_out: object, enum: type[str
     assert list(get_args(written_out)) == [str(member) for member in enum]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", ["ask", "frames"])
+@pytest.mark.parametrize("command", ["ask", "chat", "frames"])
 def test_reading_by_default_is_the_library_s(command: str) -> None:
-    """Two commands write the same defaults out."""
+    """Three commands write the same defaults out."""
     defaults = {parameter.name: parameter.default for parameter in _parameters(command)}
     library = ReadOptions()
     assert (defaults["reader"], defaults["read_threads"]) == (library.reader.value, library.num_threads)
     assert defaults["read_timeout"] == library.timeout_seconds
 
 
-def test_the_two_commands_choose_frames_alike() -> None:
-    """What `frames` shows must be what `ask` sees: the same options, the same help."""
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_the_commands_choose_frames_alike(command: str) -> None:
+    """What `frames` shows must be what a model sees: the same options, the same help."""
 
     def options_of(command: str) -> dict[str, object]:
         parameters = [parameter for parameter in _parameters(command) if parameter.envvar]
         return {parameter.name: (parameter.opts, parameter.help, parameter.default) for parameter in parameters}
 
-    asked, shown = options_of("ask"), options_of("frames")
+    asked, shown = options_of(command), options_of("frames")
     assert {"sampling", "timestamps", "crop", "reader", "read_timeout"} < shown.keys()
     assert shown.items() <= asked.items()
 
@@ -57,14 +58,16 @@ def test_defaults_are_the_library_s() -> None:
     """The help shows them, so they are written out as well."""
     defaults = {parameter.name: parameter.default for parameter in _parameters("ask")}
     library = GenerationOptions()
+    in_chat = {parameter.name: parameter.default for parameter in _parameters("chat")}
     for name in ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"):
-        assert defaults[name] == getattr(library, name)
+        assert defaults[name] == in_chat[name] == getattr(library, name)
     assert defaults["slow_attention"] == library.slow_attention.value
 
 
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
-    variables = {parameter.name: parameter.envvar for parameter in _parameters("ask") if parameter.envvar}
+    parameters = [*_parameters("ask"), *_parameters("chat")]
+    variables = {parameter.name: parameter.envvar for parameter in parameters if parameter.envvar}
     assert sorted(variables) == sorted(options.CONFIGURABLE)
     assert all(variable == f"SFVQA_{str(name).upper()}" for name, variable in variables.items())
 
@@ -109,7 +112,7 @@ def test_flag_before_variable_before_file(
         ("--read-timeout 0", "not above 0"),
     ],
 )
-@pytest.mark.parametrize("command", ["ask", "frames"])
+@pytest.mark.parametrize("command", ["ask", "chat", "frames"])
 def test_contradictions_are_usage_errors_before_anything_is_loaded(
     command: str, flags: str, says: str, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, video: Path
 ) -> None:

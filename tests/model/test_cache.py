@@ -113,3 +113,17 @@ def test_only_what_every_layer_holds_is_complete(model: SlowFastForConditionalGe
     first.crop(-1)
     assert cache.num_complete == 2
     assert [keys.shape[2] for keys, _ in kept(cache.fork(2))] == [2] * len(cache.layers)
+
+
+def test_a_layer_broken_off_between_its_keys_and_its_values_can_be_gone_on_from(
+    model: SlowFastForConditionalGeneration,
+) -> None:
+    """Ctrl-C came there in one of 350 answers, and no later turn of the chat could be answered."""
+    with torch.inference_mode():
+        _, cache = model.prefill(torch.tensor([[1, 2, 3]]), None, [None])
+    first = cache.layers[0]
+    assert isinstance(first, DynamicLayer)
+    assert first.values is not None
+    first.values = first.values[..., :2, :]
+    assert cache.num_complete == 2
+    assert [(keys.shape[2], values.shape[2]) for keys, values in kept(cache.fork(2))] == [(2, 2)] * len(cache.layers)
