@@ -121,6 +121,12 @@ def test_timings_are_what_their_docstring_says(qa: VideoQA, encoded: EncodedVide
     assert timings.tokens_per_second == pytest.approx(9 / timings.decode_seconds)
 
 
+def test_what_ran_at_the_same_time_is_waited_for_once(qa: VideoQA, encoded: EncodedVideo) -> None:
+    slow = dataclasses.replace(encoded, read_seconds=100.0, encode_seconds=50.0, overlap_seconds=40.0)
+    timings = qa.ask(slow, QUESTION, SHORT).timings
+    assert 110 < timings.ttft_seconds < 115
+
+
 def test_one_token_has_no_speed(qa: VideoQA, encoded: EncodedVideo) -> None:
     timings = qa.ask(encoded, QUESTION, GenerationOptions(max_new_tokens=1)).timings
     assert timings.tokens_per_second is None
