@@ -73,7 +73,8 @@ class Chat:
         self._turns: list[ChatTurn] = []
         self._kept: KeptPrompt | None = None
         self._stream: AnswerStream | None = None
-        self._limit = _check_context(checkpoint, context_tokens)
+        self._positions = int(checkpoint.model.config.decoder_config.max_position_embeddings)
+        self._limit = _check_context(context_tokens, self._positions)
         self._prompt_options = prompt or PromptOptions()
         if self._options.slow_attention is not SlowAttention.ALWAYS:
             raise UsageError(
@@ -173,7 +174,8 @@ class Chat:
                 raise PromptTooLongError(
                     f"The question takes {length} tokens, the video's among them, and its answer up to "
                     f"{self._options.max_new_tokens}: more than the {self._limit} that the conversation may take.",
-                    "Ask a shorter question, allow fewer new tokens (--max-new-tokens), or look at fewer frames.",
+                    "Ask a shorter question, allow fewer new tokens (--max-new-tokens), or look at fewer frames."
+                    + (" --context allows more." if self._limit < self._positions else ""),
                 )
             count += 1
         dropped = [turn.question for turn in self._turns[:count]]
@@ -186,8 +188,7 @@ class Chat:
         return [f"{turns} dropped from the conversation, which may take {self._limit} tokens: {what}."]
 
 
-def _check_context(checkpoint: LoadedCheckpoint, context_tokens: int | None) -> int:
-    positions = int(checkpoint.model.config.decoder_config.max_position_embeddings)
+def _check_context(context_tokens: int | None, positions: int) -> int:
     if context_tokens is not None and not 1 <= context_tokens <= positions:
         raise UsageError(
             f"A context of {context_tokens} tokens was asked for, and the model has {positions} positions.",
