@@ -53,7 +53,9 @@ def encode_through_cache(
     if found.seen is not None:
         with watch, memory_errors("loading the encoded video"):
             seen = replace(found.seen, visual_tokens=found.seen.visual_tokens.to(model.device))
-        encoded = encoded_from(seen, model, sampling, trained_with, SeeingCosts(read_seconds=watch.seconds))
+        opening_seconds = video.open_seconds if isinstance(video, VideoReader) else 0.0
+        costs = SeeingCosts(read_seconds=opening_seconds + watch.seconds)
+        encoded = encoded_from(seen, model, sampling, trained_with, costs)
         return replace(encoded, is_from_cache=True)
     with contextlib.nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
         seen, costs = yield from see_progressively(
