@@ -250,6 +250,19 @@ def test_subtitles_of_a_file_are_those_of_the_first_video(
     ]
 
 
+def test_another_video_is_opened_though_the_first_is_gone(
+    chat: ChatWith, model: ScriptedVideoQA, video: Path, other: Path, tmp_path: Path
+) -> None:
+    """Whether it is the first again, whose subtitles it would have, cannot be asked of a file any more."""
+    path = tmp_path / "talk.srt"
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n", encoding="utf-8")
+    model.while_encoding = lambda: video.unlink(missing_ok=True)
+    run = chat(f"/open {other}\n", "--subtitles", str(path))
+    assert run.exit_code == 0
+    assert "belong to clip.mp4: there are none here." in run.stderr
+    assert len(model.chats) == 2
+
+
 @pytest.mark.parametrize("name", ["talk.md", "talk.txt", "talk"])
 def test_a_saved_conversation_is_markdown(chat: ChatWith, model: ScriptedVideoQA, tmp_path: Path, name: str) -> None:
     """What was asked of what, answers as they are; nothing moves the cursor of who prints it."""
