@@ -178,6 +178,7 @@ def test_frames_context_and_help_are_shown(chat: ChatWith) -> None:
         ("/save never.md", "There is nothing to save"),
         ("/open -", "standard input"),
         ("/open absent.mp4", "There is no file “absent.mp4”."),
+        ("/open ~nobody-of-that-name/clip.mp4", "There is no file “~nobody-of-that-name/clip.mp4”."),
     ],
 )
 def test_commands_that_are_none_say_what_to_do(line: str, says: str, chat: ChatWith, model: ScriptedVideoQA) -> None:
