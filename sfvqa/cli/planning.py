@@ -1,10 +1,13 @@
 """From what was asked for to what will run: the model, its quantization and the frames, chosen by the free memory."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sfvqa.errors import ModelNotDownloadedError
 
 if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
@@ -59,7 +62,8 @@ def plan_run(
         )
         sizes = read_sizes(choice.model, random_weights=model.random_weights)
         wanted = frames.sampling(sizes.trained_with.sampling)
-        video.look_up(wanted, partial(_key_of, model, choice.model, sizes, frames, wanted, video.path))
+        with contextlib.suppress(ModelNotDownloadedError):  # a dry run needs no weights, and has nothing kept for them
+            video.look_up(wanted, partial(_key_of, model, choice.model, sizes, frames, wanted, video.path))
         available = len(video.indices(wanted))
         plan = make_plan(
             sizes,
