@@ -82,7 +82,7 @@ def plan_run(
         if plan.run.num_frames < available:
             frames = replace(frames, num_frames=plan.run.num_frames)
         sampling = frames.sampling(sizes.trained_with.sampling)
-        seconds = _seconds_on_cpu(sizes, plan, len(questions))
+        seconds = _seconds_on_cpu(sizes, plan, len(questions), is_seen=video.is_kept(sampling))
     for notice in ([] if model.is_named_by_flag else [choice.reason]) + list(plan.notices):
         notices.note(notice)
     return PlannedRun(
@@ -153,8 +153,8 @@ def describe_duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.0f} hours"
 
 
-def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int) -> float | None:
-    """None on other devices."""
+def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int, *, is_seen: bool) -> float | None:
+    """None on other devices; `is_seen` leaves out the vision tower."""
     from sfvqa.inference.duration import count_operations, measure_cpu_speed, seconds_on_cpu
 
     if plan.device.type != "cpu":
@@ -162,7 +162,7 @@ def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int) -> fl
     estimate, run = plan.fit.estimate, plan.run
     needed = count_operations(
         sizes.sizes,
-        num_frames=run.num_frames,
+        num_frames=0 if is_seen else run.num_frames,
         num_slow=estimate.num_slow_tokens,
         length=estimate.num_fast_tokens + run.num_text_tokens,
         num_new_tokens=_TYPICAL_NEW_TOKENS,
