@@ -1,10 +1,13 @@
 """From what was asked for to what will run: the model, its quantization and the frames, chosen by the free memory."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sfvqa.errors import ModelNotDownloadedError
 
 if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
@@ -59,7 +62,8 @@ def plan_run(
         )
         sizes = read_sizes(choice.model, random_weights=model.random_weights)
         wanted = frames.sampling(sizes.trained_with.sampling)
-        video.look_up(wanted, partial(_key_of, model, choice.model, sizes, frames, wanted, video.path))
+        with contextlib.suppress(ModelNotDownloadedError):  # a dry run needs no weights, and has nothing kept for them
+            video.look_up(wanted, partial(_key_of, model, choice.model, sizes, frames, wanted, video.path))
         available = len(video.indices(wanted))
         plan = make_plan(
             sizes,
@@ -78,7 +82,7 @@ def plan_run(
         if plan.run.num_frames < available:
             frames = replace(frames, num_frames=plan.run.num_frames)
         sampling = frames.sampling(sizes.trained_with.sampling)
-        seconds = _seconds_on_cpu(sizes, plan, len(questions))
+        seconds = _seconds_on_cpu(sizes, plan, len(questions), is_seen=video.is_kept(sampling))
     for notice in ([] if model.is_named_by_flag else [choice.reason]) + list(plan.notices):
         notices.note(notice)
     return PlannedRun(
@@ -149,8 +153,8 @@ def describe_duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.0f} hours"
 
 
-def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int) -> float | None:
-    """None on other devices."""
+def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int, *, is_seen: bool) -> float | None:
+    """None on other devices; `is_seen` leaves out the vision tower."""
     from sfvqa.inference.duration import count_operations, measure_cpu_speed, seconds_on_cpu
 
     if plan.device.type != "cpu":
@@ -158,7 +162,7 @@ def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int) -> fl
     estimate, run = plan.fit.estimate, plan.run
     needed = count_operations(
         sizes.sizes,
-        num_frames=run.num_frames,
+        num_frames=0 if is_seen else run.num_frames,
         num_slow=estimate.num_slow_tokens,
         length=estimate.num_fast_tokens + run.num_text_tokens,
         num_new_tokens=_TYPICAL_NEW_TOKENS,

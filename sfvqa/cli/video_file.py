@@ -67,10 +67,17 @@ class VideoFile:
         if self.cache is not None and self._reader is None:
             self._kept, self._kept_with = self.cache.peek(key_of(self.cache), self.path), sampling
 
+    def is_kept(self, sampling: "SamplingOptions") -> bool:
+        """Whether `look_up` found it, sampled so: then it is neither read nor encoded."""
+        return self._facts(sampling) is not None
+
     def indices(self, sampling: "SamplingOptions") -> tuple[int, ...]:
         """The frames that would be read, or were, when what is kept was seen."""
-        if self._kept is not None and sampling == self._kept_with:
-            return self._kept.indices
+        if kept := self._facts(sampling):
+            return kept.indices
         from sfvqa.video.reading import choose_unread
 
         return choose_unread(self.reader, sampling).indices
+
+    def _facts(self, sampling: "SamplingOptions") -> "EntryFacts | None":
+        return self._kept if sampling == self._kept_with else None

@@ -109,7 +109,8 @@ class AnswerRun:
         if self._choices:
             options.check_for_choices()
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
-        self._kept, self._keep, self._warnings = kept, keep, warnings
+        self._kept, self._warnings = kept, warnings
+        self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
         with self._prefill_watch:
             self._rows = [self._prepare(asked) for asked in questions]
@@ -146,13 +147,15 @@ class AnswerRun:
         )
 
     def _choosing_steps(self) -> Generator[list[str], None, None]:
-        """Compare the choices for one question after the other."""
+        """Compare the choices for one question after the other, each going on from the prompt before it."""
         for row in self._rows:
             prefilled = self._prefill(row)
             with self._first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
                 )
+            if self._cache is not None:  # scoring leaves it as the prompt did
+                self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
             chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             yield [chosen if other is row else "" for other in self._rows]
 

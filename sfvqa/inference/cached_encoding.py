@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
+from sfvqa.errors import OutOfMemoryError
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.device import memory_errors
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, SeeingCosts, encoded_from, see_progressively
@@ -72,4 +73,8 @@ def _keep(cache: VideoCache, key: EncodingKey, video: VideoReader, seen: SeenVid
     """Keep what was seen; the warning where that cannot be, nothing where the file is another by now."""
     if not video.is_unchanged or cache.content_of(video.info.path) != key.content:
         return None
-    return cache.save(key, seen)
+    try:
+        with memory_errors("keeping the encoded video"):
+            return cache.save(key, seen)
+    except OutOfMemoryError:
+        return "The encoded video is not kept: there is too little memory to write it."

@@ -178,6 +178,7 @@ def test_frames_context_and_help_are_shown(chat: ChatWith) -> None:
         ("/save never.md", "There is nothing to save"),
         ("/open -", "standard input"),
         ("/open absent.mp4", "There is no file “absent.mp4”."),
+        ("/open ~nobody-of-that-name/clip.mp4", "There is no file “~nobody-of-that-name/clip.mp4”."),
     ],
 )
 def test_commands_that_are_none_say_what_to_do(line: str, says: str, chat: ChatWith, model: ScriptedVideoQA) -> None:
@@ -248,6 +249,19 @@ def test_subtitles_of_a_file_are_those_of_the_first_video(
         False,
         True,
     ]
+
+
+def test_another_video_is_opened_though_the_first_is_gone(
+    chat: ChatWith, model: ScriptedVideoQA, video: Path, other: Path, tmp_path: Path
+) -> None:
+    """Whether it is the first again, whose subtitles it would have, cannot be asked of a file any more."""
+    path = tmp_path / "talk.srt"
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n", encoding="utf-8")
+    model.while_encoding = lambda: video.unlink(missing_ok=True)
+    run = chat(f"/open {other}\n", "--subtitles", str(path))
+    assert run.exit_code == 0
+    assert "belong to clip.mp4: there are none here." in run.stderr
+    assert len(model.chats) == 2
 
 
 @pytest.mark.parametrize("name", ["talk.md", "talk.txt", "talk"])

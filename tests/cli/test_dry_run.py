@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 
 import sfvqa
 from sfvqa.inference import plan
+from sfvqa.inference.video_cache.checkpoint_identity import identify_model
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model.quantization import Quantization, quantization_config
+from sfvqa.video import SamplingOptions
 from tests.cli.conftest import RunCli
+from tests.inference.video_cache.seen import key_of, seen_of
 
 VIDEO = str(Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4")
 BIG = ("--model", "slowfast-7b-64f")
@@ -51,6 +56,34 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
     assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
     run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--random-weights", *BIG)
     assert "not on this machine" not in run.stderr
+
+
+def test_a_video_that_is_kept_for_one_model_can_be_planned_for_one_that_is_not_here(run_cli: RunCli) -> None:
+    """Which weights it would be kept for cannot be known without them; then it is not kept for them."""
+    cache = VideoCache()
+    assert cache.save(replace(key_of(), content=cache.content_of(VIDEO)), seen_of()) is None
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", *BIG)
+    assert (run.exit_code, "64 frames from 0:00" in run.stdout) == (0, True)
+
+
+def test_a_video_that_was_seen_takes_less_time(run_cli: RunCli) -> None:
+    """Nine tenths of it are the vision tower's."""
+    cache, flags = VideoCache(), (*BIG, "--random-weights")
+    key = replace(
+        key_of(),
+        content=cache.content_of(VIDEO),
+        sampling=SamplingOptions(num_frames=64),
+        checkpoint=identify_model(BIG[1], "auto", random_weights=True),
+    )
+    before = dry_run(run_cli, *flags)["seconds_on_cpu"]
+    seen = replace(
+        seen_of(), visual_tokens=torch.zeros(64, 1, 1, 1), indices=(*range(64),), timestamps_seconds=(0.0,) * 64
+    )
+    assert cache.save(key, seen) is None
+    after = dry_run(run_cli, *flags)["seconds_on_cpu"]
+    assert isinstance(before, float)
+    assert isinstance(after, float)
+    assert 0 < after < before / 4
 
 
 def test_the_bundled_model_as_json(run_cli: RunCli) -> None:

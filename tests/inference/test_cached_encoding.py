@@ -242,6 +242,20 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_answer(qa: VideoQ
     assert any("not kept" in warning for warning in answer.warnings)
 
 
+def test_memory_that_is_too_short_to_keep_a_video_costs_a_warning_and_no_answer(
+    caching: VideoQA, cache: VideoCache, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is put together in memory, beside the tokens that the answer needs."""
+
+    def run_out(*_args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sfvqa.inference.video_cache.store.entry_bytes", run_out)
+    warnings = caching.encode(video).warnings
+    assert "The encoded video is not kept: there is too little memory to write it." in warnings
+    assert cache.entries() == []
+
+
 def test_a_video_that_is_not_there_is_the_usual_error(caching: VideoQA, tmp_path: Path) -> None:
     with pytest.raises(VideoNotFoundError):
         caching.encode(tmp_path / "missing.mp4")

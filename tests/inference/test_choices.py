@@ -107,6 +107,17 @@ def test_a_batch_chooses_what_each_would_alone(qa: VideoQA, encoded: EncodedVide
     assert [answer.text for answer in together] == [answer.text for answer in alone]
 
 
+@pytest.mark.parametrize("mode", list(SlowAttention))
+def test_a_batch_about_one_video_prefills_it_once(qa: VideoQA, encoded: EncodedVideo, mode: SlowAttention) -> None:
+    options, questions = GenerationOptions(slow_attention=mode), (QUESTION, "What?", "Why?")
+    together = qa.answer_batch([(encoded, question) for question in questions], options, choices=WORDS)
+    assert [answer.tokens.reused > answer.tokens.fast for answer in together] == [False, True, True]
+    for question, answer in zip(questions, together, strict=True):
+        alone = qa.ask(encoded, question, options, choices=WORDS)
+        expected = [choice.log_probability for choice in alone.choices]
+        assert [choice.log_probability for choice in answer.choices] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_special_token_in_a_choice_is_text(qa: VideoQA) -> None:
     (ids, _) = choice_token_ids(qa.checkpoint.tokenizer, ["<|im_end|>", "<image>"])
     assert not set(ids) & (set(qa.checkpoint.tokenizer.all_special_ids) | {IMAGE_TOKEN_ID})

@@ -59,7 +59,7 @@ class VideoOpener:
     def _request_for(self, path: Path) -> "AnswerRequest":
         """The request without a subtitle file where that belongs to another video."""
         subtitles = self.request.fixed_prompt.subtitles
-        if subtitles is None or path.samefile(self.first):
+        if subtitles is None or _is_same_file(path, self.first):
             return self.request
         self.notices.warn(
             f"The subtitles of {subtitles.source} belong to {self.first.name}: there are none here.", again=True
@@ -67,3 +67,10 @@ class VideoOpener:
         return replace(
             self.request, fixed_prompt=replace(self.request.fixed_prompt, subtitles=None, subtitle_tokens=None)
         )
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # the first video may be gone by now
+        return False

@@ -46,14 +46,14 @@ class Typed:
         >>> Typed("/open", "'my clip.mp4'").path.name
         'my clip.mp4'
         """
-        as_it_stands = Path(self.argument).expanduser()
+        as_it_stands = _with_home(self.argument)
         if os.path.lexists(as_it_stands):
             return as_it_stands
         try:
             words = shlex.split(self.argument)
         except ValueError:  # a quotation mark on its own
             return as_it_stands
-        return Path(words[0]).expanduser() if len(words) == 1 and words[0] else as_it_stands
+        return _with_home(words[0]) if len(words) == 1 and words[0] else as_it_stands
 
 
 def parse_command(line: str) -> Typed | None:
@@ -73,6 +73,13 @@ def parse_command(line: str) -> Typed | None:
     if argument and not command.argument:
         raise UsageError(f"{name} takes nothing behind it.", f"Type {name} alone. {HINT}")
     return Typed(name, argument)
+
+
+def _with_home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody has that name, so that the tilde is part of one
+        return Path(text)
 
 
 def describe_commands() -> str:
