@@ -16,6 +16,7 @@ from sfvqa.__main__ import main
 from sfvqa.cli.frame_request import FrameRequest
 from tests.cli.fake import ScriptedVideoQA
 
+_PATIENCE_SECONDS = 60  # with what a terminal is awaited to say, on a machine that is busy
 _LEFT_TO_RICH = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
@@ -125,7 +126,7 @@ def _type_and_read(terminal: int, sent: bytearray, typing: list[tuple[str, str]]
             awaited, keys = typing.pop(0)
             seen = found + len(awaited.encode())
             os.write(terminal, keys.encode())
-        if typing and not select.select([terminal], [], [], 10)[0]:
+        if typing and not select.select([terminal], [], [], _PATIENCE_SECONDS)[0]:
             os.write(terminal, b"\x04")  # what is waited for does not come: end it, so that the test can fail
         try:
             data = os.read(terminal, 65536)
