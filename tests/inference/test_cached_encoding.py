@@ -219,6 +219,20 @@ def test_a_file_that_is_put_in_its_place_is_not_kept_under_its_content(
     assert cache.entries() == []
 
 
+def test_a_video_that_changes_before_it_is_opened_is_not_kept_under_what_it_was(
+    caching: VideoQA, cache: VideoCache, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for by its content, and opened after that."""
+
+    def changing(path: Path, options: ReadOptions | None = None) -> object:
+        other_video(video)
+        return open_video(path, options)
+
+    monkeypatch.setattr("sfvqa.inference.cached_encoding.open_video", changing)
+    caching.encode(video)
+    assert cache.entries() == []
+
+
 def test_an_open_video_is_kept_too(caching: VideoQA, cache: VideoCache, video: Path, reads: list[str]) -> None:
     with open_video(video) as opened:
         first = caching.encode(opened)
