@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,24 @@ def test_a_picture_that_changes_in_its_folder_is_noticed(caching: VideoQA, reads
     Image.new("RGB", (40, 40), (0, 255, 0)).save(folder / "1.png")
     assert not same(first, caching.encode(folder))
     assert len(reads) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that is there and cannot be read, even by root")
+def test_a_picture_that_cannot_be_read_costs_no_more_than_without_a_cache(
+    qa: VideoQA, caching: VideoQA, cache: VideoCache, tmp_path: Path
+) -> None:
+    """Its folder cannot be recognised, but the others in it can be seen."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number * 80, 0, 0)).save(folder / f"{number}.png")
+    (folder / "3.png").symlink_to("/proc/self/mem")
+    expected = qa.encode(folder)
+    encoded = caching.encode(folder)
+    assert torch.equal(encoded.visual_tokens.slow, expected.visual_tokens.slow)
+    assert encoded.warnings[:-1] == expected.warnings
+    assert "not kept" in encoded.warnings[-1]
+    assert cache.entries() == []
 
 
 def test_what_was_to_be_said_of_the_video_is_said_again(caching: VideoQA, qa: VideoQA, video: Path) -> None:
