@@ -1,6 +1,7 @@
 """The options of the video cache, and the cache that they mean."""
 
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,7 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no size; write it like 10GB, 500MB or 0.")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(Decimal(found[1]) * _UNITS[found[2]])
 
 
 def _check_size(text: str) -> str:

@@ -1,5 +1,6 @@
 """The questions that are asked: those on the command line, then those of a file, one a line."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from sfvqa.errors import UsageError
 
 STANDARD_INPUT = "-"
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def gather_questions(given: Sequence[str] | None, file: str | None, *, video: Path) -> tuple[str, ...]:
@@ -32,7 +34,8 @@ def read_questions(file: str) -> tuple[str, ...]:
             f"The questions in {name} cannot be read: {error.strerror or error}.",
             "Name a text file, one question a line.",
         ) from error
-    questions = tuple(line.strip() for line in text.splitlines() if line.strip())
+    lines = _LINE_END.split(text)  # str.splitlines ends lines where no editor does, at U+2028 for one
+    questions = tuple(line.strip() for line in lines if line.strip())
     if not questions:
         raise UsageError(f"There is no question in {name}.", "Write one question a line.")
     return questions

@@ -4,6 +4,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from sfvqa.errors import UnreadableVideoError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,7 +31,7 @@ class VideoFile:
         self._reader: VideoReader | None = None
         self._kept: EntryFacts | None = None
         self._kept_with: SamplingOptions | None = None
-        if cache is None or not cache.may_hold(cache.content_of(path)):
+        if not self._may_be_kept():
             _ = self.reader
 
     def __enter__(self) -> Self:
@@ -78,6 +80,12 @@ class VideoFile:
         from sfvqa.video.reading import choose_unread
 
         return choose_unread(self.reader, sampling).indices
+
+    def _may_be_kept(self) -> bool:
+        try:
+            return self.cache is not None and self.cache.may_hold(self.cache.content_of(self.path))
+        except UnreadableVideoError:  # of bytes that a reader may do without; if it cannot, it says why
+            return False
 
     def _facts(self, sampling: "SamplingOptions") -> "EntryFacts | None":
         return self._kept if sampling == self._kept_with else None

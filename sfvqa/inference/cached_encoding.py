@@ -5,10 +5,17 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
-from sfvqa.errors import OutOfMemoryError
+from sfvqa.errors import OutOfMemoryError, UnreadableVideoError
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.device import memory_errors
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, SeeingCosts, encoded_from, see_progressively
+from sfvqa.inference.encoding import (
+    EncodedVideo,
+    EncodeProgress,
+    SeeingCosts,
+    encode_progressively,
+    encoded_from,
+    see_progressively,
+)
 from sfvqa.inference.seen_video import SeenVideo
 from sfvqa.inference.stopwatch import HOST, Stopwatch
 from sfvqa.inference.trained_with import TrainedWith
@@ -36,21 +43,28 @@ def encode_through_cache(
     wrong with the cache is a warning of the EncodedVideo, no error. Raises what encoding raises.
     """
     model, watch = checkpoint.model, Stopwatch(HOST)
-    with watch, memory_errors("looking into the video cache"):
-        if isinstance(video, VideoReader):
-            path, reader = video.info.path, video.asked_for
-        else:
-            path, reader = Path(video), (reading or ReadOptions()).reader
-        key = EncodingKey(
-            content=cache.content_of(path),
-            sampling=sampling,
-            crop=crop,
-            reader=reader,
-            checkpoint=checkpoint.identity,
-            dtype=str(model.dtype).removeprefix("torch."),
-            device_kind=model.device.type,
+    quantization = QuantizationName(checkpoint.quantization.value)
+    if isinstance(video, VideoReader):
+        path, reader = video.info.path, video.asked_for
+    else:
+        path, reader = Path(video), (reading or ReadOptions()).reader
+    try:
+        with watch, memory_errors("looking into the video cache"):
+            key = EncodingKey(
+                content=cache.content_of(path),
+                sampling=sampling,
+                crop=crop,
+                reader=reader,
+                checkpoint=checkpoint.identity,
+                dtype=str(model.dtype).removeprefix("torch."),
+                device_kind=model.device.type,
+            )
+            found = cache.load(key, path)
+    except UnreadableVideoError as error:  # of bytes that a reader may do without; if it cannot, it says why
+        encoded = yield from encode_progressively(
+            model, video, sampling, reading=reading, crop=crop, trained_with=trained_with, quantization=quantization
         )
-        found = cache.load(key, path)
+        return replace(encoded, warnings=(*encoded.warnings, f"The encoded video is not kept: {error.message}"))
     if found.seen is not None:
         with watch, memory_errors("loading the encoded video"):
             seen = replace(found.seen, visual_tokens=found.seen.visual_tokens.to(model.device))
@@ -59,9 +73,7 @@ def encode_through_cache(
         encoded = encoded_from(seen, model, sampling, trained_with, costs)
         return replace(encoded, is_from_cache=True)
     with contextlib.nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
-        seen, costs = yield from see_progressively(
-            model, opened, sampling, crop=crop, quantization=QuantizationName(checkpoint.quantization.value)
-        )
+        seen, costs = yield from see_progressively(model, opened, sampling, crop=crop, quantization=quantization)
     with watch:
         warning = _keep(cache, key, opened, seen)
     warnings = tuple(said for said in (found.warning, warning) if said)

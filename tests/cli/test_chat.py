@@ -177,6 +177,7 @@ def test_frames_context_and_help_are_shown(chat: ChatWith) -> None:
         ("/reset the counter", "/reset takes nothing behind it."),
         ("/save never.md", "There is nothing to save"),
         ("/open -", "standard input"),
+        ("/open\tabsent.mp4", "There is no file “absent.mp4”."),
         ("/open absent.mp4", "There is no file “absent.mp4”."),
         ("/open ~nobody-of-that-name/clip.mp4", "There is no file “~nobody-of-that-name/clip.mp4”."),
     ],

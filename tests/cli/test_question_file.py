@@ -32,6 +32,17 @@ def test_lines_are_questions_after_those_on_the_command_line(
     assert asked_of(model) == ["First?", "Where is it?", "Wörüber?"]
 
 
+def test_only_what_editors_call_the_end_of_a_line_ends_a_question(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, tmp_path: Path
+) -> None:
+    """Text from web pages may hold separators that Python's splitlines takes for ends."""
+    path = tmp_path / "questions.txt"
+    path.write_bytes("Where\u2028is\x85it?\rWhich\x0bone?\r\nWhy?\n".encode())
+    model.script = [["A."], ["B."], ["C."]]
+    assert run_cli("ask", str(video), "--questions", str(path), "-q").exit_code == 0
+    assert asked_of(model) == ["Where\u2028is\x85it?", "Which\x0bone?", "Why?"]
+
+
 def test_a_file_alone_is_enough_also_on_standard_input(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
 ) -> None:

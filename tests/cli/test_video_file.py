@@ -134,7 +134,15 @@ def test_an_open_video_is_closed_when_it_is_left(clip: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("10GB", 10**10), ("1.5 g", 1_500_000_000), ("500MB", 5 * 10**8), ("42", 42), ("0", 0)]
+    ("text", "size"),
+    [
+        ("10GB", 10**10),
+        ("1.5 g", 1_500_000_000),
+        ("500MB", 5 * 10**8),
+        ("42", 42),
+        ("0", 0),
+        ("1" + "0" * 400, 10**400),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert parse_size(text) == size

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,24 @@ def test_a_picture_that_changes_in_its_folder_is_noticed(caching: VideoQA, reads
     assert len(reads) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that is there and cannot be read, even by root")
+def test_a_picture_that_cannot_be_read_costs_no_more_than_without_a_cache(
+    qa: VideoQA, caching: VideoQA, cache: VideoCache, tmp_path: Path
+) -> None:
+    """Its folder cannot be recognised, but the others in it can be seen."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (number * 80, 0, 0)).save(folder / f"{number}.png")
+    (folder / "3.png").symlink_to("/proc/self/mem")
+    expected = qa.encode(folder)
+    encoded = caching.encode(folder)
+    assert torch.equal(encoded.visual_tokens.slow, expected.visual_tokens.slow)
+    assert encoded.warnings[:-1] == expected.warnings
+    assert "not kept" in encoded.warnings[-1]
+    assert cache.entries() == []
+
+
 def test_what_was_to_be_said_of_the_video_is_said_again(caching: VideoQA, qa: VideoQA, video: Path) -> None:
     """A file that is cut off, and other frames than in training."""
     video.write_bytes(video.read_bytes()[:-40])
@@ -216,6 +235,20 @@ def test_a_file_that_is_put_in_its_place_is_not_kept_under_its_content(
         other = write_video(tmp_path / "other.mp4", num_frames=20, colour=(160, 80, 40))
         other.replace(video)
         caching.encode(opened)
+    assert cache.entries() == []
+
+
+def test_a_video_that_changes_before_it_is_opened_is_not_kept_under_what_it_was(
+    caching: VideoQA, cache: VideoCache, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for by its content, and opened after that."""
+
+    def changing(path: Path, options: ReadOptions | None = None) -> object:
+        other_video(video)
+        return open_video(path, options)
+
+    monkeypatch.setattr("sfvqa.inference.cached_encoding.open_video", changing)
+    caching.encode(video)
     assert cache.entries() == []
 
 

@@ -60,8 +60,8 @@ def parse_command(line: str) -> Typed | None:
     """The command of a line, None for a question; UsageError for no command of ours, or one used wrongly."""
     if not line.startswith("/"):
         return None
-    word, _, argument = line.strip().partition(" ")
-    name, argument = _OTHER_NAMES.get(word.lower(), word.lower()), argument.strip()
+    word, *behind = line.strip().split(maxsplit=1)
+    name, argument = _OTHER_NAMES.get(word.lower(), word.lower()), "".join(behind)
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
         near = difflib.get_close_matches(name, NAMES, n=1)
