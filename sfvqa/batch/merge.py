@@ -147,5 +147,7 @@ def _copy(merge: _Merge, stream: IO[bytes]) -> None:
                 line = source.read(place.size_bytes)
                 record = parse_line(line)
                 if record is None or record["item_id"] != item_id:
-                    raise JournalError(f"“{part}” was changed while it was read.", "Merge again when nobody changes it.")
+                    raise JournalError(
+                        f"“{part}” was changed while it was read.", "Merge again when nobody changes it."
+                    )
                 stream.write(line.rstrip(b"\r\n") + b"\n")

@@ -266,7 +266,12 @@ def test_a_new_file_is_written_down_in_its_folder(path: Path, monkeypatch: pytes
     """A crash of the system may otherwise lose the name of a file whose content is safe."""
     synced: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), fsync(descriptor)))
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
     with Journal(path) as journal:
         assert synced == [path.parent.stat().st_ino]
         journal.append(ok_of(0))

@@ -12,30 +12,41 @@ import pytest
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import parse_line, read_records
 from sfvqa.errors import JournalError
-from tests.batch.made import error_of, id_of, ok_of
+from tests.batch.made import error_of, id_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 
 _APPEND_FOR_EVER = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from pathlib import Path
 from sfvqa.batch.journal import Journal
 from tests.batch.made import error_of, id_of, ok_of
 
-first, in_a_child = int(sys.argv[2]), sys.argv[3:] == ["child"]
-if in_a_child:
+first, how = int(sys.argv[2]), sys.argv[3]
+
+class Slow:
+    # A disk that takes a hundred bytes at a time.
+    def __init__(self, stream):
+        self.fileno, self.flush, self.close, self._write = stream.fileno, stream.flush, stream.close, stream.write
+    def write(self, data):
+        time.sleep(0.0001)
+        return self._write(data[:100])
+
+if how == "with a child":
     subprocess.Popen(["sleep", "3"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 with Journal(Path(sys.argv[1])) as journal:
+    if how == "slowly":
+        journal._stream = Slow(journal._stream)
     print("open", flush=True)
     for number in range(first, first + 100_000):
         journal.append(error_of(number))
-        journal.append(ok_of(number, "long " * (1 + number * 7919 % 400_000)))  # long enough to be killed in the middle
+        journal.append(ok_of(number))
         os.write(1, f"{number}\\n".encode())
 """
 
 
-def start(path: Path, first: int = 0, *more: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", _APPEND_FOR_EVER, str(path), str(first), *more]
+def start(path: Path, first: int = 0, how: str = "") -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", _APPEND_FOR_EVER, str(path), str(first), how]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"open\n"
@@ -60,7 +71,6 @@ def check(path: Path, said: list[int]) -> str:
     answered = [record["item_id"] for record in records if record and record["status"] == "ok"]
     assert None not in records
     assert len(answered) == len(set(answered))
-    assert all(len(record["answer"]) % 5 == 0 for record in records if record and record["status"] == "ok")
     return " ".join(notices)
 
 
@@ -69,18 +79,18 @@ def test_killed_again_and_again_nothing_is_lost_or_torn(tmp_path: Path) -> None:
     path, said, num_torn = tmp_path / "out.jsonl", list[int](), 0
     moments = random.Random(0)
     for round_number in range(20):
-        process = start(path, first=1000 * round_number)
-        time.sleep(moments.uniform(0, 0.15))
+        process = start(path, 1000 * round_number, "slowly" if round_number % 2 else "")
+        time.sleep(moments.uniform(0, 0.1))
         said += kill(process)
         notice = check(path, said)
         assert not notice or ("torn" in notice and "cut off" in notice)
         num_torn += bool(notice)
     assert len(said) > 100
-    print(len(said), num_torn)
+    assert num_torn >= 3  # or this would show nothing
 
 
 def test_killed_once_nothing_is_lost_or_torn(tmp_path: Path) -> None:
-    process = start(tmp_path / "out.jsonl")
+    process = start(tmp_path / "out.jsonl", 0, "slowly")
     time.sleep(0.05)
     check(tmp_path / "out.jsonl", kill(process))
 
@@ -88,7 +98,7 @@ def test_killed_once_nothing_is_lost_or_torn(tmp_path: Path) -> None:
 def test_the_lock_is_held_between_processes_and_goes_with_the_one_that_is_killed(tmp_path: Path) -> None:
     """Though a program that it started goes on."""
     path = tmp_path / "out.jsonl"
-    process = start(path, 0, "child")
+    process = start(path, 0, "with a child")
     began = time.monotonic()
     with pytest.raises(JournalError, match="Another process is writing"):
         Journal(path)
@@ -97,4 +107,3 @@ def test_the_lock_is_held_between_processes_and_goes_with_the_one_that_is_killed
     with Journal(path) as journal:
         journal.append(error_of(999_999))
     assert list(read_records(path))[-1]["item_id"] == id_of(999_999)
-    assert ok_of(0)["item_id"] == id_of(0)
