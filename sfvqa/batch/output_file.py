@@ -13,7 +13,7 @@ STANDARD_OUTPUT = "-"
 
 
 def is_stream(path: Path) -> bool:
-    """Whether this is standard output, a pipe or a device, of which nothing can be read back."""
+    """Whether a path is no file: `-` for a standard stream, a pipe, or a device."""
     if str(path) == STANDARD_OUTPUT:
         return True
     try:

@@ -80,6 +80,13 @@ def test_linked_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None
     assert names_in(tmp_path / "link") == ["2.mkv", "hard.mkv", "same.mkv", "x/in/1.mkv"]
 
 
+def test_a_link_to_a_folder_above_brings_what_lies_beside(tmp_path: Path) -> None:
+    """And not what is listed itself once more, though it really lies there."""
+    put(tmp_path, "here/1.mkv", "here/in/2.mkv", "beside/3.mkv")
+    (tmp_path / "here" / "up").symlink_to("..")
+    assert names_in(tmp_path / "here") == ["1.mkv", "in/2.mkv", "up/beside/3.mkv"]
+
+
 def test_a_link_changes_no_name_of_what_lies_there(tmp_path: Path) -> None:
     """Or everything would be asked again because somebody put a link beside it."""
     put(tmp_path, "z/1.mkv")

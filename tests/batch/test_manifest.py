@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sfvqa.batch.gathering import gather_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest import read_manifest
 from sfvqa.errors import UsageError
@@ -112,10 +113,10 @@ def test_questions_that_no_line_takes_are_told(folder: Path) -> None:
 
 def test_names_are_relative_to_the_folder_of_the_manifest(folder: Path) -> None:
     outside = "/somewhere/else/c.mp4"
-    videos = ["./in//a.mp4", str(folder / "in" / "b.mp4"), outside, "../d.mp4"]
+    videos = ["./in//x/../a.mp4", str(folder / "in" / "b.mp4"), outside, "../d.mp4"]
     items = read(folder, "\n".join(json.dumps({"video": video, "question": "Q"}) for video in videos))
     assert [item.name for item in items] == ["in/a.mp4", "in/b.mp4", outside, "../d.mp4"]
-    assert [item.video for item in items[:2]] == [folder / "in/a.mp4", folder / "in/b.mp4"]
+    assert [item.video for item in items[:2]] == [folder / "in/x/../a.mp4", folder / "in/b.mp4"]
 
 
 def test_names_do_not_depend_on_where_it_is_read_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +137,16 @@ def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UsageError, match="Nothing comes from standard input"):
         read_manifest("-")
+
+
+def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the shell's `<(…)` gives one."""
+    monkeypatch.chdir(folder)
+    ours, theirs = os.pipe()
+    os.write(theirs, b"video\na.mp4\n")
+    os.close(theirs)
+    assert gather_items(f"/dev/fd/{ours}", ["Q"]) == [Item(Path("a.mp4"), "a.mp4", "Q")]
+    os.close(ours)
 
 
 def test_unknown_fields_are_named(folder: Path) -> None:
@@ -238,5 +249,6 @@ def test_every_faulty_line_is_counted_and_ten_are_named(folder: Path) -> None:
 
 
 def test_a_manifest_that_cannot_be_read(folder: Path) -> None:
+    assert "is no valid UTF-16" in problems_of(folder, b"\xff\xfev")
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_manifest(folder / "absent.jsonl")

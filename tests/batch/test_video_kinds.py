@@ -90,6 +90,7 @@ def others() -> dict[str, bytes]:
         "jpeg": jpeg.getvalue(),
         "heic": b"\0\0\0\x24ftypheic\0\0\0\0mif1",
         "avif": b"\0\0\0\x24ftypavif\0\0\0\0",
+        "still webp": b"RIFF\x24\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0\x07\0\0\x07\0\0",
         "wav": b"RIFF\x24\0\0\0WAVEfmt ",
         "flv with sound alone": b"FLV\x01\x04\0\0\0\x09",
         "elf": b"\x7fELF\x02\x01\x01" + b"\0" * 4000,
