@@ -81,7 +81,10 @@ def sync_folder(folder: Path) -> None:
 def cannot_be_written(path: Path, error: OSError) -> JournalError:
     if isinstance(error, BrokenPipeError):
         return JournalError("Whoever read the records has gone: the pipe is closed.", "Write them to a file with -o.")
+    missing = isinstance(error, FileNotFoundError)
     return JournalError(
         f"“{path}” cannot be written: {error.strerror or error}.",
-        "What is in it is kept. See to its folder, permissions and the room on the disk, and run this again.",
+        f"Make the folder “{path.parent}” first, or write to another."
+        if missing
+        else "See to its permissions and to the room on the disk, and run this again; what is in it is kept.",
     )

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from sfvqa.batch.journal import Journal
@@ -249,6 +250,22 @@ def test_a_line_that_is_not_on_the_disk_is_taken_back(
         assert ids_in(path) == [id_of(0)]
         journal.append(ok_of(1))
     assert ids_in(path) == [id_of(0), id_of(1)]
+
+
+def test_a_file_that_is_moved_aside_while_it_is_opened_is_not_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process that overwrites it, and lets its lock go once there is a new one."""
+    lock = filelock.lock_descriptor
+
+    def lock_late(descriptor: int, *, blocking: bool) -> bool:
+        path.rename(path.with_name("moved.jsonl"))
+        path.touch()
+        return lock(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(filelock, "lock_descriptor", lock_late)
+    with pytest.raises(JournalError, match="Another process"):
+        Journal(path)
 
 
 @pytest.mark.parametrize("replace", [False, True])

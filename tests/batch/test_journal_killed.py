@@ -107,3 +107,43 @@ def test_the_lock_is_held_between_processes_and_goes_with_the_one_that_is_killed
     with Journal(path) as journal:
         journal.append(error_of(999_999))
     assert list(read_records(path))[-1]["item_id"] == id_of(999_999)
+
+
+_OVERWRITE = """
+import sys
+from pathlib import Path
+from sfvqa.batch.journal import Journal
+from sfvqa.errors import JournalError
+from tests.batch.made import ok_of
+
+sys.stdin.readline()
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 50):
+    try:
+        with Journal(Path(sys.argv[1]), overwrite=True) as journal:
+            journal.append(ok_of(number))
+            print(number, flush=True)
+    except JournalError:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_several_that_overwrite_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Each record that was said to be written is in one of the files, whoever moved which aside."""
+    path = tmp_path / "out.jsonl"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _OVERWRITE, str(path), str(1000 * number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    said = [int(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+    kept = [record["item_id"] for file in tmp_path.iterdir() for record in read_records(file)]
+    assert len(said) >= 20
+    assert sorted(kept) == sorted(map(id_of, said))
