@@ -125,7 +125,7 @@ def test_damage_in_the_middle_is_kept_and_told(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.done == {id_of(0): "ok", id_of(1): "ok"}
         assert journal.notices == [
-            f"“{path}”: line 2, 4, 6 holds no record, because it is torn or damaged, and is left out."
+            f"“{path}”: lines 2, 4, 6 hold no record, because they are torn or damaged, and are left out."
         ]
         journal.append(ok_of(2))
     assert path.read_bytes().startswith(content)

@@ -84,7 +84,7 @@ def test_a_file_is_read_past_what_is_torn_and_damaged(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines))
     notices: list[str] = []
     assert [record["id"] for record in read_records(path, notices)] == ["own-0", "own-1"]
-    assert notices == [f"“{path}”: line 2, 5 holds no record, because it is torn or damaged, and is left out."]
+    assert notices == [f"“{path}”: lines 2, 5 hold no record, because they are torn or damaged, and are left out."]
 
 
 def test_of_many_damaged_lines_ten_are_named(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_of_many_damaged_lines_ten_are_named(tmp_path: Path) -> None:
     path.write_bytes(to_line(ok_of(0)) + b"x\n" * 12)
     notices: list[str] = []
     assert len(list(read_records(path, notices))) == 1
-    assert "line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more" in notices[0]
+    assert "lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more" in notices[0]
 
 
 @pytest.mark.parametrize("content", [b"", to_line(ok_of(0))[:1], to_line(ok_of(0))[:700]])
