@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, cache, demo, doctor, frames, models
+from sfvqa.cli import ask, cache, demo, doctor, frames, models, report
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -64,6 +64,7 @@ app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more
 app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
     frames.frames
 )
+app.command("report", help=report.HELP, epilog=EXIT_CODES, short_help="Say what became of a batch.")(report.report)
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
 app.add_typer(cache.app, name="cache", short_help="The videos that are kept as the model saw them.")

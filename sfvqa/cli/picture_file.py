@@ -1,11 +1,11 @@
 """Writes a picture that a command was asked for: checked before the work, whole or not at all."""
 
 import contextlib
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sfvqa.cli.output_file import check_output_path
 from sfvqa.errors import SfvqaError, UsageError
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ def check_picture_path(path: Path, *, keep: Path) -> None:
     """
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {', '.join(_FORMATS)}.")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", "Name a file.")
-    if path.exists() and keep.exists() and path.samefile(keep):
-        raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
-    if not os.access(folder, os.W_OK):
-        raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
+    check_output_path(path, keep=[keep])
 
 
 def write_picture(picture: "Image", path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Writes a file that a command was asked for: checked before the work, whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from sfvqa.errors import SfvqaError, UsageError
+
+
+def check_output_path(path: Path, *, keep: list[Path]) -> None:
+    """Fail now if no file can be written there, or if it would take the place of one of `keep`.
+
+    UsageError for a path that is no place for a file, SfvqaError for a folder without permission.
+    """
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", "Name a file.")
+    if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
+        raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
+    if not os.access(folder, os.W_OK):
+        raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
+
+
+@contextlib.contextmanager
+def whole_text_file(path: Path) -> Iterator[IO[str]]:
+    """A UTF-8 text to write, newlines as they are, that takes its place at `path` when the block ends well.
+
+    What is no Unicode text (bytes of a file name) is spelt out. SfvqaError if it cannot be written.
+    """
+    target = path.resolve()  # a link stays a link
+    partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
+    try:
+        with partial.open("x", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
+        partial.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SfvqaError(f"The file {path} cannot be written: {reason}.", "Name another file.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
