@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.cli.output_file import check_output_path, whole_text_file
-from sfvqa.cli.text import plural
+from sfvqa.cli.text import plural, readable_size
 from sfvqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class ReportFiles:
         """Write what is wanted, each whole or not at all."""
         if self.csv is not None:
             self._write_csv(self.csv, run, notices)
+        if self.html is not None:
+            self._write_page(self.html, run, summary, comparison, notices)
 
     def _write_csv(self, path: Path, run: "RunFacts", notices: "Notices") -> None:
         from sfvqa.batch.report.collecting import last_records
@@ -46,3 +48,19 @@ class ReportFiles:
         with whole_text_file(path) as stream:
             num_rows = write_csv(last_records(run), stream)
         notices.note(f"{plural(num_rows, 'row')} written to {path}.")
+
+    def _write_page(
+        self, path: Path, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices"
+    ) -> None:
+        from sfvqa.batch.report.page.writing import PageOptions, write_page
+
+        options = PageOptions(self.num_thumbnails, self.videos)
+        with whole_text_file(path) as stream:
+            outcome = notices.follow(write_page(stream, run, summary, comparison, options))
+        size = readable_size(path.stat().st_size)
+        notices.note(f"A page about {plural(outcome.num_videos, 'video')} written to {path} ({size}).")
+        if outcome.num_without_pictures:
+            notices.warn(
+                f"{plural(outcome.num_without_pictures, 'video')} could not be read for the page, which says why. "
+                "--videos names the folder they lie in now."
+            )

@@ -92,7 +92,7 @@ class FactMaker:
             failure=None if is_ok else failure_of(record),
             seconds=_seconds_of(record) if is_ok else None,
             new_tokens=int(number(mapping_of(record, "tokens").get("new")) or 0) if is_ok else 0,
-            warnings=tuple(self._warning_kind(text) for text in dict.fromkeys(texts_of(record, "warnings"))),
+            warnings=tuple(dict.fromkeys(map(self._warning_kind, texts_of(record, "warnings")))),
             setup=self._share(_setup_of(record)),
             label=_label_of(record),
         )
