@@ -39,8 +39,6 @@ def last_records(run: RunFacts) -> Iterator[Record]:
     What another process has appended since `collect` does not appear.
     """
     for ordinal, record in enumerate(read_records(run.path)):
-        if ordinal >= run.num_records:
-            return
         facts = run.items.get(record["item_id"])
         if facts is not None and facts.ordinal == ordinal:
             yield record

@@ -33,7 +33,21 @@ def test_a_row_an_item_however_many_lines_its_answer_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "＝1", '=HYPERLINK("http://a","b")']
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\tleft",
+        "\rleft",
+        "  =1",
+        "＝1",
+        '=HYPERLINK("http://a","b")',
+    ],
 )
 def test_formulas_are_defused_in_every_column(text: str) -> None:
     record = ok(item(text, text, own_id=text, group=text, answer=text), text)
