@@ -166,12 +166,24 @@ def _warnings(items: Iterable[ItemFacts], examples: dict[str, str]) -> tuple[War
 def _settings(setups: Counter[Setup]) -> tuple[SettingsUse, ...]:
     counted = _count((setup.requested, count) for setup, count in setups.items())
     all_requested = [(json.loads(text), count) for text, count in counted]
-    names = sorted({name for requested, _ in all_requested for name in requested})
-    differing = [name for name in names if len({json.dumps(requested.get(name)) for requested, _ in all_requested}) > 1]
+    flat = [_flat(requested) for requested, _ in all_requested]
+    names = sorted({name for values in flat for name in values})
+    differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
     return tuple(
-        SettingsUse(count, requested, {name: requested.get(name) for name in differing})
-        for requested, count in all_requested
+        SettingsUse(count, requested, {name: values.get(name) for name in differing})
+        for (requested, count), values in zip(all_requested, flat, strict=True)
     )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """`{"sampling": {"num_frames": 4}}` as `{"sampling.num_frames": 4}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": deeper for inner, deeper in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _answerers(setups: Counter[Setup]) -> tuple[Answerer, ...]:

@@ -11,7 +11,7 @@ from sfvqa.batch.report.collecting import collect
 from sfvqa.batch.report.summary import Summary, summarise
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.evaluation.scores import Score
-from tests.batch.report.records import ANSWER, SETTINGS, failed, item, ok, write
+from tests.batch.report.records import ANSWER, failed, item, ok, write
 
 TIMINGS = ANSWER.timings
 
@@ -68,15 +68,16 @@ def test_warnings_by_kind_count_items(folder: Path) -> None:
 
 
 def test_mixed_settings_are_told_with_what_they_differ_in(folder: Path) -> None:
-    other = {**SETTINGS, "num_frames": 8, "crop": "pad"}
-    records = [ok(item("a")), ok(item("a"), settings=other), ok(item("b"))]
+    of = {"model": "tiny", "sampling": {"num_frames": 4, "strategy": "uniform"}}
+    other = {"model": "tiny", "sampling": {"num_frames": 8, "strategy": "uniform"}, "crop": "pad"}
+    records = [ok(item("a"), settings=of), ok(item("a"), settings=other), ok(item("b"), settings=of)]
     summary = summary_of(folder, records)
     assert [(use.count, use.differing) for use in summary.settings] == [
-        (2, {"crop": None, "num_frames": 4}),
-        (1, {"crop": "pad", "num_frames": 8}),
+        (2, {"crop": None, "sampling.num_frames": 4}),
+        (1, {"crop": "pad", "sampling.num_frames": 8}),
     ]
     (notice,) = summary.notices
-    assert "crop, num_frames" in notice
+    assert "crop, sampling.num_frames" in notice
 
 
 def test_ranges_and_choices_of_items_are_no_settings(folder: Path) -> None:
