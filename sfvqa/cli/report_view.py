@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sfvqa.evaluation.scores import Score
 
 _BAR_WIDTH = 24
-_NUM_CHANGES = 10
+_NUM_SHOWN = 12  # kinds, groups or changes
 _LONGEST = 240  # characters of a question or a message
 
 Section = tuple[str, Sequence[RenderableType]]
@@ -87,19 +87,21 @@ def _slowest(summary: "Summary") -> Section:
 
 def _errors(summary: "Summary") -> Section:
     lines: list[RenderableType] = []
-    for error in summary.errors:
+    for error in summary.errors[:_NUM_SHOWN]:
         lines.append(
             Text.assemble((f"{error.count:,} × {_line(error.kind)}", "red"), f", such as {_line(error.video)}")
         )
         more = [_line(error.message), advice_for(error.kind)]
         lines += [_indented(Text(line, style="dim"), 2) for line in more if line]
-    return "Errors", [*lines, Text(RETRY)] if lines else lines
+    return "Errors", [*lines, *_more(summary.errors, "kind"), Text(RETRY)] if lines else lines
 
 
 def _warnings(summary: "Summary") -> Section:
-    return "Warnings, one of each kind", [
-        Text.assemble((f"{warning.count:,} × ", "yellow"), _line(warning.example)) for warning in summary.warnings
+    lines = [
+        Text.assemble((f"{warning.count:,} × ", "yellow"), _line(warning.example))
+        for warning in summary.warnings[:_NUM_SHOWN]
     ]
+    return "Warnings, one of each kind", [*lines, *_more(summary.warnings, "kind")]
 
 
 def _scores(summary: "Summary") -> Section:
@@ -109,9 +111,10 @@ def _scores(summary: "Summary") -> Section:
     has_failed = summary.score.failed > 0
     headers = ["failed", "errors count as wrong", "errors left out"] if has_failed else ["accuracy"]
     table = _table("", "right", "wrong", *headers, left=(0,))
-    for name, score in (("all", summary.score), *summary.groups.items()):
+    groups = list(summary.groups.items())
+    for name, score in (("all", summary.score), *groups[:_NUM_SHOWN]):
         table.add_row(_line(name), *_score_cells(score, has_failed=has_failed))
-    return title, [table]
+    return title, [table, *_more(groups, "group")]
 
 
 def _score_cells(score: "Score", *, has_failed: bool) -> Iterator[str]:
@@ -132,10 +135,8 @@ def _compared(comparison: "Comparison | None") -> Section:
     table.add_row("not right now", f"{counts.only_old:,}", f"{counts.neither:,}")
     lines: list[RenderableType] = [table] if counts.total else []
     lines += map(Text, difference_texts(comparison))
-    lines += map(_change, comparison.changes[:_NUM_CHANGES])
-    if len(comparison.changes) > _NUM_CHANGES:
-        lines.append(Text(f"and {len(comparison.changes) - _NUM_CHANGES:,} more; --json has all", style="dim"))
-    return title, lines
+    lines += map(_change, comparison.changes[:_NUM_SHOWN])
+    return title, [*lines, *_more(comparison.changes, "item")]
 
 
 def _change(change: "Change") -> Text:
@@ -157,6 +158,12 @@ def _settings(summary: "Summary") -> Section:
             differing = ", ".join(f"{name} {value}" for name, value in use.differing.items())
             lines.append(Text.assemble((f"{use.count:,} × ", "yellow"), printable_line(differing)))
     return "Answered by", lines
+
+
+def _more(entries: Sequence[object], noun: str) -> list[Text]:
+    """The line that says how many are not shown."""
+    left = len(entries) - _NUM_SHOWN
+    return [Text(f"and {plural(left, noun)} more; --json has all", style="dim")] if left > 0 else []
 
 
 def _table(*headers: str, left: Sequence[int]) -> Table:

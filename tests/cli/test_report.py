@@ -47,6 +47,15 @@ def test_the_page_of_a_terminal_tells_everything(records: Path, run_cli: RunCli)
     assert "line 7 holds no record" in outcome.stderr
 
 
+def test_a_long_list_ends_and_says_so(tmp_path: Path, run_cli: RunCli) -> None:
+    """One group an item would push everything else off the screen."""
+    grouped = [ok(item(f"{number}.mp4", answer="left", group=f"g{number:02}"), "left") for number in range(20)]
+    shown = run_cli("report", str(write(tmp_path / "out.jsonl", grouped))).stdout
+    assert "and 8 groups more; --json has all" in shown
+    assert "g11" in shown
+    assert "g12" not in shown
+
+
 def test_on_a_terminal_it_has_colours_and_no_escape_of_a_name(records: Path, run_on_terminal: RunOnTerminal) -> None:
     exit_code, text = run_on_terminal("report", str(records))
     assert exit_code == 0
