@@ -165,7 +165,7 @@ def _warnings(items: Iterable[ItemFacts], examples: dict[str, str]) -> tuple[War
 
 def _settings(setups: Counter[Setup]) -> tuple[SettingsUse, ...]:
     counted = _count((setup.requested, count) for setup, count in setups.items())
-    all_requested = [(json.loads(text), count) for text, count in counted]
+    all_requested = [(_object(text), count) for text, count in counted]
     flat = [_flat(requested) for requested, _ in all_requested]
     names = sorted({name for values in flat for name in values})
     differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
@@ -192,19 +192,18 @@ def _answerers(setups: Counter[Setup]) -> tuple[Answerer, ...]:
         for setup, count in setups.items()
         if setup.model is not None
     )
-    return tuple(
-        Answerer(count, model, revision, _settings_object(settings)) for (model, revision, settings), count in counted
-    )
+    return tuple(Answerer(count, model, revision, _object(settings)) for (model, revision, settings), count in counted)
 
 
-def _settings_object(text: str | None) -> dict[str, Any]:
-    settings = json.loads(text) if text else {}
-    return settings if isinstance(settings, dict) else {}
+def _object(text: str | None) -> dict[str, Any]:
+    """What JSON text says, an empty object if it is none; NaN and infinity, which JSON has not, become text."""
+    values = json.loads(text, parse_constant=str) if text else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _versions(setups: Counter[Setup]) -> tuple[dict[str, Any], ...]:
     counted = _count((setup.versions, count) for setup, count in setups.items())
-    return tuple(_settings_object(text) for text, _ in counted)
+    return tuple(_object(text) for text, _ in counted)
 
 
 def _count(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
