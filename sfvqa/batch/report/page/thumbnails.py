@@ -95,6 +95,8 @@ def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Th
                 pictures[frame.index] = _jpeg(frame.pixels)
     except SfvqaError as error:
         return Thumbnails(pictures, error.message)
+    except OSError as error:
+        return Thumbnails(pictures, f"The system refused something: {error}.")
     return Thumbnails(pictures, None if len(pictures) == len(wanted) else "Some frames cannot be read.")
 
 
