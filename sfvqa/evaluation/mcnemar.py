@@ -20,7 +20,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
     if only_first == only_second:
         return 1.0
     if total <= _EXACT_TO:
-        return 2 * sum(math.comb(total, count) for count in range(smaller + 1)) / 2**total
+        return 2 * sum(math.comb(total, count) for count in range(smaller + 1)) / (1 << total)
     return _large_p_value(total, smaller)
 
 

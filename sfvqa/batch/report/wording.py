@@ -8,7 +8,7 @@ from sfvqa.batch.report.span import TimeSpan
 from sfvqa.evaluation.intervals import Interval
 from sfvqa.evaluation.scores import Share
 
-RETRY = "The same `sfvqa batch` command with --retry-errors asks the failed items again."
+RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
 
 _ADVICE = {
     "ReadTimeoutError": "Allow more with --read-timeout.",
@@ -18,7 +18,7 @@ _ADVICE = {
 _ADVICE_BY_CODE = {
     errors.ExitCode.VIDEO: "Repair, convert or replace the file: asking again alone does not help.",
     errors.ExitCode.OUT_OF_MEMORY: "Free memory, or ask with fewer frames or a smaller model.",
-    errors.ExitCode.MODEL: "Check the model with `sfvqa models verify`.",
+    errors.ExitCode.MODEL: "Check the model with “sfvqa models verify”.",
     errors.ExitCode.USAGE: "Correct the items or the options; a corrected item is a new one.",
 }
 

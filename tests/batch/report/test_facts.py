@@ -65,7 +65,12 @@ def test_an_item_is_the_same_in_runs_with_other_settings() -> None:
         return label.key
 
     assert key({"num_frames": 4}) == key({"num_frames": 8})
-    others = [{"question": "Other?"}, {"own_id": "1"}, {"start_seconds": 1.0}, {"choices": ("left", "right")}]
+    others: list[dict[str, Any]] = [
+        {"question": "Other?"},
+        {"own_id": "1"},
+        {"start_seconds": 1.0},
+        {"choices": ("left", "right")},
+    ]
     assert len({key({}), *(key({}, **other) for other in others)}) == 1 + len(others)
 
 

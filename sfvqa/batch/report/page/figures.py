@@ -117,7 +117,8 @@ def _compared(comparison: Comparison | None) -> Html:
         for change in comparison.changes[:_NUM_CHANGES]
     ]
     if changes:
-        title = f"The {len(changes):,} of {plural(len(comparison.changes), 'item')} that changed"
+        first = f", the first {_NUM_CHANGES}" if len(comparison.changes) > _NUM_CHANGES else ""
+        title = f"{plural(len(comparison.changes), 'item')} changed{first}"
         parts.append(tag("details", tag("summary", title), tag("ul", *changes)))
     note = "Item by item; an item without an answer is not right. 95 % interval by Newcombe, McNemar's exact test."
     return _section("Against the other run", *parts, tag("p", note, class_="small"))
@@ -159,9 +160,10 @@ def _values(title: str, values: dict[str, object]) -> Html:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    """The first cell of each row names it."""
+    """The first cell of each row names it; the others are numbers under a header, values without one."""
+    kind = "number" if header else None
     head = [tag("tr", *(tag("th", cell) for cell in header))] if header else []
-    body = [tag("tr", tag("th", tag("bdi", row[0])), *(tag("td", cell) for cell in row[1:])) for row in rows]
+    body = [tag("tr", tag("th", tag("bdi", row[0])), *(tag("td", cell, class_=kind) for cell in row[1:])) for row in rows]
     return tag("div", tag("table", join([*head, *body])), class_="scroll")
 
 
