@@ -94,8 +94,15 @@ class FactMaker:
             new_tokens=int(number(mapping_of(record, "tokens").get("new")) or 0) if is_ok else 0,
             warnings=tuple(dict.fromkeys(map(self._warning_kind, texts_of(record, "warnings")))),
             setup=self._share(_setup_of(record)),
-            label=_label_of(record),
+            label=self._label(record),
         )
+
+    def _label(self, record: Mapping[str, Any]) -> Label | None:
+        verdict = verdict_of(record)
+        if verdict is None:
+            return None
+        expected, group = self._share(text_of(record, "answer_expected")), self._share(text_of(record, "group"))
+        return Label(expected, verdict, group, _key_of(record))
 
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)
@@ -162,14 +169,11 @@ def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
     return judge(answer, expected, choices_of(record))
 
 
-def _label_of(record: Mapping[str, Any]) -> Label | None:
-    verdict = verdict_of(record)
-    if verdict is None:
-        return None
+def _key_of(record: Mapping[str, Any]) -> bytes:
+    """Which item it is, whatever the settings."""
     requested = mapping_of(record, "requested")
     which = [record.get("video"), record.get("question"), record.get("id"), *map(requested.get, _OF_THE_ITEM)]
-    key = hashlib.blake2b(json.dumps(which).encode("ascii"), digest_size=16).digest()
-    return Label(text_of(record, "answer_expected") or "", verdict, text_of(record, "group"), key)
+    return hashlib.blake2b(json.dumps(which).encode("ascii"), digest_size=16).digest()
 
 
 def _setup_of(record: Mapping[str, Any]) -> Setup:

@@ -163,7 +163,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
     """The first cell of each row names it; the others are numbers under a header, values without one."""
     kind = "number" if header else None
     head = [tag("tr", *(tag("th", cell) for cell in header))] if header else []
-    body = [tag("tr", tag("th", tag("bdi", row[0])), *(tag("td", cell, class_=kind) for cell in row[1:])) for row in rows]
+    body = [
+        tag("tr", tag("th", tag("bdi", row[0])), *(tag("td", cell, class_=kind) for cell in row[1:])) for row in rows
+    ]
     return tag("div", tag("table", join([*head, *body])), class_="scroll")
 
 
