@@ -34,6 +34,7 @@ _LIMIT_SECONDS = 0.3
         ["models", "pull", "-h"],
         ["cache", "-h"],
         ["cache", "clear", "-h"],
+        ["merge", "-h"],
         ["report", "-h"],
     ],
 )

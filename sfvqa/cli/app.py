@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, cache, demo, doctor, frames, models, report
+from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models, report
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -63,6 +63,9 @@ def main_options(
 app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more questions about a video.")(ask.ask)
 app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
     frames.frames
+)
+app.command("merge", help=merge.HELP, epilog=EXIT_CODES, short_help="Make one file of records from several.")(
+    merge.merge
 )
 app.command("report", help=report.HELP, epilog=EXIT_CODES, short_help="Say what became of a batch.")(report.report)
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
