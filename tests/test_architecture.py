@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "inference": {"errors", "video", "registry", "model"},
     "training": {"errors", "video", "registry", "model", "inference"},
     "profiling": {"errors", "video", "registry", "model", "inference"},
-    "cli": {"errors", "video", "registry", "model", "inference", "training"},
+    "batch": {"errors", "video", "registry", "model", "inference"},
+    "evaluation": {"errors"},
+    "cli": {"errors", "video", "registry", "model", "inference", "training", "batch", "evaluation"},
 }
 """Each part of the package and the parts below it."""
 
