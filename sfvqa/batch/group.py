@@ -1,11 +1,13 @@
 """Items about the same seconds of the same video, which is seen once for all of them. Opens nothing."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sfvqa.batch.item import Item
+from sfvqa.batch.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,9 @@ def group_items(items: Iterable[Item]) -> list[VideoGroup]:
     return [VideoGroup(*of_which, tuple(items)) for of_which, items in found.items()]
 
 
-def take_shard(items: Sequence[Item], number: int, count: int) -> list[Item]:
-    """The items of shard `number` of 1 … `count`: those of one video stay together, whatever others there are.
+def take_shard(items: Iterable[Item], shard: Shard) -> list[Item]:
+    """The items of a shard, where all that are about one video are in one, so that it is seen once.
 
-    By a hash of the video's name, so that no file need be read, and a video that is added moves no other.
+    By the video's name: no file need be read, and a video that is added moves no other.
     """
-
-    def shard_of(item: Item) -> int:
-        digest = hashlib.sha256(item.name.encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(digest[:8]) % count + 1
-
-    return [item for item in items if shard_of(item) == number]
+    return [item for item in items if shard.holds(hashlib.sha256(os.fsencode(item.name)).hexdigest())]

@@ -1,8 +1,8 @@
 """What is done for a video before the model sees it: which items are left, opening, reading; in threads."""
 
 from dataclasses import replace
-from pathlib import Path
 
+from sfvqa.batch.group import VideoGroup
 from sfvqa.batch.item import UNREADABLE, item_id
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
@@ -71,14 +71,16 @@ def questions_left(
     work: Work, journal: Journal, options: BatchOptions
 ) -> tuple[tuple[Question, ...], int, VideoError | None]:
     """The items of a video that need asking, how many need none, and why the video cannot be read at all, if so."""
-    content, failure = _content_of(work.group.video, options)
-    asked = [Question(item, item_id(item, content, options.settings)) for item in work.group.items]
+    asked, failure = identify(work.group, options)
     left = tuple(each for each in asked if not journal.is_done(each.item_id, retry_errors=options.retry_errors))
     return left, len(asked) - len(left), failure
 
 
-def _content_of(video: Path, options: BatchOptions) -> tuple[str, VideoError | None]:
+def identify(group: VideoGroup, options: BatchOptions) -> tuple[list[Question], VideoError | None]:
+    """The items of a video with their ids, and why the video cannot be read at all, if so."""
+    failure: VideoError | None = None
     try:
-        return options.content_of(video), None
+        content = options.content_of(group.video)
     except VideoError as error:
-        return UNREADABLE, error
+        content, failure = UNREADABLE, error
+    return [Question(item, item_id(item, content, options.settings)) for item in group.items], failure

@@ -162,9 +162,7 @@ def test_another_setting_is_not_taken_for_done(items: list[Item], run_items: Run
 
 
 @pytest.mark.parametrize(("retry", "expected"), [(False, 0), (True, 1)])
-def test_errors_are_tried_again_when_asked(
-    video_folder: Path, run_items: RunBatch, retry: bool, expected: int
-) -> None:
+def test_errors_are_tried_again_when_asked(video_folder: Path, run_items: RunBatch, retry: bool, expected: int) -> None:
     def fail(_questions: list[str], _stop: Callable[[], bool]) -> None:
         raise ValueError
 
@@ -238,7 +236,9 @@ def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, ru
     options = replace(OPTIONS, batch_size=3, item_timeout_seconds=0.3)
     _, summary, records = run_items(FakeAnswerer(on_answer=dawdle), items, options)
     assert summary.tally.errors == {"ItemTimeoutError": 1}
-    assert by_question(records)["a.mp4", "slow?"]["error"]["message"].startswith("The answer was not written within 0.3")
+    assert by_question(records)["a.mp4", "slow?"]["error"]["message"].startswith(
+        "The answer was not written within 0.3"
+    )
 
 
 def test_a_video_that_takes_too_long_to_encode_is_an_error_record(video_folder: Path, run_items: RunBatch) -> None:
@@ -252,7 +252,9 @@ def test_a_video_that_takes_too_long_to_encode_is_an_error_record(video_folder: 
 
 
 @pytest.mark.parametrize("at", ["on_chunk", "on_answer"])
-def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(items: list[Item], run_items: RunBatch, tmp_path: Path, at: str) -> None:
+def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(
+    items: list[Item], run_items: RunBatch, tmp_path: Path, at: str
+) -> None:
     calls = []
 
     def lose(*_: object) -> None:
