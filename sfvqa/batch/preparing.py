@@ -1,5 +1,7 @@
 """What is done for a video before the model sees it: which items are left, opening, reading; in threads."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sfvqa.batch.group import VideoGroup
@@ -7,7 +9,6 @@ from sfvqa.batch.item import UNREADABLE, item_id
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
-from sfvqa.batch.work import Work
 from sfvqa.errors import VideoError
 from sfvqa.inference.being_read import start_reading
 from sfvqa.inference.device import memory_errors
@@ -28,8 +29,9 @@ class Preparer:
 
     def __call__(self, video: VideoAhead) -> None:
         """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
-        questions, num_done, failure = questions_left(video.work, self._journal, self._options)
-        prepared = Prepared(questions, num_done, self._options.prompt, failure=failure)
+        asked, failure = identify(video.work.group, self._options)
+        questions, before = sort_out(asked, self._journal, self._options)
+        prepared = Prepared(questions, before, self._options.prompt, failure=failure)
         if not questions or failure is not None:
             video.arrive(prepared)
             return
@@ -67,13 +69,14 @@ class Preparer:
         return replace(options.prompt, subtitles=reader.subtitles(), subtitle_tokens=options.subtitle_tokens)
 
 
-def questions_left(
-    work: Work, journal: Journal, options: BatchOptions
-) -> tuple[tuple[Question, ...], int, VideoError | None]:
-    """The items of a video that need asking, how many need none, and why the video cannot be read at all, if so."""
-    asked, failure = identify(work.group, options)
-    left = tuple(each for each in asked if not journal.is_done(each.item_id, retry_errors=options.retry_errors))
-    return left, len(asked) - len(left), failure
+def sort_out(
+    asked: Sequence[Question], journal: Journal, options: BatchOptions
+) -> tuple[tuple[Question, ...], Counter[str]]:
+    """Those that are to be asked, and how many of the others have which status."""
+    before = Counter(
+        journal.done[each.item_id] for each in asked if journal.is_done(each.item_id, retry_errors=options.retry_errors)
+    )
+    return tuple(each for each in asked if not journal.is_done(each.item_id, retry_errors=options.retry_errors)), before
 
 
 def identify(group: VideoGroup, options: BatchOptions) -> tuple[list[Question], VideoError | None]:

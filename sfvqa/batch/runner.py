@@ -18,7 +18,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.preparing import Preparer
 from sfvqa.batch.reading_pool import ReadingPool
-from sfvqa.batch.record import error_record, ok_record
+from sfvqa.batch.record import ERROR, OK, error_record, ok_record
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Question, VideoAhead
 from sfvqa.batch.work import Work
@@ -71,7 +71,8 @@ class _BatchRun:
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(Stage, 0.0)
         self._errors: Counter[str] = Counter()
-        self._num_items, self._num_answered, self._num_skipped = len(items), 0, 0
+        self._before: Counter[str] = Counter()
+        self._num_items, self._num_answered = len(items), 0
 
     def events(self) -> Iterator[BatchEvent]:
         """Until every item is done, or there were too many failures."""
@@ -99,7 +100,8 @@ class _BatchRun:
         """See what there is of a video; once it is whole, answer what is asked about it."""
         prepared = video.prepared
         assert prepared is not None
-        self._num_skipped += 0 if video in self._seeing else prepared.num_done
+        if video not in self._seeing:
+            self._before += prepared.before
         if not prepared.questions:
             self._pool.leave(video)
             return
@@ -188,7 +190,8 @@ class _BatchRun:
             num_items=self._num_items,
             num_answered=self._num_answered,
             num_failed=self._errors.total(),
-            num_skipped=self._num_skipped,
+            num_answered_before=self._before[OK],
+            num_failed_before=self._before[ERROR],
             elapsed_seconds=time.perf_counter() - self._began,
             stage_seconds=dict(self._seconds),
             errors=dict(self._errors),

@@ -23,7 +23,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Tally:
-    """Of `num_items` so many were answered in this run, failed in it, or were `num_skipped`: done before.
+    """Of `num_items` so many were answered in this run or before it, or failed in it or before it.
 
     `stage_seconds` by the wall clock, `elapsed_seconds` in all; `num_frames_held` are read and not seen yet.
     """
@@ -31,7 +31,8 @@ class Tally:
     num_items: int
     num_answered: int = 0
     num_failed: int = 0
-    num_skipped: int = 0
+    num_answered_before: int = 0
+    num_failed_before: int = 0
     elapsed_seconds: float = 0.0
     stage_seconds: Mapping[Stage, float] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
@@ -40,7 +41,12 @@ class Tally:
     @property
     def num_left(self) -> int:
         """Items of which nothing became yet."""
-        return self.num_items - self.num_answered - self.num_failed - self.num_skipped
+        return self.num_items - self.num_answered - self.num_failed - self.num_before
+
+    @property
+    def num_before(self) -> int:
+        """Items that were not asked, because they have their record."""
+        return self.num_answered_before + self.num_failed_before
 
     @property
     def items_a_minute(self) -> float | None:
@@ -94,19 +100,21 @@ class BatchSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command line returns."""
-        return ExitCode.BATCH_FAILURES if self.tally.num_failed else ExitCode.OK
+        """What the command line returns: failures of items count, whichever run they are of."""
+        has_failures = self.tally.num_failed or self.tally.num_failed_before
+        return ExitCode.BATCH_FAILURES if has_failures else ExitCode.OK
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa batch --json` prints."""
         tally = self.tally
         return {
             "schema_version": 1,
-            "status": "failures" if tally.num_failed else "ok",
+            "status": "ok" if self.exit_code is ExitCode.OK else "failures",
             "items": tally.num_items,
             "answered": tally.num_answered,
             "failed": tally.num_failed,
-            "skipped": tally.num_skipped,
+            "answered_before": tally.num_answered_before,
+            "failed_before": tally.num_failed_before,
             "left": tally.num_left,
             "errors": dict(Counter(tally.errors).most_common()),
             "elapsed_seconds": tally.elapsed_seconds,

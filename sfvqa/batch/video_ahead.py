@@ -1,7 +1,7 @@
 """One video between the thread that reads it and the one that has the model: what is known of it, then its chunks."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +32,12 @@ class Question:
 class Prepared:
     """What is known once a video is opened, or need not be.
 
-    `questions` are left, `num_done` items need no asking. `source` is what to encode, with `sampling`; None where no
-    question is left or there is a `failure`.
+    `questions` are left; `before` counts the other items by the status of their records. `source` is what to encode,
+    with `sampling`; None where no question is left or there is a `failure`.
     """
 
     questions: tuple[Question, ...]
-    num_done: int
+    before: Counter[str]
     prompt: PromptOptions
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     source: VideoBeingRead | Path | None = None

@@ -150,14 +150,14 @@ def test_what_is_done_is_not_opened_again(items: list[Item], run_items: RunBatch
     answerer = FakeAnswerer()
     _, summary, records = run_items(answerer, items, OPTIONS)
     assert sorted(answerer.seen) == ["b.mp4", "c.mp4", "d.mp4"]
-    assert (summary.tally.num_skipped, summary.tally.num_answered) == (3, 5)
+    assert (summary.tally.num_before, summary.tally.num_answered) == (3, 5)
     assert len({record["item_id"] for record in records}) == len(records) == 8
 
 
 def test_another_setting_is_not_taken_for_done(items: list[Item], run_items: RunBatch) -> None:
     run_items(FakeAnswerer(), items, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), items, replace(OPTIONS, settings={"model": "other"}))
-    assert summary.tally.num_skipped == 0
+    assert summary.tally.num_before == 0
     assert len(records) == 16
 
 
@@ -266,7 +266,7 @@ def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(
     with pytest.raises(DeviceLostError, match="illegal memory access"):
         run_items(answerer, items, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert summary.tally.num_skipped >= 1
+    assert summary.tally.num_before >= 1
     assert len(records) == 8
     assert {record["status"] for record in records} == {"ok"}
 
@@ -285,7 +285,7 @@ def test_a_full_disk_ends_it(items: list[Item], run_items: RunBatch, monkeypatch
         run_items(FakeAnswerer(), items, OPTIONS)
     monkeypatch.setattr(Journal, "append", append)
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert (summary.tally.num_skipped, len(records)) == (3, 8)
+    assert (summary.tally.num_before, len(records)) == (3, 8)
 
 
 def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> None:
@@ -297,7 +297,7 @@ def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> No
     with pytest.raises(KeyboardInterrupt):
         run_items(answerer, items, replace(OPTIONS, num_readers=1))
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert summary.tally.num_skipped == 4
+    assert summary.tally.num_before == 4
     assert len(records) == 8
 
 

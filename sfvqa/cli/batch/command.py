@@ -38,7 +38,7 @@ def batch(
     reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
     read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
     read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    max_new_tokens: options.MaxNewTokens = 256,
+    max_new_tokens: options.MaxNewTokens = 256,  # noqa: ARG001
     temperature: options.Temperature = 0.0,  # noqa: ARG001
     top_p: options.TopP = 1.0,  # noqa: ARG001
     repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
@@ -54,7 +54,7 @@ def batch(
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
     quant: options.QuantOption = "auto",  # noqa: ARG001
     random_weights: options.RandomWeights = False,  # noqa: ARG001
-    batch_size: batch_options.BatchSizeOption = "auto",  # type: ignore[assignment]  # parsed
+    batch_size: batch_options.BatchSizeOption = "auto",  # type: ignore[assignment]  # noqa: ARG001
     readers: batch_options.Readers = None,  # noqa: ARG001
     frames_ahead: batch_options.FramesAhead = 256,  # noqa: ARG001
     item_timeout: batch_options.ItemTimeout = None,  # noqa: ARG001
@@ -70,30 +70,16 @@ def batch(
 ) -> None:
     """Find the items, check what can be checked, load, and answer them."""
     from sfvqa.batch.journal import Journal
-    from sfvqa.cli import planning, session
-    from sfvqa.cli.answer_request import AnswerRequest
-    from sfvqa.cli.batch import request, running
     from sfvqa.cli.batch.dry_run import show_what_is_left
-    from sfvqa.cli.batch.planning import plan_batch
-    from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.cli.batch.request import BatchRequest
+    from sfvqa.cli.batch.running import run, show_summary
     from sfvqa.cli.render import Notices
 
-    frame_request, model_request = FrameRequest.of(context), session.ModelRequest.of(context)
-    answers, notices = AnswerRequest.of(context), Notices(quiet=quiet)
-    request.check_flags(context)
-    session.check_model(model_request, needs_weights=not dry_run)
-    items = request.gather(context, notices)
-    num_tokens = request.num_prompt_tokens(answers)
-    planned, size = plan_batch(
-        model_request, frame_request, items, max_new_tokens, notices, num_tokens, batch_size.size
-    )
-    settings = request.requested_settings(model_request, planned, frame_request, answers)
-    cache = cache_options.video_cache(context)
-    run_options = request.batch_options(context, planned, settings, answers, cache, size)
+    notices = Notices(quiet=quiet)
+    request = BatchRequest.of(context, notices)
     if dry_run:
-        raise typer.Exit(show_what_is_left(planned, items, out, run_options, notices, overwrite=overwrite, json=json))
+        raise typer.Exit(show_what_is_left(request, out, notices, overwrite=overwrite, json=json))
     with Journal(out, overwrite=overwrite) as journal:
-        planning.check_fit(planned, model_request.quantization, notices)
-        summary = running.run(planned.model, cache, items, journal, run_options, notices)
-    running.show_summary(summary, out, notices, json=json)
+        summary = run(request, journal, notices)
+    show_summary(summary, out, notices, json=json)
     raise typer.Exit(summary.exit_code)

@@ -13,21 +13,15 @@ from sfvqa.errors import ExitCode
 if TYPE_CHECKING:
     from sfvqa.batch.item import Item
     from sfvqa.batch.options import BatchOptions
-    from sfvqa.cli.planning import PlannedRun
+    from sfvqa.cli.batch.request import BatchRequest
     from sfvqa.cli.render import Notices
 
 
 def show_what_is_left(
-    planned: "PlannedRun",
-    items: "Sequence[Item]",
-    out: Path,
-    options: "BatchOptions",
-    notices: "Notices",
-    *,
-    overwrite: bool,
-    json: bool,
+    request: "BatchRequest", out: Path, notices: "Notices", *, overwrite: bool, json: bool
 ) -> ExitCode:
     """Print it on stdout; the exit code says whether the model fits."""
+    planned, items, options = request.planned, request.items, request.options
     with notices.waiting("Looking for what is done"):
         counts = _count(items, {} if overwrite else _statuses(out, notices), options)
     run, fit = planned.plan.run, planned.plan.fit

@@ -1,11 +1,14 @@
 """From the options of `sfvqa batch` to its items, and to how they are run and what their ids are made of."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from sfvqa.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import typer
 
     from sfvqa.batch.item import Item
@@ -20,14 +23,55 @@ if TYPE_CHECKING:
 _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
 
 
-def gather(context: "typer.Context", notices: "Notices") -> "list[Item]":
+@dataclass(frozen=True)
+class BatchRequest:
+    """The items, and how they are run, with every choice made; `quantization` is as it was asked for."""
+
+    items: "Sequence[Item]"
+    planned: "PlannedRun"
+    options: "BatchOptions"
+    cache: "VideoCache | None"
+    quantization: str
+
+    @classmethod
+    def of(cls, context: "typer.Context", notices: "Notices") -> "BatchRequest":
+        """The request in the parameters of the command; finds the items, loads nothing.
+
+        Raises UsageError for what contradicts itself, ModelError for a model that is unknown or not here.
+        """
+        from sfvqa.cli.answer_request import AnswerRequest
+        from sfvqa.cli.batch.planning import plan_batch
+        from sfvqa.cli.cache_options import video_cache
+        from sfvqa.cli.frame_request import FrameRequest
+        from sfvqa.cli.session import ModelRequest, check_model
+
+        given = context.params
+        frames, model, answers = FrameRequest.of(context), ModelRequest.of(context), AnswerRequest.of(context)
+        _check_flags(given)
+        check_model(model, needs_weights=not given["dry_run"])
+        items = _gather(given, notices)
+        planned, batch_size = plan_batch(
+            model,
+            frames,
+            items,
+            given["max_new_tokens"],
+            notices,
+            _num_prompt_tokens(answers),
+            given["batch_size"].size,
+        )
+        cache = video_cache(context)
+        settings = _requested_settings(model, planned, frames, answers)
+        options = _batch_options(given, planned, settings, answers, cache, batch_size)
+        return cls(items, planned, options, cache, model.quantization)
+
+
+def _gather(given: Mapping[str, Any], notices: "Notices") -> "list[Item]":
     """The items of this run, at least one. Raises UsageError."""
     from sfvqa.batch.gathering import gather_items
     from sfvqa.batch.group import take_shard
     from sfvqa.batch.shard import parse_shard
     from sfvqa.cli.question_file import STANDARD_INPUT, read_questions
 
-    given = context.params
     if given["question_file"] == given["source"] == STANDARD_INPUT:
         raise UsageError("Manifest and questions cannot both come from standard input.", "Name a file for one of them.")
     shard = None if given["shard"] is None else parse_shard(given["shard"])
@@ -47,17 +91,16 @@ def gather(context: "typer.Context", notices: "Notices") -> "list[Item]":
     return share
 
 
-def check_flags(context: "typer.Context") -> None:
+def _check_flags(given: Mapping[str, Any]) -> None:
     """UsageError for flags that contradict each other."""
-    given = context.params
     if given["overwrite"] and given["retry_errors"]:
         raise UsageError("--overwrite leaves no errors to be asked again.", "Leave out --retry-errors.")
     if given["json"] and str(given["out"]) == "-":
         raise UsageError("Records and the summary cannot both go to standard output.", "Leave out --json.")
 
 
-def batch_options(
-    context: "typer.Context",
+def _batch_options(
+    given: Mapping[str, Any],
     planned: "PlannedRun",
     settings: dict[str, object],
     answers: "AnswerRequest",
@@ -68,7 +111,6 @@ def batch_options(
     from sfvqa.batch.options import BatchOptions, default_num_readers
     from sfvqa.video.content_hash import hash_content
 
-    given = context.params
     return BatchOptions(
         settings=settings,
         sampling=planned.sampling,
@@ -89,7 +131,7 @@ def batch_options(
     )
 
 
-def requested_settings(
+def _requested_settings(
     model: "ModelRequest", planned: "PlannedRun", frames: "FrameRequest", answers: "AnswerRequest"
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
@@ -118,7 +160,7 @@ def requested_settings(
     }
 
 
-def num_prompt_tokens(answers: "AnswerRequest") -> int:
+def _num_prompt_tokens(answers: "AnswerRequest") -> int:
     """How many tokens stand in a prompt beside the question, for estimates of memory."""
     from sfvqa.inference.prompt_options import MAX_SUBTITLE_TOKENS
 

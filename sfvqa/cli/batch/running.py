@@ -3,12 +3,14 @@
 import contextlib
 import json as jsonlib
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sfvqa.cli import session
 from sfvqa.cli.batch.display import make_display
 from sfvqa.cli.batch.words import describe_errors, describe_rate, describe_stages, describe_tally
-from sfvqa.cli.session import load_model
+from sfvqa.cli.planning import check_fit
 from sfvqa.cli.text import plural
 
 if TYPE_CHECKING:
@@ -18,29 +20,25 @@ if TYPE_CHECKING:
     from sfvqa.batch.journal import Journal
     from sfvqa.batch.options import BatchOptions
     from sfvqa.batch.tally import BatchSummary
+    from sfvqa.cli.batch.request import BatchRequest
     from sfvqa.cli.render import Notices
-    from sfvqa.cli.session import ModelRequest
-    from sfvqa.inference.video_cache.store import VideoCache
 
 
-def run(
-    model: "ModelRequest",
-    cache: "VideoCache | None",
-    items: "Sequence[Item]",
-    journal: "Journal",
-    options: "BatchOptions",
-    notices: "Notices",
-) -> "BatchSummary":
+def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "BatchSummary":
     """Load the model, if anything is left to be asked, and answer. Raises what ends a batch early."""
     from sfvqa.batch.runner import run_batch
     from sfvqa.batch.tally import BatchSummary, Tally
 
+    items, options = request.items, request.options
     for notice in journal.notices:
         notices.warn(notice)
     with notices.waiting("Looking for what is done"):
-        if _is_all_done(items, journal, options):
-            return BatchSummary(Tally(len(items), num_skipped=len(items)), most_frames_held=0)
-    answerer = load_model(model, cache, notices)
+        before = _all_done(items, journal, options)
+    if before is not None:
+        tally = Tally(len(items), num_answered_before=before["ok"], num_failed_before=before["error"])
+        return BatchSummary(tally, most_frames_held=0)
+    check_fit(request.planned, request.quantization, notices)
+    answerer = session.load_model(request.planned.model, request.cache, notices)
     display = make_display(notices)
     try:
         with contextlib.closing(run_batch(answerer, items, journal, options)) as events:
@@ -61,6 +59,8 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
     notices.note(describe_tally(tally) + ".")
     for line in describe_errors(tally):
         notices.note(line)
+    if tally.num_failed_before:
+        notices.note("--retry-errors asks again what failed before.")
     if tally.num_answered or tally.num_failed:
         notices.note(f"{describe_rate(tally)}; {describe_stages(tally)}.")
     notices.note(f"Records: {out}")
@@ -69,12 +69,17 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
         sys.stdout.flush()
 
 
-def _is_all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> bool:
-    """Whether no item is left; videos are only hashed for that where the file holds as many records."""
+def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:
+    """The statuses of all items, None where one is left; videos are hashed only if the file has as many records."""
     from sfvqa.batch.group import group_items
-    from sfvqa.batch.preparing import questions_left
-    from sfvqa.batch.work import Work
+    from sfvqa.batch.preparing import identify, sort_out
 
+    before: Counter[str] = Counter()
     if len(journal.done) < len(items):
-        return False
-    return not any(questions_left(Work(group), journal, options)[0] for group in group_items(items))
+        return None
+    for group in group_items(items):
+        left, of_group = sort_out(identify(group, options)[0], journal, options)
+        if left:
+            return None
+        before += of_group
+    return before

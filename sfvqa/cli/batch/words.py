@@ -9,11 +9,15 @@ if TYPE_CHECKING:
 
 
 def describe_tally(tally: "Tally") -> str:
-    """`110 of 300 items answered, 4 failed, 6 done before, 180 left`."""
+    """`110 of 300 items answered, 4 failed, 5 answered before, 1 failed before, 180 left`."""
     parts = [f"{tally.num_answered:,} of {plural(tally.num_items, 'item')} answered"]
-    for count, what in ((tally.num_failed, "failed"), (tally.num_skipped, "done before"), (tally.num_left, "left")):
-        parts += [f"{count:,} {what}"] if count else []
-    return ", ".join(parts)
+    others = {
+        "failed": tally.num_failed,
+        "answered before": tally.num_answered_before,
+        "failed before": tally.num_failed_before,
+        "left": tally.num_left,
+    }
+    return ", ".join(parts + [f"{count:,} {what}" for what, count in others.items() if count])
 
 
 def describe_rate(tally: "Tally") -> str:
