@@ -12,7 +12,7 @@ from sfvqa.batch.video_ahead import VideoAhead
 from sfvqa.batch.work import Work
 
 _PATIENCE_SECONDS = 0.1  # before a reader is told again to end
-_LAST_WAIT_SECONDS = 5.0  # for threads that end; native code that hangs while opening may take them longer
+_LAST_WAIT_SECONDS = 2.0  # for threads that end; native code that hangs while opening may take them longer
 _MOST_WAITING = 64
 """Videos that wait for the model beside those being read: bounds what is known of them; frames are bounded apart."""
 

@@ -7,6 +7,7 @@ import torch
 
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.being_read import VideoBeingRead
+from sfvqa.inference.chat import Chat
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
@@ -85,3 +86,7 @@ class FakeAnswerer(ScriptedVideoQA):
             answer = self._answer(video, question, options or GenerationOptions(), text)
             answers.append(replace(answer, finish_reason=FinishReason.INTERRUPTED) if stop() else answer)
         return answers
+
+    def chat(self, *_: object, **__: object) -> Chat:
+        """A batch holds no conversation."""
+        raise AssertionError

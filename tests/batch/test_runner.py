@@ -3,13 +3,15 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sfvqa import Answer, EncodedVideo
 from sfvqa.batch import runner
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
@@ -24,13 +26,13 @@ OPTIONS = BatchOptions(reading=HERE, settings={"model": "scripted"})
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> "None":
+def no_thread_is_left() -> Iterator[None]:
     threads = threading.active_count()
     yield
     assert threading.active_count() == threads
 
 
-def by_question(records: list[dict]) -> dict[tuple[str, str], dict]:
+def by_question(records: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(record["video"], record["question"]): record for record in records}
 
 
@@ -81,7 +83,7 @@ def test_the_first_answer_alone_has_the_cost_of_the_video(
     answerer = FakeAnswerer()
     answer = answerer.answer_batch
 
-    def watch(questions, *args, **kwargs):
+    def watch(questions: list[tuple[EncodedVideo, str]], *args: Any, **kwargs: Any) -> list[Answer]:
         asked.extend(video.read_seconds for video, _ in questions)
         return answer(questions, *args, **kwargs)
 
@@ -252,9 +254,7 @@ def test_a_video_that_takes_too_long_to_encode_is_an_error_record(video_folder: 
 
 
 @pytest.mark.parametrize("at", ["on_chunk", "on_answer"])
-def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(
-    items: list[Item], run_items: RunBatch, tmp_path: Path, at: str
-) -> None:
+def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(items: list[Item], run_items: RunBatch, at: str) -> None:
     calls = []
 
     def lose(*_: object) -> None:
@@ -262,7 +262,8 @@ def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(
         if len(calls) > 2:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    answerer = FakeAnswerer(**{at: lose})
+    answerer = FakeAnswerer()
+    setattr(answerer, at, lose)
     with pytest.raises(DeviceLostError, match="illegal memory access"):
         run_items(answerer, items, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
@@ -289,7 +290,7 @@ def test_a_full_disk_ends_it(items: list[Item], run_items: RunBatch, monkeypatch
 
 
 def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> None:
-    def interrupt(questions: list[str], _stop: Callable[[], bool]) -> None:
+    def interrupt(_questions: list[str], _stop: Callable[[], bool]) -> None:
         if answerer.seen.count("c.mp4"):
             raise KeyboardInterrupt
 
