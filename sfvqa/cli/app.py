@@ -6,12 +6,14 @@ import typer
 
 import sfvqa
 from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models, report
+from sfvqa.cli.batch import command as batch
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
   sfvqa demo
   sfvqa ask clip.mp4 "Which way does the circle move?"
   sfvqa ask clip.mp4 "What flashes?" "Describe the video." --json
+  sfvqa batch videos/ --question "What happens?" -o answers.jsonl
   sfvqa frames clip.mp4 --out sheet.png
 
 Ask questions about video files on your own machine. Answers go to stdout, the rest to stderr."""
@@ -61,6 +63,7 @@ def main_options(
 
 
 app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more questions about a video.")(ask.ask)
+app.command("batch", help=batch.HELP, epilog=EXIT_CODES, short_help="Ask questions about many videos.")(batch.batch)
 app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
     frames.frames
 )

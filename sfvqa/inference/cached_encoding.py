@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
+from sfvqa.inference.being_read import VideoBeingRead
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.device import memory_errors
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, SeeingCosts, encoded_from, see_progressively
@@ -15,14 +16,14 @@ from sfvqa.inference.video_cache.key import EncodingKey
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers import ReaderName, ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import SamplingOptions
 
 
 def encode_through_cache(
     checkpoint: LoadedCheckpoint,
     cache: VideoCache,
-    video: str | Path | VideoReader,
+    video: str | Path | VideoReader | VideoBeingRead,
     sampling: SamplingOptions,
     *,
     reading: ReadOptions | None,
@@ -36,34 +37,53 @@ def encode_through_cache(
     """
     model, watch = checkpoint.model, Stopwatch(HOST)
     with watch, memory_errors("looking into the video cache"):
-        if isinstance(video, VideoReader):
-            path, reader = video.info.path, video.asked_for
+        opened = video.reader if isinstance(video, VideoBeingRead) else video
+        if isinstance(opened, VideoReader):
+            path, reader = opened.info.path, opened.asked_for
         else:
-            path, reader = Path(video), (reading or ReadOptions()).reader
-        key = EncodingKey(
-            content=cache.content_of(path),
-            sampling=sampling,
-            crop=crop,
-            reader=reader,
-            checkpoint=checkpoint.identity,
-            dtype=str(model.dtype).removeprefix("torch."),
-            device_kind=model.device.type,
-        )
+            path, reader = Path(opened), (reading or ReadOptions()).reader
+        key = encoding_key(checkpoint, cache, path, sampling, crop=crop, reader=reader)
         found = cache.load(key, path)
     if found.seen is not None:
         with watch, memory_errors("loading the encoded video"):
             seen = replace(found.seen, visual_tokens=found.seen.visual_tokens.to(model.device))
         encoded = encoded_from(seen, model, sampling, trained_with, SeeingCosts(read_seconds=watch.seconds))
         return replace(encoded, is_from_cache=True)
-    with contextlib.nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
+    with contextlib.nullcontext(opened) if isinstance(opened, VideoReader) else open_video(opened, reading) as opened:
         seen, costs = yield from see_progressively(
-            model, opened, sampling, crop=crop, quantization=QuantizationName(checkpoint.quantization.value)
+            model,
+            video if isinstance(video, VideoBeingRead) else opened,
+            sampling,
+            crop=crop,
+            quantization=QuantizationName(checkpoint.quantization.value),
         )
     with watch:
         warning = _keep(cache, key, opened, seen)
     warnings = tuple(said for said in (found.warning, warning) if said)
     costs = replace(costs, read_seconds=costs.read_seconds + watch.seconds, warnings=(*costs.warnings, *warnings))
     return encoded_from(seen, model, sampling, trained_with, costs)
+
+
+def encoding_key(
+    checkpoint: LoadedCheckpoint,
+    cache: VideoCache,
+    path: Path,
+    sampling: SamplingOptions,
+    *,
+    crop: CropMode,
+    reader: ReaderName,
+) -> EncodingKey:
+    """What a video is kept under. Raises VideoError for what could not be opened as one."""
+    model = checkpoint.model
+    return EncodingKey(
+        content=cache.content_of(path),
+        sampling=sampling,
+        crop=crop,
+        reader=reader,
+        checkpoint=checkpoint.identity,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device_kind=model.device.type,
+    )
 
 
 def _keep(cache: VideoCache, key: EncodingKey, video: VideoReader, seen: SeenVideo) -> str | None:
