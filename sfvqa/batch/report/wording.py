@@ -11,6 +11,7 @@ from sfvqa.evaluation.scores import Share
 RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
 
 _ADVICE = {
+    "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "ReadTimeoutError": "Allow more with --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
     "SubtitlesError": "Put the subtitles right.",
