@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.batch.report.wording import RETRY, advice_for, difference_texts, duration, share_text, span_text
+from sfvqa.batch.report.wording import RETRY, STAGES_NOTE, advice_for, difference_texts, duration, share_text, span_text
 from sfvqa.cli.text import plural, printable_line
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _time(summary: "Summary") -> Section:
 
 
 def _stages(summary: "Summary") -> Section:
-    title = "Where the time went (sums over items, which may run side by side)"
+    title = "Where the time went"
     whole = sum(stage.sum_seconds for stage in summary.stages)
     if not whole:
         return title, []
@@ -75,7 +75,7 @@ def _stages(summary: "Summary") -> Section:
         share = stage.sum_seconds / whole
         bar = Text("█" * round(share * _BAR_WIDTH), style="cyan")
         table.add_row(stage.stage, duration(stage.sum_seconds), f"{share:.0%}", bar, duration(stage.median_seconds))
-    return title, [table]
+    return title, [table, Text(STAGES_NOTE, style="dim")]
 
 
 def _slowest(summary: "Summary") -> Section:

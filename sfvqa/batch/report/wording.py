@@ -10,6 +10,8 @@ from sfvqa.evaluation.scores import Share
 
 RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
 
+STAGES_NOTE = "Sums over items: what ran side by side, and what a batch of questions shared, counts for each."
+
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "ReadTimeoutError": "Allow more with --read-timeout.",

@@ -8,6 +8,7 @@ from sfvqa.batch.report.page.markup import Html, join, tag
 from sfvqa.batch.report.summary import Summary
 from sfvqa.batch.report.wording import (
     RETRY,
+    STAGES_NOTE,
     advice_for,
     difference_texts,
     duration,
@@ -75,7 +76,7 @@ def _stages(summary: Summary) -> Html:
         for item in summary.slowest
     ]
     more = [tag("details", tag("summary", "Slowest"), tag("ol", *slowest))] if slowest else []
-    note = tag("p", "Sums over items, which may run side by side.", class_="small")
+    note = tag("p", STAGES_NOTE, class_="small")
     return _section("Where the time went", bar, tag("ul", *legend, class_="legend"), note, *more)
 
 
