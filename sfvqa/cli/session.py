@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encoding import EncodedVideo
     from sfvqa.inference.prompt_options import PromptOptions
     from sfvqa.inference.video_cache.store import VideoCache
-    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
 
 
 class AnswerPrinter(Protocol):
@@ -90,7 +90,7 @@ def check_model(request: ModelRequest, *, needs_weights: bool = True) -> None:
         find(name)
 
 
-def load_model(request: ModelRequest, cache: "VideoCache | None", notices: "Notices") -> "VideoQuestionAnswerer":
+def load_model(request: ModelRequest, cache: "VideoCache | None", notices: "Notices") -> "VideoQA":
     """Load the model of a request in which every choice is made, and say when a kept copy stands in for it."""
     assert request.name is not None
     with notices.waiting("Loading the model"):

@@ -7,7 +7,6 @@ from typing import Protocol
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answer_stream import AnswerStream
 from sfvqa.inference.being_read import VideoBeingRead
-from sfvqa.inference.chat import Chat
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
@@ -109,13 +108,3 @@ class VideoQuestionAnswerer(Protocol):
         stop: Callable[[], bool] = never,
     ) -> list[Answer]:
         """Answer many questions at once."""
-
-    def chat(
-        self,
-        video: VideoSource,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        context_tokens: int | None = None,
-    ) -> Chat:
-        """Begin a conversation."""

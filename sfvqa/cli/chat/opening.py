@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.chat import Chat
     from sfvqa.inference.prompt_options import PromptOptions
     from sfvqa.inference.video_cache.store import VideoCache
-    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.inference.video_qa import VideoQA
     from sfvqa.video.sampling import SamplingOptions
 
 TOKENS_PLANNED_FOR = 2048
@@ -26,7 +26,7 @@ TOKENS_PLANNED_FOR = 2048
 class VideoOpener:
     """Starts a chat about a video, each with the options that the command was given; `first` is the video of these."""
 
-    model: "VideoQuestionAnswerer"
+    model: "VideoQA"
     frames: "FrameRequest"
     request: "AnswerRequest"
     context_tokens: int | None
