@@ -15,7 +15,10 @@ SfvqaError                      1
 │   ├── ModelNotDownloadedError 4   a known model whose weights are not here
 │   ├── DownloadError           4   a download that was refused, broke off or brought the wrong bytes
 │   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
-└── OutOfMemoryError            5   host or device memory ran out
+├── OutOfMemoryError            5   host or device memory ran out
+├── ItemTimeoutError            1   an item of a batch took longer than it may
+├── DeviceLostError             1   the GPU failed, and answers nothing any more
+└── JournalError                1   the file of records is in use, is none, or cannot be read or written
 """
 
 from enum import IntEnum
@@ -114,3 +117,15 @@ class OutOfMemoryError(SfvqaError):
     """Host or device memory ran out."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class ItemTimeoutError(SfvqaError):
+    """Seeing the video of an item, or answering its question, took longer than it may, and was ended."""
+
+
+class DeviceLostError(SfvqaError):
+    """The GPU failed in a way that only a new process can get over."""
+
+
+class JournalError(SfvqaError):
+    """The file of records is in use by another process, is no such file, or cannot be read or written."""

@@ -17,6 +17,11 @@ class Command:
     output: str = ""
 
     @property
+    def typed(self) -> list[str]:
+        """What a person types while it runs, behind the prompt `> `."""
+        return [line.removeprefix("> ") for line in self.output.splitlines() if line.startswith("> ")]
+
+    @property
     def words(self) -> list[str]:
         """The command as the shell splits it, up to a pipe."""
         words = shlex.split(self.line, comments=True)

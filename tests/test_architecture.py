@@ -12,13 +12,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
     "errors": set(),
+    "evaluation": {"errors"},
     "video": {"errors"},
     "registry": {"errors", "video"},
     "model": {"errors", "video"},
     "inference": {"errors", "video", "registry", "model"},
     "training": {"errors", "video", "registry", "model", "inference"},
     "profiling": {"errors", "video", "registry", "model", "inference"},
-    "cli": {"errors", "video", "registry", "model", "inference", "training"},
+    "batch": {"errors", "video", "registry", "model", "inference", "evaluation"},
+    "cli": {"errors", "video", "registry", "model", "inference", "training", "batch", "evaluation"},
 }
 """Each part of the package and the parts below it."""
 

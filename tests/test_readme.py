@@ -59,6 +59,7 @@ def test_sfvqa_commands_run_and_print_what_the_transcript_shows(command: Command
     own = {name: value for name, value in os.environ.items() if not name.startswith("SFVQA_")}
     done = subprocess.run(
         [sys.executable, "-m", "sfvqa", *command.words[1:]],
+        input="".join(f"{line}\n" for line in command.typed),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,14 +80,17 @@ def test_sfvqa_commands_run_and_print_what_the_transcript_shows(command: Command
         assert printed == comparable_lines(command.output)
 
 
+_VARYING = re.compile(r"Timings: |First token |\s*load +read|\s*\d+\.\d+ s +-?\d+\.\d+ s|Ask something; /help")
+
+
 def comparable_lines(text: str) -> list[str]:
-    """The lines with something in them, without the timings: a table on a terminal, one line elsewhere.
+    """The lines with something in them, without timings and what only a terminal gets; what was typed as it is echoed.
 
     >>> comparable_lines("The circle moves left.\\n\\n  load    read\\n0.17 s  0.20 s\\n")
     ['The circle moves left.']
     """
-    lines = [line for line in text.splitlines() if line.strip()]
-    return [line for line in lines if not re.match(r"Timings: |\s*load +read|\s*\d+\.\d+ s +\d+\.\d+ s", line)]
+    lines = [line.removeprefix("> ") for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not _VARYING.match(line)]
 
 
 @pytest.mark.parametrize("command", MODULES, ids=by_line)

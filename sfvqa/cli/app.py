@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, cache, demo, doctor, frames, models
+from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models, report
+from sfvqa.cli.batch import command as batch
 from sfvqa.cli.chat import command as chat
 
 EXAMPLES = """\b
@@ -14,6 +15,7 @@ EXAMPLES = """\b
   sfvqa ask clip.mp4 "Which way does the circle move?"
   sfvqa ask clip.mp4 "What flashes?" "Describe the video." --json
   sfvqa chat clip.mp4
+  sfvqa batch videos/ --question "What happens?" -o answers.jsonl
   sfvqa frames clip.mp4 --out sheet.png
 
 Ask questions about video files on your own machine. Answers go to stdout, the rest to stderr."""
@@ -66,9 +68,14 @@ app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more
 app.command("chat", help=chat.HELP, epilog=EXIT_CODES, short_help="Talk about a video, question by question.")(
     chat.chat
 )
+app.command("batch", help=batch.HELP, epilog=EXIT_CODES, short_help="Ask questions about many videos.")(batch.batch)
 app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
     frames.frames
 )
+app.command("merge", help=merge.HELP, epilog=EXIT_CODES, short_help="Make one file of records from several.")(
+    merge.merge
+)
+app.command("report", help=report.HELP, epilog=EXIT_CODES, short_help="Say what became of a batch.")(report.report)
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
 app.add_typer(cache.app, name="cache", short_help="The videos that are kept as the model saw them.")

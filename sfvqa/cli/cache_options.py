@@ -72,5 +72,5 @@ def video_cache(context: typer.Context) -> "VideoCache | None":
     given = context.params
     if given["no_cache"]:
         return None
-    is_fresh = str(given["video"]) == STANDARD_INPUT  # a copy of it, whose time of change says nothing
+    is_fresh = str(given.get("video")) == STANDARD_INPUT  # a copy of it, whose time of change says nothing
     return VideoCache(limit_bytes=parse_size(given["cache_size"]), whole_files=given["full_hash"] or is_fresh)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfvqa.cli.whole_file import check_place, write_whole
+from sfvqa.cli.whole_file import check_place, whole_file
 from sfvqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,10 @@ def check_picture_path(path: Path, *, keep: Path) -> None:
     """
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {', '.join(_FORMATS)}.")
-    if path.exists() and keep.exists() and path.samefile(keep):
-        raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
-    check_place(path)
+    check_place(path, keep=[keep])
 
 
 def write_picture(picture: "Image", path: Path) -> None:
     """Write it; SfvqaError if that fails."""
-    write_whole(path, lambda file: picture.save(file, _FORMATS[path.suffix.lower()]), what="picture")
+    with whole_file(path, what="picture") as file:
+        picture.save(file, _FORMATS[path.suffix.lower()])

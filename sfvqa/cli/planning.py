@@ -1,7 +1,7 @@
 """From what was asked for to what will run: the model, its quantization and the frames, chosen by the free memory."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,9 +72,7 @@ def plan_run(
             quantization=model.quantization,
             num_frames=available,
             fewer_frames=frames.fewer_if_short,
-            num_text_tokens=_TEMPLATE_TOKENS
-            + max(len(question) for question in questions) // _CHARACTERS_A_TOKEN
-            + num_other_tokens,
+            num_text_tokens=num_question_tokens(questions) + num_other_tokens,
             max_new_tokens=max_new_tokens,
             attention=model.attention,
             batch_size=min(batch_size, len(questions)),
@@ -94,6 +92,11 @@ def plan_run(
         indices=video.indices(sampling),
         seconds=seconds,
     )
+
+
+def num_question_tokens(questions: Iterable[str]) -> int:
+    """About how many tokens the longest takes, with the chat template around it."""
+    return _TEMPLATE_TOKENS + max(map(len, questions), default=0) // _CHARACTERS_A_TOKEN
 
 
 def _key_of(

@@ -72,14 +72,16 @@ def check_request(video: Path, questions: Sequence[str], model: ModelRequest, *,
         check_question(question)
     if str(video) != STANDARD_INPUT:
         check_local_file(video)
-    if model.name is not None:
-        _check_model(model.name, model, needs_weights=needs_weights)
+    check_model(model, needs_weights=needs_weights)
 
 
-def _check_model(name: str, request: ModelRequest, *, needs_weights: bool) -> None:
+def check_model(request: ModelRequest, *, needs_weights: bool = True) -> None:
+    """ModelError for the model that is named, if one is, when it is unknown or not on this machine."""
     from sfvqa.inference.locate import find, find_for_random_weights
     from sfvqa.inference.quantized_copies import locate_for
 
+    if (name := request.name) is None:
+        return
     if request.random_weights:
         find_for_random_weights(name)
     elif needs_weights:

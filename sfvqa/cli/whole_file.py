@@ -1,33 +1,43 @@
 """Writes a file that a command was asked for: its place is checked before the work, it comes whole or not at all."""
 
 import contextlib
+import io
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from sfvqa.errors import SfvqaError, UsageError
 
 
-def check_place(path: Path) -> None:
-    """UsageError if the path is no place for a file, SfvqaError for a folder without permission; makes no folder."""
+def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
+    """Fail now if no file can be written there, or if it would take the place of one of `keep`; makes no folder.
+
+    UsageError for a path that is no place for a file, SfvqaError for a folder without permission.
+    """
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", "Name a file.")
+    if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
+        raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
     if not os.access(folder, os.W_OK):
         raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object], *, what: str) -> None:
-    """Write to a file beside it first, so that there is never half of it; SfvqaError, naming `what`, if that fails."""
+@contextlib.contextmanager
+def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
+    """A file to write, beside `path`, that takes its place when the block ends well.
+
+    SfvqaError, naming `what`, if it cannot be written.
+    """
     target = path.resolve()  # a link stays a link
     partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:
-            write(file)
+            yield file
         partial.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -35,3 +45,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, what: str) -
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_text_file(path: Path) -> Iterator[TextIO]:
+    """The same for UTF-8 text, newlines as they are; what is no Unicode text (bytes of a file name) is spelt out."""
+    with (
+        whole_file(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
+    ):
+        yield text

@@ -103,6 +103,14 @@ def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS
         raise
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the GPU failed: CUDA then refuses everything that this process asks of it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
+    return isinstance(error, torch.AcceleratorError) or is_of_cuda
+
+
 def _ran_out(while_doing: str) -> str:
     return f"Memory ran out while {while_doing}."
 

@@ -1,25 +1,26 @@
 """A video file → SeenVideo → EncodedVideo: read and seen once, in chunks as it is read, to be asked about often."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import torch
 
+from sfvqa.inference.being_read import VideoBeingRead, start_reading
 from sfvqa.inference.chunk_encoder import ChunkEncoder
 from sfvqa.inference.device import memory_errors
-from sfvqa.inference.reading_ahead import CHUNK_SIZE, CHUNKS_AHEAD, Reading, in_chunks, read_ahead
+from sfvqa.inference.reading_ahead import CHUNKS_AHEAD, Reading, read_ahead
 from sfvqa.inference.seen_video import SeenVideo
-from sfvqa.inference.stopwatch import HOST, Stopwatch, seconds_together
+from sfvqa.inference.stopwatch import Stopwatch, seconds_together
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.registry import QuantizationName
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import CropMode, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.reading import ClipFacts, ReadProgress, read_frame_by_frame
+from sfvqa.video.reading import ClipFacts, ReadProgress
 from sfvqa.video.sampling import SamplingOptions
 
 
@@ -84,7 +85,7 @@ class EncodedVideo:
 
 def encode_progressively(
     model: SlowFastForConditionalGeneration,
-    video: str | Path | VideoReader,
+    video: str | Path | VideoReader | VideoBeingRead,
     sampling: SamplingOptions,
     *,
     reading: ReadOptions | None = None,
@@ -105,7 +106,7 @@ def encode_progressively(
 
 def see_progressively(
     model: SlowFastForConditionalGeneration,
-    video: str | Path | VideoReader,
+    video: str | Path | VideoReader | VideoBeingRead,
     sampling: SamplingOptions,
     *,
     reading: ReadOptions | None = None,
@@ -120,17 +121,14 @@ def see_progressively(
     make the total of ENCODE smaller in the end.
 
     A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
+    Of one that is being read already, just so, the chunks are taken as they come, without a thread of its own.
     The seconds leave out what the caller does between steps, as far as nothing is read meanwhile. Running out of
     memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
     which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
     """
-    read_watch, encoder = Stopwatch(HOST), ChunkEncoder(model, quantization)
-    with memory_errors("reading the video"):
-        opened = video if isinstance(video, VideoReader) else open_video(video, reading)
-    with contextlib.nullcontext() if opened is video else opened:
-        steps = read_frame_by_frame(opened, sampling, fit=FitSquare(model.config.vision.image_size, crop))
-        chunks = read_ahead(in_chunks(steps, CHUNK_SIZE, read_watch), chunks_ahead, opened.cancel)
-        facts = yield from _encode(chunks, encoder)
+    encoder, fit = ChunkEncoder(model, quantization), FitSquare(model.config.vision.image_size, crop)
+    with _being_read(video, sampling, fit, reading, chunks_ahead) as being_read:
+        facts = yield from _encode(being_read.chunks, encoder)
     seen = SeenVideo(
         visual_tokens=encoder.visual_tokens(),
         indices=facts.indices,
@@ -143,11 +141,30 @@ def see_progressively(
         warnings=facts.warnings,
     )
     return seen, SeeingCosts(
-        read_seconds=opened.open_seconds + read_watch.seconds,
+        read_seconds=being_read.reader.open_seconds + being_read.watch.seconds,
         encode_seconds=encoder.watch.seconds,
-        overlap_seconds=seconds_together(read_watch, encoder.watch),
+        overlap_seconds=seconds_together(being_read.watch, encoder.watch),
         warnings=encoder.warnings,
     )
+
+
+@contextlib.contextmanager
+def _being_read(
+    video: str | Path | VideoReader | VideoBeingRead,
+    sampling: SamplingOptions,
+    fit: FitSquare,
+    reading: ReadOptions | None,
+    chunks_ahead: int,
+) -> Iterator[VideoBeingRead]:
+    if isinstance(video, VideoBeingRead):
+        video.check(sampling, fit)
+        yield video
+        return
+    with memory_errors("reading the video"):
+        opened = video if isinstance(video, VideoReader) else open_video(video, reading)
+    with contextlib.nullcontext() if opened is video else opened:
+        here = start_reading(opened, sampling, fit)
+        yield replace(here, chunks=read_ahead(here.chunks, chunks_ahead, opened.cancel))
 
 
 def encoded_from(

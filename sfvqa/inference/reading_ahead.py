@@ -22,6 +22,8 @@ Chunk = NDArray[np.uint8]
 """Frames `[t, H, W, 3]`."""
 Reading = Generator[ReadProgress | Chunk, None, ClipFacts]
 """Progress and chunks as they come, and at the end what is known of all frames."""
+NewChunk = Callable[[tuple[int, ...]], Chunk]
+"""Memory for a chunk of this shape; it may wait until there is some."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,21 @@ class _End:
 _Message = ReadProgress | Chunk | _End | BaseException
 
 
+def new_chunk(shape: tuple[int, ...]) -> Chunk:
+    """Memory for a chunk, at once."""
+    return np.empty(shape, np.uint8)
+
+
 def in_chunks(
-    steps: Generator[ReadStep, None, ClipFacts], chunk_size: int, watch: AbstractContextManager[object]
+    steps: Generator[ReadStep, None, ClipFacts],
+    chunk_size: int,
+    watch: AbstractContextManager[object],
+    make_chunk: NewChunk = new_chunk,
 ) -> Reading:
-    """Put frames together, `chunk_size` at a time and the last fewer; `watch` runs while they are read."""
+    """Put frames together, `chunk_size` at a time and the last fewer; `watch` runs while they are read.
+
+    Each chunk is put into memory of its own, made when its first frame is there, and kept by nobody here afterwards.
+    """
     filled = 0
     with closing(steps):
         while True:
@@ -45,17 +58,19 @@ def in_chunks(
                 except StopIteration as end:
                     facts: ClipFacts = end.value
                     break
-                if step.pixels is not None:
-                    if not filled:
-                        chunk = np.empty((chunk_size, *step.pixels.shape), np.uint8)
-                    chunk[filled] = step.pixels
-                    filled += 1
+            if step.pixels is not None:
+                if not filled:
+                    chunk = make_chunk((chunk_size, *step.pixels.shape))
+                chunk[filled] = step.pixels
+                filled += 1
             yield step.progress
             if filled == chunk_size:
                 yield chunk
+                del chunk
                 filled = 0
     if filled:
         yield chunk[:filled]
+        del chunk
     return facts
 
 

@@ -1,7 +1,7 @@
 """VideoQA: load a model once, encode a video once, ask about it often. What everything above inference calls."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -12,18 +12,18 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answer_stream import AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.cached_encoding import encode_through_cache
+from sfvqa.inference.cached_encoding import encode_through_cache, encoding_key
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question import check_choices, check_question
-from sfvqa.inference.question_answerer import VideoQuestionAnswerer, VideoSource
+from sfvqa.inference.question_answerer import Unseen, VideoQuestionAnswerer, VideoSource, never
 from sfvqa.inference.trained_with import TrainedWith
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
-from sfvqa.video.fitting import CropMode
+from sfvqa.video.fitting import CropMode, Fit, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
@@ -91,15 +91,43 @@ class VideoQA:
         """How frames become square unless told otherwise: as in training."""
         return self.trained_with.crop
 
+    def fit(self, crop: CropMode | None = None) -> Fit:
+        """What is done to each frame before it is encoded, so that another thread can do it."""
+        return FitSquare(self.checkpoint.model.config.vision.image_size, crop or self.default_crop)
+
+    def is_kept(
+        self,
+        video: Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+    ) -> bool:
+        """Whether the video cache holds this video, seen so. Raises VideoError for what could not be opened as one."""
+        if self.video_cache is None:
+            return False
+        key = encoding_key(
+            self.checkpoint,
+            self.video_cache,
+            video,
+            sampling or self.default_sampling,
+            crop=crop or self.default_crop,
+            reader=(reading or ReadOptions()).reader,
+        )
+        return self.video_cache.peek(key, video) is not None
+
     def encode_progressively(
         self,
-        video: str | Path | VideoReader,
+        video: Unseen,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
-        """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value."""
+        """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value.
+
+        Of a video that another thread reads, these must be the frames that it reads.
+        """
         sampling, crop = sampling or self.default_sampling, crop or self.default_crop
         if self.video_cache is not None:
             return encode_through_cache(
@@ -202,17 +230,21 @@ class VideoQA:
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
+        stop: Callable[[], bool] = never,
     ) -> list[Answer]:
         """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
 
-        A video file that is asked about more than once is read and encoded once.
+        A video file that is asked about more than once is read and encoded once. `stop` is asked after every token;
+        once it says so, the answers that are not whole stay as they are, `interrupted`.
         """
         if not questions:
             return []
         options = _check_options(options, choices)
         run = AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
-        for _ in run.steps():
-            pass
+        with contextlib.closing(run.steps()) as steps:
+            for _ in steps:
+                if stop():
+                    break
         return run.answers()
 
     def chat(

@@ -16,6 +16,7 @@ from sfvqa.__main__ import main
 from sfvqa.cli.frame_request import FrameRequest
 from tests.cli.fake import ScriptedVideoQA
 
+_PATIENCE_SECONDS = 60  # with what a terminal is awaited to say, on a machine that is busy
 _LEFT_TO_RICH = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
@@ -99,7 +100,8 @@ def run_on_terminal(monkeypatch: pytest.MonkeyPatch) -> RunOnTerminal:
 
         ours, theirs = pty.openpty()
         sent = bytearray()
-        typist = threading.Thread(target=_type_and_read, args=(ours, sent, list(typing)))
+        to_type = list(typing)
+        typist = threading.Thread(target=_type_and_read, args=(ours, sent, to_type))
         typist.start()
         with (
             os.fdopen(theirs, "w", encoding="utf-8") as terminal,
@@ -113,6 +115,7 @@ def run_on_terminal(monkeypatch: pytest.MonkeyPatch) -> RunOnTerminal:
             exit_code = main(args)
         typist.join()
         os.close(ours)
+        assert not to_type, f"{to_type[0][0]!r} was never said in {sent.decode()!r}"
         return exit_code, sent.decode("utf-8").replace("\r\n", "\n")
 
     return run
@@ -125,8 +128,8 @@ def _type_and_read(terminal: int, sent: bytearray, typing: list[tuple[str, str]]
             awaited, keys = typing.pop(0)
             seen = found + len(awaited.encode())
             os.write(terminal, keys.encode())
-        if typing and not select.select([terminal], [], [], 10)[0]:
-            os.write(terminal, b"\x04")  # what is waited for does not come: end it, so that the test can fail
+        if typing and not select.select([terminal], [], [], _PATIENCE_SECONDS)[0]:
+            os.write(terminal, b"\x04")  # what is waited for does not come: end it, the test will fail
         try:
             data = os.read(terminal, 65536)
         except OSError:  # Linux says EIO when the other end is closed

@@ -18,13 +18,16 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.answer_stream import AnswerStream
+from sfvqa.inference.being_read import VideoBeingRead
 from sfvqa.inference.chat import ChatTurn, ContextUse
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question import check_question
+from sfvqa.inference.question_answerer import Unseen, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
+from sfvqa.video.fitting import Fit, FitSquare
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,24 @@ class ScriptedVideoQA:
         """Thirty-two frames, as for tiny."""
         return SamplingOptions(num_frames=32)
 
+    def fit(self, crop: CropMode | None = None) -> Fit:
+        """Frames of a few pixels."""
+        return FitSquare(8, crop or CropMode.CENTER)
+
+    def is_kept(
+        self,
+        video: Path,  # noqa: ARG002
+        sampling: SamplingOptions | None = None,  # noqa: ARG002
+        *,
+        reading: ReadOptions | None = None,  # noqa: ARG002
+        crop: CropMode | None = None,  # noqa: ARG002
+    ) -> bool:
+        """It has no cache."""
+        return False
+
     def encode_progressively(
         self,
-        video: str | Path | VideoReader,
+        video: Unseen,
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,  # noqa: ARG002  a fake reads nothing
@@ -84,7 +102,8 @@ class ScriptedVideoQA:
         sampling = sampling or self.default_sampling
         self.sampled.append(sampling)
         self.cropped.append(crop)
-        path = video.info.path if isinstance(video, VideoReader) else Path(video)
+        opened = video.reader if isinstance(video, VideoBeingRead) else video
+        path = opened.info.path if isinstance(opened, VideoReader) else Path(opened)
         count = sampling.num_frames
         for stage in EncodeStage:
             for done in range(1, count + 1):
@@ -185,6 +204,7 @@ class ScriptedVideoQA:
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
+        stop: Callable[[], bool] = never,  # noqa: ARG002  pieces come at once
     ) -> list[Answer]:
         """One after the other."""
         self.batches.append([question for _, question in questions])

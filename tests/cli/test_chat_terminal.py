@@ -105,7 +105,7 @@ def test_commands_and_paths_are_completed(chat: ChatWith, model: ScriptedVideoQA
     """As far as they are clear."""
     other = tmp_path / "other clip.mp4"
     other.write_bytes(b"not looked at\0")
-    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), (DONE, f"/qu{TAB}{ENTER}"))
+    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), ("anew", f"/qu{TAB}{ENTER}"))
     assert [begun.encoded.video.path.name for begun in model.chats] == ["clip.mp4", "other clip.mp4"]
 
 
@@ -172,11 +172,12 @@ def test_ctrl_c_at_the_prompt_clears_the_line_and_then_says_how_to_leave(
     assert sent.count("Ctrl-D or /quit leaves.") == 1
 
 
-@pytest.mark.usefixtures("model")
-def test_ctrl_c_before_the_first_question_ends_the_command(chat: ChatWith, model: ScriptedVideoQA) -> None:
+def test_ctrl_c_before_the_first_question_ends_the_command(
+    run_on_terminal: RunOnTerminal, video: Path, model: ScriptedVideoQA
+) -> None:
     """There is no chat yet to be kept."""
     model.while_encoding = Press()
-    assert chat(("never", ""))[0] == 130
+    assert run_on_terminal("chat", str(video), typing=[("Opening", "")])[0] == 130
 
 
 def test_what_fails_is_said_and_the_chat_goes_on(chat: ChatWith) -> None:
@@ -201,7 +202,7 @@ def test_ctrl_c_on_a_dumb_terminal_says_how_to_leave(
 
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(lines.PipedLines, "read", interrupted)
-    exit_code, sent = run_on_terminal("chat", str(video), typing=[("leaves.\x1b[0m\r\n> ", CTRL_D)])
+    exit_code, sent = run_on_terminal("chat", str(video), typing=[("/quit leaves.\r\n> ", CTRL_D)])
     assert exit_code == 0
     assert "> \nCtrl-D or /quit leaves." in _ESCAPE.sub("", sent)
     assert model.asked == []

@@ -32,9 +32,9 @@ def test_names_written_out_are_the_library_s(written_out: object, enum: type[str
     assert list(get_args(written_out)) == [str(member) for member in enum]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", ["ask", "chat", "frames"])
+@pytest.mark.parametrize("command", ["ask", "batch", "chat", "frames"])
 def test_reading_by_default_is_the_library_s(command: str) -> None:
-    """Three commands write the same defaults out."""
+    """The commands write the same defaults out."""
     defaults = {parameter.name: parameter.default for parameter in _parameters(command)}
     library = ReadOptions()
     assert (defaults["reader"], defaults["read_threads"]) == (library.reader.value, library.num_threads)
@@ -66,8 +66,12 @@ def test_defaults_are_the_library_s() -> None:
 
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
-    parameters = [*_parameters("ask"), *_parameters("chat")]
-    variables = {parameter.name: parameter.envvar for parameter in parameters if parameter.envvar}
+    variables = {
+        parameter.name: parameter.envvar
+        for command in ("ask", "batch", "chat")
+        for parameter in _parameters(command)
+        if parameter.envvar
+    }
     assert sorted(variables) == sorted(options.CONFIGURABLE)
     assert all(variable == f"SFVQA_{str(name).upper()}" for name, variable in variables.items())
 

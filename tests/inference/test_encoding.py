@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
-from sfvqa.inference import chunk_encoder, encoding
+from sfvqa.inference import being_read, chunk_encoder
 from sfvqa.inference.encoding import (
     EncodedVideo,
     EncodeProgress,
@@ -45,7 +45,7 @@ def test_encoding_is_reading_preprocessing_and_the_model(qa: VideoQA, video_path
 def test_the_chunk_size_changes_nothing_but_the_steps(
     qa: VideoQA, video_path: Path, encoded: EncodedVideo, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
     steps, again = run(qa.encode_progressively(video_path))
     torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from sfvqa.errors import OutOfMemoryError, RangeOutsideVideoError, UnreadableVideoError
-from sfvqa.inference import encoding, reading_ahead
+from sfvqa.inference import being_read, reading_ahead
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
 from sfvqa.inference.preprocess import pixel_value_chunks
 from sfvqa.inference.reading_ahead import CHUNK_SIZE, CHUNKS_AHEAD, Reading
@@ -272,7 +272,7 @@ def test_a_fast_reader_waits_for_a_slow_tower(
             yield item
 
     on_the_tower(model, monkeypatch, slowly)
-    monkeypatch.setattr(encoding, "in_chunks", watched)
+    monkeypatch.setattr(being_read, "in_chunks", watched)
     see(model, reader, chunks_ahead=chunks_ahead)
     assert len(chunks) == 12
     assert max(num_alive) == most

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.cli.text import printable, printable_line
-from sfvqa.cli.whole_file import check_place, write_whole
+from sfvqa.cli.whole_file import check_place, whole_file
 from sfvqa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class TranscriptWriter:
             raise UsageError(f"{path} is there already, and not from this chat.", "Name another file, or remove it.")
         is_json = path.suffix.lower() == ".json"
         text = as_json(answers) if is_json else as_markdown(title, facts, answers)
-        write_whole(path, lambda file: file.write(text.encode()), what="conversation")
+        with whole_file(path, what="conversation") as file:
+            file.write(text.encode())
         self._written.add(target)
 
 

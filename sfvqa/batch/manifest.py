@@ -1,0 +1,198 @@
+"""Manifests: files that list videos and questions, a line each, as JSON lines or CSV. Reads no video."""
+
+import codecs
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sfvqa.batch.item import Item
+from sfvqa.batch.manifest_line import FIELDS, to_items
+from sfvqa.batch.output_file import is_stream
+from sfvqa.errors import UsageError
+
+STANDARD_INPUT = "-"
+_LONGEST_LIST = 10
+_DELIMITERS = (",", "\t", ";")
+
+Row = tuple[int, "dict[str, object] | str"]
+"""The number of a line, and its fields, or what is wrong with it."""
+
+
+def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: list[str] | None = None) -> list[Item]:
+    """The items of a manifest, or of standard input (`-`), in its order.
+
+    A line is a JSON object, or a row of CSV under a header (`,`, `;` or tabs), with `video` and, where they are known,
+    `question`, `id`, `start`, `end` (seconds, or times as 1:30), `choices` (a list, or text as in CSV), `answer` and
+    `group`. A line without a question takes each of `questions`. Relative paths are relative to the manifest's folder,
+    from standard input or a pipe to the working directory; a folder of pictures may be named as well.
+    Lines that repeat another are left out, and `notices` are told so, and which fields are none of these.
+    Raises UsageError that names every line that cannot be meant, the first ten with what is wrong.
+    """
+    name = "standard input" if str(source) == STANDARD_INPUT else f"“{source}”"
+    folder = Path() if is_stream(Path(source)) else Path(source).parent
+    lines = _Lines(name)
+    for number, fields in _rows(_read(source, name), name):
+        if isinstance(fields, str):
+            lines.problems.append((number, fields))
+            continue
+        lines.unknown |= fields.keys() - set(FIELDS)
+        lines.takes_questions |= not fields.get("question")
+        try:
+            lines.add(number, to_items(fields, folder, questions))
+        except UsageError as error:
+            message = error.message.rstrip(".")
+            lines.problems.append((number, message[:1].lower() + message[1:]))
+    lines.refuse_problems()
+    if notices is not None:
+        notices += lines.describe()
+        if questions and not lines.takes_questions:
+            notices.append(f"Every line in {name} has a question of its own; those of --question are asked of none.")
+    return lines.items
+
+
+@dataclass
+class _Lines:
+    """The lines so far: their items, what is wrong with them, and what the user should hear."""
+
+    name: str
+    items: list[Item] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+    takes_questions: bool = False
+    _seen: dict[Item, tuple[int, Item]] = field(default_factory=dict)
+    _own_ids: dict[str, int] = field(default_factory=dict)
+    _num_repeated: int = 0
+
+    def add(self, number: int, items: Sequence[Item]) -> None:
+        """Take the items of a line; UsageError if its id was used, or if it contradicts another about the truth."""
+        own_id = items[0].own_id
+        if own_id is not None and self._own_ids.setdefault(own_id, number) != number:
+            raise UsageError(f"its id “{own_id}” is that of line {self._own_ids[own_id]}")
+        for item in items:
+            unlabelled = replace(item, answer=None, group=None)
+            line, same = self._seen.setdefault(unlabelled, (number, item))
+            if same is item:
+                self.items.append(item)
+            elif same == item:
+                self._num_repeated += 1
+            else:
+                raise UsageError(f"it asks what line {line} asks, with another answer or group")
+
+    def refuse_problems(self) -> None:
+        """UsageError if there are any, or no items."""
+        if self.problems:
+            shown = "; ".join(f"line {number}: {problem}" for number, problem in self.problems[:_LONGEST_LIST])
+            more = len(self.problems) - _LONGEST_LIST
+            raise UsageError(
+                f"{len(self.problems)} of the lines in {self.name} cannot be used: {shown}"
+                f"{f'; and {more} more' if more > 0 else ''}.",
+                "Correct them; nothing was asked.",
+            )
+        if not self.items:
+            raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
+
+    def describe(self) -> list[str]:
+        """What the user should hear of lines that were used."""
+        told = []
+        if self.unknown:
+            names = ", ".join(f"“{name}”" for name in sorted(self.unknown))
+            told.append(f"Fields in {self.name} that mean nothing here, and are ignored: {names}.")
+        if self._num_repeated:
+            told.append(f"Lines in {self.name} that repeat another, and are left out: {self._num_repeated:,}.")
+        odd = sum(item.choices is not None and item.answer not in (None, *item.choices) for item in self.items)
+        if odd:
+            told.append(f"Items whose true answer is none of their choices: {odd:,}.")
+        return told
+
+
+def _read(source: Path | str, name: str) -> str:
+    """The whole of it as text; bytes that are not UTF-8 stay what they are, for names of files may have such."""
+    if str(source) == STANDARD_INPUT:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
+        content = sys.stdin.buffer.read()
+    else:
+        try:
+            content = Path(source).read_bytes()
+        except OSError as error:
+            raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
+    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-8-sig", "surrogateescape")
+    try:
+        return content.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The manifest in {name} is no valid UTF-16.", "Save it as UTF-8.") from error
+
+
+def _rows(text: str, name: str) -> Iterator[Row]:
+    """Its lines that are not empty, by what it begins with: an object, or a header."""
+    first = text.lstrip()[:1]
+    if first == "[":
+        raise UsageError(
+            f"{name[:1].upper()}{name[1:]} is one JSON list.", "Write an object a line: jq -c '.[]' makes them."
+        )
+    return _json_rows(text) if first == "{" else _csv_rows(text, name)
+
+
+def _json_rows(text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: texts in JSON may hold U+2028
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line, object_pairs_hook=_without_repeated)
+        except (ValueError, RecursionError) as error:
+            yield number, f"it is no JSON ({error})"
+            continue
+        yield number, fields if isinstance(fields, dict) else "it is no JSON object"
+
+
+def _without_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a field is given more than once")
+    return fields
+
+
+def _csv_rows(text: str, name: str) -> Iterator[Row]:
+    delimiter = _delimiter_of(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    header: list[str] | None = None
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield number, f"it is no CSV ({error})"
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = _check_header([cell.strip().lower() for cell in cells], name)
+        elif len(cells) > len(header):
+            yield number, f"it has {len(cells)} cells under a header of {len(header)}"
+        else:
+            yield number, dict(zip(header, cells, strict=False))  # what a shorter row lacks is not given
+
+
+def _delimiter_of(text: str) -> str:
+    """The first of the three that is in the header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return next((delimiter for delimiter in _DELIMITERS if delimiter in header), ",")
+
+
+def _check_header(header: list[str], name: str) -> list[str]:
+    if "video" not in header:
+        raise UsageError(
+            f"The header of {name} has no “video”: {', '.join(header)}.",
+            "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
+        )
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise UsageError(f"The header of {name} has “{repeated[0]}” more than once.", "Give each column its own name.")
+    return header

@@ -1,0 +1,200 @@
+"""Records: what became of an item, as one JSON object. How they are made, and how a file of them is read."""
+
+import functools
+import importlib.metadata
+import json
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import sfvqa
+from sfvqa.batch.item import Item
+from sfvqa.errors import JournalError, SfvqaError
+
+if TYPE_CHECKING:
+    from sfvqa.inference.answer import Answer
+
+Record = dict[str, Any]
+"""One line: the object of `sfvqa ask --json` and more, see `ok_record` and `error_record`."""
+
+OK, ERROR = "ok", "error"
+SCHEMA_VERSION = 1
+START = b'{"schema_version": '
+"""How every line begins, so that half of one is recognised."""
+
+_LIBRARIES = ("torch", "transformers", "av")
+_LONGEST_REASON = 500
+_LONGEST_LIST = 10
+_HEAD_BYTES = 1 << 20  # many times a record
+
+
+def ok_record(item: Item, item_id: str, answer: "Answer", settings: Mapping[str, object]) -> Record:
+    """What was answered, and all there is to know about how; `settings` are those that were asked for."""
+    return {**answer.to_dict(), **_facts(item, item_id, OK, settings)}
+
+
+def error_record(item: Item, item_id: str, error: BaseException, settings: Mapping[str, object]) -> Record:
+    """Why there is no answer. An error that was not raised on purpose brings its traceback."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **_facts(item, item_id, ERROR, settings),
+        "error": _describe(error),
+    }
+
+
+def to_line(record: Mapping[str, object]) -> bytes:
+    r"""The record as one line of ASCII, its newline too.
+
+    Names that are not UTF-8 keep their bytes, as lone surrogates. ValueError for NaN and infinity, which JSON has not.
+
+    >>> to_line({"video": "a\nb"})
+    b'{"video": "a\\nb"}\n'
+    """
+    return json.dumps(record, allow_nan=False).encode("ascii") + b"\n"
+
+
+def parse_line(line: bytes) -> Record | None:
+    """The record that a line holds, with or without its newline; None if it holds none."""
+    record = _parse_json(line)
+    is_record = (
+        isinstance(record, dict) and isinstance(record.get("item_id"), str) and record.get("status") in (OK, ERROR)
+    )
+    return record if is_record else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a file of records: where it begins, in bytes, and what it holds (None: nothing of use)."""
+
+    number: int
+    start: int
+    content: bytes
+    record: Record | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ends with a newline, as every line does that was written to its end."""
+        return self.content.endswith(b"\n")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing on it."""
+        return not self.content.strip()
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether it is half a record, or what a crash of the system left of one; only a last line can be."""
+        has_end = self.is_whole and _parse_json(self.content) is not None
+        return self.record is None and not self.is_empty and not has_end
+
+
+def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
+    """Every line from the beginning. JournalError, naming the file, at once for one that is none of records.
+
+    It is one if it is empty, has a record in its first megabyte, or is no more than the torn beginning of a record.
+    """
+    head = stream.read(_HEAD_BYTES)
+    if head and not _may_hold_records(head):
+        raise JournalError(
+            f"“{name}” is no file of records: there is something else in it.", "Give the output another name."
+        )
+    stream.seek(0)
+    start = 0
+    for number, content in enumerate(stream, start=1):
+        yield Line(number, start, content, parse_line(content))
+        start += len(content)
+
+
+def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Record]:
+    """The records of a file in their order, also while another process appends to it.
+
+    A torn last line and damaged ones are left out, and `notices` are told so at the end. Raises JournalError for a
+    file that cannot be read or is none of records.
+    """
+    unread: list[Line] = []
+    try:
+        with path.open("rb") as stream:
+            for line in read_lines(stream, str(path)):
+                if line.record is not None:
+                    yield line.record
+                elif not line.is_empty:
+                    unread.append(line)
+    except OSError as error:
+        raise JournalError(
+            f"The records in “{path}” cannot be read: {error.strerror or error}.", "Check the path and its permissions."
+        ) from error
+    if notices is not None:
+        notices += describe_damage(path, unread)
+
+
+def describe_damage(path: Path, unread: Sequence[Line]) -> list[str]:
+    """The notice about lines that hold no record, a torn last one among them."""
+    if not unread:
+        return []
+    numbers = ", ".join(str(line.number) for line in unread[:_LONGEST_LIST])
+    if len(unread) == 1:
+        return [f"“{path}”: line {numbers} holds no record, because it is torn or damaged, and is left out."]
+    more = f" and {len(unread) - _LONGEST_LIST} more" if len(unread) > _LONGEST_LIST else ""
+    return [f"“{path}”: lines {numbers}{more} hold no record, because they are torn or damaged, and are left out."]
+
+
+def _may_hold_records(head: bytes) -> bool:
+    lines = head.split(b"\n")
+    is_torn_start = len(lines) == 1 and START.startswith(head[: len(START)]) and _parse_json(head) is None
+    return is_torn_start or any(parse_line(line) for line in lines)
+
+
+def _parse_json(line: bytes) -> Any:
+    """What it says, None if that cannot be read: no JSON, no UTF-8, a number of thousands of digits, or too deep."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _facts(item: Item, item_id: str, status: str, settings: Mapping[str, object]) -> Record:
+    choices = None if item.choices is None else list(item.choices)
+    own = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds, "choices": choices}
+    return {
+        "video": item.name,
+        "video_path": str(item.video.absolute()),
+        "question": item.question,
+        "item_id": item_id,
+        "id": item.own_id,
+        "status": status,
+        "answer_expected": item.answer,
+        "group": item.group,
+        "requested": {**settings, **{name: value for name, value in own.items() if value is not None}},
+        "versions": dict(_versions()),
+        "host": platform.node(),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    return {
+        "sfvqa": sfvqa.__version__,
+        **{name: _version(name) for name in _LIBRARIES},
+        "python": sys.version.split()[0],
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    if isinstance(error, SfvqaError):
+        return {"type": type(error).__name__, "message": str(error)}
+    reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
+    message = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return {"type": type(error).__name__, "message": message, "traceback": "".join(traceback.format_exception(error))}

@@ -1,0 +1,72 @@
+"""Records as a CSV table, a row an item, that no spreadsheet takes for formulas."""
+
+import csv
+from collections.abc import Iterable
+from typing import IO, Any
+
+from sfvqa.batch.record import Record
+from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
+
+COLUMNS = (
+    "video", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
+    "error_type", "error_message", "warnings", "model", "revision", "frames", "new_tokens",
+    *(f"{stage}_seconds" for stage in STAGES), "total_seconds", "finished", "host", "item_id",
+)  # fmt: skip
+
+_STARTS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def write_csv(records: Iterable[Record], stream: IO[str]) -> int:
+    """Write a header and a row a record, and say how many rows; `stream` must not translate newlines.
+
+    Cells with newlines, commas or quotes are quoted as RFC 4180 has it; see `defuse` for cells that look like formulas.
+    """
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    num_rows = 0
+    for record in records:
+        row = _row(record)
+        writer.writerow([defuse(value) if isinstance(value, str) else value for value in map(row.get, COLUMNS)])
+        num_rows += 1
+    return num_rows
+
+
+def defuse(text: str) -> str:
+    """Text that a spreadsheet would calculate gets a `'` before it, and so does text that begins with one already.
+
+    That is text beginning, white space aside, with = + - @ (full-width ones too), or with a tab or a line's end. So
+    taking one `'` away from every text cell that begins with it gives back exactly what was recorded.
+
+    >>> defuse("=1+1"), defuse("'tis"), defuse("left")
+    ("'=1+1", "''tis", 'left')
+    """
+    is_formula = text.startswith(_STARTS_A_FORMULA) or text.lstrip().startswith(_STARTS_A_FORMULA)
+    return f"'{text}" if is_formula or text.startswith("'") else text
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """The cells of one record, numbers as numbers."""
+    is_ok = record.get("status") == "ok"
+    failure = None if is_ok else failure_of(record)
+    timings = mapping_of(record, "timings")
+    as_text = (
+        "video", "id", "question", "status", "answer_expected", "group", "finish_reason", "model", "revision",
+        "finished", "host", "item_id",
+    )  # fmt: skip
+    return {
+        **{name: text_of(record, name) for name in as_text},
+        "answer": text_of(record, "answer") if is_ok else None,
+        "verdict": verdict_of(record),
+        "error_type": failure.kind if failure else None,
+        "error_message": failure.message if failure else None,
+        "warnings": "\n".join(texts_of(record, "warnings")),
+        "frames": _whole(mapping_of(record, "frames").get("count")),
+        "new_tokens": _whole(mapping_of(record, "tokens").get("new")),
+        **{f"{stage}_seconds": number(timings.get(f"{stage}_seconds")) for stage in STAGES},
+        "total_seconds": number(timings.get("total_seconds")),
+    }
+
+
+def _whole(value: object) -> int | None:
+    count = number(value)
+    return None if count is None else int(count)

@@ -1,0 +1,210 @@
+"""The little of each record that figures are made of, so that a million fit into memory. Tolerant of strange values."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sfvqa.evaluation.scores import Verdict, judge
+
+STAGES = ("read", "encode", "prefill", "decode")
+"""Where the time of an item goes, in their order; `timings` has each with `_seconds` behind it."""
+
+_OF_THE_ITEM = ("start_seconds", "end_seconds", "choices")  # what is requested for one item, not for the run
+_NAMES, _NUMBERS = re.compile("“[^”]*”"), re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeconds:
+    """What one answer took, in seconds, stage by stage as in STAGES, and in all."""
+
+    stages: tuple[float, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no answer."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What one item was asked with: the settings requested, and what answered; JSON text, None where not recorded."""
+
+    requested: str
+    model: str | None
+    revision: str | None
+    settings: str | None
+    versions: str | None
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What is known of an item whose true answer is known; `key` says which item it is in any run."""
+
+    expected: str
+    verdict: Verdict
+    group: str | None
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """One item by its last record, the `ordinal`-th of the file."""
+
+    ordinal: int
+    video: str
+    question: str
+    own_id: str | None
+    finished: float | None
+    failure: Failure | None
+    seconds: StageSeconds | None
+    new_tokens: int
+    warnings: tuple[str, ...]
+    setup: Setup
+    label: Label | None
+
+
+class FactMaker:
+    """Makes the facts of records; what many of them share is held in memory once."""
+
+    def __init__(self) -> None:
+        self._shared: dict[Any, Any] = {}
+        self.warning_examples: dict[str, str] = {}
+
+    def make(self, record: Mapping[str, Any], ordinal: int) -> ItemFacts:
+        """The facts of one record."""
+        is_ok = record.get("status") == "ok"
+        return ItemFacts(
+            ordinal=ordinal,
+            video=self._share(text_of(record, "video") or ""),
+            question=self._share(text_of(record, "question") or ""),
+            own_id=text_of(record, "id"),
+            finished=_moment(record.get("finished")),
+            failure=None if is_ok else failure_of(record),
+            seconds=_seconds_of(record) if is_ok else None,
+            new_tokens=int(number(mapping_of(record, "tokens").get("new")) or 0) if is_ok else 0,
+            warnings=tuple(dict.fromkeys(map(self._warning_kind, texts_of(record, "warnings")))),
+            setup=self._share(_setup_of(record)),
+            label=self._label(record),
+        )
+
+    def _label(self, record: Mapping[str, Any]) -> Label | None:
+        verdict = verdict_of(record)
+        if verdict is None:
+            return None
+        expected, group = self._share(text_of(record, "answer_expected")), self._share(text_of(record, "group"))
+        return Label(expected, verdict, group, _key_of(record))
+
+    def _share(self, value: Any) -> Any:
+        return self._shared.setdefault(value, value)
+
+    def _warning_kind(self, text: str) -> str:
+        kind = warning_kind(text)
+        self.warning_examples.setdefault(kind, text)
+        return str(self._share(kind))
+
+
+def warning_kind(text: str) -> str:
+    """The sentence without its names and numbers, by which like warnings are counted together.
+
+    >>> warning_kind("“a.mp4” ends early: 1.5 s of 2 are missing.")
+    '“…” ends early: # s of # are missing.'
+    """
+    return _NUMBERS.sub("#", _NAMES.sub("“…”", text))
+
+
+def text_of(record: Mapping[str, Any], name: str) -> str | None:
+    """The text that a record holds under a name; of a number its digits, of anything else None."""
+    value = record.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def texts_of(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The texts of a list."""
+    value = record.get(name)
+    return tuple(text for text in value if isinstance(text, str)) if isinstance(value, list) else ()
+
+
+def mapping_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object that a record holds under a name, an empty one where there is none."""
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """A finite number that is not negative, None for anything else: so a record can spoil no sum."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < 1e15 and math.isfinite(value) else None
+
+
+def failure_of(record: Mapping[str, Any]) -> Failure:
+    """What an error record says."""
+    error = mapping_of(record, "error")
+    return Failure(text_of(error, "type") or "Unknown", text_of(error, "message") or "Nothing is recorded of it.")
+
+
+def choices_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The choices that an item was asked with."""
+    return texts_of(mapping_of(record, "requested"), "choices")
+
+
+def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
+    """Whether the answer is the expected one; None where none is expected."""
+    expected = text_of(record, "answer_expected")
+    if expected is None:
+        return None
+    answer = text_of(record, "answer") if record.get("status") == "ok" else None
+    return judge(answer, expected, choices_of(record))
+
+
+def _key_of(record: Mapping[str, Any]) -> bytes:
+    """Which item it is, whatever the settings."""
+    requested = mapping_of(record, "requested")
+    which = [record.get("video"), record.get("question"), record.get("id"), *map(requested.get, _OF_THE_ITEM)]
+    return hashlib.blake2b(json.dumps(which).encode("ascii"), digest_size=16).digest()
+
+
+def _setup_of(record: Mapping[str, Any]) -> Setup:
+    requested = {name: value for name, value in mapping_of(record, "requested").items() if name not in _OF_THE_ITEM}
+    return Setup(
+        requested=_canonical(requested),
+        model=text_of(record, "model"),
+        revision=text_of(record, "revision"),
+        settings=_canonical(record["settings"]) if "settings" in record else None,
+        versions=_canonical(record["versions"]) if "versions" in record else None,
+        host=text_of(record, "host"),
+    )
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _seconds_of(record: Mapping[str, Any]) -> StageSeconds:
+    timings = mapping_of(record, "timings")
+    stages = tuple(number(timings.get(f"{stage}_seconds")) or 0.0 for stage in STAGES)
+    total = number(timings.get("total_seconds"))
+    return StageSeconds(stages, sum(stages) if total is None else total)
+
+
+def _moment(text: object) -> float | None:
+    """Seconds since 1970 of an ISO time; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+        if moment is None:
+            return None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,230 @@
+"""The figures of a run: counts, rates, where the time went, what failed, with which settings. Pure arithmetic."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+from statistics import median
+from typing import Any
+
+from sfvqa.batch.report.collecting import RunFacts
+from sfvqa.batch.report.facts import STAGES, ItemFacts, Setup
+from sfvqa.batch.report.span import TimeSpan, measure_span
+from sfvqa.evaluation.scores import Score, score_groups
+
+_NUM_SLOWEST = 5
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage took of all answers, in seconds; the median is over the answers that went through it."""
+
+    stage: str
+    sum_seconds: float
+    median_seconds: float
+
+
+@dataclass(frozen=True)
+class SlowItem:
+    """An answer that took long, and the stage that took most of it."""
+
+    video: str
+    question: str
+    total_seconds: float
+    longest_stage: str
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """A kind of error, how many items have it, and one of them."""
+
+    kind: str
+    count: int
+    video: str
+    question: str
+    message: str
+
+
+@dataclass(frozen=True)
+class WarningKind:
+    """Warnings that differ in names and numbers only, on how many items, and one of them."""
+
+    count: int
+    example: str
+
+
+@dataclass(frozen=True)
+class SettingsUse:
+    """Settings that were asked for, and by how many items; `differing` has those in which the run is mixed."""
+
+    count: int
+    requested: dict[str, Any]
+    differing: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What answered, and how many items: a model, its revision, and the settings as used."""
+
+    count: int
+    model: str
+    revision: str | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All figures of one file of records."""
+
+    num_records: int
+    num_items: int
+    num_ok: int
+    num_failed: int
+    num_videos: int
+    new_tokens: int
+    span: TimeSpan | None
+    stages: tuple[StageTime, ...]
+    slowest: tuple[SlowItem, ...]
+    errors: tuple[ErrorKind, ...]
+    warnings: tuple[WarningKind, ...]
+    settings: tuple[SettingsUse, ...]
+    answerers: tuple[Answerer, ...]
+    versions: tuple[dict[str, Any], ...]
+    hosts: dict[str, int]
+    score: Score | None
+    groups: dict[str, Score]
+    notices: tuple[str, ...]
+
+
+def summarise(run: RunFacts) -> Summary:
+    """The figures of a run."""
+    items = list(run.items.values())
+    answered = [item for item in items if item.failure is None]
+    labels = [item.label for item in items if item.label is not None]
+    setups = Counter(item.setup for item in items)
+    settings, versions = _settings(setups), _versions(setups)
+    return Summary(
+        num_records=run.num_records,
+        num_items=len(items),
+        num_ok=len(answered),
+        num_failed=len(items) - len(answered),
+        num_videos=len({item.video for item in items}),
+        new_tokens=sum(item.new_tokens for item in answered),
+        span=measure_span(items),
+        stages=_stages(answered),
+        slowest=_slowest(answered),
+        errors=_errors(items),
+        warnings=_warnings(items, run.warning_examples),
+        settings=settings,
+        answerers=_answerers(setups),
+        versions=versions,
+        hosts=dict(_count((setup.host, count) for setup, count in setups.items())),
+        score=Score.of(label.verdict for label in labels) if labels else None,
+        groups=score_groups((label.group, label.verdict) for label in labels),
+        notices=(*run.notices, *_mixed(settings, versions)),
+    )
+
+
+def _stages(answered: Sequence[ItemFacts]) -> tuple[StageTime, ...]:
+    times = []
+    for place, stage in enumerate(STAGES):
+        taken = [item.seconds.stages[place] for item in answered if item.seconds is not None]
+        times.append(StageTime(stage, sum(taken), median([seconds for seconds in taken if seconds] or [0.0])))
+    return tuple(times)
+
+
+def _slowest(answered: Sequence[ItemFacts]) -> tuple[SlowItem, ...]:
+    timed = [(item.seconds.total, item.seconds.stages, item) for item in answered if item.seconds is not None]
+    slowest = nlargest(_NUM_SLOWEST, timed, key=lambda entry: entry[0])
+    return tuple(
+        SlowItem(item.video, item.question, total, STAGES[stages.index(max(stages))])
+        for total, stages, item in slowest
+        if total > 0
+    )
+
+
+def _errors(items: Iterable[ItemFacts]) -> tuple[ErrorKind, ...]:
+    first: dict[str, ItemFacts] = {}
+    counts: Counter[str] = Counter()
+    for item in items:
+        if item.failure is not None:
+            counts[item.failure.kind] += 1
+            first.setdefault(item.failure.kind, item)
+    return tuple(
+        ErrorKind(kind, count, first[kind].video, first[kind].question, failure.message)
+        for kind, count in counts.most_common()
+        if (failure := first[kind].failure) is not None
+    )
+
+
+def _warnings(items: Iterable[ItemFacts], examples: dict[str, str]) -> tuple[WarningKind, ...]:
+    counts = Counter(kind for item in items for kind in item.warnings)
+    return tuple(WarningKind(count, examples[kind]) for kind, count in counts.most_common())
+
+
+def _settings(setups: Counter[Setup]) -> tuple[SettingsUse, ...]:
+    counted = _count((setup.requested, count) for setup, count in setups.items())
+    all_requested = [(_object(text), count) for text, count in counted]
+    flat = [_flat(requested) for requested, _ in all_requested]
+    names = sorted({name for values in flat for name in values})
+    differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
+    return tuple(
+        SettingsUse(count, requested, {name: values.get(name) for name in differing})
+        for (requested, count), values in zip(all_requested, flat, strict=True)
+    )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """`{"sampling": {"num_frames": 4}}` as `{"sampling.num_frames": 4}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": deeper for inner, deeper in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _answerers(setups: Counter[Setup]) -> tuple[Answerer, ...]:
+    counted = _count(
+        ((setup.model, setup.revision, setup.settings), count)
+        for setup, count in setups.items()
+        if setup.model is not None
+    )
+    return tuple(Answerer(count, model, revision, _object(settings)) for (model, revision, settings), count in counted)
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """What JSON text says, an empty object if it is none; NaN and infinity, which JSON has not, become text."""
+    values = json.loads(text, parse_constant=str) if text else {}
+    return values if isinstance(values, dict) else {}
+
+
+def _versions(setups: Counter[Setup]) -> tuple[dict[str, Any], ...]:
+    counted = _count((setup.versions, count) for setup, count in setups.items())
+    return tuple(_object(text) for text, _ in counted)
+
+
+def _count(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    """Each value that is not None with how often it comes, the most frequent first."""
+    counts: Counter[Any] = Counter()
+    for value, count in pairs:
+        if value is not None:
+            counts[value] += count
+    return counts.most_common()
+
+
+def _mixed(settings: Sequence[SettingsUse], versions: Sequence[object]) -> list[str]:
+    """That figures are of unlike things."""
+    notices = []
+    if len(settings) > 1:
+        names = ", ".join(settings[0].differing)
+        counts = ", ".join(f"{use.count:,}" for use in settings)
+        notices.append(
+            f"Items of {len(settings)} different settings are mixed in this file ({counts} items); they differ in "
+            f"{names}. Every figure is over all of them."
+        )
+    if len(versions) > 1:
+        notices.append(f"{len(versions)} different sets of library versions made these records.")
+    return notices

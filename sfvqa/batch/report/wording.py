@@ -1,0 +1,106 @@
+"""Figures in words, for the terminal and for the page alike."""
+
+from datetime import UTC, datetime
+
+from sfvqa import errors
+from sfvqa.batch.report.against import Comparison
+from sfvqa.batch.report.span import TimeSpan
+from sfvqa.evaluation.intervals import Interval
+from sfvqa.evaluation.scores import Share
+
+RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
+
+STAGES_NOTE = "Sums over items: what ran side by side, and what a batch of questions shared, counts for each."
+
+_ADVICE = {
+    "VideoNotFoundError": "Put the video where the item says, or correct the item.",
+    "ReadTimeoutError": "Allow more with --read-timeout.",
+    "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
+    "SubtitlesError": "Put the subtitles right.",
+}
+_ADVICE_BY_CODE = {
+    errors.ExitCode.VIDEO: "Repair, convert or replace the file: asking again alone does not help.",
+    errors.ExitCode.OUT_OF_MEMORY: "Free memory, or ask with fewer frames or a smaller model.",
+    errors.ExitCode.MODEL: "Check the model with “sfvqa models verify”.",
+    errors.ExitCode.USAGE: "Correct the items or the options; a corrected item is a new one.",
+}
+
+
+def advice_for(kind: str) -> str:
+    """What to do about errors of this type before asking again, by its place in the tree; empty if nothing is known."""
+    code = getattr(getattr(errors, kind, None), "exit_code", errors.ExitCode.FAILED)
+    return _ADVICE.get(kind) or _ADVICE_BY_CODE.get(code, "")
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most.
+
+    >>> [duration(seconds) for seconds in (0.004, 0.25, 59.96, 150, 7260, 200_000)]
+    ['0.00 s', '0.25 s', '60.0 s', '2 min 30 s', '2 h 01 min', '2 d 07 h']
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02} min"
+    return f"{hours // 24:,} d {hours % 24:02} h"
+
+
+def span_text(span: TimeSpan) -> str:
+    """How long a run ran, and from when to when."""
+    began, ended = (datetime.fromtimestamp(moment, UTC) for moment in (span.began, span.ended))
+    until = f"{ended:%H:%M}" if began.date() == ended.date() else f"{ended:%Y-%m-%d %H:%M}"
+    pauses = f", without {plural(span.num_pauses, 'pause')}" if span.num_pauses else ""
+    return f"{duration(span.active_seconds)}, from {began:%Y-%m-%d %H:%M} to {until} UTC{pauses}"
+
+
+def percent(value: float) -> str:
+    """`81.3 %`."""
+    return f"{100 * value:.1f} %"
+
+
+def share_text(share: Share) -> str:
+    """`81.3 % (76.2–85.5)`, `–` where there is nothing."""
+    if share.value is None:
+        return "–"
+    return f"{percent(share.value)} ({100 * share.interval.low:.1f}–{100 * share.interval.high:.1f})"
+
+
+def p_text(p_value: float) -> str:
+    """`= 0.070`, `< 0.0001`."""
+    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.4f}" if p_value < 0.01 else f"= {p_value:.3f}"
+
+
+def difference_texts(comparison: Comparison) -> list[str]:
+    """How two runs differ, and which items that leaves out; a sentence each."""
+    counts = comparison.counts
+    sentences = []
+    if counts.difference is None:
+        sentences.append("Both runs have no labelled item in common.")
+    else:
+        sentences.append(
+            f"Accuracy {percent(counts.new_right / counts.total)}, before {percent(counts.old_right / counts.total)}: "
+            f"{100 * counts.difference:+.1f} points ({_points(counts.interval)}), p {p_text(counts.p_value)}."
+        )
+    left_out = {
+        "only in this file": comparison.only_in_new,
+        "only in the other": comparison.only_in_old,
+        "more than once in a file, with other settings": comparison.repeated,
+        "with another true answer than before": comparison.relabelled,
+    }
+    parts = [f"{count:,} {where}" for where, count in left_out.items() if count]
+    return [*sentences, f"Left out: {', '.join(parts)}."] if parts else sentences
+
+
+def _points(interval: Interval) -> str:
+    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

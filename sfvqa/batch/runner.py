@@ -1,0 +1,227 @@
+"""A batch from its items to their records: the model works on what others have read, and what fails is a record too.
+
+Nothing is printed: what happens comes as events. The other modules: preparing and reading_pool (threads that read
+ahead), video_ahead (between them and this), answering, tally.
+"""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+
+from sfvqa.batch.answering import answer_all
+from sfvqa.batch.frame_budget import FrameBudget
+from sfvqa.batch.group import group_items
+from sfvqa.batch.item import Item
+from sfvqa.batch.journal import Journal
+from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.preparing import Preparer
+from sfvqa.batch.reading_pool import ReadingPool
+from sfvqa.batch.record import ERROR, OK, error_record, ok_record
+from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
+from sfvqa.batch.video_ahead import Question, VideoAhead
+from sfvqa.batch.work import Work
+from sfvqa.errors import DeviceLostError, ItemTimeoutError, OutOfMemoryError
+from sfvqa.inference.answer import Answer
+from sfvqa.inference.device import is_device_lost
+from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
+from sfvqa.inference.question_answerer import VideoQuestionAnswerer
+
+_PATIENCE_SECONDS = 0.5  # between two events while nothing can be done
+
+
+def run_batch(
+    answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: Journal, options: BatchOptions
+) -> Generator[BatchEvent, None, BatchSummary]:
+    """Answer every item that the journal does not hold, and yield what happens.
+
+    Each video is seen once for all its items, whose records are appended as they finish, in any order. What is wrong
+    with an item becomes its record; where memory runs out it is tried with fewer frames first. Closing the generator
+    ends it; what is in the journal stays. Raises JournalError where no record can be written, DeviceLostError.
+    """
+    run = _BatchRun(answerer, items, journal, options)
+    try:
+        yield from run.events()
+    except Exception as error:
+        if not is_device_lost(error):
+            raise
+        raise DeviceLostError(
+            f"The GPU failed: {' '.join(str(error).split())[:200]}.",
+            "What was answered is kept: run the same command again, after a restart if need be.",
+        ) from error
+    return run.summary()
+
+
+class _BatchRun:
+    def __init__(
+        self, answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: Journal, options: BatchOptions
+    ) -> None:
+        self._answerer = answerer
+        self._journal = journal
+        self._options = options
+        self._budget = FrameBudget(options.frames_ahead)
+        self._pool = ReadingPool(
+            map(Work, group_items(items)),
+            Preparer(answerer, journal, options),
+            num_readers=options.num_readers,
+            budget=self._budget,
+        )
+        self._seeing: dict[VideoAhead, _Seeing] = {}
+        self._began = time.perf_counter()
+        self._seconds = dict.fromkeys(Stage, 0.0)
+        self._errors: Counter[str] = Counter()
+        self._before: Counter[str] = Counter()
+        self._num_items, self._num_answered = len(items), 0
+
+    def events(self) -> Iterator[BatchEvent]:
+        """Until every item is done, or there were too many failures."""
+        with self._pool:
+            while not self._pool.is_over and not self._has_failed_too_often:
+                with self._timed(Stage.READING):
+                    video = self._pool.next_ready(_PATIENCE_SECONDS)
+                if video is not None:
+                    yield from self._go_on(video)
+                yield Working(self._tally())
+
+    def summary(self) -> BatchSummary:
+        """How it ended."""
+        stopped = None
+        if self._has_failed_too_often and self._tally().num_left:
+            stopped = f"Stopped after {self._errors.total()} failures."
+        return BatchSummary(self._tally(), self._budget.most_held, stopped)
+
+    @property
+    def _has_failed_too_often(self) -> bool:
+        limit = self._options.max_failures
+        return limit is not None and self._errors.total() >= limit
+
+    def _go_on(self, video: VideoAhead) -> Iterator[BatchEvent]:
+        """See what there is of a video; once it is whole, answer what is asked about it."""
+        prepared = video.prepared
+        assert prepared is not None
+        if video not in self._seeing:
+            self._before += prepared.before
+        if not prepared.questions:
+            self._pool.leave(video)
+            return
+        try:
+            with self._timed(Stage.ENCODING):
+                encoded = self._see(video)
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            failure = error
+        else:
+            if encoded is None:
+                return
+            yield from self._answer(video, encoded)
+            return
+        self._seeing.pop(video, None)
+        self._pool.leave(video)
+        yield from self._fail(video.work, prepared.questions, failure, video.num_frames)
+
+    def _see(self, video: VideoAhead) -> EncodedVideo | None:
+        """Encode what was read, without waiting for more; None while the video is not whole."""
+        prepared, limit_seconds = video.prepared, self._options.item_timeout_seconds
+        assert prepared is not None
+        if prepared.failure is not None:
+            raise prepared.failure
+        assert prepared.source is not None
+        if video not in self._seeing:
+            steps = self._answerer.encode_progressively(
+                prepared.source, prepared.sampling, reading=self._options.reading_within_limits, crop=self._options.crop
+            )
+            self._seeing[video] = _Seeing(steps)
+        seeing = self._seeing[video]
+        while video.can_go_on:
+            encoded = seeing.step()
+            if encoded is not None:
+                return replace(encoded, warnings=(*encoded.warnings, *video.work.warnings))
+            if limit_seconds is not None and seeing.seconds > limit_seconds:
+                raise ItemTimeoutError(
+                    f"The video was not encoded within {limit_seconds:g} seconds.",
+                    "Allow more with --item-timeout, or use fewer frames (--frames).",
+                )
+        return None
+
+    def _answer(self, video: VideoAhead, encoded: EncodedVideo) -> Iterator[BatchEvent]:
+        del self._seeing[video]
+        self._pool.leave(video)
+        assert video.prepared is not None
+        outcomes = answer_all(self._answerer, encoded, video.prepared.questions, video.prepared.prompt, self._options)
+        while True:
+            with self._timed(Stage.ANSWERING):
+                found = next(outcomes, None)
+            if found is None:
+                return
+            question, outcome = found
+            del found
+            if isinstance(outcome, Answer):
+                record = ok_record(question.item, question.item_id, outcome, self._options.settings)
+                self._num_answered += 1
+                yield self._finish(question, record)
+            else:
+                yield from self._fail(video.work, [question], outcome, len(encoded.indices))
+            del outcome  # an error's traceback holds what memory ran out with
+            if self._has_failed_too_often:
+                return
+
+    def _fail(
+        self, work: Work, questions: Sequence[Question], error: Exception, num_frames: int | None
+    ) -> Iterator[BatchEvent]:
+        """Give each of them its error record; where memory ran out, have them tried with fewer frames instead."""
+        if isinstance(error, OutOfMemoryError | MemoryError):
+            items = [question.item for question in questions]
+            smaller = work.smaller(items, self._options.sampling, num_frames)
+            if smaller is not None:
+                self._pool.again(smaller)
+                return
+        for question in questions:
+            self._errors[type(error).__name__] += 1
+            yield self._finish(question, error_record(question.item, question.item_id, error, self._options.settings))
+
+    def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
+        self._journal.append(record)
+        return ItemFinished(question.item, record, self._tally())
+
+    def _tally(self) -> Tally:
+        return Tally(
+            num_items=self._num_items,
+            num_answered=self._num_answered,
+            num_failed=self._errors.total(),
+            num_answered_before=self._before[OK],
+            num_failed_before=self._before[ERROR],
+            elapsed_seconds=time.perf_counter() - self._began,
+            stage_seconds=dict(self._seconds),
+            errors=dict(self._errors),
+            num_frames_held=self._budget.num_held,
+        )
+
+    @contextlib.contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - start
+
+
+class _Seeing:
+    """A video while it is encoded, and the `seconds` that took so far."""
+
+    def __init__(self, steps: Generator[EncodeProgress, None, EncodedVideo]) -> None:
+        self.seconds = 0.0
+        self._steps = steps
+
+    def step(self) -> EncodedVideo | None:
+        """Go on by one chunk or less; the video once it is whole."""
+        start = time.perf_counter()
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            encoded: EncodedVideo = end.value
+            return encoded
+        finally:
+            self.seconds += time.perf_counter() - start
+        return None

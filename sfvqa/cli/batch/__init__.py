@@ -1,0 +1,1 @@
+"""`sfvqa batch`: its options, what is planned before it runs, and what is shown while it does."""

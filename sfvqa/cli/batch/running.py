@@ -1,0 +1,85 @@
+"""Runs a batch under its display, and says how it ended; an interrupted one says how to go on."""
+
+import contextlib
+import json as jsonlib
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfvqa.cli import session
+from sfvqa.cli.batch.display import make_display
+from sfvqa.cli.batch.words import describe_errors, describe_rate, describe_stages, describe_tally
+from sfvqa.cli.planning import check_fit
+from sfvqa.cli.text import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sfvqa.batch.item import Item
+    from sfvqa.batch.journal import Journal
+    from sfvqa.batch.options import BatchOptions
+    from sfvqa.batch.tally import BatchSummary
+    from sfvqa.cli.batch.request import BatchRequest
+    from sfvqa.cli.render import Notices
+
+
+def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "BatchSummary":
+    """Load the model, if anything is left to be asked, and answer. Raises what ends a batch early."""
+    from sfvqa.batch.runner import run_batch
+    from sfvqa.batch.tally import BatchSummary, Tally
+
+    items, options = request.items, request.options
+    for notice in journal.notices:
+        notices.warn(notice)
+    with notices.waiting("Looking for what is done"):
+        before = _all_done(items, journal, options)
+    if before is not None:
+        tally = Tally(len(items), num_answered_before=before["ok"], num_failed_before=before["error"])
+        return BatchSummary(tally, most_frames_held=0)
+    check_fit(request.planned, request.quantization, notices)
+    answerer = session.load_model(request.planned.model, request.cache, notices)
+    display = make_display(notices)
+    try:
+        with contextlib.closing(run_batch(answerer, items, journal, options)) as events:
+            return display.follow(events)
+    except BaseException:
+        notices.note(display.so_far)
+        notices.note("What is done is kept; the same command goes on from there.")
+        raise
+
+
+def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json: bool) -> None:
+    """What became of the items: a few lines, and with --json one object on stdout."""
+    tally = summary.tally
+    if summary.stopped:
+        notices.warn(
+            f"{summary.stopped} {plural(tally.num_left, 'item')} are left; the same command goes on with them."
+        )
+    notices.note(describe_tally(tally) + ".")
+    for line in describe_errors(tally):
+        notices.note(line)
+    if tally.num_failed_before:
+        notices.note("--retry-errors asks again what failed before.")
+    if tally.num_answered or tally.num_failed:
+        notices.note(f"{describe_rate(tally)}; {describe_stages(tally)}.")
+    notices.note(f"Records: {out}")
+    if json:
+        sys.stdout.write(jsonlib.dumps(summary.to_dict(), allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:
+    """The statuses of all items, None where one is left; videos are hashed only if the file has as many records."""
+    from sfvqa.batch.group import group_items
+    from sfvqa.batch.preparing import identify, sort_out
+
+    before: Counter[str] = Counter()
+    if len(journal.done) < len(items):
+        return None
+    for group in group_items(items):
+        left, of_group = sort_out(identify(group, options)[0], journal, options)
+        if left:
+            return None
+        before += of_group
+    return before

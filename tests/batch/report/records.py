@@ -1,0 +1,66 @@
+"""Records as a batch writes them, of answers that nobody gave."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sfvqa.batch.item import Item, item_id
+from sfvqa.batch.record import Record, error_record, ok_record, to_line
+from sfvqa.errors import UnreadableVideoError
+from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
+
+SETTINGS: dict[str, object] = {"model": "tiny", "num_frames": 4, "temperature": 0.0}
+
+ANSWER = Answer(
+    text="The circle moves left.",
+    question="Which way?",
+    video="shapes.mp4",
+    model="tiny",
+    revision="0123456789abcdef",
+    finish_reason=FinishReason.STOP,
+    frames=SampledFrames((0, 30, 60, 90), (0.0, 1.25, 2.5, 3.75), "uniform"),
+    tokens=TokenCounts(40, fast=16, slow=64, new=6),
+    timings=Timings(1.0, 0.25, 0.5, 0.0, 0.125, 0.875, 0.5, 1.375, 10.0),
+    peak_memory_bytes=123_000_000,
+    warnings=(),
+    settings=AnswerSettings("none", False, "sdpa", "always", "cpu", "float32", "pyav", "center", 0.0, 1.0, 1.0, 256, 0),
+)
+
+
+def item(video: str = "shapes.mp4", question: str = "Which way?", **more: Any) -> Item:
+    """One question about one video, in no folder that exists."""
+    return Item(Path("/absent") / video, video, question, **more)
+
+
+def ok(
+    of: Item | None = None,
+    answer: str = "The circle moves left.",
+    *,
+    settings: Mapping[str, object] = SETTINGS,
+    finished: str = "2026-11-25T01:00:00.000+00:00",
+    **more: Any,
+) -> Record:
+    """An item that was answered; `more` are facts of the answer."""
+    of = of or item()
+    said = replace(ANSWER, text=answer, question=of.question, video=of.name, **more)
+    return {**ok_record(of, item_id(of, "content", settings), said, settings), "finished": finished}
+
+
+def failed(
+    of: Item | None = None,
+    error: BaseException | None = None,
+    *,
+    settings: Mapping[str, object] = SETTINGS,
+    finished: str = "2026-11-25T01:00:00.000+00:00",
+) -> Record:
+    """An item that was not."""
+    of = of or item()
+    error = error or UnreadableVideoError(f"“{of.name}” holds no picture.", "Convert it.")
+    return {**error_record(of, item_id(of, "content", settings), error, settings), "finished": finished}
+
+
+def write(path: Path, records: Iterable[Mapping[str, object]]) -> Path:
+    """The records as a file."""
+    path.write_bytes(b"".join(map(to_line, records)))
+    return path

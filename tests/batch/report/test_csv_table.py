@@ -1,0 +1,70 @@
+"""The table comes back as it was written, and no spreadsheet calculates with it."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfvqa.batch.report.csv_table import COLUMNS, defuse, write_csv
+from tests.batch.report.records import failed, item, ok
+
+
+def rows_of(*records: dict[str, object]) -> list[dict[str, str]]:
+    stream = io.StringIO(newline="")
+    assert write_csv(records, stream) == len(records)
+    return list(csv.DictReader(io.StringIO(stream.getvalue(), newline=""), strict=True))
+
+
+def test_a_row_an_item_however_many_lines_its_answer_has() -> None:
+    answer = 'First, "red".\nThen blue;\r\nthen ünicode 🎈, all\tin one.'
+    rows = rows_of(ok(item("a,b.mp4", answer="left", group="g"), answer), failed(item("c\nd.mp4")))
+    assert [row["answer"] for row in rows] == [answer, ""]
+    assert [row["video"] for row in rows] == ["a,b.mp4", "c\nd.mp4"]
+    assert (rows[0]["verdict"], rows[0]["group"], rows[0]["read_seconds"], rows[0]["frames"]) == (
+        "wrong",
+        "g",
+        "0.25",
+        "4",
+    )
+    assert (rows[1]["status"], rows[1]["error_type"]) == ("error", "UnreadableVideoError")
+    assert tuple(rows[0]) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\tleft",
+        "\rleft",
+        "  =1",
+        "＝1",
+        '=HYPERLINK("http://a","b")',
+    ],
+)
+def test_formulas_are_defused_in_every_column(text: str) -> None:
+    record = ok(item(text, text, own_id=text, group=text, answer=text), text)
+    (row,) = rows_of(record)
+    for column in ("video", "question", "id", "group", "answer", "answer_expected"):
+        assert row[column] == f"'{text}"
+
+
+@given(st.text())
+def test_taking_the_mark_away_gives_back_what_was_recorded(text: str) -> None:
+    assert defuse(text).removeprefix("'") == text
+    assert not defuse(text).lstrip().startswith(("=", "+", "-", "@"))
+
+
+def test_numbers_stay_numbers() -> None:
+    """A cell that we calculate is no text of anybody's."""
+    record = {**ok(), "finished": "-5"}
+    (row,) = rows_of(record)
+    assert row["total_seconds"] == "1.375"
+    assert row["finished"] == "'-5"

@@ -1,0 +1,93 @@
+"""Facts of records: what a sum may rely on, and that no record, however strange, breaks a report."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfvqa.batch.report.csv_table import write_csv
+from sfvqa.batch.report.facts import FactMaker, number, warning_kind
+from sfvqa.batch.report.page.cards import gather_cards
+from sfvqa.evaluation.scores import Verdict
+from tests.batch.report.records import failed, item, ok
+
+NAMES = (
+    "video", "video_path", "question", "answer", "answer_expected", "group", "id", "requested", "timings", "tokens",
+    "frames", "warnings", "error", "settings", "versions", "choices", "finished", "host", "model", "revision",
+)  # fmt: skip
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON), st.sampled_from(["ok", "error"]))
+def test_no_record_is_too_strange(values: dict[str, Any], status: str) -> None:
+    record = {**values, "item_id": "0", "status": status}
+    facts = FactMaker().make(record, 0)
+    assert (facts.failure is None) == (status == "ok")
+    assert all(seconds >= 0 for seconds in (facts.seconds.stages if facts.seconds else ()))
+    (card,) = gather_cards([record])
+    (items,) = card.views.values()
+    assert len(items) == 1
+    assert write_csv([record], _Nowhere()) == 1  # type: ignore[arg-type]
+
+
+def test_what_an_answer_tells() -> None:
+    facts = FactMaker().make(ok(item(answer="left", group="motion"), "Left."), 7)
+    assert facts.seconds is not None
+    assert facts.seconds.stages == (0.25, 0.5, 0.125, 0.5)
+    assert (facts.ordinal, facts.video, facts.new_tokens, facts.failure) == (7, "shapes.mp4", 6, None)
+    assert facts.label is not None
+    assert (facts.label.verdict, facts.label.group) == (Verdict.RIGHT, "motion")
+
+
+def test_an_error_has_no_times_and_is_not_right() -> None:
+    facts = FactMaker().make(failed(item(answer="left")), 0)
+    assert facts.failure is not None
+    assert facts.failure.kind == "UnreadableVideoError"
+    assert facts.seconds is None
+    assert facts.label is not None
+    assert facts.label.verdict is Verdict.FAILED
+
+
+def test_an_item_is_the_same_in_runs_with_other_settings() -> None:
+    def key(more: dict[str, object], **of: Any) -> bytes:
+        label = FactMaker().make(ok(item(answer="left", **of), settings=more), 0).label
+        assert label is not None
+        return label.key
+
+    assert key({"num_frames": 4}) == key({"num_frames": 8})
+    others: list[dict[str, Any]] = [
+        {"question": "Other?"},
+        {"own_id": "1"},
+        {"start_seconds": 1.0},
+        {"choices": ("left", "right")},
+    ]
+    assert len({key({}), *(key({}, **other) for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("value", [None, "1", True, -1, float("inf"), float("nan"), 1e300, [1]])
+def test_a_strange_number_is_none(value: object) -> None:
+    assert number(value) is None
+
+
+def test_warnings_are_alike_but_for_names_and_numbers() -> None:
+    one, other = "“a 1.mp4” ends at 1:05.3, of 2 s", "“b.mkv” ends at 10, of 31.5 s"
+    assert warning_kind(one) == warning_kind(other)
+    assert warning_kind(one) != warning_kind("“a.mp4” begins at 1, of 2 s")
+
+
+def test_equal_setups_are_held_once() -> None:
+    """A million records have few of them."""
+    maker = FactMaker()
+    one, other = maker.make(ok(item("a.mp4")), 0), maker.make(ok(item("b.mp4")), 1)
+    assert one.setup is other.setup
+    assert one.question is other.question

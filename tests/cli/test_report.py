@@ -1,0 +1,139 @@
+"""`sfvqa report`: what it prints and writes, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import sfvqa
+from sfvqa.batch.item import Item
+from sfvqa.batch.record import to_line
+from sfvqa.errors import ExitCode
+from tests.batch.report.records import failed, item, ok, write
+from tests.cli.conftest import RunCli, RunOnTerminal
+
+SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """Two right, one wrong, one failed; one answered only at the second try; a torn line at the end."""
+    items = [item(f"{name}\x1b[31m.mp4", answer="left", group="motion") for name in "abcde"]
+    lines = [failed(items[4]), ok(items[0], "Left."), ok(items[1], "left"), ok(items[2], "up"), failed(items[3])]
+    path = write(tmp_path / "out.jsonl", [*lines, ok(items[4], "left", warnings=("It ends early.",))])
+    with path.open("ab") as stream:
+        stream.write(to_line(ok())[:40])
+    return path
+
+
+def test_the_page_of_a_terminal_tells_everything(records: Path, run_cli: RunCli) -> None:
+    outcome = run_cli("report", str(records))
+    assert outcome.exit_code == 0
+    for text in (
+        "5 items about 5 videos: 4 answered, 1 failed",
+        "encode   2.00 s    36%",
+        "1 × UnreadableVideoError, such as d\\x1b[31m.mp4",
+        "Convert it.",
+        "--retry-errors",
+        "1 × It ends early.",
+        "60.0 % (23.1–88.2)",  # Wilson of 3 of 5
+        "75.0 % (30.1–95.4)",
+        "motion",
+        "tiny 0123456789ab: cpu, float32, none, 4 items",
+    ):
+        assert text in outcome.stdout
+    assert "\x1b" not in outcome.stdout
+    assert "line 7 holds no record" in outcome.stderr
+
+
+def test_a_long_list_ends_and_says_so(tmp_path: Path, run_cli: RunCli) -> None:
+    """One group an item would push everything else off the screen."""
+    grouped = [ok(item(f"{number}.mp4", answer="left", group=f"g{number:02}"), "left") for number in range(20)]
+    shown = run_cli("report", str(write(tmp_path / "out.jsonl", grouped))).stdout
+    assert "and 8 groups more; --json has all" in shown
+    assert "g11" in shown
+    assert "g12" not in shown
+
+
+def test_on_a_terminal_it_has_colours_and_no_escape_of_a_name(records: Path, run_on_terminal: RunOnTerminal) -> None:
+    exit_code, text = run_on_terminal("report", str(records))
+    assert exit_code == 0
+    assert "\x1b[" in text
+    assert "d\\x1b[31m.mp4" in text
+
+
+def test_json_has_the_same_figures(records: Path, run_cli: RunCli) -> None:
+    outcome = run_cli("report", str(records), "--json", "--quiet")
+    document = json.loads(outcome.stdout)
+    assert outcome.stderr == ""
+    assert (document["schema_version"], document["items"], document["ok"], document["failed"]) == (1, 5, 4, 1)
+    assert document["score"]["errors_count_as_wrong"]["accuracy"] == 0.6
+    assert document["score"]["errors_left_out"]["interval_95"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert document["groups"]["motion"]["right"] == 3
+    assert document["errors"][0]["kind"] == "UnreadableVideoError"
+    assert document["stages"]["encode"] == {"sum_seconds": 2.0, "median_seconds": 0.5}
+    assert len(document["notices"]) == 1
+
+
+def test_against_an_older_run(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    other = {"num_frames": 8}
+    older = [ok(item(f"{name}\x1b[31m.mp4", answer="left"), "up", settings=other) for name in "abcd"]
+    old = write(tmp_path / "old.jsonl", older)
+    shown = run_cli("report", str(records), "--against", str(old)).stdout
+    assert "Accuracy 50.0 %, before 0.0 %: +50.0 points" in shown
+    assert "p = 0.500" in shown
+    assert "+ a\\x1b[31m.mp4: Which way? (wrong → right)" in shown
+    comparison = json.loads(run_cli("report", str(records), "--against", str(old), "--json").stdout)["comparison"]
+    assert {name: comparison[name] for name in ("both", "only_new", "only_old", "neither", "only_in_new")} == {
+        "both": 0, "only_new": 2, "only_old": 0, "neither": 2, "only_in_new": 1,
+    }  # fmt: skip
+    assert comparison["p_value"] == 0.5
+
+
+def test_table_and_page_are_written(tmp_path: Path, run_cli: RunCli) -> None:
+    of = Item(SHAPES, "shapes.mp4", "Which way?")
+    records = write(tmp_path / "out.jsonl", [ok(of), failed(item("b.mp4"))])
+    table, page = tmp_path / "out.csv", tmp_path / "out.html"
+    outcome = run_cli("report", str(records), "--csv", str(table), "--html", str(page), "--thumbnails", "2")
+    assert outcome.exit_code == 0
+    with table.open(encoding="utf-8", newline="") as stream:
+        assert [row["status"] for row in csv.DictReader(stream)] == ["ok", "error"]
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
+    assert "2 rows written to" in outcome.stderr
+    assert "A page about 2 videos" in outcome.stderr
+    assert "could not be read" not in outcome.stderr  # of what failed there are no frames to show
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.html", "out.jsonl"]
+
+
+def test_videos_that_moved_are_found_in_their_folder(tmp_path: Path, run_cli: RunCli) -> None:
+    records, page = write(tmp_path / "out.jsonl", [ok()]), tmp_path / "out.html"
+    outcome = run_cli("report", str(records), "--html", str(page))
+    assert "1 video could not be read for the page" in outcome.stderr
+    outcome = run_cli("report", str(records), "--html", str(page), "--videos", str(SHAPES.parent))
+    assert "could not be read" not in outcome.stderr
+    assert "data:image/jpeg" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["absent.jsonl"], ExitCode.FAILED),
+        (["out.jsonl", "--against", "absent.jsonl"], ExitCode.FAILED),
+        (["out.jsonl", "--csv", "out.jsonl"], ExitCode.USAGE),
+        (["out.jsonl", "--html", "no/such/folder.html"], ExitCode.USAGE),
+        (["out.jsonl", "--csv", "same", "--html", "same"], ExitCode.USAGE),
+        (["out.jsonl", "--html", "a.html", "--videos", "no/folder"], ExitCode.USAGE),
+        (["out.jsonl", "--html", "a.html", "--thumbnails", "-1"], ExitCode.USAGE),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    arguments: list[str], exit_code: int, records: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(records.parent)
+    before = records.read_bytes()
+    outcome = run_cli("report", *arguments)
+    assert (outcome.exit_code, outcome.stdout) == (exit_code, "")
+    assert outcome.stderr
+    assert records.read_bytes() == before
+    assert [path.name for path in records.parent.iterdir()] == ["out.jsonl"]

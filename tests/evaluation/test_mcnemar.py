@@ -1,0 +1,56 @@
+"""McNemar's exact test against published and counted figures."""
+
+from fractions import Fraction
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfvqa.evaluation.mcnemar import _EXACT_TO, _large_p_value, mcnemar_p_value
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p_value"),
+    [
+        (1, 7, 0.0703125),  # Fagerland and others 2013
+        (150, 86, 3.716e-05),  # Agresti's approval ratings, as R's binom.test(86, 236)
+        (5, 0, 0.0625),
+        (0, 0, 1.0),
+        (3, 4, 1.0),
+    ],
+)
+def test_known_figures(only_first: int, only_second: int, p_value: float) -> None:
+    assert mcnemar_p_value(only_first, only_second) == pytest.approx(p_value, rel=1e-4)
+
+
+@pytest.mark.parametrize("total", range(1, 11))
+def test_it_is_the_share_of_coin_throws_at_least_as_uneven(total: int) -> None:
+    """By counting all of them."""
+    for heads in range(total + 1):
+        uneven = sum(abs(2 * sum(throws) - total) >= abs(2 * heads - total) for throws in product((0, 1), repeat=total))
+        assert Fraction(mcnemar_p_value(heads, total - heads)) == Fraction(uneven, 2**total)
+
+
+@given(st.integers(0, _EXACT_TO), st.integers(0, _EXACT_TO))
+def test_large_counts_go_on_where_small_ones_end(one: int, other: int) -> None:
+    """The floating-point form against whole numbers, where both can be had."""
+    total, smaller = one + other, min(one, other)
+    if one != other and total <= _EXACT_TO:
+        assert _large_p_value(total, smaller) == pytest.approx(mcnemar_p_value(one, other), rel=1e-9, abs=1e-300)
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7))
+def test_it_is_a_probability_and_both_runs_are_alike(one: int, other: int) -> None:
+    assert 0 <= mcnemar_p_value(one, other) <= 1
+    assert mcnemar_p_value(one, other) == mcnemar_p_value(other, one)
+
+
+def test_a_million_items_near_half() -> None:
+    """One standard deviation from half each way: about 0.3173, as the normal curve has it."""
+    assert mcnemar_p_value(500_500, 499_500) == pytest.approx(0.3173, abs=5e-4)
+
+
+def test_counts_are_not_negative() -> None:
+    with pytest.raises(ValueError, match="not negative"):
+        mcnemar_p_value(-1, 2)
