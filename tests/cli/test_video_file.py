@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 
-from sfvqa.cli.cache_options import parse_size
+from sfvqa.cli.cache_options import parse_size, video_cache
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.frame_request import FrameRequest
 from sfvqa.cli.video_file import VideoFile
@@ -67,6 +68,33 @@ def test_no_cache_takes_and_keeps_nothing(run_cli: RunCli, clip: str, opened: li
     assert len(opened) == 3
 
 
+def test_a_large_video_is_recognised_by_every_byte_where_that_is_asked_for(
+    run_cli: RunCli, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.video.content_hash.WHOLE_LIMIT_BYTES", 0)
+    ask(run_cli, clip)
+    ask(run_cli, clip, "--full-hash")
+    kept = [entry.facts.key["content"] for entry in VideoCache().entries() if entry.facts]
+    assert sorted(content.partition(":")[0] for content in kept) == ["sampled", "whole"]
+
+
+def test_a_large_video_on_standard_input_is_recognised_by_every_byte(
+    clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its copy is new each time, and so is the time of its last change."""
+    monkeypatch.setattr("sfvqa.video.content_hash.WHOLE_LIMIT_BYTES", 0)
+    given = {"no_cache": False, "cache_size": "1GB", "full_hash": False, "video": Path("-")}
+    cache = video_cache(SimpleNamespace(params=given))  # type: ignore[arg-type]
+    assert cache is not None
+    assert cache.content_of(clip).startswith("whole:")
+
+
+def test_only_the_first_batch_pays_for_the_video(run_cli: RunCli, clip: str) -> None:
+    run = run_cli("ask", clip, QUESTION, "What flashes?", "Which digit is shown?", *ASK, "--batch-size", "2", "-q")
+    read_seconds = [json.loads(line)["timings"]["read_seconds"] for line in run.stdout.splitlines()]
+    assert [seconds > 0 for seconds in read_seconds] == [True, True, False]
+
+
 def test_a_size_of_zero_keeps_nothing_and_says_so(run_cli: RunCli, clip: str) -> None:
     answer = ask(run_cli, clip, "--cache-size", "0")
     assert VideoCache().entries() == []
@@ -92,6 +120,15 @@ def test_what_is_wrong_with_a_video_is_found_before_a_model_is_loaded(
     run = run_cli("ask", str(broken), QUESTION, *ASK)
     assert run.exit_code == ExitCode.VIDEO
     assert "UnreadableVideoError" in run.stdout
+
+
+def test_a_range_outside_the_video_is_found_before_a_model_is_loaded(
+    run_cli: RunCli, clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.cli.planning.plan_run", None)
+    run = run_cli("ask", clip, QUESTION, *ASK, "--start", "100")
+    assert run.exit_code == ExitCode.VIDEO
+    assert "RangeOutsideVideoError" in run.stdout
 
 
 def test_a_range_outside_a_kept_video_is_still_an_error(run_cli: RunCli, clip: str) -> None:

@@ -109,13 +109,19 @@ def same_size_and_time(video: Path) -> None:
     os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.parametrize("in_one_process", [False, True])
 @pytest.mark.parametrize("change", [other_video, same_size_and_time])
 def test_a_changed_video_never_gets_what_was_kept(
-    qa: VideoQA, cache: VideoCache, video: Path, reads: list[str], change: Callable[[Path], None]
+    qa: VideoQA,
+    cache: VideoCache,
+    video: Path,
+    reads: list[str],
+    change: Callable[[Path], None],
+    in_one_process: bool,
 ) -> None:
     first = VideoQA(qa.checkpoint, video_cache=cache).encode(video)
     change(video)
-    second = VideoQA(qa.checkpoint, video_cache=VideoCache(cache.folder)).encode(video)
+    second = VideoQA(qa.checkpoint, video_cache=cache if in_one_process else VideoCache(cache.folder)).encode(video)
     assert len(reads) == 2
     assert same(second, qa.encode(video))
     assert not same(first, second)

@@ -157,6 +157,14 @@ def test_after_a_drop_the_video_is_still_prefilled(qa: VideoQA, encoded: Encoded
     assert answers[-1].tokens.reused > answers[-1].tokens.fast
 
 
+def test_the_video_is_paid_for_once_though_every_turn_dropped(qa: VideoQA, encoded: EncodedVideo) -> None:
+    chat = qa.chat(encoded, SHORT, context_tokens=200)
+    assert chat.ask("Which way?").timings.read_seconds > 0
+    stream = chat.stream("why " * 20)
+    assert chat.turns == ()
+    assert stream.answer.timings.read_seconds == 0
+
+
 def test_a_question_that_never_fits_is_an_error_and_drops_no_turn(qa: VideoQA, encoded: EncodedVideo) -> None:
     chat = qa.chat(encoded, SHORT, context_tokens=200)
     chat.ask("Which way?")

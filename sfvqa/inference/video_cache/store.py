@@ -86,14 +86,15 @@ class VideoCache:
         self.folder = video_cache_folder() if folder is None else folder
         self.limit_bytes = limit_bytes
         self._whole_files = whole_files
-        self._contents: dict[FileState, str] = {}
+        self._contents: dict[tuple[FileState, int], str] = {}
 
     def content_of(self, video: str | Path) -> str:
         """The hash that videos are recognised by; of a file that has not changed it is computed once. VideoError."""
         path = Path(video)
         if path.is_dir():  # whose state says nothing of the files in it
             return hash_content(path, whole=self._whole_files)
-        state = FileState.of(check_local_file(path))
+        file = check_local_file(path)
+        state = (FileState.of(file), file.stat().st_ctime_ns)  # which a forged time of the last change does not hide
         if state not in self._contents:
             self._contents[state] = hash_content(path, whole=self._whole_files)
         return self._contents[state]
