@@ -79,7 +79,7 @@ def ask(
     request, notices = AnswerRequest.of(context), Notices(quiet=quiet)
     with (
         local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
-        VideoFile(path, frame_request, cache_options.video_cache(context)) as file,
+        VideoFile(path, frame_request, cache_options.video_cache(context), notices) as file,
     ):
         prompt = request.prompt(file)
         planned = planning.plan_run(

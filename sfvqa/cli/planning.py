@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sfvqa.video.sampling import SamplingOptions
 
 _CHARACTERS_A_TOKEN = 3  # of a question, rather too few than too many
+_TYPICAL_NEW_TOKENS = 50  # of an answer
+_WORTH_MEASURING = 1e12  # operations: what any CPU does in a minute
 _TEMPLATE_TOKENS = 32  # of the chat template around it
 
 
@@ -172,7 +174,3 @@ def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int, *, is
         num_questions=num_questions,
     )
     return seconds_on_cpu(needed, measure_cpu_speed(run.dtype)) if needed.total > _WORTH_MEASURING else 0.0
-
-
-_TYPICAL_NEW_TOKENS = 50  # of an answer
-_WORTH_MEASURING = 1e12  # operations: what any CPU does in a minute

@@ -1,7 +1,7 @@
 """What commands do with a model: check a request before anything is loaded, load, encode once, answer in order."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,6 +117,7 @@ def encode_video(
     sampling = frames.sampling(model.default_sampling)
     steps = model.encode_progressively(video.to_encode, sampling, reading=frames.reading(), crop=frames.crop_mode())
     encoded = notices.follow(steps)
+    encoded = replace(encoded, read_seconds=encoded.read_seconds + video.looking_seconds)
     notices.video(encoded, sampling)
     for warning in encoded.warnings:
         notices.warn(warning)

@@ -1,5 +1,6 @@
 """The video of a command, opened when something of it is wanted that the video cache does not hold."""
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sfvqa.cli.frame_request import FrameRequest
+    from sfvqa.cli.render import Notices
     from sfvqa.inference.video_cache.entry import EntryFacts
     from sfvqa.inference.video_cache.key import EncodingKey
     from sfvqa.inference.video_cache.store import VideoCache
@@ -21,17 +23,22 @@ class VideoFile:
     """A context manager that closes what it opened.
 
     A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
-    minutes go into loading a model. Raises VideoError when built, and when it is opened later.
+    minutes go into loading a model. `looking_seconds` is what recognising it took, every byte of it if need be. Raises
+    VideoError when built, and when it is opened later.
     """
 
-    def __init__(self, path: Path, frames: "FrameRequest", cache: "VideoCache | None") -> None:
+    def __init__(self, path: Path, frames: "FrameRequest", cache: "VideoCache | None", notices: "Notices") -> None:
         self.path = path
         self._frames = frames
         self.cache = cache
         self._reader: VideoReader | None = None
         self._kept: EntryFacts | None = None
         self._kept_with: SamplingOptions | None = None
-        if not self._may_be_kept():
+        began = time.perf_counter()
+        with notices.waiting("Looking for the video in the video cache"):
+            may_be_kept = self._may_be_kept()
+        self.looking_seconds = time.perf_counter() - began
+        if not may_be_kept:
             _ = self.reader
 
     def __enter__(self) -> Self:

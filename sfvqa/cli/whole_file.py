@@ -16,6 +16,8 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
 
     UsageError for a path that is no place for a file, SfvqaError for a folder without permission.
     """
+    if "\0" in str(path):
+        raise UsageError(f"{path} holds a character that no path may have.", "Name another file.")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")

@@ -47,7 +47,7 @@ class Timings:
     - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).
     - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode - overlap +
       prefill + choosing. Loading is left out. Of several questions about one video the first waits for its reading
-      and encoding; for the others these are 0.
+      and encoding; for the others these are 0. Answers of one batch all wait for those of their video.
     - `decode_seconds`: from the first token to the last, without what the caller does between pieces.
     - `total_seconds`: ttft + decode.
     - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.

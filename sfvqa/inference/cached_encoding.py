@@ -102,8 +102,11 @@ def encoding_key(
 
 
 def _keep(cache: VideoCache, key: EncodingKey, video: VideoReader, seen: SeenVideo) -> str | None:
-    """Keep what was seen; the warning where that cannot be, nothing where the file is another by now."""
-    if not video.is_unchanged or cache.content_of(video.info.path) != key.content:
+    """Keep what was seen; the warning where that cannot be.
+
+    Nothing where the file is another by now, or where frames are missing: it may have been the disk, for once.
+    """
+    if seen.num_missing or not video.is_unchanged or cache.content_of(video.info.path) != key.content:
         return None
     try:
         with memory_errors("keeping the encoded video"):

@@ -157,23 +157,20 @@ def prefill(
     model: SlowFastForConditionalGeneration,
     inputs: GenerationInputs,
     slow_attention: SlowAttention,
-    *,
-    after: SlowFastCache | None = None,
 ) -> Prefilled:
-    """Run the prompts through the model once, computing slow keys and values on the way.
+    """Run the prompts through the model once, computing slow keys and values on the way."""
+    logits, cache = model.prefill(
+        inputs.input_ids, inputs.attention_mask, inputs.visual_tokens, slow_attention=slow_attention
+    )
+    return Prefilled(logits, inputs.attention_mask, cache)
 
-    `after` is the cache of what stands before the inputs, the video included, and unpadded; it grows.
-    """
-    if after is None:
-        logits, cache = model.prefill(
-            inputs.input_ids, inputs.attention_mask, inputs.visual_tokens, slow_attention=slow_attention
-        )
-        return Prefilled(logits, inputs.attention_mask, cache)
+
+@torch.inference_mode()
+def prefill_after(model: SlowFastForConditionalGeneration, after: SlowFastCache, inputs: GenerationInputs) -> Prefilled:
+    """Run the rests of prompts through the model, behind what a cache holds: unpadded, the video included; it grows."""
     before = inputs.attention_mask.new_ones(len(inputs.input_ids), after.get_seq_length())
     mask = torch.cat([before, inputs.attention_mask], dim=1)
     output = model(inputs.input_ids, attention_mask=mask, cache=after, use_cache=True, logits_to_keep=1)
-    if slow_attention is SlowAttention.PREFILL:
-        after.forget_slow()
     return Prefilled(output.logits[:, -1], mask, after)
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from sfvqa.inference.generation import GenerationInputs, Prefilled, prefill
+from sfvqa.inference.generation import GenerationInputs, Prefilled, prefill, prefill_after
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
@@ -69,7 +69,7 @@ def prefill_one(
         inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
         return prefill(model, inputs, SlowAttention.ALWAYS), 0
     rest = GenerationInputs.pad_left([prompt[shared:]], [None], model.device)
-    return prefill(model, rest, SlowAttention.ALWAYS, after=kept.after(shared)), shared
+    return prefill_after(model, kept.after(shared), rest), shared
 
 
 @torch.inference_mode()
@@ -92,4 +92,4 @@ def prefill_together(
     cache = prefill(model, beginning, SlowAttention.ALWAYS).cache
     cache.batch_repeat_interleave(len(prompts))
     rests = GenerationInputs.pad_left([prompt[shared:] for prompt in prompts], [None] * len(prompts), model.device)
-    return prefill(model, rests, SlowAttention.ALWAYS, after=cache), shared
+    return prefill_after(model, cache, rests), shared

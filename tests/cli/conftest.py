@@ -63,9 +63,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
     scripted = ScriptedVideoQA()
 
     @contextlib.contextmanager
-    def unopened(path: Path, frames: FrameRequest, _cache: object) -> Iterator[SimpleNamespace]:
+    def unopened(path: Path, frames: FrameRequest, *_: object) -> Iterator[SimpleNamespace]:
         scripted.read_with.append(frames.reading())
-        yield SimpleNamespace(path=path, to_encode=path, cache=None)
+        yield SimpleNamespace(path=path, to_encode=path, cache=None, looking_seconds=0.0)
 
     monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", unopened)
     monkeypatch.setattr(

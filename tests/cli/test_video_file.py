@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import typer
 from sfvqa.cli.cache_options import parse_size, video_cache
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.frame_request import FrameRequest
+from sfvqa.cli.render import Notices
 from sfvqa.cli.video_file import VideoFile
 from sfvqa.errors import ExitCode
 from sfvqa.inference.video_cache.store import VideoCache
@@ -58,6 +60,26 @@ def test_the_second_call_neither_opens_nor_reads_and_says_so(run_cli: RunCli, cl
     assert first["frames"] == second["frames"]
     assert "taken from the video cache" in str(second["stderr"])
     assert "taken from" not in str(first["stderr"])
+
+
+def test_recognising_a_video_counts_as_reading_it(run_cli: RunCli, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte of a large one takes seconds, and somebody waits for them."""
+    ask(run_cli, clip)
+    content_of = VideoCache.content_of
+
+    def slow(cache: VideoCache, video: Path) -> str:
+        content = content_of(cache, video)
+        if not monkeypatched.pop("is_known", False):
+            time.sleep(0.5)
+            monkeypatched["is_known"] = True
+        return content
+
+    monkeypatched: dict[str, bool] = {}
+    monkeypatch.setattr(VideoCache, "content_of", slow)
+    timings = ask(run_cli, clip)["timings"]
+    assert isinstance(timings, dict)
+    assert timings["read_seconds"] >= 0.5
+    assert timings["ttft_seconds"] >= timings["read_seconds"]
 
 
 def test_no_cache_takes_and_keeps_nothing(run_cli: RunCli, clip: str, opened: list[Path]) -> None:
@@ -163,7 +185,7 @@ def test_standard_input_is_known_by_what_comes(clip: str, tmp_path: Path) -> Non
 
 
 def test_an_open_video_is_closed_when_it_is_left(clip: str) -> None:
-    with VideoFile(Path(clip), FrameRequest(), None) as file:
+    with VideoFile(Path(clip), FrameRequest(), None, Notices(quiet=True)) as file:
         reader = file.reader
         assert file.to_encode is reader
     assert isinstance(reader, isolated.IsolatedReader)

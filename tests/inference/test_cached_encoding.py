@@ -18,7 +18,9 @@ from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, SamplingStrategy, open_video
+from sfvqa.video.readers.file_state import FileState
 from tests.inference.conftest import write_video
+from tests.inference.fake_reader import FakeReader
 
 SHORT = GenerationOptions(max_new_tokens=10)
 
@@ -221,6 +223,21 @@ def test_a_damaged_entry_is_made_anew_and_that_is_said(
     assert any("damaged" in warning for warning in second.warnings)
     assert caching.encode(video).warnings == first.warnings
     assert len(reads) == 2
+
+
+def test_a_video_with_frames_missing_is_not_kept(caching: VideoQA, cache: VideoCache, video: Path) -> None:
+    """It may have been the disk, for once; and a damaged file is no use to ask about often."""
+    with FakeReader(8, damaged=[3]) as reader:
+        reader.opened_as = FileState.of(video)
+        reader.info = dataclasses.replace(reader.info, path=video)
+        encoded = caching.encode(reader)
+        assert len(encoded.indices) == 7
+        assert cache.entries() == []
+    with FakeReader(8) as reader:
+        reader.opened_as = FileState.of(video)
+        reader.info = dataclasses.replace(reader.info, path=video)
+        assert caching.encode(reader).warnings == ()
+        assert len(cache.entries()) == 1
 
 
 def test_a_video_that_changes_while_it_is_read_is_not_kept(caching: VideoQA, cache: VideoCache, video: Path) -> None:

@@ -94,7 +94,7 @@ def chat(
     check_standard_input(video)
     session.check_request(video, (), model_request)
     request, notices = AnswerRequest.of(given), Notices(quiet=quiet)
-    with VideoFile(video, frame_request, cache_options.video_cache(given)) as file:
+    with VideoFile(video, frame_request, cache_options.video_cache(given), notices) as file:
         prompt, to_come = request.prompt(file), max(max_new_tokens, context or TOKENS_PLANNED_FOR)
         planned = planning.plan_run(
             model_request, frame_request, file, [""], to_come, notices, prompt.num_tokens_about, batch_size=1

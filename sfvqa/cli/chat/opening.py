@@ -53,7 +53,7 @@ class VideoOpener:
         if str(path) == STANDARD_INPUT:
             raise UsageError("A chat cannot open a video on standard input.", "Save it to a file, and open that.")
         check_local_file(path)
-        with VideoFile(path, self.frames, self.cache) as file:
+        with VideoFile(path, self.frames, self.cache, self.notices) as file:
             return self.start(file, self._request_for(path).prompt(file))
 
     def _request_for(self, path: Path) -> "AnswerRequest":

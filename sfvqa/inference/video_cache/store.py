@@ -6,6 +6,7 @@ temporary file that a lock holder finds is what a killed process left.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -39,6 +40,7 @@ LOCK_SECONDS = 10.0
 _ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.v[0-9]+\.safetensors")
 _PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{32}")
 _LOCK_NAME = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def video_cache_folder() -> Path:
@@ -148,7 +150,7 @@ class VideoCache:
             with self._lock():
                 if not self._make_room(size, self._path(key)):
                     return f"The encoded video is not kept: files in {self.folder} cannot be deleted to make room."
-                self._write(self._path(key), header, tensor)
+                self._write_on_full_disk(self._path(key), header, tensor)
         except TimeoutError:
             return f"The encoded video is not kept: for {LOCK_SECONDS:.0f} s others were writing to {self.folder}."
         except OSError as error:
@@ -234,6 +236,26 @@ class VideoCache:
                 break
             total -= status.st_size if self._delete(file) else 0
         return total + new_bytes <= self.limit_bytes
+
+    def _write_on_full_disk(self, path: Path, header: bytes, tensor: memoryview) -> None:
+        """Write; where the disk is full, once more in the place of what was used least recently."""
+        try:
+            self._write(path, header, tensor)
+        except OSError as error:
+            if error.errno not in _FULL or not self._free(len(header) + len(tensor)):
+                raise
+            self._write(path, header, tensor)
+
+    def _free(self, wanted_bytes: int) -> bool:
+        """Delete what was used least recently, as much as is wanted; nothing where there is not so much."""
+        files = sorted(self._files(), key=lambda found: found[1].st_mtime_ns)
+        if sum(status.st_size for _, status in files) < wanted_bytes:
+            return False
+        freed = 0
+        for file, status in files:
+            if freed < wanted_bytes:
+                freed += status.st_size if self._delete(file) else 0
+        return freed >= wanted_bytes
 
     def _write(self, path: Path, header: bytes, tensor: memoryview) -> None:
         partial = self.folder / f".partial-{uuid.uuid4().hex}"

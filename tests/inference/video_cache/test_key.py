@@ -1,13 +1,16 @@
 """Whatever decides how a video is seen changes the name its entry is kept under."""
 
+import hashlib
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sfvqa
 from sfvqa.inference.video_cache import key as module
-from sfvqa.inference.video_cache.key import EncodingKey, library_versions
-from sfvqa.video import CropMode, ReaderName, SamplingOptions, SamplingStrategy
+from sfvqa.inference.video_cache.key import PREPROCESSING_VERSION, EncodingKey, library_versions
+from sfvqa.video import CropMode, FitSquare, ReaderName, SamplingOptions, SamplingStrategy, read_clip
 from tests.inference.video_cache.seen import key_of
 
 OTHER: dict[str, Any] = {
@@ -69,3 +72,11 @@ def test_libraries_are_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (versions["torch"], versions["av"]) == (torch.__version__, av.__version__)
     monkeypatch.setattr(module, "_LIBRARIES", ("no-such-library",))
     assert library_versions() == {"no-such-library": "none"}
+
+
+def test_pixels_are_those_of_this_version_of_the_preprocessing() -> None:
+    """Where this fails for any reason but another library, PREPROCESSING_VERSION has to be raised, and then this."""
+    path = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+    clip = read_clip(path, SamplingOptions(num_frames=5), fit=FitSquare(64, CropMode.CENTER))
+    digest = hashlib.sha256(clip.frames.tobytes()).hexdigest()[:16]
+    assert (PREPROCESSING_VERSION, digest) == (1, "f9d9e0c7d5794862")

@@ -180,15 +180,42 @@ def refuse(code: int) -> Callable[..., None]:
 
 
 def test_a_full_disk_is_a_warning_and_leaves_nothing_behind(store: VideoCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(store, 0)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_mark_used", refuse(errno.ENOSPC))  # once all is written, as with delayed allocation
         warning = store.save(key_of(1), seen_of(1))
     assert warning is not None
     assert "No space left on device" in warning
     assert "SFVQA_CACHE_DIR" in warning
-    assert {path.name for path in store.folder.iterdir()} == {file_of(store).name, ".lock"}
+    assert {path.name for path in store.folder.iterdir()} == {".lock"}
     keep(store, 1)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_on_a_full_disk_a_video_takes_the_place_of_the_one_used_least_recently(
+    store: VideoCache, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Nothing of ours would ever go on a disk that others have filled, below our own limit."""
+    keep(store, 0, 1)
+    refusals = iter([code])
+    mark_used = module._mark_used
+
+    def full_once(path: Path) -> None:
+        for number in refusals:
+            raise OSError(number, os.strerror(number))
+        mark_used(path)
+
+    monkeypatch.setattr(module, "_mark_used", full_once)
+    keep(store, 2)
+    assert kept(store) == [2, 1]
+
+
+def test_a_disk_that_is_full_with_other_things_costs_no_more_than_was_wanted(
+    store: VideoCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, 0, 1)
+    monkeypatch.setattr(module, "_mark_used", refuse(errno.ENOSPC))
+    assert "No space" in str(store.save(key_of(2), seen_of(2)))
+    assert kept(store) == [1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
