@@ -34,6 +34,7 @@ _LIMIT_SECONDS = 0.3
         ["models", "pull", "-h"],
         ["cache", "-h"],
         ["cache", "clear", "-h"],
+        ["merge", "-h"],
     ],
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:

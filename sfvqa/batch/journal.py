@@ -1,19 +1,24 @@
 """The journal: the file of records, which one process at a time appends to, line by line, and which loses none."""
 
-import errno
 import os
-import stat
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import IO, Self
 
+from sfvqa.batch.output_file import (
+    STANDARD_OUTPUT,
+    cannot_be_written,
+    is_stream,
+    move_aside,
+    open_locked,
+    open_stream,
+    sync_folder,
+    write_all,
+)
 from sfvqa.batch.record import ERROR, OK, Line, describe_damage, read_lines, to_line
 from sfvqa.errors import JournalError
-
-STANDARD_OUTPUT = "-"
 
 
 class Journal:
@@ -34,12 +39,12 @@ class Journal:
         self._is_file = not is_stream(path)
         try:
             if not self._is_file:
-                self._stream: IO[bytes] = _open_stream(path)
+                self._stream: IO[bytes] = open_stream(path)
                 return
             self.path = path.resolve()  # what is moved aside or locked is the file, not a link to it
             self._stream = self._open_file(overwrite=overwrite)
         except OSError as error:
-            raise _cannot_be_written(path, error) from error
+            raise cannot_be_written(path, error) from error
 
     @property
     def done(self) -> Mapping[str, str]:
@@ -68,9 +73,9 @@ class Journal:
                 if self._is_file:
                     self._append_to_file(line)
                 else:
-                    _write(self._stream, line)
+                    write_all(self._stream, line)
             except OSError as error:
-                raise _cannot_be_written(self.path, error) from error
+                raise cannot_be_written(self.path, error) from error
             self._done[item_id] = str(status)
 
     def close(self) -> None:
@@ -88,14 +93,14 @@ class Journal:
 
     def _open_file(self, *, overwrite: bool) -> IO[bytes]:
         is_new = not self.path.exists()
-        stream = _open_locked(self.path)
+        stream = open_locked(self.path)
         try:
             if overwrite and os.fstat(stream.fileno()).st_size:
-                self.notices.append(f"The old “{self.path}” is now “{_move_aside(self.path)}”.")
-                old, stream, is_new = stream, _open_locked(self.path, exclusive=True), True
+                self.notices.append(f"The old “{self.path}” is now “{move_aside(self.path)}”.")
+                old, stream, is_new = stream, open_locked(self.path, exclusive=True), True
                 old.close()
             if is_new:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             self._read(stream)
         except BaseException:
             stream.close()
@@ -125,7 +130,7 @@ class Journal:
         """Cut a torn last line off, and return the others that hold no record."""
         if not last.is_torn:
             if not last.is_whole:
-                _write(stream, b"\n")
+                write_all(stream, b"\n")
                 os.fsync(stream.fileno())
             return unread
         os.ftruncate(stream.fileno(), last.start)
@@ -139,7 +144,7 @@ class Journal:
         before = os.fstat(descriptor)
         self._check_in_place(before)
         try:
-            _write(self._stream, line)
+            write_all(self._stream, line)
             os.fsync(descriptor)
         except BaseException:  # Ctrl-C too
             os.ftruncate(descriptor, before.st_size)
@@ -155,78 +160,3 @@ class Journal:
                 f"“{self.path}” was deleted or replaced while it was written to.",
                 "Leave it in place while a batch runs, and run the batch again.",
             )
-
-
-def is_stream(path: Path) -> bool:
-    """Whether this is standard output, a pipe or a device, of which nothing can be read back."""
-    if str(path) == STANDARD_OUTPUT:
-        return True
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _open_stream(path: Path) -> IO[bytes]:
-    if str(path) == STANDARD_OUTPUT:
-        return sys.stdout.buffer
-    return path.open("wb", buffering=0)
-
-
-def _open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
-    """The file, made if need be, for reading and appending, with its lock. OSError; JournalError if that is taken."""
-    from filelock import lock_descriptor
-
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if exclusive else 0) | getattr(os, "O_BINARY", 0)
-    stream = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: PTH123, SIM115  a context of the caller's
-    try:
-        if lock_descriptor(stream.fileno(), blocking=False) and os.path.samestat(
-            path.stat(), os.fstat(stream.fileno())
-        ):
-            return stream
-    except BaseException:
-        stream.close()
-        raise
-    stream.close()
-    raise JournalError(
-        f"Another process is writing to “{path}”.", "Wait until it is done, or write to another file with -o."
-    )
-
-
-def _move_aside(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old{f'.{number}' if number > 1 else ''}")).exists():
-        number += 1
-    return path.rename(aside)
-
-
-def _write(stream: IO[bytes], data: bytes) -> None:
-    """All of it: an unbuffered stream may take less at a time."""
-    left = memoryview(data)
-    while left:
-        written = stream.write(left)
-        if written is None:  # what a pipe says that is full and does not wait
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        left = left[written:]
-    stream.flush()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the system write down that a file is new there; not every system has folders that can be opened."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _cannot_be_written(path: Path, error: OSError) -> JournalError:
-    if isinstance(error, BrokenPipeError):
-        return JournalError("Whoever read the records has gone: the pipe is closed.", "Write them to a file with -o.")
-    return JournalError(
-        f"“{path}” cannot be written: {error.strerror or error}.",
-        "What is in it is kept. See to its folder, permissions and the room on the disk, and run this again.",
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest_line import FIELDS, to_items
+from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
 
 STANDARD_INPUT = "-"
@@ -27,12 +28,12 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
     A line is a JSON object, or a row of CSV under a header (`,`, `;` or tabs), with `video` and, where they are known,
     `question`, `id`, `start`, `end` (seconds, or times as 1:30), `choices` (a list, or text as in CSV), `answer` and
     `group`. A line without a question takes each of `questions`. Relative paths are relative to the manifest's folder,
-    from standard input to the working directory; a folder of pictures may be named as well.
+    from standard input or a pipe to the working directory; a folder of pictures may be named as well.
     Lines that repeat another are left out, and `notices` are told so, and which fields are none of these.
     Raises UsageError that names every line that cannot be meant, the first ten with what is wrong.
     """
     name = "standard input" if str(source) == STANDARD_INPUT else f"“{source}”"
-    folder = Path() if str(source) == STANDARD_INPUT else Path(source).parent
+    folder = Path() if is_stream(Path(source)) else Path(source).parent
     lines = _Lines(name)
     for number, fields in _rows(_read(source, name), name):
         if isinstance(fields, str):
@@ -119,9 +120,12 @@ def _read(source: Path | str, name: str) -> str:
             content = Path(source).read_bytes()
         except OSError as error:
             raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", "replace")
-    return content.decode("utf-8-sig", "surrogateescape")
+    if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-8-sig", "surrogateescape")
+    try:
+        return content.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"The manifest in {name} is no valid UTF-16.", "Save it as UTF-8.") from error
 
 
 def _rows(text: str, name: str) -> Iterator[Row]:

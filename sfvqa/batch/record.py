@@ -137,8 +137,10 @@ def describe_damage(path: Path, unread: Sequence[Line]) -> list[str]:
     if not unread:
         return []
     numbers = ", ".join(str(line.number) for line in unread[:_LONGEST_LIST])
+    if len(unread) == 1:
+        return [f"“{path}”: line {numbers} holds no record, because it is torn or damaged, and is left out."]
     more = f" and {len(unread) - _LONGEST_LIST} more" if len(unread) > _LONGEST_LIST else ""
-    return [f"“{path}”: line {numbers}{more} holds no record, because it is torn or damaged, and is left out."]
+    return [f"“{path}”: lines {numbers}{more} hold no record, because they are torn or damaged, and are left out."]
 
 
 def _may_hold_records(head: bytes) -> bool:

@@ -94,7 +94,7 @@ def _begins_as_mov(head: bytes, size_bytes: int) -> bool:
 
 def _begins_as_transport_stream(head: bytes) -> bool:
     starts = [(packet_bytes, 4 if packet_bytes == 192 else 0) for packet_bytes in _PACKET_BYTES]
-    return any(
+    return not _is_text(head) and any(
         len(head) > start + 4 * packet_bytes and set(head[start : start + 5 * packet_bytes : packet_bytes]) == {0x47}
         for packet_bytes, start in starts
     )

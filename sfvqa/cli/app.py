@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, cache, demo, doctor, frames, models
+from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models
 from sfvqa.cli.batch import command as batch
 
 EXAMPLES = """\b
@@ -66,6 +66,9 @@ app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more
 app.command("batch", help=batch.HELP, epilog=EXIT_CODES, short_help="Ask questions about many videos.")(batch.batch)
 app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
     frames.frames
+)
+app.command("merge", help=merge.HELP, epilog=EXIT_CODES, short_help="Make one file of records from several.")(
+    merge.merge
 )
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")

@@ -1,0 +1,338 @@
+"""The journal keeps what it was given, tells what is done, and refuses what would lose or double a record."""
+
+import errno
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+
+from sfvqa.batch.journal import Journal
+from sfvqa.batch.record import read_records, to_line
+from sfvqa.errors import ExitCode, JournalError
+from tests.batch.made import error_of, id_of, ok_of
+from tests.batch.unprivileged import unprivileged_folder
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def ids_in(path: Path) -> list[str]:
+    return [record["item_id"] for record in read_records(path)]
+
+
+def test_what_is_appended_is_in_the_file_at_once(path: Path) -> None:
+    with Journal(path) as journal:
+        for number in range(3):
+            journal.append(ok_of(number))
+            assert ids_in(path) == [id_of(n) for n in range(number + 1)]
+            assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_run_goes_on_where_another_ended(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+        journal.append(error_of(1))
+        assert (journal.done, journal.notices) == ({id_of(0): "ok", id_of(1): "error"}, [])
+    before = path.read_bytes()
+    with Journal(path) as journal:
+        assert (journal.done, journal.notices) == ({id_of(0): "ok", id_of(1): "error"}, [])
+        assert [journal.is_done(id_of(n), retry_errors=False) for n in range(3)] == [True, True, False]
+        assert [journal.is_done(id_of(n), retry_errors=True) for n in range(3)] == [True, False, False]
+        journal.append(error_of(1))
+        journal.append(ok_of(1))
+        assert journal.done[id_of(1)] == "ok"
+    assert path.read_bytes().startswith(before)
+    assert len(ids_in(path)) == 4
+
+
+def test_an_item_has_one_ok_record_and_nothing_after_it(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+    with Journal(path) as journal:
+        for record in (ok_of(0), ok_of(0, "Other."), error_of(0)):
+            with pytest.raises(ValueError, match="has an ok record already"):
+                journal.append(record)
+    assert len(ids_in(path)) == 1
+
+
+@pytest.mark.parametrize("record", [{}, {"item_id": 1, "status": "ok"}, {"item_id": "a", "status": "done"}])
+def test_what_is_no_record_is_refused(record: dict[str, object], path: Path) -> None:
+    with Journal(path) as journal, pytest.raises(ValueError, match="a record has"):
+        journal.append(record)
+    assert path.read_bytes() == b""
+
+
+def test_a_number_that_json_lacks_is_refused_before_anything_is_written(path: Path) -> None:
+    with Journal(path) as journal, pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append(ok_of(0) | {"score": float("nan")})
+    assert path.read_bytes() == b""
+
+
+def test_more_ok_records_of_an_item_are_told(path: Path) -> None:
+    """Somebody's `cat`, or two writers where locks do not work."""
+    path.write_bytes(to_line(ok_of(0)) + to_line(ok_of(0)) + to_line(error_of(0)))
+    with Journal(path) as journal:
+        assert journal.done == {id_of(0): "ok"}
+        assert journal.notices == [f"“{path}” holds 1 more ok records of items that have one already."]
+
+
+@pytest.mark.parametrize("length", [1, 50, len(to_line(ok_of(1))) - 2])
+def test_a_torn_last_line_is_cut_off(length: int, path: Path) -> None:
+    path.write_bytes(to_line(ok_of(0)) + to_line(ok_of(1))[:length])
+    with Journal(path) as journal:
+        assert journal.notices == [f"The last line of “{path}” was torn ({length} bytes of a record), and was cut off."]
+        assert journal.done == {id_of(0): "ok"}
+        journal.append(ok_of(1))
+    assert path.read_bytes().count(b"\n") == 2
+    assert ids_in(path) == [id_of(0), id_of(1)]
+
+
+@pytest.mark.parametrize("torn", [b"\0" * 4096, b"\0" * 100 + b"\n", to_line(ok_of(1))[:50] + b"\n"])
+def test_what_a_crash_of_the_system_leaves_is_cut_off(torn: bytes, path: Path) -> None:
+    path.write_bytes(to_line(ok_of(0)) + torn)
+    with Journal(path) as journal:
+        assert len(journal.notices) == 1
+    assert path.read_bytes() == to_line(ok_of(0)) or ids_in(path) == [id_of(0)]
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_a_whole_record_without_its_newline_is_kept(path: Path) -> None:
+    line = to_line(ok_of(0))
+    path.write_bytes(line[:-1])
+    with Journal(path) as journal:
+        assert (journal.done, journal.notices) == ({id_of(0): "ok"}, [])
+        journal.append(ok_of(1))
+    assert path.read_bytes().startswith(line)
+    assert ids_in(path) == [id_of(0), id_of(1)]
+
+
+def test_half_of_a_first_record_is_no_reason_to_refuse(path: Path) -> None:
+    path.write_bytes(to_line(ok_of(0))[:90])
+    with Journal(path) as journal:
+        assert "torn" in journal.notices[0]
+    assert path.read_bytes() == b""
+
+
+def test_damage_in_the_middle_is_kept_and_told(path: Path) -> None:
+    content = to_line(ok_of(0)) + b'{"half\n\n{"note": "mine"}\n' + to_line(ok_of(1)) + b'{"note": "at the end"}\n'
+    path.write_bytes(content)
+    with Journal(path) as journal:
+        assert journal.done == {id_of(0): "ok", id_of(1): "ok"}
+        assert journal.notices == [
+            f"“{path}”: lines 2, 4, 6 hold no record, because they are torn or damaged, and are left out."
+        ]
+        journal.append(ok_of(2))
+    assert path.read_bytes().startswith(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"video,question\na.mp4,Q?\n", b"%PDF-1.7", b'{"video": "a.mp4"}\n', b"\0\0\0\x20ftypisom" + b"\0" * 2000],
+)
+def test_another_file_is_refused_and_left_as_it_is(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="is no file of records"):
+        Journal(path)
+    assert path.read_bytes() == content
+    with Journal(path, overwrite=True):  # the lock went with the error
+        pass
+
+
+def test_overwriting_moves_the_old_file_aside(path: Path) -> None:
+    for number in range(3):
+        with Journal(path, overwrite=True) as journal:
+            assert journal.done == {}
+            journal.append(ok_of(number))
+            aside = [[], ["out.jsonl.old"], ["out.jsonl.old", "out.jsonl.old.2"]][number]
+            assert sorted(file.name for file in path.parent.iterdir()) == ["out.jsonl", *aside]
+            assert [Path(aside[-1]).name in notice for notice in journal.notices] == [True] * bool(number)
+            with pytest.raises(JournalError, match="Another process"):
+                Journal(path)
+    assert ids_in(path.with_name("out.jsonl.old")) == [id_of(0)]
+    assert ids_in(path.with_name("out.jsonl.old.2")) == [id_of(1)]
+    assert ids_in(path) == [id_of(2)]
+
+
+def test_of_two_writers_the_second_is_told_at_once(path: Path) -> None:
+    link = path.with_name("link.jsonl")
+    link.symlink_to(path)
+    with Journal(path) as journal:
+        for other in (path, link):
+            for overwrite in (False, True):
+                with pytest.raises(JournalError, match=r"Another process is writing to “.*out\.jsonl”"):
+                    Journal(other, overwrite=overwrite)
+        journal.append(ok_of(0))
+    with Journal(link) as journal:
+        assert journal.done == {id_of(0): "ok"}
+
+
+def test_only_the_file_itself_is_left(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_where_nothing_can_be_written_it_is_said_at_once(overwrite: bool) -> None:
+    with unprivileged_folder() as folder:
+        file = folder / "out.jsonl"
+        file.write_bytes(to_line(ok_of(0)))
+        file.chmod(0o400)
+        with pytest.raises(JournalError, match=r"“.*out\.jsonl” cannot be written: Permission denied") as raised:
+            Journal(file, overwrite=overwrite)
+        assert raised.value.exit_code == ExitCode.FAILED
+        (folder / "locked").mkdir(mode=0o500)
+        with pytest.raises(JournalError, match="cannot be written: Permission denied"):
+            Journal(folder / "locked" / "out.jsonl", overwrite=overwrite)
+
+
+def test_a_folder_that_is_not_there_and_one_in_place_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="cannot be written: No such file or directory"):
+        Journal(tmp_path / "absent" / "out.jsonl")
+    with pytest.raises(JournalError, match="cannot be written: Is a directory"):
+        Journal(tmp_path)
+
+
+def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(JournalError, match="cannot be written: Read-only file system"):
+        Journal(path)
+
+
+def test_a_full_disk_leaves_whole_lines(path: Path) -> None:
+    """The kernel writes what fits and then refuses, here for a limit on the size of files."""
+    size = len(to_line(ok_of(0)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 5 // 2, before[1]))
+    try:
+        with Journal(path) as journal:
+            journal.append(ok_of(0))
+            journal.append(ok_of(1))
+            with pytest.raises(JournalError, match="cannot be written: File too large") as raised:
+                journal.append(ok_of(2))
+            assert raised.value.exit_code == ExitCode.FAILED
+            assert not journal.is_done(id_of(2), retry_errors=False)
+            assert path.read_bytes().endswith(b"}\n")
+            assert ids_in(path) == [id_of(0), id_of(1)]
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)  # somebody makes room
+            journal.append(ok_of(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    assert ids_in(path) == [id_of(0), id_of(1), id_of(2)]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_line_that_is_not_on_the_disk_is_taken_back(
+    error: BaseException, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where room is found missing only when it is put on the disk, and where Ctrl-C comes in the middle."""
+
+    def fail(_descriptor: int) -> None:
+        raise error
+
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(JournalError if isinstance(error, OSError) else KeyboardInterrupt):
+                journal.append(ok_of(1))
+        assert ids_in(path) == [id_of(0)]
+        journal.append(ok_of(1))
+    assert ids_in(path) == [id_of(0), id_of(1)]
+
+
+def test_a_file_that_is_moved_aside_while_it_is_opened_is_not_written_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process that overwrites it, and lets its lock go once there is a new one."""
+    lock = filelock.lock_descriptor
+
+    def lock_late(descriptor: int, *, blocking: bool) -> bool:
+        path.rename(path.with_name("moved.jsonl"))
+        path.touch()
+        return lock(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(filelock, "lock_descriptor", lock_late)
+    with pytest.raises(JournalError, match="Another process"):
+        Journal(path)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_that_is_taken_away_is_noticed(replace: bool, path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+        path.rename(path.with_name("moved.jsonl"))
+        if replace:
+            path.touch()
+        with pytest.raises(JournalError, match="was deleted or replaced"):
+            journal.append(ok_of(1))
+
+
+def test_a_new_file_is_written_down_in_its_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the system may otherwise lose the name of a file whose content is safe."""
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with Journal(path) as journal:
+        assert synced == [path.parent.stat().st_ino]
+        journal.append(ok_of(0))
+        assert synced[1:] == [path.stat().st_ino]
+
+
+def test_standard_output_is_written_to_and_remembers_nothing(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    record = ok_of(0)
+    for _ in range(2):
+        with Journal(Path("-"), overwrite=True) as journal:
+            assert (journal.done, journal.notices) == ({}, [])
+            journal.append(record)
+            assert capfdbinary.readouterr().out == to_line(record)
+            with pytest.raises(ValueError, match="has an ok record already"):
+                journal.append(record)
+    assert not sys.stdout.closed
+
+
+def test_a_pipe_is_written_to(path: Path) -> None:
+    os.mkfifo(path)
+    ours = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    record = ok_of(0)
+    with Journal(path) as journal:
+        journal.append(record)
+        assert os.read(ours, 65536) == to_line(record)
+        os.close(ours)
+        with pytest.raises(JournalError, match="the pipe is closed"):
+            journal.append(ok_of(1))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_device_that_refuses_is_an_error() -> None:
+    with Journal(Path("/dev/full")) as journal, pytest.raises(JournalError, match="No space left on device"):
+        journal.append(ok_of(0))
+    with Journal(Path("/dev/null")) as journal:
+        journal.append(ok_of(0))
+
+
+def test_a_pipe_that_is_full_and_does_not_wait_is_an_error() -> None:
+    """No endless loop: its writes say neither how much they took nor that they failed."""
+    ours, theirs = os.pipe()
+    with Journal(Path(f"/dev/fd/{theirs}")) as journal:
+        os.set_blocking(journal._stream.fileno(), False)
+        with pytest.raises(JournalError, match="Resource temporarily unavailable"):
+            journal.append(ok_of(0, "long" * 100_000))
+    os.close(ours)
+    os.close(theirs)

@@ -1,0 +1,254 @@
+"""What a manifest may say and in which ways, and that every line that cannot be meant is told, and none is asked."""
+
+import csv
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sfvqa.batch.gathering import gather_items
+from sfvqa.batch.item import Item
+from sfvqa.batch.manifest import read_manifest
+from sfvqa.errors import UsageError
+
+NAMES = st.binary(min_size=1, max_size=12).filter(
+    lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
+)
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=10).map(str.strip).filter(bool)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def read(folder: Path, content: str | bytes, *questions: str, notices: list[str] | None = None) -> list[Item]:
+    path = folder / "manifest"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_manifest(path, questions, notices)
+
+
+def problems_of(folder: Path, content: str | bytes, *questions: str) -> str:
+    with pytest.raises(UsageError) as raised:
+        read(folder, content, *questions)
+    return raised.value.message
+
+
+def test_a_line_of_json_with_everything(folder: Path) -> None:
+    line = {
+        "video": "in/a.mp4", "question": " Which? ", "id": 7, "start": "1:30", "end": 100, "choices": ["red", 2],
+        "answer": 2, "group": "hard",
+    }  # fmt: skip
+    notices: list[str] = []
+    assert read(folder, json.dumps(line), notices=notices) == [
+        Item(folder / "in/a.mp4", "in/a.mp4", "Which?", "7", 90.0, 100.0, ("red", "2"), "2", "hard")
+    ]
+    assert notices == []
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_row_of_csv_with_everything(delimiter: str, folder: Path) -> None:
+    header = ["Video", "question", "id", "start", "end", "choices", "answer", " group "]
+    cells = ["a b.mp4", "Which one, then?", "007", "1:30", "100.5", 'red, "red, then blue"', "red", "hard"]
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([header, cells])
+    assert read(folder, text.getvalue()) == [
+        Item(folder / "a b.mp4", "a b.mp4", cells[1], "007", 90.0, 100.5, ("red", "red, then blue"), "red", "hard")
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"video": "a", "question": "Q"}\n{"video": "b", "question": "R"}\n',
+        '\ufeff{"video": "a", "question": "Q"}\r\n\r\n   \n{"video": "b", "question": "R", "id": null, "answer": ""}',
+        "video,question\na,Q\nb,R\n",
+        "\ufeff\r\nvideo,question,id\r\n\r\na,Q,\r\n,,\r\nb,R",
+        "question; video\nQ; a\nR; b\n",
+        "video\tquestion\na\tQ\nb\tR\n".encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_marks_line_ends_and_empty_lines_do_not_matter(content: str | bytes, folder: Path) -> None:
+    assert [(item.name, item.question) for item in read(folder, content)] == [("a", "Q"), ("b", "R")]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(NAMES, WORDS, min_size=1, max_size=5))
+def test_any_name_and_question_survives(tmp_path: Path, asked: dict[bytes, str]) -> None:
+    """As JSON with escapes, as JSON with the bytes themselves, and as CSV."""
+    pairs = [(os.fsdecode(name), question) for name, question in asked.items()]
+    lines = [json.dumps({"video": video, "question": question}) for video, question in pairs]
+    raw = [json.dumps({"video": video, "question": question}, ensure_ascii=False) for video, question in pairs]
+    for content in ("\n".join(lines), "\n".join(raw)):
+        items = read(tmp_path, content.encode("utf-8", "surrogateescape"))
+        assert [(os.fsencode(item.name), item.question) for item in items] == list(asked.items())
+        assert [item.video for item in items] == [tmp_path / video for video, _ in pairs]
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("video", "question"), *pairs])
+    items = read(tmp_path, text.getvalue().encode("utf-8", "surrogateescape"))
+    assert [(os.fsencode(item.name), item.question) for item in items] == list(asked.items())
+
+
+def test_a_line_without_a_question_takes_each_of_the_commands(folder: Path) -> None:
+    content = '{"video": "a", "id": "x"}\n{"video": "b", "question": "Own?"}\n'
+    notices: list[str] = []
+    items = read(folder, content, "One?", "Two?", notices=notices)
+    assert [(item.name, item.question, item.own_id) for item in items] == [
+        ("a", "One?", "x"), ("a", "Two?", "x"), ("b", "Own?", None),
+    ]  # fmt: skip
+    assert notices == []
+    assert "line 1: it has no question, and none was given with --question" in problems_of(folder, content)
+
+
+def test_questions_that_no_line_takes_are_told(folder: Path) -> None:
+    notices: list[str] = []
+    read(folder, '{"video": "b", "question": "Own?"}', "One?", notices=notices)
+    assert "those of --question are asked of none" in notices[0]
+
+
+def test_names_are_relative_to_the_folder_of_the_manifest(folder: Path) -> None:
+    outside = "/somewhere/else/c.mp4"
+    videos = ["./in//x/../a.mp4", str(folder / "in" / "b.mp4"), outside, "../d.mp4"]
+    items = read(folder, "\n".join(json.dumps({"video": video, "question": "Q"}) for video in videos))
+    assert [item.name for item in items] == ["in/a.mp4", "in/b.mp4", outside, "../d.mp4"]
+    assert [item.video for item in items[:2]] == [folder / "in/x/../a.mp4", folder / "in/b.mp4"]
+
+
+def test_names_do_not_depend_on_where_it_is_read_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "lists").mkdir()
+    line = json.dumps({"video": str(folder / "lists" / "a.mp4"), "question": "Q"})
+    (folder / "lists" / "m.jsonl").write_text(line + '\n{"video": "b.mp4", "question": "Q"}')
+    monkeypatch.chdir(folder)
+    for source in ("lists/m.jsonl", str(folder / "lists" / "m.jsonl")):
+        items = read_manifest(source)
+        assert [item.name for item in items] == ["a.mp4", "b.mp4"]
+        assert all(item.video.parent.absolute() == folder / "lists" for item in items)
+
+
+def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"video": "a.mp4", "question": "Q"}')))
+    assert read_manifest("-") == [Item(Path("a.mp4"), "a.mp4", "Q")]
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="Nothing comes from standard input"):
+        read_manifest("-")
+
+
+def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the shell's `<(…)` gives one."""
+    monkeypatch.chdir(folder)
+    ours, theirs = os.pipe()
+    os.write(theirs, b"video\na.mp4\n")
+    os.close(theirs)
+    assert gather_items(f"/dev/fd/{ours}", ["Q"]) == [Item(Path("a.mp4"), "a.mp4", "Q")]
+    os.close(ours)
+
+
+def test_unknown_fields_are_named(folder: Path) -> None:
+    notices: list[str] = []
+    read(
+        folder,
+        '{"video": "a", "question": "Q", "subject": 1}\n{"video": "b", "question": "Q", "anwser": "x"}',
+        notices=notices,
+    )
+    assert notices == [f"Fields in “{folder}/manifest” that mean nothing here, and are ignored: “anwser”, “subject”."]
+
+
+def test_a_line_that_repeats_another_is_left_out_and_told(folder: Path) -> None:
+    line = '{"video": "a", "question": "Q", "answer": "x"}\n'
+    notices: list[str] = []
+    assert len(read(folder, line + line + line.replace('"a"', '"./a"'), notices=notices)) == 1
+    assert notices == [f"Lines in “{folder}/manifest” that repeat another, and are left out: 2."]
+
+
+def test_the_same_question_with_ids_of_its_own_is_asked_twice(folder: Path) -> None:
+    content = '{"video": "a", "question": "Q", "id": 1}\n{"video": "a", "question": "Q", "id": 2}'
+    assert len(read(folder, content)) == 2
+
+
+def test_a_true_answer_that_is_no_choice_is_told(folder: Path) -> None:
+    notices: list[str] = []
+    read(folder, '{"video": "a", "question": "Q", "choices": "x,y", "answer": "z"}', notices=notices)
+    assert notices == ["Items whose true answer is none of their choices: 1."]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "it has no video"),
+        ({"video": 7}, "its video is no path but 7"),
+        ({"video": "a\0b"}, "its video is no path"),
+        ({"video": "http://example.org/a"}, "“http://example.org/a” is an address, and only local files are read"),
+        ({"video": "a", "question": " "}, "a question is empty"),
+        ({"video": "a", "question": ["Q"]}, "its question is no text but ['Q']"),
+        ({"video": "a", "id": True}, "its id is no text but True"),
+        ({"video": "a", "start": "soon"}, "“soon” is not a time"),
+        ({"video": "a", "start": True}, "its start is no time but True"),
+        ({"video": "a", "start": -1}, "the start of the range is -1.0 seconds"),
+        ({"video": "a", "start": 1e999}, "the start of the range is inf seconds"),
+        ({"video": "a", "end": int("9" * 400)}, "its end is no time but a number of 400 digits"),
+        ({"video": "a", "end": [1]}, "its end is no time but [1]"),
+        ({"video": "a", "start": "1:30", "end": 90}, "the range ends at 1:30, not after its start"),
+        ({"video": "a", "choices": ["x"]}, "there is nothing to choose from: 1 of two choices"),
+        ({"video": "a", "choices": "x,x"}, "the choice 'x' is given more than once"),
+        ({"video": "a", "choices": 'x,"y'}, "its choices cannot be read"),
+        ({"video": "a", "choices": {"A": "x"}}, "its choices are no list but {'A': 'x'}"),
+        ({"video": "a", "choices": ["x", None]}, "a choice is empty"),
+        ({"video": "a", "answer": {"a": 1}}, "its answer is no text"),
+        ({"video": "a", "group": "\udcff"}, "the group '\\udcff' is not valid UTF-8"),
+    ],
+)
+def test_what_cannot_be_meant(fields: dict[str, object], problem: str, folder: Path) -> None:
+    good = {"video": "good", "question": "Q"}
+    content = json.dumps(good) + "\n" + json.dumps({"question": "Q", **fields})
+    assert f"cannot be used: line 2: {problem}" in problems_of(folder, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"video": "a"\n', "line 1: it is no JSON ("),
+        ('{"video": "a", "question": "Q"}\n\n["a"]', "line 3: it is no JSON object"),
+        ('{"video": "a", "question": "Q", "video": "b"}', "line 1: it is no JSON (a field is given more than once)"),
+        ("video,question\na,Q,more\n", "line 2: it has 3 cells under a header of 2"),
+        ('video,question\n"a\nb",Q\n"c"d,Q\n', "line 4: it is no CSV ("),
+        ('video,question\na,"Q\n', "line 2: it is no CSV (unexpected end of data)"),
+        ("name,question\na,Q\n", "has no “video”: name, question"),
+        ("video,id,ID\n", "has “id” more than once"),
+        ('[{"video": "a"}]', "is one JSON list"),
+        ("", "There is no line in"),
+        ("\ufeff \n", "There is no line in"),
+        ("video,question\n", "There is no line in"),
+    ],
+)  # fmt: skip
+def test_what_is_no_manifest(content: str, problem: str, folder: Path) -> None:
+    assert problem in problems_of(folder, content)
+
+
+def test_ids_that_come_twice_and_labels_that_contradict(folder: Path) -> None:
+    lines = [
+        {"video": "a", "question": "Q", "id": 1}, {"video": "b", "question": "Q", "id": "1"},
+        {"video": "c", "question": "Q", "answer": "x"}, {"video": "c", "question": "Q", "answer": "y"},
+    ]  # fmt: skip
+    message = problems_of(folder, "\n".join(map(json.dumps, lines)))
+    assert "line 2: its id “1” is that of line 1; " in message
+    assert "line 4: it asks what line 3 asks, with another answer or group" in message
+
+
+def test_every_faulty_line_is_counted_and_ten_are_named(folder: Path) -> None:
+    message = problems_of(folder, '{"video": "a", "question": "Q"}\n' + "no\n" * 12)
+    assert message.startswith(f"12 of the lines in “{folder}/manifest” cannot be used: line 2: it is no JSON")
+    assert "line 11: " in message
+    assert message.endswith("; and 2 more.")
+    assert "line 12" not in message
+
+
+def test_a_manifest_that_cannot_be_read(folder: Path) -> None:
+    assert "is no valid UTF-16" in problems_of(folder, b"\xff\xfev")
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        read_manifest(folder / "absent.jsonl")
