@@ -181,5 +181,27 @@ def test_killed_at_random_and_resumed_it_ends_with_one_answer_an_item(many: Path
     assert texts(parts) == texts(whole)
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_it_within_a_moment_and_the_same_command_goes_on(many: Path, tmp_path: Path) -> None:
+    """Also a real one, in the middle of native code."""
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "sfvqa", "batch", str(many), "--model", "tiny", "--max-new-tokens", "24"]
+    command += ["--question", "Describe the video.", "-o", str(out), "--no-cache", "--readers", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    interrupted = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert time.monotonic() - interrupted < 10
+    assert running.returncode == 130
+    assert "the same command goes on" in said
+    assert 1 <= len(list(read_records(out))) < 8
+    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == 6
+    assert len({record["item_id"] for record in read_records(out)}) == 8
+
+
 def texts(path: Path) -> dict[str, str | None]:
     return {record["item_id"]: record.get("answer") for record in read_records(path)}
