@@ -29,6 +29,7 @@ _LIMIT_SECONDS = 0.3
         ["-h"],
         ["--version"],
         ["ask", "--help"],
+        ["batch", "-h"],
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],
