@@ -33,6 +33,7 @@ _LIMIT_SECONDS = 0.3
         ["--version"],
         ["ask", "--help"],
         ["chat", "--help"],
+        ["batch", "-h"],
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],

@@ -124,10 +124,7 @@ class VideoQA:
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
-        """Read and encode a video, yielding progress; the EncodedVideo is the generator's return value.
-
-        Of a video that another thread reads, these must be the frames that it reads.
-        """
+        """Read and encode a video, or what another thread reads of it just so, yielding progress; returns it."""
         sampling, crop = sampling or self.default_sampling, crop or self.default_crop
         if self.video_cache is not None:
             return encode_through_cache(

@@ -1,5 +1,6 @@
 """Reading ahead across videos: nobody waits for a slow one, memory is bounded to the frame, and all of it ends."""
 
+import os
 import subprocess
 import threading
 import time
@@ -49,7 +50,7 @@ def nothing_is_left() -> Iterator[None]:
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)  # the timer of a reader that was killed is ending
     assert threading.active_count() == threads
-    found = subprocess.run(["pgrep", "-f", "sfvqa.video.readers.reading_process"], capture_output=True, check=False)
+    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "reading_process"], capture_output=True, check=False)
     assert found.stdout == b""
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from sfvqa import Answer, EncodedVideo
-from sfvqa.batch import runner
+from sfvqa.batch import preparing, runner
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Stage
 from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError
-from sfvqa.video import SamplingOptions
+from sfvqa.video import ReadOptions, SamplingOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.conftest import HERE, RunBatch, items_of
 
@@ -147,11 +147,19 @@ def test_a_video_that_is_deleted_after_listing_is_an_error_record(
     assert records[0]["status"] == "error"
 
 
-def test_what_is_done_is_not_opened_again(items: list[Item], run_items: RunBatch) -> None:
+def test_what_is_done_is_not_opened_again(
+    items: list[Item], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_items(FakeAnswerer(), items[:3], OPTIONS)
-    answerer = FakeAnswerer()
+    answerer, opened = FakeAnswerer(), list[str]()
+
+    def watch(path: Path, options: ReadOptions) -> VideoReader:
+        opened.append(path.name)
+        return open_video(path, options)
+
+    monkeypatch.setattr(preparing, "open_video", watch)
     _, summary, records = run_items(answerer, items, OPTIONS)
-    assert sorted(answerer.seen) == ["b.mp4", "c.mp4", "d.mp4"]
+    assert sorted(answerer.seen) == sorted(opened) == ["b.mp4", "c.mp4", "d.mp4"]
     assert (summary.tally.num_before, summary.tally.num_answered) == (3, 5)
     assert len({record["item_id"] for record in records}) == len(records) == 8
 

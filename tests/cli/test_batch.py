@@ -301,6 +301,7 @@ def test_the_display_fits_its_terminal(
     assert "\x1b[2J" not in sent
     shown = [line for line in _without_codes(sent).split("\n") if "━" in line or "…" in line]
     assert max(map(len, shown)) <= columns
+    assert not any("━" in line and "item" in line for line in shown)
     if columns == 100:
         assert "bottleneck: " in sent
         assert "two.mp4: What moves? two.mp4: What moves? (10 frames)" in _without_codes(sent)

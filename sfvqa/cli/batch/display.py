@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from sfvqa.batch.tally import ItemFinished
@@ -112,9 +113,11 @@ class LiveDisplay(_Following):
         tally = self._tally
         if tally is None:
             return Text("Starting to read", style="dim")
+        bar = Table.grid()  # by itself it would not end its line
         width = min(_WIDEST_BAR, self._console.width)
+        bar.add_row(ProgressBar(total=max(tally.num_items, 1), completed=tally.num_items - tally.num_left, width=width))
         rows: list[RenderableType] = [
-            ProgressBar(total=max(tally.num_items, 1), completed=tally.num_items - tally.num_left, width=width),
+            bar,
             _line(describe_tally(tally)),
             _line(describe_rate(tally), "dim"),
             _line(describe_stages(tally), "dim"),
