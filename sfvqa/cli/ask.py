@@ -44,7 +44,7 @@ def ask(
     repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
     seed: options.Seed = 0,  # noqa: ARG001
     slow_attention: options.SlowAttentionOption = "always",  # noqa: ARG001
-    batch_size: options.BatchSize = 1,
+    batch_size: options.QuestionsAtOnce = "1",  # type: ignore[assignment]  # as it would be typed
     choices: answer_options.Choices = None,  # noqa: ARG001
     system: answer_options.System = None,  # noqa: ARG001
     template: answer_options.Template = None,  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,6 +51,27 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
+@dataclass(frozen=True)
+class BatchSize:
+    """How many questions are answered at a time; None is `auto`."""
+
+    size: int | None
+
+
+def parse_batch_size(text: str) -> BatchSize:
+    """How many `text` means; typer.BadParameter where it means none."""
+    if text == "auto":
+        return BatchSize(None)
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise typer.BadParameter(f"{text!r} is no size of a batch; use 1 or more, or auto.")
+    return BatchSize(int(text))
+
+
+def _parse_questions_at_once(text: str) -> int:
+    """The same where somebody waits for the answers: `auto` is one after the other, as they are written."""
+    return parse_batch_size(text).size or 1
+
+
 def parse_video(text: str) -> Path:
     """The path of a video; typer.BadParameter for an empty one."""
     if not text:  # an unset variable, most likely; a Path would make it the current folder
@@ -79,12 +101,13 @@ QuestionFile = Annotated[
         show_default=False,
     ),
 ]
-BatchSize = Annotated[
+QuestionsAtOnce = Annotated[
     int,
     typer.Option(
+        "--batch-size",
+        parser=_parse_questions_at_once,
         metavar="N",
         envvar="SFVQA_BATCH_SIZE",
-        min=1,
         help="Answer up to N questions at once, in one batch; above 1 answers come when they are whole.",
         rich_help_panel=GENERATION,
     ),

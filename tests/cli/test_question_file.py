@@ -89,3 +89,20 @@ def test_questions_are_answered_in_batches_and_printed_in_order(
     assert run.stdout == "A.\n\nB.\n\nC.\n"
     assert model.batches == [["One?", "Two?"], ["Three?"]]
     assert run.stderr.index("One?") < run.stderr.index("Three?")
+
+
+@pytest.mark.parametrize("size", ["auto", "1"])
+def test_what_a_batch_may_choose_for_itself_is_one_here(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
+    """The variable and the config file are those of `sfvqa batch` too."""
+    monkeypatch.setenv("SFVQA_BATCH_SIZE", size)
+    model.script = [["A."], ["B."]]
+    assert run_cli("ask", str(video), "One?", "Two?", "-q").stdout == "A.\nB.\n"
+    assert model.batches == []
+
+
+def test_a_batch_size_that_is_none_is_refused(run_cli: RunCli, video: Path) -> None:
+    run = run_cli("ask", str(video), "One?", "--batch-size", "0")
+    assert run.exit_code == ExitCode.USAGE
+    assert "no size of a batch" in run.stderr

@@ -1,33 +1,16 @@
 """The options of `sfvqa batch` alone: what is asked, how much at a time, and when it gives up."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from sfvqa.cli.options import check_positive
+from sfvqa.cli.options import BatchSize, check_positive, parse_batch_size
 
 _QUESTIONS = "What is asked"
 _WORK = "How it works"
 _PROMPT = "What it is told"
 _OUTPUT = "What is printed"
-
-
-@dataclass(frozen=True)
-class BatchSize:
-    """How many questions are answered at a time; None is `auto`."""
-
-    size: int | None
-
-
-def parse_batch_size(text: str) -> BatchSize:
-    """How many `text` means; typer.BadParameter where it means none."""
-    if text == "auto":
-        return BatchSize(None)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"{text!r} is no size of a batch; use 1 or more, or auto.")
-    return BatchSize(int(text))
 
 
 def _check_limit(value: float | None) -> float | None:
