@@ -1,12 +1,15 @@
 """Fixtures shared by all parts, and the rule about tests that need CUDA."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 
 # Models, downloads and encoded videos of whoever runs the tests are none of their business.
+# A shell script starts what it puts into the background with Ctrl-C ignored; tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SFVQA_MODELS"] = os.devnull
 _OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
 os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")

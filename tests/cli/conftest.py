@@ -16,7 +16,7 @@ from sfvqa.__main__ import main
 from sfvqa.cli.frame_request import FrameRequest
 from tests.cli.fake import ScriptedVideoQA
 
-_PATIENCE_SECONDS = 60  # with what a terminal is awaited to say, on a machine that is busy
+_PATIENCE_SECONDS = 20  # with what a terminal is awaited to say, on a machine that is busy
 _LEFT_TO_RICH = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 
