@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ RunOnTerminal = Callable[..., tuple[int, str]]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(tmp_path: Path) -> Iterator[None]:
-    """No variables of whoever runs the tests, no config file of theirs; and nothing of ours is left to other tests."""
+    """No variables or config file of whoever runs the tests; and nothing of ours is left to other tests."""
     before = dict(os.environ)
     for name in list(os.environ):
         if name.startswith("SFVQA_") or name in _LEFT_TO_RICH:
@@ -44,7 +45,9 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
     os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
     os.environ.update(SFVQA_DATA_DIR=str(tmp_path / "data"), SFVQA_CACHE_DIR=str(tmp_path / "cache"))
     os.environ["SFVQA_HISTORY"] = str(tmp_path / "history")
+    interrupt = signal.getsignal(signal.SIGINT)
     yield
+    signal.signal(signal.SIGINT, interrupt)  # a command that was interrupted keeps its own until the process ends
     os.environ.clear()
     os.environ.update(before)
 

@@ -19,14 +19,6 @@ from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
 
-@pytest.fixture(autouse=True)
-def _restore_interrupts() -> Iterator[None]:
-    """After Ctrl-C the command line ignores further ones until the process ends; here it goes on."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def _all_errors(kind: type[errors.SfvqaError]) -> Iterator[type[errors.SfvqaError]]:
     yield kind
     for child in kind.__subclasses__():
