@@ -311,10 +311,13 @@ def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> No
 
 
 def test_leaving_early_ends_the_threads(items: list[Item], tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with Journal(tmp_path / "out.jsonl") as journal:
         events = runner.run_batch(FakeAnswerer(), items, journal, OPTIONS)
         next(events)
+        assert set(threading.enumerate()) - before
         events.close()
+        assert set(threading.enumerate()) <= before
 
 
 def test_the_time_is_told_apart(items: list[Item], run_items: RunBatch) -> None:

@@ -1,6 +1,7 @@
 """What is shown on stderr while a batch runs: a few lines that are redrawn, or a plain line every few seconds."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -44,7 +45,7 @@ def make_display(notices: "Notices") -> Display:
     return LiveDisplay() if notices.live else PlainDisplay(notices)
 
 
-class _Following:
+class _Following(ABC):
     def __init__(self) -> None:
         self._tally: Tally | None = None
 
@@ -63,8 +64,9 @@ class _Following:
             self._tally = event.tally
             self._show(event)
 
+    @abstractmethod
     def _show(self, event: "BatchEvent") -> None:
-        raise NotImplementedError
+        """Say what of it is worth a line."""
 
 
 class PlainDisplay(_Following):
