@@ -78,7 +78,7 @@ def _connect(asked: str | None) -> None:
 
 def _current_cluster() -> str | None:
     """Where the cluster is that `ray start` began on this machine, as it leaves word."""
-    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  Ray's own rule
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray has it
     with contextlib.suppress(OSError):
         return Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip() or None
     return None

@@ -3,8 +3,6 @@
 Each worker runs `run_batch` on its share of the videos; this hands shares out and is the only one that writes records.
 """
 
-import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
