@@ -18,7 +18,7 @@ from tests.inference.conftest import write_video
 
 __all__ = ["cluster", "ray_folder"]  # fixtures
 
-NUM_VIDEOS = 10
+NUM_VIDEOS = 6
 
 
 @pytest.fixture
@@ -53,14 +53,15 @@ def answers(path: Path) -> dict[str, Any]:
 def test_the_file_is_the_one_of_a_run_without_ray(folder: Path, cluster: Any, tmp_path: Path) -> None:
     """On a user's cluster, which goes on; paths are relative to a folder that no worker is in."""
     there, here = tmp_path / "there.jsonl", tmp_path / "here.jsonl"
-    done = run(folder, "-o", there.name, "--ray-address", cluster.address, "--json")
+    asked = ("-o", there.name, "--frames", "4", "--ray-address")
+    done = run(folder, *asked, cluster.address, "--json")
     assert done.returncode == 6, done.stderr
     assert json.loads(done.stdout)["answered"] == NUM_VIDEOS - 1
     assert "2 workers" in done.stderr
     assert "ray" not in done.stderr.lower()
-    assert run(folder, "-o", here.name).returncode == 6
+    assert run(folder, "-o", here.name, "--frames", "4").returncode == 6
     assert answers(there) == answers(here)
-    again = run(folder, "-o", there.name, "--ray-address", "127.0.0.1:1")  # all is done: nothing is connected to
+    again = run(folder, *asked, "127.0.0.1:1")  # all is done: nothing is connected to
     assert again.returncode == 6
     assert cluster.head_node.all_processes
 

@@ -65,7 +65,8 @@ def test_what_cannot_fit_is_not_tried_unless_it_was_asked_for(
     loader: ModelLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sfvqa.inference.plan.free_memory_bytes", lambda _: 1000)
-    with pytest.raises(OutOfMemoryError, match=r"tiny .* needs about"):
-        loader(BatchOptions(), CPU_WORKER)
-    named = replace(loader, model=replace(ASKED, quantization="none"))
-    assert any("needs about" in notice for notice in named(BatchOptions(), CPU_WORKER).notices)
+    large = replace(ASKED, name="slowfast-7b-64f", random_weights=True)
+    weights = identify_model("slowfast-7b-64f", "auto", random_weights=True)
+    with pytest.raises(OutOfMemoryError, match=r"slowfast-7b-64f .* needs about"):
+        replace(loader, model=large, weights=weights)(BatchOptions(), CPU_WORKER)
+    assert any("needs about" in notice for notice in loader(BatchOptions(), CPU_WORKER).notices)
