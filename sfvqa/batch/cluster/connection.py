@@ -33,11 +33,12 @@ def connected(address: str | None) -> Iterator[None]:
     """
     check_installed()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports nothing
-    with _nothing_printed(), _own_signals():
+    with _nothing_printed():
         import ray
 
         try:
-            _connect(address)
+            with _own_signals():
+                _connect(address)
             yield
         finally:
             ray.shutdown()
@@ -69,9 +70,9 @@ def _connect(asked: str | None) -> None:
     if said and not _may_answer(said):
         raise _no_answer(said, "nothing listens there")
     if address is None or not _may_answer(address):  # the current cluster may have been killed
-        address = _OWN
+        address = said = _OWN
     try:
-        ray.init(address, **quiet)
+        ray.init(said, **quiet)  # without an address Ray finds the current one itself, and uses its token
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _no_answer(address, " ".join(str(error).split())[:_LONGEST_REASON].rstrip(".")) from error
 
@@ -99,7 +100,8 @@ def _may_answer(address: str) -> bool:
 def _no_answer(address: str, reason: str) -> ClusterError:
     return ClusterError(
         f"No Ray cluster answers at {address}: {reason}.",
-        "Start one with `ray start --head`, or leave out --ray-address and RAY_ADDRESS to have one started.",
+        "Start one with `ray start --head`, or leave out --ray-address and RAY_ADDRESS to have one started; one that "
+        "asks for a token needs RAY_AUTH_MODE=token.",
     )
 
 

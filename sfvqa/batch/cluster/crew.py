@@ -5,7 +5,7 @@ Ray says where an actor runs, that it ended, and hands over what it yields; this
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,7 @@ class Crew:
         share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError)
         if share is not None and not is_lost:
             raise error
-        reason = (error.message if isinstance(error, SfvqaError) else _first_line(error)).rstrip(".")
+        reason = (error.message if isinstance(error, SfvqaError) else _describe(error)).rstrip(".")
         self._end(member)
         if share is None:
             member.num_failed_loads += 1
@@ -179,8 +179,16 @@ def _cannot_start(reason: str) -> ClusterError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    """What Ray says in a line, where it writes many."""
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith(("The actor is dead", "The actor died", "Worker exit"))]
-    return f"{type(error).__name__}: {(causes or lines or [''])[-1]}"[:_LONGEST_REASON]
+def _describe(error: Exception) -> str:
+    """What Ray says in many lines, as a clause."""
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    if any("node has died" in line for line in lines):
+        return "its node is gone"
+    if isinstance(error, ActorUnavailableError):
+        return "it does not answer any more"
+    if isinstance(error, ActorDiedError) and not any("creation task" in line for line in lines):
+        return "its process ended (killed, crashed, or out of memory)"
+    return last[:_LONGEST_REASON]

@@ -116,7 +116,7 @@ class _ClusterRun:
 
     def _give_up(self, video: VideoGroup, reason: str) -> Iterator[BatchEvent]:
         error = WorkerLostError(
-            f"{MOST_LOSSES} workers were lost with this video, the last one by {reason}.",
+            f"{MOST_LOSSES} workers were lost with this video, of the last one: {reason}.",
             "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
         )
         asked, _ = identify(video, self._options)

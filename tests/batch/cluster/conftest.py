@@ -23,6 +23,7 @@ def ray_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="sfvqa-", dir="/tmp"))
     own = {
         "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "disabled",  # else a token would be left in the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(sfvqa.__file__).parents[1]),  # for what workers import of the tests
