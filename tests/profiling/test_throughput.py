@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.batch.item import Item
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.profiling import throughput
 from sfvqa.profiling.throughput import LOOP, Case, Run
@@ -34,5 +33,5 @@ def test_medians_and_ratios_are_of_one_case() -> None:
 @pytest.mark.parametrize("seconds", [[1.0, 9.0, 2.0], [2.0, 2.0, 100.0]])
 def test_one_slow_run_does_not_count(seconds: list[float]) -> None:
     run = Run(Case("tiny", 1, 8), "b", 0.0, 0.5)
-    found: list[tuple[Run, dict[Item, str]]] = [(replace(run, seconds=each), {}) for each in seconds]
-    assert throughput._median(found, {}).seconds == 2.0
+    runs = [replace(run, seconds=each) for each in seconds]
+    assert throughput._median([(run, {}) for run in runs], {}).seconds == 2.0
