@@ -164,7 +164,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.profiling.throughput", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/throughput"), help="where the videos are kept")
     parser.add_argument(
-        "--cases", nargs="*", default=["tiny:24:32", "bench-0.5b:6:16"], metavar="MODEL:VIDEOS:FRAMES", type=str
+        "--cases", nargs="*", default=["tiny:24:32", "bench-0.5b:4:8"], metavar="MODEL:VIDEOS:FRAMES", type=str
     )
     parser.add_argument("--questions", nargs="*", type=int, default=[1, 3], help="about each video")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
