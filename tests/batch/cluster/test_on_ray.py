@@ -136,7 +136,7 @@ def test_two_workers_share_the_videos_and_the_cores(run_on: Run, items: list[Ite
 
 
 def test_a_killed_worker_is_replaced_and_its_videos_are_answered(
-    run_on: Run, items: list[Item], tmp_path: Path
+    run_on: Run, items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loader, killed = FakeLoader(tmp_path, has_gate=True), list[int]()
 
@@ -149,6 +149,7 @@ def test_a_killed_worker_is_replaced_and_its_videos_are_answered(
 
     check_all_answered(run_on(loader, items, watch=kill_one_once_both_wait), items)
     assert len(killed) == 1
+    assert capsys.readouterr().out == ""  # where Ray tells of it, and records may go
     assert sum("A worker was lost, it is replaced" in notice for notice in run_on.notices) == 1
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.OK
