@@ -153,6 +153,9 @@ def test_parts_that_cannot_be_merged(folder: Path) -> None:
         with pytest.raises(JournalError, match=problem):
             merge_records([shard, folder / other], folder / "all")
     assert not (folder / "all").exists()
+    with pytest.raises(JournalError, match="is no file of records"):
+        merge_records([shard], folder / "list.csv", overwrite=True)
+    assert sorted(file.name for file in folder.iterdir()) == ["1", "list.csv"]
 
 
 def test_a_part_that_changes_meanwhile_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
