@@ -100,7 +100,9 @@ def _open_in_time(path: Path, reading: ReadOptions) -> VideoReader:
     """Also where this process itself hangs, before another is there to open the file and be killed."""
     try:
         return within(
-            reading.timeout_seconds + _GRACE_SECONDS, lambda: open_video(path, reading), undo=VideoReader.close
+            reading.timeout_seconds + _GRACE_SECONDS,
+            lambda: open_video(path, reading),
+            undo=lambda reader: reader.close(),
         )
     except TooLateError:
         raise _not_in_time(path, reading.timeout_seconds, "opened") from None

@@ -17,7 +17,7 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Stage
-from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError
+from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError, ReadingMemoryError
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.conftest import HERE, RunBatch, items_of
@@ -233,6 +233,18 @@ def test_memory_that_runs_out_for_good_is_an_error_record(
     assert len(answerer.seen) == num_tries
     assert [record["error"]["type"] for record in records] == ["OutOfMemoryError"]
     assert summary.tally.errors == {"OutOfMemoryError": 1}
+
+
+def test_memory_that_one_picture_takes_is_not_asked_for_again(video_folder: Path, run_items: RunBatch) -> None:
+    """The process that reads holds a picture at a time: with fewer frames it would run out as well."""
+
+    def run_out(_name: str, _num_wanted: int) -> None:
+        raise ReadingMemoryError("Reading takes too much.", "Convert it.")
+
+    answerer = FakeAnswerer(on_chunk=run_out)
+    _, summary, _ = run_items(answerer, items_of(video_folder, "d", ["?"]), OPTIONS)
+    assert len(answerer.seen) == 1
+    assert summary.tally.errors == {"ReadingMemoryError": 1}
 
 
 def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, run_items: RunBatch) -> None:
