@@ -14,6 +14,7 @@ from sfvqa.batch.output_file import (
     move_aside,
     open_locked,
     open_stream,
+    real_path,
     sync_folder,
     write_all,
 )
@@ -41,7 +42,7 @@ class Journal:
             if not self._is_file:
                 self._stream: IO[bytes] = open_stream(path)
                 return
-            self.path = path.resolve()  # what is moved aside or locked is the file, not a link to it
+            self.path = real_path(path)  # what is moved aside or locked is the file, not a link to it
             self._stream = self._open_file(overwrite=overwrite)
         except OSError as error:
             raise cannot_be_written(path, error) from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from sfvqa.batch.output_file import cannot_be_written, is_stream, move_aside, open_locked, sync_folder
+from sfvqa.batch.output_file import cannot_be_written, is_stream, move_aside, open_locked, real_path, sync_folder
 from sfvqa.batch.record import OK, Line, Record, check_records, describe_damage, parse_line, read_lines
 from sfvqa.errors import JournalError, UsageError
 
@@ -46,7 +46,7 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
     for part in parts:
         merge.learn(part)
     try:
-        _write_whole(merge, output.resolve())
+        _write_whole(merge, real_path(output))
     except OSError as error:
         raise cannot_be_written(output, error) from error
     return merge.summary(output)

@@ -201,6 +201,12 @@ def test_a_folder_that_is_not_there_and_one_in_place_of_the_file(tmp_path: Path)
         Journal(tmp_path / "absent" / "out.jsonl")
     with pytest.raises(JournalError, match="cannot be written: Is a directory"):
         Journal(tmp_path)
+    (tmp_path / "link").symlink_to("absent/out.jsonl")
+    with pytest.raises(JournalError, match=r"Make the folder “.*/absent” first"):
+        Journal(tmp_path / "link")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(JournalError, match="Too many levels of symbolic links"):
+        Journal(tmp_path / "circle")
 
 
 def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

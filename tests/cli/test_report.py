@@ -137,3 +137,11 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert outcome.stderr
     assert records.read_bytes() == before
     assert [path.name for path in records.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_a_link_that_leads_in_a_circle_is_no_surprise(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """It leads to no file that is written through it, so the table takes its place."""
+    table = tmp_path / "circle.csv"
+    table.symlink_to("circle.csv")
+    assert run_cli("report", str(records), "--csv", str(table)).exit_code == 0
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 6
