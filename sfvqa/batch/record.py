@@ -110,7 +110,8 @@ def check_records(stream: IO[bytes], name: str) -> None:
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
         raise JournalError(
-            f"“{name}” is no file of records: there is something else in it.", "Give the output another name."
+            f"“{name}” is no file of records: there is something else in it.",
+            "Name another: one that `sfvqa batch` wrote, or a new one for the output.",
         )
     stream.seek(0)
 

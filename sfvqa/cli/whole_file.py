@@ -23,6 +23,8 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
         raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", "Name a file.")
+    if path.exists() and not path.is_file():  # a file would take the place of /dev/null itself
+        raise UsageError(f"{path} is a pipe or a device, and no file.", "Name a file.")
     if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
         raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
     if not os.access(folder, os.W_OK):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,14 @@ def test_a_link_that_leads_in_a_circle_is_no_surprise(records: Path, tmp_path: P
     table.symlink_to("circle.csv")
     assert run_cli("report", str(records), "--csv", str(table)).exit_code == 0
     assert len(table.read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_a_device_stays_what_it_is(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """A file that is written whole takes the place of what was there, and of /dev/null that would be the end."""
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    for flag in ("--csv", "--html"):
+        outcome = run_cli("report", str(records), flag, str(device))
+        assert outcome.exit_code == 2
+        assert "is a pipe or a device" in outcome.stderr
+    assert device.is_fifo()
