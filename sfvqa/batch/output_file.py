@@ -29,7 +29,10 @@ def real_path(path: Path) -> Path:
 
 
 def open_stream(path: Path) -> IO[bytes]:
+    """A pipe, a device, or standard output. OSError, also for a standard output that was closed (`>&-`)."""
     if str(path) == STANDARD_OUTPUT:
+        if sys.__stdout__ is None:  # what stands in for it drops what it gets
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return sys.stdout.buffer
     return path.open("wb", buffering=0)
 

@@ -151,6 +151,13 @@ def test_a_closed_pipe_ends_it_quickly(start: Start, videos: Path) -> None:
     assert "goes on from there" not in said
 
 
+def test_a_standard_output_that_was_closed_is_an_error(start: Start, videos: Path) -> None:
+    """`sfvqa batch … -o - >&-`: all would be answered, and nothing kept."""
+    code, said = finish(start(videos, "-", preexec_fn=lambda: os.close(1)))
+    assert code == 1
+    assert "“-” cannot be written: Bad file descriptor." in said
+
+
 def test_of_two_that_write_to_one_file_the_second_is_refused(start: Start, videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     first = start(videos, out)
