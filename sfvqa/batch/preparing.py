@@ -11,7 +11,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.time_limit import TooLateError, within
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
-from sfvqa.errors import ReadTimeoutError, VideoError
+from sfvqa.errors import ReadTimeoutError, UnreadableVideoError, VideoError
 from sfvqa.inference.being_read import start_reading
 from sfvqa.inference.device import memory_errors
 from sfvqa.inference.prompt_options import PromptOptions
@@ -93,6 +93,9 @@ def identify(group: VideoGroup, options: BatchOptions) -> tuple[list[Question], 
         content, failure = UNREADABLE, _not_in_time(group.video, limit_seconds, "looked through")
     except VideoError as error:
         content, failure = UNREADABLE, error
+    except OSError as error:  # it went away, or was forbidden, between two looks at it
+        reason = f"“{group.video}” cannot be read: {error.strerror or error}."
+        content, failure = UNREADABLE, UnreadableVideoError(reason, "Check that it is there, and try again.")
     return [Question(item, item_id(item, content, options.settings)) for item in group.items], failure
 
 

@@ -147,6 +147,20 @@ def test_a_video_that_is_deleted_after_listing_is_an_error_record(
     assert records[0]["status"] == "error"
 
 
+def test_a_video_that_goes_while_it_is_hashed_costs_only_itself(video_folder: Path, run_items: RunBatch) -> None:
+    """Between two looks at it, so that the error is the system's own."""
+
+    def content_of(path: Path) -> str:
+        if path.name == "a.mp4":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return path.name
+
+    options = replace(OPTIONS, content_of=content_of)
+    _, summary, records = run_items(FakeAnswerer(), items_of(video_folder, "ab", ["?"]), options)
+    assert {record["video"]: record["status"] for record in records} == {"a.mp4": "error", "b.mp4": "ok"}
+    assert summary.tally.errors == {"UnreadableVideoError": 1}
+
+
 def test_what_is_done_is_not_opened_again(
     items: list[Item], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
