@@ -98,11 +98,11 @@ def describe(samples: list[Sample]) -> str:
     )
 
 
-def check_growth(samples: list[Sample], num_first: int, num_last: int) -> None:
-    """What the issue asks for: within a tenth, of the process itself and of all of them."""
+def check_growth(samples: list[Sample], num_first: int, num_last: int, most: float) -> None:
+    """The process itself holds at most so many times what it held; of its readers, which come and go, no more run."""
     first, last = around(samples, num_first), around(samples, num_last)
     print(f"after {num_first}: {describe(first)}\nafter {num_last}: {describe(last)}")  # noqa: T201  shown by -s
-    assert median(s.resident_bytes for s in last) <= 1.1 * median(s.resident_bytes for s in first)
+    assert median(s.resident_bytes for s in last) <= most * median(s.resident_bytes for s in first)
     assert median(s.readers_bytes for s in last) <= 1.5 * median(s.readers_bytes for s in first)
     assert max(s.num_threads for s in last) <= max(s.num_threads for s in first) + 1
     assert max(s.num_files for s in last) <= max(s.num_files for s in first) + 4
@@ -110,4 +110,10 @@ def check_growth(samples: list[Sample], num_first: int, num_last: int) -> None:
 
 @pytest.mark.soak
 def test_memory_after_a_thousand_items_is_what_it_was_after_fifty(videos: Path, tmp_path: Path) -> None:
-    check_growth(watch_batch(videos, 1000, tmp_path), 50, 1000)
+    check_growth(watch_batch(videos, 1000, tmp_path), 50, 1000, most=1.1)
+
+
+@pytest.mark.slow
+def test_memory_after_a_hundred_items_is_what_it_was_after_fifty(videos: Path, tmp_path: Path) -> None:
+    """The same in half a minute: what grows with every item shows in these as well."""
+    check_growth(watch_batch(videos, 100, tmp_path), 50, 100, most=1.02)

@@ -245,7 +245,6 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
     """A server that is gone: not even this process can open the file, and there is nothing to kill."""
     readers |= {"lost": FakeReader(5), "good": FakeReader(5)}
     is_back = threading.Event()
-    open_made = preparing.open_video
 
     def hang(path: Path) -> None:
         if path.name == "lost":
@@ -256,9 +255,10 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
             hang(path)
         return path.name
 
-    def open_late(path: Path, options: ReadOptions) -> VideoReader:
+    def open_late(path: Path, _options: ReadOptions) -> VideoReader:
         hang(path)
-        return open_made(path, options)
+        readers[path.name].info = replace(readers[path.name].info, path=path)
+        return readers[path.name]
 
     monkeypatch.setattr(preparing, "open_video", open_late)
     monkeypatch.setattr(preparing, "_GRACE_SECONDS", 0.1)
