@@ -174,3 +174,9 @@ def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionSco
 
 def _writing(work: Work) -> GenerationOptions:
     return GenerationOptions(max_new_tokens=work.num_new_tokens)
+
+
+def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:
+    """The same with all visual tokens in the prompt, for self-attention; they are not to be looked at beside it."""
+    slow = encoded.visual_tokens.slow
+    return replace(encoded, visual_tokens=VisualTokens(slow=slow, fast=slow))
