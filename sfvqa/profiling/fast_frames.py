@@ -25,9 +25,7 @@ def stride_for(num_frames: int, min_fast_frames: int) -> int:
 
 def fast_tokens_for(fast: FastTokens, num_frames: int) -> FastTokens:
     """The settings of a model trained with `num_frames`."""
-    return replace(
-        fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1
-    )
+    return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1)
 
 
 def config_for(config: SlowFastConfig, num_frames: int) -> SlowFastConfig:

@@ -93,7 +93,8 @@ def count_prefill_on_meta(config: SlowFastConfig, prompt: PromptSize) -> float:
         slow = None
         if prompt.num_slow:
             looking = LookingPositions(
-                torch.empty(1, prompt.num_looking, dtype=torch.long), torch.empty(1, prompt.num_looking, dtype=bool)
+                torch.empty(1, prompt.num_looking, dtype=torch.long),
+                torch.empty(1, prompt.num_looking, dtype=torch.bool),
             )
             slow = SlowContext(torch.empty(1, prompt.num_slow, width), None, looking, None)
         embeddings: Tensor = torch.empty(1, prompt.length, width)

@@ -3,10 +3,10 @@
 import os
 import platform
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import transformers
 
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -22,9 +22,9 @@ class Device:
     num_threads: int
     num_cores: int | None
     load_average: float | None
-    torch: str
-    transformers: str
-    python: str
+    torch_version: str
+    transformers_version: str
+    python_version: str
 
     @classmethod
     def of(cls, device: torch.device) -> "Device":
@@ -35,15 +35,19 @@ class Device:
             num_threads=torch.get_num_threads(),
             num_cores=os.cpu_count(),
             load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            torch=torch.__version__,
-            transformers=transformers.__version__,
-            python=platform.python_version(),
+            torch_version=torch.__version__,
+            transformers_version=version("transformers"),
+            python_version=platform.python_version(),
         )
 
     @property
     def title(self) -> str:
         """`NVIDIA H200`, `Intel Xeon, 2 threads`."""
-        return self.name if self.kind == "cuda" else f"{self.name}, {self.num_threads} threads"
+        return (
+            self.name
+            if self.kind == "cuda"
+            else f"{self.name}, {self.num_threads} thread{'' if self.num_threads == 1 else 's'}"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""

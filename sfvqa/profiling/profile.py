@@ -1,7 +1,8 @@
 """A profile: what was measured for each number of frames, against what, on what. Plain data, no tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.flops import Flops
@@ -29,6 +30,7 @@ class ProfilePoint:
     peak_device_bytes: int | None
     flops: Flops
     flops_counted: Flops | None
+    prefill_flops_all_in_self_attention: float
 
     @property
     def num_text_tokens(self) -> int:
@@ -52,6 +54,7 @@ class ProfilePoint:
             "peak_device_bytes": self.peak_device_bytes,
             "flops": self.flops.to_dict(),
             "flops_counted": self.flops_counted.to_dict() if self.flops_counted else None,
+            "prefill_flops_all_in_self_attention": self.prefill_flops_all_in_self_attention,
         }
 
 
@@ -104,13 +107,17 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Profile:
-    """All of it; `baselines` is None when none was measured. `model` and `settings` are plain JSON objects."""
+    """All of it; `baselines` is None when none was measured. `model` and `settings` are plain JSON objects.
+
+    `prefill_flops_self_attention_only` are what as many frames as there are fast frames take, without slow tokens.
+    """
 
     model: Mapping[str, object]
     device: Device
     settings: Mapping[str, object]
     points: tuple[ProfilePoint, ...]
     baselines: tuple[BaselinePoint, ...] | None
+    prefill_flops_self_attention_only: float
     warnings: tuple[str, ...] = ()
 
     def ratios(self) -> list[Ratio]:
@@ -140,6 +147,10 @@ class Profile:
         ]
         return max(found, key=lambda one: one[2]) if found else None
 
+    def about(self, video: Path) -> "Profile":
+        """The same with the video's path as the user gave it."""
+        return replace(self, settings={**self.settings, "video": str(video)})
+
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa profile --json` prints."""
         noisiest = self.noisiest()
@@ -149,6 +160,7 @@ class Profile:
             "device": self.device.to_dict(),
             "settings": dict(self.settings),
             "points": [point.to_dict() for point in self.points],
+            "prefill_flops_self_attention_only": self.prefill_flops_self_attention_only,
             "baselines": None if self.baselines is None else [point.to_dict() for point in self.baselines],
             "ratios": None if self.baselines is None else [ratio.to_dict() for ratio in self.ratios()],
             "noise": None

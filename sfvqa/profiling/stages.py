@@ -22,7 +22,7 @@ class PartClock:
     def __init__(self, device: torch.device, *, waits: bool) -> None:
         self._device, self._waits = device, waits
         self._started: Any = None
-        self._spans: list[tuple[Any, Any]] = []
+        self._spans: list[tuple[Any, Any]] = []  # of seconds, or of CUDA's events
 
     def start(self) -> None:
         """The part begins."""
@@ -37,8 +37,8 @@ class PartClock:
         """All spans together; waits for the device."""
         synchronize(self._device)
         if self._waits:
-            return sum(stop - start for start, stop in self._spans)
-        return sum(start.elapsed_time(stop) for start, stop in self._spans) / 1000
+            return float(sum(stop - start for start, stop in self._spans))
+        return float(sum(start.elapsed_time(stop) for start, stop in self._spans)) / 1000
 
     def _now(self) -> Any:
         if self._waits:
@@ -65,11 +65,11 @@ def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]
     tower, slow = clocks.vision_tower, clocks.slow_keys_values
     with contextlib.ExitStack() as hooks:
         _hook(hooks, model.vision_tower, before=tower.start, after=tower.stop)
-        for layer in model.language_model.layers:
-            if isinstance(layer, HybridLayerMixin):
-                # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
-                _hook(hooks, layer.input_layernorm, before=slow.start)
-                _hook(hooks, layer.self_attn.slow_attention.kv_proj, after=slow.stop)
+        layers: list[Any] = [layer for layer in model.language_model.layers if isinstance(layer, HybridLayerMixin)]
+        for layer in layers:
+            # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
+            _hook(hooks, layer.input_layernorm, before=slow.start)
+            _hook(hooks, layer.self_attn.slow_attention.kv_proj, after=slow.stop)
         yield clocks
 
 

@@ -84,12 +84,14 @@ def sweep(
         points.append(_point(checkpoint, runs))
     yield SweepProgress(SweepStage.COUNT, len(points), len(points))
     first = measured.runs[options.frame_counts[0]][0].encoded
+    sizes, num_fast_frames = architecture_of(checkpoint.model.config), checkpoint.model.config.min_fast_frames
+    smallest = PromptSize(num_fast_frames * sizes.tokens_per_frame + points[0].num_text_tokens)
     return Profile(
         model=_model_facts(checkpoint),
         device=device,
         settings={
             "video": str(first.video.path),
-            "video_info": {**asdict(first.video), "path": str(first.video.path)},
+            "video_info": {name: value for name, value in asdict(first.video).items() if name != "path"},
             "num_repeats": options.num_repeats,
             "num_warmups": options.num_warmups,
             "num_new_tokens": work.num_new_tokens,
@@ -100,6 +102,7 @@ def sweep(
         },
         points=tuple(sorted(points, key=lambda point: point.num_frames)),
         baselines=tuple(_baseline_points(checkpoint, measured)) if options.baselines else None,
+        prefill_flops_self_attention_only=prefill_flops(sizes, smallest),
         warnings=tuple(dict.fromkeys(_warnings(checkpoint, measured))),
     )
 
@@ -165,6 +168,9 @@ def _point(checkpoint: LoadedCheckpoint, runs: list[Run]) -> ProfilePoint:
         peak_device_bytes=max((run.device_bytes for run in runs if run.device_bytes is not None), default=None),
         flops=count_by_formula(architecture_of(model.config), num_frames, size),
         flops_counted=None if is_quantized else count_on_model(model, num_frames, list(last.prompt), tokens),
+        prefill_flops_all_in_self_attention=prefill_flops(
+            architecture_of(model.config), PromptSize(len(tokens.slow) + size.length - len(tokens.fast))
+        ),
     )
 
 
