@@ -97,7 +97,9 @@ def measure_run(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work
         for _ in answering.steps():
             pass
         slow_keys_values_seconds = clocks.slow_keys_values.seconds
-    timings = answering.answers()[0].timings
+    (answer,) = answering.answers()
+    assert answer.tokens.new == work.num_new_tokens
+    timings = answer.timings
     per_token = timings.decode_seconds / (work.num_new_tokens - 1)
     return Run(
         encoded,

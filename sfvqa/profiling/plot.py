@@ -27,6 +27,7 @@ def check_matplotlib() -> None:
 
 def draw(profile: "Profile", file: BinaryIO, file_format: str) -> None:
     """Draw it into `file`, as one of FORMATS names it."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no window, no state beside the figure
 
     figure = Figure(figsize=_INCHES, layout="constrained")
@@ -34,7 +35,8 @@ def draw(profile: "Profile", file: BinaryIO, file_format: str) -> None:
     figure.suptitle(_title(profile), fontsize=11)
     _draw_stages(stages, profile)
     _draw_costs(costs, profile)
-    figure.savefig(file, format=file_format, dpi=150)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(file, format=file_format, dpi=150)
 
 
 def _title(profile: "Profile") -> str:
