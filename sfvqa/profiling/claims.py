@@ -10,7 +10,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.profiling.baselines import Baseline
@@ -18,10 +18,12 @@ from sfvqa.profiling.compare import read_profile
 from sfvqa.profiling.measuring import Work
 from sfvqa.profiling.numbered_videos import NumberedVideo, write_numbered
 from sfvqa.profiling.plot import draw
-from sfvqa.profiling.profile import Profile
 from sfvqa.profiling.sweep import SweepOptions, sweep
 from sfvqa.registry import find_model
 from sfvqa.video.readers import ReadOptions
+
+if TYPE_CHECKING:
+    from sfvqa.profiling.profile import Profile
 
 VIDEO = NumberedVideo("ten-seconds-720p.mp4", "10 s, 720p, H.264, GOP 50", "libx264", 1280, 720, 10, 50)
 FRAMES = (16, 64, 128)

@@ -1,5 +1,6 @@
 """A run takes the steps of `ask`, its stages add up, other modes compute what they say, and no hook stays behind."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_hooks_are_gone_afterwards_whatever_happens(qa: VideoQA) -> None:
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
 
     before = num_hooks()
-    with pytest.raises(ZeroDivisionError), watch_parts(model):
+    with contextlib.suppress(ZeroDivisionError), watch_parts(model):
         assert num_hooks() == before + 2 + 2 * len(model.config.hybrid_layers)
         raise ZeroDivisionError
     assert num_hooks() == before

@@ -1,6 +1,5 @@
 """Rounds take all numbers of frames in turn, warm-up counts for nothing, and what comes out is medians."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,14 +37,14 @@ def test_rounds_go_up_and_down_and_the_first_is_for_warming_up(monkeypatch: pyte
 
     monkeypatch.setattr(sweeping, "measure_run", measure)
     steps, profile = _sweep(SweepOptions((8, 16)))
-    assert order == [8, 16] + [8, 16] + [16, 8] + [8, 16]
+    assert order == [8, 16, 8, 16, 16, 8, 8, 16]
     assert [point.spreads["prefill_seconds"] for point in profile.points] == [
         Spread(2.0, 1.0, 3.0, 3),
         Spread(20.0, 10.0, 30.0, 3),
     ]
-    last: Callable[[SweepStage], SweepProgress] = lambda stage: [step for step in steps if step.stage is stage][-1]  # noqa: E731
-    assert (last(SweepStage.WARM_UP).done, last(SweepStage.MEASURE).done) == (24, 72)
-    assert all(last(stage).done == last(stage).total for stage in SweepStage)
+    last = {step.stage: step for step in steps}
+    assert (last[SweepStage.WARM_UP].done, last[SweepStage.MEASURE].done) == (24, 72)
+    assert all(step.done == step.total for step in last.values())
 
 
 def test_a_profile_has_counts_baselines_and_ratios() -> None:
