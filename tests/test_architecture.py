@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "model": {"errors", "video"},
     "inference": {"errors", "video", "registry", "model"},
     "training": {"errors", "video", "registry", "model", "inference"},
-    "profiling": {"errors", "video", "registry", "model", "inference"},
+    "profiling": {"errors", "video", "registry", "model", "inference", "batch"},
     "batch": {"errors", "video", "registry", "model", "inference", "evaluation"},
     "cli": {"errors", "video", "registry", "model", "inference", "training", "profiling", "batch", "evaluation"},
 }

@@ -1,80 +1,63 @@
-"""Questions about one encoded video → an answer or an error each; what fails in a batch is asked again alone."""
+"""Questions about videos that were seen → an answer or an error each; what fails in a batch is asked again alone."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 
 from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.video_ahead import Question
-from sfvqa.errors import ItemTimeoutError
+from sfvqa.batch.waiting import Waiting
+from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.device import is_device_lost
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer, never
 
-Outcome = tuple[Question, Answer | Exception]
+Outcome = tuple[Waiting, Answer | Exception]
 
 
-def answer_all(
-    answerer: VideoQuestionAnswerer,
-    encoded: EncodedVideo,
-    questions: Sequence[Question],
-    prompt: PromptOptions,
-    options: BatchOptions,
-) -> Iterator[Outcome]:
-    """Answer the questions about a video, `options.batch_size` at a time, and say of each what became of it.
+class Answering:
+    """Answers batches of at most `batch_size` questions, which is halved each time memory runs out over one."""
 
-    The first answer's timings have the cost of the video in them. Raises what no further item can get over.
-    """
-    asker = _Asker(answerer, prompt, options)
-    by_choices = sorted(questions, key=lambda each: options.choices_for(each.item) or ())
-    for _, alike in groupby(by_choices, key=lambda each: options.choices_for(each.item)):
-        left = list(alike)
-        while left:
-            batch, left = left[: options.batch_size], left[options.batch_size :]
-            for question, outcome in asker.answer(encoded, batch):
-                if isinstance(outcome, Answer):
-                    encoded = encoded.paid()
-                yield question, outcome
-
-
-class _Asker:
-    def __init__(self, answerer: VideoQuestionAnswerer, prompt: PromptOptions, options: BatchOptions) -> None:
+    def __init__(self, answerer: VideoQuestionAnswerer, options: BatchOptions) -> None:
+        self.batch_size = options.batch_size
         self._answerer = answerer
-        self._prompt = prompt
         self._options = options
 
-    def answer(self, encoded: EncodedVideo, batch: Sequence[Question]) -> Iterator[Outcome]:
-        """All together, and what came to nothing so each alone."""
-        together = self._answer_together(encoded, batch) if len(batch) > 1 else [None]
-        is_paid = any(together)
-        for question, answer in zip(batch, together, strict=True):
-            if answer is None:
-                outcome = self._answer_alone(encoded.paid() if is_paid else encoded, question)
-                is_paid = is_paid or isinstance(outcome, Answer)
-                yield question, outcome
-            else:
-                yield question, answer
+    def answer(self, batch: Sequence[Waiting]) -> Iterator[Outcome]:
+        """All together, and what came to nothing so each alone; the choices and prompts of all must be alike.
 
-    def _answer_together(self, encoded: EncodedVideo, batch: Sequence[Question]) -> list[Answer | None]:
-        """The answers that are whole; none where one question makes all of them fail."""
+        The first answer about a video has its cost in the timings. Raises what no further item can get over.
+        """
+        if len(batch) == 1:
+            yield batch[0], self._answer_alone(batch[0])
+            return
+        together = self._answer_together(batch)
+        if together is None:
+            half = len(batch) // 2
+            self.batch_size = min(self.batch_size, half)
+            yield from self.answer(batch[:half])
+            yield from self.answer(batch[half:])
+            return
+        for each, answer in zip(batch, together, strict=True):
+            yield each, answer or self._answer_alone(each)
+
+    def _answer_together(self, batch: Sequence[Waiting]) -> list[Answer | None] | None:
+        """The answers that are whole; none where one question makes all of them fail, None where memory runs out."""
         try:
-            answers = self._ask(encoded, batch)
+            return [None if _is_cut(answer) else answer for answer in self._ask(batch)]
+        except (OutOfMemoryError, MemoryError):
+            return None
         except Exception as error:
             if is_device_lost(error):
                 raise
             return [None] * len(batch)  # only when this is left is the traceback gone, and with it what it held
-        return [None if answer.finish_reason is FinishReason.INTERRUPTED else answer for answer in answers]
 
-    def _answer_alone(self, encoded: EncodedVideo, question: Question) -> Answer | Exception:
+    def _answer_alone(self, waiting: Waiting) -> Answer | Exception:
         try:
-            (answer,) = self._ask(encoded, [question])
+            (answer,) = self._ask([waiting])
         except Exception as error:
             if is_device_lost(error):
                 raise
             return error
-        if answer.finish_reason is FinishReason.INTERRUPTED:
+        if _is_cut(answer):
             return ItemTimeoutError(
                 f"The answer was not written within {self._options.item_timeout_seconds:g} seconds: "
                 f"time ran out after {answer.tokens.new} tokens.",
@@ -82,15 +65,27 @@ class _Asker:
             )
         return answer
 
-    def _ask(self, encoded: EncodedVideo, batch: Sequence[Question]) -> list[Answer]:
-        choices = self._options.choices_for(batch[0].item)
-        return self._answerer.answer_batch(
-            [(encoded if place == 0 else encoded.paid(), each.item.question) for place, each in enumerate(batch)],
+    def _ask(self, batch: Sequence[Waiting]) -> list[Answer]:
+        """Ask, and have each video paid that there is an answer about."""
+        choices = self._options.choices_for(batch[0].question.item)
+        first = {id(each.video): each for each in reversed(batch)}
+        answers = self._answerer.answer_batch(
+            [
+                (
+                    each.video.encoded if first[id(each.video)] is each else each.video.encoded.paid(),
+                    each.question.item.question,
+                )
+                for each in batch
+            ],
             self._options.generation_for(choices),
-            prompt=self._prompt,
+            prompt=batch[0].video.prompt,
             choices=choices,
             stop=self._stop_in_time(),
         )
+        for each, answer in zip(batch, answers, strict=True):
+            if first[id(each.video)] is each and not _is_cut(answer):
+                each.video.encoded = each.video.encoded.paid()
+        return answers
 
     def _stop_in_time(self) -> Callable[[], bool]:
         limit_seconds = self._options.item_timeout_seconds
@@ -98,3 +93,7 @@ class _Asker:
             return never
         deadline = time.monotonic() + limit_seconds
         return lambda: time.monotonic() > deadline
+
+
+def _is_cut(answer: Answer) -> bool:
+    return answer.finish_reason is FinishReason.INTERRUPTED

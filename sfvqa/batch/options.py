@@ -34,7 +34,7 @@ class BatchOptions:
     - `sampling`, `crop`, `reading`, `prompt`: as of VideoQA; an item's own range comes before that of `sampling`.
       `generation` writes the answers, `choices` are compared instead for items that bring none of their own.
     - `reads_subtitles`: put each video's own text track into the prompt, cut to `subtitle_tokens`.
-    - `batch_size` questions about one video are answered at a time.
+    - `batch_size` questions are answered at a time, about one video or about several that were seen by then.
     - `num_readers` videos are read at a time, while `frames_ahead` frames at most are held in all.
     - `item_timeout_seconds`: what reading a video may take, and what seeing it, and what an answer.
     - `max_failures`: stop after as many; `retry_errors`: ask again what has an error record.

@@ -1,7 +1,7 @@
 """A batch from its items to their records: the model works on what others have read, and what fails is a record too.
 
 Nothing is printed: what happens comes as events. The other modules: preparing and reading_pool (threads that read
-ahead), video_ahead (between them and this), answering, tally.
+ahead), video_ahead (between them and this), waiting and answering (what was seen), tally.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from sfvqa.batch.answering import answer_all
+from sfvqa.batch.answering import Answering
 from sfvqa.batch.frame_budget import FrameBudget
 from sfvqa.batch.group import group_items
 from sfvqa.batch.item import Item
@@ -21,6 +21,7 @@ from sfvqa.batch.reading_pool import ReadingPool
 from sfvqa.batch.record import ERROR, OK, error_record, ok_record
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Question, VideoAhead
+from sfvqa.batch.waiting import Waiting, WaitingRoom, WholeVideo
 from sfvqa.batch.work import Work
 from sfvqa.errors import DeviceLostError, ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer
@@ -68,6 +69,8 @@ class _BatchRun:
             budget=self._budget,
         )
         self._seeing: dict[VideoAhead, _Seeing] = {}
+        self._waiting = WaitingRoom(options)
+        self._answering = Answering(answerer, options)
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(Stage, 0.0)
         self._errors: Counter[str] = Counter()
@@ -77,11 +80,15 @@ class _BatchRun:
     def events(self) -> Iterator[BatchEvent]:
         """Until every item is done, or there were too many failures."""
         with self._pool:
-            while not self._pool.is_over and not self._has_failed_too_often:
+            while (self._waiting or not self._pool.is_over) and not self._has_failed_too_often:
                 with self._timed(Stage.READING):
-                    video = self._pool.next_ready(_PATIENCE_SECONDS)
+                    video = self._pool.next_ready(0.0 if self._waiting else _PATIENCE_SECONDS)
                 if video is not None:
                     yield from self._go_on(video)
+                elif self._waiting:  # rather a small batch than a model that is idle
+                    yield from self._answer(self._waiting.take(self._answering.batch_size))
+                while self._waiting.is_due(self._answering.batch_size) and not self._has_failed_too_often:
+                    yield from self._answer(self._waiting.take(self._answering.batch_size))
                 yield Working(self._tally())
 
     def summary(self) -> BatchSummary:
@@ -97,7 +104,7 @@ class _BatchRun:
         return limit is not None and self._errors.total() >= limit
 
     def _go_on(self, video: VideoAhead) -> Iterator[BatchEvent]:
-        """See what there is of a video; once it is whole, answer what is asked about it."""
+        """See what there is of a video; once it is whole, what is asked about it waits to be answered."""
         prepared = video.prepared
         assert prepared is not None
         if video not in self._seeing:
@@ -115,10 +122,11 @@ class _BatchRun:
         else:
             if encoded is None:
                 return
-            yield from self._answer(video, encoded)
+            whole = WholeVideo(video.work, encoded, prepared.prompt)
+            self._leave(video)
+            self._waiting.add(whole, prepared.questions)
             return
-        self._seeing.pop(video, None)
-        self._pool.leave(video)
+        self._leave(video)
         yield from self._fail(video.work, prepared.questions, failure, video.num_frames)
 
     def _see(self, video: VideoAhead) -> EncodedVideo | None:
@@ -145,24 +153,26 @@ class _BatchRun:
                 )
         return None
 
-    def _answer(self, video: VideoAhead, encoded: EncodedVideo) -> Iterator[BatchEvent]:
-        del self._seeing[video]
+    def _leave(self, video: VideoAhead) -> None:
+        self._seeing.pop(video, None)
         self._pool.leave(video)
-        assert video.prepared is not None
-        outcomes = answer_all(self._answerer, encoded, video.prepared.questions, video.prepared.prompt, self._options)
+
+    def _answer(self, batch: Sequence[Waiting]) -> Iterator[BatchEvent]:
+        outcomes = self._answering.answer(batch)
         while True:
             with self._timed(Stage.ANSWERING):
                 found = next(outcomes, None)
             if found is None:
                 return
-            question, outcome = found
+            waiting, outcome = found
             del found
+            question, video = waiting.question, waiting.video
             if isinstance(outcome, Answer):
                 record = ok_record(question.item, question.item_id, outcome, self._options.settings)
                 self._num_answered += 1
                 yield self._finish(question, record)
             else:
-                yield from self._fail(video.work, [question], outcome, len(encoded.indices))
+                yield from self._fail(video.work, [question], outcome, len(video.encoded.indices))
             del outcome  # an error's traceback holds what memory ran out with
             if self._has_failed_too_often:
                 return

@@ -173,15 +173,15 @@ class AnswerRun:
 
     def _prefill_together(self) -> Prefilled:
         with self._prefill_watch, memory_errors("reading the prompts", self._remedy()):
-            prefilled, shared = prefill_together(
+            prefilled, num_reused = prefill_together(
                 self._checkpoint.model,
                 [row.prompt.token_ids for row in self._rows],
                 [row.visual_tokens for row in self._rows],
             )
             if self._options.slow_attention is SlowAttention.PREFILL:
                 prefilled.cache.forget_slow()
-        for row in self._rows[1:]:
-            row.num_reused = shared
+        for row, count in zip(self._rows, num_reused, strict=True):
+            row.num_reused = count
         return prefilled
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from torch.nn import functional
 
 from sfvqa.inference.generation import GenerationInputs, Prefilled, prefill, prefill_after
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
@@ -77,19 +78,68 @@ def prefill_together(
     model: SlowFastForConditionalGeneration,
     prompts: Sequence[Sequence[int]],
     visual_tokens: Sequence[VisualTokens | None],
-) -> tuple[Prefilled, int]:
-    """Prefill a batch; where all are about one video, what the prompts begin with goes through the model once.
+) -> tuple[Prefilled, list[int]]:
+    """Prefill a batch; what prompts about one video begin with goes through the model once, for the first of them.
 
-    Also the number of tokens that were shared so. The rests are padded on the left, between beginning and rest.
+    The other prompts go through it together. Also how many tokens of each prompt needed none so.
     """
-    shared = 0
-    if len(prompts) > 1 and all(tokens is visual_tokens[0] for tokens in visual_tokens):
-        shared = num_shared([prompt[:-1] for prompt in prompts])
-    if not shared:
-        inputs = GenerationInputs.pad_left(prompts, visual_tokens, model.device)
-        return prefill(model, inputs, SlowAttention.ALWAYS), 0
-    beginning = GenerationInputs.pad_left([prompts[0][:shared]], visual_tokens[:1], model.device)
-    cache = prefill(model, beginning, SlowAttention.ALWAYS).cache
+    if not SlowFastCache(model.config).is_forkable:
+        return _prefill_padded(model, prompts, visual_tokens), [0] * len(prompts)
+    num_reused = [0] * len(prompts)
+    parts: list[Prefilled] = []
+    rows: list[int] = []
+    alone: list[int] = []
+    for about_one in _by_video(visual_tokens):
+        shared = num_shared([prompts[row][:-1] for row in about_one]) if len(about_one) > 1 else 0
+        if not shared:
+            alone += about_one
+            continue
+        parts.append(_prefill_forked(model, [prompts[row] for row in about_one], visual_tokens[about_one[0]], shared))
+        rows += about_one
+        for row in about_one[1:]:
+            num_reused[row] = shared
+    if alone:
+        parts.append(_prefill_padded(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
+        rows += alone
+    return _in_order(parts, rows), num_reused
+
+
+def _by_video(visual_tokens: Sequence[VisualTokens | None]) -> list[list[int]]:
+    """The places of each video."""
+    places: dict[int, list[int]] = {}
+    for place, tokens in enumerate(visual_tokens):
+        places.setdefault(id(tokens), []).append(place)
+    return list(places.values())
+
+
+def _prefill_padded(
+    model: SlowFastForConditionalGeneration,
+    prompts: Sequence[Sequence[int]],
+    visual_tokens: Sequence[VisualTokens | None],
+) -> Prefilled:
+    return prefill(model, GenerationInputs.pad_left(prompts, visual_tokens, model.device), SlowAttention.ALWAYS)
+
+
+def _prefill_forked(
+    model: SlowFastForConditionalGeneration, prompts: Sequence[Sequence[int]], video: VisualTokens | None, shared: int
+) -> Prefilled:
+    """Prefill the `shared` first tokens once; the rests are padded on the left, between beginning and rest."""
+    cache = _prefill_padded(model, [prompts[0][:shared]], [video]).cache
     cache.batch_repeat_interleave(len(prompts))
     rests = GenerationInputs.pad_left([prompt[shared:] for prompt in prompts], [None] * len(prompts), model.device)
-    return prefill_after(model, cache, rests), shared
+    return prefill_after(model, cache, rests)
+
+
+def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
+    """Parts of a batch as one, whose `rows` are where each row of the parts is to be."""
+    if len(parts) == 1 and rows == sorted(rows):
+        return parts[0]
+    longest = max(part.attention_mask.shape[1] for part in parts)
+    mask = torch.cat(
+        [functional.pad(part.attention_mask, (longest - part.attention_mask.shape[1], 0)) for part in parts]
+    )
+    logits = torch.cat([part.logits for part in parts])
+    cache = SlowFastCache.stack([part.cache for part in parts])
+    order = torch.tensor(rows).argsort()
+    cache.batch_select_indices(order)
+    return Prefilled(logits[order], mask[order], cache)

@@ -28,7 +28,7 @@ class RunSize:
     """What decides, beside the network's sizes, how much memory one question takes.
 
     `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
-    questions about one video are answered at a time; what their prompts begin with is prefilled once.
+    questions about `num_videos` are answered at a time; what prompts about one video begin with is prefilled once.
     """
 
     num_frames: int
@@ -40,6 +40,7 @@ class RunSize:
     chunk_size: int = CHUNK_SIZE
     attention: str = "sdpa"
     batch_size: int = 1
+    num_videos: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,15 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         weights_bytes=weights_bytes(sizes, run.quantization, item),
         loading_bytes=_loading_bytes(sizes, item),
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
-        visual_tokens_bytes=(num_slow + num_fast) * token,
+        visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
         kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
         slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
         prefill_activations_bytes=_prefill_bytes(
-            sizes, run, num_slow, max(length, run.batch_size * run.num_text_tokens)
+            sizes,
+            run,
+            run.num_videos * num_slow,
+            max(run.num_videos * length, run.batch_size * run.num_text_tokens),
         ),
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
@@ -195,7 +199,7 @@ def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int
     slow = num_slow * max(2 * 4 * sizes.hidden_size, sizes.hidden_size * item + 4 * sizes.key_value_size * item)
     attention = 0
     if run.attention == "eager":  # scores in the model's dtype, their softmax in float32 and back
-        attention = sizes.num_attention_heads * length**2 * (2 * item + 4)
+        attention = sizes.num_attention_heads * length**2 // run.num_videos * (2 * item + 4)
     return num_slow * sizes.hidden_size * item + 2 * states + max(mlp, slow, attention)
 
 

@@ -50,6 +50,7 @@ def make_plan(
     max_new_tokens: int = MAX_NEW_TOKENS,
     attention: str = "sdpa",
     batch_size: int = 1,
+    num_videos: int = 1,
 ) -> Plan:
     """Choose what was left open by the free memory; look at no weights.
 
@@ -66,6 +67,7 @@ def make_plan(
         max_new_tokens=max_new_tokens,
         attention=resolve_attention(attention, where, computed).value,
         batch_size=batch_size,
+        num_videos=num_videos,
     )
     kinds = _quantizations(model, QuantizationName(quantization), where)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]

@@ -1,10 +1,12 @@
 """The KV cache of a slow-fast model: self-attention's, and the slow keys and values of each hybrid layer beside it."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import transformers
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -85,6 +87,55 @@ class SlowFastCache(DynamicCache):
         forked.slow_layers = {layer_idx: copy.copy(layer) for layer_idx, layer in self.slow_layers.items()}
         return forked
 
+    @classmethod
+    def stack(cls, caches: Sequence["SlowFastCache"]) -> "SlowFastCache":
+        """The rows of several forkable caches in one, in order; it empties them, so that nothing is held twice.
+
+        Positions are padded on the left to the longest, slow tokens on the right to the most there are: the attention
+        mask must leave out the ones, and `slow_mask` does the others.
+        """
+        lengths, num_rows = [cache.get_seq_length() for cache in caches], [cache._num_rows for cache in caches]
+        stacked = copy.copy(caches[0])
+        stacked.layers = []
+        for layer_idx in range(stacked.num_decoder_layers):
+            layers = [_pad_layer(cache._take(layer_idx), max(lengths), on_left=True) for cache in caches]
+            stacked.layers.append(_join(*layers))
+        stacked._stack_slow(caches, num_rows)
+        return stacked
+
+    def _stack_slow(self, caches: Sequence["SlowFastCache"], num_rows: Sequence[int]) -> None:
+        with_slow = [cache for cache in caches if cache.slow_mask is not None]
+        self.slow_layers, self.slow_mask, self.slow_is_ragged = {}, None, False
+        if not with_slow:
+            return
+        masks = [
+            torch.zeros(rows, 0, dtype=torch.bool) if cache.slow_mask is None else cache.slow_mask
+            for cache, rows in zip(caches, num_rows, strict=True)
+        ]
+        most = max(mask.shape[1] for mask in masks)
+        self.slow_is_ragged = any(cache.slow_is_ragged for cache in caches) or min(m.shape[1] for m in masks) < most
+        device = masks[caches.index(with_slow[0])].device
+        self.slow_mask = torch.cat([functional.pad(mask.to(device), (0, most - mask.shape[1])) for mask in masks])
+        for layer_idx, some in list(with_slow[0].slow_layers.items()):
+            layers = [
+                _pad_layer(cache.slow_layers.pop(layer_idx, _no_tokens(some, rows)), most, on_left=False)
+                for cache, rows in zip(caches, num_rows, strict=True)
+            ]
+            self.slow_layers[layer_idx] = _join(*layers)
+
+    @property
+    def _num_rows(self) -> int:
+        layer = self.layers[0]
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        return len(layer.keys)
+
+    def _take(self, layer_idx: int) -> DynamicLayer:
+        layer = self.layers[layer_idx]
+        assert isinstance(layer, DynamicLayer)
+        self.layers[layer_idx] = DynamicLayer()
+        return layer
+
     def forget_slow(self) -> None:
         """Let what comes look at no slow tokens any more."""
         self.slow_layers.clear()
@@ -114,3 +165,29 @@ class SlowFastCache(DynamicCache):
             layer.batch_select_indices(indices)
         if self.slow_mask is not None:
             self.slow_mask = self.slow_mask[indices]
+
+
+def _pad_layer(layer: DynamicLayer, length: int, *, on_left: bool) -> tuple[Tensor, Tensor]:
+    """A layer's keys and values with zeros where it holds fewer than `length` positions."""
+    assert layer.keys is not None
+    assert layer.values is not None
+    missing = length - layer.keys.shape[-2]
+    around = (0, 0, missing, 0) if on_left else (0, 0, 0, missing)
+    return functional.pad(layer.keys, around), functional.pad(layer.values, around)
+
+
+def _join(*keys_values: tuple[Tensor, Tensor]) -> DynamicLayer:
+    keys, values = zip(*keys_values, strict=True)
+    layer = DynamicLayer()
+    layer.update(torch.cat(keys), torch.cat(values))
+    return layer
+
+
+def _no_tokens(like: DynamicLayer, num_rows: int) -> DynamicLayer:
+    """A layer of slow keys and values for rows without a video."""
+    assert like.keys is not None
+    assert like.values is not None
+    nothing = like.keys.new_zeros(num_rows, like.keys.shape[1], 0, like.keys.shape[-1])
+    layer = DynamicLayer()
+    layer.update(nothing, nothing)
+    return layer

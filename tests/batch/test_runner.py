@@ -17,7 +17,9 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Stage
+from sfvqa.batch.video_ahead import VideoAhead
 from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError
+from sfvqa.inference.reading_ahead import Reading
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.conftest import HERE, RunBatch, items_of
@@ -74,6 +76,51 @@ def test_batches_are_as_large_as_they_may_be(video_folder: Path, run_items: RunB
     _, _, records = run_items(answerer, items, replace(OPTIONS, batch_size=batch_size))
     assert max(map(len, answerer.batches)) == min(batch_size, 5)
     assert len(records) == 5
+
+
+def when_all_are_read(monkeypatch: pytest.MonkeyPatch, num_videos: int) -> Callable[[str, int], None]:
+    """For `on_chunk`: the model sees nothing until every video is read, so that none is waited for."""
+    num_read = threading.Semaphore(0)
+    feed = VideoAhead.feed
+
+    def count(video: VideoAhead, chunks: Reading) -> None:
+        feed(video, chunks)
+        num_read.release()
+
+    def wait(_name: str, _num_wanted: int) -> None:
+        if not waited:
+            waited.extend(num_read.acquire(timeout=60) for _ in range(num_videos))
+
+    waited: list[bool] = []
+    monkeypatch.setattr(VideoAhead, "feed", count)
+    return wait
+
+
+def test_short_videos_are_answered_in_one_batch(
+    video_folder: Path, run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [Item(video_folder / "c.mp4", f"{number}.mp4", f"Question {number}?") for number in range(5)]
+    answerer = FakeAnswerer(on_chunk=when_all_are_read(monkeypatch, 5))
+    _, _, records = run_items(answerer, items, replace(OPTIONS, batch_size=3))
+    assert [len(batch) for batch in answerer.batches] == [3, 2]
+    assert len({record["item_id"] for record in records}) == 5
+    assert [record["timings"]["encode_seconds"] for record in records] == [0.5] * 5
+
+
+def test_memory_that_runs_out_over_a_batch_makes_it_and_those_after_it_smaller(
+    video_folder: Path, run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(questions: list[str], _stop: Callable[[], bool]) -> None:
+        if len(questions) > 3:
+            raise OutOfMemoryError("Too much.", "Use less.")
+
+    items = [Item(video_folder / "c.mp4", f"{number}.mp4", f"Question {number}?") for number in range(11)]
+    answerer = FakeAnswerer(on_chunk=when_all_are_read(monkeypatch, 11), on_answer=fail)
+    _, summary, records = run_items(answerer, items, replace(OPTIONS, batch_size=8))
+    assert [len(batch) for batch in answerer.batches] == [8, 4, 2, 2, 4, 2, 2, 2, 1]
+    assert [record["status"] for record in records] == ["ok"] * 11
+    assert {record["frames"]["count"] for record in records} == {20}  # none was seen with fewer frames
+    assert summary.exit_code is ExitCode.OK
 
 
 def test_the_first_answer_alone_has_the_cost_of_the_video(

@@ -200,6 +200,19 @@ def test_a_batch_about_several_videos_shares_nothing(
     assert [answer.tokens.reused for answer in answers] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_batch_about_several_videos_with_several_questions_each(
+    qa: VideoQA, encoded: EncodedVideo, encoded_short: EncodedVideo, mode: SlowAttention
+) -> None:
+    options = GenerationOptions(max_new_tokens=10, slow_attention=mode)
+    videos = [encoded, encoded_short, None, encoded, None, encoded, encoded_short, None]
+    asked = [(video, QUESTIONS[place % len(QUESTIONS)]) for place, video in enumerate(videos)]
+    answers = qa.answer_batch(asked, options)
+    assert [answer.text for answer in answers] == [qa.ask(video, question, options).text for video, question in asked]
+    assert len({answer.text for answer in answers}) > 2
+    assert [answer.tokens.reused > 0 for answer in answers] == [False, False, False, True, True, True, True, True]
+
+
 # --- how much is shared ---
 
 

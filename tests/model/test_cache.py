@@ -1,6 +1,8 @@
 """Whatever generation does to the cache's batch dimension happens to the slow keys and values too."""
 
+import pytest
 import torch
+from torch.nn import functional
 from transformers.cache_utils import DynamicLayer
 
 from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration
@@ -127,3 +129,32 @@ def test_a_layer_broken_off_between_its_keys_and_its_values_can_be_gone_on_from(
     first.values = first.values[..., :2, :]
     assert cache.num_complete == 2
     assert [(keys.shape[2], values.shape[2]) for keys, values in kept(cache.fork(2))] == [(2, 2)] * len(cache.layers)
+
+
+@pytest.mark.parametrize("with_videos", [(True, False, True), (False, False, False), (False, True, False)])
+def test_stacked_caches_go_on_as_each_would_alone(
+    model: SlowFastForConditionalGeneration, with_videos: tuple[bool, ...]
+) -> None:
+    """Of other lengths, with other numbers of slow tokens or none, and with several rows each."""
+    batches = [
+        ([frames(9, seed=1), frames(5, seed=4)], [[10, 11, 12], [13]]),
+        ([frames(4, seed=2)], [[14, 15, 16, 17, 18, 19, 20]]),
+        ([frames(12, seed=3)], [[21]]),
+    ]
+    next_ids, expected, caches, masks = torch.tensor([[7], [8], [9], [6]]), [], [], []
+    with torch.inference_mode():
+        for (videos, questions), has_video, ids in zip(batches, with_videos, next_ids.split([2, 1, 1]), strict=True):
+            samples = [model.encode_video(video) if has_video else None for video in videos]
+            prompts = [prompt(sample, question) for sample, question in zip(samples, questions, strict=True)]
+            tokens, mask = left_padded(prompts)
+            longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            expected.append(model.decode(ids, longer, model.prefill(tokens, mask, samples)[1]))
+            caches.append(model.prefill(tokens, mask, samples)[1])
+            masks.append(longer)
+        longest = max(mask.shape[1] for mask in masks)
+        mask = torch.cat([functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
+        stacked = SlowFastCache.stack(caches)
+        torch.testing.assert_close(model.decode(next_ids, mask, stacked), torch.cat(expected), atol=2e-5, rtol=1e-4)
+    assert (stacked.slow_mask is not None) == any(with_videos)
+    assert [cache.get_seq_length() for cache in caches] == [0, 0, 0]
+    assert all(not cache.slow_layers for cache in caches)

@@ -81,7 +81,7 @@ BatchSizeOption = Annotated[
         parser=parse_batch_size,
         metavar="N|auto",
         envvar="SFVQA_BATCH_SIZE",
-        help="Answer up to N questions about a video at once; auto: as many as memory allows, at most 16.",
+        help="Answer up to N questions at once, about one video or several; auto: as memory allows, at most 16.",
         rich_help_panel=_WORK,
     ),
 ]

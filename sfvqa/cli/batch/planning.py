@@ -1,6 +1,5 @@
 """What a batch will run as: the model, its frames and the size of its batches, by the free memory; loads nothing."""
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ def plan_batch(
     Videos are not opened: each is taken to have as many frames as are wanted of it.
     """
     with notices.waiting("Choosing the model"):  # importing torch is part of the wait
+        from sfvqa.batch.group import group_items
         from sfvqa.inference.choose import choose_model
         from sfvqa.inference.plan import make_plan
         from sfvqa.inference.sizes import read_sizes
@@ -57,6 +57,7 @@ def plan_batch(
             max_new_tokens=max_new_tokens,
             attention=model.attention,
             batch_size=batch_size or 1,
+            num_videos=min(batch_size or 1, len(group_items(items))),
         )
         if plan.run.num_frames < num_frames:
             frames = replace(frames, num_frames=plan.run.num_frames)
@@ -75,13 +76,13 @@ def plan_batch(
 
 
 def _largest_batch(planned: PlannedRun, items: "Sequence[Item]") -> int:
-    """The largest that fits, up to the most questions there are about one video."""
+    """The largest that fits, of questions about one video or about several."""
+    from sfvqa.batch.group import group_items
     from sfvqa.inference.memory import estimate_memory
 
-    most = max(Counter((item.video, item.start_seconds, item.end_seconds) for item in items).values(), default=1)
-    size = min(most, LARGEST_BATCH)
+    num_videos, size = len(group_items(items)), min(len(items), LARGEST_BATCH)
     while size > 1:
-        run = replace(planned.plan.run, batch_size=size)
+        run = replace(planned.plan.run, batch_size=size, num_videos=min(size, num_videos))
         if estimate_memory(planned.sizes.sizes, planned.sizes.fast, run).fits(planned.plan.free_bytes):
             break
         size //= 2
