@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sfvqa.profiling.baselines import Baseline
+from sfvqa.profiling.floors import DeviceRates
 from sfvqa.profiling.flops import Flops
 from sfvqa.profiling.machine import Device
 from sfvqa.profiling.spread import Spread
@@ -18,7 +19,7 @@ Spreads = Mapping[str, Spread]
 @dataclass(frozen=True)
 class ProfilePoint:
     """One number of frames, really there. Peaks are of one run, None where unknown; `flops_counted` is None where the
-    weights are quantized, since torch counts nothing of those.
+    weights are quantized, since torch counts nothing of those. `floors` are seconds by the names of figures.
     """
 
     num_frames: int
@@ -31,6 +32,7 @@ class ProfilePoint:
     flops: Flops
     flops_counted: Flops | None
     prefill_flops_all_in_self_attention: float
+    floors: Mapping[str, float] | None
 
     @property
     def num_text_tokens(self) -> int:
@@ -55,6 +57,7 @@ class ProfilePoint:
             "flops": self.flops.to_dict(),
             "flops_counted": self.flops_counted.to_dict() if self.flops_counted else None,
             "prefill_flops_all_in_self_attention": self.prefill_flops_all_in_self_attention,
+            "floors": None if self.floors is None else dict(self.floors),
         }
 
 
@@ -118,6 +121,7 @@ class Profile:
     points: tuple[ProfilePoint, ...]
     baselines: tuple[BaselinePoint, ...] | None
     prefill_flops_self_attention_only: float
+    rates: DeviceRates | None
     warnings: tuple[str, ...] = ()
 
     def ratios(self) -> list[Ratio]:
@@ -158,6 +162,7 @@ class Profile:
             "schema_version": SCHEMA_VERSION,
             "model": dict(self.model),
             "device": self.device.to_dict(),
+            "rates": self.rates.to_dict() if self.rates else None,
             "settings": dict(self.settings),
             "points": [point.to_dict() for point in self.points],
             "prefill_flops_self_attention_only": self.prefill_flops_self_attention_only,

@@ -11,6 +11,7 @@ from sfvqa.inference.architecture import architecture_of
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
+from sfvqa.profiling.floors import DeviceRates, floors, measure_rates
 from sfvqa.profiling.flop_counter import count_on_model
 from sfvqa.profiling.flops import (
     PromptSize,
@@ -74,17 +75,18 @@ def sweep(
 
     Each round takes all of them, in turn upwards and downwards. Raises what seeing a video and asking about it do.
     """
-    device = Device.of(checkpoint.model.device)
+    model = checkpoint.model
+    device, rates = Device.of(model.device), measure_rates(model.device, model.dtype)
     yield from _rounds(checkpoint, video, work, options, SweepStage.WARM_UP, _Measured())
     measured = _Measured()
     yield from _rounds(checkpoint, video, work, options, SweepStage.MEASURE, measured)
     points = []
     for place, runs in enumerate(measured.runs.values()):
         yield SweepProgress(SweepStage.COUNT, place, len(measured.runs))
-        points.append(_point(checkpoint, runs))
+        points.append(_point(checkpoint, runs, rates))
     yield SweepProgress(SweepStage.COUNT, len(points), len(points))
     first = measured.runs[options.frame_counts[0]][0].encoded
-    sizes, num_fast_frames = architecture_of(checkpoint.model.config), checkpoint.model.config.min_fast_frames
+    sizes, num_fast_frames = architecture_of(model.config), model.config.min_fast_frames
     smallest = PromptSize(num_fast_frames * sizes.tokens_per_frame + points[0].num_text_tokens)
     return Profile(
         model=_model_facts(checkpoint),
@@ -103,6 +105,7 @@ def sweep(
         points=tuple(sorted(points, key=lambda point: point.num_frames)),
         baselines=tuple(_baseline_points(checkpoint, measured)) if options.baselines else None,
         prefill_flops_self_attention_only=prefill_flops(sizes, smallest),
+        rates=rates,
         warnings=tuple(dict.fromkeys(_warnings(checkpoint, measured))),
     )
 
@@ -152,11 +155,13 @@ def _run_small_baseline(checkpoint: LoadedCheckpoint, video: Path, work: Work, m
     measured.sizes[mode, len(encoded.indices)] = PromptSize(len(prompt))
 
 
-def _point(checkpoint: LoadedCheckpoint, runs: list[Run]) -> ProfilePoint:
+def _point(checkpoint: LoadedCheckpoint, runs: list[Run], rates: DeviceRates | None) -> ProfilePoint:
     model, last = checkpoint.model, runs[-1]
     tokens, num_frames = last.encoded.visual_tokens, len(last.encoded.indices)
     size = size_of(last.prompt, tokens, model.config.slow_attention_scope)
     is_quantized = checkpoint.quantization is not Quantization.NONE
+    sizes, dtype = architecture_of(model.config), str(model.dtype).removeprefix("torch.")
+    flops = count_by_formula(sizes, num_frames, size)
     every = [asdict(run.figures) for run in runs]
     return ProfilePoint(
         num_frames=num_frames,
@@ -166,11 +171,14 @@ def _point(checkpoint: LoadedCheckpoint, runs: list[Run]) -> ProfilePoint:
         spreads={name: Spread.of([figures[name] for figures in every]) for name in every[0]},
         peak_host_bytes=max((run.host_bytes for run in runs if run.host_bytes is not None), default=None),
         peak_device_bytes=max((run.device_bytes for run in runs if run.device_bytes is not None), default=None),
-        flops=count_by_formula(architecture_of(model.config), num_frames, size),
+        flops=flops,
         flops_counted=None if is_quantized else count_on_model(model, num_frames, list(last.prompt), tokens),
         prefill_flops_all_in_self_attention=prefill_flops(
-            architecture_of(model.config), PromptSize(len(tokens.slow) + size.length - len(tokens.fast))
+            sizes, PromptSize(len(tokens.slow) + size.length - len(tokens.fast))
         ),
+        floors=floors(sizes, flops, size, rates, dtype=dtype, quantization=checkpoint.quantization.value)
+        if rates
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 from sfvqa.profiling.baselines import Baseline
+from sfvqa.profiling.floors import DeviceRates
 from sfvqa.profiling.flops import Flops
 from sfvqa.profiling.machine import Device
 from sfvqa.profiling.measuring import Figures
@@ -35,6 +36,7 @@ def made_point(num_frames: int, *, seconds: float = 1.0, apart: float = 0.02, nu
         flops=Flops(num_frames * 6e10, num_frames * 1e9, 1.1e12 + num_frames * 1e8, num_frames * 1e8, 1.1e9),
         flops_counted=None,
         prefill_flops_all_in_self_attention=num_frames * 1e11,
+        floors={"vision_tower_seconds": seconds / 2, "prefill_seconds": seconds / 4},
     )
 
 
@@ -68,6 +70,7 @@ def made_profile(*points: ProfilePoint, baselines: tuple[BaselinePoint, ...] | N
         points=points or tuple(made_point(num_frames) for num_frames in (16, 64, 128)),
         baselines=baselines,
         prefill_flops_self_attention_only=1.1e12,
+        rates=DeviceRates(flops_per_second=1e11, bytes_per_second=1e10),
         warnings=(),
     )
 

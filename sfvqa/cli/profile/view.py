@@ -40,6 +40,7 @@ def profile_page(profile: "Profile", comparison: "Comparison | None" = None) -> 
         ("To the first token", list(chart_lines(profile.points))),
         ("Size and work of one question", [_work(profile)]),
         ("Against the same model computing otherwise", _baselines(profile)),
+        ("Against the least this device could take", _floors(profile)),
         ("Since the earlier profile", [] if comparison is None else list(_compared(comparison))),
         ("How sure", list(_noise(profile))),
     )
@@ -135,6 +136,26 @@ def _baselines(profile: "Profile") -> list[RenderableType]:
         found = [ratios.get((mode, point.num_frames)) for point in profile.points]
         table.add_row(words, *("" if one is None else times_text(getattr(one, figure)) for one in found))
     return [table, Text("The other's time over the slow-fast model's: above 1× the other is slower.", style="dim")]
+
+
+def _floors(profile: "Profile") -> list[RenderableType]:
+    """A row a stage that has a floor: how many times as long it takes, and the floor itself."""
+    rates, table = profile.rates, _table(profile)
+    if rates is None:
+        return []
+    for name, words in _STAGES.items():
+        floors = [(point.floors or {}).get(name) for point in profile.points]
+        if any(floors):
+            cells = [
+                f"{times_text(point.median(name) / floor)} of {seconds_text(floor)}" if floor else ""
+                for point, floor in zip(profile.points, floors, strict=True)
+            ]
+            table.add_row(words, *cells)
+    rate = operations_text(rates.flops_per_second)
+    return [
+        table,
+        Text(f"Measured here: {rate}/s in matrix products, {rates.bytes_per_second / 1e9:,.0f} GB/s copied.", "dim"),
+    ]
 
 
 def _compared(comparison: "Comparison") -> Iterable[Text]:
