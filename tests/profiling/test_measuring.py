@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,9 +98,16 @@ def _written(qa: VideoQA, prompt: list[int], tokens: VisualTokens, num_new: int)
 
 
 def test_recomputing_slow_keys_writes_the_same_tokens(qa: VideoQA, run: Run) -> None:
-    """It differs in time alone."""
+    """It differs in time alone: every hybrid layer projects all slow tokens at every step."""
     prompt, tokens = list(run.prompt), run.encoded.visual_tokens
+    projected: list[int] = []
+    layer: Any = qa.checkpoint.model.language_model.layers[2]
+    counting = layer.self_attn.slow_attention.kv_proj.register_forward_hook(
+        lambda _module, arguments, _output: projected.append(arguments[0].shape[1])
+    )
     other = run_baseline(qa.checkpoint.model, Baseline.SLOW_RECOMPUTED, prompt, tokens, 12)
+    counting.remove()
+    assert projected == [512] * 12
     assert list(other.token_ids) == _written(qa, prompt, tokens, 12)
     assert len(set(other.token_ids)) > 3
 
