@@ -8,7 +8,7 @@ import pytest
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.profile.figures import operations_text, seconds_text, times_text
 from sfvqa.cli.profile.options import parse_frame_counts
-from sfvqa.cli.profile.view import profile_page
+from sfvqa.cli.profile.view import print_profile, profile_page
 from sfvqa.profiling.compare import compare, read_profile
 from tests.cli.conftest import RunCli
 from tests.profiling.made import ALL_BASELINES, made_point, made_profile
@@ -132,6 +132,16 @@ def test_ratios_stand_under_their_number_of_frames() -> None:
     assert "16 frames, self-attention only: prefill 0.90× 0.90× 0.90×" in said
     assert "peak device memory" not in said
     assert "░ open and read" in said
+
+
+def test_no_figure_is_cut_off_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_profile(made_profile(*(made_point(count, apart=0.5) for count in (8, 16, 32, 64, 96, 128))))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert next(line for line in printed.splitlines() if "each further" in line).count("1.00 s ±25%") == 6
 
 
 def test_figures_have_three_digits() -> None:

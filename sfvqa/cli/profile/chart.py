@@ -33,8 +33,9 @@ def chart_lines(points: "Sequence[ProfilePoint]") -> "Iterator[Text]":
             line.append(_SIGNS[number] * (stop - start), style=_STYLES[number])
         line.append(f" {seconds_text(point.median('ttft_seconds'))}")
         yield line
-    legend = Text("       ")
-    for number, layer in enumerate(stacks[0]):
-        legend.append(f" {_SIGNS[number]}", style=_STYLES[number])
-        legend.append(f" {layer.name} ", style="dim")
-    yield legend
+    for row in (range(3), range(3, 6)):
+        legend = Text("             ")
+        for number in row:
+            legend.append(f" {_SIGNS[number]}", style=_STYLES[number])
+            legend.append(f" {stacks[0][number].name:<21}", style="dim")
+        yield legend

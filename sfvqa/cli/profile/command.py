@@ -54,12 +54,10 @@ def profile(
     quiet: profile_options.Quiet = False,
 ) -> None:
     """Check what can be checked, measure, print, write what was asked for."""
-    from rich.console import Console
-
     from sfvqa.cli import session
     from sfvqa.cli.profile.files import ProfileFiles
     from sfvqa.cli.profile.request import ProfileRequest
-    from sfvqa.cli.profile.view import profile_page
+    from sfvqa.cli.profile.view import print_profile
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers.standard_input import local_video
 
@@ -79,7 +77,7 @@ def profile(
         document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})
         sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
     else:
-        Console(highlight=False, markup=False, emoji=False).print(profile_page(measured, comparison))
+        print_profile(measured, comparison)
     sys.stdout.flush()
     for warning in measured.warnings:
         notices.warn(warning)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +30,18 @@ _STAGES = {
     "decode_seconds_per_token": "each further token",
     "total_seconds": "total",
 }
+_INDENT = 2
 _RESTLESS = 0.1  # noise from which it is said that the machine had other things to do
+
+
+def print_profile(profile: "Profile", comparison: "Comparison | None" = None) -> None:
+    """Print the page on stdout, as wide as its tables: a narrow terminal breaks lines, but no figure is cut off."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    unlimited = console.options.update(max_width=1000)
+    tables = [_times(profile), _work(profile), *_baselines(profile)[:1], *_floors(profile)[:1]]
+    widths = [_INDENT + console.measure(table, options=unlimited).maximum for table in tables]
+    console.width = max(console.width, *widths)
+    console.print(profile_page(profile, comparison))
 
 
 def profile_page(profile: "Profile", comparison: "Comparison | None" = None) -> Group:
@@ -47,7 +58,10 @@ def profile_page(profile: "Profile", comparison: "Comparison | None" = None) -> 
     parts: list[RenderableType] = list(_headline(profile))
     for title, lines in sections:
         if lines:
-            parts += [Text(f"\n{title}", style="bold"), *(Padding(line, (0, 0, 0, 2)) for line in lines)]
+            parts += [
+                Text(f"\n{title}", style="bold"),
+                *(Padding(line, (0, 0, 0, _INDENT), expand=False) for line in lines),
+            ]
     return Group(*parts)
 
 
