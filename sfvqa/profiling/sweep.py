@@ -45,6 +45,7 @@ class SweepOptions:
 class SweepStage(StrEnum):
     """What is being done."""
 
+    DEVICE = "Measuring the device"
     WARM_UP = "Warming up"
     MEASURE = "Measuring"
     COUNT = "Counting operations"
@@ -52,7 +53,7 @@ class SweepStage(StrEnum):
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """`done` of `total` frames are through `stage`, those of every round counted."""
+    """`done` of `total` are through `stage`: frames, those of every round counted; numbers of frames in COUNT."""
 
     stage: SweepStage
     done: int
@@ -76,7 +77,10 @@ def sweep(
     Each round takes all of them, in turn upwards and downwards. Raises what seeing a video and asking about it do.
     """
     model = checkpoint.model
-    device, rates = Device.of(model.device), measure_rates(model.device, model.dtype)
+    device = Device.of(model.device)
+    yield SweepProgress(SweepStage.DEVICE, 0, 1)
+    rates = measure_rates(model.device, model.dtype)
+    yield SweepProgress(SweepStage.DEVICE, 1, 1)
     yield from _rounds(checkpoint, video, work, options, SweepStage.WARM_UP, _Measured())
     measured = _Measured()
     yield from _rounds(checkpoint, video, work, options, SweepStage.MEASURE, measured)

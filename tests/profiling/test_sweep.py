@@ -75,6 +75,16 @@ def test_a_profile_has_counts_baselines_and_ratios() -> None:
     assert profile.settings["video"] == str(VIDEO)
 
 
+def test_of_quantized_weights_nothing_is_counted() -> None:
+    """torch knows no product of theirs, and half a count would be a wrong one."""
+    qa = VideoQA.load("tiny", device="cpu", quantization="4bit")
+    work = Work("What flashes?", 2, ReadOptions(), qa.default_crop)
+    _, profile = drain(sweep(qa.checkpoint, VIDEO, work, SweepOptions((8,), num_repeats=1, num_warmups=0)))
+    assert profile.points[0].flops_counted is None
+    assert profile.points[0].flops.prefill > 0
+    assert profile.model["quantization"] == "4bit"
+
+
 @pytest.mark.parametrize(("counts", "repeats"), [((), 3), ((8,), 0), ((0, 8), 1)])
 def test_nothing_to_measure_is_refused(counts: tuple[int, ...], repeats: int) -> None:
     with pytest.raises(UsageError):

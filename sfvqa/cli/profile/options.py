@@ -96,7 +96,7 @@ Plot = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Draw a picture, .png or .svg; needs matplotlib, `pip install 'sfvqa[plot]'`.",
+        help="Draw a picture, .png or .svg; needs matplotlib, `pip install 'sfvqa\\[plot]'`.",
         show_default=False,
         rich_help_panel=_WRITTEN,
     ),
