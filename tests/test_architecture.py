@@ -31,6 +31,7 @@ ONLY_IN = {
     "torch": {"model", "inference", "training", "profiling"},
     "transformers": {"model", "inference", "training"},
     "matplotlib": {"profiling"},
+    "ray": {"batch"},
     "av": {"video", "training", "profiling"},
     "cv2": {"video", "profiling"},
 }

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from sfvqa.batch.group import VideoGroup
 from sfvqa.batch.item import UNREADABLE, item_id
-from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
 from sfvqa.errors import VideoError
 from sfvqa.inference.being_read import start_reading
@@ -20,7 +20,7 @@ from sfvqa.video.readers import VideoReader, open_video
 class Preparer:
     """Prepares one video after the other, in several threads. A video of which all is done is not opened."""
 
-    def __init__(self, answerer: VideoQuestionAnswerer, journal: Journal, options: BatchOptions) -> None:
+    def __init__(self, answerer: VideoQuestionAnswerer, journal: RecordKeeper, options: BatchOptions) -> None:
         self._answerer = answerer
         self._journal = journal
         self._options = options
@@ -70,7 +70,7 @@ class Preparer:
 
 
 def sort_out(
-    asked: Sequence[Question], journal: Journal, options: BatchOptions
+    asked: Sequence[Question], journal: RecordKeeper, options: BatchOptions
 ) -> tuple[tuple[Question, ...], Counter[str]]:
     """Those that are to be asked, and how many of the others have which status."""
     before = Counter(
