@@ -92,16 +92,16 @@ def _draw_costs(axes: Any, profile: "Profile") -> None:
     )
     axes.plot(frames, slow_fast, color=_SLOW_FAST, marker="o", label="slow-fast, operations")
     _draw_measured(axes, profile)
-    for values, colour, offset in ((everything, _EVERYTHING, 8), (slow_fast, _SLOW_FAST, -16)):
+    for values, colour in ((everything, _EVERYTHING), (slow_fast, _SLOW_FAST)):
         axes.annotate(
             f"{values[-1]:.2f}×" if values[-1] < 2 else f"{values[-1]:.1f}×",
             (frames[-1], values[-1]),
-            xytext=(0, offset),
+            xytext=(9, -4),
             textcoords="offset points",
-            ha="center",
             color=colour,
         )
     axes.set_xscale("log", base=2)
+    axes.set_xlim(frames[0] / 1.15, frames[-1] * 1.4)  # room for what stands beside the last points
     axes.set_yscale("log")
     axes.set_xticks(frames, [str(count) for count in frames], minor=False)
     lowest, highest = min(1.0, *slow_fast, *everything), max(*slow_fast, *everything)
@@ -113,7 +113,8 @@ def _draw_costs(axes: Any, profile: "Profile") -> None:
     axes.set_xlabel("frames (log scale)")
     axes.set_ylabel(f"LLM prefill, {base_frames} frames in self-attention only = 1× (log scale)")
     axes.set_title("What more frames cost the LLM")
-    axes.legend(loc="upper left", frameon=False)
+    handles = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1])
+    axes.legend([handle for handle, _ in handles], [label for _, label in handles], loc="upper left", frameon=False)
 
 
 def _draw_measured(axes: Any, profile: "Profile") -> None:
