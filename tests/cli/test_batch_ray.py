@@ -6,12 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sfvqa.batch.record import read_records
+from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally, Working
+from sfvqa.cli.batch.display import LiveDisplay, PlainDisplay
+from sfvqa.cli.batch.words import describe_rate
+from sfvqa.cli.render import Notices
 from tests.batch.cluster.conftest import cluster, needs_ray, processes_of, ray_folder
 from tests.cli.conftest import RunCli
 from tests.inference.conftest import write_video
@@ -76,12 +81,12 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(
     (ray_folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1", encoding="ascii")
     before = set(processes_of(ray_folder))
     out = tmp_path / "out.jsonl"
-    flags = ("-o", out.name, "--ray", "--workers", "1", "--frames", "2")
+    flags = ("-o", out.name, "--ray", "--workers", "1", "--frames", "2", "--readers", "1", "--batch-size", "1")
     running = subprocess.Popen(
         command(folder, *flags), cwd=folder.parent, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not (out.exists() and out.read_bytes().count(b"\n") >= 1) and time.monotonic() < deadline:
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:  # one may go again
         time.sleep(0.005)
     assert set(processes_of(ray_folder)) - before
     os.killpg(running.pid, signal.SIGINT)
@@ -158,3 +163,26 @@ def test_where_it_runs_is_no_part_of_what_was_asked(batch: Any) -> None:
     assert batch("--model", "tiny", "--device", "cpu", "--frames", "2").exit_code == 6
     flags = ("--ray", "--workers", "2", "--gpus-per-worker", "0", "--frames", "2", "--dry-run", "--json")
     assert json.loads(batch("--model", "tiny", *flags).stdout)["left"] == 0
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_lost_worker_is_told_each_time(capsys: pytest.CaptureFixture[str], is_live: bool) -> None:
+    def events() -> Generator[BatchEvent, None, BatchSummary]:
+        tally = Tally(4, num_workers=1, num_workers_wanted=2)
+        for _ in range(2):
+            yield Working(tally, "A worker was lost \x1b[2J.")
+            yield Working(tally)
+        return BatchSummary(tally, 0)
+
+    shown = LiveDisplay() if is_live else PlainDisplay(Notices(quiet=False))
+    shown.follow(events())
+    said = capsys.readouterr().err
+    assert said.count("Warning: A worker was lost") == 2
+    assert "\x1b[2J" not in said
+
+
+def test_the_workers_are_counted_in_words() -> None:
+    assert describe_rate(Tally(4)) == "nothing finished yet"
+    assert describe_rate(Tally(4, num_workers=1, num_workers_wanted=2)) == "nothing finished yet, 1 of 2 workers"
+    all_there = Tally(4, num_answered=2, elapsed_seconds=60, num_workers=2, num_workers_wanted=2)
+    assert describe_rate(all_there) == "2.0 items a minute, 1:00 to go, 2 workers"

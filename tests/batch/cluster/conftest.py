@@ -14,7 +14,7 @@ import sfvqa
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray, an extra, is not installed")
 
-_NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80_000_000}
+_NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80_000_000}
 
 
 @pytest.fixture(scope="module")
