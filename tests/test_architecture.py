@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "training": {"errors", "video", "registry", "model", "inference"},
     "profiling": {"errors", "video", "registry", "model", "inference", "batch"},
     "batch": {"errors", "video", "registry", "model", "inference", "evaluation"},
-    "cli": {"errors", "video", "registry", "model", "inference", "training", "batch", "evaluation"},
+    "cli": {"errors", "video", "registry", "model", "inference", "training", "profiling", "batch", "evaluation"},
 }
 """Each part of the package and the parts below it."""
 
@@ -30,6 +30,7 @@ ONLY_IN = {
     "prompt_toolkit": {"cli"},
     "torch": {"model", "inference", "training", "profiling"},
     "transformers": {"model", "inference", "training"},
+    "matplotlib": {"profiling"},
     "ray": {"batch"},
     "av": {"video", "training", "profiling"},
     "cv2": {"video", "profiling"},

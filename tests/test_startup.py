@@ -41,6 +41,7 @@ _LIMIT_SECONDS = 0.3
         ["cache", "clear", "-h"],
         ["merge", "-h"],
         ["report", "-h"],
+        ["profile", "-h"],
     ],
 )
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:

@@ -8,6 +8,7 @@ import sfvqa
 from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models, report
 from sfvqa.cli.batch import command as batch
 from sfvqa.cli.chat import command as chat
+from sfvqa.cli.profile import command as profile
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -76,6 +77,9 @@ app.command("merge", help=merge.HELP, epilog=EXIT_CODES, short_help="Make one fi
     merge.merge
 )
 app.command("report", help=report.HELP, epilog=EXIT_CODES, short_help="Say what became of a batch.")(report.report)
+app.command(
+    "profile", help=profile.HELP, epilog=EXIT_CODES, short_help="Measure where the time goes, by the number of frames."
+)(profile.profile)
 app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
 app.add_typer(cache.app, name="cache", short_help="The videos that are kept as the model saw them.")

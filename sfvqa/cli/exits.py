@@ -21,7 +21,7 @@ from sfvqa.errors import ExitCode, SfvqaError
 
 JSON_SCHEMA_VERSION = 1
 _LONGEST_REASON = 500
-_CONFIGURED = ("ask", "batch", "chat", "frames")
+_CONFIGURED = ("ask", "batch", "chat", "frames", "profile")
 """The commands that take defaults from the user's config file."""
 _INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
 

@@ -13,6 +13,7 @@ _QUIET_ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET
     "TORCH_CPP_LOG_LEVEL": "FATAL",
+    "KINETO_LOG_LEVEL": "99",  # of torch's profiler
 }
 
 

@@ -12,13 +12,14 @@ from sfvqa.inference.fit import USE_LESS
 from sfvqa.inference.preprocess import pixel_value_chunks
 from sfvqa.inference.reading_ahead import Chunk
 from sfvqa.inference.remedy import SMALL_CHUNK_SIZE, what_should_fit
-from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.inference.stopwatch import HOST, Stopwatch
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import QuantizationName
 
 
 class ChunkEncoder:
-    """Makes visual tokens of chunks of frames and keeps them; `watch` has the time that took.
+    """Makes visual tokens of chunks of frames and keeps them; `watch` has the time that took, `preprocess_watch` the
+    part of it in which the processor made pixel values.
 
     When memory runs out the chunk at hand is tried again, and those after it only, `SMALL_CHUNK_SIZE` frames at a
     time; `warnings` then say so. What a second time runs out is an OutOfMemoryError that names what should fit, for
@@ -27,6 +28,7 @@ class ChunkEncoder:
 
     def __init__(self, model: SlowFastForConditionalGeneration, quantization: QuantizationName) -> None:
         self.watch = Stopwatch(model.device)
+        self.preprocess_watch = Stopwatch(HOST)
         self.num_frames = 0
         self.warnings: tuple[str, ...] = ()
         self._model = model
@@ -60,9 +62,17 @@ class ChunkEncoder:
         return self._run(frames, SMALL_CHUNK_SIZE, lambda: self._what_should_fit(num_wanted))
 
     def _run(self, frames: Chunk, chunk_size: int, remedy: Callable[[], str]) -> list[Tensor]:
-        pixel_values = pixel_value_chunks(frames, self._model.config.vision, chunk_size)
+        pixel_values = self._timed(pixel_value_chunks(frames, self._model.config.vision, chunk_size))
         with self._working(remedy):
             return list(self._model.encode_chunks(pixel_values))
+
+    def _timed(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        while True:
+            with self.preprocess_watch:
+                pixel_values = next(chunks, None)
+            if pixel_values is None:
+                return
+            yield pixel_values
 
     @contextlib.contextmanager
     def _working(self, remedy: Callable[[], str]) -> Iterator[None]:

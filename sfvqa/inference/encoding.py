@@ -45,13 +45,15 @@ class EncodeProgress:
 class SeeingCosts:
     """What seeing a video took; by the wall clock that was `read_seconds + encode_seconds - overlap_seconds`.
 
-    `warnings` are about the run, not the video.
+    `preprocess_seconds` are the part of encoding in which pixels were normalised, `warnings` about the run, not the
+    video.
     """
 
     read_seconds: float = 0.0
     encode_seconds: float = 0.0
     overlap_seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    preprocess_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +75,11 @@ class EncodedVideo:
     encode_seconds: float
     overlap_seconds: float = 0.0
     is_from_cache: bool = False
+    preprocess_seconds: float = 0.0
 
     def paid(self) -> "EncodedVideo":
         """The same for a further question, which waits for no reading and encoding any more."""
-        return replace(self, read_seconds=0.0, encode_seconds=0.0, overlap_seconds=0.0)
+        return replace(self, read_seconds=0.0, encode_seconds=0.0, overlap_seconds=0.0, preprocess_seconds=0.0)
 
     def lying_at(self, path: Path) -> "EncodedVideo":
         """The same under another path: as the user gave it, say."""
@@ -145,6 +148,7 @@ def see_progressively(
         encode_seconds=encoder.watch.seconds,
         overlap_seconds=seconds_together(being_read.watch, encoder.watch),
         warnings=encoder.warnings,
+        preprocess_seconds=encoder.preprocess_watch.seconds,
     )
 
 
@@ -194,6 +198,7 @@ def encoded_from(
         read_seconds=costs.read_seconds,
         encode_seconds=costs.encode_seconds + watch.seconds,
         overlap_seconds=costs.overlap_seconds,
+        preprocess_seconds=costs.preprocess_seconds,
     )
 
 

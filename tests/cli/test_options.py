@@ -232,7 +232,8 @@ def test_a_bad_variable_is_named(run_cli: RunCli, video: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-h"], ["--help"], ["ask", "-h"], ["frames", "-h"], ["demo", "-h"], ["models", "list", "-h"]]
+    "arguments",
+    [["-h"], ["--help"], ["ask", "-h"], ["frames", "-h"], ["profile", "-h"], ["demo", "-h"], ["models", "list", "-h"]],
 )
 def test_help_begins_with_examples(arguments: list[str]) -> None:
     """`-h` works everywhere; what to type comes before what there is."""
@@ -241,7 +242,7 @@ def test_help_begins_with_examples(arguments: list[str]) -> None:
     assert 0 < run.stdout.index("Examples") < run.stdout.index("Options")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["frames", "-h"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["frames", "-h"], ["profile", "-h"]])
 def test_help_documents_the_exit_codes(arguments: list[str]) -> None:
     """Scripts are written from the help."""
     codes = CliRunner().invoke(app, arguments).stdout.split("Exit codes")[1]

@@ -1,0 +1,105 @@
+"""What the slow-fast computation is measured against, as modes of the same model on the same visual tokens."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sfvqa.inference.generation import (
+    GenerationInputs,
+    GenerationOptions,
+    Prefilled,
+    TokenChooser,
+    decode,
+    prefill,
+)
+from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+
+
+class Baseline(StrEnum):
+    """A mode of the model other than its own."""
+
+    SELF_ATTENTION_ONLY = "self_attention_only"
+    """As many frames as there are fast frames, 16 as released; all their tokens stand in the prompt, nothing else."""
+    ALL_IN_SELF_ATTENTION = "all_in_self_attention"
+    """All frames, all their visual tokens in the prompt and no slow ones: what the architecture replaces."""
+    SLOW_RECOMPUTED = "slow_recomputed"
+    """The slow keys and values computed again for every new token, as the published reference does."""
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """What one run of a mode took, and the tokens it wrote."""
+
+    prefill_seconds: float
+    decode_seconds_per_token: float
+    token_ids: tuple[int, ...]
+
+
+Step = Callable[[Prefilled, Tensor], Prefilled]
+"""Runs one more token through the model."""
+
+
+@torch.inference_mode()
+def run_baseline(
+    model: SlowFastForConditionalGeneration,
+    mode: Baseline,
+    prompt: Sequence[int],
+    tokens: VisualTokens,
+    num_new_tokens: int,
+) -> BaselineRun:
+    """Prefill a prompt, whose placeholders stand for `tokens.fast`, and write `num_new_tokens` tokens, greedily."""
+    recomputes = mode is Baseline.SLOW_RECOMPUTED
+    begin = _prefill_slow_fast if recomputes else _prefill_self_attention
+    step: Step = partial(_decode_recomputing, model, tokens.slow) if recomputes else partial(decode, model)
+    watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
+    with watch:
+        state = begin(model, GenerationInputs.pad_left([prompt], [tokens], model.device))
+    chooser = TokenChooser(GenerationOptions(), batch_size=1)
+    written = [chooser.choose(state.logits)]
+    for _ in range(num_new_tokens - 1):
+        with decode_watch:
+            state = step(state, written[-1])
+            written.append(chooser.choose(state.logits))
+    return BaselineRun(
+        watch.seconds, decode_watch.seconds / (num_new_tokens - 1), tuple(int(token) for token in written)
+    )
+
+
+def _prefill_slow_fast(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
+    return prefill(model, inputs, SlowAttention.ALWAYS)
+
+
+def _prefill_self_attention(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
+    """The prompt as embeddings, without slow tokens: the hybrid layers are plain decoder layers then."""
+    cache = SlowFastCache(model.config)
+    output = model(
+        inputs_embeds=model.embed(inputs.input_ids, inputs.visual_tokens),
+        attention_mask=inputs.attention_mask,
+        cache=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return Prefilled(output.logits[:, -1], inputs.attention_mask, cache)
+
+
+def _decode_recomputing(
+    model: SlowFastForConditionalGeneration, slow: Tensor, state: Prefilled, token_ids: Tensor
+) -> Prefilled:
+    """One more token, with the slow tokens given again: every hybrid layer projects them anew."""
+    ids = token_ids[:, None].to(model.device)
+    mask = torch.cat([state.attention_mask, state.attention_mask.new_ones(len(ids), 1)], dim=1)
+    output = model(
+        inputs_embeds=model.get_input_embeddings()(ids),
+        attention_mask=mask,
+        cache=state.cache,
+        use_cache=True,
+        is_text=torch.ones_like(ids, dtype=torch.bool),
+        slow_tokens=slow[None],
+        slow_mask=torch.ones(1, len(slow), dtype=torch.bool, device=slow.device),
+    )
+    return Prefilled(output.logits[:, -1], mask, state.cache)

@@ -1,0 +1,104 @@
+"""What a stage takes at least on this machine: its operations over the matrix rate, its bytes over the bandwidth.
+
+Both rates are measured, on one device, in the model's dtype: no data sheet's.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+from sfvqa.inference.device import release_memory, synchronize
+from sfvqa.inference.memory import ITEM_BYTES, weights_bytes
+from sfvqa.profiling.flops import Flops, PromptSize, slow_keys_values_flops
+from sfvqa.registry import Architecture, QuantizationName
+
+_TRIES = 5
+_SIDES = {"cuda": 8192, "mps": 4096, "cpu": 1536}  # of the matrices; large enough to be computed at full speed
+_COPIED_BYTES = {"cuda": 1 << 30, "mps": 1 << 28, "cpu": 1 << 27}  # beyond any processor's cache
+
+
+@dataclass(frozen=True)
+class DeviceRates:
+    """The fastest of some tries: operations a second of a matrix product, bytes a second read and written by a copy."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+    def to_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return asdict(self)
+
+
+@torch.inference_mode()
+def measure_rates(device: torch.device, dtype: torch.dtype) -> DeviceRates | None:
+    """Takes about a second, and on a GPU 2 GB of memory while it does; None where there is no such room."""
+    try:
+        return DeviceRates(_matrix_rate(device, dtype), _bandwidth(device))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        release_memory(device)
+
+
+def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    side = _SIDES[device.type]
+    # Random: a GPU multiplies ones faster, since they take less power.
+    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    return 2 * side**3 / _fastest(device, lambda: left @ right)
+
+
+def _bandwidth(device: torch.device) -> float:
+    num_bytes = _COPIED_BYTES[device.type]
+    source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / _fastest(device, lambda: target.copy_(source))
+
+
+def floors(
+    sizes: Architecture, flops: Flops, prompt: PromptSize, rates: DeviceRates, *, dtype: str, quantization: str
+) -> dict[str, float]:
+    """Seconds by the names of `measuring.Figures`: of the vision tower, the projector, the prefill, the slow keys and
+    values, and each further token.
+
+    Decoding one token reads every weight of the decoder and what is kept of prompt and slow tokens once; a prefill
+    cannot take less than reading the weights either.
+    """
+    item = ITEM_BYTES[dtype]
+    weights = decoder_bytes(sizes, item, QuantizationName(quantization))
+    kept = 2 * sizes.key_value_size * item
+    cache = kept * (sizes.num_layers * prompt.length + len(sizes.hybrid_layers) * prompt.num_slow)
+
+    def computing(operations: float) -> float:
+        return operations / rates.flops_per_second
+
+    def reading(num_bytes: float) -> float:
+        return num_bytes / rates.bytes_per_second
+
+    return {
+        "vision_tower_seconds": computing(flops.vision_tower),
+        "projector_seconds": computing(flops.projector),
+        "slow_keys_values_seconds": computing(slow_keys_values_flops(sizes, prompt.num_slow)),
+        "prefill_seconds": max(computing(flops.prefill), reading(weights)),
+        "decode_seconds_per_token": max(computing(flops.decode_per_token), reading(weights + cache)),
+    }
+
+
+def decoder_bytes(sizes: Architecture, item: int, quantization: QuantizationName) -> int:
+    """Of the weights that every new token needs: decoder layers and lm_head, of the embeddings next to nothing."""
+    seeing = (sizes.num_vision_parameters + sizes.num_projector_parameters) * item
+    looked_up = 0 if sizes.tie_word_embeddings else sizes.vocab_size * sizes.hidden_size * item
+    return weights_bytes(sizes, quantization, item) - seeing - looked_up
+
+
+def _fastest(device: torch.device, work: Callable[[], object]) -> float:
+    work()
+    seconds = []
+    for _ in range(_TRIES):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

@@ -1,0 +1,104 @@
+"""FLOPs by formula are those that torch counts on the running network, and the paper's claim follows from them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sfvqa.inference.architecture import architecture_of, config_of
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import IMAGE_TOKEN_ID, VisualTokens
+from sfvqa.model.random_weights import random_model
+from sfvqa.model.visual_tokens import split_video
+from sfvqa.profiling.fast_frames import config_for, fast_tokens_for, split_again
+from sfvqa.profiling.flop_counter import count_on_model, count_prefill_on_meta
+from sfvqa.profiling.flops import PromptSize, count_by_formula, prefill_flops, prompt_size
+from sfvqa.profiling.prefill_cost import main, num_text_at_claim, prefill_cost
+from sfvqa.registry import FastTokens, find_model
+
+SEVEN_B = find_model("slowfast-7b-64f")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("num_frames", [8, 32])
+def test_the_formula_agrees_with_what_torch_counts_on_tiny(attention: str, num_frames: int) -> None:
+    """Within 1 % is asked for; nothing in it is rounded, so that it is exact."""
+    model = VideoQA.load("tiny", device="cpu", attention=attention).checkpoint.model
+    width = model.config.decoder_config.hidden_size
+    visual_tokens = VisualTokens(torch.randn(num_frames * 16, width), torch.randn(64, width))
+    prompt = [1] * 20 + [IMAGE_TOKEN_ID] * 64 + [2] * 30
+    counted = count_on_model(model, num_frames, prompt, visual_tokens)
+    size = PromptSize(len(prompt), num_slow=num_frames * 16, num_looking=50)
+    assert counted == count_by_formula(architecture_of(model.config), num_frames, size)
+
+
+def test_they_agree_on_another_form_too() -> None:
+    """Grouped heads, untied embeddings, more than one stage, another pooling."""
+    sizes = replace(
+        find_model("tiny").architecture,
+        num_key_value_heads=1,
+        num_layers=5,
+        hybrid_layers=(1, 4),
+        vision_depths=(1, 2, 1),
+        vision_dims=(8, 16, 24),
+        video_pooling_stride=1,
+        tie_word_embeddings=False,
+    )
+    model = random_model(config_of(replace(find_model("tiny"), architecture=sizes)), dtype=torch.bfloat16)
+    visual_tokens = VisualTokens(*(torch.randn(num, sizes.hidden_size).bfloat16() for num in (160, 16)))
+    prompt = [IMAGE_TOKEN_ID] * 16 + [2] * 9
+    counted = count_on_model(model, 10, prompt, visual_tokens)
+    assert counted == count_by_formula(sizes, 10, PromptSize(25, num_slow=160, num_looking=9))
+
+
+@pytest.mark.parametrize(("num_frames", "at_most"), [(64, 0.01), (96, 0.015), (128, 0.02)])
+def test_more_frames_cost_the_7b_a_few_percent(num_frames: int, at_most: float) -> None:
+    """At full size, 50 text tokens: by formula, counted, and without the scores that a causal mask hides."""
+    cost = prefill_cost(SEVEN_B, num_frames, num_text=50)
+    assert cost.prompt == PromptSize(16 * 81 + 50, num_frames * 81, 50)
+    assert cost.overhead_counted == pytest.approx(cost.overhead_by_formula, rel=1e-6)
+    assert at_most - 0.002 < cost.overhead_by_formula < cost.overhead_needed < at_most
+
+
+def test_the_papers_three_percent_is_a_longer_question() -> None:
+    skipped, all_scores = (num_text_at_claim(SEVEN_B, 128, skip_masked=skip) for skip in (True, False))
+    assert (skipped, all_scores) == (1182, 1446)
+    assert num_text_at_claim(SEVEN_B, 64, skip_masked=True) is None
+
+
+def test_all_in_self_attention_costs_many_times_as_much() -> None:
+    assert prefill_cost(SEVEN_B, 128, num_text=50).all_in_self_attention == pytest.approx(8.7, abs=0.1)
+
+
+def test_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--frames", "128"])
+    printed = capsys.readouterr().out
+    assert "| 128 | 1,346 | 10,368 | 18.6 TFLOP | +1.83% | +1.83% | +1.86% | 8.8× |" in printed
+    assert "at 1,446 text tokens, or at 1,182 text tokens" in printed
+
+
+def test_a_network_without_memory_counts_like_one_that_runs() -> None:
+    spec = find_model("tiny")
+    prompt = prompt_size(spec.architecture, spec.fast_tokens, 32, num_text=40)
+    assert count_prefill_on_meta(config_of(spec), prompt) == prefill_flops(spec.architecture, prompt)
+
+
+@pytest.mark.parametrize("num_frames", [3, 8, 16, 40, 96, 128])
+def test_as_many_fast_frames_as_in_training_are_kept(num_frames: int) -> None:
+    """Whatever the number of frames; and what the formula expects is what the split gives."""
+    config = config_of(find_model("tiny"))
+    slow = torch.randn(num_frames * 16, 8)
+    tokens = split_again(slow, num_frames, config)
+    assert len(tokens.fast) == 16 * min(num_frames, config.min_fast_frames)
+    assert torch.equal(tokens.slow, slow)
+    assert fast_tokens_for(FastTokens(8, 4), num_frames).num_averages(num_frames) * 16 == len(tokens.fast)
+
+
+def test_in_training_nothing_is_another() -> None:
+    """At the number of frames it was trained with, the model's own split; and its config stays as it was."""
+    config = config_of(SEVEN_B)
+    before = config.to_dict()
+    visual = torch.randn(64, 9, 9, 4)
+    assert torch.equal(split_again(visual.flatten(0, 2), 64, config).fast, split_video(visual, config).fast)
+    assert config_for(config, 96).temporal_stride == 6
+    assert config.to_dict() == before

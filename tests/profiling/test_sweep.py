@@ -1,0 +1,91 @@
+"""Rounds take all numbers of frames in turn, warm-up counts for nothing, and what comes out is medians."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sfvqa.cli.demo import load_demo_videos
+from sfvqa.errors import UsageError
+from sfvqa.inference.checkpoint import LoadedCheckpoint
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.profiling import sweep as sweeping
+from sfvqa.profiling.baselines import Baseline
+from sfvqa.profiling.measuring import Run, Work, measure_run
+from sfvqa.profiling.profile import Profile
+from sfvqa.profiling.spread import Spread
+from sfvqa.profiling.sweep import SweepOptions, SweepProgress, SweepStage, sweep
+from sfvqa.video.readers import ReadOptions
+from tests.inference.steps import run as drain
+
+VIDEO = Path(load_demo_videos()[0].path)
+
+
+def _sweep(options: SweepOptions) -> tuple[list[SweepProgress], Profile]:
+    qa = VideoQA.load("tiny", device="cpu")
+    return drain(sweep(qa.checkpoint, VIDEO, Work("What flashes?", 2, ReadOptions(), qa.default_crop), options))
+
+
+def test_rounds_go_up_and_down_and_the_first_is_for_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[int] = []
+    prefills = iter([99.0, 99.0, *(1.0, 10.0), *(30.0, 3.0), *(2.0, 20.0)])
+
+    def measure(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Run:
+        order.append(num_frames)
+        run = measure_run(checkpoint, video, num_frames, work)
+        return replace(run, figures=replace(run.figures, prefill_seconds=next(prefills)))
+
+    monkeypatch.setattr(sweeping, "measure_run", measure)
+    steps, profile = _sweep(SweepOptions((8, 16)))
+    assert order == [8, 16, 8, 16, 16, 8, 8, 16]
+    assert [point.spreads["prefill_seconds"] for point in profile.points] == [
+        Spread(2.0, 1.0, 3.0, 3),
+        Spread(20.0, 10.0, 30.0, 3),
+    ]
+    last = {step.stage: step for step in steps}
+    assert (last[SweepStage.WARM_UP].done, last[SweepStage.MEASURE].done) == (24, 72)
+    assert all(step.done == step.total for step in last.values())
+
+
+def test_a_profile_has_counts_baselines_and_ratios() -> None:
+    _, profile = _sweep(SweepOptions((8, 64), num_repeats=2, num_warmups=0, baselines=True))
+    few, many = profile.points
+    assert (few.num_fast_tokens, many.num_fast_tokens, many.num_slow_tokens) == (64, 64, 1024)
+    assert few.num_prompt_tokens == many.num_prompt_tokens
+    assert all(point.flops_counted == point.flops for point in profile.points)
+    assert profile.baselines is not None
+    found = [(of.baseline, of.num_frames) for of in profile.baselines]
+    assert found == [
+        (Baseline.ALL_IN_SELF_ATTENTION, 8),
+        (Baseline.ALL_IN_SELF_ATTENTION, 64),
+        (Baseline.SELF_ATTENTION_ONLY, 4),
+        (Baseline.SLOW_RECOMPUTED, 8),
+        (Baseline.SLOW_RECOMPUTED, 64),
+    ]
+    assert profile.baselines[2].prefill_flops == profile.prefill_flops_self_attention_only
+    assert profile.baselines[1].prefill_flops == many.prefill_flops_all_in_self_attention
+    ratios = {(ratio.baseline, ratio.num_frames): ratio for ratio in profile.ratios()}
+    assert len(ratios) == 6
+    everything = ratios[Baseline.ALL_IN_SELF_ATTENTION, 64]
+    assert everything.prefill_flops > 5
+    expected = profile.baselines[1].spreads["prefill_seconds"].median / many.median("prefill_seconds")
+    assert everything.prefill == expected
+    document = profile.to_dict()
+    assert document["schema_version"] == 1
+    assert profile.settings["video"] == str(VIDEO)
+
+
+def test_of_quantized_weights_nothing_is_counted() -> None:
+    """torch knows no product of theirs, and half a count would be a wrong one."""
+    qa = VideoQA.load("tiny", device="cpu", quantization="4bit")
+    work = Work("What flashes?", 2, ReadOptions(), qa.default_crop)
+    _, profile = drain(sweep(qa.checkpoint, VIDEO, work, SweepOptions((8,), num_repeats=1, num_warmups=0)))
+    assert profile.points[0].flops_counted is None
+    assert profile.points[0].flops.prefill > 0
+    assert profile.model["quantization"] == "4bit"
+
+
+@pytest.mark.parametrize(("counts", "repeats"), [((), 3), ((8,), 0), ((0, 8), 1)])
+def test_nothing_to_measure_is_refused(counts: tuple[int, ...], repeats: int) -> None:
+    with pytest.raises(UsageError):
+        SweepOptions(counts, num_repeats=repeats)
