@@ -19,6 +19,8 @@ SfvqaError                      1
 │   └── ReadingMemoryError      5   one picture takes more than a reader may have: fewer frames are no help
 ├── ItemTimeoutError            1   an item of a batch took longer than it may
 ├── DeviceLostError             1   the GPU failed, and answers nothing any more
+├── ClusterError                1   a Ray cluster that cannot be reached, or has no worker left
+│   └── WorkerLostError         1   the worker that had a video ended, again and again
 └── JournalError                1   the file of records is in use, is none, or cannot be read or written
 """
 
@@ -130,6 +132,14 @@ class ItemTimeoutError(SfvqaError):
 
 class DeviceLostError(SfvqaError):
     """The GPU failed in a way that only a new process can get over."""
+
+
+class ClusterError(SfvqaError):
+    """The Ray cluster cannot be reached, or none of its workers can go on."""
+
+
+class WorkerLostError(ClusterError):
+    """Every worker that had the video ended before it was done."""
 
 
 class JournalError(SfvqaError):

@@ -30,6 +30,7 @@ ONLY_IN = {
     "prompt_toolkit": {"cli"},
     "torch": {"model", "inference", "training", "profiling"},
     "transformers": {"model", "inference", "training"},
+    "ray": {"batch"},
     "av": {"video", "training", "profiling"},
     "cv2": {"video", "profiling"},
 }

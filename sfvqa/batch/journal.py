@@ -19,10 +19,11 @@ from sfvqa.batch.output_file import (
     write_all,
 )
 from sfvqa.batch.record import ERROR, OK, Line, check_records, describe_damage, read_lines, to_line
+from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.errors import JournalError
 
 
-class Journal:
+class Journal(RecordKeeper):
     """A context manager that holds the lock on the file; the lock goes with the process, however that ends.
 
     What is in the file stays, but for a torn last line: that is cut off, and `notices` say so. With `overwrite` a file
@@ -56,11 +57,6 @@ class Journal:
     def done(self) -> Mapping[str, str]:
         """The ids of the items that have a record, each with "ok" or "error"."""
         return MappingProxyType(self._done)
-
-    def is_done(self, item_id: str, *, retry_errors: bool) -> bool:
-        """Whether an item needs no asking: it has an answer, or an error that is not to be tried again."""
-        status = self._done.get(item_id)
-        return status == OK or (status == ERROR and not retry_errors)
 
     def append(self, record: Mapping[str, object]) -> None:
         """Write a record; when this returns it is on the disk, and if this raises the file is as it was before.

@@ -21,9 +21,9 @@ FRAMES_AHEAD = 256
 _MOST_READERS = 8
 
 
-def default_num_readers() -> int:
-    """One for every two cores, at least two, so that a slow video is in the way of no other."""
-    return min(max(2, num_available_cores() // 2), _MOST_READERS)
+def default_num_readers(num_cores: int | None = None) -> int:
+    """One for every two cores (None: all of this machine), at least two, so that a slow video holds up no other."""
+    return min(max(2, (num_cores or num_available_cores()) // 2), _MOST_READERS)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sfvqa.batch.group import VideoGroup
 from sfvqa.batch.item import UNREADABLE, item_id
-from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.time_limit import TooLateError, within
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
 from sfvqa.errors import ReadTimeoutError, UnreadableVideoError, VideoError
@@ -24,7 +24,7 @@ _GRACE_SECONDS = 5.0  # in which a reading process that hangs is ended, and says
 class Preparer:
     """Prepares one video after the other, in several threads. A video of which all is done is not opened."""
 
-    def __init__(self, answerer: VideoQuestionAnswerer, journal: Journal, options: BatchOptions) -> None:
+    def __init__(self, answerer: VideoQuestionAnswerer, journal: RecordKeeper, options: BatchOptions) -> None:
         self._answerer = answerer
         self._journal = journal
         self._options = options
@@ -74,7 +74,7 @@ class Preparer:
 
 
 def sort_out(
-    asked: Sequence[Question], journal: Journal, options: BatchOptions
+    asked: Sequence[Question], journal: RecordKeeper, options: BatchOptions
 ) -> tuple[tuple[Question, ...], Counter[str]]:
     """Those that are to be asked, and how many of the others have which status."""
     before = Counter(

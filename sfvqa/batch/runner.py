@@ -14,11 +14,11 @@ from sfvqa.batch.answering import Answering
 from sfvqa.batch.frame_budget import FrameBudget
 from sfvqa.batch.group import group_items
 from sfvqa.batch.item import Item
-from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.preparing import Preparer
 from sfvqa.batch.reading_pool import ReadingPool
 from sfvqa.batch.record import ERROR, OK, error_record, ok_record
+from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Question, VideoAhead
 from sfvqa.batch.waiting import Waiting, WaitingRoom, WholeVideo
@@ -33,7 +33,7 @@ _PATIENCE_SECONDS = 0.5  # between two events while nothing can be done
 
 
 def run_batch(
-    answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: Journal, options: BatchOptions
+    answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
 ) -> Generator[BatchEvent, None, BatchSummary]:
     """Answer every item that the journal does not hold, and yield what happens.
 
@@ -56,7 +56,7 @@ def run_batch(
 
 class _BatchRun:
     def __init__(
-        self, answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: Journal, options: BatchOptions
+        self, answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
     ) -> None:
         self._answerer = answerer
         self._journal = journal

@@ -26,6 +26,7 @@ class Tally:
     """Of `num_items` so many were answered in this run or before it, or failed in it or before it.
 
     `stage_seconds` by the wall clock, `elapsed_seconds` in all; `num_frames_held` are read and not seen yet.
+    On a cluster `num_workers` of `num_workers_wanted` are ready, and times and frames are the sums over all of them.
     """
 
     num_items: int
@@ -37,6 +38,8 @@ class Tally:
     stage_seconds: Mapping[Stage, float] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     num_frames_held: int = 0
+    num_workers: int = 0
+    num_workers_wanted: int = 0
 
     @property
     def num_left(self) -> int:
@@ -82,9 +85,10 @@ class ItemFinished:
 
 @dataclass(frozen=True)
 class Working:
-    """Time passed, or items were skipped."""
+    """Time passed, or items were skipped, or there is something to be told: `notice`, a sentence."""
 
     tally: Tally
+    notice: str = ""
 
 
 BatchEvent = ItemFinished | Working

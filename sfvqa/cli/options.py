@@ -300,6 +300,8 @@ CONFIGURABLE = (
     "readers",
     "frames_ahead",
     "item_timeout",
+    "workers",
+    "gpus_per_worker",
     "device",
     "dtype",
     "attention",

@@ -15,7 +15,7 @@ from typing import Any
 from sfvqa.errors import SfvqaError
 
 REQUIRED = ("torch", "transformers", "accelerate", "safetensors", "huggingface_hub", "numpy")
-OPTIONAL = ("bitsandbytes", "flash_attn")
+OPTIONAL = ("bitsandbytes", "flash_attn", "ray")
 
 
 def attempt(find_out: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 import typer
 
 from sfvqa.cli import answer_options, cache_options, frame_options, options
+from sfvqa.cli.batch import cluster_options
 from sfvqa.cli.batch import options as batch_options
 
 HELP = """\b
@@ -13,6 +14,7 @@ HELP = """\b
   sfvqa batch videos/ --question "Which sport?" --choices golf,tennis -o a.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --dry-run
   sfvqa batch videos/ --question "What happens?" --shard 2/4 -o part2.jsonl
+  sfvqa batch videos/ --question "What happens?" -o answers.jsonl --ray
 
 Answer questions about many videos, one JSON line an item, as each finishes.
 What cannot be answered gets a line that says why, and the rest goes on (exit
@@ -59,6 +61,10 @@ def batch(
     frames_ahead: batch_options.FramesAhead = 256,  # noqa: ARG001
     item_timeout: batch_options.ItemTimeout = None,  # noqa: ARG001
     max_failures: batch_options.MaxFailures = None,  # noqa: ARG001
+    ray: cluster_options.Ray = False,  # noqa: ARG001
+    ray_address: cluster_options.RayAddress = None,  # noqa: ARG001
+    workers: cluster_options.Workers = None,  # noqa: ARG001
+    gpus_per_worker: cluster_options.GpusPerWorker = None,  # noqa: ARG001
     retry_errors: batch_options.RetryErrors = False,  # noqa: ARG001
     overwrite: batch_options.Overwrite = False,
     no_cache: cache_options.NoCache = False,  # noqa: ARG001

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.batch.tally import ItemFinished
+from sfvqa.batch.tally import ItemFinished, Working
 from sfvqa.cli.batch.words import describe_rate, describe_stages, describe_tally
 from sfvqa.cli.text import printable_line
 
@@ -84,6 +84,8 @@ class PlainDisplay(_Following):
     def _show(self, event: "BatchEvent") -> None:
         if isinstance(event, ItemFinished) and event.record["status"] == "error":
             self._notices.note(f"Failed: {event.item.name}: {event.item.question} {event.record['error']['message']}")
+        if isinstance(event, Working) and event.notice:
+            self._notices.warn(event.notice, again=True)
         if time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
             self._said_at = time.monotonic()
             tally = event.tally
@@ -128,7 +130,9 @@ class LiveDisplay(_Following):
         return Group(*rows, *list(self._last)[-room:] if room else ())
 
     def _show(self, event: "BatchEvent") -> None:
-        if not isinstance(event, ItemFinished):
+        if isinstance(event, Working):
+            if event.notice:
+                self._console.print(Text.assemble(("Warning: ", "yellow"), printable_line(event.notice)))
             return
         is_answered = event.record["status"] == "ok"
         said = event.record["answer"] if is_answered else event.record["error"]["message"]

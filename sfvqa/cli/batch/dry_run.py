@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sfvqa.batch.item import Item
     from sfvqa.batch.options import BatchOptions
     from sfvqa.cli.batch.request import BatchRequest
+    from sfvqa.cli.planning import PlannedRun
     from sfvqa.cli.render import Notices
 
 
@@ -21,17 +22,27 @@ def show_what_is_left(
     request: "BatchRequest", out: Path, notices: "Notices", *, overwrite: bool, json: bool
 ) -> ExitCode:
     """Print it on stdout; the exit code says whether the model fits."""
-    planned, items, options = request.planned, request.items, request.options
+    items, options = request.items, request.options
     with notices.waiting("Looking for what is done"):
         counts = _count(items, {} if overwrite else _statuses(out, notices), options)
-    run, fit = planned.plan.run, planned.plan.fit
     document = {
         "schema_version": 1,
         "dry_run": True,
         "items": len(items),
         "videos": len({item.video for item in items}),
         **counts,
-        "model": planned.plan.model,
+        "model": request.asked.name,
+        **(_on_cluster(request) if request.planned is None else _on_this_machine(request.planned, options)),
+    }
+    sys.stdout.write((jsonlib.dumps(document) if json else "\n".join(_lines(document))) + "\n")
+    sys.stdout.flush()
+    fits = request.planned is None or request.planned.plan.fit.fits
+    return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
+
+
+def _on_this_machine(planned: "PlannedRun", options: "BatchOptions") -> dict[str, object]:
+    run, fit = planned.plan.run, planned.plan.fit
+    return {
         "device": str(planned.plan.device),
         "dtype": run.dtype,
         "quantization": run.quantization.value,
@@ -44,9 +55,24 @@ def show_what_is_left(
             "free_bytes": planned.plan.free_bytes,
         },
     }
-    sys.stdout.write((jsonlib.dumps(document) if json else "\n".join(_lines(document))) + "\n")
-    sys.stdout.flush()
-    return ExitCode.OK if fit.fits else ExitCode.OUT_OF_MEMORY
+
+
+def _on_cluster(request: "BatchRequest") -> dict[str, object]:
+    """What was asked for: each worker decides the rest, and none is looked for."""
+    asked, cluster = request.asked, request.cluster
+    assert cluster is not None
+    return {
+        "device": asked.device,
+        "dtype": asked.dtype,
+        "quantization": asked.quantization,
+        "frames": asked.sampling.num_frames,
+        "batch_size": asked.batch_size,
+        "cluster": {
+            "address": cluster.address,
+            "workers": cluster.num_workers,
+            "gpus_per_worker": cluster.gpus_per_worker,
+        },
+    }
 
 
 def _statuses(out: Path, notices: "Notices") -> dict[str, str]:
@@ -78,15 +104,29 @@ def _count(items: "Sequence[Item]", statuses: Mapping[str, str], options: "Batch
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
-    memory = document["memory"]
-    free = "unknown" if memory["free_bytes"] is None else readable_size(memory["free_bytes"])
-    return [
+    lines = [
         f"items   {plural(document['items'], 'item')} about {plural(document['videos'], 'video')}",
         f"done    {document['answered']:,} answered, {document['failed']:,} failed",
         f"left    {document['left']:,}",
         f"model   {document['model']} on {document['device']} in {document['dtype']}, "
         f"quantization {document['quantization']}",
-        f"frames  up to {document['frames']}; questions at a time: {document['batch_size']}",
+        f"frames  up to {document['frames']}; questions at a time: {document['batch_size'] or 'auto'}",
+    ]
+    return lines + (_cluster_lines(document["cluster"]) if "cluster" in document else _memory_lines(document["memory"]))
+
+
+def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
+    free = "unknown" if memory["free_bytes"] is None else readable_size(memory["free_bytes"])
+    return [
         f"needed  {readable_size(memory['needed_bytes'])}; free: {free}",
         f"fits    {'yes' if memory['fits'] else 'no'}",
+    ]
+
+
+def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
+    gpus = "" if cluster["gpus_per_worker"] is None else f", {cluster['gpus_per_worker']:g} GPUs each"
+    where = cluster["address"] or "the one that Ray finds, or one of its own"
+    return [
+        f"workers {cluster['workers'] or 'as many as fit'}{gpus}; each plans by its own memory",
+        f"cluster {where}",
     ]

@@ -1,7 +1,8 @@
 """From the options of `sfvqa batch` to its items, and to how they are run and what their ids are made of."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfvqa.errors import UsageError
@@ -11,13 +12,15 @@ if TYPE_CHECKING:
 
     import typer
 
+    from sfvqa.batch.cluster.loading import ModelLoader
+    from sfvqa.batch.cluster.options import ClusterOptions
     from sfvqa.batch.item import Item
     from sfvqa.batch.options import BatchOptions
+    from sfvqa.batch.plan import BatchModel
     from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.planning import PlannedRun
     from sfvqa.cli.render import Notices
-    from sfvqa.cli.session import ModelRequest
     from sfvqa.inference.video_cache.store import VideoCache
 
 _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
@@ -25,13 +28,19 @@ _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "s
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """The items, and how they are run, with every choice made; `quantization` is as it was asked for."""
+    """The items, and how they are run, with every choice made that is made here.
+
+    `asked` is the model as it was asked for, `planned` what that comes to on this machine. On a `cluster` each worker
+    plans for itself: there `planned` is None, and `loader` loads the model.
+    """
 
     items: "Sequence[Item]"
-    planned: "PlannedRun"
+    asked: "BatchModel"
     options: "BatchOptions"
     cache: "VideoCache | None"
-    quantization: str
+    planned: "PlannedRun | None"
+    cluster: "ClusterOptions | None" = None
+    loader: "ModelLoader | None" = None
 
     @classmethod
     def of(cls, context: "typer.Context", notices: "Notices") -> "BatchRequest":
@@ -40,7 +49,8 @@ class BatchRequest:
         Raises UsageError for what contradicts itself, ModelError for a model that is unknown or not here.
         """
         from sfvqa.cli.answer_request import AnswerRequest
-        from sfvqa.cli.batch.planning import plan_batch
+        from sfvqa.cli.batch.cluster_options import cluster_options
+        from sfvqa.cli.batch.planning import name_model, plan_here
         from sfvqa.cli.cache_options import video_cache
         from sfvqa.cli.frame_request import FrameRequest
         from sfvqa.cli.session import ModelRequest, check_model
@@ -48,9 +58,10 @@ class BatchRequest:
         given = context.params
         frames, model, answers = FrameRequest.of(context), ModelRequest.of(context), AnswerRequest.of(context)
         _check_flags(given)
+        cluster = cluster_options(context)
         check_model(model, needs_weights=not given["dry_run"])
         items = _gather(given, notices)
-        planned, batch_size = plan_batch(
+        asked = name_model(
             model,
             frames,
             items,
@@ -58,11 +69,15 @@ class BatchRequest:
             notices,
             _num_prompt_tokens(answers),
             given["batch_size"].size,
+            on_cluster=cluster is not None,
         )
         cache = video_cache(context)
-        settings = _requested_settings(model, planned, frames, answers)
-        options = _batch_options(given, planned, settings, answers, cache, batch_size)
-        return cls(items, planned, options, cache, model.quantization)
+        options = _batch_options(given, asked, frames, answers, cache)
+        if cluster is not None:
+            return cls(items, asked, options, cache, None, cluster, _loader(given, asked, options, cache))
+        planned, batch_size = plan_here(asked, model, frames, notices)
+        options = replace(options, sampling=planned.sampling, batch_size=batch_size)
+        return cls(items, asked, options, cache, planned)
 
 
 def _gather(given: Mapping[str, Any], notices: "Notices") -> "list[Item]":
@@ -101,27 +116,25 @@ def _check_flags(given: Mapping[str, Any]) -> None:
 
 def _batch_options(
     given: Mapping[str, Any],
-    planned: "PlannedRun",
-    settings: dict[str, object],
+    asked: "BatchModel",
+    frames: "FrameRequest",
     answers: "AnswerRequest",
     cache: "VideoCache | None",
-    batch_size: int,
 ) -> "BatchOptions":
-    """How the batch runs, every choice made."""
+    """How the batch runs, as far as that needs no plan."""
     from sfvqa.batch.options import BatchOptions, default_num_readers
     from sfvqa.video.content_hash import hash_content
 
     return BatchOptions(
-        settings=settings,
-        sampling=planned.sampling,
-        crop=planned.frames.crop_mode(),
-        reading=planned.frames.reading(),
+        settings=_requested_settings(asked, frames, answers),
+        sampling=asked.sampling,
+        crop=frames.crop_mode(),
+        reading=frames.reading(),
         generation=answers.generation(),
         prompt=answers.fixed_prompt,
         choices=answers.choices,
         reads_subtitles=answers.reads_text_track,
         subtitle_tokens=answers.subtitle_tokens,
-        batch_size=batch_size,
         num_readers=given["readers"] or default_num_readers(),
         frames_ahead=given["frames_ahead"],
         item_timeout_seconds=given["item_timeout"],
@@ -131,22 +144,34 @@ def _batch_options(
     )
 
 
-def _requested_settings(
-    model: "ModelRequest", planned: "PlannedRun", frames: "FrameRequest", answers: "AnswerRequest"
-) -> dict[str, object]:
+def _loader(
+    given: Mapping[str, Any], asked: "BatchModel", options: "BatchOptions", cache: "VideoCache | None"
+) -> "ModelLoader":
+    """What a worker does to have the model."""
+    from sfvqa.batch.cluster.loading import CacheOptions, ModelLoader
+    from sfvqa.inference.locate import find
+
+    found = find(asked.name)
+    if isinstance(found, Path):  # workers are in other folders
+        asked = replace(asked, name=str(found.absolute()))
+    kept = None if cache is None else CacheOptions(cache.limit_bytes, given["full_hash"])
+    return ModelLoader(asked, str(options.settings["weights"]), kept, given["readers"])
+
+
+def _requested_settings(asked: "BatchModel", frames: "FrameRequest", answers: "AnswerRequest") -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
+    from sfvqa.inference.sizes import read_sizes
     from sfvqa.inference.video_cache.checkpoint_identity import identify_model
 
-    assert planned.model.name is not None
-    trained_with = planned.sizes.trained_with
     reading, prompt = frames.reading(), answers.fixed_prompt
+    trained_with = read_sizes(asked.name, random_weights=asked.random_weights).trained_with
     return {
-        "model": planned.model.name,
-        "weights": identify_model(planned.model.name, model.quantization, random_weights=model.random_weights),
-        "quantization": model.quantization,
-        "dtype": model.dtype,
-        "attention": model.attention,
-        "sampling": asdict(frames.sampling(trained_with.sampling)),
+        "model": asked.name,
+        "weights": identify_model(asked.name, asked.quantization, random_weights=asked.random_weights),
+        "quantization": asked.quantization,
+        "dtype": asked.dtype,
+        "attention": asked.attention,
+        "sampling": asdict(asked.sampling),
         "fewer_frames_if_short": frames.fewer_if_short,
         "crop": (frames.crop_mode() or trained_with.crop).value,
         "reader": reading.reader.value,

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from sfvqa.batch.journal import Journal
     from sfvqa.batch.options import BatchOptions
     from sfvqa.batch.tally import BatchSummary
+    from sfvqa.cli.batch.display import Events
     from sfvqa.cli.batch.request import BatchRequest
     from sfvqa.cli.render import Notices
 
 
 def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "BatchSummary":
     """Load the model, if anything is left to be asked, and answer. Raises what ends a batch early."""
-    from sfvqa.batch.runner import run_batch
     from sfvqa.batch.tally import BatchSummary, Tally
 
     items, options = request.items, request.options
@@ -38,17 +38,31 @@ def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "Bat
     if before is not None:
         tally = Tally(len(items), num_answered_before=before["ok"], num_failed_before=before["error"])
         return BatchSummary(tally, most_frames_held=0)
-    check_fit(request.planned, request.quantization, notices)
-    answerer = session.load_model(request.planned.model, request.cache, notices)
+    events = _start(request, journal, notices)
     display = make_display(notices)
     try:
-        with contextlib.closing(run_batch(answerer, items, journal, options)) as events:
+        with contextlib.closing(events):
             return display.follow(events)
     except BaseException as error:
         notices.note(display.so_far)
         if journal.remembers and not isinstance(error, JournalError):  # which says what is left of the file
             notices.note("What is done is kept; the same command goes on from there.")
         raise
+
+
+def _start(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "Events":
+    """The batch, of which nothing has run yet but, without a cluster, loading the model."""
+    if request.cluster is not None:
+        from sfvqa.batch.cluster.runner import run_on_cluster
+
+        assert request.loader is not None
+        return run_on_cluster(request.loader, request.items, journal, request.options, request.cluster)
+    from sfvqa.batch.runner import run_batch
+
+    assert request.planned is not None
+    check_fit(request.planned, request.asked.quantization, notices)
+    answerer = session.load_model(request.planned.model, request.cache, notices)
+    return run_batch(answerer, request.items, journal, request.options)
 
 
 def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json: bool) -> None:

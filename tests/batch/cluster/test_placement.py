@@ -1,0 +1,79 @@
+"""How large workers are and how many: every core and GPU has one, and none is counted twice."""
+
+import pytest
+
+from sfvqa.batch.cluster.options import ClusterOptions
+from sfvqa.batch.cluster.placement import Node, Placement, WorkerSize, place_workers
+from sfvqa.errors import UsageError
+
+HEAD = Node(0, 0)  # a head that is to do no work
+
+
+def placed(nodes: list[Node], **asked: object) -> tuple[int, float, int, int]:
+    placement = place_workers(nodes, ClusterOptions(**asked))  # type: ignore[arg-type]
+    return placement.size.num_cpus, placement.size.num_gpus, placement.num_workers, placement.num_fitting
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "expected"),
+    [
+        ([Node(2, 0)], {}, (2, 0, 1, 1)),
+        ([HEAD, Node(8, 0), Node(8, 0)], {}, (8, 0, 2, 2)),
+        ([Node(8, 0), Node(4, 0)], {}, (4, 0, 2, 2)),
+        ([Node(2, 0)], {"num_workers": 2}, (1, 0, 2, 2)),
+        ([Node(8, 0), Node(8, 0)], {"num_workers": 3}, (4, 0, 3, 3)),
+        ([Node(2, 0)], {"num_workers": 5}, (1, 0, 5, 2)),
+        ([Node(32, 8), Node(64, 0)], {}, (4, 1, 8, 8)),
+        ([Node(32, 8), Node(4, 4)], {}, (1, 1, 12, 12)),
+        ([Node(2, 8)], {}, (0, 1, 8, 8)),  # cores must not keep a GPU idle
+        ([Node(8, 1)], {"gpus_per_worker": 0.5}, (4, 0.5, 2, 2)),
+        ([Node(8, 1)], {"gpus_per_worker": 1 / 3}, (2, 1 / 3, 3, 3)),
+        ([Node(8, 3)], {"gpus_per_worker": 2}, (8, 2, 1, 1)),
+        ([Node(8, 2)], {"num_workers": 9}, (4, 1, 9, 2)),
+        ([Node(8, 2)], {"gpus_per_worker": 0}, (8, 0, 1, 1)),
+        ([Node(8, 2)], {"device": "cpu"}, (8, 0, 1, 1)),
+    ],
+)
+def test_workers_share_what_there_is(
+    nodes: list[Node], asked: dict[str, object], expected: tuple[int, float, int, int]
+) -> None:
+    assert placed(nodes, **asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked"),
+    [
+        ([], {}),
+        ([HEAD], {}),
+        ([Node(8, 0)], {"device": "cuda"}),
+        ([Node(8, 0)], {"gpus_per_worker": 0.5}),
+        ([Node(8, 1), Node(8, 1)], {"gpus_per_worker": 2}),
+    ],
+)
+def test_where_none_fits_the_error_says_what_there_is(nodes: list[Node], asked: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"No worker fits the cluster: each needs .* (GPUs|nothing)"):
+        placed(nodes, **asked)
+
+
+def test_a_worker_needs_all_that_it_is_sized_for() -> None:
+    assert WorkerSize(4, 1).num_on(Node(4, 8)) == 1
+    assert WorkerSize(4, 1).num_on(Node(64, 0)) == 0
+    assert place_workers([Node(4, 1)], ClusterOptions()) == Placement(WorkerSize(4, 1.0), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"num_workers": 0}, "0 workers"),
+        ({"gpus_per_worker": -1}, "-1 GPUs"),
+        ({"gpus_per_worker": 1.5}, "1.5 GPUs"),
+        ({"gpus_per_worker": float("nan")}, "nan GPUs"),
+        ({"gpus_per_worker": 1, "device": "cpu"}, "--device cpu"),
+        ({"gpus_per_worker": 0, "device": "cuda"}, "--device cuda"),
+        ({"device": "cuda:1"}, "for Ray to say"),
+        ({"address": "ray://host:10001"}, "Ray Client"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        ClusterOptions(**asked)  # type: ignore[arg-type]
