@@ -16,6 +16,7 @@ SfvqaError                      1
 │   ├── DownloadError           4   a download that was refused, broke off or brought the wrong bytes
 │   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
 ├── OutOfMemoryError            5   host or device memory ran out
+│   └── ReadingMemoryError      5   one picture takes more than a reader may have: fewer frames are no help
 ├── ItemTimeoutError            1   an item of a batch took longer than it may
 ├── DeviceLostError             1   the GPU failed, and answers nothing any more
 ├── ClusterError                1   a Ray cluster that cannot be reached, or has no worker left
@@ -119,6 +120,10 @@ class OutOfMemoryError(SfvqaError):
     """Host or device memory ran out."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class ReadingMemoryError(OutOfMemoryError):
+    """What a video's pictures take to read, one at a time, is more than its process may have."""
 
 
 class ItemTimeoutError(SfvqaError):

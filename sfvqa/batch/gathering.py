@@ -20,6 +20,8 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     is not there, is none of these, or leaves nothing to ask.
     """
     asked = list(dict.fromkeys(check_question(question) for question in questions))
+    if not source:  # Path would take it for this folder: a shell's variable that is not set
+        raise UsageError("The name of what to ask about is empty.", "Name a folder, “.” for this one.")
     path = Path(source)
     if is_stream(path) or (path.is_file() and not _is_video(path)):
         return read_manifest(source, asked, notices)

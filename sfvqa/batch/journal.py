@@ -14,10 +14,11 @@ from sfvqa.batch.output_file import (
     move_aside,
     open_locked,
     open_stream,
+    real_path,
     sync_folder,
     write_all,
 )
-from sfvqa.batch.record import ERROR, OK, Line, describe_damage, read_lines, to_line
+from sfvqa.batch.record import ERROR, OK, Line, check_records, describe_damage, read_lines, to_line
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.errors import JournalError
 
@@ -42,10 +43,15 @@ class Journal(RecordKeeper):
             if not self._is_file:
                 self._stream: IO[bytes] = open_stream(path)
                 return
-            self.path = path.resolve()  # what is moved aside or locked is the file, not a link to it
+            self.path = real_path(path)  # what is moved aside or locked is the file, not a link to it
             self._stream = self._open_file(overwrite=overwrite)
         except OSError as error:
             raise cannot_be_written(path, error) from error
+
+    @property
+    def remembers(self) -> bool:
+        """Whether another run can go on with it: not with a stream."""
+        return self._is_file
 
     @property
     def done(self) -> Mapping[str, str]:
@@ -92,6 +98,7 @@ class Journal(RecordKeeper):
         stream = open_locked(self.path)
         try:
             if overwrite and os.fstat(stream.fileno()).st_size:
+                check_records(stream, str(self.path))  # a manifest, or a video, is nobody's to move away
                 self.notices.append(f"The old “{self.path}” is now “{move_aside(self.path)}”.")
                 old, stream, is_new = stream, open_locked(self.path, exclusive=True), True
                 old.close()

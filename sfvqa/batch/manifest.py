@@ -16,6 +16,7 @@ from sfvqa.errors import UsageError
 
 STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
+_OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
 
 Row = tuple[int, "dict[str, object] | str"]
@@ -39,6 +40,11 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
         if isinstance(fields, str):
             lines.problems.append((number, fields))
             continue
+        if fields.keys() >= _OF_RECORDS:
+            raise UsageError(
+                f"In {name} are the records of a batch, whose answers would pass for the true ones.",
+                "Name the folder or the manifest that they were made from.",
+            )
         lines.unknown |= fields.keys() - set(FIELDS)
         lines.takes_questions |= not fields.get("question")
         try:

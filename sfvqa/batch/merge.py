@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from sfvqa.batch.output_file import cannot_be_written, is_stream, move_aside, open_locked, sync_folder
-from sfvqa.batch.record import OK, Line, Record, describe_damage, parse_line, read_lines
+from sfvqa.batch.output_file import cannot_be_written, is_stream, move_aside, open_locked, real_path, sync_folder
+from sfvqa.batch.record import OK, Line, Record, check_records, describe_damage, parse_line, read_lines
 from sfvqa.errors import JournalError, UsageError
 
 
@@ -46,7 +46,7 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
     for part in parts:
         merge.learn(part)
     try:
-        _write_whole(merge, output.resolve())
+        _write_whole(merge, real_path(output))
     except OSError as error:
         raise cannot_be_written(output, error) from error
     return merge.summary(output)
@@ -123,7 +123,7 @@ def _write_whole(merge: _Merge, output: Path) -> None:
     """Write beside the output, then give it its name. OSError; JournalError when the one that is there is in use."""
     with contextlib.ExitStack() as stack:
         if output.exists():
-            stack.enter_context(open_locked(output))
+            check_records(stack.enter_context(open_locked(output)), str(output))
         partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
         try:
             with partial.open("xb") as stream:

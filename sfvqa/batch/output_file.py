@@ -23,8 +23,16 @@ def is_stream(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
+def real_path(path: Path) -> Path:
+    """Where a link leads, also in a circle or to nothing: opening says so then."""
+    return Path(os.path.realpath(path))
+
+
 def open_stream(path: Path) -> IO[bytes]:
+    """A pipe, a device, or standard output. OSError, also for a standard output that was closed (`>&-`)."""
     if str(path) == STANDARD_OUTPUT:
+        if sys.__stdout__ is None:  # what stands in for it drops what it gets
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return sys.stdout.buffer
     return path.open("wb", buffering=0)
 
@@ -84,7 +92,7 @@ def cannot_be_written(path: Path, error: OSError) -> JournalError:
     missing = isinstance(error, FileNotFoundError)
     return JournalError(
         f"“{path}” cannot be written: {error.strerror or error}.",
-        f"Make the folder “{path.parent}” first, or write to another."
+        f"Make the folder “{real_path(path).parent if path.is_symlink() else path.parent}” first, or write to another."
         if missing
         else "See to its permissions and to the room on the disk, and run this again; what is in it is kept.",
     )

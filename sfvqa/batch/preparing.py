@@ -3,18 +3,22 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from sfvqa.batch.group import VideoGroup
 from sfvqa.batch.item import UNREADABLE, item_id
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.record_keeper import RecordKeeper
+from sfvqa.batch.time_limit import TooLateError, within
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
-from sfvqa.errors import VideoError
+from sfvqa.errors import ReadTimeoutError, UnreadableVideoError, VideoError
 from sfvqa.inference.being_read import start_reading
 from sfvqa.inference.device import memory_errors
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
-from sfvqa.video.readers import VideoReader, open_video
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+
+_GRACE_SECONDS = 5.0  # in which a reading process that hangs is ended, and says more
 
 
 class Preparer:
@@ -49,7 +53,7 @@ class Preparer:
         if is_kept and not options.reads_subtitles:
             video.arrive(replace(prepared, source=path))
             return
-        with open_video(path, self._reading) as reader:
+        with _open_in_time(path, self._reading) as reader:
             video.reader = reader
             try:
                 prepared = replace(prepared, prompt=self._prompt(reader))
@@ -82,8 +86,33 @@ def sort_out(
 def identify(group: VideoGroup, options: BatchOptions) -> tuple[list[Question], VideoError | None]:
     """The items of a video with their ids, and why the video cannot be read at all, if so."""
     failure: VideoError | None = None
+    limit_seconds = options.reading_within_limits.timeout_seconds
     try:
-        content = options.content_of(group.video)
+        content = within(limit_seconds, lambda: options.content_of(group.video))
+    except TooLateError:
+        content, failure = UNREADABLE, _not_in_time(group.video, limit_seconds, "looked through")
     except VideoError as error:
         content, failure = UNREADABLE, error
+    except OSError as error:  # it went away, or was forbidden, between two looks at it
+        reason = f"“{group.video}” cannot be read: {error.strerror or error}."
+        content, failure = UNREADABLE, UnreadableVideoError(reason, "Check that it is there, and try again.")
     return [Question(item, item_id(item, content, options.settings)) for item in group.items], failure
+
+
+def _open_in_time(path: Path, reading: ReadOptions) -> VideoReader:
+    """Also where this process itself hangs, before another is there to open the file and be killed."""
+    try:
+        return within(
+            reading.timeout_seconds + _GRACE_SECONDS,
+            lambda: open_video(path, reading),
+            undo=lambda reader: reader.close(),
+        )
+    except TooLateError:
+        raise _not_in_time(path, reading.timeout_seconds, "opened") from None
+
+
+def _not_in_time(path: Path, seconds: float, what: str) -> ReadTimeoutError:
+    return ReadTimeoutError(
+        f"“{path}” was not {what} within {seconds:g} seconds.",
+        "See whether its disk or server answers, or allow more with --item-timeout or --read-timeout.",
+    )

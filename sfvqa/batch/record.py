@@ -94,20 +94,26 @@ class Line:
 
 
 def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
-    """Every line from the beginning. JournalError, naming the file, at once for one that is none of records.
+    """Every line from the beginning. JournalError at once for a file that is none of records, see `check_records`."""
+    check_records(stream, name)
+    start = 0
+    for number, content in enumerate(stream, start=1):
+        yield Line(number, start, content, parse_line(content))
+        start += len(content)
+
+
+def check_records(stream: IO[bytes], name: str) -> None:
+    """JournalError, naming the file, for one that is none of records; the stream is then at its beginning.
 
     It is one if it is empty, has a record in its first megabyte, or is no more than the torn beginning of a record.
     """
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
         raise JournalError(
-            f"“{name}” is no file of records: there is something else in it.", "Give the output another name."
+            f"“{name}” is no file of records: there is something else in it.",
+            "Name another: one that `sfvqa batch` wrote, or a new one for the output.",
         )
     stream.seek(0)
-    start = 0
-    for number, content in enumerate(stream, start=1):
-        yield Line(number, start, content, parse_line(content))
-        start += len(content)
 
 
 def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Record]:

@@ -23,7 +23,7 @@ from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tal
 from sfvqa.batch.video_ahead import Question, VideoAhead
 from sfvqa.batch.waiting import Waiting, WaitingRoom, WholeVideo
 from sfvqa.batch.work import Work
-from sfvqa.errors import DeviceLostError, ItemTimeoutError, OutOfMemoryError
+from sfvqa.errors import DeviceLostError, ItemTimeoutError, OutOfMemoryError, ReadingMemoryError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.device import is_device_lost
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
@@ -181,7 +181,7 @@ class _BatchRun:
         self, work: Work, questions: Sequence[Question], error: Exception, num_frames: int | None
     ) -> Iterator[BatchEvent]:
         """Give each of them its error record; where memory ran out, have them tried with fewer frames instead."""
-        if isinstance(error, OutOfMemoryError | MemoryError):
+        if isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError):
             items = [question.item for question in questions]
             smaller = work.smaller(items, self._options.sampling, num_frames)
             if smaller is not None:

@@ -139,9 +139,9 @@ def report(error: BaseException, as_json: bool) -> int:
     with contextlib.suppress(OSError):  # nobody is listening any more: the exit code still tells
         if os.environ.get("SFVQA_DEBUG", "") not in ("", "0"):
             sys.stderr.write(printable("".join(traceback.format_exception(error))))
-        if as_json:
-            _print_json_error(failure.kind, f"{failure.message} {failure.remedy}".strip())
-        elif failure.message:  # empty after the help that stands in for missing arguments
+        if as_json and _print_json_error(failure.kind, f"{failure.message} {failure.remedy}".strip()):
+            return failure.exit_code
+        if failure.message:  # empty after the help that stands in for missing arguments
             _print_error(failure)
     return failure.exit_code
 
@@ -153,11 +153,16 @@ def _report_interrupt(as_json: bool) -> None:
             _print_json_error("Interrupted", "Interrupted with Ctrl-C.")
 
 
-def _print_json_error(kind: str, message: str) -> None:
+def _print_json_error(kind: str, message: str) -> bool:
+    """Whether it went out: where stdout itself is what failed, stderr is left."""
     error = {"type": kind, "message": message}
     document = {"schema_version": JSON_SCHEMA_VERSION, "status": "error", "error": error}
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+    except OSError as failed:
+        return isinstance(failed, BrokenPipeError)  # whoever left knows
+    return True
 
 
 def _print_error(failure: Failure) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 from sfvqa.errors import ExitCode
 
 _DOUBLE_TAP_SECONDS = 1.0  # keys are pressed twice in a hurry, and held down
+_STDERR = 2  # Python's own stream may be locked by what was interrupted
 
 
 class Interrupt:
@@ -24,7 +25,7 @@ class Interrupt:
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if self.seen:
-            os._exit(ExitCode.INTERRUPTED)
+            _end_now()
         self.seen = True
         raise KeyboardInterrupt
 
@@ -61,7 +62,7 @@ class ChatInterrupts:
             self._pressed_at = time.monotonic()
             raise KeyboardInterrupt
         if time.monotonic() - self._pressed_at > _DOUBLE_TAP_SECONDS:
-            os._exit(ExitCode.INTERRUPTED)
+            _end_now()
 
 
 @contextlib.contextmanager
@@ -77,3 +78,11 @@ def chat_interrupts() -> Iterator[ChatInterrupts]:
     finally:
         if ours:
             signal.signal(signal.SIGINT, before)
+
+
+def _end_now() -> None:
+    """End the process without tidying up, but for the cursor, which a live display hides."""
+    if os.isatty(_STDERR) and os.environ.get("TERM", "dumb") != "dumb":
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, b"\x1b[?25h\n")
+    os._exit(ExitCode.INTERRUPTED)

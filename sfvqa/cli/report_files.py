@@ -1,5 +1,6 @@
 """The files that `sfvqa report` writes beside what it prints."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ class ReportFiles:
     def check(self, *records: Path | None) -> None:
         """Fail now for what would fail at the end: UsageError, SfvqaError."""
         wanted = [path for path in (self.csv, self.html) if path is not None]
-        if len({path.resolve() for path in wanted}) < len(wanted):
+        if len({os.path.realpath(path) for path in wanted}) < len(wanted):
             raise UsageError("--csv and --html name the same file.", "Name two.")
         if self.videos is not None and not self.videos.is_dir():
             raise UsageError(f"There is no folder {self.videos} with videos.", "Name the folder they lie in.")

@@ -18,11 +18,13 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
     """
     if "\0" in str(path):
         raise UsageError(f"{path} holds a character that no path may have.", "Name another file.")
-    folder = path.resolve().parent
+    folder = _real_path(path).parent
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", "Name a file.")
+    if path.exists() and not path.is_file():  # a file would take the place of /dev/null itself
+        raise UsageError(f"{path} is a pipe or a device, and no file.", "Name a file.")
     if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
         raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
     if not os.access(folder, os.W_OK):
@@ -35,7 +37,7 @@ def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
 
     SfvqaError, naming `what`, if it cannot be written.
     """
-    target = path.resolve()  # a link stays a link
+    target = _real_path(path)  # a link stays a link
     partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:
@@ -57,3 +59,8 @@ def whole_text_file(path: Path) -> Iterator[TextIO]:
         io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
     ):
         yield text
+
+
+def _real_path(path: Path) -> Path:
+    """Where a link leads; of one that leads in a circle Path.resolve would make an error of its own."""
+    return Path(os.path.realpath(path))

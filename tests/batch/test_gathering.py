@@ -35,6 +35,13 @@ def test_each_kind_of_source(source: str, expected: list[tuple[str, str]]) -> No
 
 
 @pytest.mark.usefixtures("folder")
+def test_nothing_is_not_this_folder() -> None:
+    """`sfvqa batch "$VIDEOS"` where no such variable is set must not begin with whatever lies here."""
+    with pytest.raises(UsageError, match="is empty"):
+        gather_items("", ["One?"])
+
+
+@pytest.mark.usefixtures("folder")
 def test_without_a_question_only_a_manifest_that_has_them_will_do() -> None:
     for source in ("v", "v/*.mp4", "v/a.mp4"):
         with pytest.raises(UsageError, match="No question was given"):

@@ -136,11 +136,15 @@ def test_damage_in_the_middle_is_kept_and_told(path: Path) -> None:
     [b"video,question\na.mp4,Q?\n", b"%PDF-1.7", b'{"video": "a.mp4"}\n', b"\0\0\0\x20ftypisom" + b"\0" * 2000],
 )
 def test_another_file_is_refused_and_left_as_it_is(content: bytes, path: Path) -> None:
+    """A manifest, or a video, that was named by mistake is not moved aside either."""
     path.write_bytes(content)
-    with pytest.raises(JournalError, match="is no file of records"):
-        Journal(path)
+    for overwrite in (False, True):
+        with pytest.raises(JournalError, match="is no file of records"):
+            Journal(path, overwrite=overwrite)
     assert path.read_bytes() == content
-    with Journal(path, overwrite=True):  # the lock went with the error
+    assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
+    path.write_bytes(b"")
+    with Journal(path):  # the lock went with the errors
         pass
 
 
@@ -197,6 +201,12 @@ def test_a_folder_that_is_not_there_and_one_in_place_of_the_file(tmp_path: Path)
         Journal(tmp_path / "absent" / "out.jsonl")
     with pytest.raises(JournalError, match="cannot be written: Is a directory"):
         Journal(tmp_path)
+    (tmp_path / "link").symlink_to("absent/out.jsonl")
+    with pytest.raises(JournalError, match=r"Make the folder “.*/absent” first"):
+        Journal(tmp_path / "link")
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(JournalError, match="Too many levels of symbolic links"):
+        Journal(tmp_path / "circle")
 
 
 def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

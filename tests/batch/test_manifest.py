@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from sfvqa.batch.gathering import gather_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest import read_manifest
+from sfvqa.batch.record import to_line
 from sfvqa.errors import UsageError
+from tests.batch.made import ok_of
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
     lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
@@ -252,3 +254,11 @@ def test_a_manifest_that_cannot_be_read(folder: Path) -> None:
     assert "is no valid UTF-16" in problems_of(folder, b"\xff\xfev")
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_manifest(folder / "absent.jsonl")
+
+
+def test_records_are_no_manifest(folder: Path) -> None:
+    """What the model said would be taken for the true answers."""
+    manifest = folder / "out.jsonl"
+    manifest.write_bytes(to_line(ok_of(0)))
+    with pytest.raises(UsageError, match="are the records of a batch"):
+        read_manifest(manifest)

@@ -153,17 +153,19 @@ def test_parts_that_cannot_be_merged(folder: Path) -> None:
         with pytest.raises(JournalError, match=problem):
             merge_records([shard, folder / other], folder / "all")
     assert not (folder / "all").exists()
+    with pytest.raises(JournalError, match="is no file of records"):
+        merge_records([shard], folder / "list.csv", overwrite=True)
+    assert sorted(file.name for file in folder.iterdir()) == ["1", "list.csv"]
 
 
 def test_a_part_that_changes_meanwhile_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = part(folder, "1", ok_of(0), ok_of(1))
-    resolve = Path.resolve
 
     def change(path: Path) -> Path:
         part(folder, "1", ok_of(1), ok_of(0))
-        return resolve(path)
+        return path
 
-    monkeypatch.setattr(Path, "resolve", change)
+    monkeypatch.setattr("sfvqa.batch.merge.real_path", change)
     with pytest.raises(JournalError, match="was changed while it was read"):
         merge_records([shard], folder / "all")
     assert not (folder / "all").exists()

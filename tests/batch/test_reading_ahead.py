@@ -217,6 +217,66 @@ def test_a_reader_that_hangs_is_killed_and_the_rest_goes_on(
     assert "within 3 seconds" in records[0]["error"]["message"]
 
 
+HANG_AT_OPENING = """
+init = PyAVReader.__init__
+def hang(self, path, *args):
+    while "hangs" in str(path):
+        time.sleep(1)
+    init(self, path, *args)
+PyAVReader.__init__ = hang
+"""
+
+
+def test_a_reader_that_hangs_while_opening_is_killed_too(
+    video_folder: Path, tmp_path: Path, run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated, "_PROGRAM", SABOTAGE.format(what=HANG_AT_OPENING))
+    write_video(tmp_path / "hangs.mp4", num_frames=10, colour=(1, 2, 3))
+    items = [Item(tmp_path / "hangs.mp4", "hangs.mp4", "?"), *items_of(video_folder, "ab", ["?"])]
+    _, _, records = run_items(FakeAnswerer(), items, BatchOptions(item_timeout_seconds=3, num_readers=1))
+    assert [record["status"] for record in records] == ["error", "ok", "ok"]
+    assert "time ran out while opening it" in records[0]["error"]["message"]
+
+
+@pytest.mark.parametrize("what", ["looked through", "opened"])
+def test_a_file_that_the_system_does_not_give_costs_only_its_items(
+    readers: dict[str, FakeReader], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A server that is gone: not even this process can open the file, and there is nothing to kill."""
+    readers |= {"lost": FakeReader(5), "good": FakeReader(5)}
+    is_back = threading.Event()
+
+    def hang(path: Path) -> None:
+        if path.name == "lost":
+            is_back.wait(30)
+
+    def content_of(path: Path) -> str:
+        if what == "looked through":
+            hang(path)
+        return path.name
+
+    def open_late(path: Path, _options: ReadOptions) -> VideoReader:
+        hang(path)
+        readers[path.name].info = replace(readers[path.name].info, path=path)
+        return readers[path.name]
+
+    monkeypatch.setattr(preparing, "open_video", open_late)
+    monkeypatch.setattr(preparing, "_GRACE_SECONDS", 0.1)
+    options = replace(OPTIONS, item_timeout_seconds=0.3, num_readers=1, content_of=content_of)
+    try:
+        _, summary, records = run_items(FakeAnswerer(), items_named("lost", "good"), options)
+        assert {record["video"]: record["status"] for record in records} == {"lost": "error", "good": "ok"}
+        assert summary.tally.errors == {"ReadTimeoutError": 1}
+        assert f"“lost” was not {what} within 0.3 seconds." in records[0]["error"]["message"]
+    finally:
+        is_back.set()
+    if what == "opened":  # what was opened so late is closed
+        deadline = time.monotonic() + 5
+        while not readers["lost"].is_closed and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert readers["lost"].is_closed
+
+
 def test_leaving_a_batch_ends_what_is_being_read(
     video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

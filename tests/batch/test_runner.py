@@ -18,7 +18,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Stage
 from sfvqa.batch.video_ahead import VideoAhead
-from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError
+from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError, ReadingMemoryError
 from sfvqa.inference.reading_ahead import Reading
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
@@ -194,6 +194,20 @@ def test_a_video_that_is_deleted_after_listing_is_an_error_record(
     assert records[0]["status"] == "error"
 
 
+def test_a_video_that_goes_while_it_is_hashed_costs_only_itself(video_folder: Path, run_items: RunBatch) -> None:
+    """Between two looks at it, so that the error is the system's own."""
+
+    def content_of(path: Path) -> str:
+        if path.name == "a.mp4":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return path.name
+
+    options = replace(OPTIONS, content_of=content_of)
+    _, summary, records = run_items(FakeAnswerer(), items_of(video_folder, "ab", ["?"]), options)
+    assert {record["video"]: record["status"] for record in records} == {"a.mp4": "error", "b.mp4": "ok"}
+    assert summary.tally.errors == {"UnreadableVideoError": 1}
+
+
 def test_what_is_done_is_not_opened_again(
     items: list[Item], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +294,18 @@ def test_memory_that_runs_out_for_good_is_an_error_record(
     assert len(answerer.seen) == num_tries
     assert [record["error"]["type"] for record in records] == ["OutOfMemoryError"]
     assert summary.tally.errors == {"OutOfMemoryError": 1}
+
+
+def test_memory_that_one_picture_takes_is_not_asked_for_again(video_folder: Path, run_items: RunBatch) -> None:
+    """The process that reads holds a picture at a time: with fewer frames it would run out as well."""
+
+    def run_out(_name: str, _num_wanted: int) -> None:
+        raise ReadingMemoryError("Reading takes too much.", "Convert it.")
+
+    answerer = FakeAnswerer(on_chunk=run_out)
+    _, summary, _ = run_items(answerer, items_of(video_folder, "d", ["?"]), OPTIONS)
+    assert len(answerer.seen) == 1
+    assert summary.tally.errors == {"ReadingMemoryError": 1}
 
 
 def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, run_items: RunBatch) -> None:

@@ -207,13 +207,14 @@ def test_closed_streams_are_no_reason_to_fail() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_said() -> None:
-    """`sfvqa models list > file` on a full disk must not look like success."""
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_full_disk_is_said(flags: tuple[str, ...]) -> None:
+    """`sfvqa models list > file` on a full disk must not look like success; an error as JSON finds no room either."""
     with Path("/dev/full").open("w") as full:
-        process = _sfvqa("models", "list", stdout=full)
+        process = _sfvqa("models", "list", *flags, stdout=full)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "No space left on device" in stderr
+    assert stderr.count("No space left on device") == 1
     assert "Traceback" not in stderr
 
 

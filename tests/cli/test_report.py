@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,22 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert outcome.stderr
     assert records.read_bytes() == before
     assert [path.name for path in records.parent.iterdir()] == ["out.jsonl"]
+
+
+def test_a_link_that_leads_in_a_circle_is_no_surprise(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """It leads to no file that is written through it, so the table takes its place."""
+    table = tmp_path / "circle.csv"
+    table.symlink_to("circle.csv")
+    assert run_cli("report", str(records), "--csv", str(table)).exit_code == 0
+    assert len(table.read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_a_device_stays_what_it_is(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    """A file that is written whole takes the place of what was there, and of /dev/null that would be the end."""
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    for flag in ("--csv", "--html"):
+        outcome = run_cli("report", str(records), flag, str(device))
+        assert outcome.exit_code == 2
+        assert "is a pipe or a device" in outcome.stderr
+    assert device.is_fifo()

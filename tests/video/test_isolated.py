@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sfvqa.errors import (
-    OutOfMemoryError,
+    ReadingMemoryError,
     ReadTimeoutError,
     SfvqaError,
     UnreadableVideoError,
@@ -194,7 +194,7 @@ def test_what_libraries_print_does_not_come_between(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_a_file_that_takes_all_memory_ends_in_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch, "import numpy\nPyAVReader._prepare = lambda reader: numpy.ones(2**30)")
-    with pytest.raises(OutOfMemoryError, match="more than 4 GiB"):
+    with pytest.raises(ReadingMemoryError, match="more than 4 GiB"):
         read_clip(path)
 
 

@@ -20,6 +20,7 @@ FPS, TIMESTAMPS, UNIFORM = SamplingStrategy.FPS, SamplingStrategy.TIMESTAMPS, Sa
         ({"start_seconds": 5.0, "end_seconds": 5.0}, "ends at 0:05, not after its start at 0:05"),
         ({"start_seconds": 6.0, "end_seconds": 5.0}, "ends at 0:05, not after its start at 0:06"),
         ({"end_seconds": float("nan")}, "The end of the range is nan seconds"),
+        ({"start_seconds": 1e308}, "The start of the range is 1e+308 seconds"),
         ({"start_seconds": float("inf")}, "The start of the range is inf seconds"),
         ({"fps": 2.0}, "A rate of 2 frames a second was given, but frames are chosen by “uniform”"),
         ({"fps": 2.0, "strategy": TIMESTAMPS, "timestamps_seconds": (1.0,)}, "chosen by “timestamps”"),

@@ -85,6 +85,8 @@ def batch(
     request = BatchRequest.of(context, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, out, notices, overwrite=overwrite, json=json))
+    if out.is_fifo():
+        notices.note(f"Waiting for somebody to read from “{out}”.")
     with Journal(out, overwrite=overwrite) as journal:
         summary = run(request, journal, notices)
     show_summary(summary, out, notices, json=json)

@@ -12,6 +12,7 @@ from sfvqa.cli.batch.display import make_display
 from sfvqa.cli.batch.words import describe_errors, describe_rate, describe_stages, describe_tally
 from sfvqa.cli.planning import check_fit
 from sfvqa.cli.text import plural
+from sfvqa.errors import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +43,10 @@ def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "Bat
     try:
         with contextlib.closing(events):
             return display.follow(events)
-    except BaseException:
+    except BaseException as error:
         notices.note(display.so_far)
-        notices.note("What is done is kept; the same command goes on from there.")
+        if journal.remembers and not isinstance(error, JournalError):  # which says what is left of the file
+            notices.note("What is done is kept; the same command goes on from there.")
         raise
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sfvqa.errors import OutOfMemoryError, SfvqaError, UnreadableVideoError
+from sfvqa.errors import ReadingMemoryError, SfvqaError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.readers import ReadOptions, VideoReader, open_here
@@ -141,8 +141,8 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
 
 
-def _out_of_memory() -> OutOfMemoryError:
-    return OutOfMemoryError(
+def _out_of_memory() -> ReadingMemoryError:
+    return ReadingMemoryError(
         f"Reading the video takes more than {_MEMORY_BYTES // 1024**3} GiB of memory.",
         "Convert it to a smaller picture, or use fewer --read-threads.",
     )

@@ -10,6 +10,9 @@ from sfvqa.video.sampling.times import format_time
 _HIGHEST_FPS = 1_000_000
 """Far above any camera; beyond it the arithmetic would lose the ticks in rounding."""
 
+_LATEST_SECONDS = 1e10
+"""Three hundred years: beyond any video, and far below what a clock of milliseconds can show."""
+
 
 class SamplingStrategy(StrEnum):
     """How frames are spread over the file or range; the last three are the published reference's own."""
@@ -101,7 +104,7 @@ class SamplingOptions:
 
 
 def _check_time(what: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds < _LATEST_SECONDS:  # nor NaN
         raise UsageError(
             f"{what} is {seconds} seconds.", "Give times as seconds from the first frame, for example 90 or 1:30."
         )
