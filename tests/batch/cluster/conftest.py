@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,8 +46,10 @@ def cluster(ray_folder: Path) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     assert ray_folder.is_dir()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     started = Cluster(initialize_head=True, head_node_args={**_NODE, "include_dashboard": False})
     started.add_node(**_NODE)
+    signal.signal(signal.SIGTERM, on_sigterm)  # in place of which Ray sets its own
     yield started
     started.shutdown()
 
