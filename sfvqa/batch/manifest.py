@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,11 +80,12 @@ class _Lines:
         if own_id is not None and self._own_ids.setdefault(own_id, number) != number:
             raise UsageError(f"its id “{own_id}” is that of line {self._own_ids[own_id]}")
         for item in items:
-            unlabelled = replace(item, answer=None, group=None)
-            line, same = self._seen.setdefault(unlabelled, (number, item))
+            # One file may be written in several ways ("a", "b/../a"), and is one video with one item id.
+            asked = replace(item, video=Path(os.path.realpath(item.video)), answer=None, group=None)
+            line, same = self._seen.setdefault(asked, (number, item))
             if same is item:
                 self.items.append(item)
-            elif same == item:
+            elif (same.answer, same.group) == (item.answer, item.group):
                 self._num_repeated += 1
             else:
                 raise UsageError(f"it asks what line {line} asks, with another answer or group")

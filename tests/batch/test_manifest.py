@@ -168,6 +168,18 @@ def test_a_line_that_repeats_another_is_left_out_and_told(folder: Path) -> None:
     assert notices == [f"Lines in “{folder}/manifest” that repeat another, and are left out: 2."]
 
 
+def test_one_video_written_in_two_ways_is_one_item(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both had the same item id, so that the batch broke off when the second was to be kept."""
+    monkeypatch.chdir(folder)
+    (folder / "b").mkdir()
+    videos = ["a", "b/../a", str(folder / "a")]
+    content = "".join(json.dumps({"video": video, "question": "Q"}) + "\n" for video in videos)
+    Path("manifest").write_text(content, encoding="utf-8")
+    assert [item.name for item in read_manifest("manifest")] == ["a"]
+    with pytest.raises(UsageError, match="it asks what line 1 asks, with another answer or group"):
+        read(folder, '{"video": "a", "question": "Q"}\n{"video": "b/../a", "question": "Q", "answer": "x"}')
+
+
 def test_the_same_question_with_ids_of_its_own_is_asked_twice(folder: Path) -> None:
     content = '{"video": "a", "question": "Q", "id": 1}\n{"video": "a", "question": "Q", "id": 2}'
     assert len(read(folder, content)) == 2

@@ -258,7 +258,7 @@ def test_too_many_failures_end_it(batch: RunBatchCli, answerer: FakeAnswerer, ou
     answerer.on_answer = fail
     done = batch("--max-failures", "2", "--frames", "1")
     assert done.exit_code == 6
-    assert "Stopped after 2 failures. 4 items are left; the same command goes on with them." in done.stderr
+    assert "Stopped after 2 failures. Left: 4 items; the same command goes on with them." in done.stderr
     assert len(records_in(out)) == 2
 
 

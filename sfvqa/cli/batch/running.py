@@ -69,9 +69,7 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
     """What became of the items: a few lines, and with --json one object on stdout."""
     tally = summary.tally
     if summary.stopped:
-        notices.warn(
-            f"{summary.stopped} {plural(tally.num_left, 'item')} are left; the same command goes on with them."
-        )
+        notices.warn(f"{summary.stopped} Left: {plural(tally.num_left, 'item')}; the same command goes on with them.")
     notices.note(describe_tally(tally) + ".")
     for line in describe_errors(tally):
         notices.note(line)
