@@ -59,7 +59,10 @@ def _video(value: object, folder: Path) -> tuple[Path, str]:
             name = Path(value)
     else:
         name = Path(value)
-    return path, Path(os.path.normpath(name)).as_posix()
+    plain = Path(os.path.normpath(name))
+    # ".." after a linked folder leads elsewhere than the text says: such a name stays as it is, or two would be alike.
+    is_same = ".." not in name.parts or os.path.realpath(folder / plain) == os.path.realpath(path)
+    return path, (plain if is_same else name).as_posix()
 
 
 def _text(given: Mapping[str, object], field: str) -> str | None:

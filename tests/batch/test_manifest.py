@@ -53,6 +53,14 @@ def test_a_line_of_json_with_everything(folder: Path) -> None:
     assert notices == []
 
 
+def test_a_way_back_out_of_a_linked_folder_is_not_shortened(folder: Path) -> None:
+    """The two names were one, so their items shared an id, and the second record was refused in the night."""
+    (folder / "far" / "in").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "far" / "in")
+    items = read(folder, '{"video": "a", "question": "Q"}\n{"video": "link/../a", "question": "Q"}')
+    assert [item.name for item in items] == ["a", "link/../a"]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_row_of_csv_with_everything(delimiter: str, folder: Path) -> None:
     header = ["Video", "question", "id", "start", "end", "choices", "answer", " group "]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import sfvqa
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records
 from sfvqa.cli.batch import display
@@ -17,6 +19,7 @@ from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli, RunOnTerminal
 from tests.inference.conftest import write_video
 
+TINY = Path(sfvqa.__file__).parent / "assets" / "tiny"
 RunBatchCli = Callable[..., Outcome]
 
 
@@ -115,6 +118,20 @@ def test_no_model_is_loaded_when_all_is_done(batch: RunBatchCli, monkeypatch: py
     done = batch("--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["answered_before"] == 6
+
+
+def test_a_checkpoint_folder_is_the_same_however_it_is_written(
+    run_cli: RunCli, folder: Path, out: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its path was hashed beside its weights, and from another folder everything was asked anew."""
+    shutil.copytree(TINY, folder.parent / "mine")
+    monkeypatch.chdir(folder.parent)
+    asked = ("batch", str(folder), "--question", "What moves?", "-o", str(out), "--json", "--model")
+    assert json.loads(run_cli(*asked, "./mine").stdout)["answered"] == 3
+    monkeypatch.chdir(folder)
+    for written in ("../mine", str(folder.parent / "mine")):
+        assert json.loads(run_cli(*asked, written).stdout)["answered_before"] == 3
+    assert len(answerer.seen) == 3
 
 
 OTHER_ANSWERS = """

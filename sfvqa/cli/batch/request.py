@@ -166,7 +166,7 @@ def _requested_settings(asked: "BatchModel", frames: "FrameRequest", answers: "A
     reading, prompt = frames.reading(), answers.fixed_prompt
     trained_with = read_sizes(asked.name, random_weights=asked.random_weights).trained_with
     return {
-        "model": asked.name,
+        "model": _short_name(asked.name),
         "weights": identify_model(asked.name, asked.quantization, random_weights=asked.random_weights),
         "quantization": asked.quantization,
         "dtype": asked.dtype,
@@ -183,6 +183,14 @@ def _requested_settings(asked: "BatchModel", frames: "FrameRequest", answers: "A
         "subtitles": "auto" if answers.reads_text_track else None,
         "subtitle_tokens": answers.subtitle_tokens,
     }
+
+
+def _short_name(model: str) -> str:
+    """A registered name as it is; a folder by its own name, however the way to it was written."""
+    from sfvqa.inference.locate import find
+
+    found = find(model)
+    return found.absolute().name if isinstance(found, Path) else model
 
 
 def _num_prompt_tokens(answers: "AnswerRequest") -> int:
