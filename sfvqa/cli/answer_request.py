@@ -39,13 +39,15 @@ class AnswerRequest:
         Raises UsageError for what contradicts itself, SubtitlesError.
         """
         from sfvqa.inference.prompt_options import PromptOptions
-        from sfvqa.inference.question import WRITING_OPTIONS
+        from sfvqa.inference.question import WRITING_OPTIONS, check_static_decode
         from sfvqa.video.subtitles import read_subtitle_file
 
         given = context.params
         choices = parse_choices(given["choices"]) if _is_flag(context, "choices") else None
         if choices is not None:
             _refuse_writing_options(context, WRITING_OPTIONS)
+        if given["static_decode"]:
+            check_static_decode(given["attention"], given["quant"])
         where, tokens = given["subtitles"], given["subtitle_tokens"]
         if where is None and tokens is not None:
             if _is_flag(context, "subtitle_tokens"):

@@ -2,7 +2,7 @@
 
 import typer
 
-from sfvqa.cli import answer_options, cache_options, frame_options, options
+from sfvqa.cli import answer_options, cache_options, frame_options, options, writing_options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -38,12 +38,13 @@ def ask(
     reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
     read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
     read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 0.0,  # noqa: ARG001
-    top_p: options.TopP = 1.0,  # noqa: ARG001
-    repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
-    seed: options.Seed = 0,  # noqa: ARG001
-    slow_attention: options.SlowAttentionOption = "always",  # noqa: ARG001
+    max_new_tokens: writing_options.MaxNewTokens = 256,
+    temperature: writing_options.Temperature = 0.0,  # noqa: ARG001
+    top_p: writing_options.TopP = 1.0,  # noqa: ARG001
+    repetition_penalty: writing_options.RepetitionPenalty = 1.0,  # noqa: ARG001
+    seed: writing_options.Seed = 0,  # noqa: ARG001
+    static_decode: writing_options.StaticDecode = False,  # noqa: ARG001
+    slow_attention: writing_options.SlowAttentionOption = "always",  # noqa: ARG001
     batch_size: options.QuestionsAtOnce = "1",  # type: ignore[assignment]  # as it would be typed
     choices: answer_options.Choices = None,  # noqa: ARG001
     system: answer_options.System = None,  # noqa: ARG001

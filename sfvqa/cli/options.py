@@ -1,4 +1,5 @@
-"""The options that commands share: names, help, variables, and the checks that need no model. See frame_options."""
+"""The options that commands share: names, help, variables, and the checks that need no model. See frame_options and
+writing_options."""
 
 import math
 import re
@@ -10,7 +11,6 @@ import typer
 
 # The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-SlowAttentionName = Literal["always", "prefill"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quant = Literal["auto", "none", "8bit", "4bit"]
 
@@ -19,7 +19,8 @@ _MACHINE = "Where it runs"
 _OUTPUT = "What is printed"
 
 
-def _check_finite(value: float) -> float:
+def check_finite(value: float) -> float:
+    """A callback of options that take a finite number."""
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
@@ -27,14 +28,8 @@ def _check_finite(value: float) -> float:
 
 def check_positive(value: float) -> float:
     """A callback of options that take a finite number above 0."""
-    if _check_finite(value) <= 0:
+    if check_finite(value) <= 0:
         raise typer.BadParameter(f"{value} is not above 0.")
-    return value
-
-
-def _check_seed(value: int) -> int:
-    if not 0 <= value < 2**63:
-        raise typer.BadParameter(f"{value} is not between 0 and 2⁶³ - 1.")
     return value
 
 
@@ -121,67 +116,6 @@ Model = Annotated[
         metavar="NAME|FOLDER",
         help="A name from `sfvqa models list`, or a checkpoint folder. Without it: a downloaded model, else tiny.",
         autocompletion=complete_model,
-    ),
-]
-MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        envvar="SFVQA_MAX_NEW_TOKENS",
-        min=1,
-        help="Longest answer, in tokens.",
-        rich_help_panel=GENERATION,
-    ),
-]
-Temperature = Annotated[
-    float,
-    typer.Option(
-        metavar="X",
-        envvar="SFVQA_TEMPERATURE",
-        min=0.0,
-        callback=_check_finite,
-        help="0 always takes the likeliest token; higher varies more.",
-        rich_help_panel=GENERATION,
-    ),
-]
-TopP = Annotated[
-    float,
-    typer.Option(
-        metavar="X",
-        envvar="SFVQA_TOP_P",
-        max=1.0,
-        callback=check_positive,
-        help="Sample among the likeliest tokens that share this probability.",
-        rich_help_panel=GENERATION,
-    ),
-]
-RepetitionPenalty = Annotated[
-    float,
-    typer.Option(
-        metavar="X",
-        envvar="SFVQA_REPETITION_PENALTY",
-        callback=check_positive,
-        help="Above 1 makes repetition less likely.",
-        rich_help_panel=GENERATION,
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        envvar="SFVQA_SEED",
-        callback=_check_seed,
-        help="Seed of the sampling.",
-        rich_help_panel=GENERATION,
-    ),
-]
-SlowAttentionOption = Annotated[
-    SlowAttentionName,
-    typer.Option(
-        "--slow-attention",
-        envvar="SFVQA_SLOW_ATTENTION",
-        help="Whether new tokens look at the slow tokens: always (as trained), or prefill only (as the reference).",
-        rich_help_panel=GENERATION,
     ),
 ]
 Device = Annotated[
@@ -296,6 +230,7 @@ CONFIGURABLE = (
     "template",
     "subtitle_tokens",
     "slow_attention",
+    "static_decode",
     "batch_size",
     "readers",
     "frames_ahead",

@@ -111,6 +111,7 @@ class AnswerSettings:
     repetition_penalty: float
     max_new_tokens: int
     seed: int
+    static_decode: bool = False
     system: str | None = None
     template: str | None = None
 

@@ -23,7 +23,7 @@ from sfvqa.inference.generation import GeneratedToken, GenerationOptions, Prefil
 from sfvqa.inference.kept_prompt import KeptPrompt, prefill_one, prefill_together
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.prompting import BuiltPrompt, prompt_for
-from sfvqa.inference.question import check_choices
+from sfvqa.inference.question import check_choices, check_static_decode
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import SlowAttention, SlowFastCache, VisualTokens
@@ -108,6 +108,8 @@ class AnswerRun:
         self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices) if self._choices else []
         if self._choices:
             options.check_for_choices()
+        if options.static_decode:
+            check_static_decode(checkpoint.attention.value, checkpoint.quantization.value)
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
         self._kept, self._warnings = kept, warnings
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
@@ -308,6 +310,7 @@ class AnswerRun:
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
+            static_decode=options.static_decode,
             system=self._prompt_options.system,
             template=self._prompt_options.template,
         )

@@ -1,6 +1,6 @@
 """Prompt → tokens, one step at a time: prefill, choose, decode. Knows nothing of text, files or clocks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,7 @@ from transformers import (
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.question import WRITING_OPTIONS
+from sfvqa.inference.static_decode import StaticDecoder
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
@@ -26,6 +27,7 @@ class GenerationOptions:
     `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
+    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see static_decode).
     """
 
     max_new_tokens: int = 256
@@ -34,6 +36,7 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     seed: int = 0
     slow_attention: SlowAttention = SlowAttention.ALWAYS
+    static_decode: bool = False
 
     def __post_init__(self) -> None:
         for name, kind, wanted in (
@@ -45,6 +48,7 @@ class GenerationOptions:
         ):
             value = getattr(self, name)
             _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}", wanted)
+        _require(isinstance(self.static_decode, bool), f"static_decode is {self.static_decode!r}", "true or false")
         known = " or ".join(SlowAttention)
         _require(self.slow_attention in list(SlowAttention), f"slow_attention is {self.slow_attention!r}", known)
         object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name
@@ -192,10 +196,13 @@ def generate_tokens(
 
     An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
     """
-    chooser = TokenChooser(options, batch_size=len(state.logits))
-    running = [True] * len(state.logits)
+    advance = _static(model, state, options) if options.static_decode else _growing(model, state)
+    logits = state.logits
+    del state  # its cache goes with what decodes
+    chooser = TokenChooser(options, batch_size=len(logits))
+    running = [True] * len(logits)
     for count in range(1, options.max_new_tokens + 1):
-        chosen = chooser.choose(state.logits)
+        chosen = chooser.choose(logits)
         step: list[GeneratedToken | None] = []
         for row, token_id in enumerate(chosen.tolist()):
             reason = _finish_reason(token_id, count, options.max_new_tokens, end_token_ids)
@@ -204,7 +211,24 @@ def generate_tokens(
         yield tuple(step)
         if not any(running):
             return
-        state = decode(model, state, chosen)
+        logits = advance(chosen)
+
+
+def _growing(model: SlowFastForConditionalGeneration, state: Prefilled) -> Callable[[Tensor], Tensor]:
+    """Decoding with a cache that grows by a position a step."""
+
+    def advance(token_ids: Tensor) -> Tensor:
+        nonlocal state
+        state = decode(model, state, token_ids)
+        return state.logits
+
+    return advance
+
+
+def _static(
+    model: SlowFastForConditionalGeneration, state: Prefilled, options: GenerationOptions
+) -> Callable[[Tensor], Tensor]:
+    return StaticDecoder(model, state.cache, state.attention_mask, options.max_new_tokens - 1).step
 
 
 def check_finite(logits: Tensor) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sfvqa.errors import UsageError
 
-WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
 """The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
 
 
@@ -41,3 +41,17 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
     if repeated := next((text for text in texts if texts.count(text) > 1), None):
         raise UsageError(f"The choice {repeated!r} is given more than once.", "Give every choice once.")
     return texts
+
+
+def check_static_decode(attention: str, quantization: str = "none") -> None:
+    """UsageError where decoding steps cannot all be the same work; `quantization` may be auto."""
+    if "flash" in attention:
+        raise UsageError(
+            "Flash attention takes no mask over positions that are still empty, as --static-decode needs.",
+            "Use --attention sdpa, or leave out --static-decode.",
+        )
+    if quantization == "8bit":
+        raise UsageError(
+            "8-bit weights are multiplied in parts that depend on each step's numbers, which cannot be recorded.",
+            "Use --quant 4bit or none, or leave out --static-decode.",
+        )

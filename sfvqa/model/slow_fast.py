@@ -166,7 +166,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
-        if use_cache and isinstance(cache, SlowFastCache):
+        if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
             cache.check_grown_to(length_before + inputs_embeds.shape[1])
         hidden_states = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

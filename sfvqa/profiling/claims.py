@@ -106,7 +106,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--video", type=Path, help="instead of one that is made; of 128 frames at least")
     parser.add_argument("--folder", type=Path, default=Path("runs/profile"), help="for video, JSON and picture")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=32)
     return parser.parse_args(arguments)
 
 

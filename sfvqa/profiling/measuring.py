@@ -61,7 +61,7 @@ class Work:
     """What each run does: the question, how many tokens are written (two at least), how the video is read.
 
     `overlap` lets a thread read ahead while frames are encoded, as `ask` does; without it one waits for the other, and
-    neither disturbs the other's time.
+    neither disturbs the other's time. With `static_decode` tokens are written over buffers of fixed size.
     """
 
     question: str
@@ -69,6 +69,7 @@ class Work:
     reading: ReadOptions
     crop: CropMode
     overlap: bool = False
+    static_decode: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +176,7 @@ def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionSco
 
 
 def _writing(work: Work) -> GenerationOptions:
-    return GenerationOptions(max_new_tokens=work.num_new_tokens)
+    return GenerationOptions(max_new_tokens=work.num_new_tokens, static_decode=work.static_decode)
 
 
 def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:

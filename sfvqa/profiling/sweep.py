@@ -103,6 +103,7 @@ def sweep(
             "num_new_tokens": work.num_new_tokens,
             "question": work.question,
             "overlap": work.overlap,
+            "static_decode": work.static_decode,
             "reader": first.reader,
             "crop": first.crop.value,
         },

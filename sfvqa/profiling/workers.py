@@ -153,7 +153,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.profiling.workers", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/workers"), help="where the videos are kept")
-    parser.add_argument("--videos", type=int, default=40, help="how many are made, if none are there")
+    parser.add_argument("--videos", type=int, default=24, help="how many are made, if none are there")
     parser.add_argument("--models", nargs="*", default=["tiny"])
     parser.add_argument("--workers", nargs="*", type=int, default=[0, 1, 2], help="0 is without Ray")
     parser.add_argument("--frames", type=int, help="default: as many as in training")

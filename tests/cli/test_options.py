@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sfvqa.cli import frame_options, options
+from sfvqa.cli import frame_options, options, writing_options
 from sfvqa.cli.app import app
 from sfvqa.inference.attention import AttentionKernel
 from sfvqa.inference.device import DtypeName
@@ -24,7 +24,7 @@ from tests.cli.fake import ScriptedVideoQA
         (frame_options.Reader, ReaderName),
         (options.Attention, AttentionKernel),
         (options.Dtype, DtypeName),
-        (options.SlowAttentionName, SlowAttention),
+        (writing_options.SlowAttentionName, SlowAttention),
     ],
 )
 def test_names_written_out_are_the_library_s(written_out: object, enum: type[str]) -> None:
@@ -59,7 +59,7 @@ def test_defaults_are_the_library_s() -> None:
     defaults = {parameter.name: parameter.default for parameter in _parameters("ask")}
     library = GenerationOptions()
     in_chat = {parameter.name: parameter.default for parameter in _parameters("chat")}
-    for name in ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed"):
+    for name in ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode"):
         assert defaults[name] == in_chat[name] == getattr(library, name)
     assert defaults["slow_attention"] == library.slow_attention.value
 

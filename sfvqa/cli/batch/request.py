@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
     from sfvqa.inference.video_cache.store import VideoCache
 
-_IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
+_IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
 
 
 @dataclass(frozen=True)

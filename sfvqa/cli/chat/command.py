@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sfvqa.cli import answer_options, cache_options, frame_options, options
+from sfvqa.cli import answer_options, cache_options, frame_options, options, writing_options
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -58,11 +58,12 @@ def chat(
     reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
     read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
     read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 0.0,  # noqa: ARG001
-    top_p: options.TopP = 1.0,  # noqa: ARG001
-    repetition_penalty: options.RepetitionPenalty = 1.0,  # noqa: ARG001
-    seed: options.Seed = 0,  # noqa: ARG001
+    max_new_tokens: writing_options.MaxNewTokens = 256,
+    temperature: writing_options.Temperature = 0.0,  # noqa: ARG001
+    top_p: writing_options.TopP = 1.0,  # noqa: ARG001
+    repetition_penalty: writing_options.RepetitionPenalty = 1.0,  # noqa: ARG001
+    seed: writing_options.Seed = 0,  # noqa: ARG001
+    static_decode: writing_options.StaticDecode = False,  # noqa: ARG001
     context: Context = None,
     system: answer_options.System = None,  # noqa: ARG001
     template: answer_options.Template = None,  # noqa: ARG001

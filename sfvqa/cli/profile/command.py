@@ -37,6 +37,7 @@ def profile(
     question: profile_options.Question = "What happens in this video?",  # noqa: ARG001
     baselines: profile_options.Baselines = False,  # noqa: ARG001
     overlap: profile_options.Overlap = False,  # noqa: ARG001
+    static_decode: profile_options.StaticDecode = False,  # noqa: ARG001
     crop: frame_options.CropOption = None,  # noqa: ARG001
     reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
     read_threads: frame_options.ReadThreads = None,  # noqa: ARG001

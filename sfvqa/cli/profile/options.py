@@ -77,6 +77,15 @@ Overlap = Annotated[
         rich_help_panel=_MEASURED,
     ),
 ]
+StaticDecode = Annotated[
+    bool,
+    typer.Option(
+        "--static-decode",
+        metavar="",
+        help="Write tokens over buffers of fixed size, as `ask --static-decode` does.",
+        rich_help_panel=_MEASURED,
+    ),
+]
 Compare = Annotated[
     Path | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sfvqa.cli.planning import PlannedRun, check_fit, num_question_tokens
 from sfvqa.cli.session import ModelRequest
 from sfvqa.errors import UsageError
+from sfvqa.inference.question import check_static_decode
 
 if TYPE_CHECKING:
     import typer
@@ -53,6 +54,16 @@ class ProfileRequest:
     question: str
     baselines: bool
     overlap: bool
+    static_decode: bool
+
+    def __post_init__(self) -> None:
+        if self.static_decode and self.baselines:
+            raise UsageError(
+                "--baselines decode step by step, and beside --static-decode that would be compared, not the modes.",
+                "Leave one of them out.",
+            )
+        if self.static_decode:
+            check_static_decode(self.model.attention, self.model.quantization)
 
     @classmethod
     def of(cls, context: "typer.Context") -> "ProfileRequest":
@@ -76,6 +87,7 @@ class ProfileRequest:
             question=given["question"],
             baselines=given["baselines"],
             overlap=given["overlap"],
+            static_decode=given["static_decode"],
         )
 
     def plan(self, video: Path, notices: "Notices") -> PlannedProfile:
@@ -104,7 +116,7 @@ class ProfileRequest:
         crop = self.frames.crop_mode() or sizes.trained_with.crop
         return PlannedProfile(
             planned.model,
-            Work(self.question, self.num_new_tokens, self.frames.reading(), crop, self.overlap),
+            Work(self.question, self.num_new_tokens, self.frames.reading(), crop, self.overlap, self.static_decode),
             SweepOptions(counts, self.num_repeats, self.num_warmups, self.baselines),
         )
 

@@ -1,0 +1,85 @@
+"""Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
+
+import pytest
+import torch
+
+from sfvqa.errors import UsageError
+from sfvqa.inference.encoding import EncodedVideo
+from sfvqa.inference.generation import GenerationInputs, GenerationOptions, decode, generate_tokens, prefill
+from sfvqa.inference.question import check_static_decode
+from sfvqa.inference.static_decode import StaticDecoder
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration
+
+NUM_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def model(qa: VideoQA) -> SlowFastForConditionalGeneration:
+    return qa.checkpoint.model
+
+
+def inputs_of(encoded: EncodedVideo, device: str = "cpu") -> GenerationInputs:
+    """A prompt with the video, a longer one, and one without a video: padding on the left, slow tokens ragged."""
+    fast = [IMAGE_TOKEN_ID] * len(encoded.visual_tokens.fast)
+    prompts = [[1, *fast, 3, 4], [1, 2, *fast, 5, 6, 7, 8], [9, 10]]
+    tokens = [encoded.visual_tokens, encoded.visual_tokens, None]
+    return GenerationInputs.pad_left(prompts, tokens, torch.device(device))
+
+
+def written(
+    model: SlowFastForConditionalGeneration, inputs: GenerationInputs, options: GenerationOptions
+) -> list[list[int]]:
+    state = prefill(model, inputs, options.slow_attention)
+    steps = list(generate_tokens(model, state, options, frozenset()))
+    return [[token.token_id for token in step if token] for step in steps]
+
+
+@pytest.mark.parametrize("slow_attention", list(SlowAttention))
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_the_tokens_are_those_of_a_growing_cache(
+    model: SlowFastForConditionalGeneration, encoded: EncodedVideo, slow_attention: SlowAttention, penalty: float
+) -> None:
+    growing, static = (
+        GenerationOptions(NUM_TOKENS, repetition_penalty=penalty, slow_attention=slow_attention, static_decode=static)
+        for static in (False, True)
+    )
+    assert written(model, inputs_of(encoded), static) == written(model, inputs_of(encoded), growing)
+
+
+def test_logits_are_alike_to_rounding_and_the_cache_stays_as_it_was(
+    model: SlowFastForConditionalGeneration, encoded: EncodedVideo
+) -> None:
+    """The prompt's cache is what the next question may go on from."""
+    state = prefill(model, inputs_of(encoded), SlowAttention.ALWAYS)
+    length = state.cache.get_seq_length()
+    decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
+    tokens = [torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10]), torch.tensor([11, 12, 13])]
+    static = [decoder.step(ids).clone() for ids in tokens]
+    assert state.cache.get_seq_length() == length
+    for ids, logits in zip(tokens, static, strict=True):
+        state = decode(model, state, ids)
+        torch.testing.assert_close(logits, state.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_what_has_no_fixed_size_is_refused() -> None:
+    with pytest.raises(UsageError, match="Flash attention"):
+        check_static_decode("flash_attention_2")
+    with pytest.raises(UsageError, match="8-bit"):
+        check_static_decode("sdpa", "8bit")
+    check_static_decode("eager", "4bit")
+
+
+def test_an_answer_says_how_it_was_decoded(qa: VideoQA, encoded: EncodedVideo) -> None:
+    static = qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=8, static_decode=True))
+    growing = qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=8))
+    assert static.text == growing.text
+    assert static.settings.static_decode
+    assert not growing.settings.static_decode
+
+
+@pytest.mark.cuda
+def test_a_recorded_step_writes_the_same_tokens(qa: VideoQA, encoded: EncodedVideo) -> None:
+    model = VideoQA.load(str(qa.checkpoint.location.folder), device="cuda", dtype="float32").checkpoint.model
+    growing, static = (GenerationOptions(NUM_TOKENS, static_decode=static) for static in (False, True))
+    assert written(model, inputs_of(encoded, "cuda"), static) == written(model, inputs_of(encoded, "cuda"), growing)
