@@ -64,9 +64,8 @@ def ask(
     quiet: options.Quiet = False,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
-    from sfvqa.cli import planning, session
+    from sfvqa.cli import answers, planning, session
     from sfvqa.cli.answer_request import AnswerRequest
-    from sfvqa.cli.answers import make_printer
     from sfvqa.cli.dry_run import show_plan
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.question_file import gather_questions
@@ -91,5 +90,5 @@ def ask(
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, file.cache, notices)
         encoded = session.encode_video(answerer, file, planned.frames, notices).lying_at(video)
-    printer = make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
+    printer = answers.make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
     notices.timings(session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size))

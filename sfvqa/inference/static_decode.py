@@ -25,6 +25,7 @@ class StaticDecoder:
         batch_size, self._length = mask.shape
         self._model, self._cache = model, cache.with_room_for(num_steps)
         embeddings = model.get_input_embeddings().weight
+        assert isinstance(embeddings, Tensor)
         device, dtype = embeddings.device, embeddings.dtype
         # Added to the scores: whatever is not written yet is left out like padding, and let in step by step.
         self._bias = torch.full(
@@ -44,10 +45,7 @@ class StaticDecoder:
         """Run the tokens `[B]` through the model; logits `[B, V]`, which the next step may overwrite."""
         self._token_ids.copy_(token_ids[:, None])
         self._bias[..., self._length + self._num_done] = 0
-        if self._can_record and self._num_done > 0:
-            logits = self._replay()
-        else:
-            logits = self._run()
+        logits = self._replay() if self._can_record and self._num_done > 0 else self._run()
         self._positions += 1
         self._num_done += 1
         return logits

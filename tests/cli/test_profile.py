@@ -52,6 +52,12 @@ def test_a_page_and_every_file(run_cli: RunCli, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
 
 
+def test_static_decoding_is_measured_and_said(run_cli: RunCli) -> None:
+    flags = (*QUICK[:-1], "4", "--frames", "8", "--static-decode")
+    assert "static decoding" in run_cli("profile", VIDEO, *flags).stdout
+    assert json.loads(run_cli("profile", VIDEO, *flags, "--json").stdout)["settings"]["static_decode"] is True
+
+
 def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
     run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +85,8 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
         (("--csv", "absent/t.csv"), "There is no folder"),
         (("--compare", "absent.json"), "cannot be read"),
         (("--csv", VIDEO), "the very file that is read"),
+        (("--static-decode", "--baselines"), "--baselines decode step by step"),
+        (("--static-decode", "--attention", "flash_attention_2"), "Flash attention takes no mask"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(

@@ -102,7 +102,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
             "temperature": 0.0,
             "top_p": 1.0,
         },
-        **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0},
+        **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0, "static_decode": False},
         **{"system": None, "template": None},
     }
     assert (record["choices"], record["subtitles"]) == (None, None)

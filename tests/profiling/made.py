@@ -66,6 +66,7 @@ def made_profile(*points: ProfilePoint, baselines: tuple[BaselinePoint, ...] | N
             "num_warmups": 1,
             "num_new_tokens": 16,
             "overlap": False,
+            "static_decode": False,
         },
         points=points or tuple(made_point(num_frames) for num_frames in (16, 64, 128)),
         baselines=baselines,
