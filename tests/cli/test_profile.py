@@ -1,6 +1,7 @@
 """`sfvqa profile` end to end on tiny, and what it refuses before anything is measured."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -142,14 +143,30 @@ def test_ratios_stand_under_their_number_of_frames() -> None:
     assert "░ open and read" in said
 
 
-def test_no_figure_is_cut_off_on_a_narrow_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_file_every_table_stays_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     print_profile(made_profile(*(made_point(count, apart=0.5) for count in (8, 16, 32, 64, 96, 128))))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert next(line for line in printed.splitlines() if "each further" in line).count("1.00 s ±25%") == 6
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_terminal_is_never_overrun(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """The default's six numbers of frames are wider than 80 columns, and the terminal broke every line of the page."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    points = [made_point(count, apart=0.5) for count in (8, 16, 32, 64, 96, 128)]
+    print_profile(made_profile(*points, baselines=ALL_BASELINES))
+    printed = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, printed.splitlines())) <= columns
+    assert "…" not in printed
+    assert sum(line.count("1.00 s ±25%") for line in printed.splitlines() if "each further" in line) == 6
+    assert all(f"{sign} " in printed for sign in "░▒█▓#+")
+    names = [line.split()[1:] for line in printed.splitlines() if line.startswith("  frames ")]
+    assert [name for row in names for name in row][:6] == ["8", "16", "32", "64", "96", "128"]
 
 
 def test_figures_have_three_digits() -> None:

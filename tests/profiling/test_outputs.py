@@ -125,6 +125,22 @@ def test_the_picture_says_what_it_shows() -> None:
         assert f">{words}<" in drawn or words in drawn
 
 
+def test_no_bar_lies_under_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file whose opening takes most of the time all bars are as high, and names were written over the first."""
+    from matplotlib.figure import Figure
+
+    drawn = list[Figure]()
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot.draw(made_profile(*(made_point(count) for count in (8, 16, 32))), io.BytesIO(), "png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert legend.get_window_extent().y0 >= 0
+
+
 @pytest.mark.parametrize("profile", [made_profile(), made_profile(made_point(8, num_repeats=1))])
 def test_it_is_drawn_without_baselines_and_of_a_single_point(profile: Profile) -> None:
     file = io.BytesIO()
