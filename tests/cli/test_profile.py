@@ -126,6 +126,17 @@ def test_the_config_files_frames_are_not_the_profiles(
     assert "CropMode.PAD" in said
 
 
+def test_a_profile_of_other_numbers_of_frames_is_refused_before_anything_is_loaded(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(made_profile(made_point(64)).to_dict()), encoding="utf-8")
+    monkeypatch.setattr("sfvqa.cli.session.load_model", _stop)
+    run = run_cli("profile", VIDEO, *QUICK, "--frames", "8", "--compare", str(path))
+    assert run.exit_code == 2
+    assert "there is nothing to compare" in " ".join(run.stderr.split())
+
+
 def test_a_change_is_shown_with_what_it_was(tmp_path: Path) -> None:
     old, new = made_profile(made_point(64)), made_profile(made_point(64, seconds=1.5))
     path = tmp_path / "old.json"

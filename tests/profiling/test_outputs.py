@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.profiling import plot
 from sfvqa.profiling.claims import as_table, judge, main
-from sfvqa.profiling.compare import compare, read_profile
+from sfvqa.profiling.compare import check_comparable, compare, read_profile
 from sfvqa.profiling.csv_table import write_csv
 from sfvqa.profiling.profile import Profile
 from sfvqa.profiling.stacking import layers_of
@@ -73,6 +74,31 @@ def test_what_is_no_profile_is_refused(text: str, tmp_path: Path) -> None:
         read_profile(path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_profile(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("harm", [{"model": [1]}, {"settings": None}, {"points": [{"num_frames": "64"}]}])
+def test_a_damaged_profile_is_refused_before_minutes_are_spent(harm: dict[str, Any], tmp_path: Path) -> None:
+    """What `compare` stumbled over came to light only when everything had been measured, and was lost with it."""
+    document = FULL.to_dict()
+    if "points" in harm:
+        harm = {
+            "points": [{**point, **harm["points"][0]} for point in cast("list[dict[str, Any]]", document["points"])]
+        }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**document, **harm}), encoding="utf-8")
+    with pytest.raises(UsageError, match="is damaged"):
+        read_profile(path)
+
+
+def test_profiles_without_a_number_of_frames_in_common_are_not_compared(tmp_path: Path) -> None:
+    """Else “0 figures changed” was the answer."""
+    old = _old(made_profile(made_point(16), made_point(64)), tmp_path)
+    check_comparable(old, (32, 64))
+    with pytest.raises(UsageError, match="of 16, 64 frames, and to be measured are 8, 32") as raised:
+        check_comparable(old, (8, 32))
+    assert raised.value.remedy == "Use --frames 16,64."
+    with pytest.raises(UsageError, match="of no frames"):
+        check_comparable({**old, "points": []}, (8,))
 
 
 def test_the_noisiest_figure_is_named_and_the_tiniest_left_out() -> None:

@@ -70,6 +70,7 @@ def profile(
     old = files.earlier(compare)
     with local_video(video, timeout_seconds=read_timeout) as path:
         planned = request.plan(path, notices)
+        files.check_comparable(old, planned)
         answerer = session.load_model(planned.model, None, notices)
         measured = planned.measure(answerer, path, notices).about(video)
         files.write_trace(answerer, path, planned, notices)
