@@ -53,6 +53,20 @@ def test_a_page_and_every_file(run_cli: RunCli, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
 
 
+def test_a_trace_that_cannot_be_written_costs_nothing_that_was_measured(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was written first: a full disk, and everything was to be measured again."""
+    monkeypatch.setattr("sfvqa.profiling.trace.write_trace", _stop)
+    table = tmp_path / "t.csv"
+    flags = ("--frames", "8", "--csv", str(table), "--trace", str(tmp_path / "trace.json"))
+    run = run_cli("profile", VIDEO, *QUICK, *flags)
+    assert run.exit_code == 1
+    assert "first token (TTFT)" in run.stdout
+    assert table.exists()
+    assert not (tmp_path / "trace.json").exists()
+
+
 def test_static_decoding_is_measured_and_said(run_cli: RunCli) -> None:
     flags = (*QUICK[:-1], "4", "--frames", "8", "--static-decode")
     assert "static decoding" in run_cli("profile", VIDEO, *flags).stdout
