@@ -14,6 +14,7 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.manifest_line import FIELDS, to_items
 from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
+from sfvqa.evaluation.matching import is_match
 
 STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
@@ -111,10 +112,17 @@ class _Lines:
             told.append(f"Fields in {self.name} that mean nothing here, and are ignored: {names}.")
         if self._num_repeated:
             told.append(f"Lines in {self.name} that repeat another, and are left out: {self._num_repeated:,}.")
-        odd = sum(item.choices is not None and item.answer not in (None, *item.choices) for item in self.items)
+        odd = sum(_has_answer_that_is_no_choice(item) for item in self.items)
         if odd:
             told.append(f"Items whose true answer is none of their choices: {odd:,}.")
         return told
+
+
+def _has_answer_that_is_no_choice(item: Item) -> bool:
+    """As the report will judge it, to which a letter names a choice."""
+    if item.choices is None or item.answer is None:
+        return False
+    return not any(is_match(choice, item.answer, item.choices) for choice in item.choices)
 
 
 def _read(source: Path | str, name: str) -> str:

@@ -6,7 +6,7 @@ at least 5 % apart. Where one of them was measured only once its noise is unknow
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,21 @@ def read_profile(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "points" not in found:
         raise UsageError(f"{path} holds no profile of version {SCHEMA_VERSION}.", remedy)
     try:
-        for point in found["points"]:
-            dict(_spreads(point))
+        _check_parts(found)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The profile {path} is damaged: {type(error).__name__}: {error}.", remedy) from error
     return found
+
+
+def check_comparable(old: Mapping[str, Any], frame_counts: Sequence[int]) -> None:
+    """UsageError where an earlier profile has none of the numbers of frames that are to be measured."""
+    before = [point["num_frames"] for point in old["points"]]
+    if not set(before) & set(frame_counts):
+        raise UsageError(
+            f"The earlier profile is of {_list(before)} frames, and to be measured are {_list(frame_counts)}: there is "
+            "nothing to compare.",
+            f"Use --frames {','.join(map(str, before))}." if before else "Name another profile.",
+        )
 
 
 def compare(old: Mapping[str, Any], new: Profile) -> Comparison:
@@ -107,6 +117,21 @@ def compare(old: Mapping[str, Any], new: Profile) -> Comparison:
         if name in before.get(point.num_frames, {})
     ]
     return Comparison(tuple(changes), tuple(_differences(old, document)))
+
+
+def _check_parts(found: Mapping[str, Any]) -> None:
+    """KeyError, TypeError or ValueError where it lacks what `compare` reads."""
+    for part in _COMPARED:
+        if not isinstance(found[part], dict):
+            raise TypeError(f"{part} is no object")
+    for point in found["points"]:
+        if type(point["num_frames"]) is not int:
+            raise TypeError(f"num_frames is {point['num_frames']!r}")
+        dict(_spreads(point))
+
+
+def _list(counts: Sequence[int]) -> str:
+    return ", ".join(map(str, counts)) or "no"
 
 
 def _spreads(point: Mapping[str, Any]) -> Iterator[tuple[str, Spread]]:

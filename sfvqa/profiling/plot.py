@@ -14,7 +14,7 @@ FORMATS = {".png": "png", ".svg": "svg"}
 
 _COLOURS = ("#9aa5b1", "#d9b44a", "#3f6fb5", "#86b6e3", "#c8553d", "#e8a598")
 _SLOW_FAST, _EVERYTHING = "#c8553d", "#4a4a4a"
-_INCHES = (13, 5.6)
+_INCHES = (13, 6.2)
 
 
 def check_matplotlib() -> None:
@@ -77,8 +77,8 @@ def _draw_stages(axes: Any, profile: "Profile") -> None:
     axes.set_ylabel("seconds to the first token")
     overlapped = ", reading ahead of encoding" if profile.settings["overlap"] else ", one stage after the other"
     axes.set_title(f"Where the time goes{overlapped}")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper left", frameon=False)
+    # Below: wherever it stood within, a bar may reach it.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
 
 
 def _draw_costs(axes: Any, profile: "Profile") -> None:

@@ -199,6 +199,14 @@ def test_a_true_answer_that_is_no_choice_is_told(folder: Path) -> None:
     assert notices == ["Items whose true answer is none of their choices: 1."]
 
 
+@pytest.mark.parametrize("answer", ["B", "(b)", "Y.", "y"])
+def test_a_true_answer_that_the_report_takes_for_a_choice_is_none_to_be_told_of(folder: Path, answer: str) -> None:
+    """Benchmarks name choices by letters, and every one of their items was said to be odd."""
+    notices: list[str] = []
+    read(folder, json.dumps({"video": "a", "question": "Q", "choices": "x,y", "answer": answer}), notices=notices)
+    assert notices == []
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

@@ -102,6 +102,30 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(
     assert set(processes_of(ray_folder)) <= before
 
 
+@needs_ray
+@pytest.mark.slow
+def test_where_ray_itself_is_killed_the_user_is_told(folder: Path, ray_folder: Path, tmp_path: Path) -> None:
+    """Asked for another worker then, Ray ended this process without a word of how to go on."""
+    many = "".join(f"Which way does shape {number} move?\n" for number in range(5000))  # a minute and more
+    (tmp_path / "questions.txt").write_text(many, encoding="ascii")
+    out, before = tmp_path / "out.jsonl", set(processes_of(ray_folder))
+    flags = ("-o", out.name, "--questions", "questions.txt", "--ray", "--workers", "1", "--batch-size", "1")
+    running = subprocess.Popen(command(folder, *flags), cwd=folder.parent, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out.exists() and out.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(next(pid for pid in set(processes_of(ray_folder)) - before if is_raylet(pid)), signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "What is done is kept; the same command goes on" in said
+    assert "Error: Ray has ended on this machine" in said
+    assert set(answers(out).values())
+
+
+def is_raylet(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/raylet")
+
+
 @pytest.fixture
 def batch(run_cli: RunCli, folder: Path, tmp_path: Path) -> Any:
     """Run it in this process, with flags that end it before any cluster is looked for."""

@@ -1,6 +1,7 @@
 """`sfvqa profile` end to end on tiny, and what it refuses before anything is measured."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_page_and_every_file(run_cli: RunCli, tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").count("\n") == 5
     assert "first token" in (tmp_path / "p.svg").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+
+
+def test_a_trace_that_cannot_be_written_costs_nothing_that_was_measured(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was written first: a full disk, and everything was to be measured again."""
+    monkeypatch.setattr("sfvqa.profiling.trace.write_trace", _stop)
+    table = tmp_path / "t.csv"
+    flags = ("--frames", "8", "--csv", str(table), "--trace", str(tmp_path / "trace.json"))
+    run = run_cli("profile", VIDEO, *QUICK, *flags)
+    assert run.exit_code == 1
+    assert "first token (TTFT)" in run.stdout
+    assert table.exists()
+    assert not (tmp_path / "trace.json").exists()
 
 
 def test_static_decoding_is_measured_and_said(run_cli: RunCli) -> None:
@@ -125,6 +140,17 @@ def test_the_config_files_frames_are_not_the_profiles(
     assert "CropMode.PAD" in said
 
 
+def test_a_profile_of_other_numbers_of_frames_is_refused_before_anything_is_loaded(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(made_profile(made_point(64)).to_dict()), encoding="utf-8")
+    monkeypatch.setattr("sfvqa.cli.session.load_model", _stop)
+    run = run_cli("profile", VIDEO, *QUICK, "--frames", "8", "--compare", str(path))
+    assert run.exit_code == 2
+    assert "there is nothing to compare" in " ".join(run.stderr.split())
+
+
 def test_a_change_is_shown_with_what_it_was(tmp_path: Path) -> None:
     old, new = made_profile(made_point(64)), made_profile(made_point(64, seconds=1.5))
     path = tmp_path / "old.json"
@@ -142,14 +168,30 @@ def test_ratios_stand_under_their_number_of_frames() -> None:
     assert "░ open and read" in said
 
 
-def test_no_figure_is_cut_off_on_a_narrow_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_file_every_table_stays_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     print_profile(made_profile(*(made_point(count, apart=0.5) for count in (8, 16, 32, 64, 96, 128))))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert next(line for line in printed.splitlines() if "each further" in line).count("1.00 s ±25%") == 6
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_terminal_is_never_overrun(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """The default's six numbers of frames are wider than 80 columns, and the terminal broke every line of the page."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    points = [made_point(count, apart=0.5) for count in (8, 16, 32, 64, 96, 128)]
+    print_profile(made_profile(*points, baselines=ALL_BASELINES))
+    printed = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, printed.splitlines())) <= columns
+    assert "…" not in printed
+    assert sum(line.count("1.00 s ±25%") for line in printed.splitlines() if "each further" in line) == 6
+    assert all(f"{sign} " in printed for sign in "░▒█▓#+")
+    names = [line.split()[1:] for line in printed.splitlines() if line.startswith("  frames ")]
+    assert [name for row in names for name in row][:6] == ["8", "16", "32", "64", "96", "128"]
 
 
 def test_figures_have_three_digits() -> None:

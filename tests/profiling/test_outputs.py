@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.profiling import plot
 from sfvqa.profiling.claims import as_table, judge, main
-from sfvqa.profiling.compare import compare, read_profile
+from sfvqa.profiling.compare import check_comparable, compare, read_profile
 from sfvqa.profiling.csv_table import write_csv
 from sfvqa.profiling.profile import Profile
 from sfvqa.profiling.stacking import layers_of
@@ -75,6 +76,31 @@ def test_what_is_no_profile_is_refused(text: str, tmp_path: Path) -> None:
         read_profile(tmp_path / "absent.json")
 
 
+@pytest.mark.parametrize("harm", [{"model": [1]}, {"settings": None}, {"points": [{"num_frames": "64"}]}])
+def test_a_damaged_profile_is_refused_before_minutes_are_spent(harm: dict[str, Any], tmp_path: Path) -> None:
+    """What `compare` stumbled over came to light only when everything had been measured, and was lost with it."""
+    document = FULL.to_dict()
+    if "points" in harm:
+        harm = {
+            "points": [{**point, **harm["points"][0]} for point in cast("list[dict[str, Any]]", document["points"])]
+        }
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**document, **harm}), encoding="utf-8")
+    with pytest.raises(UsageError, match="is damaged"):
+        read_profile(path)
+
+
+def test_profiles_without_a_number_of_frames_in_common_are_not_compared(tmp_path: Path) -> None:
+    """Else “0 figures changed” was the answer."""
+    old = _old(made_profile(made_point(16), made_point(64)), tmp_path)
+    check_comparable(old, (32, 64))
+    with pytest.raises(UsageError, match="of 16, 64 frames, and to be measured are 8, 32") as raised:
+        check_comparable(old, (8, 32))
+    assert raised.value.remedy == "Use --frames 16,64."
+    with pytest.raises(UsageError, match="of no frames"):
+        check_comparable({**old, "points": []}, (8,))
+
+
 def test_the_noisiest_figure_is_named_and_the_tiniest_left_out() -> None:
     point = made_point(64)
     jumping = replace(point.spreads["open_seconds"], median=1e-4, least=1e-6, most=1e-3)
@@ -123,6 +149,22 @@ def test_the_picture_says_what_it_shows() -> None:
         "6 s",
     ):
         assert f">{words}<" in drawn or words in drawn
+
+
+def test_no_bar_lies_under_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file whose opening takes most of the time all bars are as high, and names were written over the first."""
+    from matplotlib.figure import Figure
+
+    drawn = list[Figure]()
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot.draw(made_profile(*(made_point(count) for count in (8, 16, 32))), io.BytesIO(), "png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert legend.get_window_extent().y0 >= 0
 
 
 @pytest.mark.parametrize("profile", [made_profile(), made_profile(made_point(8, num_repeats=1))])

@@ -162,6 +162,16 @@ def test_a_process_that_dies_is_an_error_that_says_how(path: Path, monkeypatch: 
         read_clip(path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_process_that_is_killed_is_not_blamed_on_the_video(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file sends SIGKILL: the system does where memory runs out, and a sound file need not be downloaded again."""
+    sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(UnreadableVideoError, match="ended by signal 9 while opening it") as raised:
+        read_clip(path)
+    assert "memory ran out" in raised.value.remedy
+    assert "damaged" not in raised.value.remedy
+
+
 def test_a_process_that_cannot_start_is_not_blamed_on_the_video(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "_PROGRAM", "import nothing_of_that_name  # {path!r}")
     with pytest.raises(SfvqaError, match="could not be started") as raised:

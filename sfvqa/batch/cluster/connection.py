@@ -52,6 +52,18 @@ def alive_nodes() -> list[Node]:
     return [Node(float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in found]
 
 
+def check_own_node() -> None:
+    """ClusterError once Ray has ended on this machine: at the next thing it is asked for, Ray ends this process too."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own):
+        raise ClusterError(
+            "Ray has ended on this machine (killed, crashed, or out of memory).",
+            "Run the same command again, after `ray start` where it was you who started Ray.",
+        )
+
+
 def free_resources() -> Node:
     """What nobody uses now, of all nodes together."""
     import ray

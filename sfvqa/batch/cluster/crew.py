@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sfvqa
-from sfvqa.batch.cluster.connection import alive_nodes
+from sfvqa.batch.cluster.connection import alive_nodes, check_own_node
 from sfvqa.batch.cluster.placement import Placement
 from sfvqa.batch.cluster.shares import Share
 from sfvqa.batch.cluster.worker import Loader, Ready, Worker
@@ -135,6 +135,7 @@ class Crew:
         share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError)
         if share is not None and not is_lost:
             raise error
+        check_own_node()
         reason = (error.message if isinstance(error, SfvqaError) else _describe(error)).rstrip(".")
         self._end(member)
         if share is None:

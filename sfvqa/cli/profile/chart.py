@@ -14,28 +14,36 @@ if TYPE_CHECKING:
 
 _SIGNS = "░▒█▓#+"
 _STYLES = ("bright_black", "yellow", "blue", "cyan", "red", "magenta")
-_WIDTH = 56
+_WIDTH, _NARROWEST = 56, 12
+_BESIDE = len("   128 frames ") + len(" 12.3 ms ")  # before and behind a bar
+_ENTRY = 24  # of the legend
 
 
-def chart_lines(points: "Sequence[ProfilePoint]") -> "Iterator[Text]":
-    """A bar a number of frames, the longest `_WIDTH` characters, and below them what the signs mean."""
+def chart_lines(points: "Sequence[ProfilePoint]", width: int) -> "Iterator[Text]":
+    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and below them what the
+    signs mean.
+    """
     from sfvqa.profiling.stacking import layers_of
 
     stacks = [layers_of(point) for point in points]
     longest = max(sum(layer.seconds for layer in stack) for stack in stacks)
+    room = max(_NARROWEST, min(_WIDTH, width - _BESIDE))
     for point, stack in zip(points, stacks, strict=True):
         line = Text(f"{point.num_frames:>6} frames ")
         edges = [0.0]
         for layer in stack:
             edges.append(edges[-1] + layer.seconds)
-        cells = [round(edge / longest * _WIDTH) for edge in edges]  # of the edges, so that lengths do not drift
+        cells = [round(edge / longest * room) for edge in edges]  # of the edges, so that lengths do not drift
         for number, (start, stop) in enumerate(pairwise(cells)):
             line.append(_SIGNS[number] * (stop - start), style=_STYLES[number])
         line.append(f" {seconds_text(point.median('ttft_seconds'))}")
         yield line
-    for row in (range(3), range(3, 6)):
-        legend = Text("             ")
+    num_beside = max(1, min(3, (width - 1) // _ENTRY))
+    names = [layer.name for layer in stacks[0]]
+    for first in range(0, len(names), num_beside):
+        row = range(len(names))[first : first + num_beside]
+        legend = Text(" ")
         for number in row:
-            legend.append(f" {_SIGNS[number]}", style=_STYLES[number])
-            legend.append(f" {stacks[0][number].name:<21}", style="dim")
+            legend.append(f"{_SIGNS[number]} ", style=_STYLES[number])
+            legend.append(names[number].ljust(_ENTRY - 2 if number != row[-1] else 0), style="dim")
         yield legend

@@ -70,16 +70,17 @@ def profile(
     old = files.earlier(compare)
     with local_video(video, timeout_seconds=read_timeout) as path:
         planned = request.plan(path, notices)
+        files.check_comparable(old, planned)
         answerer = session.load_model(planned.model, None, notices)
         measured = planned.measure(answerer, path, notices).about(video)
-        files.write_trace(answerer, path, planned, notices)
-    comparison = None if old is None else files.compare(old, measured)
-    if json:
-        document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})
-        sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
-    else:
-        print_profile(measured, comparison)
-    sys.stdout.flush()
-    for warning in measured.warnings:
-        notices.warn(warning)
-    files.write(measured, notices)
+        comparison = None if old is None else files.compare(old, measured)
+        if json:
+            document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})
+            sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
+        else:
+            print_profile(measured, comparison)
+        sys.stdout.flush()
+        for warning in measured.warnings:
+            notices.warn(warning)
+        files.write(measured, notices)
+        files.write_trace(answerer, path, planned, notices)  # last: what was measured is not to be lost with it

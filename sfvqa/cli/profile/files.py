@@ -48,6 +48,13 @@ class ProfileFiles:
 
         return None if path is None else read_profile(path)
 
+    def check_comparable(self, old: dict[str, Any] | None, planned: "PlannedProfile") -> None:
+        """UsageError where nothing of what is to be measured is in the earlier profile."""
+        from sfvqa.profiling.compare import check_comparable
+
+        if old is not None:
+            check_comparable(old, planned.options.frame_counts)
+
     def compare(self, old: dict[str, Any], new: "Profile") -> "Comparison":
         """The two of them side by side."""
         from sfvqa.profiling.compare import compare

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from sfvqa.cli.profile.chart import chart_lines
 from sfvqa.cli.profile.figures import noise_text, operations_text, seconds_text, times_text
+from sfvqa.cli.profile.frame_table import FrameTable
 from sfvqa.cli.text import plural, printable_line, readable_size
 
 if TYPE_CHECKING:
@@ -35,20 +36,21 @@ _RESTLESS = 0.1  # noise from which it is said that the machine had other things
 
 
 def print_profile(profile: "Profile", comparison: "Comparison | None" = None) -> None:
-    """Print the page on stdout, as wide as its tables: a narrow terminal breaks lines, but no figure is cut off."""
+    """Print the page on stdout; tables too wide for a terminal go on below, and in a file each stays whole."""
     console = Console(highlight=False, markup=False, emoji=False)
-    unlimited = console.options.update(max_width=1000)
     tables = [_times(profile), _work(profile), *_baselines(profile)[:1], *_floors(profile)[:1]]
-    widths = [_INDENT + console.measure(table, options=unlimited).maximum for table in tables]
-    console.width = max(console.width, *widths)
-    console.print(profile_page(profile, comparison))
+    unlimited = console.options.update(max_width=1000)
+    widths = [Measurement.get(console, unlimited, table) for table in tables]
+    needed = [_INDENT + (width.minimum if console.is_terminal else width.maximum) for width in widths]
+    console.width = max(console.width, *needed)
+    console.print(profile_page(profile, comparison, console.width - _INDENT))
 
 
-def profile_page(profile: "Profile", comparison: "Comparison | None" = None) -> Group:
-    """Everything worth a line, section by section."""
+def profile_page(profile: "Profile", comparison: "Comparison | None" = None, width: int = 100) -> Group:
+    """Everything worth a line, section by section; `width` is the chart's."""
     sections: tuple[tuple[str, Sequence[RenderableType]], ...] = (
         ("Time, medians (± half the range of the repeats)", [_times(profile)]),
-        ("To the first token", list(chart_lines(profile.points))),
+        ("To the first token", list(chart_lines(profile.points, width))),
         ("Size and work of one question", [_work(profile)]),
         ("Against the same model computing otherwise", _baselines(profile)),
         ("Against the least this device could take", _floors(profile)),
@@ -80,15 +82,11 @@ def _headline(profile: "Profile") -> Iterable[Text]:
     )
 
 
-def _table(profile: "Profile") -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("frames", no_wrap=True)
-    for point in profile.points:
-        table.add_column(f"{point.num_frames}", justify="right", no_wrap=True)
-    return table
+def _table(profile: "Profile") -> FrameTable:
+    return FrameTable([point.num_frames for point in profile.points])
 
 
-def _times(profile: "Profile") -> Table:
+def _times(profile: "Profile") -> FrameTable:
     table = _table(profile)
     for name, words in _STAGES.items():
         spreads = [point.spreads[name] for point in profile.points]
@@ -98,7 +96,7 @@ def _times(profile: "Profile") -> Table:
     return table
 
 
-def _work(profile: "Profile") -> Table:
+def _work(profile: "Profile") -> FrameTable:
     table = _table(profile)
     rows: dict[str, Callable[[ProfilePoint], str]] = {
         "prompt tokens": lambda point: f"{point.num_prompt_tokens:,}",

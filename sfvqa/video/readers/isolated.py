@@ -22,6 +22,8 @@ from sfvqa.video.subtitles.lines import Subtitles
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
 
 _STARTING = "it was starting"
+_KILLED = -9  # SIGKILL, which Windows has not
+_IF_KILLED = "Most likely the system did so because memory ran out: free some, and try again."
 
 
 class IsolatedReader(VideoReader):
@@ -164,14 +166,15 @@ class IsolatedReader(VideoReader):
         assert self._process is not None
         code = self._process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        was_killed = code == _KILLED  # from outside: no file does that
         if stage == _STARTING:
             return SfvqaError(
                 f"The process that reads videos could not be started: it {how}.",
-                "SFVQA_DEBUG=1 shows what it says; check that sfvqa is installed whole.",
+                _IF_KILLED if was_killed else "SFVQA_DEBUG=1 shows what it says; check that sfvqa is installed whole.",
             )
         return UnreadableVideoError(
             f"The process that read “{self._path}” {how} while {stage}.",
-            "The file may be damaged: convert it, or copy or download it again.",
+            _IF_KILLED if was_killed else "The file may be damaged: convert it, or copy or download it again.",
         )
 
 
