@@ -172,10 +172,13 @@ class GatedSlowAttention(nn.Module):
             dropout=0.0,
             is_causal=False,
         )
-        gate = torch.tanh(self.gate_proj(own))
-        warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         seen = seen.transpose(1, 2).unflatten(2, (queries.shape[1], -1)).transpose(1, 2).flatten(2)
-        return looking.add(attended, warm_up * gate * seen)
+        return looking.add(attended, self.gate(own) * seen)
+
+    def gate(self, attended: Tensor) -> Tensor:
+        """How much of what is seen gets through, `[B, N, 1]`, from self-attention's output `[B, N, heads · d]`."""
+        warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
+        return warm_up * torch.tanh(self.gate_proj(attended))
 
     def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
         # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.
