@@ -126,9 +126,12 @@ class AnswerRun:
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
                 )
+            chosen = row.choose(compare(self._choices, scores), self._choice_ids)
+            if self._recorder is not None:  # once more, over the chosen one: a pass over its tokens but the last
+                with self._first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
+                    score_choices(self._checkpoint.model, prefilled, [row.new_ids], self._checkpoint.end_token_ids)
             if self._cache is not None:  # scoring leaves it as the prompt did
                 self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
-            chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             yield [chosen if other is row else "" for other in self._rows]
 
     def _prefill(self, place: int) -> Prefilled:

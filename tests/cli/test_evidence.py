@@ -1,4 +1,4 @@
-"""`sfvqa ask --evidence` and `--evidence-out`: what is said and drawn, with a scripted model and with the bundled one."""
+"""`sfvqa ask --evidence` and `--evidence-out`: what is said and drawn, with a scripted model and the bundled one."""
 
 import json
 import subprocess

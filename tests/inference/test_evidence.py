@@ -93,7 +93,7 @@ def test_it_changes_no_answer(qa: VideoQA, encoded: EncodedVideo, options: Gener
     assert [(list(stream), stream.answer.text) for stream in qa.stream_all(encoded, QUESTIONS, options)] == plain
 
 
-def test_choices_are_read_off_the_question(qa: VideoQA, encoded: EncodedVideo) -> None:
+def test_choices_have_it_and_stay_what_they_are(qa: VideoQA, encoded: EncodedVideo) -> None:
     watched = GenerationOptions(evidence=True)
     expected = [qa.ask(encoded, question, watched, choices=CHOICES) for question in QUESTIONS]
     assert [answer.choices for answer in expected] == [
@@ -107,23 +107,37 @@ def test_choices_are_read_off_the_question(qa: VideoQA, encoded: EncodedVideo) -
     assert_alike(qa.answer_batch([(encoded, q) for q in QUESTIONS], watched, choices=CHOICES), expected)
 
 
-def test_subtitles_are_no_part_of_the_question(qa: VideoQA, encoded: EncodedVideo) -> None:
-    """They stand between video and question, many of them; what they look at is not the question's."""
-    recorded: list[int] = []
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many of the last positions are recorded, a pass after the other."""
+    counts: list[int] = []
 
     class Counting(SlowAttentionRecorder):
         def recording(self, rows, num_last):  # type: ignore[no-untyped-def]
-            recorded.extend(num_last)
+            counts.extend(num_last)
             return super().recording(rows, num_last)
 
+    monkeypatch.setattr("sfvqa.inference.answering.SlowAttentionRecorder", Counting)
+    return counts
+
+
+def test_of_choices_the_question_counts_and_the_chosen_one(
+    qa: VideoQA, encoded: EncodedVideo, recorded: list[int]
+) -> None:
+    """A token is a byte here: of the five of “right” the last one writes nothing."""
+    answer = qa.ask(encoded, "Why?", GenerationOptions(evidence=True), choices=CHOICES)
+    around = len("\nWhy?<|im_end|>\n<|im_start|>assistant\n") - len("<|im_end|><|im_start|>") + 2
+    assert recorded == [around, len(answer.text) - 1]
+
+
+def test_subtitles_are_no_part_of_the_question(qa: VideoQA, encoded: EncodedVideo, recorded: list[int]) -> None:
+    """They stand between video and question, many of them; what they look at is not the question's."""
     lines = Subtitles((SubtitleLine(0.0, 1.0, "Hello there, how do you do?"),), "talk.srt")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sfvqa.inference.answering.SlowAttentionRecorder", Counting)
-        qa.ask(encoded, "Why?", PREFILL)
-        qa.ask(encoded, "Why?", PREFILL, prompt=PromptOptions(subtitles=lines))
-    of_prompts = [count for count in recorded if count > 1]
-    assert len(of_prompts) == 2
-    assert of_prompts[0] == of_prompts[1]
+    qa.ask(encoded, "Why?", PREFILL)
+    alone = list(recorded)
+    qa.ask(encoded, "Why?", PREFILL, prompt=PromptOptions(subtitles=lines))
+    assert recorded == 2 * alone
+    assert alone[0] > 1
 
 
 def test_a_chat_has_it_too(qa: VideoQA, encoded: EncodedVideo) -> None:
