@@ -22,7 +22,7 @@ _SHEET_ASPECT = 16 / 9
 _NARROWEST_SHEET = 480  # so that there is room for the title
 _GAP = 10
 _FILMSTRIP_WIDTH, _FILMSTRIP_PIXELS = 160, 1_200_000  # smaller than on a sheet: here the bars are what is looked at
-_BAR_HEIGHT, _PERCENT_SIZE = 48, 12
+_BAR_HEIGHT, _PERCENT_SIZE, _FILMSTRIP_TITLE_LINES = 48, 12, 3
 
 _BACKGROUND = (28, 28, 30)
 _BAR, _BAR_GROUND, _STRONGEST = (96, 148, 214), (40, 40, 44), (255, 204, 64)
@@ -97,7 +97,7 @@ def _draw(
     above = 0 if weights is None else line_height(_PERCENT_SIZE) + _BAR_HEIGHT + LINE_GAP
     grid = _Grid.of(cells, width=picture.shape[1], height=picture.shape[0], above=above)
     width = max(_NARROWEST_SHEET, grid.width + 2 * MARGIN)
-    header = Header.of(titles, facts, width - 2 * MARGIN)
+    header = Header.of(titles, facts, width - 2 * MARGIN, title_lines=1 if weights is None else _FILMSTRIP_TITLE_LINES)
     sheet = Image.new("RGB", (width, header.height + grid.height + 2 * MARGIN), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     header.draw(draw)

@@ -26,9 +26,10 @@ class Header:
     lines: tuple[tuple[str, int, tuple[int, int, int]], ...]
 
     @classmethod
-    def of(cls, titles: Sequence[str], facts: str, width: int) -> "Header":
-        """Titles of a line each, shortened where they are too long, then facts over as many lines as they need."""
-        names = [shorten(drawable(title), font(_TITLE_SIZE), width) for title in titles]
+    def of(cls, titles: Sequence[str], facts: str, width: int, *, title_lines: int = 1) -> "Header":
+        """Titles over `title_lines` each at most, shortened where that is too few, then facts over as many as needed."""
+        letters = font(_TITLE_SIZE)
+        names = [line for title in titles for line in fit_lines(drawable(title), letters, width, title_lines)]
         lines = wrap(drawable(facts), font(_FACTS_SIZE), width)
         return cls((*((name, _TITLE_SIZE, TEXT) for name in names), *((line, _FACTS_SIZE, DIM_TEXT) for line in lines)))
 
@@ -78,6 +79,12 @@ def shorten(text: str, letters: ImageFont.FreeTypeFont, width: int) -> str:
         return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
 
     return cut(bisect_right(range(len(text)), width, key=lambda kept: math.ceil(letters.getlength(cut(kept)))) - 1)
+
+
+def fit_lines(text: str, letters: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+    """Break the text into at most so many lines; the last is shortened in its middle where more would be needed."""
+    lines = wrap(text, letters, width) if most > 1 else [text]
+    return [*lines[: most - 1], *([shorten(" ".join(lines[most - 1 :]), letters, width)] if lines[most - 1 :] else [])]
 
 
 def wrap(text: str, letters: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -14,6 +14,7 @@ from sfvqa.video.contact_sheet import (
     fit_for_sheet,
 )
 from sfvqa.video.fitting import CropMode, FitWithin
+from sfvqa.video.lettering import fit_lines, font
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -196,3 +197,17 @@ def test_a_filmstrip_needs_a_weight_a_frame() -> None:
 def test_a_frame_that_is_missing_has_its_bar_all_the_same() -> None:
     cells = [*grey_cells(2, 120, 90), Cell(200, 2.0, None)]
     assert int((strip(cells, [0.2, 0.2, 0.6]) == STRONGEST).all(axis=-1).sum()) > 120 * 40
+
+
+def test_a_long_question_takes_lines_of_its_own() -> None:
+    """Up to three: of a longer one the end stays."""
+    question = " ".join(["words"] * 80) + " end?"
+    cells, crop = grey_cells(3, 120, 90), CropMode.PAD
+    heights = [
+        draw_filmstrip(cells, [0.2, 0.3, 0.5], titles=[title], facts="4 s", crop=crop).height
+        for title in ("Q?", question[-80:], question, question * 9)
+    ]
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+    lines = fit_lines(question, font(20), 400, 3)
+    assert (len(lines), lines[-1].endswith("end?"), "…" in lines[-1]) == (3, True, True)
+    assert all(font(20).getlength(line) <= 400 for line in lines)
