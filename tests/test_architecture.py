@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "registry": {"errors", "video"},
     "model": {"errors", "video"},
     "inference": {"errors", "video", "registry", "model"},
-    "training": {"errors", "video", "registry", "model", "inference"},
+    "training": {"errors", "video", "registry", "model", "inference", "evaluation"},
     "profiling": {"errors", "video", "registry", "model", "inference", "batch"},
     "batch": {"errors", "video", "registry", "model", "inference", "evaluation"},
     "cli": {"errors", "video", "registry", "model", "inference", "training", "profiling", "batch", "evaluation"},

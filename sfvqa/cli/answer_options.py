@@ -1,10 +1,12 @@
 """The options that say what a model is told beside the question, and what it may answer."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 _PROMPT = "What it is told"
+_OUTPUT = "What is printed"
 
 Choices = Annotated[
     list[str] | None,
@@ -58,5 +60,25 @@ SubtitleTokens = Annotated[
         help="Cut subtitles, evenly, to N tokens. Without it: what the model's training leaves room for, at most 1024.",
         show_default=False,
         rich_help_panel=_PROMPT,
+    ),
+]
+Evidence = Annotated[
+    bool,
+    typer.Option(
+        "--evidence",
+        metavar="",
+        help="Also say which moments each answer looked at most: where its slow attention went. A hint, no proof.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+EvidenceOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--evidence-out",
+        metavar="FILE",
+        help="Draw the frames with how much the answer looked at each into this picture: .png, .jpg or .webp. "
+        "Of several questions, FILE-1, FILE-2, ….",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
     ),
 ]

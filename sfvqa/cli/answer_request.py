@@ -31,6 +31,7 @@ class AnswerRequest:
     fixed_prompt: "PromptOptions"
     subtitle_tokens: int | None
     reads_text_track: bool
+    evidence: bool = False
 
     @classmethod
     def of(cls, context: "typer.Context") -> "AnswerRequest":
@@ -39,10 +40,14 @@ class AnswerRequest:
         Raises UsageError for what contradicts itself, SubtitlesError.
         """
         from sfvqa.inference.prompt_options import PromptOptions
-        from sfvqa.inference.question import WRITING_OPTIONS, check_static_decode
+        from sfvqa.inference.question import WRITING_OPTIONS, check_evidence, check_static_decode
         from sfvqa.video.subtitles import read_subtitle_file
 
-        given = context.params
+        given = dict(context.params)
+        evidence = bool(given.get("evidence") or given.get("evidence_out"))
+        if evidence and given["static_decode"]:  # as a variable or in the config file the flag overrules it
+            check_evidence(static_decode=_is_flag(context, "static_decode"))
+            given["static_decode"] = False
         choices = parse_choices(given["choices"]) if _is_flag(context, "choices") else None
         if choices is not None:
             _refuse_writing_options(context, WRITING_OPTIONS)
@@ -65,6 +70,7 @@ class AnswerRequest:
             fixed_prompt=prompt,
             subtitle_tokens=tokens,
             reads_text_track=where == FROM_THE_VIDEO,
+            evidence=evidence,
         )
 
     def generation(self) -> "GenerationOptions":
@@ -72,7 +78,11 @@ class AnswerRequest:
         from sfvqa.inference.generation import GenerationOptions
         from sfvqa.model import SlowAttention
 
-        return GenerationOptions(**self.written_with, slow_attention=SlowAttention(self.slow_attention))  # type: ignore[arg-type]
+        return GenerationOptions(
+            **self.written_with,  # type: ignore[arg-type]
+            slow_attention=SlowAttention(self.slow_attention),
+            evidence=self.evidence,
+        )
 
     def prompt(self, video: "VideoFile") -> "PromptOptions":
         """What goes into the prompt, with the video's own subtitles where they are asked for."""

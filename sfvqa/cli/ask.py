@@ -15,6 +15,7 @@ HELP = """\b
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
   sfvqa ask clip.mp4 "Left (A) or right (B)?" --choices A,B  (compares them)
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
+  sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video, each argument one question.
@@ -51,6 +52,8 @@ def ask(
     template: answer_options.Template = None,  # noqa: ARG001
     subtitles: answer_options.SubtitlesOption = None,  # noqa: ARG001
     subtitle_tokens: answer_options.SubtitleTokens = None,  # noqa: ARG001
+    evidence: answer_options.Evidence = False,  # noqa: ARG001
+    evidence_out: answer_options.EvidenceOut = None,
     device: options.Device = "auto",  # noqa: ARG001
     dtype: options.DtypeOption = "auto",  # noqa: ARG001
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
@@ -64,23 +67,18 @@ def ask(
     quiet: options.Quiet = False,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
-    from sfvqa.cli import answers, planning, session
+    from sfvqa.cli import answers, filmstrip, planning, render, session, video_file
     from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.dry_run import show_plan
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.question_file import gather_questions
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.video_file import VideoFile
-    from sfvqa.video.readers.standard_input import local_video
 
     frame_request, model_request = FrameRequest.of(context), session.ModelRequest.of(context)
     asked = gather_questions(questions, question_file, video=video)
     session.check_request(video, asked, model_request, needs_weights=not dry_run)
-    request, notices = AnswerRequest.of(context), Notices(quiet=quiet)
-    with (
-        local_video(video, timeout_seconds=frame_request.read_timeout_seconds) as path,
-        VideoFile(path, frame_request, cache_options.video_cache(context), notices) as file,
-    ):
+    strips = filmstrip.filmstrip_paths(evidence_out, len(asked), keep=video)
+    request, notices = AnswerRequest.of(context), render.Notices(quiet=quiet)
+    with video_file.video_file(video, frame_request, cache_options.video_cache(context), notices) as file:
         prompt = request.prompt(file)
         planned = planning.plan_run(
             model_request, frame_request, file, asked, max_new_tokens, notices, prompt.num_tokens_about, batch_size
@@ -90,5 +88,8 @@ def ask(
         planning.check_fit(planned, model_request.quantization, notices)
         answerer = session.load_model(planned.model, file.cache, notices)
         encoded = session.encode_video(answerer, file, planned.frames, notices).lying_at(video)
-    printer = answers.make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
-    notices.timings(session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size))
+        file.close()
+        printer = answers.make_printer(notices, json=json, quiet=quiet, num_questions=len(asked))
+        said = session.answer_questions(answerer, encoded, asked, request, prompt, printer, notices, batch_size)
+        filmstrip.draw_filmstrips(file, encoded, said, strips, notices)
+    notices.timings(said)

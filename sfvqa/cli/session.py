@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sfvqa.cli.describe import describe_choices, describe_subtitles
+from sfvqa.cli.describe import describe_choices, describe_evidence, describe_subtitles
 from sfvqa.cli.text import plural
 
 if TYPE_CHECKING:
@@ -143,7 +143,9 @@ def answer_questions(
     for question, stream in zip(questions, streams, strict=True):
         with stream:
             answers.append(printer.show(question, stream))
-        for line in describe_choices(answers[-1]) + (describe_subtitles(answers[-1]) if len(answers) == 1 else []):
+        answer = answers[-1]
+        about_prompt = describe_subtitles(answer) if len(answers) == 1 else []
+        for line in (*describe_choices(answer), *describe_evidence(answer), *about_prompt):
             notices.note(line)
         for warning in answers[-1].warnings:
             notices.warn(warning)

@@ -1,5 +1,6 @@
 """The video of a command, opened when something of it is wanted that the video cache does not hold."""
 
+import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from sfvqa.errors import UnreadableVideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sfvqa.cli.frame_request import FrameRequest
     from sfvqa.cli.render import Notices
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.video.readers import VideoReader
     from sfvqa.video.sampling import SamplingOptions
+
+
+@contextlib.contextmanager
+def video_file(
+    video: Path, frames: "FrameRequest", cache: "VideoCache | None", notices: "Notices"
+) -> "Iterator[VideoFile]":
+    """The video of a command: a file, or a copy of standard input that is gone when the block ends."""
+    from sfvqa.video.readers.standard_input import local_video
+
+    with (
+        local_video(video, timeout_seconds=frames.read_timeout_seconds) as path,
+        VideoFile(path, frames, cache, notices) as file,
+    ):
+        yield file
 
 
 class VideoFile:
@@ -47,8 +62,13 @@ class VideoFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; it is opened again if something of it is wanted."""
         if self._reader is not None:
             self._reader.close()
+            self._reader = None
 
     @property
     def reader(self) -> "VideoReader":

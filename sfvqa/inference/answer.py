@@ -85,6 +85,15 @@ class ChoiceProbability:
 
 
 @dataclass(frozen=True)
+class FrameEvidence:
+    """A moment an answer looked at: when, the frame's place in the file, and its share of all slow attention."""
+
+    timestamp_seconds: float
+    index: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class SubtitleUse:
     """What a prompt holds of the subtitles: where from, lines in it, lines of the sampled range cut, tokens taken."""
 
@@ -124,6 +133,8 @@ class Answer:
     checkpoint or the hash of the bundled one, None for a folder. `peak_memory_bytes` is the process's so far: GPU
     memory on CUDA, resident memory elsewhere, None where the system does not tell. `choices` are empty and
     `subtitles` None where none were given. `from_video_cache` says that the video was neither read nor encoded.
+    `evidence` weighs every sampled frame, in order, with 1 in all (see `inference.evidence`); None where it was not
+    asked for, empty where nothing was looked at, of a question without a video for one.
     """
 
     text: str
@@ -141,6 +152,7 @@ class Answer:
     choices: tuple[ChoiceProbability, ...] = ()
     subtitles: SubtitleUse | None = None
     from_video_cache: bool = False
+    evidence: tuple[FrameEvidence, ...] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -150,6 +162,7 @@ class Answer:
             "question": self.question,
             "answer": self.text,
             "choices": [asdict(choice) for choice in self.choices] or None,
+            "evidence": None if self.evidence is None else [asdict(frame) for frame in self.evidence],
             "model": self.model,
             "revision": self.revision,
             "finish_reason": self.finish_reason.value,

@@ -1,32 +1,35 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 
 from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
-    ChoiceProbability,
-    FinishReason,
+    FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
+from sfvqa.inference.answer_row import AnswerRow
 from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.detokenize import IncrementalDetokenizer
 from sfvqa.inference.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GeneratedToken, GenerationOptions, Prefilled, generate_tokens
+from sfvqa.inference.evidence import NOTHING_LOOKED_AT, num_question_tokens, weigh_frames
+from sfvqa.inference.generation import GenerationOptions, Prefilled, generate_tokens
 from sfvqa.inference.kept_prompt import KeptPrompt, prefill_one, prefill_together
 from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import BuiltPrompt, prompt_for
+from sfvqa.inference.prompting import prompt_for
 from sfvqa.inference.question import check_choices, check_static_decode
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.stopwatch import Stopwatch
-from sfvqa.model import SlowAttention, SlowFastCache, VisualTokens
+from sfvqa.model import SlowAttention, SlowFastCache
+from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from sfvqa.registry import QuantizationName
 
 
@@ -37,45 +40,6 @@ class Asked:
     encoded: EncodedVideo | None
     question: str
     history: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(eq=False)
-class _Row:
-    """One answer while it is being made."""
-
-    encoded: EncodedVideo | None
-    question: str
-    prompt: BuiltPrompt
-    detokenizer: IncrementalDetokenizer
-    pieces: list[str] = field(default_factory=list)
-    new_ids: list[int] = field(default_factory=list)
-    num_reused: int = 0
-    finish_reason: FinishReason = FinishReason.INTERRUPTED
-    choices: tuple[ChoiceProbability, ...] = ()
-
-    def take(self, token: GeneratedToken | None) -> str:
-        """Add one token and return the text it completes."""
-        if token is None:
-            return ""
-        self.new_ids.append(token.token_id)
-        piece = "" if token.is_end else self.detokenizer.push(token.token_id)
-        if token.finish_reason is not None:
-            self.finish_reason = token.finish_reason
-            piece += self.detokenizer.finish()
-        self.pieces.append(piece)
-        return piece
-
-    def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
-        """Take the likeliest choice for the answer and return it; of equals the first."""
-        best = max(range(len(choices)), key=lambda place: choices[place].probability)
-        self.choices, self.new_ids, self.finish_reason = choices, list(token_ids[best]), FinishReason.CHOICE
-        self.pieces.append(choices[best].text)
-        return choices[best].text
-
-    @property
-    def visual_tokens(self) -> VisualTokens | None:
-        """Those of its video."""
-        return self.encoded.visual_tokens if self.encoded else None
 
 
 class AnswerRun:
@@ -116,18 +80,24 @@ class AnswerRun:
         self._cache: SlowFastCache | None = None
         with self._prefill_watch:
             self._rows = [self._prepare(asked) for asked in questions]
+        self._recorder = (
+            SlowAttentionRecorder(checkpoint.model, [row.visual_tokens for row in self._rows])
+            if options.evidence
+            else None
+        )
 
     def steps(self) -> Generator[list[str], None, None]:
         """Yield the text each step adds to every answer, until all have ended."""
         if self._choices:
             yield from self._choosing_steps()
             return
-        prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(self._rows[0])
+        prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids)
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
         while True:
-            with watch, memory_errors("writing the answer"):
+            writing = [0 if row.is_over else 1 for row in self._rows]
+            with watch, memory_errors("writing the answer"), self._recording(range(len(self._rows)), writing):
                 step = next(tokens, None)
             if step is None:
                 return
@@ -150,21 +120,25 @@ class AnswerRun:
 
     def _choosing_steps(self) -> Generator[list[str], None, None]:
         """Compare the choices for one question after the other, each going on from the prompt before it."""
-        for row in self._rows:
-            prefilled = self._prefill(row)
+        for place, row in enumerate(self._rows):
+            prefilled = self._prefill(place)
             with self._first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
                 )
+            chosen = row.choose(compare(self._choices, scores), self._choice_ids)
+            if self._recorder is not None:  # once more, over the chosen one: a pass over its tokens but the last
+                with self._first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
+                    score_choices(self._checkpoint.model, prefilled, [row.new_ids], self._checkpoint.end_token_ids)
             if self._cache is not None:  # scoring leaves it as the prompt did
                 self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
-            chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             yield [chosen if other is row else "" for other in self._rows]
 
-    def _prefill(self, row: _Row) -> Prefilled:
+    def _prefill(self, place: int) -> Prefilled:
+        row = self._rows[place]
         model, ids = self._checkpoint.model, row.prompt.token_ids
-        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()):
-            prefilled, row.num_reused = prefill_one(model, ids, row.visual_tokens, self._kept)
+        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()), self._recording_ends([place]):
+            prefilled, row.num_reused = prefill_one(model, ids, row.visual_tokens, self._kept, row.num_last)
             self._kept = None
             if self._options.slow_attention is SlowAttention.PREFILL:
                 self._kept = KeptPrompt.of(ids, row.visual_tokens, prefilled.cache) if self._keep else None
@@ -179,12 +153,21 @@ class AnswerRun:
                 self._checkpoint.model,
                 [row.prompt.token_ids for row in self._rows],
                 [row.visual_tokens for row in self._rows],
+                [row.num_last for row in self._rows],
+                self._recording_ends,
             )
             if self._options.slow_attention is SlowAttention.PREFILL:
                 prefilled.cache.forget_slow()
         for row, count in zip(self._rows, num_reused, strict=True):
             row.num_reused = count
         return prefilled
+
+    def _recording(self, rows: Sequence[int], num_last: Sequence[int]) -> AbstractContextManager[None]:
+        return nullcontext() if self._recorder is None else self._recorder.recording(rows, num_last)
+
+    def _recording_ends(self, rows: Sequence[int]) -> AbstractContextManager[None]:
+        """Around the pass over the ends of these rows' prompts."""
+        return self._recording(rows, [self._rows[row].num_last for row in rows])
 
     @property
     def kept(self) -> KeptPrompt | None:
@@ -198,9 +181,9 @@ class AnswerRun:
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
-        return [self._answer(row) for row in self._rows]
+        return [self._answer(place, row) for place, row in enumerate(self._rows)]
 
-    def _prepare(self, asked: Asked) -> _Row:
+    def _prepare(self, asked: Asked) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
         prompt = prompt_for(
             tokenizer,
@@ -212,7 +195,15 @@ class AnswerRun:
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        return _Row(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer))
+        row = AnswerRow(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer))
+        if self._options.evidence and asked.encoded and not self._writing_looks:
+            row.num_last = num_question_tokens(prompt)
+        return row
+
+    @property
+    def _writing_looks(self) -> bool:
+        """Whether the answer is written, by positions that look at the slow tokens."""
+        return not self._choices and self._options.slow_attention is SlowAttention.ALWAYS
 
     @property
     def _num_wanted(self) -> int:
@@ -233,8 +224,14 @@ class AnswerRun:
                 f"Use fewer frames, a shorter question or fewer subtitles{shorter}.",
             )
 
-    def _answer(self, row: _Row) -> Answer:
-        encoded = row.encoded
+    def _evidence(self, place: int) -> tuple[FrameEvidence, ...] | None:
+        if self._recorder is None:
+            return None
+        encoded = self._rows[place].encoded
+        return weigh_frames(encoded, self._recorder.of_row(place)) if encoded else ()
+
+    def _answer(self, place: int, row: AnswerRow) -> Answer:
+        encoded, evidence = row.encoded, self._evidence(place)
         return Answer(
             text="".join(row.pieces),
             question=row.question,
@@ -261,20 +258,22 @@ class AnswerRun:
                 *row.prompt.warnings,
                 *(unlikely_warning(row.choices) if row.choices else ()),
                 *self._length_warnings(row),
+                *([NOTHING_LOOKED_AT] if encoded and evidence == () and row.new_ids else []),
             ),
             settings=self._settings(encoded),
             choices=row.choices,
             subtitles=row.prompt.subtitles,
             from_video_cache=encoded is not None and encoded.is_from_cache,
+            evidence=evidence,
         )
 
-    def _length_warnings(self, row: _Row) -> list[str]:
+    def _length_warnings(self, row: AnswerRow) -> list[str]:
         trained = self._checkpoint.model.config.training_max_length
         if trained is None or len(row.prompt.token_ids) + len(row.new_ids) <= trained:
             return []
         return [f"Prompt and answer together are longer than the {trained} tokens the model was trained with."]
 
-    def _timings(self, row: _Row) -> Timings:
+    def _timings(self, row: AnswerRow) -> Timings:
         read_seconds = row.encoded.read_seconds if row.encoded else 0.0
         encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
         overlap_seconds = row.encoded.overlap_seconds if row.encoded else 0.0

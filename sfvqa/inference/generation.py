@@ -15,7 +15,7 @@ from transformers import (
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.question import WRITING_OPTIONS
+from sfvqa.inference.question import WRITING_OPTIONS, check_evidence
 from sfvqa.inference.static_decode import StaticDecoder
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
@@ -27,7 +27,8 @@ class GenerationOptions:
     `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
-    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see static_decode).
+    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see static_decode). `evidence` notes which
+    frames an answer looks at (see evidence); it changes no token.
     """
 
     max_new_tokens: int = 256
@@ -37,6 +38,7 @@ class GenerationOptions:
     seed: int = 0
     slow_attention: SlowAttention = SlowAttention.ALWAYS
     static_decode: bool = False
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         for name, kind, wanted in (
@@ -48,7 +50,11 @@ class GenerationOptions:
         ):
             value = getattr(self, name)
             _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}", wanted)
-        _require(isinstance(self.static_decode, bool), f"static_decode is {self.static_decode!r}", "true or false")
+        for name in ("static_decode", "evidence"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"{name} is {value!r}", "true or false")
+        if self.evidence:
+            check_evidence(static_decode=self.static_decode)
         known = " or ".join(SlowAttention)
         _require(self.slow_attention in list(SlowAttention), f"slow_attention is {self.slow_attention!r}", known)
         object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name

@@ -1,6 +1,7 @@
 """Prompts that begin alike: what they share is prefilled once, and its keys and values are forked for each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,11 +31,13 @@ class KeptPrompt:
         length = cache.num_complete
         return cls(tuple(token_ids[:length]), visual_tokens, cache.fork(length))
 
-    def num_shared_with(self, prompt: Sequence[int], visual_tokens: VisualTokens | None) -> int:
-        """How many first tokens of a prompt need no prefill; its last one always does, since its logits are wanted."""
+    def num_shared_with(self, prompt: Sequence[int], visual_tokens: VisualTokens | None, num_last: int = 1) -> int:
+        """How many first tokens of a prompt need no prefill; its last one always does, since its logits are wanted,
+        or its `num_last`.
+        """
         if visual_tokens is not self.visual_tokens:
             return 0
-        return num_shared([self.token_ids, prompt[:-1]])
+        return num_shared([self.token_ids, prompt[:-num_last]])
 
     def after(self, length: int) -> SlowFastCache:
         """The cache behind the first `length` tokens, to go on from; the next prompt finds it as it was."""
@@ -63,9 +66,10 @@ def prefill_one(
     prompt: Sequence[int],
     visual_tokens: VisualTokens | None,
     kept: KeptPrompt | None,
+    num_last: int = 1,
 ) -> tuple[Prefilled, int]:
-    """Prefill a prompt behind what is kept of it; also the number of tokens that needed none."""
-    shared = kept.num_shared_with(prompt, visual_tokens) if kept else 0
+    """Prefill a prompt, at least its `num_last` tokens, behind what is kept of it; also how many tokens needed none."""
+    shared = kept.num_shared_with(prompt, visual_tokens, num_last) if kept else 0
     if not kept or not shared:
         inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
         return prefill(model, inputs, SlowAttention.ALWAYS), 0
@@ -78,28 +82,37 @@ def prefill_together(
     model: SlowFastForConditionalGeneration,
     prompts: Sequence[Sequence[int]],
     visual_tokens: Sequence[VisualTokens | None],
+    num_last: Sequence[int] | None = None,
+    around_ends: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _rows: nullcontext(),
 ) -> tuple[Prefilled, list[int]]:
     """Prefill a batch; what prompts about one video begin with goes through the model once, for the first of them.
 
-    The other prompts go through it together. Also how many tokens of each prompt needed none so.
+    The other prompts go through it together. Also how many tokens of each prompt needed none so. At least `num_last`
+    tokens of each prompt (its last one) go through in one pass, around which `around_ends` of its rows is entered.
     """
+    num_last = num_last or [1] * len(prompts)
     if not SlowFastCache(model.config).is_forkable:
-        return _prefill_padded(model, prompts, visual_tokens), [0] * len(prompts)
+        with around_ends(range(len(prompts))):
+            return _prefill_padded(model, prompts, visual_tokens), [0] * len(prompts)
     num_reused = [0] * len(prompts)
     parts: list[Prefilled] = []
     rows: list[int] = []
     alone: list[int] = []
     for about_one in _by_video(visual_tokens):
-        shared = num_shared([prompts[row][:-1] for row in about_one]) if len(about_one) > 1 else 0
+        shared = num_shared([prompts[row][: -num_last[row]] for row in about_one]) if len(about_one) > 1 else 0
         if not shared:
             alone += about_one
             continue
-        parts.append(_prefill_forked(model, [prompts[row] for row in about_one], visual_tokens[about_one[0]], shared))
+        about, video = [prompts[row] for row in about_one], visual_tokens[about_one[0]]
+        beginning = _prefill_padded(model, [about[0][:shared]], [video]).cache
+        with around_ends(about_one):
+            parts.append(_prefill_forked(model, beginning, [prompt[shared:] for prompt in about]))
         rows += about_one
         for row in about_one[1:]:
             num_reused[row] = shared
     if alone:
-        parts.append(_prefill_padded(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
+        with around_ends(alone):
+            parts.append(_prefill_padded(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
         rows += alone
     return _in_order(parts, rows), num_reused
 
@@ -121,13 +134,12 @@ def _prefill_padded(
 
 
 def _prefill_forked(
-    model: SlowFastForConditionalGeneration, prompts: Sequence[Sequence[int]], video: VisualTokens | None, shared: int
+    model: SlowFastForConditionalGeneration, beginning: SlowFastCache, rests: Sequence[Sequence[int]]
 ) -> Prefilled:
-    """Prefill the `shared` first tokens once; the rests are padded on the left, between beginning and rest."""
-    cache = _prefill_padded(model, [prompts[0][:shared]], [video]).cache
-    cache.batch_repeat_interleave(len(prompts))
-    rests = GenerationInputs.pad_left([prompt[shared:] for prompt in prompts], [None] * len(prompts), model.device)
-    return prefill_after(model, cache, rests)
+    """Prefill what follows a beginning; the rests are padded on the left, between beginning and rest."""
+    beginning.batch_repeat_interleave(len(rests))
+    inputs = GenerationInputs.pad_left(rests, [None] * len(rests), model.device)
+    return prefill_after(model, beginning, inputs)
 
 
 def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:

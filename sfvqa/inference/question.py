@@ -55,3 +55,12 @@ def check_static_decode(attention: str, quantization: str = "none") -> None:
             "8-bit weights are multiplied in parts that depend on each step's numbers, which cannot be recorded.",
             "Use --quant 4bit or none, or leave out --static-decode.",
         )
+
+
+def check_evidence(*, static_decode: bool) -> None:
+    """UsageError where nobody can see which frames an answer looks at."""
+    if static_decode:
+        raise UsageError(
+            "Steps that are recorded once and replayed, as with --static-decode, cannot be watched for evidence.",
+            "Leave out --static-decode, or the evidence.",
+        )

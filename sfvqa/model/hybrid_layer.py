@@ -187,9 +187,10 @@ class GatedSlowAttention(nn.Module):
         return looking.add(attended, self.gate(own) * seen)
 
     def gate(self, own: Tensor) -> Tensor:
-        """How much slow attention counts for tokens whose self-attention gave `own` `[B, N, D]`: `[B, N, 1]` or `[1]`."""
+        """How much slow attention counts for tokens whose self-attention gave `own` `[B, N, heads · d]`: `[B, N, 1]`."""
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
-        return warm_up if self.gate_proj is None else warm_up * torch.tanh(self.gate_proj(own))
+        dynamic = own.new_ones(*own.shape[:2], 1) if self.gate_proj is None else torch.tanh(self.gate_proj(own))
+        return warm_up * dynamic
 
     def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
         # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.

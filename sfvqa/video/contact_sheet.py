@@ -1,16 +1,16 @@
-"""Sampled frames become one picture for a person: times under them, what the centre crop cuts dark. Opens no file."""
+"""Sampled frames become one picture for a person: times under them, what the centre crop cuts dark, and over them, on a
+filmstrip, how much an answer looked at each. Opens no file.
+"""
 
 import math
-import unicodedata
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from sfvqa.video.fitting import CropMode, FitWithin
+from sfvqa.video.lettering import DIM_TEXT, LINE_GAP, MARGIN, TEXT, Header, font, line_height
 from sfvqa.video.pixels import Pixels
 from sfvqa.video.sampling import format_time
 
@@ -20,16 +20,15 @@ _PICTURE_WIDTH, _PICTURE_HEIGHT, _SMALLEST_WIDTH = 320, 240, 64
 _PICTURES_PIXELS = 9_000_000  # all pictures of a sheet together, where that leaves each its smallest width
 _SHEET_ASPECT = 16 / 9
 _NARROWEST_SHEET = 480  # so that there is room for the title
-_MARGIN, _GAP, _LINE_GAP = 16, 10, 4
+_GAP = 10
+_FILMSTRIP_WIDTH, _FILMSTRIP_PIXELS = 160, 1_200_000  # smaller than on a sheet: here the bars are what is looked at
+_BAR_HEIGHT, _PERCENT_SIZE, _FILMSTRIP_TITLE_LINES = 48, 12, 3
 
-_BACKGROUND, _TEXT, _DIM_TEXT = (28, 28, 30), (236, 236, 238), (160, 160, 166)
+_BACKGROUND = (28, 28, 30)
+_BAR, _BAR_GROUND, _STRONGEST = (96, 148, 214), (40, 40, 44), (255, 204, 64)
 _KEPT_OUTLINE = (255, 204, 64)
 _GAP_FILL, _GAP_INK = (56, 36, 36), (238, 128, 116)
 _CUT_BRIGHTNESS = 0.3
-
-# Pillow's built-in font knows ASCII and hardly more; accents are dropped, the rest becomes a question mark.
-_SPELLED = str.maketrans({"×": "x", "–": "-", "—": "-", "“": '"', "”": '"', "‘": "'", "’": "'", "−": "-"})
-_ALSO_IN_FONT = "…"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +46,21 @@ def fit_for_sheet(num_frames: int) -> FitWithin:
     >>> fit_for_sheet(64), fit_for_sheet(1000)
     (FitWithin(width=320, height=240), FitWithin(width=109, height=81))
     """
-    width = math.isqrt(int(_PICTURES_PIXELS / num_frames * _PICTURE_WIDTH / _PICTURE_HEIGHT))
-    width = min(max(width, _SMALLEST_WIDTH), _PICTURE_WIDTH)
+    return _fit(num_frames, _PICTURE_WIDTH, _PICTURES_PIXELS)
+
+
+def fit_for_filmstrip(num_frames: int) -> FitWithin:
+    """The same for a filmstrip, at most 160 × 120 pixels.
+
+    >>> fit_for_filmstrip(32), fit_for_filmstrip(128)
+    (FitWithin(width=160, height=120), FitWithin(width=111, height=83))
+    """
+    return _fit(num_frames, _FILMSTRIP_WIDTH, _FILMSTRIP_PIXELS)
+
+
+def _fit(num_frames: int, most: int, all_pixels: int) -> FitWithin:
+    width = math.isqrt(int(all_pixels / num_frames * _PICTURE_WIDTH / _PICTURE_HEIGHT))
+    width = min(max(width, _SMALLEST_WIDTH), most)
     return FitWithin(width, width * _PICTURE_HEIGHT // _PICTURE_WIDTH)
 
 
@@ -58,49 +70,49 @@ def draw_contact_sheet(cells: Sequence[Cell], *, title: str, facts: str, crop: C
     With CENTER what the crop cuts away is darkened and what the model sees is outlined; otherwise it sees all of it.
     Raises ValueError for more than MAX_CELLS cells, or without any picture among them.
     """
+    return _draw(cells, None, [title], facts, crop)
+
+
+def draw_filmstrip(
+    cells: Sequence[Cell], weights: Sequence[float], *, titles: Sequence[str], facts: str, crop: CropMode
+) -> Image.Image:
+    """Draw a contact sheet with a bar over each frame, as high as its weight beside the strongest, which is marked.
+
+    Weights are shares of 1, written over the bars in percent. Raises ValueError for what a sheet does, and unless
+    there is a weight a frame.
+    """
+    if len(weights) != len(cells):
+        raise ValueError(f"{len(cells)} frames need as many weights, got {len(weights)}")
+    return _draw(cells, weights, titles, facts, crop)
+
+
+def _draw(
+    cells: Sequence[Cell], weights: Sequence[float] | None, titles: Sequence[str], facts: str, crop: CropMode
+) -> Image.Image:
     if len(cells) > MAX_CELLS:
         raise ValueError(f"a sheet holds {MAX_CELLS} frames at most, got {len(cells)}")
     picture = next((cell.pixels for cell in cells if cell.pixels is not None), None)
     if picture is None:
         raise ValueError("a sheet needs at least one picture")
-    grid = _Grid.of(cells, width=picture.shape[1], height=picture.shape[0])
-    width = max(_NARROWEST_SHEET, grid.width + 2 * _MARGIN)
-    header = _Header.of(title, facts, width - 2 * _MARGIN)
-    sheet = Image.new("RGB", (width, header.height + grid.height + 2 * _MARGIN), _BACKGROUND)
+    above = 0 if weights is None else line_height(_PERCENT_SIZE) + _BAR_HEIGHT + LINE_GAP
+    grid = _Grid.of(cells, width=picture.shape[1], height=picture.shape[0], above=above)
+    width = max(_NARROWEST_SHEET, grid.width + 2 * MARGIN)
+    header = Header.of(titles, facts, width - 2 * MARGIN, title_lines=1 if weights is None else _FILMSTRIP_TITLE_LINES)
+    sheet = Image.new("RGB", (width, header.height + grid.height + 2 * MARGIN), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     header.draw(draw)
     for place, cell in enumerate(cells):
         left, top = grid.corner(place)
-        _draw_cell(sheet, draw, cell, grid, crop, (left + _MARGIN, top + _MARGIN + header.height))
+        corner = (left + MARGIN, top + MARGIN + header.height)
+        _draw_cell(sheet, draw, cell, grid, crop, (corner[0], corner[1] + above))
+        if weights is not None:
+            _draw_bar(draw, weights[place], max(weights), grid, corner)
     return sheet
 
 
 @dataclass(frozen=True)
-class _Header:
-    """The lines above the grid, each with its font and colour."""
-
-    lines: tuple[tuple[str, int, tuple[int, int, int]], ...]
-
-    @classmethod
-    def of(cls, title: str, facts: str, width: int) -> "_Header":
-        name = _shorten(_drawable(title), _font(20), width)
-        lines = _wrap(_drawable(facts), _font(14), width)
-        return cls(((name, 20, _TEXT), *((line, 14, _DIM_TEXT) for line in lines)))
-
-    @property
-    def height(self) -> int:
-        return sum(_line_height(size) for _, size, _ in self.lines) + _GAP
-
-    def draw(self, draw: ImageDraw.ImageDraw) -> None:
-        top = _MARGIN
-        for text, size, colour in self.lines:
-            draw.text((_MARGIN, top), text, fill=colour, font=_font(size))
-            top += _line_height(size)
-
-
-@dataclass(frozen=True)
 class _Grid:
-    """Where the cells go: pictures of one size, a caption of one or two lines under each."""
+    """Where the cells go: pictures of one size, a caption of one or two lines under each, `above` pixels over it."""
 
     columns: int
     rows: int
@@ -109,22 +121,23 @@ class _Grid:
     cell_width: int
     font_size: int
     caption_lines: int
+    above: int
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], *, width: int, height: int) -> "_Grid":
+    def of(cls, cells: Sequence[Cell], *, width: int, height: int, above: int = 0) -> "_Grid":
         font_size = 14 if max(width, height) >= 200 else 12
-        font = _font(font_size)
-        times = max(font.getlength(format_time(cell.timestamp_seconds)) for cell in cells)
-        indices = max(font.getlength(f"#{cell.index}") for cell in cells)
+        letters = font(font_size)
+        times = max(letters.getlength(format_time(cell.timestamp_seconds)) for cell in cells)
+        indices = max(letters.getlength(f"#{cell.index}") for cell in cells)
         caption_lines = 1 if times + _GAP + indices <= width else 2
         cell_width = max(width, math.ceil(max(times, indices)))
-        cell_height = height + caption_lines * _line_height(font_size)
+        cell_height = above + height + caption_lines * line_height(font_size)
         columns = _choose_columns(len(cells), (cell_width + _GAP) / (cell_height + _GAP))
-        return cls(columns, -(-len(cells) // columns), width, height, cell_width, font_size, caption_lines)
+        return cls(columns, -(-len(cells) // columns), width, height, cell_width, font_size, caption_lines, above)
 
     @property
     def cell_height(self) -> int:
-        return self.picture_height + self.caption_lines * _line_height(self.font_size)
+        return self.above + self.picture_height + self.caption_lines * line_height(self.font_size)
 
     @property
     def width(self) -> int:
@@ -164,16 +177,31 @@ def _draw_cell(
         _draw_gap(draw, (inset, top, inset + grid.picture_width - 1, top + grid.picture_height - 1))
     else:
         sheet.paste(Image.fromarray(_mark_cut(cell.pixels) if crop is CropMode.CENTER else cell.pixels), (inset, top))
-    font, time, index = _font(grid.font_size), format_time(cell.timestamp_seconds), f"#{cell.index}"
-    below = top + grid.picture_height + _LINE_GAP
-    colour = _TEXT if cell.pixels is not None else _GAP_INK
+    letters, time, index = font(grid.font_size), format_time(cell.timestamp_seconds), f"#{cell.index}"
+    below = top + grid.picture_height + LINE_GAP
+    colour = TEXT if cell.pixels is not None else _GAP_INK
     if grid.caption_lines == 1:
-        draw.text((inset, below), time, fill=colour, font=font)
-        right = inset + grid.picture_width - font.getlength(index)
-        draw.text((right, below), index, fill=_DIM_TEXT, font=font)
+        draw.text((inset, below), time, fill=colour, font=letters)
+        right = inset + grid.picture_width - letters.getlength(index)
+        draw.text((right, below), index, fill=DIM_TEXT, font=letters)
     else:
-        draw.text((left, below), time, fill=colour, font=font)
-        draw.text((left, below + _line_height(grid.font_size)), index, fill=_DIM_TEXT, font=font)
+        draw.text((left, below), time, fill=colour, font=letters)
+        draw.text((left, below + line_height(grid.font_size)), index, fill=DIM_TEXT, font=letters)
+
+
+def _draw_bar(draw: ImageDraw.ImageDraw, weight: float, most: float, grid: _Grid, corner: tuple[int, int]) -> None:
+    """A bar that stands on the picture, its percent over it; the strongest in another colour, its picture framed."""
+    left = corner[0] + (grid.cell_width - grid.picture_width) // 2
+    right, foot = left + grid.picture_width - 1, corner[1] + grid.above - LINE_GAP
+    colour = _STRONGEST if weight == most else _BAR
+    top = foot - max(1, round(_BAR_HEIGHT * weight / most)) if most > 0 else foot
+    draw.rectangle((left, foot - _BAR_HEIGHT, right, foot), fill=_BAR_GROUND)
+    draw.rectangle((left, top, right, foot), fill=colour)
+    percent = f"{100 * weight:.1f} %"
+    draw.text(((left + right) / 2, top - 3), percent, fill=colour, font=font(_PERCENT_SIZE), anchor="mb")
+    if weight == most:
+        picture = (left - 2, foot + LINE_GAP - 2, right + 2, foot + LINE_GAP + grid.picture_height + 1)
+        draw.rectangle(picture, outline=_STRONGEST, width=2)
 
 
 def _mark_cut(pixels: Pixels) -> Pixels:
@@ -195,50 +223,6 @@ def _draw_gap(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None
     draw.rectangle(box, fill=_GAP_FILL, outline=_GAP_INK)
     draw.line((left, top, right, bottom), fill=_GAP_INK)
     draw.line((left, bottom, right, top), fill=_GAP_INK)
-    middle, font = ((left + right) / 2, (top + bottom) / 2), _font(12)
-    draw.rectangle(draw.textbbox(middle, " missing ", font=font, anchor="mm"), fill=_GAP_FILL)
-    draw.text(middle, "missing", fill=_GAP_INK, font=font, anchor="mm")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def _line_height(size: int) -> int:
-    return size + 2 * _LINE_GAP
-
-
-def _drawable(text: str) -> str:
-    """The text in letters that the font has.
-
-    >>> _drawable("Café 2×2 — 中\\n")
-    'Cafe 2x2 - ??'
-    """
-    letters = unicodedata.normalize("NFKD", text.translate(_SPELLED))
-    kept = (letter for letter in letters if not unicodedata.combining(letter))
-    return "".join(letter if " " <= letter <= "~" or letter in _ALSO_IN_FONT else "?" for letter in kept)
-
-
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Take letters out of the middle until the text fits: what ends a file name tells as much as what begins it."""
-    if font.getlength(text) <= width:
-        return text
-
-    def cut(kept: int) -> str:
-        return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
-
-    return cut(bisect_right(range(len(text)), width, key=lambda kept: math.ceil(font.getlength(cut(kept)))) - 1)
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break the text at spaces into lines that fit; a longer word stands alone, shortened."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(_shorten(word, font, width))
-    return lines
+    middle, letters = ((left + right) / 2, (top + bottom) / 2), font(12)
+    draw.rectangle(draw.textbbox(middle, " missing ", font=letters, anchor="mm"), fill=_GAP_FILL)
+    draw.text(middle, "missing", fill=_GAP_INK, font=letters, anchor="mm")

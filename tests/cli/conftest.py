@@ -68,7 +68,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
     @contextlib.contextmanager
     def unopened(path: Path, frames: FrameRequest, *_: object) -> Iterator[SimpleNamespace]:
         scripted.read_with.append(frames.reading())
-        yield SimpleNamespace(path=path, to_encode=path, cache=None, looking_seconds=0.0)
+        yield SimpleNamespace(path=path, to_encode=path, cache=None, looking_seconds=0.0, close=lambda: None)
 
     monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", unopened)
     monkeypatch.setattr(

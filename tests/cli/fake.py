@@ -13,6 +13,7 @@ from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
     FinishReason,
+    FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
@@ -223,6 +224,12 @@ class ScriptedVideoQA:
         self.chats.append(ScriptedChat(self, video, options, prompt, context_tokens or 2048))
         return self.chats[-1]
 
+    def _evidence(self, video: EncodedVideo) -> tuple[FrameEvidence, ...]:
+        """Half on the fourth frame, a quarter on the second, the rest on all others alike."""
+        rest = 0.25 / (len(video.indices) - 2)
+        weights = [{3: 0.5, 1: 0.25}.get(index, rest) for index in video.indices]
+        return tuple(map(FrameEvidence, video.timestamps_seconds, video.indices, weights))
+
     def _answer(self, video: EncodedVideo, question: str, options: GenerationOptions, text: str) -> Answer:
         return Answer(
             text=text,
@@ -242,6 +249,7 @@ class ScriptedVideoQA:
             timings=Timings(1.0, 0.25, 0.5, video.overlap_seconds, 0.1, 0.875, 0.5, 1.375, 10.0),
             peak_memory_bytes=123_000_000,
             warnings=video.warnings,
+            evidence=self._evidence(video) if options.evidence else None,
             settings=AnswerSettings(
                 "none", False, "sdpa", options.slow_attention.value, "cpu", "float32", video.reader, video.crop.value,
                 options.temperature, options.top_p, options.repetition_penalty, options.max_new_tokens, options.seed,

@@ -73,6 +73,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         "question",
         "answer",
         "choices",
+        "evidence",
         "model",
         "revision",
         "finish_reason",

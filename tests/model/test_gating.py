@@ -53,4 +53,4 @@ def test_a_gating_learns_the_gates_it_names_and_no_others(gating: Gating, make_m
 def test_without_gates_slow_attention_is_added_as_it_is(make_model: ModelMaker) -> None:
     """An open warm-up gate of 1, taken as it is: neither squashed by tanh nor lost when weights are drawn."""
     layers = [module for module in make_model(gating="none").modules() if isinstance(module, GatedSlowAttention)]
-    assert [layer.gate(torch.ones(1, 2, 8)).tolist() for layer in layers] == [[1.0], [1.0]]
+    assert [layer.gate(torch.ones(1, 2, 8)).tolist() for layer in layers] == [[[[1.0], [1.0]]]] * 2

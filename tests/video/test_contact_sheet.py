@@ -5,8 +5,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sfvqa.video.contact_sheet import MAX_CELLS, Cell, draw_contact_sheet, fit_for_sheet
+from sfvqa.video.contact_sheet import (
+    MAX_CELLS,
+    Cell,
+    draw_contact_sheet,
+    draw_filmstrip,
+    fit_for_filmstrip,
+    fit_for_sheet,
+)
 from sfvqa.video.fitting import CropMode, FitWithin
+from sfvqa.video.lettering import fit_lines, font
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -138,3 +146,68 @@ def test_the_frames_are_left_as_they_were() -> None:
     assert isinstance(draw_contact_sheet(cells, title="t", facts="", crop=CropMode.CENTER), Image.Image)
     assert cells[0].pixels is not None
     assert (cells[0].pixels == 255).all()
+
+
+# --- the filmstrip ---
+
+BAR, STRONGEST = (96, 148, 214), (255, 204, 64)
+
+
+def strip(cells: list[Cell], weights: list[float]) -> NDArray[np.uint8]:
+    return np.asarray(
+        draw_filmstrip(cells, weights, titles=("What flashes?", "Answer: It."), facts="4 s", crop=CropMode.PAD)
+    )
+
+
+def test_bars_stand_over_their_frames_as_high_as_their_weights() -> None:
+    """Three frames side by side: the middle one strongest, the right one half as strong, and the left one nothing."""
+    picture = strip(grey_cells(3, 120, 90), [0.0, 0.6, 0.3])
+    left, _, width, _ = box_of(picture, BAR)
+    assert (left, width) == (16, 120 + 10 + 120 + 10 + 120)
+    bars = [
+        int((picture[:, 16 + 130 * place + 2] == colour).all(axis=-1).sum())
+        for place, colour in enumerate((BAR, STRONGEST, BAR))
+    ]
+    assert bars[0] == 2
+    assert bars[2] == pytest.approx(bars[1] / 2, abs=3)
+
+
+def test_only_the_strongest_is_framed() -> None:
+    picture = strip(grey_cells(6, 120, 90), [0.1, 0.1, 0.5, 0.1, 0.1, 0.1])
+    _, white_top, *_ = box_of(picture, WHITE)
+    rows = slice(white_top + 10, white_top + 80)
+    framed = np.nonzero((picture[rows] == STRONGEST).all(axis=(0, 2)))[0]
+    assert len(framed) == 4
+
+
+@pytest.mark.parametrize("num_frames", [1, 8, 32, 128])
+def test_a_filmstrip_is_about_as_wide_as_a_screen(num_frames: int) -> None:
+    fit = fit_for_filmstrip(num_frames)
+    cells = grey_cells(num_frames, fit.width, fit.height)
+    height, width, _ = strip(cells, [1 / num_frames] * num_frames).shape
+    assert 480 <= width <= 2400
+    assert height <= 1600
+
+
+def test_a_filmstrip_needs_a_weight_a_frame() -> None:
+    with pytest.raises(ValueError, match="3 frames need as many weights, got 2"):
+        strip(grey_cells(3, 120, 90), [0.5, 0.5])
+
+
+def test_a_frame_that_is_missing_has_its_bar_all_the_same() -> None:
+    cells = [*grey_cells(2, 120, 90), Cell(200, 2.0, None)]
+    assert int((strip(cells, [0.2, 0.2, 0.6]) == STRONGEST).all(axis=-1).sum()) > 120 * 40
+
+
+def test_a_long_question_takes_lines_of_its_own() -> None:
+    """Up to three: of a longer one the end stays."""
+    question = " ".join(["words"] * 80) + " end?"
+    cells, crop = grey_cells(3, 120, 90), CropMode.PAD
+    heights = [
+        draw_filmstrip(cells, [0.2, 0.3, 0.5], titles=[title], facts="4 s", crop=crop).height
+        for title in ("Q?", question[-80:], question, question * 9)
+    ]
+    assert heights[0] < heights[1] < heights[2] == heights[3]
+    lines = fit_lines(question, font(20), 400, 3)
+    assert (len(lines), lines[-1].endswith("end?"), "…" in lines[-1]) == (3, True, True)
+    assert all(font(20).getlength(line) <= 400 for line in lines)
