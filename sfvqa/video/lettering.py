@@ -27,7 +27,7 @@ class Header:
 
     @classmethod
     def of(cls, titles: Sequence[str], facts: str, width: int, *, title_lines: int = 1) -> "Header":
-        """Titles over `title_lines` each at most, shortened where that is too few, then facts over as many as needed."""
+        """Titles over at most `title_lines` each, shortened where these are too few; facts as many as they need."""
         letters = font(_TITLE_SIZE)
         names = [line for title in titles for line in fit_lines(drawable(title), letters, width, title_lines)]
         lines = wrap(drawable(facts), font(_FACTS_SIZE), width)
