@@ -1,5 +1,7 @@
 """An Architecture of models.toml ↔ the config of the network it describes."""
 
+from typing import Any
+
 from transformers import Qwen2Config
 
 from sfvqa.model import SlowFastConfig
@@ -42,8 +44,9 @@ def config_of(spec: ModelSpec) -> SlowFastConfig:
 
 def architecture_of(config: SlowFastConfig) -> Architecture:
     """The sizes of a network, from its config."""
-    decoder = config.decoder_config
-    assert isinstance(decoder, Qwen2Config)
+    decoder: Any = config.decoder_config
+    is_qwen2 = isinstance(decoder, Qwen2Config)
+    has_biases = bool(getattr(decoder, "attention_bias", False))
     rope = decoder.rope_parameters
     assert isinstance(rope, dict)
     rope_theta = rope["rope_theta"]
@@ -65,6 +68,10 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
         hybrid_layers=tuple(config.hybrid_layers),
         slow_attention_scope=str(config.slow_attention_scope),
         gating=str(config.gating),
+        head_dim=getattr(decoder, "head_dim", None) or 0,
+        has_qkv_biases=is_qwen2 or has_biases,
+        has_output_bias=has_biases and not is_qwen2,
+        has_query_key_norms=decoder.model_type == "qwen3",
     )
 
 

@@ -1,6 +1,6 @@
 """The slow-fast idea itself: gated cross-attention to slow tokens inside a decoder layer, for any decoder family.
 
-Two mixins turn a family's attention and decoder layer into hybrid ones (see hybrid_qwen2.py). What they add is
+Two mixins turn a family's attention and decoder layer into hybrid ones (see hybrid_decoders.py). What they add is
 `a += gate · softmax(q k_sᵀ/√d) v_s` between self-attention and `o_proj`, for the positions that look (section 3.2).
 """
 
@@ -187,7 +187,7 @@ class GatedSlowAttention(nn.Module):
         return looking.add(attended, self.gate(own) * seen)
 
     def gate(self, own: Tensor) -> Tensor:
-        """How much slow attention counts for tokens whose self-attention gave `own` `[B, N, heads · d]`: `[B, N, 1]`."""
+        """How much slow attention counts where self-attention gave `own` `[B, N, heads · d]`: `[B, N, 1]`."""
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         dynamic = own.new_ones(*own.shape[:2], 1) if self.gate_proj is None else torch.tanh(self.gate_proj(own))
         return warm_up * dynamic
@@ -207,6 +207,16 @@ class HybridAttentionMixin:
     """
 
     slow_attention: GatedSlowAttention
+
+    def __init__(
+        self: Any, config: PreTrainedConfig, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str
+    ) -> None:
+        super().__init__(config, layer_idx)  # type: ignore[call-arg]
+        if not hasattr(self, "sliding_window"):  # Mistral's has one window for all layers, and none of its own
+            self.sliding_window = config.sliding_window if config.model_type == "mistral" else None
+        self.slow_attention = GatedSlowAttention(
+            config, layer_idx, self.head_dim, squash_warm_up=squash_warm_up, gating=gating
+        )
 
     def forward(
         self: Any,
@@ -235,7 +245,7 @@ class HybridAttentionMixin:
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
-            sliding_window=getattr(self, "sliding_window", None),
+            sliding_window=self.sliding_window,
             **kwargs,
         )
         attended = attended.flatten(2)
@@ -246,6 +256,14 @@ class HybridAttentionMixin:
 
 class HybridLayerMixin:
     """A decoder family's layer that projects the slow tokens once and hands their keys and values to its attention."""
+
+    attention_class: type[Any]
+
+    def __init__(
+        self: Any, config: PreTrainedConfig, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str
+    ) -> None:
+        super().__init__(config, layer_idx)  # type: ignore[call-arg]
+        self.self_attn = self.attention_class(config, layer_idx, squash_warm_up=squash_warm_up, gating=gating)
 
     def forward(self: Any, hidden_states: Tensor, slow: SlowContext | None = None, **kwargs: Any) -> Tensor:
         """As the family's; `slow` None means the plain layer."""

@@ -10,19 +10,15 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from sfvqa.errors import CheckpointError
 from sfvqa.model.cache import SlowFastCache
 from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
+from sfvqa.model.hybrid_decoders import hybrid_decoder
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext
-from sfvqa.model.hybrid_qwen2 import HybridQwen2Model
 from sfvqa.model.loading import LoadsStrictlyMixin
 from sfvqa.model.projector import Projector
 from sfvqa.model.reference_format import UNUSED_TENSORS
 from sfvqa.model.vision_tower import ConvNextBlock, VisionTower
 from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_image, split_video
-
-HYBRID_DECODERS = {"qwen2": HybridQwen2Model}
-"""The decoder families that have hybrid layers, by transformers' model type."""
 
 
 class SlowAttention(StrEnum):
@@ -45,7 +41,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Qwen2DecoderLayer", "HybridQwen2DecoderLayer", "ConvNextBlock"]  # noqa: RUF012
+    _no_split_modules = ["ConvNextBlock"]  # noqa: RUF012 - transformers adds the decoder's
     _skip_keys_device_placement = ["cache"]  # noqa: RUF012
     _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = list(UNUSED_TENSORS)  # noqa: RUF012
@@ -56,12 +52,9 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__(config)
         decoder = config.decoder_config
-        if decoder.model_type not in HYBRID_DECODERS:
-            known = ", ".join(HYBRID_DECODERS)
-            raise CheckpointError(f"Decoders of type {decoder.model_type!r} have no hybrid layers.", f"Known: {known}.")
         self.vision_tower = VisionTower(config.vision)
         self.projector = Projector(config.vision.dims[-1], decoder.hidden_size)
-        self.language_model = HYBRID_DECODERS[decoder.model_type](config)
+        self.language_model = hybrid_decoder(decoder.model_type)(config)
         self.lm_head = nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 

@@ -9,7 +9,15 @@ SLOW_ATTENTION_SCOPES = ("text", "text_after_video", "all")
 GATINGS = ("dynamic_warm_up", "warm_up", "dynamic", "none")
 DYNAMIC_GATINGS = ("dynamic_warm_up", "dynamic")
 
-_NOT_POSITIVE = ("hybrid_layers", "tie_word_embeddings", "slow_attention_scope", "gating")
+_NOT_POSITIVE = (
+    "hybrid_layers",
+    "tie_word_embeddings",
+    "slow_attention_scope",
+    "gating",
+    "has_qkv_biases",
+    "has_output_bias",
+    "has_query_key_norms",
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,9 @@ class Architecture:
 
     `vision_depths` and `vision_dims` are the ConvNeXt stages' blocks and widths; `image_size` pixels are seen a side.
     `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `slow_attention_scope` and
-    `gating` name members of the enums of sfvqa.model. Raises ModelError when the numbers contradict each other.
+    `gating` name members of the enums of sfvqa.model. `head_dim` is the width of one attention head, 0 for an even
+    share of `hidden_size`; biases and norms of queries, keys and values are what decoder families differ in: the defaults
+    are Qwen2's. Raises ModelError when the numbers contradict each other.
 
     >>> tiny = Architecture(
     ...     image_size=64, vision_depths=(2, 2), vision_dims=(32, 96), video_pooling_stride=2, hidden_size=128,
@@ -45,8 +55,15 @@ class Architecture:
     hybrid_layers: tuple[int, ...]
     slow_attention_scope: str = "text"
     gating: str = "dynamic_warm_up"
+    head_dim: int = 0
+    has_qkv_biases: bool = True
+    has_output_bias: bool = False
+    has_query_key_norms: bool = False
 
     def __post_init__(self) -> None:
+        if self.head_dim == 0:
+            self._check_divides(self.hidden_size, self.num_attention_heads)
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         for name, value in vars(self).items():
             numbers = value if isinstance(value, tuple) else (value,)
             if name not in _NOT_POSITIVE and any(number <= 0 for number in numbers):
@@ -62,13 +79,16 @@ class Architecture:
             raise _contradiction(f"image_size {self.image_size} is no multiple of {self.vision_stride}")
         if self.cells_per_side < 1:
             raise _contradiction(f"video_pooling_stride {self.video_pooling_stride} leaves no token of a frame")
-        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+        self._check_divides(self.num_attention_heads, self.num_key_value_heads)
+        if any(not 0 <= layer < self.num_layers for layer in self.hybrid_layers):
+            raise _contradiction(f"hybrid_layers {self.hybrid_layers} lie outside {self.num_layers} layers")
+
+    def _check_divides(self, whole: int, parts: int) -> None:
+        if parts <= 0 or whole % parts:
             raise _contradiction(
                 f"{self.num_attention_heads} heads with {self.num_key_value_heads} KV heads do not divide "
                 f"a width of {self.hidden_size}"
             )
-        if any(not 0 <= layer < self.num_layers for layer in self.hybrid_layers):
-            raise _contradiction(f"hybrid_layers {self.hybrid_layers} lie outside {self.num_layers} layers")
 
     @property
     def vision_stride(self) -> int:
@@ -86,9 +106,9 @@ class Architecture:
         return self.cells_per_side**2
 
     @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    def query_size(self) -> int:
+        """Width of the queries of one token in one layer, and of what its heads return together."""
+        return self.num_attention_heads * self.head_dim
 
     @property
     def key_value_size(self) -> int:
@@ -115,22 +135,24 @@ class Architecture:
     @property
     def num_decoder_linear_weights(self) -> int:
         """Weights, biases apart, of the decoder layers' own linear layers: all that is ever quantized."""
-        attention = 2 * self.hidden_size * (self.hidden_size + self.key_value_size)
+        attention = 2 * self.hidden_size * (self.query_size + self.key_value_size)
         return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
 
     @property
     def num_slow_attention_parameters(self) -> int:
         """Of the hybrid layers' projections and gates."""
         kv_proj = (self.hidden_size + 1) * 2 * self.key_value_size
-        gate_proj = self.hidden_size + 1 if self.gating in DYNAMIC_GATINGS else 0
+        gate_proj = self.query_size + 1 if self.gating in DYNAMIC_GATINGS else 0
         return len(self.hybrid_layers) * (kv_proj + gate_proj + 1)
 
     @property
     def num_decoder_other_parameters(self) -> int:
         """Of embeddings, lm_head (when it is not the embeddings), norms, and the biases of queries, keys, values."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        biases = self.hidden_size + 2 * self.key_value_size
-        return embeddings + self.hidden_size + self.num_layers * (2 * self.hidden_size + biases)
+        biases = self.has_qkv_biases * (self.query_size + 2 * self.key_value_size)
+        biases += self.has_output_bias * self.hidden_size
+        norms = 2 * self.hidden_size + self.has_query_key_norms * 2 * self.head_dim
+        return embeddings + self.hidden_size + self.num_layers * (norms + biases)
 
     @property
     def num_parameters(self) -> int:
