@@ -35,6 +35,22 @@ class Gating(StrEnum):
 
     DYNAMIC_WARM_UP = "dynamic_warm_up"
     """tanh(warm-up gate, one a layer) · tanh(W a + b, one a token)."""
+    WARM_UP = "warm_up"
+    """tanh(warm-up gate, one a layer)."""
+    DYNAMIC = "dynamic"
+    """tanh(W a + b, one a token)."""
+    NONE = "none"
+    """It is added as it is."""
+
+    @property
+    def has_warm_up(self) -> bool:
+        """Whether a number a layer is learned."""
+        return self in (Gating.DYNAMIC_WARM_UP, Gating.WARM_UP)
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether a number a token is computed."""
+        return self in (Gating.DYNAMIC_WARM_UP, Gating.DYNAMIC)
 
 
 @strict

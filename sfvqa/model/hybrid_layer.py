@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
 from sfvqa.model.cache import SlowFastCache
-from sfvqa.model.config import SlowAttentionScope
+from sfvqa.model.config import Gating, SlowAttentionScope
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,25 +123,36 @@ class SlowContext:
 
 
 class GatedSlowAttention(nn.Module):
-    """Cross-attention of a layer's own queries to the slow tokens, weighed by two gates.
+    """Cross-attention of a layer's own queries to the slow tokens, weighed by the gates that `gating` names.
 
     The warm-up gate is one number a layer and starts at zero, where the layer equals the plain decoder's; the dynamic
-    gate is one number a token, computed from the output of self-attention.
+    gate is one number a token, computed from the output of self-attention. Without a warm-up gate its place holds a
+    1 that is not learned, so that slow attention can be shut off all the same.
     """
 
     is_causal = False
     num_key_value_groups = 1  # as many queries as keys, see `forward`: no attention has to repeat the keys
 
-    def __init__(self, config: PreTrainedConfig, layer_idx: int, head_dim: int, *, squash_warm_up: bool) -> None:
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        layer_idx: int,
+        head_dim: int,
+        *,
+        squash_warm_up: bool,
+        gating: Gating | str = Gating.DYNAMIC_WARM_UP,
+    ) -> None:
         super().__init__()
+        gating = Gating(gating)
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = head_dim
         self.num_key_value_heads: int = config.num_key_value_heads
-        self.squash_warm_up = squash_warm_up
+        self.squash_warm_up = squash_warm_up and gating.has_warm_up
         self.kv_proj = nn.Linear(config.hidden_size, 2 * self.num_key_value_heads * head_dim)
-        self.gate_proj = nn.Linear(config.num_attention_heads * head_dim, 1)
-        self.warm_up_gate = nn.Parameter(torch.zeros(1))
+        self.gate_proj = nn.Linear(config.num_attention_heads * head_dim, 1) if gating.is_dynamic else None
+        self.first_warm_up = 0.0 if gating.has_warm_up else 1.0
+        self.warm_up_gate = nn.Parameter(torch.full((1,), self.first_warm_up), requires_grad=gating.has_warm_up)
 
     def project(self, slow: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised slow tokens `[B, S, D]` → keys and values `[B, KV heads, S, head_dim]`, without RoPE.
@@ -172,10 +183,13 @@ class GatedSlowAttention(nn.Module):
             dropout=0.0,
             is_causal=False,
         )
-        gate = torch.tanh(self.gate_proj(own))
-        warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         seen = seen.transpose(1, 2).unflatten(2, (queries.shape[1], -1)).transpose(1, 2).flatten(2)
-        return looking.add(attended, warm_up * gate * seen)
+        return looking.add(attended, self.gate(own) * seen)
+
+    def gate(self, own: Tensor) -> Tensor:
+        """How much slow attention counts for tokens whose self-attention gave `own` `[B, N, D]`: `[B, N, 1]` or `[1]`."""
+        warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
+        return warm_up if self.gate_proj is None else warm_up * torch.tanh(self.gate_proj(own))
 
     def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
         # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.

@@ -3,24 +3,26 @@
 from transformers import Qwen2Config, Qwen2Model
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
 
-from sfvqa.model.config import SlowAttentionScope, SlowFastConfig
+from sfvqa.model.config import Gating, SlowAttentionScope, SlowFastConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention, HybridAttentionMixin, HybridLayerMixin
 
 
 class HybridQwen2Attention(HybridAttentionMixin, Qwen2Attention):
     """Qwen2's self-attention with slow attention."""
 
-    def __init__(self, config: Qwen2Config, layer_idx: int, *, squash_warm_up: bool) -> None:
+    def __init__(self, config: Qwen2Config, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str) -> None:
         super().__init__(config, layer_idx)
-        self.slow_attention = GatedSlowAttention(config, layer_idx, self.head_dim, squash_warm_up=squash_warm_up)
+        self.slow_attention = GatedSlowAttention(
+            config, layer_idx, self.head_dim, squash_warm_up=squash_warm_up, gating=gating
+        )
 
 
 class HybridQwen2DecoderLayer(HybridLayerMixin, Qwen2DecoderLayer):
     """Qwen2's decoder layer with slow attention."""
 
-    def __init__(self, config: Qwen2Config, layer_idx: int, *, squash_warm_up: bool) -> None:
+    def __init__(self, config: Qwen2Config, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str) -> None:
         super().__init__(config, layer_idx)
-        self.self_attn = HybridQwen2Attention(config, layer_idx, squash_warm_up=squash_warm_up)
+        self.self_attn = HybridQwen2Attention(config, layer_idx, squash_warm_up=squash_warm_up, gating=gating)
 
 
 class HybridQwen2Model(Qwen2Model):
@@ -34,5 +36,7 @@ class HybridQwen2Model(Qwen2Model):
         super().__init__(decoder)
         squash_warm_up = config.slow_attention_scope is not SlowAttentionScope.ALL
         for layer_idx in config.hybrid_layers:
-            self.layers[layer_idx] = HybridQwen2DecoderLayer(decoder, layer_idx, squash_warm_up=squash_warm_up)
+            self.layers[layer_idx] = HybridQwen2DecoderLayer(
+                decoder, layer_idx, squash_warm_up=squash_warm_up, gating=config.gating
+            )
         self.post_init()  # type: ignore[no-untyped-call]

@@ -70,7 +70,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         if isinstance(module, ConvNextBlock):
             nn.init.constant_(module.gamma, 1e-6)
         elif isinstance(module, GatedSlowAttention):
-            nn.init.zeros_(module.warm_up_gate)
+            nn.init.constant_(module.warm_up_gate, module.first_warm_up)
 
     # --- frames → tokens -------------------------------------------------------------------------------------------
 

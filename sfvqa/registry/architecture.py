@@ -6,7 +6,8 @@ from sfvqa.errors import ModelError
 
 # The names of enums of sfvqa.model, written out because importing those would import torch; a test compares.
 SLOW_ATTENTION_SCOPES = ("text", "text_after_video", "all")
-GATINGS = ("dynamic_warm_up",)
+GATINGS = ("dynamic_warm_up", "warm_up", "dynamic", "none")
+DYNAMIC_GATINGS = ("dynamic_warm_up", "dynamic")
 
 _NOT_POSITIVE = ("hybrid_layers", "tie_word_embeddings", "slow_attention_scope", "gating")
 
@@ -121,7 +122,8 @@ class Architecture:
     def num_slow_attention_parameters(self) -> int:
         """Of the hybrid layers' projections and gates."""
         kv_proj = (self.hidden_size + 1) * 2 * self.key_value_size
-        return len(self.hybrid_layers) * (kv_proj + self.hidden_size + 1 + 1)
+        gate_proj = self.hidden_size + 1 if self.gating in DYNAMIC_GATINGS else 0
+        return len(self.hybrid_layers) * (kv_proj + gate_proj + 1)
 
     @property
     def num_decoder_other_parameters(self) -> int:

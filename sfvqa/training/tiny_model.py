@@ -57,6 +57,7 @@ def build_tiny(tokenizer: PreTrainedTokenizerFast, seed: int) -> SlowFastForCond
             nn.init.constant_(module.gamma, 0.3)  # ConvNeXt's 1e-6 is for towers ten times as deep
         elif isinstance(module, GatedSlowAttention):
             nn.init.constant_(module.warm_up_gate, 1.0)  # at zero nothing would ask it to learn
+            assert module.gate_proj is not None
             nn.init.constant_(module.gate_proj.bias, 1.0)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False

@@ -46,8 +46,10 @@ def make_model() -> ModelMaker:
                     parameter.normal_(std=parameter[0].numel() ** -0.5)
             for module in model.modules():
                 if isinstance(module, GatedSlowAttention):
-                    module.warm_up_gate.fill_(1.5)
-                    module.gate_proj.bias.fill_(1.0)
+                    if module.warm_up_gate.requires_grad:
+                        module.warm_up_gate.fill_(1.5)
+                    if module.gate_proj is not None:
+                        module.gate_proj.bias.fill_(1.0)
         return model
 
     return make

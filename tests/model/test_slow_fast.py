@@ -140,6 +140,7 @@ def test_only_text_positions_become_queries(model: SlowFastForConditionalGenerat
     num_text = 3 + len(QUESTION)
     widths = []
     first = next(module for module in model.modules() if isinstance(module, GatedSlowAttention))
+    assert first.gate_proj is not None
     handle = first.gate_proj.register_forward_hook(lambda _module, inputs, _output: widths.append(inputs[0].shape[1]))
     greedy(model, [prompt(sample, QUESTION)], [sample], num_tokens=2)
     handle.remove()

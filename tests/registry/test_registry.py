@@ -149,7 +149,7 @@ def test_a_minimal_entry_reads() -> None:
         ),
         (ENTRY.replace("video_pooling_stride = 2", "video_pooling_stride = 5"), "little.*leaves no token of a frame"),
         (ENTRY.replace("vision_depths = [1, 1]", "vision_depths = [1, -1]"), "little.*vision_depths .*is not above 0"),
-        (ARCHITECTURE + 'gating = "none"' + MODEL, "little.*gating 'none' does not exist"),
+        (ARCHITECTURE + 'gating = "open"' + MODEL, "little.*gating 'open' does not exist"),
         (
             ENTRY.replace("temporal_stride = 2", "temporal_stride = 0"),
             "small.*`temporal_stride` of the fast tokens is 0",
