@@ -12,7 +12,7 @@ import torch
 
 from sfvqa.errors import SfvqaError
 from sfvqa.training.experiment.cells import Settings
-from sfvqa.training.experiment.experiment import Experiment
+from sfvqa.training.experiment.experiment import Experiment, result_path
 
 CHANGEABLE = {
     "num_frames": "frames of the comparison at one number of frames",
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         cells = [cell for cell in experiment.cells if fnmatch(cell.name, options.only)]
         for cell in cells:
             if options.list:
-                print(cell.name, "done" if experiment.result_path(cell).exists() else "not run")
+                print(cell.name, "done" if result_path(options.run, cell).exists() else "not run")
                 continue
             families = experiment.run(cell)["families"].values()
             right, total = (sum(family[name] for family in families) for name in ("right", "total"))

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from sfvqa.errors import SfvqaError
+from sfvqa.model.visual_tokens import pool_frames
 from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
+from sfvqa.training.benchmark.scenes import Timeline
 from sfvqa.training.conversations import RowBuilder
 from sfvqa.training.experiment.cells import Settings, Variant, plan
 from sfvqa.training.experiment.course import Course, save_whole
@@ -28,6 +30,8 @@ from sfvqa.training.tokenizer import learn_tokenizer
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
 
     from sfvqa.model import SlowFastForConditionalGeneration
     from sfvqa.training.experiment.cells import Cell
@@ -44,7 +48,6 @@ class Experiment:
         self.settings = settings
         self.folder = folder
         self.device = torch.device(device)
-        self.tokenizer = learn_tokenizer(_corpus(settings), settings.vocab_size)
         self._keep_settings()
 
     @property
@@ -52,13 +55,9 @@ class Experiment:
         """All that there is to train."""
         return plan(self.settings)
 
-    def result_path(self, cell: Cell) -> Path:
-        """Where a cell's result is, once it has one."""
-        return self.folder / "results" / f"{cell.name}.json"
-
     def run(self, cell: Cell) -> dict[str, Any]:
         """Train and score a cell, or read its result when that is done; go on where it was stopped."""
-        path = self.result_path(cell)
+        path = result_path(self.folder, cell)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(".unfinished")
@@ -68,6 +67,11 @@ class Experiment:
         return result
 
     # --- what cells share ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Learned from questions that cells are trained on."""
+        return learn_tokenizer(_corpus(self.settings), self.settings.vocab_size)
 
     @cached_property
     def tower(self) -> dict[str, torch.Tensor]:
@@ -103,7 +107,7 @@ class Experiment:
         settings = self.settings
         model = _to(build(settings, Variant("seeing", 16), self.tokenizer, seed=0), self.device)
         grid = model.config.vision.grid_size // model.config.video_pooling_stride
-        heads = SightHeads(settings.width, grid).to(self.device)
+        heads = SightHeads(model.config.vision.dims[-1], settings.width, grid).to(self.device)
         modules = {"tower": model.vision_tower, "projector": model.projector, "heads": heads}
         course = Course(
             modules,
@@ -118,8 +122,9 @@ class Experiment:
         def take_step(step: int) -> tuple[float, str]:
             pixels, aims = seeing_batch(step, settings.see_scenes, settings.image_size, grid, settings.timeline)
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                tokens = torch.cat(list(model.encode_chunks([pixels])))
-            loss, right = heads.loss(tokens.float().flatten(1, 2), aims.to(self.device))
+                features = model.vision_tower(pixels.to(self.device))
+                tokens = pool_frames(model.projector(features).float(), model.config.video_pooling_stride)
+            loss, right = heads.loss(features.float().flatten(1, 2), tokens.flatten(1, 2), aims.to(self.device))
             loss.backward()
             return loss.item(), " ".join(f"{name} {share:.0%}" for name, share in right.items())
 
@@ -185,14 +190,28 @@ class Experiment:
 
     def _keep_settings(self) -> None:
         path = self.folder / "settings.json"
-        text = json.dumps(asdict(self.settings), indent=1) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        if path.exists() and read_settings(self.folder) != self.settings:
             raise SfvqaError(
                 f"{self.folder} holds an experiment with other settings.",
                 "Give the options it was begun with, or another folder.",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(json.dumps(asdict(self.settings), indent=1) + "\n", encoding="utf-8")
+
+
+def result_path(folder: Path, cell: Cell) -> Path:
+    """Where a cell's result is, once it has one."""
+    return folder / "results" / f"{cell.name}.json"
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of the experiment in a folder; SfvqaError where there is none."""
+    path = folder / "settings.json"
+    if not path.exists():
+        raise SfvqaError(f"There is no experiment in {folder}.", "Begin one: python -m sfvqa.training.experiment.")
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    timeline = Timeline(**fields.pop("timeline"))
+    return Settings(**fields | {"timeline": timeline, "vision_dims": tuple(fields["vision_dims"])})
 
 
 def _corpus(settings: Settings) -> Iterator[str]:

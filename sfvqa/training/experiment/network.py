@@ -66,6 +66,7 @@ def build(
     torch.manual_seed(seed)
     model = SlowFastForConditionalGeneration(config_of(settings, variant, tokenizer))
     _draw_again(model, seed)
+    torch.manual_seed(seed)
     for part in (model.vision_tower, model.projector):
         prepare_vision(part)
     for module in model.modules():
