@@ -7,7 +7,7 @@ what `sfvqa.inference.prompt` builds for that question.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -100,6 +100,18 @@ class Row:
     labels: list[int]
 
 
+class Turn(Protocol):
+    """What a row is built of: a question and its answer."""
+
+    @property
+    def text(self) -> str:
+        """The question."""
+
+    @property
+    def answer(self) -> str:
+        """What is to be said."""
+
+
 class RowBuilder:
     """Writes conversations as the chat template does."""
 
@@ -120,7 +132,7 @@ class RowBuilder:
             self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._cache[text]
 
-    def build(self, questions: Sequence[Question], num_fast_tokens: int) -> Row:
+    def build(self, questions: Sequence[Turn], num_fast_tokens: int) -> Row:
         """One row; without fast tokens it is a conversation without a video."""
         ids = [*self._opening, *[IMAGE_TOKEN_ID] * num_fast_tokens]
         labels = [IGNORED] * len(ids)

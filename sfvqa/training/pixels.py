@@ -40,6 +40,11 @@ def roughen(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
     return rough
 
 
+def as_shares(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames of bytes → the same from 0 to 1."""
+    return frames.astype(np.float32) / np.float32(255)
+
+
 def normalise(frames: NDArray[np.float32]) -> Tensor:
     """Frames [T, S, S, 3] from 0 to 1 → pixel values [T, 3, S, S] with CLIP's mean and deviation."""
     mean, deviation = np.asarray(CLIP_MEAN, dtype=np.float32), np.asarray(CLIP_STD, dtype=np.float32)

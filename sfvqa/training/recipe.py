@@ -20,6 +20,7 @@ from torch import nn
 from sfvqa.training.conversations import HARD, STILLS, VIDEOS, Mixture, RowBuilder
 from sfvqa.training.language_stage import Examiner, LanguageStage
 from sfvqa.training.motion_heads import MotionHeads
+from sfvqa.training.optimizers import make_optimizers, set_learning_rate
 from sfvqa.training.questions import Family
 from sfvqa.training.tiny_model import WIDTH, build_tiny
 from sfvqa.training.video_pool import PoolOptions
@@ -214,26 +215,13 @@ class Trainer:
         return decoder if self.stage == ANSWER_STILLS else [*decoder, *self.motion_heads.parameters()]
 
     def _make_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Muon for the matrices inside the network, AdamW for embeddings, convolutions, heads, gates and biases."""
+        """Those of the stage; embeddings and heads lie outside the network, as Muon sees it."""
         outside = {id(parameter) for heads in (self.heads, self.motion_heads) for parameter in heads.parameters()}
         outside |= {id(parameter) for parameter in self.model.get_input_embeddings().parameters()}
-        matrices: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for parameter in self._parameters():
-            is_matrix = parameter.ndim == 2 and min(parameter.shape) > 1 and id(parameter) not in outside
-            (matrices if is_matrix else rest).append(parameter)
-        return [
-            torch.optim.Muon(matrices, lr=1.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=1.0, weight_decay=0.01, betas=(0.9, 0.98)),
-        ]
+        return make_optimizers(self._parameters(), outside)
 
     def _set_learning_rate(self, progress: float) -> None:
-        """A short rise, then a cosine to 2 % of the stage's rate."""
-        rise = min(1.0, (self.step + 1) / 50)
-        share = rise * (0.02 + 0.49 * (1 + float(np.cos(np.pi * progress))))
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.recipe.learning_rates[self.stage] * share
+        set_learning_rate(self.optimizers, self.recipe.learning_rates[self.stage], self.step, progress)
 
 
 def _as_text(shares: dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import numpy as np
 from sfvqa.training.scenes import DIGIT_RADIUS, NUM_FRAMES, Colour, DigitCard, Scene, SceneObject, Shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -52,26 +55,41 @@ def render_float(scene: Scene, size: int, times: NDArray[np.float64]) -> Floats:
 
 
 def _draw_object(frames: Floats, item: SceneObject, visible: NDArray[np.intp], times: NDArray[np.float64]) -> None:
-    """Blend one object into the frames where it is `visible`, on a patch around its centre."""
+    centres = item.positions(times[visible])
+    blend_shape(frames, partial(shape_distance, item.shape), RGB[item.colour], item.radius, visible, centres)
+
+
+def blend_shape(
+    frames: Floats,
+    distance: Callable[[Floats, Floats], Floats],
+    colour: tuple[float, float, float],
+    radius: float,
+    visible: NDArray[np.intp],
+    places: NDArray[np.float64],
+) -> None:
+    """Blend a shape into the `visible` frames at its `places` [visible, 2], on a patch around its centre.
+
+    `distance` is signed, from x and y in radii, as in `shape_distance`; `radius` and `places` are shares of the frame.
+    """
     if len(visible) == 0:
         return
     size = frames.shape[1]
-    patch = min(size, int(np.ceil(2 * item.radius * size)) + 3)
-    centres = item.positions(times[visible]) * size  # pixels
+    patch = min(size, int(np.ceil(2 * radius * size)) + 3)
+    centres = places * size  # pixels
     corners = np.clip(np.round(centres - patch / 2), 0, size - patch).astype(np.intp)
     offsets = (corners - centres + 0.5).astype(np.float32)
     line = np.arange(patch, dtype=np.float32)
-    scale = np.float32(item.radius * size)
+    scale = np.float32(radius * size)
     x = (line[None, None, :] + offsets[:, 0, None, None]) / scale
     y = (line[None, :, None] + offsets[:, 1, None, None]) / scale
-    alpha = np.clip(0.5 - _distance(item.shape, x, y) * scale, 0.0, 1.0)[..., None]
-    colour = np.asarray(RGB[item.colour], dtype=np.float32)
+    alpha = np.clip(0.5 - distance(x, y) * scale, 0.0, 1.0)[..., None]
+    ink = np.asarray(colour, dtype=np.float32)
     for number, (frame, (left, upper)) in enumerate(zip(visible, corners, strict=True)):
         region = frames[frame, upper : upper + patch, left : left + patch]
-        region += alpha[number] * (colour - region)
+        region += alpha[number] * (ink - region)
 
 
-def _distance(shape: Shape, x: Floats, y: Floats) -> Floats:
+def shape_distance(shape: Shape, x: Floats, y: Floats) -> Floats:
     """Signed distance to the edge of `shape` of radius 1, in radii; exact near the edge (after Inigo Quilez)."""
     if shape is Shape.CIRCLE:
         return np.sqrt(x * x + y * y) - np.float32(0.9)
@@ -146,14 +164,24 @@ DIGIT_STROKES: dict[int, list[list[tuple[float, float]]]] = {
 
 
 def _draw_digit(frames: Floats, card: DigitCard, shown: NDArray[np.intp]) -> None:
-    """Blend a white digit with a dark rim into the frames where it is `shown`."""
+    blend_strokes(frames, DIGIT_STROKES[card.value], DIGIT_RADIUS, card.centre, shown)
+
+
+def blend_strokes(
+    frames: Floats,
+    lines: list[list[tuple[float, float]]],
+    radius: float,
+    centre: tuple[float, float],
+    shown: NDArray[np.intp],
+) -> None:
+    """Blend white `lines` (see DIGIT_STROKES) with a dark rim, 2 · `radius` high, into the frames `shown`."""
     size = frames.shape[1]
-    scale = DIGIT_RADIUS * size / 1.1  # pixels in half a height; the rim takes the rest
-    left, upper = (max(0, int((c - DIGIT_RADIUS) * size) - 1) for c in card.centre)
-    right, lower = (min(size, int((c + DIGIT_RADIUS) * size) + 2) for c in card.centre)
-    x = ((np.arange(left, right) + 0.5 - card.centre[0] * size) / scale)[None, :, None]
-    y = ((np.arange(upper, lower) + 0.5 - card.centre[1] * size) / scale)[:, None, None]
-    ends = np.array([(*a, *b) for line in DIGIT_STROKES[card.value] for a, b in pairwise(line)])
+    scale = radius * size / 1.1  # pixels in half a height; the rim takes the rest
+    left, upper = (max(0, int((c - radius) * size) - 1) for c in centre)
+    right, lower = (min(size, int((c + radius) * size) + 2) for c in centre)
+    x = ((np.arange(left, right) + 0.5 - centre[0] * size) / scale)[None, :, None]
+    y = ((np.arange(upper, lower) + 0.5 - centre[1] * size) / scale)[:, None, None]
+    ends = np.array([(*a, *b) for line in lines for a, b in pairwise(line)])
     ax, ay, bx, by = ends.T
     length = np.maximum((bx - ax) ** 2 + (by - ay) ** 2, 1e-9)
     share = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)

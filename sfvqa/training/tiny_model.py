@@ -50,8 +50,8 @@ def build_tiny(tokenizer: PreTrainedTokenizerFast, seed: int) -> SlowFastForCond
     """A fresh model whose first values depend on `seed` alone."""
     torch.manual_seed(seed)
     model = SlowFastForConditionalGeneration(tiny_config(tokenizer))
-    _prepare_vision(model.vision_tower)
-    _prepare_vision(model.projector)
+    prepare_vision(model.vision_tower)
+    prepare_vision(model.projector)
     for module in model.modules():
         if isinstance(module, ConvNextBlock):
             nn.init.constant_(module.gamma, 0.3)  # ConvNeXt's 1e-6 is for towers ten times as deep
@@ -65,7 +65,7 @@ def build_tiny(tokenizer: PreTrainedTokenizerFast, seed: int) -> SlowFastForCond
     return model
 
 
-def _prepare_vision(part: VisionTower | nn.Module) -> None:
+def prepare_vision(part: VisionTower | nn.Module) -> None:
     """PyTorch's own first values for convolutions, variance-keeping ones for linear layers."""
     for module in part.modules():
         if isinstance(module, nn.Conv2d):

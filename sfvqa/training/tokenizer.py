@@ -15,7 +15,7 @@ from sfvqa.training.scenes import random_scene
 from sfvqa.training.tiny_model import MAX_POSITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCAB_SIZE = 768
@@ -26,7 +26,12 @@ _QWEN2_WORDS = (
 
 
 def train_tokenizer(*, seed: int = 0, num_scenes: int = 3000, vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer; every string encodes, because every byte is a token."""
+    """Learn tiny's tokenizer from tiny's questions."""
+    return learn_tokenizer(_corpus(seed, num_scenes), vocab_size)
+
+
+def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn a tokenizer; every string encodes, because every byte is a token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -41,7 +46,7 @@ def train_tokenizer(*, seed: int = 0, num_scenes: int = 3000, vocab_size: int = 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(seed, num_scenes), trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,

@@ -183,6 +183,7 @@ def test_what_is_recorded_is_gated_attention_of_the_last_positions(qa: VideoQA, 
 
     def look(module: torch.nn.Module, arguments: tuple[torch.Tensor, torch.Tensor, SlowKeysValues]) -> None:
         assert isinstance(module, GatedSlowAttention)
+        assert module.gate_proj is not None
         query, attended, slow = arguments
         group = query.shape[1] // slow.keys.shape[1]
         for position in (-3, -2, -1):

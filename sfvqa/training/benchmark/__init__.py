@@ -1,0 +1,1 @@
+"""The synthetic benchmark: videos in continuous time, questions that need time, detail, both, or an overview."""

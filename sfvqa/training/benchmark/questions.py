@@ -1,0 +1,227 @@
+"""Questions about a benchmark scene with their true answers; what cannot be told for certain is not asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sfvqa.training.benchmark.random_scenes import MAX_MOVERS, halves
+from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, SIDES, BenchmarkScene, Mover, Pattern
+from sfvqa.training.questions import NUMBER_WORDS
+from sfvqa.training.scenes import FLASH_COLOURS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+
+class Skill(StrEnum):
+    """What a question takes."""
+
+    TIME = "time"
+    DETAIL = "detail"
+    BOTH = "both"
+    OVERVIEW = "overview"
+
+
+class BenchmarkFamily(StrEnum):
+    """Kinds of questions, scored one by one."""
+
+    ORDER = "order"
+    DIRECTION = "direction"
+    EVENTS = "events"
+    SPEED = "speed"
+    FLASH = "flash"
+    DIGIT = "digit"
+    LETTER = "letter"
+    GAP = "gap"
+    DIGIT_AT = "digit_at"
+    COLOUR = "color"
+    COUNT = "count"
+    BACKGROUND = "background"
+
+    @property
+    def skill(self) -> Skill:
+        """What questions of this family take."""
+        return _SKILLS[self]
+
+
+_SKILLS = {
+    BenchmarkFamily.ORDER: Skill.TIME,
+    BenchmarkFamily.DIRECTION: Skill.TIME,
+    BenchmarkFamily.EVENTS: Skill.TIME,
+    BenchmarkFamily.SPEED: Skill.TIME,
+    BenchmarkFamily.FLASH: Skill.TIME,
+    BenchmarkFamily.DIGIT: Skill.DETAIL,
+    BenchmarkFamily.LETTER: Skill.DETAIL,
+    BenchmarkFamily.GAP: Skill.DETAIL,
+    BenchmarkFamily.DIGIT_AT: Skill.BOTH,
+    BenchmarkFamily.COLOUR: Skill.OVERVIEW,
+    BenchmarkFamily.COUNT: Skill.OVERVIEW,
+    BenchmarkFamily.BACKGROUND: Skill.OVERVIEW,
+}
+
+PHRASINGS: dict[BenchmarkFamily, tuple[str, ...]] = {
+    BenchmarkFamily.ORDER: ("Which appears first, the {a} or the {b}?", "What comes first, the {a} or the {b}?"),
+    BenchmarkFamily.DIRECTION: ("Which way does the {shape} move?", "In which direction does the {shape} move?"),
+    BenchmarkFamily.EVENTS: ("How often does the border light up?", "How many times does the border light up?"),
+    BenchmarkFamily.SPEED: ("Which moves faster, the {a} or the {b}?", "Which is faster, the {a} or the {b}?"),
+    BenchmarkFamily.FLASH: ("What colour does the screen flash?", "Which colour is the flash?"),
+    BenchmarkFamily.DIGIT: ("Which digit is shown?", "What digit appears?"),
+    BenchmarkFamily.LETTER: ("Which letter is shown?", "What letter appears?"),
+    BenchmarkFamily.GAP: ("Where is the gap of the ring?", "On which side is the ring open?"),
+    BenchmarkFamily.DIGIT_AT: (
+        "Which digit is shown while the {shape} is at the {end}?",
+        "What digit appears while the {shape} is at the {end}?",
+    ),
+    BenchmarkFamily.COLOUR: ("What colour is the {shape}?", "Which colour does the {shape} have?"),
+    BenchmarkFamily.COUNT: ("How many coloured shapes are there?", "Count the coloured shapes."),
+    BenchmarkFamily.BACKGROUND: ("Which pattern is on the background?", "What does the background look like?"),
+}
+
+LEAST_SECONDS_APART = 0.1  # of the duration, between two appearances whose order is asked
+LEAST_SPEED_RATIO = 1.8
+
+
+@dataclass(frozen=True)
+class BenchmarkQuestion:
+    """A question, its answer, and the answers that somebody who knows what is asked would choose from."""
+
+    family: BenchmarkFamily
+    text: str
+    answer: str
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.answer not in self.options:
+            raise ValueError(f"the answer {self.answer!r} is none of {self.options}")
+
+
+def ask(rng: np.random.Generator, scene: BenchmarkScene, family: BenchmarkFamily) -> BenchmarkQuestion | None:
+    """Draw a question of `family` about `scene`; None when the scene gives no clear answer to such a question."""
+    found = _ASKERS[family](rng, scene)
+    if found is None:
+        return None
+    phrasings = PHRASINGS[family]
+    text = phrasings[int(rng.integers(len(phrasings)))].format(**found.names)
+    return BenchmarkQuestion(family, text, found.answer, tuple(str(option) for option in found.options))
+
+
+def ask_all(rng: np.random.Generator, scene: BenchmarkScene) -> list[BenchmarkQuestion]:
+    """One question of every family that the scene answers, in order of families."""
+    asked = (ask(rng, scene, family) for family in BenchmarkFamily)
+    return [question for question in asked if question is not None]
+
+
+@dataclass(frozen=True)
+class _Found:
+    answer: str
+    options: Sequence[str]
+    names: dict[str, str]
+
+
+def _one(rng: np.random.Generator, movers: Sequence[Mover]) -> Mover:
+    return movers[int(rng.integers(len(movers)))]
+
+
+def _order(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    apart = LEAST_SECONDS_APART * scene.timeline.duration_seconds
+    return _between(rng, scene, lambda a, b: b.appears_at - a.appears_at >= apart)
+
+
+def _speed(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    return _between(rng, scene, lambda a, b: a.speed >= LEAST_SPEED_RATIO * b.speed)
+
+
+def _between(
+    rng: np.random.Generator, scene: BenchmarkScene, is_answer: Callable[[Mover, Mover], bool]
+) -> _Found | None:
+    """Two movers of which `is_answer` holds for one before the other, named in either order."""
+    pairs = [(a, b) for a in scene.movers for b in scene.movers if is_answer(a, b)]
+    if not pairs:
+        return None
+    right, wrong = pairs[int(rng.integers(len(pairs)))]
+    first, second = (right, wrong) if rng.random() < 0.5 else (wrong, right)
+    return _Found(right.shape, (first.shape, second.shape), {"a": first.shape, "b": second.shape})
+
+
+def _direction(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:
+    mover = _one(rng, scene.movers)
+    return _Found(mover.direction, SIDES, {"shape": mover.shape})
+
+
+def _events(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001 - one of the askers
+    if not scene.pulses:
+        return None
+    return _Found(NUMBER_WORDS[len(scene.pulses)], NUMBER_WORDS[1:], {})
+
+
+def _flash(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
+    return None if scene.flash is None else _Found(scene.flash.colour, FLASH_COLOURS, {})
+
+
+def _digit(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
+    return _Found(scene.digits[0].text, DIGITS, {}) if len(scene.digits) == 1 else None
+
+
+def _letter(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
+    return None if scene.letter is None else _Found(scene.letter.text, LETTERS, {})
+
+
+def _gap(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
+    return None if scene.ring is None else _Found(scene.ring.gap, SIDES, {})
+
+
+def _digit_at(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    """A mover that rests at the top while one digit is shown and at the bottom while another is, or the reverse."""
+    if len(scene.digits) != 2:
+        return None
+    found: list[tuple[Mover, bool]] = []
+    for mover in scene.movers:
+        spans = halves(mover, scene.timeline)
+        if spans is None:
+            continue
+        for first, second in (scene.digits, scene.digits[::-1]):
+            if first.span.lies_in(spans[0]) and second.span.lies_in(spans[1]):
+                found.append((mover, first is scene.digits[0]))
+    if not found:
+        return None
+    mover, in_order = found[int(rng.integers(len(found)))]
+    before, after = scene.digits if in_order else scene.digits[::-1]
+    asks_before = rng.random() < 0.5
+    at_start = "top" if mover.start[1] < mover.end[1] else "bottom"
+    at_end = "bottom" if at_start == "top" else "top"
+    answer = before if asks_before else after
+    names = {"shape": str(mover.shape), "end": at_start if asks_before else at_end}
+    return _Found(answer.text, [glyph.text for glyph in scene.digits], names)
+
+
+def _colour(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:
+    mover = _one(rng, scene.movers)
+    return _Found(mover.colour, OBJECT_COLOURS, {"shape": mover.shape})
+
+
+def _count(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:  # noqa: ARG001
+    return _Found(NUMBER_WORDS[len(scene.movers)], NUMBER_WORDS[1 : MAX_MOVERS + 1], {})
+
+
+def _background(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:  # noqa: ARG001
+    return _Found(scene.pattern, list(Pattern), {})
+
+
+_ASKERS: dict[BenchmarkFamily, Callable[[np.random.Generator, BenchmarkScene], _Found | None]] = {
+    BenchmarkFamily.ORDER: _order,
+    BenchmarkFamily.DIRECTION: _direction,
+    BenchmarkFamily.EVENTS: _events,
+    BenchmarkFamily.SPEED: _speed,
+    BenchmarkFamily.FLASH: _flash,
+    BenchmarkFamily.DIGIT: _digit,
+    BenchmarkFamily.LETTER: _letter,
+    BenchmarkFamily.GAP: _gap,
+    BenchmarkFamily.DIGIT_AT: _digit_at,
+    BenchmarkFamily.COLOUR: _colour,
+    BenchmarkFamily.COUNT: _count,
+    BenchmarkFamily.BACKGROUND: _background,
+}

@@ -1,0 +1,236 @@
+"""Random scenes, in which nothing hides anything else and every number is short, so that a scene is its description."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sfvqa.training.benchmark.scenes import (
+    DIGITS,
+    LETTERS,
+    OBJECT_COLOURS,
+    SIDES,
+    BenchmarkScene,
+    Camera,
+    Flash,
+    Glyph,
+    Mover,
+    Pattern,
+    Ring,
+    Shot,
+    Span,
+    Timeline,
+)
+from sfvqa.training.scenes import FLASH_COLOURS, STEPS, Colour, Direction, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Place = tuple[float, float]
+
+MAX_MOVERS = 4
+GLYPH_RADIUS, RING_RADIUS = 0.11, 0.10
+MARGIN = 0.05  # between things and the border: the camera's reach and the white frame fit in
+APART = 0.02
+DIGIT_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = 2, 6, 3  # of Timeline.num_moments = 128; in proportion elsewhere
+QUIET_MOMENTS = 3  # between any two short events
+TRIES = 40
+
+
+def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> BenchmarkScene:
+    """Draw a scene; the number of objects, directions, colours and all that is asked about are equally likely."""
+    timeline = timeline or Timeline()
+    count = int(rng.integers(1, MAX_MOVERS + 1))
+    movers = _movers(rng, timeline, count)
+    while len(movers) < count:  # a full frame would make small numbers likelier
+        movers = _movers(rng, timeline, count)
+    events = _Events(rng, timeline)
+    flash = events.draw(1) if rng.random() < 0.6 else None
+    digits = _digits(rng, events, movers)
+    letter = _glyph(rng, events, movers, _pick(rng, LETTERS), LETTER_MOMENTS) if rng.random() < 0.6 else None
+    pulses = _pulses(rng, events) if rng.random() < 0.6 else ()
+    glyphs = [*digits, *([letter] if letter else [])]
+    return BenchmarkScene(
+        timeline=timeline,
+        movers=tuple(movers),
+        pattern=Pattern(_pick(rng, list(Pattern))),
+        shots=_shots(rng, timeline),
+        camera=_camera(rng, timeline),
+        ring=_ring(rng, timeline, movers, glyphs) if rng.random() < 0.6 else None,
+        digits=digits,
+        letter=letter,
+        flash=Flash(Colour(_pick(rng, FLASH_COLOURS)), flash) if flash else None,
+        pulses=pulses,
+    )
+
+
+def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _short(number: float) -> float:
+    return round(float(number), 4)
+
+
+def _place(numbers: NDArray[np.float64]) -> Place:
+    return _short(numbers[0]), _short(numbers[1])
+
+
+class _Events:
+    """Hands out times for short events that no two share."""
+
+    def __init__(self, rng: np.random.Generator, timeline: Timeline) -> None:
+        self._rng = rng
+        self._timeline = timeline
+        self._taken: list[Span] = []
+
+    def draw(self, moments: int, within: Span | None = None) -> Span | None:
+        """A span that shows as many moments, of the 128 of a usual timeline; None when there is no room for it."""
+        step = self._timeline.step_seconds
+        length = max(1, round(moments * self._timeline.num_moments / 128)) if moments > 1 else 1
+        within = within or Span(0.0, self._timeline.duration_seconds + step)
+        first, last = int(np.ceil(within.start / step)), int(within.end / step) - length
+        for _ in range(TRIES if last >= first else 0):
+            start = int(self._rng.integers(first, last + 1))
+            span = Span(_short((start - 0.5) * step), _short((start + length - 0.5) * step))
+            if all(span.is_apart_from(other, (QUIET_MOMENTS - 0.1) * step) for other in self._taken):
+                self._taken.append(span)
+                return span
+        return None
+
+
+def _movers(rng: np.random.Generator, timeline: Timeline, count: int) -> list[Mover]:
+    """Up to `count` objects whose ways do not cross; all are there from the start, or they appear one by one."""
+    appear = np.zeros(count)
+    if rng.random() < 0.5:
+        appear = np.sort(rng.uniform(0.0, 0.6, size=count))
+        appear = rng.permutation(np.maximum(appear - appear[0], 0.15 * np.arange(count)))
+    colours = rng.permutation(np.array(OBJECT_COLOURS))[:count]
+    shapes = rng.permutation(np.array(list(Shape)))[:count]
+    movers: list[Mover] = []
+    for shape, colour, at in zip(shapes, colours, appear * timeline.duration_seconds, strict=True):
+        mover = _mover(rng, timeline, movers, Shape(shape), Colour(colour), _short(at))
+        if mover is not None:
+            movers.append(mover)
+    return movers
+
+
+def _mover(
+    rng: np.random.Generator, timeline: Timeline, others: list[Mover], shape: Shape, colour: Colour, appears_at: float
+) -> Mover | None:
+    """A way inside the frame that keeps clear of `others` at all times; None when none was found."""
+    times = np.linspace(0.0, timeline.duration_seconds, 48)
+    paths = [(other.positions(times), other.radius) for other in others]
+    for _ in range(TRIES):
+        direction = Direction(_pick(rng, SIDES))
+        radius = _short(rng.uniform(0.085, 0.115))
+        low, high = radius + MARGIN, 1 - radius - MARGIN
+        way = np.asarray(STEPS[direction]) * rng.uniform(0.42, 0.62)
+        start = rng.uniform(np.maximum(low, low - way), np.minimum(high, high - way))
+        left = timeline.duration_seconds - appears_at
+        length = (rng.uniform(0.14, 0.24) if rng.random() < 0.5 else rng.uniform(0.5, 0.75)) * timeline.duration_seconds
+        length = min(length, 0.95 * left)
+        begins = appears_at + rng.uniform(0.03 * left, left - length)
+        moving = Span(_short(begins), _short(begins + length))
+        mover = Mover(shape, colour, radius, direction, _place(start), _place(start + way), appears_at, moving)
+        path = mover.positions(times)
+        if all(np.hypot(*(path - other).T).min() > radius + far + APART for other, far in paths):
+            return mover
+    return None
+
+
+def halves(mover: Mover, timeline: Timeline) -> tuple[Span, Span] | None:
+    """When a mover rests at one end and when at the other, if those are clearly the top and the bottom."""
+    low, high = sorted((mover.start[1], mover.end[1]))
+    if mover.direction not in (Direction.UP, Direction.DOWN) or low > 0.4 or high < 0.6:
+        return None
+    before = Span(mover.appears_at, mover.moving.start)
+    after = Span(mover.moving.end, timeline.duration_seconds)
+    return before, after
+
+
+def _digits(rng: np.random.Generator, events: _Events, movers: list[Mover]) -> tuple[Glyph, ...]:
+    """Two digits, one while an object is at the top and one while it is at the bottom; or one; or none."""
+    timeline = events._timeline
+    chance = rng.random()
+    if chance < 0.15:
+        return ()
+    resting = [both for mover in movers if (both := halves(mover, timeline)) is not None]
+    first, second = (DIGITS[int(value)] for value in rng.permutation(len(DIGITS))[:2])
+    if resting and chance < 0.75:
+        pair = [
+            _glyph(rng, events, movers, digit, DIGIT_MOMENTS, within)
+            for digit, within in zip((first, second), resting[0], strict=True)
+        ]
+        return tuple(glyph for glyph in pair if glyph is not None)
+    single = _glyph(rng, events, movers, first, DIGIT_MOMENTS)
+    return () if single is None else (single,)
+
+
+def _glyph(
+    rng: np.random.Generator, events: _Events, movers: list[Mover], text: str, moments: int, within: Span | None = None
+) -> Glyph | None:
+    span = events.draw(moments, within)
+    centre = None if span is None else _free_place(rng, movers, span, GLYPH_RADIUS)
+    return None if span is None or centre is None else Glyph(text, centre, GLYPH_RADIUS, span)
+
+
+def _free_place(rng: np.random.Generator, movers: list[Mover], span: Span, radius: float) -> Place | None:
+    """A place that no mover comes near during `span`."""
+    times = np.linspace(span.start, span.end, 16)
+    low = radius + MARGIN
+    for _ in range(TRIES):
+        centre = np.asarray(_place(rng.uniform(low, 1 - low, size=2)))
+        near = (np.hypot(*(mover.positions(times) - centre).T).min() - mover.radius for mover in movers)
+        if all(distance > radius + APART for distance in near):
+            return _place(centre)
+    return None
+
+
+def _ring(rng: np.random.Generator, timeline: Timeline, movers: list[Mover], glyphs: list[Glyph]) -> Ring | None:
+    """A ring that is there for a good third of the video, clear of objects and of what is written meanwhile."""
+    length = rng.uniform(0.3, 0.45) * timeline.duration_seconds
+    start = rng.uniform(0, timeline.duration_seconds - length)
+    span = Span(_short(start), _short(start + length))
+    for _ in range(TRIES):
+        centre = _free_place(rng, movers, span, RING_RADIUS)
+        if centre is None:
+            return None
+        meanwhile = (glyph for glyph in glyphs if not glyph.span.is_apart_from(span))
+        if all(np.hypot(*np.subtract(glyph.centre, centre)) > 2 * GLYPH_RADIUS + APART for glyph in meanwhile):
+            return Ring(Direction(_pick(rng, SIDES)), centre, RING_RADIUS, span)
+    return None
+
+
+def _pulses(rng: np.random.Generator, events: _Events) -> tuple[Span, ...]:
+    """One to four times at which the white frame lights up, none when they do not all fit."""
+    count = int(rng.integers(1, 5))
+    spans = [events.draw(PULSE_MOMENTS) for _ in range(count)]
+    found = [span for span in spans if span is not None]
+    return tuple(sorted(found, key=lambda span: span.start)) if len(found) == count else ()
+
+
+def _shots(rng: np.random.Generator, timeline: Timeline) -> tuple[Shot, ...]:
+    """One shot, or two or three with cuts between them."""
+    num_cuts = int(rng.choice(np.array([0, 0, 1, 2])))
+    cuts = sorted(rng.uniform(0.1, 0.9, size=num_cuts) * timeline.duration_seconds)
+    return tuple(_shot(rng, _short(start)) for start in [0.0, *cuts])
+
+
+def _shot(rng: np.random.Generator, start: float) -> Shot:
+    dark, light = rng.uniform(0.04, 0.2), rng.uniform(0.3, 0.42)
+    tints = rng.uniform(-0.03, 0.03, size=(2, 3))
+    first, second = (
+        (_short(tone[0]), _short(tone[1]), _short(tone[2])) for tone in (dark + tints[0], light + tints[1])
+    )
+    phase, drift = rng.uniform(0, 1, size=2), rng.uniform(-0.06, 0.06, size=2)
+    return Shot(start, (first, second), _short(rng.uniform(3.0, 4.5)), _place(phase), _place(drift))
+
+
+def _camera(rng: np.random.Generator, timeline: Timeline) -> Camera:
+    reach = rng.uniform(0.0, 0.025, size=2)
+    period = _short(rng.uniform(0.6, 2.0) * timeline.duration_seconds)
+    return Camera(_place(reach), _short(rng.uniform(0.0, 0.15)), period, _short(rng.uniform(0, 2 * np.pi)))

@@ -1,0 +1,191 @@
+"""What happens in a benchmark video, as values in continuous time. Draws no random numbers and no pixels, asks nothing.
+
+Places are fractions of the frame (x to the right, y down), times are seconds from the start of the video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sfvqa.training.scenes import Colour, Direction, Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Tone = tuple[float, float, float]
+
+OBJECT_COLOURS = tuple(colour for colour in Colour if colour is not Colour.WHITE)  # rings, digits and letters are white
+SIDES = (Direction.LEFT, Direction.RIGHT, Direction.UP, Direction.DOWN)
+LETTERS = "AEHLNTXY"
+DIGITS = "0123456789"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """How long a video lasts and how densely it can be asked about: a flash is seen in one of `num_moments` frames.
+
+    >>> Timeline(10.0, 128).sampled(4).tolist()
+    [0, 42, 85, 127]
+    """
+
+    duration_seconds: float = 10.0
+    num_moments: int = 128
+
+    def __post_init__(self) -> None:
+        if self.num_moments < 16 or self.duration_seconds <= 0:
+            raise ValueError(f"a video needs 16 moments or more and some seconds, got {self}")
+
+    @property
+    def step_seconds(self) -> float:
+        """From one moment to the next."""
+        return self.duration_seconds / (self.num_moments - 1)
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """When each moment is, [num_moments]: the first at 0, the last at the end."""
+        return np.linspace(0.0, self.duration_seconds, self.num_moments)
+
+    def sampled(self, num_frames: int) -> NDArray[np.intp]:
+        """The moments that `num_frames` evenly spaced frames show, both ends among them."""
+        if not 1 <= num_frames <= self.num_moments:
+            raise ValueError(f"{num_frames} frames of {self.num_moments} moments")
+        return np.linspace(0, self.num_moments - 1, num_frames).round().astype(np.intp)
+
+
+@dataclass(frozen=True)
+class Span:
+    """From `start` until before `end`, in seconds."""
+
+    start: float
+    end: float
+
+    def holds(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of `times` lie in it."""
+        return (times >= self.start) & (times < self.end)
+
+    def lies_in(self, other: Span) -> bool:
+        """Whether `other` holds all of it."""
+        return other.start <= self.start and self.end <= other.end
+
+    def is_apart_from(self, other: Span, seconds: float = 0.0) -> bool:
+        """Whether at least `seconds` lie between the two."""
+        return self.end + seconds <= other.start or other.end + seconds <= self.start
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A coloured shape that appears, moves evenly from `start` to `end` during `moving`, and stays to the end."""
+
+    shape: Shape
+    colour: Colour
+    radius: float
+    direction: Direction
+    start: tuple[float, float]
+    end: tuple[float, float]
+    appears_at: float
+    moving: Span
+
+    def positions(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Centre at `times` [T], as [T, 2] of (x, y), the camera left aside."""
+        share = np.clip((times - self.moving.start) / (self.moving.end - self.moving.start), 0.0, 1.0)[:, None]
+        return np.asarray(self.start) * (1 - share) + np.asarray(self.end) * share
+
+    @property
+    def speed(self) -> float:
+        """Frame widths a second, while it moves."""
+        way = abs(self.end[0] - self.start[0]) + abs(self.end[1] - self.start[1])
+        return way / (self.moving.end - self.moving.start)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A white ring with a gap at one side, visible during `span`."""
+
+    gap: Direction
+    centre: tuple[float, float]
+    radius: float
+    span: Span
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """A small white digit or letter, visible during `span`; `radius` is half its height."""
+
+    text: str
+    centre: tuple[float, float]
+    radius: float
+    span: Span
+
+
+@dataclass(frozen=True)
+class Flash:
+    """The background turns `colour` during `span`, which one frame of the densest sampling shows."""
+
+    colour: Colour
+    span: Span
+
+
+class Pattern(StrEnum):
+    """What covers the background."""
+
+    PLAIN = "plain"
+    STRIPES = "stripes"
+    CHECKS = "checks"
+    DOTS = "dots"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The background from `start` until the next cut: two tones (RGB, 0 to 1), how many repeats a frame, where."""
+
+    start: float
+    tones: tuple[Tone, Tone]
+    repeats: float
+    phase: tuple[float, float]
+    drift: tuple[float, float]  # frame widths a second
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Sways by `reach` of the frame and changes its exposure by `exposure`, both once in `period` seconds."""
+
+    reach: tuple[float, float]
+    exposure: float
+    period: float
+    phase: float
+
+    def offsets(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much everything is shifted at `times` [T], as [T, 2]."""
+        angle = 2 * np.pi * times / self.period + self.phase
+        return np.stack([self.reach[0] * np.sin(angle), self.reach[1] * np.cos(angle)], axis=-1)
+
+    def gains(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Brightness at `times` [T], 1 on average."""
+        return 1 + self.exposure * np.sin(2 * np.pi * times / self.period + 2 * self.phase)
+
+
+@dataclass(frozen=True)
+class BenchmarkScene:
+    """Everything a video shows. `pulses` are the times at which a white frame lights up around the picture."""
+
+    timeline: Timeline
+    movers: tuple[Mover, ...]
+    pattern: Pattern
+    shots: tuple[Shot, ...]
+    camera: Camera
+    ring: Ring | None = None
+    digits: tuple[Glyph, ...] = ()
+    letter: Glyph | None = None
+    flash: Flash | None = None
+    pulses: tuple[Span, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = [mover.shape for mover in self.movers]
+        if len(set(shapes)) != len(shapes) or not shapes:
+            raise ValueError(f"a scene needs objects of different shapes, got {shapes}")
+        if self.shots[0].start != 0 or len(self.digits) > 2:
+            raise ValueError("the first shot starts at 0, and at most two digits are shown")

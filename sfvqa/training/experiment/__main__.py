@@ -1,0 +1,69 @@
+"""`python -m sfvqa.training.experiment`: train and score every cell that has no result yet; stop it at any time."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from sfvqa.errors import SfvqaError
+from sfvqa.training.experiment.cells import Settings
+from sfvqa.training.experiment.experiment import Experiment, result_path
+
+CHANGEABLE = {
+    "num_frames": "frames of the comparison at one number of frames",
+    "width": "of the decoder",
+    "num_layers": "of the decoder",
+    "see_steps": "steps of the shared vision tower",
+    "num_training_videos": "videos that cells are trained on",
+    "num_test_videos": "videos that they are scored with",
+    "num_steps": "steps of a cell of the main comparison",
+    "num_small_steps": "steps of a cell of the others",
+    "rows_per_step": "videos a step",
+    "num_seeds": "seeds of the main comparison",
+    "quality": "x264's constant rate factor of the videos",
+}
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m sfvqa.training.experiment", description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/experiment"), help="the folder of the experiment")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="steps and videos, as a share of the whole")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="cells by name, as in 'main-*-seed0'")
+    parser.add_argument("--list", action="store_true", help="name the cells, and which are done")
+    for name, meaning in CHANGEABLE.items():
+        default = getattr(Settings(), name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"{meaning} (default: {default} × scale)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is asked for."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    changed = {name: getattr(options, name) for name in CHANGEABLE if getattr(options, name) is not None}
+    try:
+        experiment = Experiment(replace(Settings().scaled(options.scale), **changed), options.run, options.device)
+        cells = [cell for cell in experiment.cells if fnmatch(cell.name, options.only)]
+        for cell in cells:
+            if options.list:
+                print(cell.name, "done" if result_path(options.run, cell).exists() else "not run")
+                continue
+            families = experiment.run(cell)["families"].values()
+            right, total = (sum(family[name] for family in families) for name in ("right", "total"))
+            print(f"{cell.name}: {right} of {total} right, {right / total:.1%}", flush=True)
+    except SfvqaError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What is compared: a cell is a variant of the model with a seed and a number of steps. Trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sfvqa.model import Gating, SlowAttentionScope
+from sfvqa.training.benchmark.scenes import Timeline
+
+
+class Tokens(StrEnum):
+    """Which visual tokens go where."""
+
+    SLOW_FAST = "slow_fast"
+    """Averages over time in the prompt, all of them for cross-attention."""
+    FAST_ONLY = "fast_only"
+    """The same averages in the prompt, nothing else."""
+    ALL = "all"
+    """All of them in the prompt, nothing else."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to compare. `hybrid_every` is how many layers apart those with cross-attention are."""
+
+    name: str
+    num_frames: int
+    tokens: Tokens = Tokens.SLOW_FAST
+    num_fast_frames: int = 16
+    hybrid_every: int = 2
+    gating: Gating = Gating.DYNAMIC_WARM_UP
+    slow_from_decoder: bool = True
+    scope: SlowAttentionScope = SlowAttentionScope.TEXT
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to train: `group` says which table it belongs to."""
+
+    group: str
+    variant: Variant
+    seed: int
+    num_steps: int
+
+    @property
+    def name(self) -> str:
+        """Names its files."""
+        return f"{self.group}-{self.variant.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that cells share: sizes of model and videos, and how much is trained."""
+
+    width: int = 96
+    num_layers: int = 8
+    vision_dims: tuple[int, int] = (32, 96)
+    image_size: int = 64
+    timeline: Timeline = field(default_factory=Timeline)
+    quality: int = 23  # x264's constant rate factor of the videos
+    vocab_size: int = 400
+    see_steps: int = 1500
+    see_scenes: int = 8  # a step
+    num_training_videos: int = 2000
+    num_test_videos: int = 250
+    num_steps: int = 2000
+    num_small_steps: int = 800
+    rows_per_step: int = 16
+    rows_at_once: int = 8
+    num_turns: int = 8
+    see_rate: float = 8e-3
+    learning_rate: float = 3e-3
+    save_every: int = 50
+    num_seeds: int = 3
+    num_frames: int = 64  # of the comparison at one number of frames
+
+    def scaled(self, scale: float) -> Settings:
+        """The same with steps and videos `scale` times as many, two steps and four videos at least."""
+
+        def steps(number: int) -> int:
+            return max(2, round(number * scale))
+
+        return replace(
+            self,
+            see_steps=steps(self.see_steps),
+            num_steps=steps(self.num_steps),
+            num_small_steps=steps(self.num_small_steps),
+            num_training_videos=max(4, round(self.num_training_videos * scale)),
+            num_test_videos=max(4, round(self.num_test_videos * min(1.0, 2 * scale))),
+        )
+
+
+MAIN, SMALL = "main", "small"
+
+
+def plan(settings: Settings) -> list[Cell]:
+    """All cells, those of the first seed first: the main comparison, then what one seed and fewer steps tell."""
+    main = [
+        Cell(MAIN, variant, seed, settings.num_steps)
+        for seed in range(settings.num_seeds)
+        for variant in main_variants(settings.num_frames, settings.timeline.num_moments)
+    ]
+    small = [Cell(SMALL, variant, 0, settings.num_small_steps) for variant in small_variants(settings.num_frames)]
+    return main + small
+
+
+def main_variants(num_frames: int, most_frames: int) -> list[Variant]:
+    """Slow-fast against what it replaces, at one number of frames; then slow-fast at other numbers."""
+    compared = [
+        Variant(f"slow-fast-{num_frames}", num_frames),
+        Variant(f"fast-only-{num_frames}", num_frames, Tokens.FAST_ONLY),
+        Variant(f"all-{num_frames}", num_frames, Tokens.ALL),
+        Variant("self-attention-16", 16, Tokens.ALL),
+    ]
+    others = [frames for frames in (16, 32, 64, 128) if frames != num_frames and frames <= most_frames]
+    return compared + [Variant(f"slow-fast-{frames}", frames) for frames in others]
+
+
+def small_variants(num_frames: int) -> list[Variant]:
+    """One thing changed at a time."""
+    base = Variant("as-it-is", num_frames)
+    return [
+        base,
+        *[replace(base, name=f"hybrid-every-{every}", hybrid_every=every) for every in (1, 4, 8)],
+        *[
+            replace(base, name=f"gating-{gating.replace('_', '-')}", gating=gating)
+            for gating in (Gating.NONE, Gating.WARM_UP, Gating.DYNAMIC)
+        ],
+        replace(base, name="slow-from-nothing", slow_from_decoder=False),
+        replace(base, name="all-tokens-look", scope=SlowAttentionScope.ALL),
+        *[
+            replace(base, name=f"temporal-stride-{stride}", num_fast_frames=num_frames // stride)
+            for stride in (2, 4, 8)
+            if stride != num_frames // base.num_fast_frames
+        ],
+    ]

@@ -1,0 +1,242 @@
+"""An experiment in its folder: what all cells share, then cell by cell; every part is made once and kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sfvqa.errors import SfvqaError
+from sfvqa.model.visual_tokens import pool_frames
+from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
+from sfvqa.training.benchmark.scenes import Timeline
+from sfvqa.training.conversations import RowBuilder
+from sfvqa.training.experiment.cells import Settings, Variant, plan
+from sfvqa.training.experiment.course import Course, save_whole
+from sfvqa.training.experiment.lessons import Lessons
+from sfvqa.training.experiment.network import build, prompt_flops
+from sfvqa.training.experiment.seeing import SightHeads, seeing_batch
+from sfvqa.training.experiment.videos import EncodedVideos
+from sfvqa.training.tokenizer import learn_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
+
+    from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.experiment.cells import Cell
+
+logger = logging.getLogger(__name__)
+
+CORPUS_VIDEOS = 400
+
+
+class Experiment:
+    """Settings in a folder; SfvqaError when the folder holds an experiment with other settings."""
+
+    def __init__(self, settings: Settings, folder: Path, device: str = "cpu") -> None:
+        self.settings = settings
+        self.folder = folder
+        self.device = torch.device(device)
+        self._keep_settings()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All that there is to train."""
+        return plan(self.settings)
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Train and score a cell, or read its result when that is done; go on where it was stopped."""
+        path = result_path(self.folder, cell)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(self._train(cell), indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(path)
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return result
+
+    # --- what cells share ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Learned from questions that cells are trained on."""
+        return learn_tokenizer(_corpus(self.settings), self.settings.vocab_size)
+
+    @cached_property
+    def tower(self) -> dict[str, torch.Tensor]:
+        """The trained vision tower and projector, as part of a model's state."""
+        path = self.folder / "tower.pt"
+        if not path.exists():
+            self._train_tower(path)
+        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    @cached_property
+    def training(self) -> EncodedVideos:
+        """What cells are trained on."""
+        return self._videos(TRAINING, self.settings.num_training_videos)
+
+    @cached_property
+    def testing(self) -> EncodedVideos:
+        """What they are scored with."""
+        return self._videos(TESTING, self.settings.num_test_videos)
+
+    def _videos(self, part: int, count: int) -> EncodedVideos:
+        videos = EncodedVideos(self.folder / "videos", part, count, self.settings)
+        videos.encode(self._seeing_model())
+        return videos
+
+    def _seeing_model(self) -> SlowFastForConditionalGeneration:
+        model = build(self.settings, Variant("seeing", 16), self.tokenizer, seed=0)
+        model.load_state_dict(self.tower, strict=False)
+        _to(model, self.device).train(False)
+        return model
+
+    def _train_tower(self, path: Path) -> None:
+        settings = self.settings
+        model = _to(build(settings, Variant("seeing", 16), self.tokenizer, seed=0), self.device)
+        grid = model.config.vision.grid_size // model.config.video_pooling_stride
+        heads = SightHeads(model.config.vision.dims[-1], settings.width, grid).to(self.device)
+        modules = {"tower": model.vision_tower, "projector": model.projector, "heads": heads}
+        course = Course(
+            modules,
+            self.folder / "tower-state.pt",
+            num_steps=settings.see_steps,
+            rate=settings.see_rate,
+            save_every=settings.save_every,
+            outside={id(parameter) for parameter in heads.parameters()},
+            largest_gradient=50.0,
+        )
+
+        def take_step(step: int) -> tuple[float, str]:
+            pixels, aims = seeing_batch(step, settings.see_scenes, settings.image_size, grid, settings.timeline)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                features = model.vision_tower(pixels.to(self.device))
+                tokens = pool_frames(model.projector(features).float(), model.config.video_pooling_stride)
+            loss, right = heads.loss(features.float().flatten(1, 2), tokens.flatten(1, 2), aims.to(self.device))
+            loss.backward()
+            return loss.item(), " ".join(f"{name} {share:.0%}" for name, share in right.items())
+
+        logger.info("seeing")
+        course.run(take_step)
+        seen = {name: value for name, value in model.state_dict().items() if _sees(name)}
+        save_whole(seen, path)
+
+    # --- a cell ----------------------------------------------------------------------------------------------------
+
+    def _train(self, cell: Cell) -> dict[str, Any]:
+        settings, variant = self.settings, cell.variant
+        model = build(settings, variant, self.tokenizer, cell.seed)
+        model.load_state_dict(self.tower, strict=False)
+        _to(model, self.device).train()
+        for part in (model.vision_tower, model.projector):
+            part.requires_grad_(False)
+        lessons = Lessons(model, RowBuilder(self.tokenizer), settings, variant.num_frames, cell.seed)
+        course = Course(
+            {"model": model},
+            self.folder / "cells" / f"{cell.name}.pt",
+            num_steps=cell.num_steps,
+            rate=settings.learning_rate,
+            save_every=settings.save_every,
+            outside={id(parameter) for parameter in model.get_input_embeddings().parameters()},
+        )
+        logger.info("%s", cell.name)
+        training, testing = self.training, self.testing
+        course.run(lambda step: (lessons.accumulate(step, training), ""))
+        model.train(False)
+        began = time.monotonic()
+        outcomes = lessons.score(testing)
+        scoring = time.monotonic() - began
+        num_text = lessons.mean_text(testing)
+        chance = chances(testing.items)
+        families = {
+            family.value: {
+                "skill": family.skill.value,
+                "right": outcomes[family].count("1"),
+                "total": len(outcomes[family]),
+                "chance": round(of.level, 4),
+                "outcomes": outcomes[family],
+            }
+            for family, of in chance.items()
+        }
+        return {
+            "cell": cell.name,
+            "group": cell.group,
+            "variant": asdict(variant),
+            "seed": cell.seed,
+            "num_steps": cell.num_steps,
+            "settings": asdict(settings),
+            "test_set": digest(testing.items),
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "num_text_tokens": num_text,
+            "prefill_flops": prompt_flops(model.config, variant.num_frames, num_text),
+            "training_seconds": round(course.seconds, 1),
+            "scoring_seconds": round(scoring, 1),
+            "machine": _machine(self.device),
+            "losses": _thinned(course.losses),
+            "families": families,
+        }
+
+    def _keep_settings(self) -> None:
+        path = self.folder / "settings.json"
+        if path.exists() and read_settings(self.folder) != self.settings:
+            raise SfvqaError(
+                f"{self.folder} holds an experiment with other settings.",
+                "Give the options it was begun with, or another folder.",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self.settings), indent=1) + "\n", encoding="utf-8")
+
+
+def result_path(folder: Path, cell: Cell) -> Path:
+    """Where a cell's result is, once it has one."""
+    return folder / "results" / f"{cell.name}.json"
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings of the experiment in a folder; SfvqaError where there is none."""
+    path = folder / "settings.json"
+    if not path.exists():
+        raise SfvqaError(f"There is no experiment in {folder}.", "Begin one: python -m sfvqa.training.experiment.")
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    timeline = Timeline(**fields.pop("timeline"))
+    return Settings(**fields | {"timeline": timeline, "vision_dims": tuple(fields["vision_dims"])})
+
+
+def _corpus(settings: Settings) -> Iterator[str]:
+    for number in range(CORPUS_VIDEOS):
+        yield "system\nYou are a helpful assistant.\nuser\nassistant\n"
+        for question in draw_item(TRAINING, 0, number, settings.timeline).questions:
+            yield question.text
+            yield question.answer
+
+
+def _sees(name: str) -> bool:
+    return name.startswith(("vision_tower.", "projector."))
+
+
+def _to(model: SlowFastForConditionalGeneration, device: torch.device) -> SlowFastForConditionalGeneration:
+    nn.Module.to(model, device)  # transformers wraps `to` and loses its types
+    return model
+
+
+def _thinned(losses: list[float], points: int = 100) -> list[float]:
+    """Means of up to `points` stretches of the curve."""
+    return [round(float(part.mean()), 4) for part in np.array_split(np.array(losses), min(points, len(losses)))]
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,96 @@
+"""A cell's rows: which questions about which videos a step asks, its loss, and the score on the test set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sfvqa.training.benchmark.questions import ask_all
+from sfvqa.training.conversations import IGNORED, RowBuilder
+from sfvqa.training.language_stage import Sample, run_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.conversations import Turn
+    from sfvqa.training.experiment.cells import Settings
+    from sfvqa.training.experiment.videos import EncodedVideos
+
+AT_ONCE_IN_TESTS = 20
+
+
+class Lessons:
+    """Draws rows about encoded videos. The rows of a step depend on seed and step alone: cells see the same ones."""
+
+    def __init__(
+        self, model: SlowFastForConditionalGeneration, rows: RowBuilder, settings: Settings, num_frames: int, seed: int
+    ) -> None:
+        self._model, self._rows = model, rows
+        self._settings = settings
+        self._num_frames = num_frames
+        self._seed = seed
+
+    def accumulate(self, step: int, videos: EncodedVideos) -> float:
+        """Add the gradient of a step and return its mean loss per learned token."""
+        samples = sorted(self.draw(step, videos), key=lambda sample: len(sample.row.ids))
+        num_tokens = sum(label != IGNORED for sample in samples for label in sample.row.labels)
+        total = 0.0
+        for start in range(0, len(samples), self._settings.rows_at_once):
+            logits, labels = self._run(samples[start : start + self._settings.rows_at_once])
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+            (loss / num_tokens).backward()
+            total += loss.item() / num_tokens
+        return total
+
+    def draw(self, step: int, videos: EncodedVideos) -> list[Sample]:
+        """The rows of a step: some questions each, in random order."""
+        rng = np.random.default_rng([self._seed, 3, step])
+        samples = []
+        for number in rng.integers(0, len(videos.items), size=self._settings.rows_per_step):
+            questions = ask_all(rng, videos.items[int(number)].scene)
+            order = rng.permutation(len(questions))[: self._settings.num_turns]
+            samples.append(self._sample(videos, int(number), [questions[int(place)] for place in order]))
+        return samples
+
+    @torch.no_grad()
+    def score(self, videos: EncodedVideos) -> dict[str, str]:
+        """By family, "1" or "0" for every question of the test set in its order: is all of the answer the likeliest?
+
+        Every question is asked alone.
+        """
+        outcomes: dict[str, str] = {}
+        asked = [(number, question) for number, item in enumerate(videos.items) for question in item.questions]
+        for start in range(0, len(asked), AT_ONCE_IN_TESTS):
+            chunk = asked[start : start + AT_ONCE_IN_TESTS]
+            logits, labels = self._run([self._sample(videos, number, [question]) for number, question in chunk])
+            right = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).tolist()
+            for (_, question), is_right in zip(chunk, right, strict=True):
+                outcomes[question.family] = outcomes.get(question.family, "") + str(int(is_right))
+        return outcomes
+
+    def mean_text(self, videos: EncodedVideos) -> int:
+        """Text tokens of a prompt of the test set, on average."""
+        lengths = [
+            sum(label == IGNORED for label in self._rows.build([question], 0).labels)
+            for item in videos.items
+            for question in item.questions
+        ]
+        return round(sum(lengths) / len(lengths))
+
+    def _sample(self, videos: EncodedVideos, number: int, questions: Sequence[Turn]) -> Sample:
+        tokens = self._model.split(videos.tokens(number, self._num_frames).to(self._model.device))
+        return Sample(self._rows.build(questions, len(tokens.fast)), tokens)
+
+    def _run(self, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+        device = self._model.device.type
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+            logits, labels, _ = run_rows(self._model, self._rows, samples)
+        return logits.float(), labels

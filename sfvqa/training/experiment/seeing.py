@@ -1,0 +1,88 @@
+"""The stage that all cells share: vision tower and projector learn to see, on single frames, without language.
+
+As in tiny's first stage (see training/vision_stage.py) every visual token is asked what it holds; the read-outs are
+thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfvqa.training.benchmark.compression import compress
+from sfvqa.training.benchmark.items import TRAINING, draw_item
+from sfvqa.training.benchmark.render import render
+from sfvqa.training.experiment.sights import IN_CELLS, IN_FRAMES, IN_TOKENS, Sights, sights_of
+from sfvqa.training.pixels import as_shares, normalise, roughen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sfvqa.training.benchmark.scenes import BenchmarkScene, Timeline
+
+FRAMES_PER_SCENE = 6
+SEEING_SEED = 1_000_000  # the scenes of this stage are none of those that cells are trained on
+CELL_WEIGHT, FRAME_WEIGHT = 0.5, 4.0  # of the losses, beside those of the tokens
+
+
+class SightHeads(nn.Module):
+    """Linear read-outs from visual tokens [F, n, D] of what they hold and where they are, and from cells [F, m, C]."""
+
+    def __init__(self, feature_width: int, width: int, grid: int) -> None:
+        super().__init__()
+        self.tokens = nn.ModuleDict({name: nn.Linear(width, classes + 1) for name, classes in IN_TOKENS.items()})
+        self.cells = nn.ModuleDict({name: nn.Linear(feature_width, classes + 1) for name, classes in IN_CELLS.items()})
+        self.frames = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in IN_FRAMES.items()})
+        self.place = nn.Linear(width, grid * grid)
+
+    def loss(self, features: Tensor, tokens: Tensor, aims: Sights) -> tuple[Tensor, dict[str, float]]:
+        """Loss on the tower's features [F, cells, C] and on visual tokens [F, n, D]; and by kind the share of frames
+        with such a thing that tokens tell rightly.
+        """
+        num_frames, per_frame = tokens.shape[:2]
+        losses, right = [], {}
+        for name, head in self.tokens.items():
+            shares, aim = head(tokens).log_softmax(-1), aims.tokens[name]
+            losses.append(-(shares * aim).sum() / num_frames)
+            held = aim[..., 1:].sum((1, 2)) > 0.5
+            seen, true = shares.exp()[..., 1:].sum(1).argmax(-1), aim[..., 1:].sum(1).argmax(-1)
+            right[name] = float((seen == true)[held].float().mean()) if held.any() else 1.0
+        for name, head in self.cells.items():
+            kinds = head(features).flatten(0, 1)
+            summed = functional.cross_entropy(kinds, aims.cells[name].flatten(), reduction="sum")
+            losses.append(CELL_WEIGHT * summed / num_frames)
+        for name, head in self.frames.items():
+            kinds, aim = head(tokens), aims.frames[name]
+            every = aim[:, None].expand(-1, per_frame)
+            losses.append(FRAME_WEIGHT * functional.cross_entropy(kinds.flatten(0, 1), every.flatten()))
+            right[name] = float((kinds.sum(1).argmax(-1) == aim)[aim >= 0].float().mean())
+        # Slow tokens carry no positions, and fast ones learn theirs from order alone only after long training.
+        place = torch.arange(per_frame, device=tokens.device).expand(num_frames, -1)
+        losses.append(FRAME_WEIGHT * functional.cross_entropy(self.place(tokens).flatten(0, 1), place.flatten()))
+        return torch.stack(losses).sum(), right
+
+
+def times_of_interest(rng: np.random.Generator, scene: BenchmarkScene) -> NDArray[np.float64]:
+    """FRAMES_PER_SCENE moments in seconds: those of short events first, the others at random, in order of time."""
+    seconds = scene.timeline.seconds
+    spans = [glyph.span for glyph in scene.digits]
+    spans += [thing.span for thing in (scene.letter, scene.ring, scene.flash) if thing is not None]
+    spans += list(scene.pulses[:1])
+    chosen = [float(rng.choice(seconds[span.holds(seconds)])) for span in spans][:FRAMES_PER_SCENE]
+    chosen += [float(rng.choice(seconds)) for _ in range(FRAMES_PER_SCENE - len(chosen))]
+    return np.sort(np.array(chosen))
+
+
+def seeing_batch(step: int, num_scenes: int, size: int, grid: int, timeline: Timeline) -> tuple[Tensor, Sights]:
+    """Pixel values [F, 3, size, size] that went through an encoder, and what is in them; a function of `step` alone."""
+    rng = np.random.default_rng([SEEING_SEED, step])
+    first = step * num_scenes
+    scenes = [draw_item(TRAINING, SEEING_SEED, first + number, timeline).scene for number in range(num_scenes)]
+    times = np.stack([times_of_interest(rng, scene) for scene in scenes])
+    frames = np.concatenate([render(scene, size, moments) for scene, moments in zip(scenes, times, strict=True)])
+    read = as_shares(compress(frames, quality=int(rng.integers(16, 28))))
+    return normalise(roughen(read, rng)), sights_of(scenes, times, grid)

@@ -1,0 +1,64 @@
+"""The videos of an experiment, encoded once and kept on disk: what all cells are trained on and scored with."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+
+from sfvqa.training.benchmark.compression import compress
+from sfvqa.training.benchmark.items import TRAINING, draw_item
+from sfvqa.training.benchmark.render import render
+from sfvqa.training.experiment.course import save_whole
+from sfvqa.training.pixels import as_shares, normalise
+from sfvqa.training.video_pool import encode_frames
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.benchmark.items import Item
+    from sfvqa.training.experiment.cells import Settings
+
+logger = logging.getLogger(__name__)
+
+PER_FILE = 50
+
+
+class EncodedVideos:
+    """The first `count` items of TRAINING or TESTING with the visual tokens of all their moments."""
+
+    def __init__(self, folder: Path, part: int, count: int, settings: Settings) -> None:
+        self.items = [draw_item(part, 0, number, settings.timeline) for number in range(count)]
+        self._folder = folder
+        self._name = "training" if part == TRAINING else "testing"
+        self._settings = settings
+        self._files: dict[int, Tensor] = {}
+
+    def encode(self, model: SlowFastForConditionalGeneration) -> None:
+        """Make what is missing; a file is written whole, so that this can stop at any time."""
+        for first in range(0, len(self.items), PER_FILE):
+            path = self._path(first)
+            if not path.exists():
+                tokens = [self._encode(item, model) for item in self.items[first : first + PER_FILE]]
+                save_whole(torch.stack(tokens), path)
+                logger.info("%s videos: %d of %d", self._name, first + len(tokens), len(self.items))
+
+    def tokens(self, number: int, num_frames: int) -> Tensor:
+        """Visual tokens [num_frames, h, w, D] of evenly spaced frames of one video."""
+        first = number - number % PER_FILE
+        if first not in self._files:
+            self._files[first] = torch.load(self._path(first), mmap=True, weights_only=True)
+        moments = torch.from_numpy(self._settings.timeline.sampled(num_frames))
+        return self._files[first][number - first][moments].float()
+
+    def _path(self, first: int) -> Path:
+        count = min(PER_FILE, len(self.items) - first)
+        return self._folder / f"{self._name}-{first:05d}-{count}.pt"
+
+    def _encode(self, item: Item, model: SlowFastForConditionalGeneration) -> Tensor:
+        frames = compress(render(item.scene, self._settings.image_size), quality=self._settings.quality)
+        return encode_frames(model, normalise(as_shares(frames)))

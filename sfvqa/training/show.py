@@ -1,0 +1,127 @@
+"""`python -m sfvqa.training.show`: a contact sheet of the benchmark, frames with questions and answers."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sfvqa.training.benchmark.compression import compress
+from sfvqa.training.benchmark.items import TESTING, Item, chances, digest, draw_item, fixed_test_set
+from sfvqa.training.benchmark.questions import BenchmarkFamily, BenchmarkQuestion
+from sfvqa.training.benchmark.render import render
+from sfvqa.training.benchmark.scenes import BenchmarkScene, Timeline
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sfvqa.training.benchmark.scenes import Span
+
+GAP, LINE, INDENT = 4, 22, 8  # pixels
+BACKGROUND, INK, FAINT = (250, 250, 248), (20, 20, 20), (120, 120, 120)
+
+
+def events_asked_about(scene: BenchmarkScene, family: BenchmarkFamily) -> list[Span]:
+    """The short events without which a question of that family cannot be answered."""
+    if family is BenchmarkFamily.FLASH and scene.flash:
+        return [scene.flash.span]
+    if family is BenchmarkFamily.EVENTS:
+        return list(scene.pulses)
+    if family in (BenchmarkFamily.DIGIT, BenchmarkFamily.DIGIT_AT):
+        return [glyph.span for glyph in scene.digits]
+    if family is BenchmarkFamily.LETTER and scene.letter:
+        return [scene.letter.span]
+    if family is BenchmarkFamily.GAP and scene.ring:
+        return [scene.ring.span]
+    return []
+
+
+def moments_to_show(scene: BenchmarkScene, family: BenchmarkFamily, num_frames: int) -> NDArray[np.intp]:
+    """`num_frames` moments: those of the events asked about, the others evenly spaced."""
+    seconds = scene.timeline.seconds
+    needed = {int(np.flatnonzero(span.holds(seconds))[0]) for span in events_asked_about(scene, family)}
+    even = [int(moment) for moment in scene.timeline.sampled(num_frames)]
+    free = [moment for moment in even if moment not in needed]
+    while len(free) + len(needed) > num_frames:  # the one nearest to an event says least
+        free.remove(min(free[1:-1], key=lambda moment: min(abs(moment - other) for other in needed)))
+    return np.array(sorted({*free, *needed}), dtype=np.intp)
+
+
+def examples(timeline: Timeline, per_family: int) -> list[tuple[Item, BenchmarkQuestion]]:
+    """`per_family` questions of every family, each about another video of the test set."""
+    found: list[tuple[Item, BenchmarkQuestion]] = []
+    numbers = count()
+    for family in BenchmarkFamily:
+        remaining = per_family
+        while remaining:
+            item = draw_item(TESTING, 0, next(numbers), timeline)
+            for question in item.questions:
+                if question.family is family:
+                    found.append((item, question))
+                    remaining -= 1
+    return found
+
+
+def draw_sheet(
+    chosen: list[tuple[Item, BenchmarkQuestion]], *, size: int, pixels_shown: int, num_frames: int, quality: int
+) -> Image.Image:
+    """A row an example: question and answer above its frames, whose times in seconds stand below them."""
+    font, row_height = ImageFont.load_default(15), LINE + pixels_shown + LINE + GAP
+    width = 2 * INDENT + num_frames * (pixels_shown + GAP)
+    sheet = Image.new("RGB", (width, len(chosen) * row_height + GAP), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    for row, (item, question) in enumerate(chosen):
+        family, top = question.family, row * row_height + GAP
+        pen.text((INDENT, top), f"{family.skill} · {family}: {question.text}   Answer: {question.answer}", INK, font)
+        moments = moments_to_show(item.scene, family, num_frames)
+        frames = compress(render(item.scene, size), quality=quality)[moments]
+        for column, (pixels, moment) in enumerate(zip(frames, moments, strict=True)):
+            left = INDENT + column * (pixels_shown + GAP)
+            shown = Image.fromarray(pixels).resize((pixels_shown, pixels_shown), Image.Resampling.BICUBIC)
+            sheet.paste(shown, (left, top + LINE))
+            label = f"{item.scene.timeline.seconds[moment]:.2f} s"
+            pen.text((left, top + LINE + pixels_shown), label, FAINT, ImageFont.load_default(12))
+    return sheet
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m sfvqa.training.show", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark.png"), help="where the picture goes")
+    parser.add_argument("--per-family", type=int, default=1, help="examples of every family")
+    parser.add_argument("--frames", type=int, default=10, help="frames of an example")
+    parser.add_argument("--size", type=int, default=64, help="pixels of a frame, as a model sees it")
+    parser.add_argument("--shown", type=int, default=128, help="pixels of a frame in the picture")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the videos")
+    parser.add_argument("--moments", type=int, default=128, help="frames of the densest sampling")
+    parser.add_argument("--quality", type=int, default=23, help="x264's constant rate factor, lower is better")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the sheet, and print what guessing would reach."""
+    options = parse_arguments(arguments)
+    timeline = Timeline(options.seconds, options.moments)
+    sheet = draw_sheet(
+        examples(timeline, options.per_family),
+        size=options.size,
+        pixels_shown=options.shown,
+        num_frames=options.frames,
+        quality=options.quality,
+    )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.output)
+    items = fixed_test_set(300, timeline=timeline)
+    print(f"{options.output}; test set of 300 videos: {digest(items)}")
+    print("family        questions  majority answer    chance")
+    for family, chance in chances(items).items():
+        majority = f"{chance.majority_answer} {chance.majority:.0%}"
+        print(f"{family:<12}  {chance.num_questions:>9}  {majority:<16}  {chance.level:>7.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""`python -m sfvqa.training.tables`: what an experiment found, as tables and a plot; cells without a result say so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfvqa.errors import SfvqaError
+from sfvqa.evaluation.intervals import Interval, paired_difference_interval, wilson_interval
+from sfvqa.profiling.plot import FORMATS, check_matplotlib
+from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill
+from sfvqa.training.experiment.cells import MAIN, SMALL, Cell, plan
+from sfvqa.training.experiment.experiment import read_settings, result_path
+
+TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Share:
+    """`right` of `total` answers."""
+
+    right: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """0 to 1."""
+        return self.right / self.total if self.total else 0.0
+
+    @property
+    def interval(self) -> Interval:
+        """Of 95 %, as if all answers were independent; several seeds answer the same questions."""
+        return wilson_interval(self.right, self.total)
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "–"
+        half = (self.interval.high - self.interval.low) / 2
+        return f"{self.value:.1%} ± {100 * half:.1f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant of a group with the results of the seeds that were run."""
+
+    group: str
+    variant: str
+    num_seeds: int
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def prefill_flops(self) -> float:
+        """Of the decoder, for a prompt of mean length."""
+        return float(self.results[0]["prefill_flops"])
+
+    def share(self, skill: Skill | None = None) -> Share:
+        """Of all seeds together; of one skill's questions, or of all."""
+        families = [family for result in self.results for family in result["families"].values()]
+        chosen = [family for family in families if skill is None or family["skill"] == skill]
+        return Share(sum(family["right"] for family in chosen), sum(family["total"] for family in chosen))
+
+    def seed_shares(self) -> list[float]:
+        """Of each seed, over all questions."""
+        return [Row(self.group, self.variant, 1, (result,)).share().value for result in self.results]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Every variant of the plan in its order; SfvqaError where there is no experiment or its results do not match."""
+    by_variant: dict[tuple[str, str], list[Cell]] = {}
+    for cell in plan(read_settings(folder)):
+        by_variant.setdefault((cell.group, cell.variant.name), []).append(cell)
+    rows = []
+    for (group, variant), cells in by_variant.items():
+        paths = [result_path(folder, cell) for cell in cells]
+        results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+        rows.append(Row(group, variant, len(cells), tuple(results)))
+    test_sets = {result["test_set"] for row in rows for result in row.results}
+    if len(test_sets) > 1:
+        raise SfvqaError(
+            f"The results in {folder} are of {len(test_sets)} test sets.", "Train the cells again in another folder."
+        )
+    return rows
+
+
+def as_table(rows: list[Row]) -> str:
+    """Accuracy by skill with its interval of 95 %, beside what a prompt takes; in Markdown."""
+    lines = ["| variant | " + " | ".join(Skill) + " | all | seeds | prefill |", "|---" * (len(Skill) + 4) + "|"]
+    for row in rows:
+        if not row.results:
+            lines.append(
+                f"| {row.variant} | " + " | ".join([NOT_RUN] * (len(Skill) + 1)) + " | 0 of " + f"{row.num_seeds} | – |"
+            )
+            continue
+        shares = [str(row.share(skill)) for skill in Skill] + [str(row.share())]
+        seeds = row.seed_shares()
+        spread = f" ({min(seeds):.1%}–{max(seeds):.1%})" if len(seeds) > 1 else ""
+        runs = f"{len(seeds)} of {row.num_seeds}{spread}"
+        lines.append(f"| {row.variant} | {' | '.join(shares)} | {runs} | {row.prefill_flops / 1e9:.2f} GFLOP |")
+    return "\n".join(lines)
+
+
+def families_table(rows: list[Row]) -> str:
+    """Accuracy by family and what guessing reaches, of the variants that were run; in Markdown."""
+    present = [row for row in rows if row.results]
+    if not present:
+        return ""
+    names = [row.variant for row in present]
+    lines = ["| family | chance | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for family in BenchmarkFamily:
+        found = [
+            [result["families"][family] for result in row.results if family in result["families"]] for row in present
+        ]
+        if not all(found):
+            continue
+        shares = [sum(of["right"] for of in results) / sum(of["total"] for of in results) for results in found]
+        lines.append(
+            f"| {family} ({family.skill}) | {found[0][0]['chance']:.0%} | "
+            + " | ".join(f"{share:.0%}" for share in shares)
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def differences_table(rows: list[Row]) -> str:
+    """Each variant less the first one, answer by answer on the same seeds, with the interval; in Markdown."""
+    base, *others = rows
+    lines = []
+    for row in others:
+        counts = _paired_counts(base, row)
+        if sum(counts):
+            both, only_base, only_row, none = counts
+            interval = paired_difference_interval(both, only_row, only_base, none)
+            difference = (only_row - only_base) / sum(counts)
+            lines.append(
+                f"| {row.variant} | {100 * difference:+.1f} | {100 * interval.low:+.1f} to {100 * interval.high:+.1f} |"
+            )
+    if not lines:
+        return ""
+    return "\n".join([f"| against {base.variant} | points | interval of 95 % |", "|---|---|---|", *lines])
+
+
+def _paired_counts(base: Row, row: Row) -> tuple[int, int, int, int]:
+    """Answers that both have right, the first only, the second only, neither; of the seeds that both have."""
+    counts = {"11": 0, "10": 0, "01": 0, "00": 0}
+    by_seed = {result["seed"]: result for result in base.results}
+    for result in row.results:
+        own = by_seed.get(result["seed"])
+        for name, family in (own["families"] if own else {}).items():
+            for pair in zip(family["outcomes"], result["families"][name]["outcomes"], strict=True):
+                counts["".join(pair)] += 1
+    return counts["11"], counts["10"], counts["01"], counts["00"]
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Accuracy against the FLOPs of prefill, a panel a skill; SfvqaError where matplotlib is missing."""
+    check_matplotlib()
+    from matplotlib.figure import Figure  # without pyplot: no window, no state beside the figure
+
+    if path.suffix not in FORMATS:
+        raise SfvqaError(f"{path} is no picture that can be drawn.", f"Name one of: {', '.join(FORMATS)}.")
+    figure = Figure(figsize=(4 * len(Skill), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(Skill), sharey=True)
+    present = [row for row in rows if row.group == MAIN and row.results]
+    for axes, skill in zip(panels, Skill, strict=True):
+        _draw_skill(axes, skill, present)
+    panels[0].set_ylabel("share of right answers, with intervals of 95 %")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format=FORMATS[path.suffix], dpi=150)
+
+
+def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
+    for number, row in enumerate(rows):
+        share = row.share(skill)
+        whisker = [[share.value - share.interval.low], [share.interval.high - share.value]]
+        marker = "o" if row.variant.startswith("slow-fast") else "s"
+        look = {"fmt": marker, "capsize": 3, "color": f"C{number}", "label": row.variant}
+        axes.errorbar([row.prefill_flops / 1e9], [share.value], whisker, **look)
+    if rows:
+        families = [family for family in rows[0].results[0]["families"].values() if family["skill"] == skill]
+        chance = sum(family["chance"] * family["total"] for family in families) / sum(f["total"] for f in families)
+        axes.axhline(chance, color="#999999", linestyle=":")
+        axes.annotate(
+            "chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("GFLOP of prefill (log scale)")
+    axes.set_title(skill)
+    axes.grid(visible=True, color="#e5e5e5")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m sfvqa.training.tables", description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/experiment"), help="the folder of the experiment")
+    parser.add_argument("--plot", type=Path, help="where the picture goes, .png or .svg")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables, draw the plot."""
+    options = parse_arguments(arguments)
+    try:
+        rows = read_rows(options.run)
+        if options.plot is not None:
+            draw(rows, options.plot)
+    except SfvqaError as error:
+        raise SystemExit(str(error)) from None
+    for group, title in TITLES.items():
+        of_group = [row for row in rows if row.group == group]
+        print(f"## {title}\n\n{as_table(of_group)}\n")
+        for table in (families_table(of_group), differences_table(of_group)):
+            if table:
+                print(table + "\n")
+    results = [result for row in rows for result in row.results]
+    if results:
+        minutes = sum(result["training_seconds"] + result["scoring_seconds"] for result in results) / 60
+        machines = ", ".join(sorted({result["machine"] for result in results}))
+        print(f"Test set {results[0]['test_set']}; {len(results)} cells took {minutes:.0f} minutes on {machines}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""The whole experiment at its smallest: it trains, scores, stops and goes on, and its variants differ in one thing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from sfvqa.errors import SfvqaError
+from sfvqa.model import IMAGE_TOKEN_ID, Gating, SlowAttentionScope
+from sfvqa.profiling.flop_counter import count_on_model
+from sfvqa.training.benchmark.items import TESTING, draw_item
+from sfvqa.training.benchmark.scenes import Timeline
+from sfvqa.training.experiment.__main__ import main
+from sfvqa.training.experiment.cells import MAIN, Cell, Settings, Tokens, Variant, main_variants, plan, small_variants
+from sfvqa.training.experiment.course import Course
+from sfvqa.training.experiment.experiment import Experiment, result_path
+from sfvqa.training.experiment.network import build, prompt_flops
+from sfvqa.training.experiment.sights import GLYPHS, sights_of
+
+SMALLEST = Settings(
+    width=16,
+    num_layers=2,
+    vision_dims=(8, 16),
+    image_size=32,
+    timeline=Timeline(4.0, 32),
+    vocab_size=300,
+    see_steps=2,
+    see_scenes=1,
+    num_training_videos=3,
+    num_test_videos=3,
+    num_steps=4,
+    rows_per_step=3,
+    rows_at_once=2,
+    save_every=1,
+    num_seeds=1,
+    num_frames=32,
+)
+SLOW_FAST, FAST_ONLY = (Cell(MAIN, variant, 0, 4) for variant in main_variants(32, 32)[:2])
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    experiment = Experiment(SMALLEST, tmp_path_factory.mktemp("experiment"))
+    _ = experiment.training, experiment.testing
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def tokenizer(shared: Experiment) -> PreTrainedTokenizerFast:
+    return shared.tokenizer
+
+
+def test_a_cell_s_result_says_what_was_trained_and_found(shared: Experiment) -> None:
+    result = shared.run(FAST_ONLY)
+    assert result["cell"] == "main-fast-only-32-seed0"
+    assert len(result["losses"]) == 4
+    assert result["settings"]["timeline"] == {"duration_seconds": 4.0, "num_moments": 32}
+    asked = [question for item in shared.testing.items for question in item.questions]
+    assert sum(family["total"] for family in result["families"].values()) == len(asked)
+    for family in result["families"].values():
+        assert family["right"] == family["outcomes"].count("1") <= family["total"] == len(family["outcomes"])
+    before = result_path(shared.folder, FAST_ONLY).stat().st_mtime_ns
+    assert shared.run(FAST_ONLY) == result
+    assert result_path(shared.folder, FAST_ONLY).stat().st_mtime_ns == before
+
+
+def test_an_interrupted_cell_goes_on_bit_by_bit(shared: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shared.run(SLOW_FAST)
+    weights = torch.load(shared.folder / "cells" / f"{SLOW_FAST.name}.pt", weights_only=True)
+    result_path(shared.folder, SLOW_FAST).unlink()
+    (shared.folder / "cells" / f"{SLOW_FAST.name}.pt").unlink()
+    save = Course._save
+
+    def save_and_stop(course: Course) -> None:
+        save(course)
+        if course.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Course, "_save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        shared.run(SLOW_FAST)
+    assert not result_path(shared.folder, SLOW_FAST).exists()
+    steps: list[int] = []
+
+    def save_and_note(course: Course) -> None:
+        save(course)
+        steps.append(course.step)
+
+    monkeypatch.setattr(Course, "_save", save_and_note)
+    resumed = Experiment(SMALLEST, shared.folder).run(SLOW_FAST)
+    assert steps == [3, 4]
+    assert resumed["losses"] == whole["losses"]
+    assert resumed["families"] == whole["families"]
+    again = torch.load(shared.folder / "cells" / f"{SLOW_FAST.name}.pt", weights_only=True)
+    assert again["losses"] == weights["losses"]
+    for name, value in weights["modules"]["model"].items():
+        assert torch.equal(value, again["modules"]["model"][name]), name
+
+
+def test_cells_of_a_seed_are_asked_the_same(shared: Experiment) -> None:
+    """Else a difference between variants could be one between their lessons."""
+    from sfvqa.training.conversations import RowBuilder
+    from sfvqa.training.experiment.lessons import Lessons
+
+    rows = RowBuilder(shared.tokenizer)
+    drawn = []
+    for variant in (SLOW_FAST.variant, Variant("all", 16, Tokens.ALL)):
+        model = build(SMALLEST, variant, shared.tokenizer, 0)
+        samples = Lessons(model, rows, SMALLEST, variant.num_frames, seed=0).draw(5, shared.training)
+        drawn.append([[label for label in sample.row.labels if label >= 0] for sample in samples])
+    assert drawn[0] == drawn[1]
+    assert any(drawn[0])
+
+
+def test_variants_share_the_first_values_of_what_they_have_in_common(tokenizer: PreTrainedTokenizerFast) -> None:
+    slow_fast = build(SMALLEST, SLOW_FAST.variant, tokenizer, 3).state_dict()
+    for variant in (FAST_ONLY.variant, Variant("other", 16, gating=Gating.NONE, slow_from_decoder=False)):
+        other = build(SMALLEST, variant, tokenizer, 3).state_dict()
+        for name, value in other.items():
+            if "slow_attention" not in name:
+                assert torch.equal(value, slow_fast[name]), name
+    different = build(SMALLEST, SLOW_FAST.variant, tokenizer, 4).state_dict()
+    assert not torch.equal(different["lm_head.weight"], slow_fast["lm_head.weight"])
+
+
+def test_slow_keys_and_values_start_as_the_decoder_s_own(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Interleaved head by head: read in another layout, keys would be scrambled with values."""
+    states = torch.randn(1, 5, SMALLEST.width)
+    for from_decoder in (True, False):
+        model = build(SMALLEST, replace(SLOW_FAST.variant, slow_from_decoder=from_decoder), tokenizer, 0)
+        attention: Any = model.language_model.get_submodule("layers.0.self_attn")
+        keys, values = attention.slow_attention.project(states)
+        for found, projection in ((keys, attention.k_proj), (values, attention.v_proj)):
+            own = projection(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            assert torch.allclose(found, own, atol=1e-6) == from_decoder
+
+
+@pytest.mark.parametrize(
+    ("variant", "num_fast", "hybrid_layers"),
+    [
+        (Variant("a", 32), 16 * 4, [0]),
+        (Variant("a", 32, hybrid_every=1), 16 * 4, [0, 1]),
+        (Variant("stride", 32, num_fast_frames=4), 4 * 4, [0]),
+        (Variant("all look", 32, scope=SlowAttentionScope.ALL), 16 * 4, [0]),
+        (Variant("b", 32, Tokens.FAST_ONLY), 16 * 4, []),
+        (Variant("c", 32, Tokens.ALL), 32 * 4, []),
+        (Variant("d", 16, Tokens.ALL), 16 * 4, []),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_variant_is_its_config(
+    variant: Variant, num_fast: int, hybrid_layers: list[int], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = build(SMALLEST, variant, tokenizer, 0)
+    tokens = model.split(torch.randn(variant.num_frames, 2, 2, SMALLEST.width))
+    assert len(tokens.fast) == num_fast
+    assert model.config.hybrid_layers == hybrid_layers
+    prompt = [1, *[IMAGE_TOKEN_ID] * num_fast, *range(2, 20)]
+    model.eval()  # type: ignore[no-untyped-call]
+    counted = count_on_model(model, variant.num_frames, prompt, tokens).prefill
+    assert prompt_flops(model.config, variant.num_frames, len(prompt) - num_fast) == pytest.approx(counted, rel=1e-6)
+
+
+def test_the_plan_names_every_cell_once_and_changes_one_thing_at_a_time() -> None:
+    settings = Settings()
+    cells = plan(settings)
+    assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 11
+    base, *others = small_variants(64)
+    for variant in others:
+        changed = [name for name in vars(base) if name != "name" and getattr(base, name) != getattr(variant, name)]
+        assert len(changed) == 1, variant
+    assert [variant.num_frames for variant in main_variants(64, 128)] == [64, 64, 64, 16, 16, 32, 128]
+    assert settings.scaled(0.001).num_steps == 2
+
+
+def test_a_folder_of_other_settings_is_refused(shared: Experiment) -> None:
+    with pytest.raises(SfvqaError, match="other settings"):
+        Experiment(replace(SMALLEST, num_steps=5), shared.folder)
+
+
+def test_tokens_are_asked_for_what_the_frame_shows() -> None:
+    item = next(item for item in (draw_item(TESTING, 0, number) for number in range(50)) if item.scene.letter)
+    letter = item.scene.letter
+    assert letter is not None
+    middle, elsewhere = (letter.span.start + letter.span.end) / 2, (letter.span.end + 5.0) % 10
+    aims = sights_of([item.scene], np.array([[middle, elsewhere]]), grid=4)
+    shares = aims.tokens["glyph"]
+    assert shares.sum(-1) == pytest.approx(1.0)
+    assert float(shares[0, :, GLYPHS.index(letter.text) + 1].sum()) == pytest.approx(1.0)
+    assert float(shares[1, :, GLYPHS.index(letter.text) + 1].sum()) == 0.0
+    cell = int(shares[0, :, GLYPHS.index(letter.text) + 1].argmax())
+    assert abs((cell % 4 + 0.5) / 4 - letter.centre[0]) < 0.2
+    assert abs((cell // 4 + 0.5) / 4 - letter.centre[1]) < 0.2
+    covered = np.flatnonzero(aims.cells["glyph"][0].numpy() == GLYPHS.index(letter.text) + 1)
+    assert len(covered) > 0
+    assert np.abs((covered % 8 + 0.5) / 8 - letter.centre[0]).max() < 2 * letter.radius
+    assert not aims.cells["glyph"][1].any()
+
+
+def test_the_command_lists_what_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--run", str(tmp_path), "--list", "--only", "main-*-seed0", "--num-frames", "32"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "main-slow-fast-32-seed0 not run"
+    assert len(lines) == 7
+    assert json.loads((tmp_path / "settings.json").read_text())["num_frames"] == 32
+    with pytest.raises(SystemExit, match="other settings"):
+        main(["--run", str(tmp_path), "--list"])
