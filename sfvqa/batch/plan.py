@@ -32,6 +32,7 @@ class BatchModel:
     batch_size: int | None
     num_questions: int
     num_videos: int
+    static_decode: bool = False
 
     def plan(self) -> "BatchPlan":
         """By the memory of this machine. UsageError for a device, dtype, attention or quantization that it has not."""
@@ -49,6 +50,7 @@ class BatchModel:
             attention=self.attention,
             batch_size=self.batch_size or 1,
             num_videos=min(self.batch_size or 1, self.num_videos),
+            static_decode=self.static_decode,
         )
         fewer = plan.run.num_frames < num_frames
         sampling = replace(self.sampling, num_frames=plan.run.num_frames) if fewer else self.sampling

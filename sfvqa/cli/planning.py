@@ -78,6 +78,7 @@ def plan_run(
             max_new_tokens=max_new_tokens,
             attention=model.attention,
             batch_size=min(batch_size, len(questions)),
+            static_decode=model.static_decode,
         )
         if plan.run.num_frames < available:
             frames = replace(frames, num_frames=plan.run.num_frames)

@@ -42,6 +42,7 @@ class ModelRequest:
     attention: str
     quantization: str = "auto"
     random_weights: bool = False
+    static_decode: bool = False
 
     @classmethod
     def of(cls, context: "typer.Context") -> "ModelRequest":
@@ -55,6 +56,7 @@ class ModelRequest:
             attention=given["attention"],
             quantization=given["quant"],
             random_weights=given["random_weights"],
+            static_decode=given.get("static_decode", False),
         )
 
 

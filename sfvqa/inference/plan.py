@@ -11,6 +11,7 @@ from sfvqa.inference.device import free_memory_bytes, resolve_device, resolve_dt
 from sfvqa.inference.fit import Fit, choose_fit, frame_counts, gigabytes, quantizations_on, remedy_for
 from sfvqa.inference.memory import MAX_NEW_TOKENS, NUM_TEXT_TOKENS, RunSize
 from sfvqa.inference.quantization import resolve_quantization
+from sfvqa.inference.question import check_static_decode
 from sfvqa.inference.sizes import ModelSizes
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import QuantizationName
@@ -51,12 +52,14 @@ def make_plan(
     attention: str = "sdpa",
     batch_size: int = 1,
     num_videos: int = 1,
+    static_decode: bool = False,
 ) -> Plan:
     """Choose what was left open by the free memory; look at no weights.
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
     quantization is the model's own, and where that is auto too, the best that fits; where only copies of it are kept,
-    the best of them that fits. Raises UsageError for a device, dtype, attention or quantization that is not there.
+    the best of them that fits; `static_decode` leaves out what cannot be decoded so. Raises UsageError for a device,
+    dtype, attention or quantization that is not there.
     """
     where, computed = resolve_place(model, device, dtype)
     run = RunSize(
@@ -70,6 +73,8 @@ def make_plan(
         num_videos=num_videos,
     )
     kinds = _quantizations(model, QuantizationName(quantization), where)
+    if static_decode:
+        kinds = _for_static_decode(kinds, attention)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)
     fit = choose_fit(model.sizes, model.fast, run, free, quantizations=kinds, frames=counts)
@@ -118,6 +123,13 @@ def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.dev
     kind = resolve_quantization(asked, device, Quantization.NONE)
     refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
     return (asked,)
+
+
+def _for_static_decode(kinds: Sequence[QuantizationName], attention: str) -> tuple[QuantizationName, ...]:
+    """Those that it works with; UsageError where there is none."""
+    fitting = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
+    check_static_decode(attention, (fitting or kinds)[0])
+    return fitting
 
 
 def _of_copies(model: ModelSizes, fit: Fit) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.errors import UsageError
 from sfvqa.inference import choose, plan
 from sfvqa.inference.choose import ChoiceSource, choose_model
 from sfvqa.inference.quantized_copies import Provenance
@@ -95,6 +96,26 @@ def test_the_plan_takes_the_best_copy_that_fits(here: dict[str, object], tmp_pat
         assert f"Using the {bits} {stands_in}" in made.notices
     assert any("the best quantization that fits" in notice for notice in made.notices)
     assert read_sizes("slowfast-7b-64f", random_weights=True).kept_as == ()
+
+
+def test_what_cannot_be_decoded_statically_is_not_chosen_for_it(here: dict[str, object], tmp_path: Path) -> None:
+    """8 bits were, on a GPU that had room for them and not for more, and every item of a batch failed, one by one."""
+    here["free"] = 15 * 10**9
+    sizes = read_sizes("slowfast-7b-64f")
+
+    def chosen(quantization: str = "auto", *, static_decode: bool) -> str:
+        made = plan.make_plan(
+            sizes, device="cpu", dtype="bfloat16", quantization=quantization, static_decode=static_decode
+        )
+        return made.run.quantization
+
+    assert (chosen(static_decode=False), chosen(static_decode=True)) == ("8bit", "4bit")
+    with pytest.raises(UsageError, match="8-bit weights"):
+        chosen("8bit", static_decode=True)
+    write_copy(tmp_path, "slowfast-7b-64f", "8bit")  # all that there is
+    sizes = read_sizes("slowfast-7b-64f")
+    with pytest.raises(UsageError, match="8-bit weights"):
+        chosen(static_decode=True)
 
 
 def write_copy(data: Path, model: str, quantization: str) -> None:

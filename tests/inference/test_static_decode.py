@@ -1,7 +1,10 @@
 """Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.encoding import EncodedVideo
@@ -60,6 +63,42 @@ def test_logits_are_alike_to_rounding_and_the_cache_stays_as_it_was(
     for ids, logits in zip(tokens, static, strict=True):
         state = decode(model, state, ids)
         torch.testing.assert_close(logits, state.logits, rtol=1e-4, atol=1e-4)
+
+
+class _Watch(TorchDispatchMode):
+    """Which operations run: CUDA cannot record one whose result the processor looks at, or that copies from it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("slow_attention", list(SlowAttention))
+def test_nothing_in_a_step_is_looked_at_by_the_processor(
+    model: SlowFastForConditionalGeneration, encoded: EncodedVideo, slow_attention: SlowAttention
+) -> None:
+    """What would break the recording on CUDA, seen without one: `.item()`, `if tensor`, tensors made of numbers."""
+    state = prefill(model, inputs_of(encoded), slow_attention)
+    decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
+    decoder.step(torch.tensor([5, 6, 7]))
+    with _Watch() as watch, torch.inference_mode():
+        decoder._run()
+    assert any("linear" in name or "mm" in name for name in watch.seen)
+    for waits in (
+        "item",
+        "local_scalar",
+        "index.Tensor",
+        "nonzero",
+        "lift",
+        "masked_select",
+        "equal.default",
+        "unique",
+    ):
+        assert not [name for name in watch.seen if waits in name]
 
 
 def test_what_has_no_fixed_size_is_refused() -> None:

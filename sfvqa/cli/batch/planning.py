@@ -64,6 +64,7 @@ def name_model(
         batch_size=batch_size,
         num_questions=len(items),
         num_videos=num_videos,
+        static_decode=model.static_decode,
     )
 
 

@@ -155,6 +155,7 @@ class ProfileRequest:
             num_text_tokens=num_question_tokens([self.question]) + in_prompt,
             max_new_tokens=self.num_new_tokens,
             attention=self.model.attention,
+            static_decode=self.model.static_decode,
         )
         return PlannedRun(
             model=replace(self.model, name=name, is_named_by_flag=True, quantization=plan.run.quantization.value),
