@@ -77,7 +77,10 @@ class BatchOptions:
 
     def generation_for(self, choices: tuple[str, ...] | None) -> GenerationOptions:
         """How an answer is written, or (with choices) that it is compared."""
-        return self.generation if choices is None else GenerationOptions(slow_attention=self.generation.slow_attention)
+        written = self.generation
+        if choices is None:
+            return written
+        return GenerationOptions(slow_attention=written.slow_attention, evidence=written.evidence)
 
     @property
     def reading_within_limits(self) -> ReadOptions:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo
 
 _SHOWN_MOMENTS, _BAR_CELLS = 5, 24
-_STANDS_OUT = 1.5  # times an even share, from which on a moment is shown
 _WORTH_SAYING = 0.03  # the share of a picture from which on its loss is said where it is not asked for
 
 
@@ -58,16 +57,15 @@ def describe_choices(answer: "Answer") -> list[str]:
 
 def describe_evidence(answer: "Answer") -> list[str]:
     """` 19.3 %  ████████  0:02.083`, a line a moment that stands out, strongest first, under a line that explains."""
+    from sfvqa.inference.answer import standing_out
     from sfvqa.video.sampling import format_time
 
     if not answer.evidence:
         return []
-    ranked = sorted(answer.evidence, key=lambda frame: -frame.weight)
-    even = 1 / len(ranked)
-    shown = [frame for frame in ranked[:_SHOWN_MOMENTS] if frame.weight >= _STANDS_OUT * even] or ranked[:1]
+    shown, even = standing_out(answer.evidence, _SHOWN_MOMENTS), 1 / len(answer.evidence)
     lines = [f"Evidence: where its slow attention went, a hint and no proof; spread evenly, {_percent(even)} a frame."]
     for frame in shown:
-        bar = "█" * max(1, round(_BAR_CELLS * frame.weight / ranked[0].weight))
+        bar = "█" * max(1, round(_BAR_CELLS * frame.weight / shown[0].weight))
         lines.append(f"{_percent(frame.weight):>7}  {bar:<{_BAR_CELLS}}  {format_time(frame.timestamp_seconds)}")
     return lines
 

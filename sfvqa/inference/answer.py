@@ -1,9 +1,12 @@
 """What comes out: an answer, what the model saw, and where the time went. Plain data, no tensors."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 SCHEMA_VERSION = 1
+
+_STANDS_OUT = 1.5  # times an even share
 
 
 class FinishReason(StrEnum):
@@ -91,6 +94,17 @@ class FrameEvidence:
     timestamp_seconds: float
     index: int
     weight: float
+
+
+def standing_out(evidence: Sequence[FrameEvidence], most: int) -> list[FrameEvidence]:
+    """The frames that a person is shown: those of half as much again as an even share, strongest first; at least one.
+
+    >>> frames = [FrameEvidence(second, 24 * second, weight) for second, weight in enumerate((0.2, 0.1, 0.6, 0.1))]
+    >>> [frame.timestamp_seconds for frame in standing_out(frames, most=3)]
+    [2]
+    """
+    ranked = sorted(evidence, key=lambda frame: -frame.weight)
+    return [frame for frame in ranked[:most] if frame.weight * len(ranked) >= _STANDS_OUT] or ranked[:1]
 
 
 @dataclass(frozen=True)

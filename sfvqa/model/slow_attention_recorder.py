@@ -66,13 +66,14 @@ def _weights(
     counts = (backwards <= torch.tensor(num_last, device=query.device)[:, None]) & slow.looking.is_real[:, :1]
     strength = module.gate(attended[:, -longest:]).squeeze(-1).float().abs() * counts
     grouped = query[:, :, -longest:].unflatten(1, (module.num_key_value_heads, -1))
-    keys = slow.keys[:, :, None].transpose(-1, -2)
-    bias = None if slow.padding_bias is None else slow.padding_bias[:, None].float()
+    keys = slow.keys.transpose(-1, -2)
+    bias = 0.0 if slow.padding_bias is None else slow.padding_bias.float()
     at_a_time = max(1, _MAX_WEIGHTS_BYTES // (4 * len(query) * num_heads * keys.shape[-1]))
     total = torch.zeros(len(query), keys.shape[-1], device=query.device)
     for start in range(0, longest, at_a_time):
         part = slice(start, start + at_a_time)
-        scores = (grouped[:, :, :, part] @ keys).float() * module.head_dim**-0.5
-        weights = (scores if bias is None else scores + bias).softmax(dim=-1)
+        # Heads that share keys go in as more queries of one head: to broadcast the keys would be to copy them.
+        scores = (grouped[:, :, :, part].flatten(2, 3) @ keys).float() * module.head_dim**-0.5
+        weights = (scores + bias).softmax(dim=-1).unflatten(2, (grouped.shape[2], -1))
         total += torch.einsum("bkgns,bn->bs", weights, strength[:, part])
     return total

@@ -73,6 +73,15 @@ def test_every_question_about_every_video_has_its_record(batch: RunBatchCli, out
     assert f"Records: {out}" in done.stderr
 
 
+@pytest.mark.parametrize("flags", [(), ("--choices", "A,B")])
+def test_records_hold_the_evidence_that_is_asked_for(batch: RunBatchCli, out: Path, flags: tuple[str, ...]) -> None:
+    batch("--evidence", *flags, questions=("Where?",))
+    for record in records_in(out):
+        assert len(record["evidence"]) == record["frames"]["count"]
+    batch(*flags, "--overwrite", questions=("Where?",))
+    assert all(record["evidence"] is None for record in records_in(out))
+
+
 def test_quiet_says_nothing(batch: RunBatchCli, out: Path) -> None:
     assert batch("-q") == Outcome(0, "", "")
     assert len(records_in(out)) == 6
@@ -138,7 +147,7 @@ OTHER_ANSWERS = """
 --frames 4|--fps 2|--crop pad|--reader opencv|--max-new-tokens 9|--temperature 0.5|--seed 3|--top-p 0.9|--static-decode
 --repetition-penalty 1.1|--slow-attention prefill|--choices A,B|--system Brief.|--template {question}!
 --subtitles auto|--subtitles auto --subtitle-tokens 7|--dtype bfloat16|--start 0:00.2|--end 0:00.8
---attention eager|--random-weights|--frames auto|--sampling keyframes
+--attention eager|--random-weights|--frames auto|--sampling keyframes|--evidence
 """
 SAME_ANSWERS = """
 --batch-size 1|--readers 1|--frames-ahead 8|--item-timeout 60|--no-cache|--max-failures 9|--read-threads 1

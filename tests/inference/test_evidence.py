@@ -15,7 +15,6 @@ from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoSource
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
-from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues
 from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
@@ -174,55 +173,6 @@ def test_recorded_steps_cannot_be_watched() -> None:
         GenerationOptions(evidence=True, static_decode=True)
     with pytest.raises(UsageError, match="evidence"):
         GenerationOptions(evidence=1)  # type: ignore[arg-type]
-
-
-def test_what_is_recorded_is_gated_attention_of_the_last_positions(qa: VideoQA, encoded: EncodedVideo) -> None:
-    """By the definition, a position, head and layer at a time, from what reaches the layers."""
-    model = qa.checkpoint.model
-    expected = torch.zeros(len(encoded.visual_tokens.slow))
-
-    def look(module: torch.nn.Module, arguments: tuple[torch.Tensor, torch.Tensor, SlowKeysValues]) -> None:
-        assert isinstance(module, GatedSlowAttention)
-        assert module.gate_proj is not None
-        query, attended, slow = arguments
-        group = query.shape[1] // slow.keys.shape[1]
-        for position in (-3, -2, -1):
-            gate = torch.tanh(module.gate_proj(attended[0, position])) * torch.tanh(module.warm_up_gate)
-            for head in range(query.shape[1]):
-                scores = slow.keys[0, head // group] @ query[0, head, position] / module.head_dim**0.5
-                expected.add_(gate.abs() * scores.softmax(dim=0))
-
-    recorder = SlowAttentionRecorder(model, [None, encoded.visual_tokens])
-    ids = torch.tensor([[1, 2, *[-200] * len(encoded.visual_tokens.fast), 3, 4, 5, 6]])
-    hooks = [m.register_forward_pre_hook(look) for m in model.modules() if isinstance(m, GatedSlowAttention)]
-    with torch.inference_mode(), recorder.recording([1], [3]):
-        model.prefill(ids, torch.ones_like(ids), [encoded.visual_tokens])
-    for hook in hooks:
-        hook.remove()
-    torch.testing.assert_close(recorder.of_row(1), expected)
-    assert recorder.of_row(0).shape == (0,)
-
-
-def test_long_ends_are_recorded_a_few_positions_at_a_time(monkeypatch: pytest.MonkeyPatch, qa: VideoQA) -> None:
-    generator = torch.Generator().manual_seed(3)
-    module = next(m for m in qa.checkpoint.model.modules() if isinstance(m, GatedSlowAttention))
-    query = torch.randn(2, 4, 9, module.head_dim, generator=generator)
-    attended = torch.randn(2, 9, 4 * module.head_dim, generator=generator)
-    keys = torch.randn(2, module.num_key_value_heads, 6, module.head_dim, generator=generator)
-    bias = torch.zeros(2, 1, 1, 6)
-    bias[1, ..., 4:] = torch.finfo(torch.float32).min
-    looking = LookingPositions(None, torch.tensor([[True], [True]]))
-
-    def record() -> torch.Tensor:
-        from sfvqa.model.slow_attention_recorder import _weights
-
-        return _weights(module, query, attended, SlowKeysValues(keys, keys, bias, looking), [7, 2])
-
-    with torch.inference_mode():
-        whole = record()
-        monkeypatch.setattr("sfvqa.model.slow_attention_recorder._MAX_WEIGHTS_BYTES", 4 * 2 * 4 * 6 * 2)
-        torch.testing.assert_close(record(), whole)
-    assert whole[1, 4:].tolist() == [0, 0]
 
 
 @pytest.mark.slow

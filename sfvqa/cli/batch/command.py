@@ -52,6 +52,7 @@ def batch(
     template: answer_options.Template = None,  # noqa: ARG001
     subtitles: batch_options.Subtitles = None,  # noqa: ARG001
     subtitle_tokens: answer_options.SubtitleTokens = None,  # noqa: ARG001
+    evidence: answer_options.Evidence = False,  # noqa: ARG001
     device: options.Device = "auto",  # noqa: ARG001
     dtype: options.DtypeOption = "auto",  # noqa: ARG001
     attention: options.AttentionOption = "sdpa",  # noqa: ARG001
@@ -90,5 +91,4 @@ def batch(
         notices.note(f"Waiting for somebody to read from “{out}”.")
     with Journal(out, overwrite=overwrite) as journal:
         summary = run(request, journal, notices)
-    show_summary(summary, out, notices, json=json)
-    raise typer.Exit(summary.exit_code)
+    raise typer.Exit(show_summary(summary, out, notices, json=json))

@@ -182,6 +182,7 @@ def _requested_settings(asked: "BatchModel", frames: "FrameRequest", answers: "A
         "template": prompt.template,
         "subtitles": "auto" if answers.reads_text_track else None,
         "subtitle_tokens": answers.subtitle_tokens,
+        **({"evidence": True} if answers.evidence else {}),  # without it the ids are those of before there was any
     }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.batch.display import Events
     from sfvqa.cli.batch.request import BatchRequest
     from sfvqa.cli.render import Notices
+    from sfvqa.errors import ExitCode
 
 
 def run(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "BatchSummary":
@@ -65,8 +66,8 @@ def _start(request: "BatchRequest", journal: "Journal", notices: "Notices") -> "
     return run_batch(answerer, request.items, journal, request.options)
 
 
-def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json: bool) -> None:
-    """What became of the items: a few lines, and with --json one object on stdout."""
+def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json: bool) -> "ExitCode":
+    """What became of the items: a few lines, and with --json one object on stdout; the exit code that says so."""
     tally = summary.tally
     if summary.stopped:
         notices.warn(f"{summary.stopped} Left: {plural(tally.num_left, 'item')}; the same command goes on with them.")
@@ -81,6 +82,7 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
     if json:
         sys.stdout.write(jsonlib.dumps(summary.to_dict(), allow_nan=False) + "\n")
         sys.stdout.flush()
+    return summary.exit_code
 
 
 def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:

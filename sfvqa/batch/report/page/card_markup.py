@@ -15,7 +15,8 @@ _NUM_LIKELY = 6
 def card_markup(card: VideoCard, thumbnails: Thumbnails, num_thumbnails: int) -> Html:
     """The card of a video."""
     views = [
-        join([_strip(frames, thumbnails, num_thumbnails), *map(_item, items)]) for frames, items in card.views.items()
+        join([_strip(frames, thumbnails, num_thumbnails), *(_item(item, thumbnails) for item in items)])
+        for frames, items in card.views.items()
     ]
     return tag("section", tag("h2", tag("bdi", card.name)), *views, class_="card")
 
@@ -36,13 +37,13 @@ def _strip(frames: SeenFrames, thumbnails: Thumbnails, num: int) -> Html:
     return tag("div", *parts, class_="seen")
 
 
-def _picture(jpeg: bytes, time_seconds: float) -> Html:
+def _picture(jpeg: bytes, time_seconds: float, more: str = "") -> Html:
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
     time = format_time(time_seconds)
-    return tag("figure", tag("img", src=source, alt=f"Frame at {time}"), tag("figcaption", time))
+    return tag("figure", tag("img", src=source, alt=f"Frame at {time}"), tag("figcaption", time, more))
 
 
-def _item(item: PageItem) -> Html:
+def _item(item: PageItem, thumbnails: Thumbnails) -> Html:
     states = ["failed" if item.failure else "ok", *([item.verdict.value] if item.verdict else [])]
     if item.warnings:
         states.append("warned")
@@ -55,7 +56,11 @@ def _item(item: PageItem) -> Html:
         said.append(tag("p", tag("b", item.failure.kind), " ", item.failure.message, class_="error"))
     if item.expected is not None:
         said.append(tag("p", "Expected: ", tag("bdi", item.expected), class_="expected"))
-    said += [_likely(item.likely), *(tag("p", warning, class_="warning") for warning in item.warnings)]
+    said += [
+        _likely(item.likely),
+        _looked_at(item, thumbnails),
+        *(tag("p", warning, class_="warning") for warning in item.warnings),
+    ]
     return tag("article", *said, _small_print(item), class_="item", data_state=" ".join(states))
 
 
@@ -70,6 +75,21 @@ def _likely(likely: Sequence[tuple[str, float]]) -> Html:
         return Html("")
     ordered = sorted(likely, key=lambda choice: -choice[1])[:_NUM_LIKELY]
     return tag("ul", *(tag("li", tag("bdi", text), f" {percent(share)}") for text, share in ordered), class_="likely")
+
+
+def _looked_at(item: PageItem, thumbnails: Thumbnails) -> Html:
+    """The moments that stand out in an answer's evidence, with their pictures where there are some."""
+    if not item.looked_at:
+        return Html("")
+    pictures = [
+        _picture(thumbnails.pictures[moment.index], moment.timestamp_seconds, f" · {percent(moment.weight)}")
+        for moment in item.looked_at
+        if moment.index in thumbnails.pictures
+    ]
+    if not pictures:
+        times = [f"{format_time(moment.timestamp_seconds)} ({percent(moment.weight)})" for moment in item.looked_at]
+        return tag("p", f"Looked most at {', '.join(times)}", class_="small")
+    return tag("div", tag("p", "Looked most at (a hint, no proof)", class_="small"), *pictures, class_="looked")
 
 
 def _small_print(item: PageItem) -> Html:

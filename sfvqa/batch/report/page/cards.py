@@ -17,11 +17,16 @@ from sfvqa.batch.report.facts import (
     verdict_of,
 )
 from sfvqa.evaluation.scores import Verdict
+from sfvqa.inference.answer import FrameEvidence, standing_out
+
+_NUM_MOMENTS = 3
 
 
 @dataclass(frozen=True)
 class PageItem:
-    """A question, and what became of it; `likely` has each choice with its probability."""
+    """A question, and what became of it; `likely` has each choice with its probability, `looked_at` the moments that
+    stand out in the answer's evidence.
+    """
 
     question: str
     answer: str | None
@@ -30,6 +35,7 @@ class PageItem:
     failure: Failure | None
     finish_reason: str | None
     likely: tuple[tuple[str, float], ...]
+    looked_at: tuple[FrameEvidence, ...]
     warnings: tuple[str, ...]
     own_id: str | None
     group: str | None
@@ -63,11 +69,12 @@ def gather_cards(records: Iterable[Record]) -> list[VideoCard]:
         path = text_of(record, "video_path")
         card = cards.setdefault(name, VideoCard(name, Path(path) if path else None))
         card.reader = card.reader or text_of(mapping_of(record, "settings"), "reader")
-        card.views.setdefault(_frames_of(record), []).append(_item_of(record))
+        frames = _frames_of(record)
+        card.views.setdefault(frames, []).append(_item_of(record, frames))
     return list(cards.values())
 
 
-def _item_of(record: Record) -> PageItem:
+def _item_of(record: Record, frames: SeenFrames) -> PageItem:
     is_ok = record.get("status") == "ok"
     timings = mapping_of(record, "timings")
     seconds = {stage: number(timings.get(f"{stage}_seconds")) for stage in (*STAGES, "total")}
@@ -79,6 +86,7 @@ def _item_of(record: Record) -> PageItem:
         failure=None if is_ok else failure_of(record),
         finish_reason=text_of(record, "finish_reason"),
         likely=_likely_of(record),
+        looked_at=_looked_at(record, frames),
         warnings=texts_of(record, "warnings"),
         own_id=text_of(record, "id"),
         group=text_of(record, "group"),
@@ -94,6 +102,22 @@ def _likely_of(record: Record) -> tuple[tuple[str, float], ...]:
         if isinstance(choice, dict) and (share := number(choice.get("probability"))) is not None:
             found.append((text_of(choice, "text") or "", share))
     return tuple(found)
+
+
+def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
+    """None where not every frame that was seen has its weight."""
+    evidence = record.get("evidence")
+    weights = (
+        [number(frame.get("weight")) for frame in evidence if isinstance(frame, dict)]
+        if isinstance(evidence, list)
+        else []
+    )
+    found = [
+        FrameEvidence(time, index, weight)
+        for time, index, weight in zip(frames.timestamps_seconds, frames.indices, weights, strict=False)
+        if weight is not None
+    ]
+    return tuple(standing_out(found, _NUM_MOMENTS)) if len(found) == len(weights) == len(frames.indices) else ()
 
 
 def _frames_of(record: Mapping[str, Any]) -> SeenFrames:

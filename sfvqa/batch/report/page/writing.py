@@ -66,10 +66,12 @@ def write_page(
 
 
 def _wanted(card: VideoCard, options: PageOptions) -> dict[int, float]:
-    """The frames to read of a video: of everything that was looked at some."""
+    """The frames to read of a video: of everything that was seen some, and what answers looked at most."""
     if not options.num_thumbnails:
         return {}
-    return {index: time for frames in card.views for index, time in spread(frames, options.num_thumbnails).items()}
+    looked_at = [moment for items in card.views.values() for item in items for moment in item.looked_at]
+    wanted = {index: time for frames in card.views for index, time in spread(frames, options.num_thumbnails).items()}
+    return wanted | {moment.index: moment.timestamp_seconds for moment in looked_at}
 
 
 def _place_of(card: VideoCard, run: RunFacts, options: PageOptions) -> Path | None:

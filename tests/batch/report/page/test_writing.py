@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import sfvqa
 from sfvqa.batch.record import Record
 from sfvqa.batch.report.against import compare_runs
 from sfvqa.batch.report.collecting import collect
 from sfvqa.batch.report.page.writing import PageOptions, PageOutcome, write_page
 from sfvqa.batch.report.summary import summarise
-from sfvqa.inference.answer import ChoiceProbability, FinishReason
+from sfvqa.inference.answer import ChoiceProbability, FinishReason, FrameEvidence
 from tests.batch.report.records import SETTINGS, failed, item, ok, write
 
 HOSTILE = (
@@ -180,3 +181,32 @@ def test_without_thumbnails_no_video_is_looked_for(tmp_path: Path, monkeypatch: 
     page, outcome = page_of(tmp_path, [ok(item("gone.mp4"))], num_thumbnails=0)
     assert outcome.num_without_pictures == 0
     assert "4 frames seen, 0:00 to 0:03.75" in page.texts["section"][-1]
+
+
+def evidence(*weights: float) -> tuple[FrameEvidence, ...]:
+    """Of the frames of `ok`."""
+    return tuple(map(FrameEvidence, (0.0, 1.25, 2.5, 3.75), (0, 30, 60, 90), weights))
+
+
+def test_what_an_answer_looked_at_most_is_shown_even_if_the_strip_leaves_it_out(tmp_path: Path) -> None:
+    shapes = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+    records = [{**ok(evidence=evidence(0.05, 0.45, 0.5, 0.0)), "video_path": str(shapes)}]
+    page, outcome = page_of(tmp_path, records, num_thumbnails=1)
+    assert outcome.num_without_pictures == 0
+    assert page.texts["figcaption"] == ["0:02.5", "0:02.5 · 50.0 %", "0:01.25 · 45.0 %"]
+    pictures = [image["src"] for image in page.of("img")]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert {attribute for _, attributes in page.elements for attribute in attributes} <= ATTRIBUTES
+
+
+def test_without_pictures_the_moments_are_named(tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, [ok(evidence=evidence(0.1, 0.1, 0.7, 0.1))], num_thumbnails=0)
+    assert any("Looked most at 0:02.5 (70.0 %)" in text for text in page.texts["p"])
+
+
+@pytest.mark.parametrize(
+    "odd", [None, [], "<b>", [1, 2, 3, 4], [{"weight": 1.0}], [{"weight": "<b>"}] * 4, {"weight": 1}]
+)
+def test_evidence_that_is_none_is_left_out(odd: object, tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, [{**ok(), "evidence": odd}])
+    assert "Looked most" not in page.markup
