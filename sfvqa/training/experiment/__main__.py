@@ -24,6 +24,7 @@ CHANGEABLE = {
     "num_steps": "steps of a cell of the main comparison",
     "num_small_steps": "steps of a cell of the others",
     "rows_per_step": "videos a step",
+    "rows_at_once": "of those, how many pass through the model together: a matter of memory",
     "num_seeds": "seeds of the main comparison",
     "quality": "x264's constant rate factor of the videos",
 }
