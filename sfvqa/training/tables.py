@@ -12,8 +12,8 @@ from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.intervals import Interval, paired_difference_interval, wilson_interval
 from sfvqa.profiling.plot import FORMATS, check_matplotlib
 from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill
-from sfvqa.training.experiment.cells import MAIN, SMALL, Cell, plan
-from sfvqa.training.experiment.experiment import read_settings, result_path
+from sfvqa.training.comparison.cells import MAIN, SMALL, Cell, plan
+from sfvqa.training.comparison.experiment import read_settings, result_path
 
 TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
 NOT_RUN = "not run"

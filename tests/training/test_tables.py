@@ -9,8 +9,8 @@ import pytest
 
 from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.intervals import paired_difference_interval
-from sfvqa.training.experiment.cells import MAIN, Cell, Settings, plan
-from sfvqa.training.experiment.experiment import result_path
+from sfvqa.training.comparison.cells import MAIN, Cell, Settings, plan
+from sfvqa.training.comparison.experiment import result_path
 from sfvqa.training.tables import Row, as_table, differences_table, draw, families_table, main, read_rows
 
 

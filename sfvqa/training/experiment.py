@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from sfvqa.errors import SfvqaError
-from sfvqa.training.experiment.cells import Settings
-from sfvqa.training.experiment.experiment import Experiment, result_path
+from sfvqa.training.comparison.cells import Settings
+from sfvqa.training.comparison.experiment import Experiment, result_path
 
 CHANGEABLE = {
     "num_frames": "frames of the comparison at one number of frames",
