@@ -12,11 +12,12 @@ from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.intervals import Interval, paired_difference_interval, wilson_interval
 from sfvqa.profiling.plot import FORMATS, check_matplotlib
 from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill
-from sfvqa.training.experiment.cells import MAIN, SMALL, Cell, plan
-from sfvqa.training.experiment.experiment import read_settings, result_path
+from sfvqa.training.comparison.cells import MAIN, SMALL, Cell, plan
+from sfvqa.training.comparison.experiment import read_settings, result_path
 
 TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
 NOT_RUN = "not run"
+TICKS = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5)]  # GFLOP
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,10 @@ def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
             "chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
         )
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_ylim(0, 1)
     axes.set_xlabel("GFLOP of prefill (log scale)")
     axes.set_title(skill)

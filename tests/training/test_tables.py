@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sfvqa.errors import SfvqaError
-from sfvqa.training.experiment.cells import MAIN, Cell, Settings, plan
-from sfvqa.training.experiment.experiment import result_path
+from sfvqa.evaluation.intervals import paired_difference_interval
+from sfvqa.training.comparison.cells import MAIN, Cell, Settings, plan
+from sfvqa.training.comparison.experiment import result_path
 from sfvqa.training.tables import Row, as_table, differences_table, draw, families_table, main, read_rows
 
 
@@ -65,8 +66,9 @@ def test_seeds_are_pooled_and_missing_cells_say_so(folder: Path) -> None:
 
 def test_differences_are_paired_by_seed_and_question(folder: Path) -> None:
     """Seed 0 alone has both: 9 of 12 against 5 of 12, one of which only fast tokens got right."""
+    interval = paired_difference_interval(4, 1, 5, 2)
     (line,) = [line for line in differences_table(main_rows(folder)).splitlines() if "fast-only" in line]
-    assert line.startswith("| fast-only-64 | -33.3 | -")
+    assert line == f"| fast-only-64 | -33.3 | {100 * interval.low:+.1f} to {100 * interval.high:+.1f} |"
     assert "all-64" not in differences_table(main_rows(folder))
 
 

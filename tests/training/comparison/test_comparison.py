@@ -15,12 +15,12 @@ from sfvqa.model import IMAGE_TOKEN_ID, Gating, SlowAttentionScope
 from sfvqa.profiling.flop_counter import count_on_model
 from sfvqa.training.benchmark.items import TESTING, draw_item
 from sfvqa.training.benchmark.scenes import Timeline
-from sfvqa.training.experiment.__main__ import main
-from sfvqa.training.experiment.cells import MAIN, Cell, Settings, Tokens, Variant, main_variants, plan, small_variants
-from sfvqa.training.experiment.course import Course
-from sfvqa.training.experiment.experiment import Experiment, result_path
-from sfvqa.training.experiment.network import build, prompt_flops
-from sfvqa.training.experiment.sights import GLYPHS, sights_of
+from sfvqa.training.comparison.cells import MAIN, Cell, Settings, Tokens, Variant, main_variants, plan, small_variants
+from sfvqa.training.comparison.course import Course
+from sfvqa.training.comparison.experiment import Experiment, result_path
+from sfvqa.training.comparison.network import build, prompt_flops
+from sfvqa.training.comparison.sights import GLYPHS, sights_of
+from sfvqa.training.experiment import main
 
 SMALLEST = Settings(
     width=16,
@@ -104,8 +104,8 @@ def test_an_interrupted_cell_goes_on_bit_by_bit(shared: Experiment, monkeypatch:
 
 def test_cells_of_a_seed_are_asked_the_same(shared: Experiment) -> None:
     """Else a difference between variants could be one between their lessons."""
+    from sfvqa.training.comparison.lessons import Lessons
     from sfvqa.training.conversations import RowBuilder
-    from sfvqa.training.experiment.lessons import Lessons
 
     rows = RowBuilder(shared.tokenizer)
     drawn = []

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from sfvqa.errors import SfvqaError
-from sfvqa.training.experiment.cells import Settings
-from sfvqa.training.experiment.experiment import Experiment, result_path
+from sfvqa.training.comparison.cells import Settings
+from sfvqa.training.comparison.experiment import Experiment, result_path
 
 CHANGEABLE = {
     "num_frames": "frames of the comparison at one number of frames",
@@ -24,6 +24,7 @@ CHANGEABLE = {
     "num_steps": "steps of a cell of the main comparison",
     "num_small_steps": "steps of a cell of the others",
     "rows_per_step": "videos a step",
+    "rows_at_once": "of those, how many pass through the model together: a matter of memory",
     "num_seeds": "seeds of the main comparison",
     "quality": "x264's constant rate factor of the videos",
 }

@@ -13,13 +13,13 @@ from sfvqa.model import SlowAttentionScope, SlowFastConfig, SlowFastForCondition
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from sfvqa.model.vision_tower import ConvNextBlock
 from sfvqa.profiling.flops import PromptSize, prefill_flops, prompt_size
-from sfvqa.training.experiment.cells import Tokens
+from sfvqa.training.comparison.cells import Tokens
 from sfvqa.training.tiny_model import prepare_vision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from sfvqa.training.experiment.cells import Settings, Variant
+    from sfvqa.training.comparison.cells import Settings, Variant
 
 MAX_POSITIONS = 4096
 OPEN = 1.0  # first value of the gates that are learned: at zero nothing would ask slow attention to learn

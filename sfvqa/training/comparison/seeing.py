@@ -16,7 +16,7 @@ from torch.nn import functional
 from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.benchmark.items import TRAINING, draw_item
 from sfvqa.training.benchmark.render import render
-from sfvqa.training.experiment.sights import IN_CELLS, IN_FRAMES, IN_TOKENS, Sights, sights_of
+from sfvqa.training.comparison.sights import IN_CELLS, IN_FRAMES, IN_TOKENS, Sights, sights_of
 from sfvqa.training.pixels import as_shares, normalise, roughen
 
 if TYPE_CHECKING:

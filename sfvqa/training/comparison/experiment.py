@@ -18,13 +18,13 @@ from sfvqa.errors import SfvqaError
 from sfvqa.model.visual_tokens import pool_frames
 from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
 from sfvqa.training.benchmark.scenes import Timeline
+from sfvqa.training.comparison.cells import Settings, Variant, plan
+from sfvqa.training.comparison.course import Course, save_whole
+from sfvqa.training.comparison.lessons import Lessons
+from sfvqa.training.comparison.network import build, prompt_flops
+from sfvqa.training.comparison.seeing import SightHeads, seeing_batch
+from sfvqa.training.comparison.videos import EncodedVideos
 from sfvqa.training.conversations import RowBuilder
-from sfvqa.training.experiment.cells import Settings, Variant, plan
-from sfvqa.training.experiment.course import Course, save_whole
-from sfvqa.training.experiment.lessons import Lessons
-from sfvqa.training.experiment.network import build, prompt_flops
-from sfvqa.training.experiment.seeing import SightHeads, seeing_batch
-from sfvqa.training.experiment.videos import EncodedVideos
 from sfvqa.training.tokenizer import learn_tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from sfvqa.model import SlowFastForConditionalGeneration
-    from sfvqa.training.experiment.cells import Cell
+    from sfvqa.training.comparison.cells import Cell
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.comparison.cells import Settings
+    from sfvqa.training.comparison.videos import EncodedVideos
     from sfvqa.training.conversations import Turn
-    from sfvqa.training.experiment.cells import Settings
-    from sfvqa.training.experiment.videos import EncodedVideos
 
 AT_ONCE_IN_TESTS = 20
 

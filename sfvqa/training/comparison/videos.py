@@ -10,7 +10,7 @@ import torch
 from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.benchmark.items import TRAINING, draw_item
 from sfvqa.training.benchmark.render import render
-from sfvqa.training.experiment.course import save_whole
+from sfvqa.training.comparison.course import save_whole
 from sfvqa.training.pixels import as_shares, normalise
 from sfvqa.training.video_pool import encode_frames
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sfvqa.model import SlowFastForConditionalGeneration
     from sfvqa.training.benchmark.items import Item
-    from sfvqa.training.experiment.cells import Settings
+    from sfvqa.training.comparison.cells import Settings
 
 logger = logging.getLogger(__name__)
 
