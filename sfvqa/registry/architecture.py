@@ -25,7 +25,7 @@ class Architecture:
 
     `vision_depths` and `vision_dims` are the ConvNeXt stages' blocks and widths; `image_size` pixels are seen a side.
     `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `slow_attention_scope` and
-    `gating` name members of the enums of sfvqa.model. `head_dim` is the width of one attention head, 0 for an even share
+    `gating` name members of the enums of sfvqa.model. `head_dim` is the width of a head, 0 for an even share
     of `hidden_size`; biases and norms of queries, keys and values are what decoder families differ in: the defaults
     are Qwen2's. Raises ModelError when the numbers contradict each other.
 

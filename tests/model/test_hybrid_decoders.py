@@ -105,5 +105,5 @@ def test_a_window_is_the_familys_own(make_model: ModelMaker) -> None:
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:
-    with pytest.raises(CheckpointError, match="'gpt2' have no hybrid layers.*llama, mistral, qwen2, qwen3"):
+    with pytest.raises(CheckpointError, match=r"'gpt2' have no hybrid layers.*llama, mistral, qwen2, qwen3"):
         hybrid_decoder("gpt2")
