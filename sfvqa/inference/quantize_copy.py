@@ -7,24 +7,23 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.copy_folders import alone_with, copy_folder
 from sfvqa.inference.device import memory_errors, resolve_device
 from sfvqa.inference.host_memory import return_large_blocks
-from sfvqa.inference.locate import TOKENIZER_FILES, WEIGHTS_INDEX, CheckpointLocation, find, locate_registered
+from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find, locate_registered
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, find_copy
 from sfvqa.inference.readable import readable_size
 from sfvqa.inference.revision import revision_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
+from sfvqa.model.shard_writing import write_shards
 from sfvqa.model.stored import StoredModel
 from sfvqa.registry import ModelSpec
 
-SHARD_BYTES = 500_000_000  # of a copy: what a file of it adds to the memory while it is written, and when it is loaded
 _ROOM = 1.05
 _COPIED = (
     *TOKENIZER_FILES,
@@ -63,7 +62,7 @@ def quantize_copy(model: str, quantization: str, *, device: str = "auto", force:
         folder = partial / target.name
         folder.mkdir()
         with memory_errors("quantizing the model"):
-            _write_tensors(_quantized(stored, quantizer, where), folder)
+            write_shards(_quantized(stored, quantizer, where), folder)
         _write_rest(location, stored, kind, folder)
         provenance.write(folder)
         if target.exists():
@@ -105,30 +104,6 @@ def _check_disk(target: Path, size_bytes: int) -> None:
             f"The copy takes {readable_size(size_bytes)} and {target.parent} has {readable_size(free)} free.",
             "Free some space, or set SFVQA_DATA_DIR to a folder on another disk.",
         )
-
-
-def _write_tensors(tensors: Iterator[list[tuple[str, Tensor]]], folder: Path) -> None:
-    """Files of about SHARD_BYTES and their index; the tensors of one list, all of one weight, stay in one file."""
-    weight_map: dict[str, str] = {}
-    waiting: dict[str, Tensor] = {}
-    num_files = 0
-
-    def write() -> None:
-        nonlocal num_files
-        num_files += 1
-        file = f"model-{num_files:05d}.safetensors"
-        save_file(waiting, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(waiting, file))
-        waiting.clear()
-
-    for parts in tensors:
-        size = sum(tensor.nbytes for _, tensor in parts)
-        if waiting and sum(tensor.nbytes for tensor in waiting.values()) + size > SHARD_BYTES:
-            write()
-        waiting.update((name, tensor.to("cpu", copy=True).contiguous()) for name, tensor in parts)
-    write()
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantization, folder: Path) -> None:

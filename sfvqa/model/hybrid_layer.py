@@ -253,6 +253,11 @@ class HybridAttentionMixin:
             attended = self.slow_attention(query, attended, slow)
         return self.o_proj(attended), weights
 
+    def project_slow(self: Any, slow: Tensor) -> tuple[Tensor, Tensor]:
+        """Slow keys and values of normalised slow tokens; keys as normalised as the queries that look at them are."""
+        keys, values = self.slow_attention.project(slow)
+        return (self.k_norm(keys) if hasattr(self, "k_norm") else keys), values
+
 
 class HybridLayerMixin:
     """A decoder family's layer that projects the slow tokens once and hands their keys and values to its attention."""
@@ -276,7 +281,7 @@ class HybridLayerMixin:
         """This layer's slow keys and values, projected and kept or taken from the cache; None when nothing looks."""
         attention = self.self_attn
         if slow.tokens is not None:
-            keys, values = attention.slow_attention.project(self.input_layernorm(slow.tokens))
+            keys, values = attention.project_slow(self.input_layernorm(slow.tokens))
             if slow.cache is not None:
                 slow.cache.store_slow(keys, values, attention.layer_idx)
         else:

@@ -22,6 +22,7 @@ from sfvqa.inference.locate import CheckpointLocation, locate
 from sfvqa.inference.quantize_copy import quantize_copy
 from sfvqa.inference.quantized_copies import COPY_FILE, list_copies, locate_for
 from sfvqa.inference.revision import revision_of
+from sfvqa.model import shard_writing
 from sfvqa.registry import find_model
 
 BITS = ("8bit", "4bit")
@@ -215,7 +216,7 @@ def test_a_full_disk_is_found_out_first(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_many_files_are_as_good_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     one = logits_of(load_checkpoint(quantize_copy("tiny", "4bit", device="cpu").folder, device="cpu"))
-    monkeypatch.setattr(making, "SHARD_BYTES", 300_000)
+    monkeypatch.setattr(shard_writing, "SHARD_BYTES", 300_000)
     folder = quantize_copy("tiny", "4bit", device="cpu", force=True).folder
     assert len(list(folder.glob("*.safetensors"))) > 3
     assert torch.equal(logits_of(load_checkpoint(folder, device="cpu")), one)

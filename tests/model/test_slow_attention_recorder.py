@@ -25,6 +25,7 @@ class ByDefinition:
 
     def __call__(self, module: torch.nn.Module, arguments: tuple[Tensor, Tensor, SlowKeysValues]) -> None:
         assert isinstance(module, GatedSlowAttention)
+        assert module.gate_proj is not None
         query, attended, slow = (arguments[0][self.row], arguments[1][self.row], arguments[2])
         keys = slow.keys[self.row]
         warm_up = torch.tanh(module.warm_up_gate) if self.squash else module.warm_up_gate
