@@ -94,7 +94,8 @@ def _num_with_cores(nodes: Sequence[Node]) -> int:
 def _does_not_fit(nodes: Sequence[Node], size: WorkerSize) -> UsageError:
     has = "; ".join(f"{node.num_cpus:g} CPUs and {node.num_gpus:g} GPUs" for node in nodes)
     needs = f"{size.num_gpus:g} GPUs" if size.num_gpus else f"{size.num_cpus} CPUs"
+    whose = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes have"
     return UsageError(
-        f"No worker fits the cluster: each needs {needs}, and its {len(nodes)} nodes have {has or 'nothing'}.",
+        f"No worker fits the cluster: each needs {needs}, and {whose} {has or 'nothing'}.",
         "Ask for less with --gpus-per-worker or --device cpu, or add a node with `ray start`.",
     )

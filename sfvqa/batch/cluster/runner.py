@@ -145,5 +145,7 @@ def _what_is_missing(placement: Placement) -> str:
     if placement.num_fitting < wanted:
         return f"{placement.num_fitting} of the {wanted} workers fit the cluster; others begin as nodes come."
     if (now := size.num_on(free_resources())) < wanted:
+        if not now:
+            return "The cluster is busy: no worker has room now; they begin when there is some."
         return f"The cluster is busy: {now} of the {wanted} workers have room now; the others begin when they have."
     return ""

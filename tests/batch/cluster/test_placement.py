@@ -77,3 +77,8 @@ def test_a_worker_needs_all_that_it_is_sized_for() -> None:
 def test_what_cannot_be_is_refused(asked: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         ClusterOptions(**asked)  # type: ignore[arg-type]
+
+
+def test_a_single_node_is_not_spoken_of_as_several() -> None:
+    with pytest.raises(UsageError, match="and its only node has 2 CPUs and 0 GPUs"):
+        place_workers([Node(2, 0)], ClusterOptions(gpus_per_worker=1))
