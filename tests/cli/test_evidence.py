@@ -13,7 +13,7 @@ from sfvqa.cli.demo import load_demo_videos
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.cli.fake import ScriptedVideoQA
 
-STRONGEST = (255, 204, 64)
+STRONGEST = (255, 132, 92)
 FLASH = next(video.path for video in load_demo_videos() if video.path.endswith("flash.mp4"))
 QUESTION = "What colour does the screen flash?"
 

@@ -150,7 +150,7 @@ def test_the_frames_are_left_as_they_were() -> None:
 
 # --- the filmstrip ---
 
-BAR, STRONGEST = (96, 148, 214), (255, 204, 64)
+BAR, STRONGEST = (96, 148, 214), (255, 132, 92)
 
 
 def strip(cells: list[Cell], weights: list[float]) -> NDArray[np.uint8]:
