@@ -5,11 +5,12 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor
 
-from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model import Gating, SlowAttentionScope, SlowFastForConditionalGeneration
 from sfvqa.model import slow_attention_recorder as recording
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues
 from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
+from tests.model.families import DECODERS
 
 
 def slow_attention(model: SlowFastForConditionalGeneration) -> list[GatedSlowAttention]:
@@ -19,34 +20,40 @@ def slow_attention(model: SlowFastForConditionalGeneration) -> list[GatedSlowAtt
 class ByDefinition:
     """Computes it a position, head and layer at a time, from what reaches the layers."""
 
-    def __init__(self, row: int, num_last: int, num_slow: int, *, squash: bool = True) -> None:
-        self.row, self.num_last, self.squash = row, num_last, squash
+    def __init__(self, row: int, num_last: int, num_slow: int) -> None:
+        self.row, self.num_last = row, num_last
         self.total = torch.zeros(num_slow)
 
     def __call__(self, module: torch.nn.Module, arguments: tuple[Tensor, Tensor, SlowKeysValues]) -> None:
         assert isinstance(module, GatedSlowAttention)
-        assert module.gate_proj is not None
         query, attended, slow = (arguments[0][self.row], arguments[1][self.row], arguments[2])
         keys = slow.keys[self.row]
-        warm_up = torch.tanh(module.warm_up_gate) if self.squash else module.warm_up_gate
+        warm_up = torch.tanh(module.warm_up_gate) if module.squash_warm_up else module.warm_up_gate
         for position in range(1, self.num_last + 1):
-            gate = (torch.tanh(module.gate_proj(attended[-position])) * warm_up).abs()
+            dynamic = 1 if module.gate_proj is None else torch.tanh(module.gate_proj(attended[-position]))
+            gate = (dynamic * warm_up).abs()
             for head in range(len(query)):
                 scores = keys[head * len(keys) // len(query), : len(self.total)] @ query[head, -position]
                 self.total += gate * (scores / module.head_dim**0.5).softmax(dim=0)
 
 
-@pytest.mark.parametrize("scope", ["text", "all"])
-def test_it_is_gated_attention_of_the_last_positions(make_model: ModelMaker, scope: str) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *({"slow_attention_scope": scope} for scope in SlowAttentionScope),
+        *({"gating": gating} for gating in Gating),
+        *({"text_config": decoder} for decoder in DECODERS.values()),
+    ],
+    ids=[*SlowAttentionScope, *(f"gating {gating}" for gating in Gating), *DECODERS],
+)
+def test_it_is_gated_attention_of_the_last_positions(make_model: ModelMaker, overrides: dict[str, object]) -> None:
     """Two rows of different videos and prompts; the row of the batch that each is comes second and first."""
-    model = make_model(slow_attention_scope=scope)
+    model = make_model(**overrides)
     with torch.inference_mode():
         samples = [model.encode_video(frames(length)) for length in (6, 4)]
         ids, mask = left_padded([prompt(samples[0], [7, 8, 9]), prompt(samples[1], [5, 6, 7, 8])])
         recorder = SlowAttentionRecorder(model, [samples[1], None, samples[0]])
-        expected = [
-            ByDefinition(row, count, len(samples[row].slow), squash=scope != "all") for row, count in enumerate((3, 1))
-        ]
+        expected = [ByDefinition(row, count, len(samples[row].slow)) for row, count in enumerate((3, 1))]
         hooks = [module.register_forward_pre_hook(each) for module in slow_attention(model) for each in expected]
         with recorder.recording([2, 0], [3, 1]):
             _, cache = model.prefill(ids, mask, samples)
