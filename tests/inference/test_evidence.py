@@ -14,7 +14,7 @@ from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoSource
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
+from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration
 from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
@@ -79,6 +79,18 @@ def test_a_batch_and_a_row_of_questions_give_each_what_it_has_alone(
         streamed.append(stream.answer)
     assert_alike(streamed, [answer for answer, (video, _) in zip(expected, asked, strict=True) if video is encoded])
     assert len({str(weights(answer)) for answer in streamed}) == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("options", [WATCHED, PREFILL])
+def test_a_batch_whose_cache_cannot_be_forked_has_it_too(
+    qa: VideoQA, encoded: EncodedVideo, options: GenerationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a sliding window every prompt goes through the model whole."""
+    monkeypatch.setattr(SlowFastCache, "is_forkable", property(lambda _: False))
+    asked: list[tuple[VideoSource, str]] = [(encoded, question) for question in QUESTIONS]
+    answers = qa.answer_batch(asked, options)
+    assert [answer.tokens.reused for answer in answers] == [0] * len(QUESTIONS)
+    assert_alike(answers, alone(qa, asked, options))
 
 
 @pytest.mark.parametrize("options", [WATCHED, PREFILL])
