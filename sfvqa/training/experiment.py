@@ -1,4 +1,7 @@
-"""`python -m sfvqa.training.experiment`: train and score every cell that has no result yet; stop it at any time."""
+"""`python -m sfvqa.training.experiment`: train and score every cell that has no result yet; stop it at any time.
+
+Once the first cell trains, the folder holds what all share, and other processes may train other cells there (--only).
+"""
 
 from __future__ import annotations
 

@@ -189,7 +189,9 @@ def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
             "chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#777777"
         )
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
+    costs = [row.prefill_flops / 1e9 for row in rows] or [1.0]
+    low, high = min(costs) / 2, max(costs) * 2
+    axes.set_xlim(low, high)
     ticks = [tick for tick in TICKS if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
@@ -224,6 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(table + "\n")
     results = [result for row in rows for result in row.results]
     if results:
+        print("chance: always the commonest answer, or one of those the question or what is shown leaves open\n")
         minutes = sum(result["training_seconds"] + result["scoring_seconds"] for result in results) / 60
         machines = ", ".join(sorted({result["machine"] for result in results}))
         print(f"Test set {results[0]['test_set']}; {len(results)} cells took {minutes:.0f} minutes on {machines}.")

@@ -101,7 +101,7 @@ def plan(settings: Settings) -> list[Cell]:
         for seed in range(settings.num_seeds)
         for variant in main_variants(settings.num_frames, settings.timeline.num_moments)
     ]
-    small = [Cell(SMALL, variant, 0, settings.num_small_steps) for variant in small_variants(settings.num_frames)]
+    small = [Cell(SMALL, variant, 0, settings.num_small_steps) for variant in small_variants(settings)]
     return main + small
 
 
@@ -117,12 +117,14 @@ def main_variants(num_frames: int, most_frames: int) -> list[Variant]:
     return compared + [Variant(f"slow-fast-{frames}", frames) for frames in others]
 
 
-def small_variants(num_frames: int) -> list[Variant]:
-    """One thing changed at a time."""
+def small_variants(settings: Settings) -> list[Variant]:
+    """One thing changed at a time; of the spacings of hybrid layers those that this many layers tell apart."""
+    num_frames = settings.num_frames
     base = Variant("as-it-is", num_frames)
+    spacings = [every for every in (1, 2, 4, 8) if every <= settings.num_layers and every != base.hybrid_every]
     return [
         base,
-        *[replace(base, name=f"hybrid-every-{every}", hybrid_every=every) for every in (1, 4, 8)],
+        *[replace(base, name=f"hybrid-every-{every}", hybrid_every=every) for every in spacings],
         *[
             replace(base, name=f"gating-{gating.replace('_', '-')}", gating=gating)
             for gating in (Gating.NONE, Gating.WARM_UP, Gating.DYNAMIC)

@@ -170,11 +170,12 @@ def test_the_plan_names_every_cell_once_and_changes_one_thing_at_a_time() -> Non
     settings = Settings()
     cells = plan(settings)
     assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 11
-    base, *others = small_variants(64)
+    base, *others = small_variants(settings)
     for variant in others:
         changed = [name for name in vars(base) if name != "name" and getattr(base, name) != getattr(variant, name)]
         assert len(changed) == 1, variant
     assert [variant.num_frames for variant in main_variants(64, 128)] == [64, 64, 64, 16, 16, 32, 128]
+    assert len(plan(replace(settings, num_layers=4))) == len(cells) - 1
     assert settings.scaled(0.001).num_steps == 2
 
 
