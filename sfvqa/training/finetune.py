@@ -24,8 +24,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("annotations", type=Path, help='JSON: [{"id", "video", "conversations": [{"from", "value"}, …]}, …]')
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths start from")
     add("--model", required=True, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
-    add("--run", type=Path, required=True, help="where the run keeps its state; the result is RUN/checkpoint")
-    add("--resume", action="store_true", help="go on from the last state in the run folder")
+    add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--resume", action="store_true", help="go on from the last state in the output folder")
     add("--stage", type=int, choices=[1, 2], default=int(default.stage), help="1: projector, slow attention; 2: all")
     add("--num-frames", type=int, help="of a video (default: as the checkpoint was trained)")
     add("--sampling", type=SamplingStrategy, choices=_WITHOUT_MORE, default=default.sampling)
@@ -56,7 +56,7 @@ _WITHOUT_MORE = [
 ]
 """The strategies that need nothing but the number of frames."""
 
-_NOT_OPTIONS = ("annotations", "videos", "model", "run", "resume")
+_NOT_OPTIONS = ("annotations", "videos", "model", "output", "resume")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = {name: value for name, value in asked.items() if name not in _NOT_OPTIONS}
         options = FineTuning(**chosen | {"stage": Stage(asked["stage"])})
         folder = fine_tune(
-            asked["model"], asked["annotations"], asked["videos"], asked["run"], options, resume=asked["resume"]
+            asked["model"], asked["annotations"], asked["videos"], asked["output"], options, resume=asked["resume"]
         )
     except SfvqaError as error:
         print(error, file=sys.stderr)

@@ -174,7 +174,7 @@ def test_a_row_longer_than_the_model_is_named(videos: Path, tmp_path: Path) -> N
 def test_the_command_trains_and_says_where_the_result_is(
     model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--run", str(tmp_path / "run")]
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(tmp_path / "run")]
     arguments += ["--num-steps", "1", "--num-frames", "4", "--device", "cpu", "--stage", "1"]
     with caplog.at_level(logging.INFO):
         assert main(arguments) == 0
@@ -192,7 +192,7 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sfvqa.training.finetune"]
     done = subprocess.run(
-        [*launch, *arguments, "--run", str(tmp_path / "two"), "--batch-size", "1"],
+        [*launch, *arguments, "--output", str(tmp_path / "two"), "--batch-size", "1"],
         capture_output=True,
         text=True,
         check=False,
@@ -200,7 +200,7 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert main([*arguments, "--run", str(tmp_path / "one"), "--batch-size", "2"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
 
