@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from sfvqa.errors import SfvqaError
-from sfvqa.training.finetuning import FineTuning, Stage, fine_tune
+from sfvqa.training.finetuning import FineTuning, Stage, fine_tune, is_first_process
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingStrategy
 
@@ -44,6 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--skip-unreadable", action="store_true", help="leave out videos that cannot be read, with a warning")
     add("--isolate-reading", action="store_true", help="read videos in processes that can be ended if one hangs")
     add("--save-every", type=int, default=default.save_every, help="steps")
+    add("--num-kept", type=int, default=default.num_kept, help="saved states, the last ones; each is three models big")
     add("--log-every", type=int, default=default.log_every, help="steps")
     add("--num-workers", type=int, default=default.num_workers, help="processes that read videos ahead")
     add("--seed", type=int, default=default.seed)
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     except SfvqaError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)
-    print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
+    if is_first_process():
+        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
     return 0
 
 

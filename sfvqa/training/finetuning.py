@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
@@ -72,13 +71,22 @@ class FineTuning:
     skip_unreadable: bool = False
     isolate_reading: bool = False
     save_every: int = 500
+    num_kept: int = 2
     log_every: int = 10
     num_workers: int = 0
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "save_every", "log_every", "num_epochs", "learning_rate"):
+        for name in (
+            "batch_size",
+            "accumulation",
+            "save_every",
+            "num_kept",
+            "log_every",
+            "num_epochs",
+            "learning_rate",
+        ):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}.", "It must be above 0.")
         if self.num_steps is not None and self.num_steps < 1:
@@ -185,6 +193,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         fp16=options.precision == "float16",
         activation_checkpointing=options.gradient_checkpointing,
         save_steps=options.save_every,
+        save_total_limit=options.num_kept,
         logging_steps=options.log_every,
         dataloader_num_workers=options.num_workers,
         remove_unused_columns=False,  # what a row is made of is no argument of `forward`
@@ -203,20 +212,20 @@ def _settings(model: str | Path, annotations: Path, videos: Path, options: FineT
     return paths | {name: value for name, value in dataclasses.asdict(options).items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every")
+_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
 
 
 def _prepare_run(run: Path, settings: dict[str, Any], *, resume: bool) -> str | None:
     """The folder of the last saved state, None for a new run, whose settings are written down."""
     path = run / SETTINGS_FILE
     if not resume:
-        if run.exists() and any(run.iterdir()) and _is_first_process():
+        if run.exists() and any(run.iterdir()) and is_first_process():
             raise UsageError(f"{run} is not empty.", "Name another folder, or go on with --resume.")
         run.mkdir(parents=True, exist_ok=True)
-        if _is_first_process():
+        if is_first_process():
             path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return None
-    if not path.is_file() or (state := get_last_checkpoint(str(run))) is None:
+    if not path.is_file() or (state := _last_state(run)) is None:
         raise UsageError(f"There is no saved state in {run}.", "Leave out --resume to begin.")
     before = json.loads(path.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(settings))
@@ -226,7 +235,20 @@ def _prepare_run(run: Path, settings: dict[str, Any], *, resume: bool) -> str | 
     return str(state)
 
 
-def _is_first_process() -> bool:
+def _last_state(run: Path) -> Path | None:
+    """The last folder `checkpoint-N` that is whole: what Trainer writes last can be read."""
+    for state in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was being written when the run ended, and is not gone on from.", state)
+        else:
+            return state
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of several that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,21 @@ def _part(name: str) -> str:
     return "slow attention" if ".slow_attention." in name else name.split(".")[0]
 
 
-def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(model: Path, videos: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
+    model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def run(folder: Path, *, resume: bool = False) -> Path:
         return fine_tune(model, videos, videos.parent, folder, SHORT, resume=resume)
 
     whole = run(tmp_path / "whole")
     run(tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "checkpoint")
-    shutil.rmtree(tmp_path / "stopped" / "checkpoint-4")  # as if it had been ended after its third step
-    resumed = run(tmp_path / "stopped", resume=True)
+    last = tmp_path / "stopped" / "checkpoint-4"  # as if the run had been ended while it wrote this
+    (last / "trainer_state.json").write_text("{")
+    (last / "optimizer.pt").unlink()
+    with caplog.at_level(logging.WARNING):
+        resumed = run(tmp_path / "stopped", resume=True)
+    assert f"{last} was being written when the run ended" in caplog.text
     assert len(losses(tmp_path / "whole")) == 4
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     ours, same = load(resumed).state_dict(), load(whole).state_dict()
@@ -107,12 +114,13 @@ def test_a_stage_changes_what_it_should_and_no_more(model: Path, videos: Path, t
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_precision_and_gradient_checkpointing_change_the_loss_little(
+def test_precision_checkpointing_and_reading_ahead_change_the_loss_little(
     model: Path, videos: Path, tmp_path: Path, precision: str
 ) -> None:
     plain, other = tmp_path / "plain", tmp_path / "other"
     fine_tune(model, videos, videos.parent, plain, SHORT)
-    fine_tune(model, videos, videos.parent, other, replace(SHORT, precision=precision, gradient_checkpointing=True))
+    chosen = replace(SHORT, precision=precision, gradient_checkpointing=True, num_workers=1)
+    fine_tune(model, videos, videos.parent, other, chosen)
     tolerance = 0.02 if precision == "bfloat16" else 1e-5
     torch.testing.assert_close(torch.tensor(losses(other)), torch.tensor(losses(plain)), rtol=tolerance, atol=tolerance)
 
@@ -186,6 +194,24 @@ def test_the_command_trains_and_says_where_the_result_is(
 
 
 @pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, tmp_path: Path) -> None:
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
+    arguments += ["--num-steps", "60", "--save-every", "1", "--log-every", "1", "--device", "cpu"]
+    run = [*arguments, "--output", str(tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-m", "sfvqa.training.finetune", *run], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "killed").glob("checkpoint-1?")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    assert main([*run, "--resume"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
+    assert len(losses(tmp_path / "whole")) == 60
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path) -> None:
     """As on two GPUs: half a step's rows each, text-only ones among them, give the step of one process."""
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
@@ -200,13 +226,14 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("ask it with") == 1
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "qwen3", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 def test_a_converted_decoder_learns_which_colour_flashes(family: str, tmp_path: Path) -> None:
     """A decoder that knew nothing answers about videos that it has not seen, through the pipeline of `ask`."""
     model = make_converted(tmp_path, family)
