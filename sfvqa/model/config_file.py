@@ -49,8 +49,8 @@ def _build_config(fields: dict[str, Any]) -> SlowFastConfig:
 
 
 CHECK_CONFIG = "Check config.json."
-_WRITTEN_BESIDE = {"transformers_version", "torch_dtype", "auto_map", "quantization_config"}
-"""Fields of a config.json that are in no config class: who wrote it, and how its weights are stored."""
+_WRITTEN_BESIDE = {"transformers_version", "torch_dtype", "auto_map", "quantization_config", "use_cache"}
+"""Fields of a config.json that are in no config class: who wrote it, in training too, and how it is stored."""
 
 
 def _refuse_unknown_fields(fields: dict[str, Any], config_class: type[PreTrainedConfig]) -> None:

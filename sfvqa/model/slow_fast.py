@@ -113,6 +113,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
+        pixel_values: Sequence[Tensor | None] | None = None,
         is_text: Tensor | None = None,
         slow_tokens: Tensor | None = None,
         slow_mask: Tensor | None = None,
@@ -124,14 +125,15 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
 
-        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only; or, as `generate` does,
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place the
+        `pixel_values` `[T, 3, H, W]` to encode, as training does; or, as `generate` does,
         `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. With a
         SlowFastCache in `cache` the slow tokens are looked at again without being given again.
         """
-        slow = None
-        if slow_tokens is not None:
-            assert slow_mask is not None
-            slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
+        if pixel_values is not None:
+            visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
+        slow = SlowTokens.given(slow_tokens, slow_mask)
         if inputs_embeds is None:
             assert input_ids is not None
             if visual_tokens is None and cache is not None and cache.get_seq_length() > 0:
@@ -161,12 +163,11 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         )
         if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
             cache.check_grown_to(length_before + inputs_embeds.shape[1])
-        hidden_states = outputs.last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden_states[:, kept])
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1])
+            loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sfvqa.model.config import SlowFastVisionConfig
 
@@ -27,7 +28,7 @@ class Mlp(nn.Module):
         return output
 
 
-class ConvNextBlock(nn.Module):
+class ConvNextBlock(GradientCheckpointingLayer):
     """7×7 depthwise convolution, then a pointwise MLP, scaled by `gamma` and added to its input."""
 
     def __init__(self, dim: int, layer_norm_eps: float) -> None:

@@ -40,6 +40,13 @@ class SlowTokens:
     is_ragged: bool
 
     @classmethod
+    def given(cls, tokens: Tensor | None, mask: Tensor | None) -> "SlowTokens | None":
+        """Those that are stacked already; None without any."""
+        if tokens is None or mask is None:
+            return None
+        return cls(tokens, mask, is_ragged=not bool(mask.all()))
+
+    @classmethod
     def stack(cls, samples: Sequence[VisualTokens | None]) -> "SlowTokens | None":
         """Pad and stack a batch; None when no sample has a video."""
         present = [sample.slow for sample in samples if sample is not None]

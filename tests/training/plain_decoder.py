@@ -15,15 +15,15 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save_plain_decoder(folder: Path, fields: dict[str, Any], **saving: Any) -> Path:
-    """Save one whose weights are wide enough for differences to show, its norms and biases too."""
+def save_plain_decoder(folder: Path, fields: dict[str, Any], *, wide: bool = True, **saving: Any) -> Path:
+    """Save one whose weights are `wide` enough for differences to show, its norms and biases too."""
     tokenizer = tiny_tokenizer()
     ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
     config = CONFIG_MAPPING[fields["model_type"]](**fields | {"vocab_size": len(tokenizer)} | ends)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.parameters() if wide else ():
             if parameter.ndim > 1:
                 parameter.normal_(std=parameter[0].numel() ** -0.5)
             else:

@@ -1,0 +1,259 @@
+"""Fine-tuning on annotated videos through transformers' Trainer, in the paper's two stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Trainer, TrainingArguments
+
+from sfvqa.errors import UsageError
+from sfvqa.inference.checkpoint import load_checkpoint
+from sfvqa.model.quantization import Quantization
+from sfvqa.training.annotations import check_videos, read_annotations
+from sfvqa.training.dialogue import DialogueWriter
+from sfvqa.training.video_dataset import Looking, VideoDataset, collate
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import ReadOptions
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sfvqa.inference.checkpoint import LoadedCheckpoint
+    from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.annotations import Example
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+
+
+class Stage(IntEnum):
+    """What is learned: the paper's two stages (section 4.1)."""
+
+    BRIDGE = 1
+    """Projector and slow attention; everything that was there before stays as it is."""
+    ALL = 2
+    """Everything."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What a run does; `num_frames` None is as many as the checkpoint was trained with. Lengths are optimizer steps.
+
+    `batch_size` is rows on each device at a time, of which `accumulation` make a step. `precision` is float32,
+    bfloat16 or float16: what is computed in; weights and optimizer stay in float32. `isolate_reading` reads each video
+    in a process of its own, which can be ended when one hangs, and costs half a second. Raises UsageError when built.
+    """
+
+    stage: Stage = Stage.ALL
+    num_frames: int | None = None
+    sampling: SamplingStrategy = SamplingStrategy.UNIFORM
+    crop: CropMode = CropMode.CENTER
+    num_epochs: float = 1.0
+    num_steps: int | None = None
+    batch_size: int = 1
+    accumulation: int = 1
+    learning_rate: float = 2e-5
+    warmup_share: float = 0.03
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
+    freeze_vision: bool = False
+    skip_unreadable: bool = False
+    isolate_reading: bool = False
+    save_every: int = 500
+    num_kept: int = 2
+    log_every: int = 10
+    num_workers: int = 0
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "accumulation",
+            "save_every",
+            "num_kept",
+            "log_every",
+            "num_epochs",
+            "learning_rate",
+        ):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}.", "It must be above 0.")
+        if self.num_steps is not None and self.num_steps < 1:
+            raise UsageError(f"num_steps is {self.num_steps}.", "It must be at least 1.")
+        if self.precision not in ("float32", "bfloat16", "float16"):
+            raise UsageError(f"There is no precision {self.precision!r}.", "Use float32, bfloat16 or float16.")
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(
+                f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs by CUDA_VISIBLE_DEVICES."
+            )
+
+
+def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
+    """Let gradients reach what a stage learns and nothing else; how many parameters that is."""
+    for name, parameter in model.named_parameters():
+        is_bridge = name.startswith("projector.") or ".slow_attention." in name
+        is_frozen = freeze_vision and name.startswith("vision_tower.")
+        parameter.requires_grad = is_bridge or (stage is Stage.ALL and not is_frozen)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def fine_tune(
+    model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
+) -> Path:
+    """Train, and write the checkpoint folder `run`/checkpoint; `resume` goes on from the last state saved in `run`.
+
+    Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
+    holds nothing or the state of other settings; ModelError for the checkpoint.
+    """
+    state = _prepare_run(run, _settings(model, annotations, videos, options), resume=resume)
+    checkpoint = load_checkpoint(model, device="cpu", dtype=torch.float32)
+    if checkpoint.quantization is not Quantization.NONE:
+        raise UsageError(f"{model} is a quantized copy.", "Fine-tune the checkpoint that it was made of.")
+    looking = _looking(checkpoint, options)
+    examples = read_annotations(annotations, videos)
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    if options.stage is Stage.BRIDGE:
+        examples = _with_videos(examples)
+    trainer = make_trainer(checkpoint, examples, looking, run, options)
+    trainer.train(resume_from_checkpoint=state)
+    return _write_result(trainer, checkpoint, run / "checkpoint", looking)
+
+
+def make_trainer(
+    checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
+) -> Trainer:
+    """transformers' Trainer, ready to run; it is the model of `checkpoint` that learns."""
+    model = checkpoint.model
+    model.train()
+    num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
+    dataset = VideoDataset(
+        examples, DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids), model.config, looking
+    )
+    arguments = _arguments(run, options, has_text_alone=any(example.video is None for example in examples))
+    if arguments.n_gpu > 1:
+        raise UsageError(
+            f"One process sees {arguments.n_gpu} GPUs.",
+            "Start one a GPU, `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
+        )
+    logger.info(
+        "Stage %d: %d rows of %d examples, %d parameters learn", options.stage, len(dataset), len(examples), num_learned
+    )
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        processing_class=checkpoint.tokenizer,
+    )
+
+
+def _with_videos(examples: list[Example]) -> list[Example]:
+    kept = [example for example in examples if example.video is not None]
+    if not kept:
+        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+    if len(kept) < len(examples):
+        logger.warning("Stage 1 leaves out %d examples without a video.", len(examples) - len(kept))
+    return kept
+
+
+def _looking(checkpoint: LoadedCheckpoint, options: FineTuning) -> Looking:
+    known = checkpoint.model.config.training_num_frames
+    num_frames = options.num_frames or known
+    if num_frames is None:
+        raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
+    reading = ReadOptions(isolated=options.isolate_reading, num_threads=1)
+    return Looking(SamplingOptions(num_frames, strategy=options.sampling), options.crop, reading)
+
+
+def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(run),
+        num_train_epochs=options.num_epochs,
+        max_steps=options.num_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulation,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=options.warmup_share,  # below 1 it is a share
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_gradient_norm,
+        optim="adamw_torch",
+        bf16=options.precision == "bfloat16",
+        fp16=options.precision == "float16",
+        activation_checkpointing=options.gradient_checkpointing,
+        save_steps=options.save_every,
+        save_total_limit=options.num_kept,
+        logging_steps=options.log_every,
+        dataloader_num_workers=options.num_workers,
+        remove_unused_columns=False,  # what a row is made of is no argument of `forward`
+        ddp_find_unused_parameters=has_text_alone,  # a batch without a video does not reach the projector
+        label_names=["labels"],
+        seed=options.seed,
+        use_cpu=options.device == "cpu",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
+    """What makes a run what it is; a run goes on only with the same."""
+    paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
+    return paths | {name: value for name, value in dataclasses.asdict(options).items() if name not in _MAY_CHANGE}
+
+
+_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
+
+
+def _prepare_run(run: Path, settings: dict[str, Any], *, resume: bool) -> str | None:
+    """The folder of the last saved state, None for a new run, whose settings are written down."""
+    path = run / SETTINGS_FILE
+    if not resume:
+        if run.exists() and any(run.iterdir()) and is_first_process():
+            raise UsageError(f"{run} is not empty.", "Name another folder, or go on with --resume.")
+        run.mkdir(parents=True, exist_ok=True)
+        if is_first_process():
+            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return None
+    if not path.is_file() or (state := _last_state(run)) is None:
+        raise UsageError(f"There is no saved state in {run}.", "Leave out --resume to begin.")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
+        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or begin another run.")
+    return str(state)
+
+
+def _last_state(run: Path) -> Path | None:
+    """The last folder `checkpoint-N` that is whole: what Trainer writes last can be read."""
+    for state in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s was being written when the run ended, and is not gone on from.", state)
+        else:
+            return state
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of several that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _write_result(trainer: Trainer, checkpoint: LoadedCheckpoint, folder: Path, looking: Looking) -> Path:
+    checkpoint.model.config.training_num_frames = looking.sampling.num_frames
+    checkpoint.model.config.dtype = torch.float32
+    trainer.save_model(str(folder))
+    return folder

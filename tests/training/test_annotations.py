@@ -1,0 +1,91 @@
+"""Annotations are read strictly: what is no conversation about a video is named, and never left out in silence."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sfvqa
+from sfvqa.errors import UsageError
+from sfvqa.training.annotations import Example, check_videos, read_annotations
+from sfvqa.video.readers import ReadOptions
+from sfvqa.video.sampling import SamplingOptions
+
+DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
+HERE = ReadOptions(isolated=False)
+
+
+def turn(speaker: str, value: object) -> dict[str, object]:
+    return {"from": speaker, "value": value}
+
+
+def read(tmp_path: Path, entries: object) -> list[Example]:
+    path = tmp_path / "annotations.json"
+    path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    return read_annotations(path, DEMO)
+
+
+@pytest.mark.parametrize(
+    "opening", ["<image>\nWhat moves?", "What moves?\n<image>", "<video>\nWhat moves?", "What moves?"]
+)
+def test_a_conversation_shows_its_video_in_front_of_its_first_question(tmp_path: Path, opening: str) -> None:
+    said = [turn("human", opening), turn("gpt", " A circle. "), turn("human", "Where?"), turn("gpt", "Left.")]
+    found = read(tmp_path, [{"id": "a", "video": "shapes.mp4", "conversations": said}])
+    assert found == [Example("a", DEMO / "shapes.mp4", (("What moves?", "A circle."), ("Where?", "Left.")))]
+
+
+def test_text_alone_may_be_learned_too(tmp_path: Path) -> None:
+    said = [turn("human", "Hello"), turn("gpt", "Hi.")]
+    assert read(tmp_path, [{"conversations": said}]) == [Example("0", None, (("Hello", "Hi."),))]
+
+
+ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("text", "no list of conversations"),
+        ({"video": "a.mp4"}, "no list of conversations"),
+        ({"video": 3, "conversations": [ASKED, ANSWERED]}, "3, no file name"),
+        ({"video": "a.mp4", "conversations": []}, "0 turns"),
+        ({"video": "a.mp4", "conversations": [ASKED]}, "1 turns"),
+        ({"video": "a.mp4", "conversations": [ANSWERED, ASKED]}, "no turn of human"),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "no turn of gpt"),
+        ({"video": "a.mp4", "conversations": [turn("human", "<image>"), ANSWERED]}, "A question is empty"),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", " ")]}, "A answer is empty|An answer is empty"),
+        ({"conversations": [ASKED, ANSWERED]}, "places 1 videos and has 0"),
+        ({"video": "a.mp4", "conversations": [turn("human", "<image><image>Who?"), ANSWERED]}, "places 2 videos"),
+        ({"video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED, ASKED, ANSWERED]}, "places 1 videos"),
+    ],
+)
+def test_what_is_no_example_is_named_with_its_place(tmp_path: Path, entry: Any, complaint: str) -> None:
+    good = {"id": "good", "video": "shapes.mp4", "conversations": [ASKED, ANSWERED]}
+    with pytest.raises(UsageError, match=rf"Entry 1 .*annotations\.json: .*({complaint})"):
+        read(tmp_path, [good, entry])
+
+
+def test_a_file_that_holds_no_annotations_is_refused(tmp_path: Path) -> None:
+    for content, complaint in (("{", "cannot be read"), ("{}", "no list of examples"), ("[]", "no list of examples")):
+        with pytest.raises(UsageError, match=complaint):
+            read(tmp_path, content)
+    with pytest.raises(UsageError, match="There is no annotation file"):
+        read_annotations(tmp_path / "none.json", DEMO)
+
+
+def test_videos_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "torn.mp4").write_bytes(b"no video")
+    turns = (("What?", "That."),)
+    good, text = Example("a", DEMO / "shapes.mp4", turns), Example("b", None, turns)
+    bad = [Example("c", tmp_path / "torn.mp4", turns), Example("d", tmp_path / "none.mp4", turns)]
+    examples = [good, *bad, text, bad[0]]
+    counted = "2 videos of 3 of 5 examples cannot be read: .*torn.mp4.*none.mp4"
+    with pytest.raises(UsageError, match=counted):
+        check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=False)
+    with caplog.at_level(logging.WARNING):
+        assert check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=True) == [good, text]
+    assert "2 videos of 3 of 5 examples cannot be read, and are left out" in caplog.text
+    with pytest.raises(UsageError, match="1 videos of 1 of 1 examples"):
+        check_videos(bad[:1], SamplingOptions(4), HERE, skip_unreadable=True)

@@ -1,0 +1,264 @@
+"""The recipe: what learns, what a batch's loss is, going on where a run stopped, and a converted model that learns."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference import VideoQA
+from sfvqa.inference.generation import GenerationOptions
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.training.conversion import ConversionOptions, convert
+from sfvqa.training.finetune import main
+from sfvqa.training.finetuning import FineTuning, Stage, choose_learned, fine_tune
+from sfvqa.training.video_dataset import collate
+from sfvqa.training.vision_source import VisionSource
+from sfvqa.video.readers import ReadOptions
+from tests.model.families import SIZES
+from tests.training.flash_videos import NUM_FRAMES, QUESTION, write_flash_videos
+from tests.training.plain_decoder import save_plain_decoder
+
+LEARNER = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "max_position_embeddings": 1024}
+OPTIONS = ConversionOptions(hybrid_layers=(0, 1), min_fast_frames=2, temporal_stride=2)
+SHORT = FineTuning(num_frames=NUM_FRAMES, batch_size=2, num_steps=4, log_every=1, save_every=2, device="cpu")
+HERE = ReadOptions(isolated=False, num_threads=1)
+
+
+def make_converted(folder: Path, family: str, **fields: Any) -> Path:
+    """A random decoder with the bundled model's eyes."""
+    decoder = {**SIZES, **LEARNER, **fields, "model_type": family, "initializer_range": 0.05}
+    if family == "mistral":
+        decoder["sliding_window"] = None
+    if family == "qwen3":
+        decoder["head_dim"] = 24
+    convert(save_plain_decoder(folder / "plain", decoder, wide=False), VisionSource.of("tiny"), folder / "it", OPTIONS)
+    return folder / "it"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_converted(tmp_path_factory.mktemp("model"), "llama", hidden_size=32, intermediate_size=48)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    annotations, entries = write_flash_videos(tmp_path_factory.mktemp("videos") / "v", 8, seed=0)
+    more = [{"from": "human", "value": "And when?"}, {"from": "gpt", "value": "Early."}]
+    entries[0]["conversations"] += more  # rows of unlike length
+    entries.append({"id": "text", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hi."}]})
+    annotations.write_text(json.dumps(entries))
+    return annotations
+
+
+def load(folder: Path) -> SlowFastForConditionalGeneration:
+    return SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+def losses(run: Path) -> list[float]:
+    states = sorted(run.glob("checkpoint-*/trainer_state.json"), key=lambda path: len(path.read_text()))
+    return [entry["loss"] for entry in json.loads(states[-1].read_text())["log_history"] if "loss" in entry]
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    """The parts of the network that training changed."""
+    old, new = load(before).state_dict(), load(after).state_dict()
+    return {_part(name) for name in old if not torch.equal(old[name], new[name])}
+
+
+def _part(name: str) -> str:
+    return "slow attention" if ".slow_attention." in name else name.split(".")[0]
+
+
+def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
+    model: Path, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(folder: Path, *, resume: bool = False) -> Path:
+        return fine_tune(model, videos, videos.parent, folder, SHORT, resume=resume)
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoint")
+    last = tmp_path / "stopped" / "checkpoint-4"  # as if the run had been ended while it wrote this
+    (last / "trainer_state.json").write_text("{")
+    (last / "optimizer.pt").unlink()
+    with caplog.at_level(logging.WARNING):
+        resumed = run(tmp_path / "stopped", resume=True)
+    assert f"{last} was being written when the run ended" in caplog.text
+    assert len(losses(tmp_path / "whole")) == 4
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    ours, same = load(resumed).state_dict(), load(whole).state_dict()
+    assert all(torch.equal(ours[name], same[name]) for name in ours)
+    assert load(whole).config.training_num_frames == NUM_FRAMES
+
+
+def test_a_stage_changes_what_it_should_and_no_more(model: Path, videos: Path, tmp_path: Path) -> None:
+    def parts(name: str, **options: Any) -> set[str]:
+        chosen = replace(SHORT, learning_rate=1e-2, **options)
+        return changed(model, fine_tune(model, videos, videos.parent, tmp_path / name, chosen))
+
+    bridge = {"projector", "slow attention"}
+    assert parts("bridge", stage=Stage.BRIDGE) == bridge
+    assert parts("frozen", freeze_vision=True, gradient_checkpointing=True) == bridge | {"language_model", "lm_head"}
+    assert parts("all") == bridge | {"language_model", "lm_head", "vision_tower"}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_precision_checkpointing_and_reading_ahead_change_the_loss_little(
+    model: Path, videos: Path, tmp_path: Path, precision: str
+) -> None:
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    fine_tune(model, videos, videos.parent, plain, SHORT)
+    chosen = replace(SHORT, precision=precision, gradient_checkpointing=True, num_workers=1)
+    fine_tune(model, videos, videos.parent, other, chosen)
+    tolerance = 0.02 if precision == "bfloat16" else 1e-5
+    torch.testing.assert_close(torch.tensor(losses(other)), torch.tensor(losses(plain)), rtol=tolerance, atol=tolerance)
+
+
+def test_a_batchs_gradient_is_that_of_its_rows_however_they_are_padded(model: Path) -> None:
+    """Weighed by the tokens each row learns, as one step sees them over several batches."""
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        {
+            "input_ids": [5, *[-200] * (16 * num_fast if pixels else 0), *range(6, 6 + length)],
+            "labels": [-100] * (1 + (16 * num_fast if pixels else 0)) + list(range(6, 6 + length)),
+            "pixel_values": torch.randn(num_frames, 3, 64, 64, generator=generator) if pixels else None,
+        }
+        for length, num_frames, num_fast, pixels in ((9, 4, 2, True), (4, 2, 2, True), (6, 0, 0, False))
+    ]
+    network = load(model)
+    choose_learned(network, Stage.ALL)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("warm_up_gate"):
+                parameter.fill_(1.0)
+    total = torch.tensor(9 + 4 + 6)
+
+    def gradients(batches: list[list[dict[str, Any]]]) -> tuple[float, dict[str, Tensor]]:
+        network.zero_grad()
+        loss = sum(network(**collate(batch), num_items_in_batch=total).loss for batch in batches)
+        loss.backward()
+        return float(loss.detach()), {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+
+    together, alone = gradients([items]), gradients([[item] for item in items])
+    assert together[0] == pytest.approx(alone[0], rel=1e-5)
+    for name, gradient in together[1].items():
+        torch.testing.assert_close(gradient, alone[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path: Path) -> None:
+    def refused(match: str, error: type[SfvqaError] = UsageError, *, resume: bool = False, **options: Any) -> None:
+        with pytest.raises(error, match=match):
+            fine_tune(model, videos, videos.parent, tmp_path / "run", replace(SHORT, **options), resume=resume)
+
+    refused("no saved state", resume=True)
+    refused("does not say how many frames", num_frames=None)
+    refused("is not empty")
+    refused("batch_size is 0", batch_size=0)
+    refused("num_steps is 0", num_steps=0)
+    refused("no precision 'int8'", precision="int8")
+    refused("auto or cpu, not 'tpu'", device="tpu")
+    shutil.rmtree(tmp_path / "run")
+    fine_tune(model, videos, videos.parent, tmp_path / "run", SHORT)
+    refused(r"has num_steps 4 \(now 5\)", resume=True, num_steps=5)
+
+
+def test_a_row_longer_than_the_model_is_named(videos: Path, tmp_path: Path) -> None:
+    short = make_converted(tmp_path, "qwen2", max_position_embeddings=48)
+    with pytest.raises(UsageError, match=r"Example .* takes \d+ tokens, and the model has 48 positions"):
+        fine_tune(short, videos, videos.parent, tmp_path / "run", SHORT)
+
+
+def test_the_command_trains_and_says_where_the_result_is(
+    model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(tmp_path / "run")]
+    arguments += ["--num-steps", "1", "--num-frames", "4", "--device", "cpu", "--stage", "1"]
+    with caplog.at_level(logging.INFO):
+        assert main(arguments) == 0
+    assert f"--model {tmp_path / 'run' / 'checkpoint'}" in capsys.readouterr().out
+    assert "Stage 1 leaves out 1 examples without a video." in caplog.text
+    assert "Stage 1: 8 rows of 8 examples" in caplog.text
+    assert main(arguments) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, tmp_path: Path) -> None:
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
+    arguments += ["--num-steps", "60", "--save-every", "1", "--log-every", "1", "--device", "cpu"]
+    run = [*arguments, "--output", str(tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-m", "sfvqa.training.finetune", *run], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "killed").glob("checkpoint-1?")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    assert main([*run, "--resume"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
+    assert len(losses(tmp_path / "whole")) == 60
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path) -> None:
+    """As on two GPUs: half a step's rows each, text-only ones among them, give the step of one process."""
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
+    arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sfvqa.training.finetune"]
+    done = subprocess.run(
+        [*launch, *arguments, "--output", str(tmp_path / "two"), "--batch-size", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("ask it with") == 1
+    assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
+    two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_converted_decoder_learns_which_colour_flashes(family: str, tmp_path: Path) -> None:
+    """A decoder that knew nothing answers about videos that it has not seen, through the pipeline of `ask`."""
+    model = make_converted(tmp_path, family)
+    annotations, _ = write_flash_videos(tmp_path / "train", 96, seed=0)
+    _, asked = write_flash_videos(tmp_path / "test", 24, seed=1)
+
+    def share_right(folder: Path) -> float:
+        qa, right = VideoQA.load(folder, device="cpu"), 0
+        for entry in asked:
+            video = qa.encode(tmp_path / "test" / entry["video"], reading=HERE)
+            answer = qa.ask(video, QUESTION, GenerationOptions(max_new_tokens=12))
+            right += answer.text == entry["conversations"][1]["value"]
+        return right / len(asked)
+
+    assert share_right(model) == 0
+    options = replace(
+        SHORT,
+        batch_size=16,
+        num_steps=80,
+        learning_rate=3e-3,
+        warmup_share=0.2,
+        freeze_vision=True,
+        log_every=20,
+        save_every=1000,
+    )
+    after = share_right(fine_tune(model, annotations, tmp_path / "train", tmp_path / "run", options))
+    print(f"{family}: {after:.0%} of {len(asked)} right after {options.num_steps} steps")  # noqa: T201
+    assert after >= 0.9
