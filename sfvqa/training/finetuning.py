@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
+from sfvqa.model import num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.dialogue import DialogueWriter
@@ -116,13 +118,15 @@ def fine_tune(
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint.
     """
+    examples = read_annotations(annotations, videos)
     state = _prepare_run(run, _settings(model, annotations, videos, options), resume=resume)
     checkpoint = load_checkpoint(model, device="cpu", dtype=torch.float32)
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized copy.", "Fine-tune the checkpoint that it was made of.")
     looking = _looking(checkpoint, options)
-    examples = read_annotations(annotations, videos)
     examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    if left_out := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
+        logger.warning("The last %d frames fill no window of the fast tokens: slow tokens alone show them.", left_out)
     if options.stage is Stage.BRIDGE:
         examples = _with_videos(examples)
     trainer = make_trainer(checkpoint, examples, looking, run, options)
@@ -209,6 +213,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
 def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
     """What makes a run what it is; a run goes on only with the same."""
     paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
+    paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
     return paths | {name: value for name, value in dataclasses.asdict(options).items() if name not in _MAY_CHANGE}
 
 

@@ -171,6 +171,10 @@ def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path
     shutil.rmtree(tmp_path / "run")
     fine_tune(model, videos, videos.parent, tmp_path / "run", SHORT)
     refused(r"has num_steps 4 \(now 5\)", resume=True, num_steps=5)
+    before = videos.read_text()
+    videos.write_text(before + " ")  # other conversations under the same name
+    refused("has annotations_sha256", resume=True)
+    videos.write_text(before)
 
 
 def test_a_row_longer_than_the_model_is_named(videos: Path, tmp_path: Path) -> None:
@@ -183,10 +187,11 @@ def test_the_command_trains_and_says_where_the_result_is(
     model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(tmp_path / "run")]
-    arguments += ["--num-steps", "1", "--num-frames", "4", "--device", "cpu", "--stage", "1"]
+    arguments += ["--num-steps", "1", "--num-frames", "5", "--device", "cpu", "--stage", "1"]
     with caplog.at_level(logging.INFO):
         assert main(arguments) == 0
     assert f"--model {tmp_path / 'run' / 'checkpoint'}" in capsys.readouterr().out
+    assert "The last 1 frames fill no window of the fast tokens" in caplog.text
     assert "Stage 1 leaves out 1 examples without a video." in caplog.text
     assert "Stage 1: 8 rows of 8 examples" in caplog.text
     assert main(arguments) == 2
@@ -252,7 +257,7 @@ def test_a_converted_decoder_learns_which_colour_flashes(family: str, tmp_path: 
     options = replace(
         SHORT,
         batch_size=16,
-        num_steps=80,
+        num_steps=60,
         learning_rate=3e-3,
         warmup_share=0.2,
         freeze_vision=True,
