@@ -187,7 +187,7 @@ class GatedSlowAttention(nn.Module):
         return looking.add(attended, self.gate(own) * seen)
 
     def gate(self, own: Tensor) -> Tensor:
-        """How much slow attention counts where self-attention gave `own` `[B, N, D]`: `[B, N, 1]` or, for all, `[1]`."""
+        """What slow attention counts where self-attention gave `own` `[B, N, D]`: `[B, N, 1]` or, for all, `[1]`."""
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         return warm_up if self.gate_proj is None else warm_up * torch.tanh(self.gate_proj(own))
 
