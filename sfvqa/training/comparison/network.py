@@ -14,6 +14,7 @@ from sfvqa.model.hybrid_layer import GatedSlowAttention
 from sfvqa.model.vision_tower import ConvNextBlock
 from sfvqa.profiling.flops import PromptSize, prefill_flops, prompt_size
 from sfvqa.training.comparison.cells import Tokens
+from sfvqa.training.conversion import interleave
 from sfvqa.training.tiny_model import prepare_vision
 
 if TYPE_CHECKING:
@@ -99,9 +100,8 @@ def slow_from_decoder(attention: nn.Module) -> None:
     slow = attention.slow_attention
     assert isinstance(slow, GatedSlowAttention)
     for name in ("weight", "bias"):
-        parts = [getattr(projection, name) for projection in (attention.k_proj, attention.v_proj)]
-        heads = [part.unflatten(0, (slow.num_key_value_heads, slow.head_dim)) for part in parts]
-        getattr(slow.kv_proj, name).copy_(torch.stack(heads, dim=1).flatten(0, 2))
+        keys, values = (getattr(projection, name) for projection in (attention.k_proj, attention.v_proj))
+        getattr(slow.kv_proj, name).copy_(interleave(keys, values, slow.num_key_value_heads))
 
 
 def prompt_flops(config: SlowFastConfig, num_frames: int, num_text: int) -> float:
