@@ -22,6 +22,7 @@ CHANGEABLE = {
     "width": "of the decoder",
     "num_layers": "of the decoder",
     "see_steps": "steps of the shared vision tower",
+    "base_steps": "steps of the shared plain decoder",
     "num_training_videos": "videos that cells are trained on",
     "num_test_videos": "videos that they are scored with",
     "num_steps": "steps of a cell of the main comparison",

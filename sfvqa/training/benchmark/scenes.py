@@ -189,3 +189,20 @@ class BenchmarkScene:
             raise ValueError(f"a scene needs objects of different shapes, got {shapes}")
         if self.shots[0].start != 0 or len(self.digits) > 2:
             raise ValueError("the first shot starts at 0, and at most two digits are shown")
+
+    @property
+    def events(self) -> tuple[Span, ...]:
+        """When something is shown that is not there all the time, objects left aside."""
+        shown = [part for part in (self.ring, self.letter, self.flash) if part is not None]
+        return (*(part.span for part in (*shown, *self.digits)), *self.pulses)
+
+    def telling_moments(self, num_frames: int) -> NDArray[np.intp]:
+        """Evenly spaced moments, of which the nearest to each event is moved to its middle: nothing is missed."""
+        moments = self.timeline.sampled(num_frames)
+        is_free = np.ones(num_frames, dtype=bool)
+        for span in self.events:
+            shown = np.flatnonzero(span.holds(self.timeline.seconds))
+            middle = shown[len(shown) // 2]
+            nearest = int(np.where(is_free, abs(moments - middle), self.timeline.num_moments).argmin())
+            moments[nearest], is_free[nearest] = middle, False
+        return np.sort(moments)

@@ -51,7 +51,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that cells share: sizes of model and videos, and how much is trained."""
+    """Everything that cells share: sizes of model and videos, and how much is trained.
+
+    `see_steps` are the vision tower's. `base_steps` are those of the plain decoder that every cell starts from: it
+    learns to answer from a few frames that show every event, all in self-attention, so that cells learn to find them.
+    """
 
     width: int = 96
     num_layers: int = 8
@@ -64,6 +68,7 @@ class Settings:
     see_scenes: int = 8  # a step
     num_training_videos: int = 8000  # 0.4 MB each; 600 were learned by heart before any was understood
     num_test_videos: int = 250
+    base_steps: int = 3000
     num_steps: int = 2000
     num_small_steps: int = 800
     rows_per_step: int = 16
@@ -84,6 +89,7 @@ class Settings:
         return replace(
             self,
             see_steps=steps(self.see_steps),
+            base_steps=steps(self.base_steps),
             num_steps=steps(self.num_steps),
             num_small_steps=steps(self.num_small_steps),
             num_training_videos=max(4, round(self.num_training_videos * scale)),
@@ -92,6 +98,7 @@ class Settings:
 
 
 MAIN, SMALL = "main", "small"
+BASE = Variant("base", 16, Tokens.ALL)
 
 
 def plan(settings: Settings) -> list[Cell]:

@@ -18,7 +18,7 @@ from sfvqa.errors import SfvqaError
 from sfvqa.model.visual_tokens import pool_frames
 from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
 from sfvqa.training.benchmark.scenes import Timeline
-from sfvqa.training.comparison.cells import Settings, Variant, plan
+from sfvqa.training.comparison.cells import BASE, Settings, plan
 from sfvqa.training.comparison.course import Course, save_whole
 from sfvqa.training.comparison.lessons import Lessons
 from sfvqa.training.comparison.network import build, prompt_flops
@@ -98,14 +98,13 @@ class Experiment:
         return videos
 
     def _seeing_model(self) -> SlowFastForConditionalGeneration:
-        model = build(self.settings, Variant("seeing", 16), self.tokenizer, seed=0)
-        model.load_state_dict(self.tower, strict=False)
+        model = build(self.settings, BASE, self.tokenizer, seed=0, learned=self.tower)
         _to(model, self.device).train(False)
         return model
 
     def _train_tower(self, path: Path) -> None:
         settings = self.settings
-        model = _to(build(settings, Variant("seeing", 16), self.tokenizer, seed=0), self.device)
+        model = _to(build(settings, BASE, self.tokenizer, seed=0), self.device)
         grid = model.config.vision.grid_size // model.config.video_pooling_stride
         heads = SightHeads(model.config.vision.dims[-1], settings.width, grid).to(self.device)
         modules = {"tower": model.vision_tower, "projector": model.projector, "heads": heads}
@@ -133,24 +132,50 @@ class Experiment:
         seen = {name: value for name, value in model.state_dict().items() if _sees(name)}
         save_whole(seen, path)
 
+    @cached_property
+    def base(self) -> dict[str, torch.Tensor]:
+        """The state of the plain model that every cell starts from, tower and projector included."""
+        path = self.folder / "base.pt"
+        if not path.exists():
+            self._train_base(path)
+        state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def _train_base(self, path: Path) -> None:
+        settings = self.settings
+        model = build(settings, BASE, self.tokenizer, seed=0, learned=self.tower)
+        lessons = Lessons(model, RowBuilder(self.tokenizer), settings, BASE.num_frames, seed=0, telling=True)
+        course = self._answering(model, self.folder / "base-state.pt", settings.base_steps)
+        training = self.training
+        logger.info("base")
+        course.run(lambda step: (lessons.accumulate(step, training), ""))
+        model.train(False)
+        outcomes = lessons.score(self.testing)
+        shares = (f"{family} {right.count('1') / len(right):.0%}" for family, right in outcomes.items())
+        logger.info("base, from frames that tell: %s", " ".join(shares))
+        save_whole(model.state_dict(), path)
+
+    def _answering(self, model: SlowFastForConditionalGeneration, path: Path, num_steps: int) -> Course:
+        """The course of a decoder; what sees stays as it is."""
+        _to(model, self.device).train()
+        for part in (model.vision_tower, model.projector):
+            part.requires_grad_(False)
+        return Course(
+            {"model": model},
+            path,
+            num_steps=num_steps,
+            rate=self.settings.learning_rate,
+            save_every=self.settings.save_every,
+            outside={id(parameter) for parameter in model.get_input_embeddings().parameters()},
+        )
+
     # --- a cell ----------------------------------------------------------------------------------------------------
 
     def _train(self, cell: Cell) -> dict[str, Any]:
         settings, variant = self.settings, cell.variant
-        model = build(settings, variant, self.tokenizer, cell.seed)
-        model.load_state_dict(self.tower, strict=False)
-        _to(model, self.device).train()
-        for part in (model.vision_tower, model.projector):
-            part.requires_grad_(False)
+        model = build(settings, variant, self.tokenizer, cell.seed, learned=self.base)
         lessons = Lessons(model, RowBuilder(self.tokenizer), settings, variant.num_frames, cell.seed)
-        course = Course(
-            {"model": model},
-            self.folder / "cells" / f"{cell.name}.pt",
-            num_steps=cell.num_steps,
-            rate=settings.learning_rate,
-            save_every=settings.save_every,
-            outside={id(parameter) for parameter in model.get_input_embeddings().parameters()},
-        )
+        course = self._answering(model, self.folder / "cells" / f"{cell.name}.pt", cell.num_steps)
         logger.info("%s", cell.name)
         training, testing = self.training, self.testing
         course.run(lambda step: (lessons.accumulate(step, training), ""))

@@ -26,15 +26,26 @@ AT_ONCE_IN_TESTS = 20
 
 
 class Lessons:
-    """Draws rows about encoded videos. The rows of a step depend on seed and step alone: cells see the same ones."""
+    """Draws rows about encoded videos. The rows of a step depend on seed and step alone: cells see the same ones.
+
+    With `telling` frames are those that show every event, else they are evenly spaced.
+    """
 
     def __init__(
-        self, model: SlowFastForConditionalGeneration, rows: RowBuilder, settings: Settings, num_frames: int, seed: int
+        self,
+        model: SlowFastForConditionalGeneration,
+        rows: RowBuilder,
+        settings: Settings,
+        num_frames: int,
+        seed: int,
+        *,
+        telling: bool = False,
     ) -> None:
         self._model, self._rows = model, rows
         self._settings = settings
         self._num_frames = num_frames
         self._seed = seed
+        self._telling = telling
 
     def accumulate(self, step: int, videos: EncodedVideos) -> float:
         """Add the gradient of a step and return its mean loss per learned token."""
@@ -86,7 +97,9 @@ class Lessons:
         return round(sum(lengths) / len(lengths))
 
     def _sample(self, videos: EncodedVideos, number: int, questions: Sequence[Turn]) -> Sample:
-        tokens = self._model.split(videos.tokens(number, self._num_frames).to(self._model.device))
+        scene = videos.items[number].scene
+        sampled = scene.telling_moments if self._telling else scene.timeline.sampled
+        tokens = self._model.split(videos.tokens(number, sampled(self._num_frames)).to(self._model.device))
         return Sample(self._rows.build(questions, len(tokens.fast)), tokens)
 
     def _run(self, samples: list[Sample]) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,9 @@ from sfvqa.training.conversion import interleave
 from sfvqa.training.tiny_model import prepare_vision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
     from sfvqa.training.comparison.cells import Settings, Variant
@@ -61,9 +64,16 @@ def config_of(settings: Settings, variant: Variant, tokenizer: PreTrainedTokeniz
 
 
 def build(
-    settings: Settings, variant: Variant, tokenizer: PreTrainedTokenizerFast, seed: int
+    settings: Settings,
+    variant: Variant,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    learned: Mapping[str, Tensor] | None = None,
 ) -> SlowFastForConditionalGeneration:
-    """A fresh model. What variants have in common starts from the same values for the same seed."""
+    """A model that starts from what was `learned`, and fresh where that has nothing.
+
+    What variants have in common starts from the same values for the same seed.
+    """
     torch.manual_seed(seed)
     model = SlowFastForConditionalGeneration(config_of(settings, variant, tokenizer))
     _draw_again(model, seed)
@@ -78,6 +88,7 @@ def build(
                 nn.init.constant_(module.warm_up_gate, OPEN)
             if module.gate_proj is not None:
                 nn.init.constant_(module.gate_proj.bias, OPEN)
+    model.load_state_dict(learned or {}, strict=False)
     if variant.slow_from_decoder:
         for layer in model.config.hybrid_layers:
             slow_from_decoder(model.language_model.get_submodule(f"layers.{layer}.self_attn"))

@@ -17,6 +17,8 @@ from sfvqa.training.video_pool import encode_frames
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sfvqa.model import SlowFastForConditionalGeneration
@@ -47,13 +49,12 @@ class EncodedVideos:
                 save_whole(torch.stack(tokens), path)
                 logger.info("%s videos: %d of %d", self._name, first + len(tokens), len(self.items))
 
-    def tokens(self, number: int, num_frames: int) -> Tensor:
-        """Visual tokens [num_frames, h, w, D] of evenly spaced frames of one video."""
+    def tokens(self, number: int, moments: NDArray[np.intp]) -> Tensor:
+        """Visual tokens [T, h, w, D] of some moments [T] of one video."""
         first = number - number % PER_FILE
         if first not in self._files:
             self._files[first] = torch.load(self._path(first), mmap=True, weights_only=True)
-        moments = torch.from_numpy(self._settings.timeline.sampled(num_frames))
-        return self._files[first][number - first][moments].float()
+        return self._files[first][number - first][torch.from_numpy(moments)].float()
 
     def _path(self, first: int) -> Path:
         count = min(PER_FILE, len(self.items) - first)

@@ -148,3 +148,17 @@ def test_digits_and_letters_have_strokes() -> None:
 
     assert set(STROKES) == set(DIGITS + LETTERS)
     assert Colour.WHITE in RGB
+
+
+@pytest.mark.parametrize("timeline", [Timeline(), Timeline(4.0, 32)])
+def test_telling_moments_show_every_event_and_stay_in_order(timeline: Timeline) -> None:
+    """Evenly spaced ones miss most flashes: nobody could learn from those what a flash looks like."""
+    scenes = [draw_item(TRAINING, 0, number, timeline).scene for number in range(60)]
+    assert max(len(scene.events) for scene in scenes) >= 6
+    for scene in scenes:
+        moments = scene.telling_moments(16)
+        assert len(moments) == 16
+        assert (moments[1:] >= moments[:-1]).all()
+        for span in scene.events:
+            assert span.holds(timeline.seconds[moments]).any()
+    assert not all(span.holds(timeline.seconds[timeline.sampled(16)]).any() for s in scenes for span in s.events)

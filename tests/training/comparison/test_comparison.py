@@ -31,6 +31,7 @@ SMALLEST = Settings(
     vocab_size=300,
     see_steps=2,
     see_scenes=1,
+    base_steps=2,
     num_training_videos=3,
     num_test_videos=3,
     num_steps=4,
@@ -126,6 +127,19 @@ def test_variants_share_the_first_values_of_what_they_have_in_common(tokenizer: 
                 assert torch.equal(value, slow_fast[name]), name
     different = build(SMALLEST, SLOW_FAST.variant, tokenizer, 4).state_dict()
     assert not torch.equal(different["lm_head.weight"], slow_fast["lm_head.weight"])
+
+
+def test_a_cell_starts_from_the_shared_plain_decoder(shared: Experiment) -> None:
+    """As in the paper: what is compared is how frames are looked at, not how a language is learned from nothing."""
+    base = shared.base
+    model = build(SMALLEST, SLOW_FAST.variant, shared.tokenizer, 5, learned=base)
+    for name, value in model.state_dict().items():
+        if "slow_attention" not in name:
+            assert torch.equal(value, base[name]), name
+    attention: Any = model.language_model.get_submodule("layers.0.self_attn")
+    assert attention.slow_attention.kv_proj.weight[: attention.head_dim].equal(
+        base["language_model.layers.0.self_attn.k_proj.weight"][: attention.head_dim]
+    )
 
 
 def test_slow_keys_and_values_start_as_the_decoder_s_own(tokenizer: PreTrainedTokenizerFast) -> None:
