@@ -44,7 +44,7 @@ def count_operations(
     cells = (sizes.image_size // sizes.vision_stride) ** 2
     projector = 2 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
     a_token = 2.0 * sizes.num_decoder_linear_weights
-    attention = 2 * length**2 * sizes.hidden_size * sizes.num_layers  # scores and values, causal
+    attention = 2 * length**2 * sizes.query_size * sizes.num_layers  # scores and values, causal
     slow = 4.0 * num_slow * sizes.hidden_size * sizes.key_value_size * len(sizes.hybrid_layers)
     head = 2.0 * sizes.vocab_size * sizes.hidden_size
     return Operations(

@@ -145,7 +145,7 @@ def weights_bytes(sizes: Architecture, quantization: QuantizationName, item: int
     linear = sizes.num_decoder_linear_weights
     rest = (sizes.num_parameters - linear) * item
     if quantization is QuantizationName.EIGHT_BIT:
-        rows = 3 * sizes.hidden_size + 2 * sizes.key_value_size + 2 * sizes.intermediate_size
+        rows = 2 * sizes.hidden_size + sizes.query_size + 2 * sizes.key_value_size + 2 * sizes.intermediate_size
         return rest + linear + 4 * sizes.num_layers * rows
     if quantization is QuantizationName.FOUR_BIT:
         code_books = 7 * sizes.num_layers * 4 * (16 + 256 + 1)

@@ -89,7 +89,7 @@ def prefill_flops(sizes: Architecture, prompt: PromptSize, *, skip_masked: bool 
     """
     linear = 2.0 * prompt.length * sizes.num_decoder_linear_weights
     scores = prompt.length**2 / (2 if skip_masked else 1)
-    attention = 4.0 * scores * sizes.hidden_size * sizes.num_layers
+    attention = 4.0 * scores * sizes.query_size * sizes.num_layers
     slow = cross_attention_flops(sizes, prompt.num_slow, prompt.num_looking)
     return linear + attention + slow + _head_flops(sizes)
 
@@ -109,7 +109,7 @@ def slow_keys_values_flops(sizes: Architecture, num_slow: int) -> float:
 def decode_flops(sizes: Architecture, position: int, num_slow: int) -> float:
     """Of one more token that sees `position` tokens, itself included, and looks at kept slow keys and values."""
     linear = 2.0 * sizes.num_decoder_linear_weights
-    attention = 4.0 * position * sizes.hidden_size * sizes.num_layers
+    attention = 4.0 * position * sizes.query_size * sizes.num_layers
     return linear + attention + _looking_flops(sizes, num_slow) + _head_flops(sizes)
 
 
@@ -141,7 +141,7 @@ def _looking_flops(sizes: Architecture, num_slow: int) -> float:
     """Of one token that looks at slow keys and values, with its gate, in all hybrid layers."""
     if not num_slow:
         return 0.0
-    return (4.0 * num_slow + 2.0) * sizes.hidden_size * len(sizes.hybrid_layers)
+    return (4.0 * num_slow + 2.0) * sizes.query_size * len(sizes.hybrid_layers)
 
 
 def _head_flops(sizes: Architecture) -> float:

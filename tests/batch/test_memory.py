@@ -105,7 +105,8 @@ def check_growth(samples: list[Sample], num_first: int, num_last: int, most: flo
     assert median(s.resident_bytes for s in last) <= most * median(s.resident_bytes for s in first)
     assert median(s.readers_bytes for s in last) <= 1.5 * median(s.readers_bytes for s in first)
     assert max(s.num_threads for s in last) <= max(s.num_threads for s in first) + 1
-    assert max(s.num_files for s in last) <= max(s.num_files for s in first) + 4
+    # Medians, since a reader that is replaced has its pipes for a moment beside those of the next.
+    assert median(s.num_files for s in last) <= median(s.num_files for s in first) + 4
 
 
 @pytest.mark.soak

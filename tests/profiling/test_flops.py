@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import Qwen3Config
 
 from sfvqa.inference.architecture import architecture_of, config_of
 from sfvqa.inference.video_qa import VideoQA
@@ -30,6 +31,26 @@ def test_the_formula_agrees_with_what_torch_counts_on_tiny(attention: str, num_f
     counted = count_on_model(model, num_frames, prompt, visual_tokens)
     size = PromptSize(len(prompt), num_slow=num_frames * 16, num_looking=50)
     assert counted == count_by_formula(architecture_of(model.config), num_frames, size)
+
+
+def test_heads_that_are_wider_than_their_share_count_as_they_are() -> None:
+    """Qwen3's: attention is wider than the decoder, and was counted as if it were not."""
+    config = config_of(find_model("tiny"))
+    config.text_config = Qwen3Config(
+        **{name: getattr(config.text_config, name) for name in ("vocab_size", "hidden_size", "intermediate_size")},
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=48,
+        tie_word_embeddings=True,
+    )
+    sizes = architecture_of(config)
+    assert sizes.query_size == 192 > sizes.hidden_size
+    visual_tokens = VisualTokens(*(torch.randn(num, sizes.hidden_size).bfloat16() for num in (160, 16)))
+    counted = count_on_model(
+        random_model(config, dtype=torch.bfloat16), 10, [IMAGE_TOKEN_ID] * 16 + [2] * 9, visual_tokens
+    )
+    assert counted == count_by_formula(sizes, 10, PromptSize(25, num_slow=160, num_looking=9))
 
 
 def test_they_agree_on_another_form_too() -> None:

@@ -203,7 +203,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, t
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "60", "--save-every", "1", "--log-every", "1", "--device", "cpu"]
     run = [*arguments, "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen([sys.executable, "-m", "sfvqa.training.finetune", *run], stderr=subprocess.DEVNULL)
+    # As many threads as here: where sums are split among more of them, they are rounded otherwise.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "sfvqa.training.finetune", *run]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     while not list((tmp_path / "killed").glob("checkpoint-1?")):
         assert process.poll() is None
         time.sleep(0.01)
