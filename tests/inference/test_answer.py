@@ -114,7 +114,7 @@ def test_timings_are_what_their_docstring_says(qa: VideoQA, encoded: EncodedVide
     timings = qa.ask(encoded, QUESTION, SHORT).timings
     assert timings.load_seconds == qa.checkpoint.load_seconds
     assert (timings.read_seconds, timings.encode_seconds) == (encoded.read_seconds, encoded.encode_seconds)
-    assert 0 < timings.overlap_seconds == encoded.overlap_seconds
+    assert 0 <= timings.overlap_seconds == encoded.overlap_seconds  # 0 where all was read before encoding began
     seeing_seconds = timings.read_seconds + timings.encode_seconds - timings.overlap_seconds
     before_choosing = seeing_seconds + timings.prefill_seconds
     assert before_choosing < timings.ttft_seconds < before_choosing + 1
