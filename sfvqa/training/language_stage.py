@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.training.conversations import IGNORED, Mixture, Row, RowBuilder, draw_conversation
-from sfvqa.training.motion_heads import DEPTHS, MotionHeads, MotionTargets
+from sfvqa.training.motion_heads import ASKED, MotionHeads, MotionTargets
 from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE
 from sfvqa.training.questions import Family, Question, ask
 from sfvqa.training.video_pool import PooledVideo, PoolOptions, VideoPool
@@ -105,7 +105,7 @@ def run_rows(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Logits [B, K, V], the labels [B, K] that they should predict, and what the decoder holds at fast tokens.
 
-    The part of the logits before any answer is left out. The hidden states are those at DEPTHS, [videos, F, D] each.
+    The part of the logits before any answer is left out. The hidden states are those ASKED, [videos, F, D] each.
     """
     ids, mask, labels = (part.to(model.device) for part in rows.stack([sample.row for sample in samples]))
     first = int((labels != IGNORED).any(0).to(torch.uint8).argmax()) - 1
@@ -123,7 +123,7 @@ def run_rows(
     if with_hidden:
         num_videos = sum(sample.visual_tokens is not None for sample in samples)
         is_fast = ids == IMAGE_TOKEN_ID
-        hidden_states = [output.hidden_states[depth][is_fast].unflatten(0, (num_videos, -1)) for depth in DEPTHS]
+        hidden_states = [state[is_fast].unflatten(0, (num_videos, -1)) for state in output.hidden_states[ASKED]]
     return output.logits[:, :-1].float(), labels[:, first + 1 :], hidden_states
 
 

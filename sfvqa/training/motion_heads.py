@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 SHAPES, DIRECTIONS = list(Shape), list(Direction)
 MAX_RANK = 4  # objects of a scene
 LEAST_SHARE = 0.12  # of a window's frames and of a token, for an object to be asked about there
-DEPTHS = (2, 3)  # hidden states asked: the input of the third and of the fourth layer, where the text can read them
+ASKED = slice(-3, -1)  # of the hidden states: the inputs of the last two layers, where the text can read them
+NUM_ASKED = 2
 UNKNOWN = -100
 
 
@@ -62,12 +63,12 @@ class MotionHeads(nn.Module):
     def __init__(self, width: int, num_windows: int, grid: int) -> None:
         super().__init__()
         self.num_windows, self.grid = num_windows, grid
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in DEPTHS)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(NUM_ASKED))
         self.sizes = (len(SHAPES) * len(DIRECTIONS), len(SHAPES) * MAX_RANK, num_windows, grid * grid)
-        self.heads = nn.ModuleList(nn.Linear(width, sum(self.sizes)) for _ in DEPTHS)
+        self.heads = nn.ModuleList(nn.Linear(width, sum(self.sizes)) for _ in range(NUM_ASKED))
 
     def loss(self, hidden_states: Sequence[Tensor], targets: Sequence[MotionTargets]) -> Tensor:
-        """Mean loss on `hidden_states` at DEPTHS, each `[B, F, D]`, of a batch of videos."""
+        """Mean loss on `hidden_states` ASKED, each `[B, F, D]`, of a batch of videos."""
         directions = torch.stack([target.directions for target in targets]).to(hidden_states[0].device)
         ranks = torch.stack([target.ranks for target in targets]).to(hidden_states[0].device)
         window = torch.arange(self.num_windows, device=ranks.device).repeat_interleave(self.grid**2)

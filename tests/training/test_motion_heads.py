@@ -2,7 +2,7 @@
 
 import torch
 
-from sfvqa.training.motion_heads import DEPTHS, DIRECTIONS, SHAPES, UNKNOWN, MotionHeads, MotionTargets
+from sfvqa.training.motion_heads import DIRECTIONS, NUM_ASKED, SHAPES, UNKNOWN, MotionHeads, MotionTargets
 from sfvqa.training.scenes import Colour, Direction, Scene, SceneObject, Shape
 
 DARK = ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
@@ -36,7 +36,7 @@ def test_loss_falls_where_the_hidden_states_hold_the_answer() -> None:
     torch.manual_seed(0)
     targets = [MotionTargets.of(SCENE, 4, 4)]
     heads = MotionHeads(64, 4, 4)
-    hidden = [torch.eye(64)[None] for _ in DEPTHS]
+    hidden = [torch.eye(64)[None] for _ in range(NUM_ASKED)]
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
     losses = []
     for _ in range(60):

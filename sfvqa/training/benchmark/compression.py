@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +28,10 @@ def write_h264(
         stream.options = {"crf": str(quality), "preset": preset}
         stream.codec_context.thread_count = 1
         stream.height, stream.width = frames.shape[1:3]
+        reformatter = VideoReformatter()  # frames make one each otherwise, and that costs more than the rest
         for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(reformatter.reformat(frame, format="yuv420p")))
         container.mux(stream.encode())
 
 
@@ -37,10 +40,11 @@ def compress(frames: NDArray[np.uint8], *, quality: int = 23) -> NDArray[np.uint
     file = BytesIO()
     write_h264(frames, file, quality=quality)
     file.seek(0)
+    reformatter = VideoReformatter()
     with av.open(file, "r") as container:
         container.streams.video[0].codec_context.thread_count = 1
         read: NDArray[np.uint8] = np.stack(
-            [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            [reformatter.reformat(frame, format="rgb24").to_ndarray() for frame in container.decode(video=0)]
         ).astype(np.uint8)
     if read.shape != frames.shape:
         raise ValueError(f"{len(frames)} frames went in and {len(read)} came out")

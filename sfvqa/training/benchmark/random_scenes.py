@@ -35,7 +35,12 @@ MAX_MOVERS = 4
 GLYPH_RADIUS, RING_RADIUS = 0.11, 0.10
 MARGIN = 0.05  # between things and the border: the camera's reach and the white frame fit in
 APART = 0.02
-DIGIT_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = 2, 6, 3  # of Timeline.num_moments = 128; in proportion elsewhere
+DIGIT_MOMENTS, RING_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = (
+    2,
+    4,
+    6,
+    3,
+)  # of Timeline.num_moments = 128; in proportion elsewhere
 QUIET_MOMENTS = 3  # between any two short events
 TRIES = 40
 
@@ -52,14 +57,13 @@ def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> 
     digits = _digits(rng, events, movers)
     letter = _glyph(rng, events, movers, _pick(rng, LETTERS), LETTER_MOMENTS) if rng.random() < 0.6 else None
     pulses = _pulses(rng, events) if rng.random() < 0.6 else ()
-    glyphs = [*digits, *([letter] if letter else [])]
     return BenchmarkScene(
         timeline=timeline,
         movers=tuple(movers),
         pattern=Pattern(_pick(rng, list(Pattern))),
         shots=_shots(rng, timeline),
         camera=_camera(rng, timeline),
-        ring=_ring(rng, timeline, movers, glyphs) if rng.random() < 0.6 else None,
+        ring=_ring(rng, events, movers) if rng.random() < 0.6 else None,
         digits=digits,
         letter=letter,
         flash=Flash(Colour(_pick(rng, FLASH_COLOURS)), flash) if flash else None,
@@ -190,19 +194,10 @@ def _free_place(rng: np.random.Generator, movers: list[Mover], span: Span, radiu
     return None
 
 
-def _ring(rng: np.random.Generator, timeline: Timeline, movers: list[Mover], glyphs: list[Glyph]) -> Ring | None:
-    """A ring that is there for a good third of the video, clear of objects and of what is written meanwhile."""
-    length = rng.uniform(0.3, 0.45) * timeline.duration_seconds
-    start = rng.uniform(0, timeline.duration_seconds - length)
-    span = Span(_short(start), _short(start + length))
-    for _ in range(TRIES):
-        centre = _free_place(rng, movers, span, RING_RADIUS)
-        if centre is None:
-            return None
-        meanwhile = (glyph for glyph in glyphs if not glyph.span.is_apart_from(span))
-        if all(np.hypot(*np.subtract(glyph.centre, centre)) > 2 * GLYPH_RADIUS + APART for glyph in meanwhile):
-            return Ring(Direction(_pick(rng, SIDES)), centre, RING_RADIUS, span)
-    return None
+def _ring(rng: np.random.Generator, events: _Events, movers: list[Mover]) -> Ring | None:
+    span = events.draw(RING_MOMENTS)
+    centre = None if span is None else _free_place(rng, movers, span, RING_RADIUS)
+    return None if span is None or centre is None else Ring(Direction(_pick(rng, SIDES)), centre, RING_RADIUS, span)
 
 
 def _pulses(rng: np.random.Generator, events: _Events) -> tuple[Span, ...]:

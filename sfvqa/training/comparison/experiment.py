@@ -25,6 +25,7 @@ from sfvqa.training.comparison.network import build, prompt_flops
 from sfvqa.training.comparison.seeing import SightHeads, seeing_batch
 from sfvqa.training.comparison.videos import EncodedVideos
 from sfvqa.training.conversations import RowBuilder
+from sfvqa.training.motion_heads import MotionHeads
 from sfvqa.training.tokenizer import learn_tokenizer
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Experiment:
     def _train_tower(self, path: Path) -> None:
         settings = self.settings
         model = _to(build(settings, BASE, self.tokenizer, seed=0), self.device)
-        grid = model.config.vision.grid_size // model.config.video_pooling_stride
+        grid = _grid(model)
         heads = SightHeads(model.config.vision.dims[-1], settings.width, grid).to(self.device)
         modules = {"tower": model.vision_tower, "projector": model.projector, "heads": heads}
         course = Course(
@@ -144,8 +145,11 @@ class Experiment:
     def _train_base(self, path: Path) -> None:
         settings = self.settings
         model = build(settings, BASE, self.tokenizer, seed=0, learned=self.tower)
-        lessons = Lessons(model, RowBuilder(self.tokenizer), settings, BASE.num_frames, seed=0, telling=True)
-        course = self._answering(model, self.folder / "base-state.pt", settings.base_steps)
+        heads = MotionHeads(settings.width, BASE.num_frames, _grid(model)).to(self.device)
+        lessons = Lessons(
+            model, RowBuilder(self.tokenizer), settings, BASE.num_frames, seed=0, telling=True, motion_heads=heads
+        )
+        course = self._answering(model, self.folder / "base-state.pt", settings.base_steps, heads)
         training = self.training
         logger.info("base")
         course.run(lambda step: (lessons.accumulate(step, training), ""))
@@ -155,18 +159,26 @@ class Experiment:
         logger.info("base, from frames that tell: %s", " ".join(shares))
         save_whole(model.state_dict(), path)
 
-    def _answering(self, model: SlowFastForConditionalGeneration, path: Path, num_steps: int) -> Course:
+    def _answering(
+        self,
+        model: SlowFastForConditionalGeneration,
+        path: Path,
+        num_steps: int,
+        heads: MotionHeads | None = None,
+    ) -> Course:
         """The course of a decoder; what sees stays as it is."""
         _to(model, self.device).train()
         for part in (model.vision_tower, model.projector):
             part.requires_grad_(False)
+        teachers = {} if heads is None else {"heads": heads}
+        read_outs = [*model.get_input_embeddings().parameters(), *(heads.parameters() if heads else ())]
         return Course(
-            {"model": model},
+            {"model": model, **teachers},
             path,
             num_steps=num_steps,
             rate=self.settings.learning_rate,
             save_every=self.settings.save_every,
-            outside={id(parameter) for parameter in model.get_input_embeddings().parameters()},
+            outside={id(parameter) for parameter in read_outs},
         )
 
     # --- a cell ----------------------------------------------------------------------------------------------------
@@ -245,6 +257,11 @@ def _corpus(settings: Settings) -> Iterator[str]:
         for question in draw_item(TRAINING, 0, number, settings.timeline).questions:
             yield question.text
             yield question.answer
+
+
+def _grid(model: SlowFastForConditionalGeneration) -> int:
+    """Visual tokens of a frame in each direction."""
+    return model.config.vision.grid_size // model.config.video_pooling_stride
 
 
 def _sees(name: str) -> bool:

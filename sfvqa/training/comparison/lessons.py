@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 
 from sfvqa.training.benchmark.questions import ask_all
+from sfvqa.training.comparison.motion import motion_targets
 from sfvqa.training.conversations import IGNORED, RowBuilder
-from sfvqa.training.language_stage import Sample, run_rows
+from sfvqa.training.language_stage import MOTION_WEIGHT, Sample, run_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sfvqa.training.comparison.cells import Settings
     from sfvqa.training.comparison.videos import EncodedVideos
     from sfvqa.training.conversations import Turn
+    from sfvqa.training.motion_heads import MotionHeads
 
 AT_ONCE_IN_TESTS = 20
 
@@ -28,7 +30,8 @@ AT_ONCE_IN_TESTS = 20
 class Lessons:
     """Draws rows about encoded videos. The rows of a step depend on seed and step alone: cells see the same ones.
 
-    With `telling` frames are those that show every event, else they are evenly spaced.
+    With `telling` frames are those that show every event, else they are evenly spaced. `motion_heads` teach beside
+    the answers what moves.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class Lessons:
         seed: int,
         *,
         telling: bool = False,
+        motion_heads: MotionHeads | None = None,
     ) -> None:
         self._model, self._rows = model, rows
         self._settings = settings
         self._num_frames = num_frames
         self._seed = seed
         self._telling = telling
+        self._motion_heads = motion_heads
 
     def accumulate(self, step: int, videos: EncodedVideos) -> float:
         """Add the gradient of a step and return its mean loss per learned token."""
@@ -53,12 +58,17 @@ class Lessons:
         num_tokens = sum(label != IGNORED for sample in samples for label in sample.row.labels)
         total = 0.0
         for start in range(0, len(samples), self._settings.rows_at_once):
-            logits, labels = self._run(samples[start : start + self._settings.rows_at_once])
-            loss = functional.cross_entropy(
+            chunk = samples[start : start + self._settings.rows_at_once]
+            logits, labels, hidden_states = self._run(chunk)
+            answers = functional.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
             )
-            (loss / num_tokens).backward()
-            total += loss.item() / num_tokens
+            loss = answers / num_tokens
+            if self._motion_heads is not None:
+                motion = self._motion_heads.loss(hidden_states, [part.motion for part in chunk if part.motion])
+                loss = loss + MOTION_WEIGHT * motion * len(chunk) / len(samples)
+            loss.backward()
+            total += answers.item() / num_tokens
         return total
 
     def draw(self, step: int, videos: EncodedVideos) -> list[Sample]:
@@ -81,7 +91,7 @@ class Lessons:
         asked = [(number, question) for number, item in enumerate(videos.items) for question in item.questions]
         for start in range(0, len(asked), AT_ONCE_IN_TESTS):
             chunk = asked[start : start + AT_ONCE_IN_TESTS]
-            logits, labels = self._run([self._sample(videos, number, [question]) for number, question in chunk])
+            logits, labels, _ = self._run([self._sample(videos, number, [question]) for number, question in chunk])
             right = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).tolist()
             for (_, question), is_right in zip(chunk, right, strict=True):
                 outcomes[question.family] = outcomes.get(question.family, "") + str(int(is_right))
@@ -99,11 +109,13 @@ class Lessons:
     def _sample(self, videos: EncodedVideos, number: int, questions: Sequence[Turn]) -> Sample:
         scene = videos.items[number].scene
         sampled = scene.telling_moments if self._telling else scene.timeline.sampled
-        tokens = self._model.split(videos.tokens(number, sampled(self._num_frames)).to(self._model.device))
-        return Sample(self._rows.build(questions, len(tokens.fast)), tokens)
+        moments = sampled(self._num_frames)
+        tokens = self._model.split(videos.tokens(number, moments).to(self._model.device))
+        motion = None if self._motion_heads is None else motion_targets(scene, moments, self._motion_heads.grid)
+        return Sample(self._rows.build(questions, len(tokens.fast)), tokens, motion)
 
-    def _run(self, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    def _run(self, samples: list[Sample]) -> tuple[Tensor, Tensor, list[Tensor]]:
         device = self._model.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            logits, labels, _ = run_rows(self._model, self._rows, samples)
-        return logits.float(), labels
+            logits, labels, hidden_states = run_rows(self._model, self._rows, samples, self._motion_heads is not None)
+        return logits.float(), labels, hidden_states

@@ -16,7 +16,7 @@ from torch.nn import functional
 from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.benchmark.items import TRAINING, draw_item
 from sfvqa.training.benchmark.render import render
-from sfvqa.training.comparison.sights import IN_CELLS, IN_FRAMES, IN_TOKENS, Sights, sights_of
+from sfvqa.training.comparison.sights import IN_CELLS, IN_FRAMES, IN_TOKENS, IN_VIEW, Sights, sights_of
 from sfvqa.training.pixels import as_shares, normalise, roughen
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_SCENE = 6
 SEEING_SEED = 1_000_000  # the scenes of this stage are none of those that cells are trained on
-CELL_WEIGHT, FRAME_WEIGHT = 0.5, 4.0  # of the losses, beside those of the tokens
+CELL_WEIGHT, FRAME_WEIGHT, VIEW_WEIGHT = 0.5, 4.0, 1.0  # of the losses, beside those of the tokens
 
 
 class SightHeads(nn.Module):
@@ -37,6 +37,7 @@ class SightHeads(nn.Module):
         self.tokens = nn.ModuleDict({name: nn.Linear(width, classes + 1) for name, classes in IN_TOKENS.items()})
         self.cells = nn.ModuleDict({name: nn.Linear(feature_width, classes + 1) for name, classes in IN_CELLS.items()})
         self.frames = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in IN_FRAMES.items()})
+        self.view = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in IN_VIEW.items()})
         self.place = nn.Linear(width, grid * grid)
 
     def loss(self, features: Tensor, tokens: Tensor, aims: Sights) -> tuple[Tensor, dict[str, float]]:
@@ -56,14 +57,22 @@ class SightHeads(nn.Module):
             summed = functional.cross_entropy(kinds, aims.cells[name].flatten(), reduction="sum")
             losses.append(CELL_WEIGHT * summed / num_frames)
         for name, head in self.frames.items():
-            kinds, aim = head(tokens), aims.frames[name]
-            every = aim[:, None].expand(-1, per_frame)
-            losses.append(FRAME_WEIGHT * functional.cross_entropy(kinds.flatten(0, 1), every.flatten()))
-            right[name] = float((kinds.sum(1).argmax(-1) == aim)[aim >= 0].float().mean())
+            told, right[name] = _by_every_token(head(tokens), aims.frames[name])
+            losses.append(FRAME_WEIGHT * told)
+        views = [_by_every_token(head(tokens), aims.frames[name]) for name, head in self.view.items()]
+        losses += [VIEW_WEIGHT * told for told, _ in views]
+        right["view"] = sum(share for _, share in views) / len(views)
         # Slow tokens carry no positions, and fast ones learn theirs from order alone only after long training.
         place = torch.arange(per_frame, device=tokens.device).expand(num_frames, -1)
         losses.append(FRAME_WEIGHT * functional.cross_entropy(self.place(tokens).flatten(0, 1), place.flatten()))
         return torch.stack(losses).sum(), right
+
+
+def _by_every_token(kinds: Tensor, aim: Tensor) -> tuple[Tensor, float]:
+    """Loss of `kinds` [F, n, classes] where every token should tell `aim` [F]; share of frames in which most do."""
+    every = aim[:, None].expand(-1, kinds.shape[1])
+    loss = functional.cross_entropy(kinds.flatten(0, 1), every.flatten())
+    return loss, float((kinds.sum(1).argmax(-1) == aim)[aim >= 0].float().mean())
 
 
 def times_of_interest(rng: np.random.Generator, scene: BenchmarkScene) -> NDArray[np.float64]:

@@ -27,6 +27,13 @@ IN_CELLS = {"shape": len(SHAPES), "color": len(OBJECT_COLOURS), "glyph": len(GLY
 """Kinds of things that can cover a cell of the feature map."""
 IN_FRAMES = {"flash": len(FLASH_COLOURS) + 1, "pulse": 2, "pattern": len(Pattern)}
 """Kinds of things that a frame shows as a whole."""
+AXES = ("column", "row")
+IN_VIEW = {f"{shape}_{axis}": 4 for shape in SHAPES for axis in AXES}
+"""Where each shape is in the frame, which every token is to tell: nowhere, at the low end, between, at the high end.
+
+Slow tokens carry neither time nor place, so that what is seen beside a digit must be found in the digit's own tokens.
+"""
+LOW_END, HIGH_END = 0.42, 0.58
 UNKNOWN = -100  # the pattern, where a flash hides it
 COVERED = 0.95  # of a thing's radius: whose cells are its own
 
@@ -35,7 +42,7 @@ COVERED = 0.95  # of a thing's radius: whose cells are its own
 class Sights:
     """What is in F frames, by kind: the share of each class at each token `[F, n, 1 + classes]`, 0 = nothing, so that
     an average over frames still tells where a thing was; the class that covers each cell `[F, cells]`, 0 = none; and
-    the class of the whole frame `[F]`.
+    the class of the whole frame and of what is in view `[F]`.
     """
 
     tokens: dict[str, Tensor]
@@ -75,6 +82,23 @@ def _things(scene: BenchmarkScene, times: NDArray[np.float64]) -> Iterator[_Thin
         yield _Thing(shown, np.asarray(ring.centre) + sway[shown], ring.radius, ("gap", side), {"gap": side})
 
 
+def _kinds_of_frames(scene: BenchmarkScene, times: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """By name of IN_FRAMES and IN_VIEW the class of each frame."""
+    flashes, pulses = np.zeros(len(times), dtype=np.intp), np.zeros(len(times), dtype=np.intp)
+    if scene.flash is not None:
+        flashes[scene.flash.span.holds(times)] = FLASH_COLOURS.index(scene.flash.colour) + 1
+    for pulse in scene.pulses:
+        pulses[pulse.holds(times)] = 1
+    yield "flash", flashes
+    yield "pulse", pulses
+    yield "pattern", np.where(flashes > 0, UNKNOWN, list(Pattern).index(scene.pattern))
+    sway = scene.camera.offsets(times)
+    for mover in scene.movers:
+        ends = 1 + np.digitize(mover.positions(times) + sway, (LOW_END, HIGH_END))
+        for axis, end in zip(AXES, ends.T, strict=True):
+            yield f"{mover.shape}_{axis}", np.where(times >= mover.appears_at, end, 0)
+
+
 def sights_of(scenes: list[BenchmarkScene], times: NDArray[np.float64], grid: int) -> Sights:
     """Of the frames that `scenes` show at `times` [scenes, frames of each], on `grid`² tokens and 4 · `grid`² cells."""
     per_scene, side = times.shape[1], 2 * grid
@@ -83,7 +107,7 @@ def sights_of(scenes: list[BenchmarkScene], times: NDArray[np.float64], grid: in
         name: np.zeros((total, grid * grid, classes + 1), dtype=np.float32) for name, classes in IN_TOKENS.items()
     }
     cells = {name: np.zeros((total, side * side), dtype=np.int64) for name in IN_CELLS}
-    frames = {name: np.zeros(total, dtype=np.int64) for name in IN_FRAMES}
+    frames = {name: np.zeros(total, dtype=np.int64) for name in (*IN_FRAMES, *IN_VIEW)}
     centres = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) + 0.5) / side
     for number, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
         first = number * per_scene
@@ -95,12 +119,8 @@ def sights_of(scenes: list[BenchmarkScene], times: NDArray[np.float64], grid: in
             frame, covered = np.nonzero(distances < COVERED * thing.radius)
             for name, kind in thing.in_cells.items():
                 cells[name][first + thing.shown[frame], covered] = kind + 1
-        own = slice(first, first + per_scene)
-        if scene.flash is not None:
-            frames["flash"][own] = scene.flash.span.holds(moments) * (FLASH_COLOURS.index(scene.flash.colour) + 1)
-        for pulse in scene.pulses:
-            frames["pulse"][own] |= pulse.holds(moments)
-        frames["pattern"][own] = np.where(frames["flash"][own] > 0, UNKNOWN, list(Pattern).index(scene.pattern))
+        for name, kinds in _kinds_of_frames(scene, moments):
+            frames[name][first : first + per_scene] = kinds
     for shares in tokens.values():
         shares[..., 0] = 1 - shares.sum(-1)
     return Sights(_as_tensors(tokens), _as_tensors(cells), _as_tensors(frames))

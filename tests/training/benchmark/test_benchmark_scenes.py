@@ -22,7 +22,7 @@ def items() -> list[Item]:
 
 def test_the_fixed_test_set_is_pinned(items: list[Item]) -> None:
     """A change of what is drawn makes another benchmark, whose results cannot be compared."""
-    assert digest(items[:20]) == "24599c8b0d156275"
+    assert digest(items[:20]) == "beb9f2d7408a478d"
 
 
 def test_a_hash_tells_sets_apart_and_ignores_rounding(items: list[Item]) -> None:

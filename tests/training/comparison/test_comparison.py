@@ -14,13 +14,16 @@ from sfvqa.errors import SfvqaError
 from sfvqa.model import IMAGE_TOKEN_ID, Gating, SlowAttentionScope
 from sfvqa.profiling.flop_counter import count_on_model
 from sfvqa.training.benchmark.items import TESTING, draw_item
-from sfvqa.training.benchmark.scenes import Timeline
+from sfvqa.training.benchmark.scenes import Mover, Span, Timeline
 from sfvqa.training.comparison.cells import MAIN, Cell, Settings, Tokens, Variant, main_variants, plan, small_variants
 from sfvqa.training.comparison.course import Course
 from sfvqa.training.comparison.experiment import Experiment, result_path
+from sfvqa.training.comparison.motion import motion_targets
 from sfvqa.training.comparison.network import build, prompt_flops
 from sfvqa.training.comparison.sights import GLYPHS, sights_of
 from sfvqa.training.experiment import main
+from sfvqa.training.motion_heads import DIRECTIONS, SHAPES, UNKNOWN
+from sfvqa.training.scenes import Colour, Direction, Shape
 
 SMALLEST = Settings(
     width=16,
@@ -215,6 +218,38 @@ def test_tokens_are_asked_for_what_the_frame_shows() -> None:
     assert len(covered) > 0
     assert np.abs((covered % 8 + 0.5) / 8 - letter.centre[0]).max() < 2 * letter.radius
     assert not aims.cells["glyph"][1].any()
+
+
+def test_every_frame_says_at_which_end_a_shape_is_with_the_camera_counted() -> None:
+    scene = draw_item(TESTING, 0, 0).scene
+    rising = Mover(Shape.STAR, Colour.RED, 0.1, Direction.UP, (0.5, 0.8), (0.5, 0.2), 2.0, Span(4.0, 6.0))
+    still = replace(scene.camera, reach=(0.0, 0.0))
+    times = np.array([[1.0, 3.0, 5.0, 8.0]])
+    aims = sights_of([replace(scene, movers=(rising,), camera=still)], times, grid=4)
+    assert aims.frames["star_row"].tolist() == [0, 3, 2, 1]
+    assert aims.frames["star_column"].tolist() == [0, 2, 2, 2]
+    assert not aims.frames["circle_row"].any()
+    swaying = replace(still, reach=(0.1, 0.0), period=4.0, phase=0.0)  # a quarter of it shifts by all its reach
+    aims = sights_of([replace(scene, movers=(rising,), camera=swaying)], times, grid=4)
+    assert aims.frames["star_column"].tolist() == [0, 1, 3, 2]
+
+
+def test_the_second_teacher_asks_for_a_direction_only_once_it_shows() -> None:
+    scene = draw_item(TESTING, 0, 0).scene
+    rising = Mover(Shape.STAR, Colour.RED, 0.1, Direction.UP, (0.625, 0.875), (0.625, 0.125), 2.0, Span(4.0, 6.0))
+    resting = Mover(Shape.HEART, Colour.BLUE, 0.1, Direction.LEFT, (0.375, 0.375), (0.125, 0.375), 0.0, Span(9.0, 9.9))
+    still = replace(scene.camera, reach=(0.0, 0.0))
+    moments = np.array([0, 38, 64, 100])  # the star is not there, rests, is half way, has arrived
+    targets = motion_targets(replace(scene, movers=(rising, resting), camera=still), moments, grid=4)
+    star, heart = SHAPES.index(Shape.STAR), SHAPES.index(Shape.HEART)
+    directions, ranks = targets.directions.unflatten(0, (4, 16)), targets.ranks.unflatten(0, (4, 16))
+    assert (ranks[0, :, star] == UNKNOWN).all()
+    assert ranks[1, 14, star] == 1
+    assert ranks[0, 5, heart] == 0
+    assert (directions[:2, :, star] == UNKNOWN).all()
+    assert directions[3, 2, star] == DIRECTIONS.index(Direction.UP)
+    assert directions[3, 14, star] == UNKNOWN  # it has left that token
+    assert (directions[..., heart] == UNKNOWN).all()
 
 
 def test_the_command_lists_what_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
