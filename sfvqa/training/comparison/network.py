@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import Qwen2Config
 
 from sfvqa.inference.architecture import architecture_of, fast_tokens_of
 from sfvqa.model import SlowAttentionScope, SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention
-from sfvqa.model.vision_tower import ConvNextBlock
 from sfvqa.profiling.flops import PromptSize, prefill_flops, prompt_size
 from sfvqa.training.comparison.cells import Tokens
 from sfvqa.training.conversion import interleave
-from sfvqa.training.tiny_model import prepare_vision
+from sfvqa.training.small_model import prepare, small_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from sfvqa.training.comparison.cells import Settings, Variant
 
 MAX_POSITIONS = 4096
-OPEN = 1.0  # first value of the gates that are learned: at zero nothing would ask slow attention to learn
 
 
 def config_of(settings: Settings, variant: Variant, tokenizer: PreTrainedTokenizerFast) -> SlowFastConfig:
@@ -38,19 +35,8 @@ def config_of(settings: Settings, variant: Variant, tokenizer: PreTrainedTokeniz
         vision_config=SlowFastVisionConfig(
             image_size=settings.image_size, depths=(2,) * len(settings.vision_dims), dims=settings.vision_dims
         ),
-        text_config=Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=settings.width,
-            intermediate_size=3 * settings.width,
-            num_hidden_layers=settings.num_layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=MAX_POSITIONS,
-            tie_word_embeddings=True,
-            initializer_range=0.04,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            bos_token_id=None,
+        text_config=small_decoder(
+            tokenizer, settings.width, num_layers=settings.num_layers, max_positions=MAX_POSITIONS
         ),
         video_pooling_stride=2,
         temporal_stride=variant.num_frames // num_fast_frames,
@@ -78,16 +64,7 @@ def build(
     model = SlowFastForConditionalGeneration(config_of(settings, variant, tokenizer))
     _draw_again(model, seed)
     torch.manual_seed(seed)
-    for part in (model.vision_tower, model.projector):
-        prepare_vision(part)
-    for module in model.modules():
-        if isinstance(module, ConvNextBlock):
-            nn.init.constant_(module.gamma, 0.3)  # ConvNeXt's 1e-6 is for towers ten times as deep
-        elif isinstance(module, GatedSlowAttention):
-            if module.warm_up_gate.requires_grad:
-                nn.init.constant_(module.warm_up_gate, OPEN)
-            if module.gate_proj is not None:
-                nn.init.constant_(module.gate_proj.bias, OPEN)
+    prepare(model)
     model.load_state_dict(learned or {}, strict=False)
     if variant.slow_from_decoder:
         for layer in model.config.hybrid_layers:

@@ -1,0 +1,60 @@
+"""What models trained from nothing on synthetic videos have in common: their decoder, and first values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers import PreTrainedTokenizerFast, Qwen2Config
+
+from sfvqa.model.hybrid_layer import GatedSlowAttention
+from sfvqa.model.vision_tower import ConvNextBlock
+
+if TYPE_CHECKING:
+    from sfvqa.model import SlowFastForConditionalGeneration
+
+OPEN = 1.0  # first value of the gates that are learned: at zero nothing would ask slow attention to learn
+
+
+def small_decoder(
+    tokenizer: PreTrainedTokenizerFast, width: int, *, num_layers: int, max_positions: int
+) -> Qwen2Config:
+    """A Qwen2 of four heads that share two keys and values."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=max_positions,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+
+
+def prepare(model: SlowFastForConditionalGeneration) -> None:
+    """First values of what sees and of the gates, for a model that learns from nothing."""
+    for part in (model.vision_tower, model.projector):
+        _prepare_vision(part)
+    for module in model.modules():
+        if isinstance(module, ConvNextBlock):
+            nn.init.constant_(module.gamma, 0.3)  # ConvNeXt's 1e-6 is for towers ten times as deep
+        elif isinstance(module, GatedSlowAttention):
+            if module.warm_up_gate.requires_grad:
+                nn.init.constant_(module.warm_up_gate, OPEN)
+            if module.gate_proj is not None:
+                nn.init.constant_(module.gate_proj.bias, OPEN)
+
+
+def _prepare_vision(part: nn.Module) -> None:
+    """PyTorch's own first values for convolutions, variance-keeping ones for linear layers."""
+    for module in part.modules():
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.zeros_(module.bias)
