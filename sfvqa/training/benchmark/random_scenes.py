@@ -35,12 +35,8 @@ MAX_MOVERS = 4
 GLYPH_RADIUS, RING_RADIUS = 0.11, 0.10
 MARGIN = 0.05  # between things and the border: the camera's reach and the white frame fit in
 APART = 0.02
-DIGIT_MOMENTS, RING_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = (
-    2,
-    4,
-    6,
-    3,
-)  # of Timeline.num_moments = 128; in proportion elsewhere
+# Of Timeline.num_moments = 128; in proportion elsewhere.
+DIGIT_MOMENTS, RING_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = 2, 4, 6, 3
 QUIET_MOMENTS = 3  # between any two short events
 TRIES = 40
 
