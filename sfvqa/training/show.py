@@ -14,7 +14,7 @@ from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.benchmark.items import TESTING, Item, chances, digest, draw_item, fixed_test_set
 from sfvqa.training.benchmark.questions import BenchmarkFamily, BenchmarkQuestion
 from sfvqa.training.benchmark.render import render
-from sfvqa.training.benchmark.scenes import BenchmarkScene, Timeline
+from sfvqa.training.benchmark.scenes import BenchmarkScene, Sign, Timeline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,25 +25,27 @@ GAP, LINE, INDENT = 4, 22, 8  # pixels
 BACKGROUND, INK, FAINT = (250, 250, 248), (20, 20, 20), (120, 120, 120)
 
 
-def events_asked_about(scene: BenchmarkScene, family: BenchmarkFamily) -> list[Span]:
-    """The short events without which a question of that family cannot be answered."""
-    if family is BenchmarkFamily.FLASH and scene.flash:
-        return [scene.flash.span]
-    if family is BenchmarkFamily.EVENTS:
+SIGNS = {
+    BenchmarkFamily.DIGIT: Sign.DIGIT,
+    BenchmarkFamily.DIGIT_AT: Sign.DIGIT,
+    BenchmarkFamily.LETTER: Sign.LETTER,
+    BenchmarkFamily.GAP: Sign.RING,
+}
+
+
+def events_asked_about(scene: BenchmarkScene, question: BenchmarkQuestion) -> list[Span]:
+    """The short events that a question is about, and what stands beside them."""
+    if question.family is BenchmarkFamily.EVENTS:
         return list(scene.pulses)
-    if family in (BenchmarkFamily.DIGIT, BenchmarkFamily.DIGIT_AT):
-        return [glyph.span for glyph in scene.digits]
-    if family is BenchmarkFamily.LETTER and scene.letter:
-        return [scene.letter.span]
-    if family is BenchmarkFamily.GAP and scene.ring:
-        return [scene.ring.span]
-    return []
+    if question.family in SIGNS:
+        return [plate.span for burst in scene.bursts_of(SIGNS[question.family]) for plate in burst.plates]
+    return [question.seen_during] if question.family is BenchmarkFamily.FLASH and question.seen_during else []
 
 
-def moments_to_show(scene: BenchmarkScene, family: BenchmarkFamily, num_frames: int) -> NDArray[np.intp]:
+def moments_to_show(scene: BenchmarkScene, question: BenchmarkQuestion, num_frames: int) -> NDArray[np.intp]:
     """`num_frames` moments: those of the events asked about, the others evenly spaced."""
     seconds = scene.timeline.seconds
-    needed = {int(np.flatnonzero(span.holds(seconds))[0]) for span in events_asked_about(scene, family)}
+    needed = {int(np.flatnonzero(span.holds(seconds))[0]) for span in events_asked_about(scene, question)}
     even = [int(moment) for moment in scene.timeline.sampled(num_frames)]
     free = [moment for moment in even if moment not in needed]
     while len(free) + len(needed) > num_frames:  # the one nearest to an event says least
@@ -77,7 +79,7 @@ def draw_sheet(
     for row, (item, question) in enumerate(chosen):
         family, top = question.family, row * row_height + GAP
         pen.text((INDENT, top), f"{family.skill} · {family}: {question.text}   Answer: {question.answer}", INK, font)
-        moments = moments_to_show(item.scene, family, num_frames)
+        moments = moments_to_show(item.scene, question, num_frames)
         frames = compress(render(item.scene, size), quality=quality)[moments]
         for column, (pixels, moment) in enumerate(zip(frames, moments, strict=True)):
             left = INDENT + column * (pixels_shown + GAP)
@@ -93,7 +95,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.show", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark.png"), help="where the picture goes")
     parser.add_argument("--per-family", type=int, default=1, help="examples of every family")
-    parser.add_argument("--frames", type=int, default=10, help="frames of an example")
+    parser.add_argument("--frames", type=int, default=10, help="frames of an example, 10 at least")
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame, as a model sees it")
     parser.add_argument("--shown", type=int, default=128, help="pixels of a frame in the picture")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the videos")

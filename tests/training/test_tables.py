@@ -85,7 +85,7 @@ def test_an_experiment_without_results_is_shown_as_such(tmp_path: Path, capsys: 
     (tmp_path / "settings.json").write_text(json.dumps(asdict(Settings())))
     main(["--run", str(tmp_path), "--plot", str(tmp_path / "plot.png")])
     printed = capsys.readouterr().out
-    assert printed.count("not run") == 18 * 5
+    assert printed.count("not run") == 19 * 5
     assert (tmp_path / "plot.png").exists()
 
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sfvqa.training.benchmark.random_scenes import MAX_MOVERS, halves
-from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, SIDES, BenchmarkScene, Mover, Pattern
+from sfvqa.training.benchmark.scenes import (
+    OBJECT_COLOURS,
+    SIDES,
+    BenchmarkScene,
+    Burst,
+    Mover,
+    Pattern,
+    Sign,
+    Span,
+)
 from sfvqa.training.questions import NUMBER_WORDS
 from sfvqa.training.scenes import FLASH_COLOURS
 
@@ -69,12 +78,15 @@ PHRASINGS: dict[BenchmarkFamily, tuple[str, ...]] = {
     BenchmarkFamily.EVENTS: ("How often does the border light up?", "How many times does the border light up?"),
     BenchmarkFamily.SPEED: ("Which moves faster, the {a} or the {b}?", "Which is faster, the {a} or the {b}?"),
     BenchmarkFamily.FLASH: ("What colour does the screen flash?", "Which colour is the flash?"),
-    BenchmarkFamily.DIGIT: ("Which digit is shown?", "What digit appears?"),
-    BenchmarkFamily.LETTER: ("Which letter is shown?", "What letter appears?"),
-    BenchmarkFamily.GAP: ("Where is the gap of the ring?", "On which side is the ring open?"),
+    BenchmarkFamily.DIGIT: ("Which digit is on the {plate} plate?", "What digit does the {plate} plate bear?"),
+    BenchmarkFamily.LETTER: ("Which letter is on the {plate} plate?", "What letter does the {plate} plate bear?"),
+    BenchmarkFamily.GAP: (
+        "Where is the gap of the ring on the {plate} plate?",
+        "On which side is the ring on the {plate} plate open?",
+    ),
     BenchmarkFamily.DIGIT_AT: (
-        "Which digit is shown while the {shape} is at the {end}?",
-        "What digit appears while the {shape} is at the {end}?",
+        "Which digit is on the {plate} plate while the {shape} is at the {end}?",
+        "What digit does the {plate} plate bear while the {shape} is at the {end}?",
     ),
     BenchmarkFamily.COLOUR: ("What colour is the {shape}?", "Which colour does the {shape} have?"),
     BenchmarkFamily.COUNT: ("How many coloured shapes are there?", "Count the coloured shapes."),
@@ -84,15 +96,21 @@ PHRASINGS: dict[BenchmarkFamily, tuple[str, ...]] = {
 LEAST_SECONDS_APART = 0.1  # of the duration, between two appearances whose order is asked
 LEAST_SPEED_RATIO = 1.8
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
 class BenchmarkQuestion:
-    """A question, its answer, and the answers that somebody who knows what is asked would choose from."""
+    """A question, its answer, and the answers that somebody who knows what is asked would choose from.
+
+    Any one frame of `seen_during` tells the answer; None where that takes several.
+    """
 
     family: BenchmarkFamily
     text: str
     answer: str
     options: tuple[str, ...]
+    seen_during: Span | None = None
 
     def __post_init__(self) -> None:
         if self.answer not in self.options:
@@ -106,7 +124,8 @@ def ask(rng: np.random.Generator, scene: BenchmarkScene, family: BenchmarkFamily
         return None
     phrasings = PHRASINGS[family]
     text = phrasings[int(rng.integers(len(phrasings)))].format(**found.names)
-    return BenchmarkQuestion(family, text, found.answer, tuple(str(option) for option in found.options))
+    options = tuple(str(option) for option in found.options)
+    return BenchmarkQuestion(family, text, found.answer, options, found.seen_during)
 
 
 def ask_all(rng: np.random.Generator, scene: BenchmarkScene) -> list[BenchmarkQuestion]:
@@ -120,10 +139,11 @@ class _Found:
     answer: str
     options: Sequence[str]
     names: dict[str, str]
+    seen_during: Span | None = None
 
 
-def _one(rng: np.random.Generator, movers: Sequence[Mover]) -> Mover:
-    return movers[int(rng.integers(len(movers)))]
+def _one(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _order(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
@@ -142,7 +162,7 @@ def _between(
     pairs = [(a, b) for a in scene.movers for b in scene.movers if is_answer(a, b)]
     if not pairs:
         return None
-    right, wrong = pairs[int(rng.integers(len(pairs)))]
+    right, wrong = _one(rng, pairs)
     first, second = (right, wrong) if rng.random() < 0.5 else (wrong, right)
     return _Found(right.shape, (first.shape, second.shape), {"a": first.shape, "b": second.shape})
 
@@ -159,48 +179,59 @@ def _events(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  
 
 
 def _flash(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
-    return None if scene.flash is None else _Found(scene.flash.colour, FLASH_COLOURS, {})
+    return None if scene.flash is None else _Found(scene.flash.colour, FLASH_COLOURS, {}, scene.flash.span)
 
 
-def _digit(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
-    return _Found(scene.digits[0].text, DIGITS, {}) if len(scene.digits) == 1 else None
+def _on_a_plate(rng: np.random.Generator, scene: BenchmarkScene, sign: Sign) -> _Found | None:
+    """What the plate of one colour bears, where its colour names one plate."""
+    bursts = scene.bursts_of(sign)
+    if len(bursts) != 1:
+        return None
+    plate = _one(rng, bursts[0].plates)
+    return _Found(plate.text, _borne(bursts), {"plate": plate.colour}, plate.span)
 
 
-def _letter(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
-    return None if scene.letter is None else _Found(scene.letter.text, LETTERS, {})
+def _borne(bursts: Sequence[Burst]) -> list[str]:
+    return [plate.text for burst in bursts for plate in burst.plates]
 
 
-def _gap(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:  # noqa: ARG001
-    return None if scene.ring is None else _Found(scene.ring.gap, SIDES, {})
+def _digit(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    return _on_a_plate(rng, scene, Sign.DIGIT)
+
+
+def _letter(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    return _on_a_plate(rng, scene, Sign.LETTER)
+
+
+def _gap(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
+    return _on_a_plate(rng, scene, Sign.RING)
 
 
 def _digit_at(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
-    """A mover that rests at the top while one digit is shown and at the bottom while another is, or the reverse."""
-    if len(scene.digits) != 2:
+    """A mover that rests at the top during one burst of digits and at the bottom during another, or the reverse."""
+    bursts = scene.bursts_of(Sign.DIGIT)
+    if len(bursts) != 2:
         return None
-    found: list[tuple[Mover, bool]] = []
+    found: list[tuple[Mover, Burst, Burst]] = []
     for mover in scene.movers:
-        spans = halves(mover, scene.timeline)
-        if spans is None:
-            continue
-        for first, second in (scene.digits, scene.digits[::-1]):
-            if first.span.lies_in(spans[0]) and second.span.lies_in(spans[1]):
-                found.append((mover, first is scene.digits[0]))
+        rests = halves(mover, scene.timeline)
+        for first, second in (bursts, bursts[::-1]):
+            if rests is not None and first.span.lies_in(rests[0]) and second.span.lies_in(rests[1]):
+                found.append((mover, first, second))
     if not found:
         return None
-    mover, in_order = found[int(rng.integers(len(found)))]
-    before, after = scene.digits if in_order else scene.digits[::-1]
+    mover, before, after = _one(rng, found)
     asks_before = rng.random() < 0.5
-    at_start = "top" if mover.start[1] < mover.end[1] else "bottom"
-    at_end = "bottom" if at_start == "top" else "top"
-    answer = before if asks_before else after
-    names = {"shape": str(mover.shape), "end": at_start if asks_before else at_end}
-    return _Found(answer.text, [glyph.text for glyph in scene.digits], names)
+    is_at_top = (mover.start[1] < mover.end[1]) == asks_before
+    plate = _one(rng, (before if asks_before else after).plates)
+    names = {"plate": plate.colour, "shape": mover.shape, "end": "top" if is_at_top else "bottom"}
+    return _Found(plate.text, _borne(bursts), names, plate.span)
 
 
 def _colour(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:
     mover = _one(rng, scene.movers)
-    return _Found(mover.colour, OBJECT_COLOURS, {"shape": mover.shape})
+    until_the_end = Span(mover.appears_at, scene.timeline.duration_seconds + scene.timeline.step_seconds)
+    return _Found(mover.colour, OBJECT_COLOURS, {"shape": mover.shape}, until_the_end)
 
 
 def _count(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:  # noqa: ARG001

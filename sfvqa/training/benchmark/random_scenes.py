@@ -10,15 +10,17 @@ from sfvqa.training.benchmark.scenes import (
     DIGITS,
     LETTERS,
     OBJECT_COLOURS,
+    PLATE_COLOURS,
     SIDES,
     BenchmarkScene,
+    Burst,
     Camera,
     Flash,
-    Glyph,
     Mover,
     Pattern,
-    Ring,
+    Plate,
     Shot,
+    Sign,
     Span,
     Timeline,
 )
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     Place = tuple[float, float]
 
 MAX_MOVERS = 4
-GLYPH_RADIUS, RING_RADIUS = 0.11, 0.10
+PLATE_RADIUS = 0.15
 MARGIN = 0.05  # between things and the border: the camera's reach and the white frame fit in
 APART = 0.02
 # Of Timeline.num_moments = 128; in proportion elsewhere.
-DIGIT_MOMENTS, RING_MOMENTS, LETTER_MOMENTS, PULSE_MOMENTS = 2, 4, 6, 3
+PLATE_MOMENTS, PULSE_MOMENTS = 2, 3
 QUIET_MOMENTS = 3  # between any two short events
 TRIES = 40
 
@@ -50,8 +52,10 @@ def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> 
         movers = _movers(rng, timeline, count)
     events = _Events(rng, timeline)
     flash = events.draw(1) if rng.random() < 0.6 else None
-    digits = _digits(rng, events, movers)
-    letter = _glyph(rng, events, movers, _pick(rng, LETTERS), LETTER_MOMENTS) if rng.random() < 0.6 else None
+    bursts = _digits(rng, events, movers)
+    for sign, choices in ((Sign.LETTER, LETTERS), (Sign.RING, SIDES)):
+        if rng.random() < 0.6:
+            bursts += _burst(rng, events, movers, sign, _shuffled(rng, choices))
     pulses = _pulses(rng, events) if rng.random() < 0.6 else ()
     return BenchmarkScene(
         timeline=timeline,
@@ -59,9 +63,7 @@ def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> 
         pattern=Pattern(_pick(rng, list(Pattern))),
         shots=_shots(rng, timeline),
         camera=_camera(rng, timeline),
-        ring=_ring(rng, events, movers) if rng.random() < 0.6 else None,
-        digits=digits,
-        letter=letter,
+        bursts=tuple(bursts),
         flash=Flash(Colour(_pick(rng, FLASH_COLOURS)), flash) if flash else None,
         pulses=pulses,
     )
@@ -69,6 +71,10 @@ def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
+
+
+def _shuffled(rng: np.random.Generator, choices: Sequence[str]) -> list[str]:
+    return [choices[int(number)] for number in rng.permutation(len(choices))]
 
 
 def _short(number: float) -> float:
@@ -84,14 +90,17 @@ class _Events:
 
     def __init__(self, rng: np.random.Generator, timeline: Timeline) -> None:
         self._rng = rng
-        self._timeline = timeline
+        self.timeline = timeline
         self._taken: list[Span] = []
 
-    def draw(self, moments: int, within: Span | None = None) -> Span | None:
-        """A span that shows as many moments, of the 128 of a usual timeline; None when there is no room for it."""
-        step = self._timeline.step_seconds
-        length = max(1, round(moments * self._timeline.num_moments / 128)) if moments > 1 else 1
-        within = within or Span(0.0, self._timeline.duration_seconds + step)
+    def scaled(self, moments: int) -> int:
+        """As many moments as `moments` are of the 128 of a usual timeline, one at least."""
+        return max(1, round(moments * self.timeline.num_moments / 128))
+
+    def draw(self, length: int, within: Span | None = None) -> Span | None:
+        """A span that shows `length` moments; None when there is no room for it."""
+        step = self.timeline.step_seconds
+        within = within or Span(0.0, self.timeline.duration_seconds + step)
         first, last = int(np.ceil(within.start / step)), int(within.end / step) - length
         for _ in range(TRIES if last >= first else 0):
             start = int(self._rng.integers(first, last + 1))
@@ -152,30 +161,44 @@ def halves(mover: Mover, timeline: Timeline) -> tuple[Span, Span] | None:
     return before, after
 
 
-def _digits(rng: np.random.Generator, events: _Events, movers: list[Mover]) -> tuple[Glyph, ...]:
-    """Two digits, one while an object is at the top and one while it is at the bottom; or one; or none."""
-    timeline = events._timeline
+def _digits(rng: np.random.Generator, events: _Events, movers: list[Mover]) -> list[Burst]:
+    """Two bursts, one while an object is at the top and one while it is at the bottom; or one; or none."""
     chance = rng.random()
     if chance < 0.15:
-        return ()
-    resting = [both for mover in movers if (both := halves(mover, timeline)) is not None]
-    first, second = (DIGITS[int(value)] for value in rng.permutation(len(DIGITS))[:2])
-    if resting and chance < 0.75:
-        pair = [
-            _glyph(rng, events, movers, digit, DIGIT_MOMENTS, within)
-            for digit, within in zip((first, second), resting[0], strict=True)
-        ]
-        return tuple(glyph for glyph in pair if glyph is not None)
-    single = _glyph(rng, events, movers, first, DIGIT_MOMENTS)
-    return () if single is None else (single,)
+        return []
+    resting = [both for mover in movers if (both := halves(mover, events.timeline)) is not None]
+    digits = _shuffled(rng, DIGITS)
+    if not resting or chance > 0.75:
+        return _burst(rng, events, movers, Sign.DIGIT, digits)
+    first, second = resting[0]
+    return _burst(rng, events, movers, Sign.DIGIT, digits[:4], first) + _burst(
+        rng, events, movers, Sign.DIGIT, digits[4:], second
+    )
 
 
-def _glyph(
-    rng: np.random.Generator, events: _Events, movers: list[Mover], text: str, moments: int, within: Span | None = None
-) -> Glyph | None:
-    span = events.draw(moments, within)
-    centre = None if span is None else _free_place(rng, movers, span, GLYPH_RADIUS)
-    return None if span is None or centre is None else Glyph(text, centre, GLYPH_RADIUS, span)
+def _burst(
+    rng: np.random.Generator,
+    events: _Events,
+    movers: list[Mover],
+    sign: Sign,
+    texts: Sequence[str],
+    within: Span | None = None,
+) -> list[Burst]:
+    """A plate of every colour with the first of `texts`; none where there is no time or place for them."""
+    moments = events.scaled(PLATE_MOMENTS)
+    span = events.draw(moments * len(PLATE_COLOURS), within)
+    centre = None if span is None else _free_place(rng, movers, span, PLATE_RADIUS)
+    if span is None or centre is None:
+        return []
+    length = moments * events.timeline.step_seconds
+    starts = [_short(span.start + number * length) for number in range(len(PLATE_COLOURS))]
+    plates = [
+        Plate(Colour(colour), text, Span(start, end))
+        for colour, text, start, end in zip(
+            _shuffled(rng, PLATE_COLOURS), texts[: len(PLATE_COLOURS)], starts, [*starts[1:], span.end], strict=True
+        )
+    ]
+    return [Burst(sign, centre, PLATE_RADIUS, tuple(plates))]
 
 
 def _free_place(rng: np.random.Generator, movers: list[Mover], span: Span, radius: float) -> Place | None:
@@ -190,16 +213,10 @@ def _free_place(rng: np.random.Generator, movers: list[Mover], span: Span, radiu
     return None
 
 
-def _ring(rng: np.random.Generator, events: _Events, movers: list[Mover]) -> Ring | None:
-    span = events.draw(RING_MOMENTS)
-    centre = None if span is None else _free_place(rng, movers, span, RING_RADIUS)
-    return None if span is None or centre is None else Ring(Direction(_pick(rng, SIDES)), centre, RING_RADIUS, span)
-
-
 def _pulses(rng: np.random.Generator, events: _Events) -> tuple[Span, ...]:
     """One to four times at which the white frame lights up, none when they do not all fit."""
     count = int(rng.integers(1, 5))
-    spans = [events.draw(PULSE_MOMENTS) for _ in range(count)]
+    spans = [events.draw(events.scaled(PULSE_MOMENTS)) for _ in range(count)]
     found = [span for span in spans if span is not None]
     return tuple(sorted(found, key=lambda span: span.start)) if len(found) == count else ()
 

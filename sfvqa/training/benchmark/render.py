@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfvqa.training.benchmark.scenes import BenchmarkScene, Glyph, Pattern, Ring, Shot
+from sfvqa.training.benchmark.scenes import BenchmarkScene, Burst, Pattern, Plate, Shot, Sign
 from sfvqa.training.render import DIGIT_STROKES, RGB, blend_shape, blend_strokes, shape_distance
-from sfvqa.training.scenes import STEPS, Colour
+from sfvqa.training.scenes import STEPS, Colour, Direction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +29,7 @@ LETTER_STROKES: dict[str, list[list[tuple[float, float]]]] = {
 }
 STROKES = {str(digit): lines for digit, lines in DIGIT_STROKES.items()} | LETTER_STROKES
 RING_HALF_WIDTH, RING_MIDDLE, GAP_HALF_WIDTH = 0.2, 0.74, 0.32  # in radii
+GLYPH_RADIUS, RING_RADIUS = 0.72, 0.66  # in radii of the plate
 PULSE_WIDTH = 0.05  # of the frame
 
 
@@ -49,10 +50,10 @@ def render_float(scene: BenchmarkScene, size: int, times: Times) -> Floats:
         places = mover.positions(times[visible]) + sway[visible]
         distance = partial(shape_distance, mover.shape)
         blend_shape(frames, distance, RGB[mover.colour], mover.radius, visible, places)
-    if scene.ring is not None:
-        _draw_ring(frames, scene.ring, times, sway)
-    for glyph in (*scene.digits, *([scene.letter] if scene.letter else [])):
-        _draw_glyph(frames, glyph, times, sway)
+    for burst in scene.bursts:
+        for plate in burst.plates:
+            visible = np.flatnonzero(plate.span.holds(times))
+            _draw_plate(frames, burst, plate, visible, np.asarray(burst.centre) + sway[visible])
     edge = max(1, round(PULSE_WIDTH * size))
     for pulse in scene.pulses:
         lit = np.flatnonzero(pulse.holds(times))
@@ -95,25 +96,25 @@ def _texture(pattern: Pattern, shot: Shot, size: int, times: Times, sway: NDArra
     return np.asarray(np.clip(0.5 + wave * sharpness, 0, 1), dtype=np.float32)
 
 
-def _draw_ring(frames: Floats, ring: Ring, times: Times, sway: NDArray[np.float64]) -> None:
-    right, down = STEPS[ring.gap]
-
-    def distance(x: Floats, y: Floats) -> Floats:
-        band = np.abs(np.sqrt(x * x + y * y) - np.float32(RING_MIDDLE)) - np.float32(RING_HALF_WIDTH)
-        along, across = x * right + y * down, np.abs(x * down - y * right)
-        gap = np.maximum(across - np.float32(GAP_HALF_WIDTH), -along)
-        return np.asarray(np.maximum(band, -gap), dtype=np.float32)
-
-    def disc(x: Floats, y: Floats) -> Floats:
-        return np.asarray(np.sqrt(x * x + y * y) - np.float32(1.08), dtype=np.float32)
-
-    visible = np.flatnonzero(ring.span.holds(times))
-    places = np.asarray(ring.centre) + sway[visible]
-    blend_shape(frames, disc, (0.03, 0.03, 0.03), ring.radius, visible, places)
-    blend_shape(frames, distance, RGB[Colour.WHITE], ring.radius, visible, places)
+def _draw_plate(
+    frames: Floats, burst: Burst, plate: Plate, visible: NDArray[np.intp], places: NDArray[np.float64]
+) -> None:
+    blend_shape(frames, _disc, RGB[plate.colour], burst.radius, visible, places)
+    if burst.sign is Sign.RING:
+        opened = partial(_ring_distance, STEPS[Direction(plate.text)])
+        blend_shape(frames, opened, RGB[Colour.WHITE], RING_RADIUS * burst.radius, visible, places)
+        return
+    for frame, (x, y) in zip(visible, places, strict=True):
+        blend_strokes(frames, STROKES[plate.text], GLYPH_RADIUS * burst.radius, (float(x), float(y)), np.array([frame]))
 
 
-def _draw_glyph(frames: Floats, glyph: Glyph, times: Times, sway: NDArray[np.float64]) -> None:
-    for frame in np.flatnonzero(glyph.span.holds(times)):
-        centre = (glyph.centre[0] + float(sway[frame, 0]), glyph.centre[1] + float(sway[frame, 1]))
-        blend_strokes(frames, STROKES[glyph.text], glyph.radius, centre, np.array([frame]))
+def _disc(x: Floats, y: Floats) -> Floats:
+    return np.asarray(np.sqrt(x * x + y * y) - np.float32(1.0), dtype=np.float32)
+
+
+def _ring_distance(gap: tuple[float, float], x: Floats, y: Floats) -> Floats:
+    right, down = gap
+    band = np.abs(np.sqrt(x * x + y * y) - np.float32(RING_MIDDLE)) - np.float32(RING_HALF_WIDTH)
+    along, across = x * right + y * down, np.abs(x * down - y * right)
+    opening = np.maximum(across - np.float32(GAP_HALF_WIDTH), -along)
+    return np.asarray(np.maximum(band, -opening), dtype=np.float32)

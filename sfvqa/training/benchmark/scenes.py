@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     Tone = tuple[float, float, float]
 
-OBJECT_COLOURS = tuple(colour for colour in Colour if colour is not Colour.WHITE)  # rings, digits and letters are white
+OBJECT_COLOURS = tuple(colour for colour in Colour if colour is not Colour.WHITE)  # what plates bear is white
+PLATE_COLOURS = (Colour.RED, Colour.GREEN, Colour.BLUE, Colour.PURPLE)
 SIDES = (Direction.LEFT, Direction.RIGHT, Direction.UP, Direction.DOWN)
 LETTERS = "AEHLNTXY"
 DIGITS = "0123456789"
@@ -101,24 +102,39 @@ class Mover:
         return way / (self.moving.end - self.moving.start)
 
 
-@dataclass(frozen=True)
-class Ring:
-    """A white ring with a gap at one side, visible during `span`."""
+class Sign(StrEnum):
+    """What the plates of a burst bear."""
 
-    gap: Direction
-    centre: tuple[float, float]
-    radius: float
-    span: Span
+    DIGIT = "digit"
+    LETTER = "letter"
+    RING = "ring"
 
 
 @dataclass(frozen=True)
-class Glyph:
-    """A small white digit or letter, visible during `span`; `radius` is half its height."""
+class Plate:
+    """A disc of `colour`, visible during `span`; `text` is its digit or letter, or the side where its ring is open."""
 
+    colour: Colour
     text: str
-    centre: tuple[float, float]
-    radius: float
     span: Span
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Plates of different colours that follow each other at one place without a break.
+
+    An average over a few frames still holds all that they bear, but not which of them bore what.
+    """
+
+    sign: Sign
+    centre: tuple[float, float]
+    radius: float  # of a plate
+    plates: tuple[Plate, ...]
+
+    @property
+    def span(self) -> Span:
+        """From the first plate to the last."""
+        return Span(self.plates[0].span.start, self.plates[-1].span.end)
 
 
 @dataclass(frozen=True)
@@ -177,9 +193,7 @@ class BenchmarkScene:
     pattern: Pattern
     shots: tuple[Shot, ...]
     camera: Camera
-    ring: Ring | None = None
-    digits: tuple[Glyph, ...] = ()
-    letter: Glyph | None = None
+    bursts: tuple[Burst, ...] = ()
     flash: Flash | None = None
     pulses: tuple[Span, ...] = ()
 
@@ -187,14 +201,18 @@ class BenchmarkScene:
         shapes = [mover.shape for mover in self.movers]
         if len(set(shapes)) != len(shapes) or not shapes:
             raise ValueError(f"a scene needs objects of different shapes, got {shapes}")
-        if self.shots[0].start != 0 or len(self.digits) > 2:
-            raise ValueError("the first shot starts at 0, and at most two digits are shown")
+        if self.shots[0].start != 0 or len(self.bursts_of(Sign.DIGIT)) > 2:
+            raise ValueError("the first shot starts at 0, and digits are shown in at most two bursts")
+
+    def bursts_of(self, sign: Sign) -> tuple[Burst, ...]:
+        """Those whose plates bear such a thing."""
+        return tuple(burst for burst in self.bursts if burst.sign is sign)
 
     @property
     def events(self) -> tuple[Span, ...]:
         """When something is shown that is not there all the time, objects left aside."""
-        shown = [part for part in (self.ring, self.letter, self.flash) if part is not None]
-        return (*(part.span for part in (*shown, *self.digits)), *self.pulses)
+        flashes = () if self.flash is None else (self.flash.span,)
+        return (*(plate.span for burst in self.bursts for plate in burst.plates), *flashes, *self.pulses)
 
     def telling_moments(self, num_frames: int) -> NDArray[np.intp]:
         """Evenly spaced moments, of which the nearest to each event is moved to its middle: nothing is missed."""

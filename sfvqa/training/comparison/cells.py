@@ -22,13 +22,16 @@ class Tokens(StrEnum):
 
 @dataclass(frozen=True)
 class Variant:
-    """A model to compare. `hybrid_every` is how many layers apart those with cross-attention are."""
+    """A model to compare. `hybrid_every` is how many layers apart those with cross-attention are; a `deep` one has
+    twice as many layers as the others.
+    """
 
     name: str
     num_frames: int
     tokens: Tokens = Tokens.SLOW_FAST
     num_fast_frames: int = 16
     hybrid_every: int = 2
+    deep: bool = False
     gating: Gating = Gating.DYNAMIC_WARM_UP
     slow_from_decoder: bool = True
     scope: SlowAttentionScope = SlowAttentionScope.TEXT
@@ -54,23 +57,25 @@ class Settings:
     """Everything that cells share: sizes of model and videos, and how much is trained.
 
     `see_steps` are the vision tower's. `base_steps` are those of the plain decoder that every cell starts from: it
-    learns to answer from a few frames that show every event, all in self-attention, so that cells learn to find them.
+    learns to answer, all in self-attention, from single frames first, the `still_steps`, then from frames that show
+    every event, so that what is left to cells is to find them.
     """
 
     width: int = 96
-    num_layers: int = 8
+    num_layers: int = 4
     vision_dims: tuple[int, int] = (32, 96)
     image_size: int = 64
     timeline: Timeline = field(default_factory=Timeline)
     quality: int = 23  # x264's constant rate factor of the videos
     vocab_size: int = 400
-    see_steps: int = 1500
+    see_steps: int = 3000
     see_scenes: int = 8  # a step
-    num_training_videos: int = 8000  # 0.4 MB each; 600 were learned by heart before any was understood
-    num_test_videos: int = 250
-    base_steps: int = 3000
-    num_steps: int = 2000
-    num_small_steps: int = 800
+    num_training_videos: int = 4000  # 0.4 MB each; 600 were learned by heart before any was understood
+    num_test_videos: int = 300
+    still_steps: int = 800
+    base_steps: int = 2400  # the stills among them
+    num_steps: int = 400
+    num_small_steps: int = 200
     rows_per_step: int = 16
     rows_at_once: int = 8
     num_turns: int = 8
@@ -89,6 +94,7 @@ class Settings:
         return replace(
             self,
             see_steps=steps(self.see_steps),
+            still_steps=steps(self.still_steps),
             base_steps=steps(self.base_steps),
             num_steps=steps(self.num_steps),
             num_small_steps=steps(self.num_small_steps),
@@ -98,7 +104,7 @@ class Settings:
 
 
 MAIN, SMALL = "main", "small"
-BASE = Variant("base", 16, Tokens.ALL)
+BASE = Variant("base", 24, Tokens.ALL)
 
 
 def plan(settings: Settings) -> list[Cell]:
@@ -125,13 +131,14 @@ def main_variants(num_frames: int, most_frames: int) -> list[Variant]:
 
 
 def small_variants(settings: Settings) -> list[Variant]:
-    """One thing changed at a time; of the spacings of hybrid layers those that this many layers tell apart."""
+    """One thing changed at a time; spacings of hybrid layers are compared in twice as many layers."""
     num_frames = settings.num_frames
     base = Variant("as-it-is", num_frames)
-    spacings = [every for every in (1, 2, 4, 8) if every <= settings.num_layers and every != base.hybrid_every]
+    depth = 2 * settings.num_layers
+    spacings = [every for every in (1, 2, 4, 8) if every <= depth]
     return [
         base,
-        *[replace(base, name=f"hybrid-every-{every}", hybrid_every=every) for every in spacings],
+        *[replace(base, name=f"every-{every}-of-{depth}", hybrid_every=every, deep=True) for every in spacings],
         *[
             replace(base, name=f"gating-{gating.replace('_', '-')}", gating=gating)
             for gating in (Gating.NONE, Gating.WARM_UP, Gating.DYNAMIC)

@@ -20,7 +20,7 @@ from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, d
 from sfvqa.training.benchmark.scenes import Timeline
 from sfvqa.training.comparison.cells import BASE, Settings, plan
 from sfvqa.training.comparison.course import Course, save_whole
-from sfvqa.training.comparison.lessons import Lessons
+from sfvqa.training.comparison.lessons import Lessons, Shown
 from sfvqa.training.comparison.network import build, prompt_flops
 from sfvqa.training.comparison.seeing import SightHeads, seeing_batch
 from sfvqa.training.comparison.videos import EncodedVideos
@@ -146,13 +146,13 @@ class Experiment:
         settings = self.settings
         model = build(settings, BASE, self.tokenizer, seed=0, learned=self.tower)
         heads = MotionHeads(settings.width, BASE.num_frames, _grid(model)).to(self.device)
-        lessons = Lessons(
-            model, RowBuilder(self.tokenizer), settings, BASE.num_frames, seed=0, telling=True, motion_heads=heads
-        )
+        rows = RowBuilder(self.tokenizer)
+        stills = Lessons(model, rows, settings, 1, seed=0, shown=Shown.ONE)
+        lessons = Lessons(model, rows, settings, BASE.num_frames, seed=0, shown=Shown.TELLING, motion_heads=heads)
         course = self._answering(model, self.folder / "base-state.pt", settings.base_steps, heads)
         training = self.training
         logger.info("base")
-        course.run(lambda step: (lessons.accumulate(step, training), ""))
+        course.run(lambda step: ((stills if step < settings.still_steps else lessons).accumulate(step, training), ""))
         model.train(False)
         outcomes = lessons.score(self.testing)
         shares = (f"{family} {right.count('1') / len(right):.0%}" for family, right in outcomes.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,12 @@ from sfvqa.training.language_stage import MOTION_WEIGHT, Sample, run_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.benchmark.questions import BenchmarkQuestion
+    from sfvqa.training.benchmark.scenes import BenchmarkScene
     from sfvqa.training.comparison.cells import Settings
     from sfvqa.training.comparison.videos import EncodedVideos
     from sfvqa.training.conversations import Turn
@@ -27,11 +31,21 @@ if TYPE_CHECKING:
 AT_ONCE_IN_TESTS = 20
 
 
+class Shown(StrEnum):
+    """Which frames of a video a row is about."""
+
+    EVENLY = "evenly"
+    """Evenly spaced ones, as a user's would be."""
+    TELLING = "telling"
+    """Evenly spaced ones, moved so that they show every event."""
+    ONE = "one"
+    """A single one, and questions that it answers."""
+
+
 class Lessons:
     """Draws rows about encoded videos. The rows of a step depend on seed and step alone: cells see the same ones.
 
-    With `telling` frames are those that show every event, else they are evenly spaced. `motion_heads` teach beside
-    the answers what moves.
+    `motion_heads` teach beside the answers what moves.
     """
 
     def __init__(
@@ -42,14 +56,14 @@ class Lessons:
         num_frames: int,
         seed: int,
         *,
-        telling: bool = False,
+        shown: Shown = Shown.EVENLY,
         motion_heads: MotionHeads | None = None,
     ) -> None:
         self._model, self._rows = model, rows
         self._settings = settings
         self._num_frames = num_frames
         self._seed = seed
-        self._telling = telling
+        self._shown = shown
         self._motion_heads = motion_heads
 
     def accumulate(self, step: int, videos: EncodedVideos) -> float:
@@ -76,10 +90,17 @@ class Lessons:
         rng = np.random.default_rng([self._seed, 3, step])
         samples = []
         for number in rng.integers(0, len(videos.items), size=self._settings.rows_per_step):
-            questions = ask_all(rng, videos.items[int(number)].scene)
+            scene = videos.items[int(number)].scene
+            questions, moments = ask_all(rng, scene), self._moments(scene)
+            if self._shown is Shown.ONE:
+                questions, moments = seen_at_once(rng, scene, questions)
             order = rng.permutation(len(questions))[: self._settings.num_turns]
-            samples.append(self._sample(videos, int(number), [questions[int(place)] for place in order]))
+            samples.append(self._sample(videos, int(number), [questions[int(place)] for place in order], moments))
         return samples
+
+    def _moments(self, scene: BenchmarkScene) -> NDArray[np.intp]:
+        sampled = scene.timeline.sampled if self._shown is Shown.EVENLY else scene.telling_moments
+        return sampled(self._num_frames)
 
     @torch.no_grad()
     def score(self, videos: EncodedVideos) -> dict[str, str]:
@@ -91,7 +112,12 @@ class Lessons:
         asked = [(number, question) for number, item in enumerate(videos.items) for question in item.questions]
         for start in range(0, len(asked), AT_ONCE_IN_TESTS):
             chunk = asked[start : start + AT_ONCE_IN_TESTS]
-            logits, labels, _ = self._run([self._sample(videos, number, [question]) for number, question in chunk])
+            logits, labels, _ = self._run(
+                [
+                    self._sample(videos, number, [question], self._moments(videos.items[number].scene))
+                    for number, question in chunk
+                ]
+            )
             right = ((logits.argmax(-1) == labels) | (labels == IGNORED)).all(1).tolist()
             for (_, question), is_right in zip(chunk, right, strict=True):
                 outcomes[question.family] = outcomes.get(question.family, "") + str(int(is_right))
@@ -106,10 +132,10 @@ class Lessons:
         ]
         return round(sum(lengths) / len(lengths))
 
-    def _sample(self, videos: EncodedVideos, number: int, questions: Sequence[Turn]) -> Sample:
+    def _sample(
+        self, videos: EncodedVideos, number: int, questions: Sequence[Turn], moments: NDArray[np.intp]
+    ) -> Sample:
         scene = videos.items[number].scene
-        sampled = scene.telling_moments if self._telling else scene.timeline.sampled
-        moments = sampled(self._num_frames)
         tokens = self._model.split(videos.tokens(number, moments).to(self._model.device))
         motion = None if self._motion_heads is None else motion_targets(scene, moments, self._motion_heads.grid)
         return Sample(self._rows.build(questions, len(tokens.fast)), tokens, motion)
@@ -119,3 +145,15 @@ class Lessons:
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
             logits, labels, hidden_states = run_rows(self._model, self._rows, samples, self._motion_heads is not None)
         return logits.float(), labels, hidden_states
+
+
+def seen_at_once(
+    rng: np.random.Generator, scene: BenchmarkScene, questions: Sequence[BenchmarkQuestion]
+) -> tuple[list[BenchmarkQuestion], NDArray[np.intp]]:
+    """A moment that answers one of `questions`, drawn at random, and all of them that it answers."""
+    seconds = scene.timeline.seconds
+    spans = [question.seen_during for question in questions if question.seen_during is not None]
+    moment = int(rng.choice(np.flatnonzero(spans[int(rng.integers(len(spans)))].holds(seconds))))
+    at = seconds[moment : moment + 1]
+    answered = [question for question in questions if question.seen_during and question.seen_during.holds(at).all()]
+    return answered, np.array([moment])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from sfvqa.training.comparison.cells import Settings, Variant
 
 MAX_POSITIONS = 4096
+_LAYER = re.compile(r"(language_model\.layers\.)(\d+)(\..+)")
 
 
 def config_of(settings: Settings, variant: Variant, tokenizer: PreTrainedTokenizerFast) -> SlowFastConfig:
     """All differences between variants but the first values of the slow keys and values."""
+    num_layers = settings.num_layers * (2 if variant.deep else 1)
     everything = variant.tokens is Tokens.ALL
     num_fast_frames = variant.num_frames if everything else min(variant.num_fast_frames, variant.num_frames)
     has_slow = variant.tokens is Tokens.SLOW_FAST
@@ -35,13 +38,11 @@ def config_of(settings: Settings, variant: Variant, tokenizer: PreTrainedTokeniz
         vision_config=SlowFastVisionConfig(
             image_size=settings.image_size, depths=(2,) * len(settings.vision_dims), dims=settings.vision_dims
         ),
-        text_config=small_decoder(
-            tokenizer, settings.width, num_layers=settings.num_layers, max_positions=MAX_POSITIONS
-        ),
+        text_config=small_decoder(tokenizer, settings.width, num_layers=num_layers, max_positions=MAX_POSITIONS),
         video_pooling_stride=2,
         temporal_stride=variant.num_frames // num_fast_frames,
         min_fast_frames=num_fast_frames,
-        hybrid_layers=tuple(range(0, settings.num_layers, variant.hybrid_every)) if has_slow else (),
+        hybrid_layers=tuple(range(0, num_layers, variant.hybrid_every)) if has_slow else (),
         slow_attention_scope=variant.scope,
         gating=variant.gating,
         training_num_frames=variant.num_frames,
@@ -65,7 +66,7 @@ def build(
     _draw_again(model, seed)
     torch.manual_seed(seed)
     prepare(model)
-    model.load_state_dict(learned or {}, strict=False)
+    model.load_state_dict(deepened(learned) if learned and variant.deep else learned or {}, strict=False)
     if variant.slow_from_decoder:
         for layer in model.config.hybrid_layers:
             slow_from_decoder(model.language_model.get_submodule(f"layers.{layer}.self_attn"))
@@ -80,6 +81,23 @@ def _draw_again(model: SlowFastForConditionalGeneration, seed: int) -> None:
         for name, parameter in model.language_model.named_parameters():
             if ("slow_attention" in name) == slow and parameter.ndim == 2:
                 nn.init.normal_(parameter, std=deviation, generator=generator)
+
+
+def deepened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a decoder of twice as many layers with the same logits: behind each layer comes a copy of it that
+    adds nothing yet, since its last projections are zero.
+    """
+    found = {}
+    for name, value in state.items():
+        layer = _LAYER.match(name)
+        if layer is None:
+            found[name] = value
+            continue
+        before, number, after = layer.groups()
+        found[f"{before}{2 * int(number)}{after}"] = value
+        is_last = after in (".self_attn.o_proj.weight", ".mlp.down_proj.weight")
+        found[f"{before}{2 * int(number) + 1}{after}"] = torch.zeros_like(value) if is_last else value
+    return found
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sfvqa.training.benchmark.scenes import BenchmarkScene, Timeline
 
-FRAMES_PER_SCENE = 6
+FRAMES_PER_SCENE, MOST_PLATES = 6, 4
 SEEING_SEED = 1_000_000  # the scenes of this stage are none of those that cells are trained on
 CELL_WEIGHT, FRAME_WEIGHT, VIEW_WEIGHT = 0.5, 4.0, 1.0  # of the losses, beside those of the tokens
 
@@ -76,12 +76,13 @@ def _by_every_token(kinds: Tensor, aim: Tensor) -> tuple[Tensor, float]:
 
 
 def times_of_interest(rng: np.random.Generator, scene: BenchmarkScene) -> NDArray[np.float64]:
-    """FRAMES_PER_SCENE moments in seconds: those of short events first, the others at random, in order of time."""
+    """FRAMES_PER_SCENE moments in seconds: some of short events first, the others at random, in order of time."""
     seconds = scene.timeline.seconds
-    spans = [glyph.span for glyph in scene.digits]
-    spans += [thing.span for thing in (scene.letter, scene.ring, scene.flash) if thing is not None]
+    plates = [plate.span for burst in scene.bursts for plate in burst.plates]
+    spans = [plates[int(number)] for number in rng.permutation(len(plates))[:MOST_PLATES]]
+    spans += [scene.flash.span] if scene.flash else []
     spans += list(scene.pulses[:1])
-    chosen = [float(rng.choice(seconds[span.holds(seconds)])) for span in spans][:FRAMES_PER_SCENE]
+    chosen = [float(rng.choice(seconds[span.holds(seconds)])) for span in spans]
     chosen += [float(rng.choice(seconds)) for _ in range(FRAMES_PER_SCENE - len(chosen))]
     return np.sort(np.array(chosen))
 

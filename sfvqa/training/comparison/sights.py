@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, SIDES, Pattern
-from sfvqa.training.scenes import FLASH_COLOURS, Shape
+from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, PLATE_COLOURS, SIDES, Pattern, Sign
+from sfvqa.training.scenes import FLASH_COLOURS, Direction, Shape
 from sfvqa.training.vision_stage import spread
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from sfvqa.training.benchmark.scenes import BenchmarkScene
 
 SHAPES, GLYPHS = list(Shape), DIGITS + LETTERS
-IN_TOKENS = {shape.value: len(OBJECT_COLOURS) for shape in SHAPES} | {"glyph": len(GLYPHS), "gap": len(SIDES)}
+_ON_PLATES = {"plate": len(PLATE_COLOURS), "glyph": len(GLYPHS), "gap": len(SIDES)}
+IN_TOKENS = {shape.value: len(OBJECT_COLOURS) for shape in SHAPES} | _ON_PLATES
 """Kinds of things that a token can hold, and how many there are of each."""
-IN_CELLS = {"shape": len(SHAPES), "color": len(OBJECT_COLOURS), "glyph": len(GLYPHS), "gap": len(SIDES)}
+IN_CELLS = {"shape": len(SHAPES), "color": len(OBJECT_COLOURS)} | _ON_PLATES
 """Kinds of things that can cover a cell of the feature map."""
 IN_FRAMES = {"flash": len(FLASH_COLOURS) + 1, "pulse": 2, "pattern": len(Pattern)}
 """Kinds of things that a frame shows as a whole."""
@@ -57,12 +58,12 @@ class Sights:
 
 @dataclass(frozen=True, eq=False)
 class _Thing:
-    """Something at `places` [shown, 2] of the frames `shown`; by kind its class for tokens and for cells."""
+    """Something at `places` [shown, 2] of the frames `shown`; by kind its classes for tokens and for cells."""
 
     shown: NDArray[np.intp]
     places: NDArray[np.float64]
     radius: float
-    in_tokens: tuple[str, int]
+    in_tokens: dict[str, int]
     in_cells: dict[str, int]
 
 
@@ -72,14 +73,14 @@ def _things(scene: BenchmarkScene, times: NDArray[np.float64]) -> Iterator[_Thin
         shown = np.flatnonzero(times >= mover.appears_at)
         colour, shape = OBJECT_COLOURS.index(mover.colour), SHAPES.index(mover.shape)
         places = mover.positions(times[shown]) + sway[shown]
-        yield _Thing(shown, places, mover.radius, (mover.shape, colour), {"shape": shape, "color": colour})
-    for glyph in (*scene.digits, *([scene.letter] if scene.letter else [])):
-        shown, kind = np.flatnonzero(glyph.span.holds(times)), GLYPHS.index(glyph.text)
-        yield _Thing(shown, np.asarray(glyph.centre) + sway[shown], glyph.radius, ("glyph", kind), {"glyph": kind})
-    if scene.ring is not None:
-        ring, side = scene.ring, SIDES.index(scene.ring.gap)
-        shown = np.flatnonzero(ring.span.holds(times))
-        yield _Thing(shown, np.asarray(ring.centre) + sway[shown], ring.radius, ("gap", side), {"gap": side})
+        yield _Thing(shown, places, mover.radius, {mover.shape: colour}, {"shape": shape, "color": colour})
+    for burst in scene.bursts:
+        for plate in burst.plates:
+            shown = np.flatnonzero(plate.span.holds(times))
+            is_ring = burst.sign is Sign.RING
+            borne = {"gap": SIDES.index(Direction(plate.text))} if is_ring else {"glyph": GLYPHS.index(plate.text)}
+            kinds = {"plate": PLATE_COLOURS.index(plate.colour)} | borne
+            yield _Thing(shown, np.asarray(burst.centre) + sway[shown], burst.radius, kinds, kinds)
 
 
 def _kinds_of_frames(scene: BenchmarkScene, times: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.intp]]]:
@@ -112,9 +113,9 @@ def sights_of(scenes: list[BenchmarkScene], times: NDArray[np.float64], grid: in
     for number, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
         first = number * per_scene
         for thing in _things(scene, moments):
-            name, kind = thing.in_tokens
             for cell, share in spread(thing.places * grid, grid):
-                tokens[name][first + thing.shown, cell, kind + 1] = share
+                for name, kind in thing.in_tokens.items():
+                    tokens[name][first + thing.shown, cell, kind + 1] = share
             distances = np.hypot(*(centres[None] - thing.places[:, None]).transpose(2, 0, 1))
             frame, covered = np.nonzero(distances < COVERED * thing.radius)
             for name, kind in thing.in_cells.items():

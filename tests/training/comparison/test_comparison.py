@@ -13,14 +13,16 @@ from transformers import PreTrainedTokenizerFast
 from sfvqa.errors import SfvqaError
 from sfvqa.model import IMAGE_TOKEN_ID, Gating, SlowAttentionScope
 from sfvqa.profiling.flop_counter import count_on_model
-from sfvqa.training.benchmark.items import TESTING, draw_item
-from sfvqa.training.benchmark.scenes import Mover, Span, Timeline
+from sfvqa.training.benchmark.items import TESTING, TRAINING, draw_item
+from sfvqa.training.benchmark.scenes import PLATE_COLOURS, Mover, Sign, Span, Timeline
 from sfvqa.training.comparison.cells import MAIN, Cell, Settings, Tokens, Variant, main_variants, plan, small_variants
 from sfvqa.training.comparison.course import Course
 from sfvqa.training.comparison.experiment import Experiment, result_path
+from sfvqa.training.comparison.lessons import Lessons, Shown, seen_at_once
 from sfvqa.training.comparison.motion import motion_targets
-from sfvqa.training.comparison.network import build, prompt_flops
+from sfvqa.training.comparison.network import build, deepened, prompt_flops
 from sfvqa.training.comparison.sights import GLYPHS, sights_of
+from sfvqa.training.conversations import RowBuilder
 from sfvqa.training.experiment import main
 from sfvqa.training.motion_heads import DIRECTIONS, SHAPES, UNKNOWN
 from sfvqa.training.scenes import Colour, Direction, Shape
@@ -34,6 +36,7 @@ SMALLEST = Settings(
     vocab_size=300,
     see_steps=2,
     see_scenes=1,
+    still_steps=1,
     base_steps=2,
     num_training_videos=3,
     num_test_videos=3,
@@ -108,9 +111,6 @@ def test_an_interrupted_cell_goes_on_bit_by_bit(shared: Experiment, monkeypatch:
 
 def test_cells_of_a_seed_are_asked_the_same(shared: Experiment) -> None:
     """Else a difference between variants could be one between their lessons."""
-    from sfvqa.training.comparison.lessons import Lessons
-    from sfvqa.training.conversations import RowBuilder
-
     rows = RowBuilder(shared.tokenizer)
     drawn = []
     for variant in (SLOW_FAST.variant, Variant("all", 16, Tokens.ALL)):
@@ -145,6 +145,18 @@ def test_a_cell_starts_from_the_shared_plain_decoder(shared: Experiment) -> None
     )
 
 
+def test_a_deep_cell_starts_with_the_logits_of_the_shared_decoder(shared: Experiment) -> None:
+    """Else spacings of hybrid layers would be compared in decoders that cannot answer yet."""
+    plain = Variant("plain", 32, Tokens.ALL)
+    shallow = build(SMALLEST, plain, shared.tokenizer, 0, learned=shared.base)
+    deep = build(SMALLEST, replace(plain, deep=True), shared.tokenizer, 7, learned=shared.base)
+    assert deep.config.decoder_config.num_hidden_layers == 2 * SMALLEST.num_layers
+    assert set(deepened(shared.base)) == set(deep.state_dict())
+    ids = torch.arange(2, 40)[None]
+    with torch.no_grad():
+        assert torch.allclose(deep(ids).logits, shallow(ids).logits, atol=1e-5)
+
+
 def test_slow_keys_and_values_start_as_the_decoder_s_own(tokenizer: PreTrainedTokenizerFast) -> None:
     """Interleaved head by head: read in another layout, keys would be scrambled with values."""
     states = torch.randn(1, 5, SMALLEST.width)
@@ -163,6 +175,7 @@ def test_slow_keys_and_values_start_as_the_decoder_s_own(tokenizer: PreTrainedTo
         (Variant("a", 32), 16 * 4, [0]),
         (Variant("a", 32, hybrid_every=1), 16 * 4, [0, 1]),
         (Variant("stride", 32, num_fast_frames=4), 4 * 4, [0]),
+        (Variant("deep", 32, deep=True), 16 * 4, [0, 2]),
         (Variant("all look", 32, scope=SlowAttentionScope.ALL), 16 * 4, [0]),
         (Variant("b", 32, Tokens.FAST_ONLY), 16 * 4, []),
         (Variant("c", 32, Tokens.ALL), 32 * 4, []),
@@ -186,13 +199,16 @@ def test_a_variant_is_its_config(
 def test_the_plan_names_every_cell_once_and_changes_one_thing_at_a_time() -> None:
     settings = Settings()
     cells = plan(settings)
-    assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 11
+    assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 12
     base, *others = small_variants(settings)
     for variant in others:
-        changed = [name for name in vars(base) if name != "name" and getattr(base, name) != getattr(variant, name)]
-        assert len(changed) == 1, variant
+        changed = {name for name in vars(base) if name != "name" and getattr(base, name) != getattr(variant, name)}
+        assert len(changed - {"deep", "hybrid_every"} if variant.deep else changed) == (0 if variant.deep else 1), (
+            variant
+        )
+    assert [variant.hybrid_every for variant in others if variant.deep] == [1, 2, 4, 8]
     assert [variant.num_frames for variant in main_variants(64, 128)] == [64, 64, 64, 16, 16, 32, 128]
-    assert len(plan(replace(settings, num_layers=4))) == len(cells) - 1
+    assert len(plan(replace(settings, num_layers=2))) == len(cells) - 1
     assert settings.scaled(0.001).num_steps == 2
 
 
@@ -202,22 +218,50 @@ def test_a_folder_of_other_settings_is_refused(shared: Experiment) -> None:
 
 
 def test_tokens_are_asked_for_what_the_frame_shows() -> None:
-    item = next(item for item in (draw_item(TESTING, 0, number) for number in range(50)) if item.scene.letter)
-    letter = item.scene.letter
-    assert letter is not None
-    middle, elsewhere = (letter.span.start + letter.span.end) / 2, (letter.span.end + 5.0) % 10
+    item = next(item for item in (draw_item(TESTING, 0, n) for n in range(50)) if item.scene.bursts_of(Sign.LETTER))
+    (burst,) = item.scene.bursts_of(Sign.LETTER)
+    plate = burst.plates[1]
+    middle, elsewhere = (plate.span.start + plate.span.end) / 2, (burst.span.end + 5.0) % 10
     aims = sights_of([item.scene], np.array([[middle, elsewhere]]), grid=4)
-    shares = aims.tokens["glyph"]
-    assert shares.sum(-1) == pytest.approx(1.0)
-    assert float(shares[0, :, GLYPHS.index(letter.text) + 1].sum()) == pytest.approx(1.0)
-    assert float(shares[1, :, GLYPHS.index(letter.text) + 1].sum()) == 0.0
-    cell = int(shares[0, :, GLYPHS.index(letter.text) + 1].argmax())
-    assert abs((cell % 4 + 0.5) / 4 - letter.centre[0]) < 0.2
-    assert abs((cell // 4 + 0.5) / 4 - letter.centre[1]) < 0.2
-    covered = np.flatnonzero(aims.cells["glyph"][0].numpy() == GLYPHS.index(letter.text) + 1)
-    assert len(covered) > 0
-    assert np.abs((covered % 8 + 0.5) / 8 - letter.centre[0]).max() < 2 * letter.radius
-    assert not aims.cells["glyph"][1].any()
+    letter, colour = GLYPHS.index(plate.text) + 1, PLATE_COLOURS.index(plate.colour) + 1
+    for name, kind in (("glyph", letter), ("plate", colour)):
+        shares = aims.tokens[name]
+        assert shares.sum(-1) == pytest.approx(1.0)
+        assert float(shares[0, :, kind].sum()) == pytest.approx(1.0)
+        assert float(shares[1, :, kind].sum()) == 0.0
+        cell = int(shares[0, :, kind].argmax())
+        assert abs((cell % 4 + 0.5) / 4 - burst.centre[0]) < 0.2
+        assert abs((cell // 4 + 0.5) / 4 - burst.centre[1]) < 0.2
+        covered = np.flatnonzero(aims.cells[name][0].numpy() == kind)
+        assert len(covered) > 0
+        assert np.abs((covered % 8 + 0.5) / 8 - burst.centre[0]).max() < 1.5 * burst.radius
+        assert not aims.cells[name][1].any()
+
+
+def test_a_single_frame_is_asked_only_what_it_shows() -> None:
+    """Else the base would learn to guess before it learned to read."""
+    rng = np.random.default_rng(0)
+    asked: set[str] = set()
+    for number in range(60):
+        item = draw_item(TRAINING, 0, number)
+        questions, (moment,) = seen_at_once(rng, item.scene, item.questions)
+        at = item.scene.timeline.seconds[moment : moment + 1]
+        plates = [plate for burst in item.scene.bursts for plate in burst.plates if plate.span.holds(at).all()]
+        assert questions
+        for question in questions:
+            asked.add(question.family)
+            if question.family in ("digit", "letter", "gap", "digit_at"):
+                assert [plate.text for plate in plates] == [question.answer]
+                assert plates[0].colour in question.text
+    assert asked == {"digit", "letter", "gap", "digit_at", "flash", "color"}
+
+
+def test_stills_and_telling_frames_are_what_the_base_learns_from(shared: Experiment) -> None:
+    rows = RowBuilder(shared.tokenizer)
+    model = build(SMALLEST, Variant("base", 16, Tokens.ALL), shared.tokenizer, 0)
+    for shown, num_frames in ((Shown.ONE, 1), (Shown.TELLING, 16)):
+        samples = Lessons(model, rows, SMALLEST, num_frames, seed=0, shown=shown).draw(0, shared.training)
+        assert {len(sample.visual_tokens.fast) for sample in samples if sample.visual_tokens} == {4 * num_frames}
 
 
 def test_every_frame_says_at_which_end_a_shape_is_with_the_camera_counted() -> None:
