@@ -127,32 +127,38 @@ def families_table(rows: list[Row]) -> str:
 
 
 def differences_table(rows: list[Row]) -> str:
-    """Each variant less the first one, answer by answer on the same seeds, with the interval; in Markdown."""
+    """Each variant less the first one in points, answer by answer on the same seeds, with the interval; in Markdown."""
     base, *others = rows
     lines = []
     for row in others:
-        counts = _paired_counts(base, row)
-        if sum(counts):
-            both, only_base, only_row, none = counts
-            interval = paired_difference_interval(both, only_row, only_base, none)
-            difference = (only_row - only_base) / sum(counts)
-            lines.append(
-                f"| {row.variant} | {100 * difference:+.1f} | {100 * interval.low:+.1f} to {100 * interval.high:+.1f} |"
-            )
+        if sum(_paired_counts(base, row)):
+            parts = [_difference(_paired_counts(base, row, skill)) for skill in (*Skill, None)]
+            lines.append(f"| {row.variant} | {' | '.join(parts)} |")
     if not lines:
         return ""
-    return "\n".join([f"| against {base.variant} | points | interval of 95 % |", "|---|---|---|", *lines])
+    head = f"| less {base.variant}, in points | " + " | ".join(Skill) + " | all |"
+    return "\n".join([head, "|---" * (len(Skill) + 2) + "|", *lines])
 
 
-def _paired_counts(base: Row, row: Row) -> tuple[int, int, int, int]:
+def _difference(counts: tuple[int, int, int, int]) -> str:
+    if not sum(counts):
+        return "–"
+    both, only_base, only_row, none = counts
+    interval = paired_difference_interval(both, only_row, only_base, none)
+    difference = (only_row - only_base) / sum(counts)
+    return f"{100 * difference:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+
+
+def _paired_counts(base: Row, row: Row, skill: Skill | None = None) -> tuple[int, int, int, int]:
     """Answers that both have right, the first only, the second only, neither; of the seeds that both have."""
     counts = {"11": 0, "10": 0, "01": 0, "00": 0}
     by_seed = {result["seed"]: result for result in base.results}
     for result in row.results:
         own = by_seed.get(result["seed"])
         for name, family in (own["families"] if own else {}).items():
-            for pair in zip(family["outcomes"], result["families"][name]["outcomes"], strict=True):
-                counts["".join(pair)] += 1
+            if skill in (None, family["skill"]):
+                for pair in zip(family["outcomes"], result["families"][name]["outcomes"], strict=True):
+                    counts["".join(pair)] += 1
     return counts["11"], counts["10"], counts["01"], counts["00"]
 
 
