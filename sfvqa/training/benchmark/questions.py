@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
+from sfvqa.training.backdrop import Pattern
 from sfvqa.training.benchmark.random_scenes import MAX_MOVERS, halves
 from sfvqa.training.benchmark.scenes import (
     OBJECT_COLOURS,
@@ -13,7 +14,6 @@ from sfvqa.training.benchmark.scenes import (
     BenchmarkScene,
     Burst,
     Mover,
-    Pattern,
     Sign,
     Span,
 )

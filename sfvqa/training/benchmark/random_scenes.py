@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfvqa.training.backdrop import Pattern, random_camera, random_shots, rounded, rounded_pair
 from sfvqa.training.benchmark.scenes import (
     DIGITS,
     LETTERS,
@@ -14,12 +15,9 @@ from sfvqa.training.benchmark.scenes import (
     SIDES,
     BenchmarkScene,
     Burst,
-    Camera,
     Flash,
     Mover,
-    Pattern,
     Plate,
-    Shot,
     Sign,
     Span,
     Timeline,
@@ -28,8 +26,6 @@ from sfvqa.training.scenes import FLASH_COLOURS, STEPS, Colour, Direction, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     Place = tuple[float, float]
 
@@ -61,8 +57,8 @@ def random_scene(rng: np.random.Generator, timeline: Timeline | None = None) -> 
         timeline=timeline,
         movers=tuple(movers),
         pattern=Pattern(_pick(rng, list(Pattern))),
-        shots=_shots(rng, timeline),
-        camera=_camera(rng, timeline),
+        shots=random_shots(rng, timeline.duration_seconds),
+        camera=random_camera(rng, timeline.duration_seconds),
         bursts=tuple(bursts),
         flash=Flash(Colour(_pick(rng, FLASH_COLOURS)), flash) if flash else None,
         pulses=pulses,
@@ -75,14 +71,6 @@ def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
 
 def _shuffled(rng: np.random.Generator, choices: Sequence[str]) -> list[str]:
     return [choices[int(number)] for number in rng.permutation(len(choices))]
-
-
-def _short(number: float) -> float:
-    return round(float(number), 4)
-
-
-def _place(numbers: NDArray[np.float64]) -> Place:
-    return _short(numbers[0]), _short(numbers[1])
 
 
 class _Events:
@@ -104,7 +92,7 @@ class _Events:
         first, last = int(np.ceil(within.start / step)), int(within.end / step) - length
         for _ in range(TRIES if last >= first else 0):
             start = int(self._rng.integers(first, last + 1))
-            span = Span(_short((start - 0.5) * step), _short((start + length - 0.5) * step))
+            span = Span(rounded((start - 0.5) * step), rounded((start + length - 0.5) * step))
             if all(span.is_apart_from(other, (QUIET_MOMENTS - 0.1) * step) for other in self._taken):
                 self._taken.append(span)
                 return span
@@ -121,7 +109,7 @@ def _movers(rng: np.random.Generator, timeline: Timeline, count: int) -> list[Mo
     shapes = rng.permutation(np.array(list(Shape)))[:count]
     movers: list[Mover] = []
     for shape, colour, at in zip(shapes, colours, appear * timeline.duration_seconds, strict=True):
-        mover = _mover(rng, timeline, movers, Shape(shape), Colour(colour), _short(at))
+        mover = _mover(rng, timeline, movers, Shape(shape), Colour(colour), rounded(at))
         if mover is not None:
             movers.append(mover)
     return movers
@@ -135,7 +123,7 @@ def _mover(
     paths = [(other.positions(times), other.radius) for other in others]
     for _ in range(TRIES):
         direction = Direction(_pick(rng, SIDES))
-        radius = _short(rng.uniform(0.085, 0.115))
+        radius = rounded(rng.uniform(0.085, 0.115))
         low, high = radius + MARGIN, 1 - radius - MARGIN
         way = np.asarray(STEPS[direction]) * rng.uniform(0.42, 0.62)
         start = rng.uniform(np.maximum(low, low - way), np.minimum(high, high - way))
@@ -143,8 +131,10 @@ def _mover(
         length = (rng.uniform(0.14, 0.24) if rng.random() < 0.5 else rng.uniform(0.5, 0.75)) * timeline.duration_seconds
         length = min(length, 0.95 * left)
         begins = appears_at + rng.uniform(0.03 * left, left - length)
-        moving = Span(_short(begins), _short(begins + length))
-        mover = Mover(shape, colour, radius, direction, _place(start), _place(start + way), appears_at, moving)
+        moving = Span(rounded(begins), rounded(begins + length))
+        mover = Mover(
+            shape, colour, radius, direction, rounded_pair(start), rounded_pair(start + way), appears_at, moving
+        )
         path = mover.positions(times)
         if all(np.hypot(*(path - other).T).min() > radius + far + APART for other, far in paths):
             return mover
@@ -191,7 +181,7 @@ def _burst(
     if span is None or centre is None:
         return []
     length = moments * events.timeline.step_seconds
-    starts = [_short(span.start + number * length) for number in range(len(PLATE_COLOURS))]
+    starts = [rounded(span.start + number * length) for number in range(len(PLATE_COLOURS))]
     plates = [
         Plate(Colour(colour), text, Span(start, end))
         for colour, text, start, end in zip(
@@ -206,10 +196,10 @@ def _free_place(rng: np.random.Generator, movers: list[Mover], span: Span, radiu
     times = np.linspace(span.start, span.end, 16)
     low = radius + MARGIN
     for _ in range(TRIES):
-        centre = np.asarray(_place(rng.uniform(low, 1 - low, size=2)))
+        centre = np.asarray(rounded_pair(rng.uniform(low, 1 - low, size=2)))
         near = (np.hypot(*(mover.positions(times) - centre).T).min() - mover.radius for mover in movers)
         if all(distance > radius + APART for distance in near):
-            return _place(centre)
+            return rounded_pair(centre)
     return None
 
 
@@ -219,26 +209,3 @@ def _pulses(rng: np.random.Generator, events: _Events) -> tuple[Span, ...]:
     spans = [events.draw(events.scaled(PULSE_MOMENTS)) for _ in range(count)]
     found = [span for span in spans if span is not None]
     return tuple(sorted(found, key=lambda span: span.start)) if len(found) == count else ()
-
-
-def _shots(rng: np.random.Generator, timeline: Timeline) -> tuple[Shot, ...]:
-    """One shot, or two or three with cuts between them."""
-    num_cuts = int(rng.choice(np.array([0, 0, 1, 2])))
-    cuts = sorted(rng.uniform(0.1, 0.9, size=num_cuts) * timeline.duration_seconds)
-    return tuple(_shot(rng, _short(start)) for start in [0.0, *cuts])
-
-
-def _shot(rng: np.random.Generator, start: float) -> Shot:
-    dark, light = rng.uniform(0.04, 0.2), rng.uniform(0.3, 0.42)
-    tints = rng.uniform(-0.03, 0.03, size=(2, 3))
-    first, second = (
-        (_short(tone[0]), _short(tone[1]), _short(tone[2])) for tone in (dark + tints[0], light + tints[1])
-    )
-    phase, drift = rng.uniform(0, 1, size=2), rng.uniform(-0.06, 0.06, size=2)
-    return Shot(start, (first, second), _short(rng.uniform(3.0, 4.5)), _place(phase), _place(drift))
-
-
-def _camera(rng: np.random.Generator, timeline: Timeline) -> Camera:
-    reach = rng.uniform(0.0, 0.025, size=2)
-    period = _short(rng.uniform(0.6, 2.0) * timeline.duration_seconds)
-    return Camera(_place(reach), _short(rng.uniform(0.0, 0.15)), period, _short(rng.uniform(0, 2 * np.pi)))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfvqa.training.benchmark.scenes import BenchmarkScene, Burst, Pattern, Plate, Shot, Sign
+from sfvqa.training.backdrop import draw_backdrop
+from sfvqa.training.benchmark.scenes import BenchmarkScene, Burst, Plate, Sign
 from sfvqa.training.render import DIGIT_STROKES, RGB, blend_shape, blend_strokes, shape_distance
 from sfvqa.training.scenes import STEPS, Colour, Direction
 
@@ -42,7 +43,7 @@ def render(scene: BenchmarkScene, size: int, times: Times | None = None) -> NDAr
 def render_float(scene: BenchmarkScene, size: int, times: Times) -> Floats:
     """The same, float32 from 0 to about 1."""
     sway = scene.camera.offsets(times)
-    frames = _backgrounds(scene, size, times, sway)
+    frames = draw_backdrop(scene.pattern, scene.shots, size, times, sway)
     if scene.flash is not None:
         frames[scene.flash.span.holds(times)] = RGB[scene.flash.colour]
     for mover in scene.movers:
@@ -61,39 +62,6 @@ def render_float(scene: BenchmarkScene, size: int, times: Times) -> Floats:
             frames[part] = RGB[Colour.WHITE]
     frames *= scene.camera.gains(times).astype(np.float32)[:, None, None, None]
     return frames
-
-
-def _backgrounds(scene: BenchmarkScene, size: int, times: Times, sway: NDArray[np.float64]) -> Floats:
-    frames = np.empty((len(times), size, size, 3), dtype=np.float32)
-    starts = np.array([shot.start for shot in scene.shots])
-    current = np.searchsorted(starts, times, side="right") - 1
-    for number, shot in enumerate(scene.shots):
-        shown = np.flatnonzero(current == number)
-        if len(shown):
-            share = _texture(scene.pattern, shot, size, times[shown], sway[shown])[..., None]
-            dark, light = (np.asarray(tone, dtype=np.float32) for tone in shot.tones)
-            frames[shown] = dark + share * (light - dark)
-    return frames
-
-
-def _texture(pattern: Pattern, shot: Shot, size: int, times: Times, sway: NDArray[np.float64]) -> Floats:
-    """How light the background is, [T, size, size] from 0 to 1, with edges about two pixels soft."""
-    place = (np.arange(size) + 0.5) / size
-    moved = sway + np.asarray(shot.phase) + np.asarray(shot.drift) * times[:, None]
-    x = ((place[None] - moved[:, :1]) * shot.repeats).astype(np.float32)[:, None, :]
-    y = ((place[None] - moved[:, 1:]) * shot.repeats).astype(np.float32)[:, :, None]
-    sharpness = np.float32(size / (6 * shot.repeats))
-    full = np.float32(2 * np.pi)
-    if pattern is Pattern.PLAIN:
-        return np.full((len(times), size, size), 0.3, dtype=np.float32)
-    if pattern is Pattern.STRIPES:
-        wave = np.sin(full * (x + y) / np.float32(np.sqrt(2)))
-    elif pattern is Pattern.CHECKS:
-        wave = np.sin(full * x / 2) * np.sin(full * y / 2) * 2
-    else:
-        across, down = x - np.floor(x) - np.float32(0.5), y - np.floor(y) - np.float32(0.5)
-        wave = (np.float32(0.27) - np.sqrt(across * across + down * down)) * 4
-    return np.asarray(np.clip(0.5 + wave * sharpness, 0, 1), dtype=np.float32)
 
 
 def _draw_plate(

@@ -16,7 +16,7 @@ from sfvqa.training.scenes import Colour, Direction, Shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Tone = tuple[float, float, float]
+    from sfvqa.training.backdrop import Camera, Pattern, Shot
 
 OBJECT_COLOURS = tuple(colour for colour in Colour if colour is not Colour.WHITE)  # what plates bear is white
 PLATE_COLOURS = (Colour.RED, Colour.GREEN, Colour.BLUE, Colour.PURPLE)
@@ -143,45 +143,6 @@ class Flash:
 
     colour: Colour
     span: Span
-
-
-class Pattern(StrEnum):
-    """What covers the background."""
-
-    PLAIN = "plain"
-    STRIPES = "stripes"
-    CHECKS = "checks"
-    DOTS = "dots"
-
-
-@dataclass(frozen=True)
-class Shot:
-    """The background from `start` until the next cut: two tones (RGB, 0 to 1), how many repeats a frame, where."""
-
-    start: float
-    tones: tuple[Tone, Tone]
-    repeats: float
-    phase: tuple[float, float]
-    drift: tuple[float, float]  # frame widths a second
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Sways by `reach` of the frame and changes its exposure by `exposure`, both once in `period` seconds."""
-
-    reach: tuple[float, float]
-    exposure: float
-    period: float
-    phase: float
-
-    def offsets(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much everything is shifted at `times` [T], as [T, 2]."""
-        angle = 2 * np.pi * times / self.period + self.phase
-        return np.stack([self.reach[0] * np.sin(angle), self.reach[1] * np.cos(angle)], axis=-1)
-
-    def gains(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Brightness at `times` [T], 1 on average."""
-        return 1 + self.exposure * np.sin(2 * np.pi * times / self.period + 2 * self.phase)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, PLATE_COLOURS, SIDES, Pattern, Sign
+from sfvqa.training.backdrop import Pattern
+from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, OBJECT_COLOURS, PLATE_COLOURS, SIDES, Sign
 from sfvqa.training.scenes import FLASH_COLOURS, Direction, Shape
 from sfvqa.training.vision_stage import spread
 
