@@ -24,6 +24,7 @@ CHANGEABLE = {
     "see_steps": "steps of the shared vision tower",
     "base_steps": "steps of the shared plain decoder",
     "still_steps": "of those, how many on single frames",
+    "few_steps": "and then on a burst's few frames",
     "num_training_videos": "videos that cells are trained on",
     "num_test_videos": "videos that they are scored with",
     "num_steps": "steps of a cell of the main comparison",

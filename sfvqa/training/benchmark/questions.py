@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 from sfvqa.training.backdrop import Pattern
 from sfvqa.training.benchmark.random_scenes import MAX_MOVERS, halves
 from sfvqa.training.benchmark.scenes import (
+    DIGITS,
     OBJECT_COLOURS,
     SIDES,
     BenchmarkScene,
     Burst,
     Mover,
+    Plate,
     Sign,
     Span,
 )
@@ -93,6 +95,9 @@ PHRASINGS: dict[BenchmarkFamily, tuple[str, ...]] = {
     BenchmarkFamily.BACKGROUND: ("Which pattern is on the background?", "What does the background look like?"),
 }
 
+DIGIT_WORDS = dict(
+    zip(DIGITS, ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), strict=True)
+)
 LEAST_SECONDS_APART = 0.1  # of the duration, between two appearances whose order is asked
 LEAST_SPEED_RATIO = 1.8
 
@@ -188,11 +193,16 @@ def _on_a_plate(rng: np.random.Generator, scene: BenchmarkScene, sign: Sign) -> 
     if len(bursts) != 1:
         return None
     plate = _one(rng, bursts[0].plates)
-    return _Found(plate.text, _borne(bursts), {"plate": plate.colour}, plate.span)
+    return _Found(told_of(plate, plate), _could_be(plate, bursts), {"plate": plate.colour}, plate.span)
 
 
-def _borne(bursts: Sequence[Burst]) -> list[str]:
-    return [plate.text for burst in bursts for plate in burst.plates]
+def told_of(asked: Plate, plate: Plate) -> str:
+    """The answer says again which plate it is about: "red seven"."""
+    return f"{asked.colour} {DIGIT_WORDS.get(plate.text, plate.text)}"
+
+
+def _could_be(asked: Plate, bursts: Sequence[Burst]) -> list[str]:
+    return [told_of(asked, plate) for burst in bursts for plate in burst.plates]
 
 
 def _digit(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
@@ -225,7 +235,7 @@ def _digit_at(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
     is_at_top = (mover.start[1] < mover.end[1]) == asks_before
     plate = _one(rng, (before if asks_before else after).plates)
     names = {"plate": plate.colour, "shape": mover.shape, "end": "top" if is_at_top else "bottom"}
-    return _Found(plate.text, _borne(bursts), names, plate.span)
+    return _Found(told_of(plate, plate), _could_be(plate, bursts), names, plate.span)
 
 
 def _colour(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:

@@ -57,8 +57,9 @@ class Settings:
     """Everything that cells share: sizes of model and videos, and how much is trained.
 
     `see_steps` are the vision tower's. `base_steps` are those of the plain decoder that every cell starts from: it
-    learns to answer, all in self-attention, from single frames first, the `still_steps`, then from frames that show
-    every event, so that what is left to cells is to find them.
+    learns to answer, all in self-attention: from single frames first, the `still_steps`; then, the `few_steps`, from
+    the plates of a burst, of which a question means one; then from frames that show every event. What is left to cells
+    is to find them among many.
     """
 
     width: int = 96
@@ -67,18 +68,19 @@ class Settings:
     image_size: int = 64
     timeline: Timeline = field(default_factory=Timeline)
     quality: int = 23  # x264's constant rate factor of the videos
-    vocab_size: int = 400
+    vocab_size: int = 640  # every word of the benchmark is one token then
     see_steps: int = 3000
     see_scenes: int = 8  # a step
     num_training_videos: int = 4000  # 0.4 MB each; 600 were learned by heart before any was understood
     num_test_videos: int = 300
     still_steps: int = 800
-    base_steps: int = 2400  # the stills among them
+    few_steps: int = 700
+    base_steps: int = 3000  # both among them
     num_steps: int = 400
     num_small_steps: int = 200
     rows_per_step: int = 16
     rows_at_once: int = 8
-    num_turns: int = 8
+    num_turns: int = 10
     see_rate: float = 8e-3
     learning_rate: float = 3e-3
     save_every: int = 50
@@ -95,6 +97,7 @@ class Settings:
             self,
             see_steps=steps(self.see_steps),
             still_steps=steps(self.still_steps),
+            few_steps=steps(self.few_steps),
             base_steps=steps(self.base_steps),
             num_steps=steps(self.num_steps),
             num_small_steps=steps(self.num_small_steps),

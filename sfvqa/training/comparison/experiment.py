@@ -20,7 +20,7 @@ from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, d
 from sfvqa.training.benchmark.scenes import Timeline
 from sfvqa.training.comparison.cells import BASE, Settings, plan
 from sfvqa.training.comparison.course import Course, save_whole
-from sfvqa.training.comparison.lessons import Lessons, Shown
+from sfvqa.training.comparison.lessons import FEW_FRAMES, Lessons, Shown
 from sfvqa.training.comparison.network import build, prompt_flops
 from sfvqa.training.comparison.seeing import SightHeads, seeing_batch
 from sfvqa.training.comparison.videos import EncodedVideos
@@ -148,13 +148,20 @@ class Experiment:
         heads = MotionHeads(settings.width, BASE.num_frames, _grid(model)).to(self.device)
         rows = RowBuilder(self.tokenizer)
         stills = Lessons(model, rows, settings, 1, seed=0, shown=Shown.ONE)
-        lessons = Lessons(model, rows, settings, BASE.num_frames, seed=0, shown=Shown.TELLING, motion_heads=heads)
+        few = Lessons(model, rows, settings, FEW_FRAMES, seed=0, shown=Shown.FEW)
+        telling = Lessons(model, rows, settings, BASE.num_frames, seed=0, shown=Shown.TELLING, motion_heads=heads)
         course = self._answering(model, self.folder / "base-state.pt", settings.base_steps, heads)
         training = self.training
         logger.info("base")
-        course.run(lambda step: ((stills if step < settings.still_steps else lessons).accumulate(step, training), ""))
+
+        def take_step(step: int) -> tuple[float, str]:
+            is_early = step < settings.still_steps + settings.few_steps
+            lessons = stills if step < settings.still_steps else few if is_early else telling
+            return lessons.accumulate(step, training), ""
+
+        course.run(take_step)
         model.train(False)
-        outcomes = lessons.score(self.testing)
+        outcomes = telling.score(self.testing)
         shares = (f"{family} {right.count('1') / len(right):.0%}" for family, right in outcomes.items())
         logger.info("base, from frames that tell: %s", " ".join(shares))
         save_whole(model.state_dict(), path)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sfvqa.training.motion_heads import MotionHeads
 
 AT_ONCE_IN_TESTS = 20
+FEW_FRAMES = 6
+ROUNDS = 6  # of drawing questions for one row
 
 
 class Shown(StrEnum):
@@ -38,6 +40,8 @@ class Shown(StrEnum):
     """Evenly spaced ones, as a user's would be."""
     TELLING = "telling"
     """Evenly spaced ones, moved so that they show every event."""
+    FEW = "few"
+    """Those of one burst's plates and two more, and questions that one of them answers."""
     ONE = "one"
     """A single one, and questions that it answers."""
 
@@ -91,9 +95,12 @@ class Lessons:
         samples = []
         for number in rng.integers(0, len(videos.items), size=self._settings.rows_per_step):
             scene = videos.items[int(number)].scene
-            questions, moments = ask_all(rng, scene), self._moments(scene)
-            if self._shown is Shown.ONE:
-                questions, moments = seen_at_once(rng, scene, questions)
+            questions = many_questions(rng, scene)
+            if self._shown in (Shown.ONE, Shown.FEW):
+                moments = one_moment(rng, scene, questions) if self._shown is Shown.ONE else few_moments(rng, scene)
+                questions = answered_by(moments, scene, questions)
+            else:
+                moments = self._moments(scene)
             order = rng.permutation(len(questions))[: self._settings.num_turns]
             samples.append(self._sample(videos, int(number), [questions[int(place)] for place in order], moments))
         return samples
@@ -147,13 +154,36 @@ class Lessons:
         return logits.float(), labels, hidden_states
 
 
-def seen_at_once(
+def many_questions(rng: np.random.Generator, scene: BenchmarkScene) -> list[BenchmarkQuestion]:
+    """Several of each family, no answer of a family twice: whoever was told four plates apart is not guessing."""
+    found: dict[tuple[str, str], BenchmarkQuestion] = {}
+    for _ in range(ROUNDS):
+        for question in ask_all(rng, scene):
+            found.setdefault((question.family, question.answer), question)
+    return list(found.values())
+
+
+def one_moment(
     rng: np.random.Generator, scene: BenchmarkScene, questions: Sequence[BenchmarkQuestion]
-) -> tuple[list[BenchmarkQuestion], NDArray[np.intp]]:
-    """A moment that answers one of `questions`, drawn at random, and all of them that it answers."""
-    seconds = scene.timeline.seconds
+) -> NDArray[np.intp]:
+    """A moment that answers one of `questions`, drawn at random."""
     spans = [question.seen_during for question in questions if question.seen_during is not None]
-    moment = int(rng.choice(np.flatnonzero(spans[int(rng.integers(len(spans)))].holds(seconds))))
-    at = seconds[moment : moment + 1]
-    answered = [question for question in questions if question.seen_during and question.seen_during.holds(at).all()]
-    return answered, np.array([moment])
+    span = spans[int(rng.integers(len(spans)))]
+    return rng.choice(np.flatnonzero(span.holds(scene.timeline.seconds)), size=1)
+
+
+def few_moments(rng: np.random.Generator, scene: BenchmarkScene) -> NDArray[np.intp]:
+    """FEW_FRAMES moments in order: one of each plate of a burst, where there is one, the others at random."""
+    seconds = scene.timeline.seconds
+    plates = scene.bursts[int(rng.integers(len(scene.bursts)))].plates if scene.bursts else ()
+    chosen = [int(rng.choice(np.flatnonzero(plate.span.holds(seconds)))) for plate in plates]
+    others = rng.integers(0, len(seconds), size=FEW_FRAMES - len(chosen))
+    return np.sort(np.array([*chosen, *others], dtype=np.intp))
+
+
+def answered_by(
+    moments: NDArray[np.intp], scene: BenchmarkScene, questions: Sequence[BenchmarkQuestion]
+) -> list[BenchmarkQuestion]:
+    """Those of `questions` that one of the frames at `moments` answers."""
+    times = scene.timeline.seconds[moments]
+    return [question for question in questions if question.seen_during and question.seen_during.holds(times).any()]

@@ -8,7 +8,7 @@ import pytest
 
 from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.benchmark.items import TESTING, TRAINING, Item, chances, digest, draw_item, fixed_test_set
-from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill, ask
+from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill, ask, told_of
 from sfvqa.training.benchmark.render import render
 from sfvqa.training.benchmark.scenes import DIGITS, LETTERS, SIDES, BenchmarkScene, Sign, Span, Timeline
 from sfvqa.training.render import RGB
@@ -22,7 +22,7 @@ def items() -> list[Item]:
 
 def test_the_fixed_test_set_is_pinned(items: list[Item]) -> None:
     """A change of what is drawn makes another benchmark, whose results cannot be compared."""
-    assert digest(items[:20]) == "003e5772e74cdbff"
+    assert digest(items[:20]) == "5fd72b65b6e1a112"
 
 
 def test_a_hash_tells_sets_apart_and_ignores_rounding(items: list[Item]) -> None:
@@ -149,7 +149,7 @@ def test_the_digit_asked_for_is_the_one_of_that_half(items: list[Item]) -> None:
             if question.family is BenchmarkFamily.DIGIT_AT:
                 mover = next(mover for mover in item.scene.movers if mover.shape in question.text)
                 plates = [plate for burst in item.scene.bursts_of(Sign.DIGIT) for plate in burst.plates]
-                plate = next(plate for plate in plates if plate.text == question.answer)
+                plate = next(plate for plate in plates if told_of(plate, plate) == question.answer)
                 assert f"the {plate.colour} plate" in question.text
                 middle = np.array([(plate.span.start + plate.span.end) / 2])
                 height = mover.positions(middle)[0, 1]
