@@ -7,12 +7,21 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfvqa.training.backdrop import Backdrop, Camera, Pattern, Shot
 from sfvqa.training.scenes import Colour, DigitCard, Direction, Flash, Scene, SceneObject, Shape
 from sfvqa.training.video_files import write_video
 
 NIGHT = ((0.07, 0.08, 0.14), (0.16, 0.17, 0.22))
 DUSK = ((0.20, 0.17, 0.20), (0.11, 0.10, 0.12))
 SLATE = ((0.12, 0.16, 0.17), (0.24, 0.27, 0.27))
+HALL = Backdrop(
+    Pattern.STRIPES,
+    (
+        Shot(0.0, ((0.10, 0.09, 0.12), (0.33, 0.31, 0.36)), 3.2, (0.1, 0.0), (0.012, 0.004)),
+        Shot(17.5, ((0.08, 0.13, 0.13), (0.36, 0.40, 0.38)), 4.2, (0.6, 0.3), (-0.01, 0.008)),
+    ),
+    Camera((0.02, 0.015), 0.1, 31.0, 0.6),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ DEMOS = (
     ),
     Demo(
         "order.mp4",
-        "A purple triangle, then a white cross, then an orange heart appear; a 3 is shown for a blink.",
+        "A purple triangle, then a white cross, then an orange heart appear before drifting stripes and, after a cut, "
+        "others, while the camera sways; a 3 is shown for a blink.",
         Scene(
             (
                 SceneObject(Shape.TRIANGLE, Colour.PURPLE, 0.12, Direction.RIGHT, (0.18, 0.78), (0.76, 0.78)),
@@ -65,6 +75,7 @@ DEMOS = (
             DUSK,
             None,
             DigitCard(3, 15, 2, (0.52, 0.36)),
+            HALL,
         ),
         (
             ("Which shape appears first?", "First comes the triangle."),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EVALUATION = 1_000_003  # training seeds its scenes with [seed, stage, …] of small stages: these can never be the same
 QUESTIONS_PER_VIDEO = 5
 QUESTIONS_AT_ONCE = 40
-SIZES = (128, 160, 192)
+SIZES, QUALITIES = (128, 160, 192), (20, 24, 28)  # pixels; x264's constant rate factors
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Outcome:
     def is_right(self) -> bool:
         """Whether the answer names what was asked for and nothing else of its kind."""
         return self.question.is_right(self.answer)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the answer says that the question is out of scope."""
+        return REFUSAL_CORE in self.answer
 
 
 def draw_questions(seed: int, count: int) -> Iterator[tuple[Scene, list[Question]]]:
@@ -84,7 +89,8 @@ def evaluate(qa: VideoQA, *, seed: int, count: int, without_slow: bool = False) 
     ):
         path = Path(folder) / "scene.mp4"
         for number, (scene, questions) in enumerate(draw_questions(seed, count)):
-            write_video(scene, path, size=SIZES[number % len(SIZES)], preset="ultrafast")
+            size, quality = SIZES[number % len(SIZES)], QUALITIES[number // len(SIZES) % len(QUALITIES)]
+            write_video(scene, path, size=size, quality=quality, preset="ultrafast")
             # Written by ourselves: no process of its own has to stand between.
             video = qa.encode(path, reading=ReadOptions(isolated=False))
             waiting += [(number, video, question) for question in questions]
@@ -105,7 +111,9 @@ def _answer(qa: VideoQA, waiting: list[tuple[int, EncodedVideo, Question]]) -> l
 
 
 def summarise(outcomes: list[Outcome]) -> dict[str, object]:
-    """Accuracy over all and by family, with the share of the commonest true answer of each family."""
+    """Accuracy over all and by family, with the share of the commonest true answer of each family; and how many of the
+    questions that are in scope were refused.
+    """
     by_family: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_family[outcome.question.family.value].append(outcome)
@@ -117,10 +125,12 @@ def summarise(outcomes: list[Outcome]) -> dict[str, object]:
         }
         for name, found in sorted(by_family.items())
     }
+    in_scope = [outcome for outcome in outcomes if outcome.question.family is not Family.OUT_OF_SCOPE]
     return {
         "accuracy": sum(outcome.is_right for outcome in outcomes) / max(1, len(outcomes)),
         "questions": len(outcomes),
         "videos": 1 + max((outcome.video for outcome in outcomes), default=-1),
+        "refused_in_scope": sum(outcome.is_refused for outcome in in_scope) / max(1, len(in_scope)),
         "families": families,
     }
 
@@ -133,12 +143,13 @@ def print_table(summary: dict[str, object]) -> None:
     for name, figures in families.items():
         print(f"{name:<14}{figures['accuracy']:>8.1%}{figures['questions']:>11}{figures['commonest']:>11.1%}")
     print(f"{'all':<14}{summary['accuracy']:>8.1%}{summary['questions']:>11}")
+    print(f"in scope and refused: {summary['refused_in_scope']:.1%}")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.evaluate", description=__doc__)
-    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--questions", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("--model", default="tiny", help="a name or a checkpoint folder")
     parser.add_argument("--device", default="auto")

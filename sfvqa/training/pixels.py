@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sfvqa.model.config import CLIP_MEAN, CLIP_STD
+from sfvqa.training.benchmark.compression import compress
 from sfvqa.training.render import render_float
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from sfvqa.training.scenes import Scene
 
+ENCODED = 0.7  # of the videos
+QUALITIES = (14, 30)  # of x264
 _BANK_SIZE = 1 << 21
 
 
@@ -52,5 +55,9 @@ def normalise(frames: NDArray[np.float32]) -> Tensor:
 
 
 def training_pixels(scene: Scene, size: int, times: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Pixel values [T, 3, size, size] of `scene` at `times` [T], roughened."""
-    return normalise(roughen(render_float(scene, size, times), rng))
+    """Pixel values [T, 3, size, size] of `scene` at `times` [T], mostly as a real encoder leaves them, roughened."""
+    frames = render_float(scene, size, times)
+    if rng.random() < ENCODED:
+        quality = int(rng.integers(*QUALITIES))
+        frames = as_shares(compress(np.clip(frames * 255 + 0.5, 0, 255).astype(np.uint8), quality=quality))
+    return normalise(roughen(frames, rng))

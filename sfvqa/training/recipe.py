@@ -47,7 +47,7 @@ class Recipe:
     """Lengths in steps, learning rates and batches of the three stages; the last one turns to `hard` on its way."""
 
     seed: int = 0
-    num_steps: tuple[int, int, int] = (1800, 450, 3600)
+    num_steps: tuple[int, int, int] = (2400, 450, 3600)
     learning_rates: tuple[float, float, float] = (8e-3, 4e-3, 3e-3)
     scenes_per_step: int = 8
     stills: Mixture = STILLS

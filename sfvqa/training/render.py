@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfvqa.training.backdrop import draw_backdrop
 from sfvqa.training.scenes import DIGIT_RADIUS, NUM_FRAMES, Colour, DigitCard, Scene, SceneObject, Shape
 
 if TYPE_CHECKING:
@@ -39,23 +40,39 @@ def render(scene: Scene, size: int, times: NDArray[np.float64] | None = None) ->
 
 def render_float(scene: Scene, size: int, times: NDArray[np.float64]) -> Floats:
     """The same, float32 from 0 to 1."""
-    top, bottom = (np.asarray(tone, dtype=np.float32) for tone in scene.background)
-    share = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None, None]
-    frames = np.empty((len(times), size, size, 3), dtype=np.float32)
-    frames[:] = top * (1 - share) + bottom * share
+    sway = scene.sway(times)
+    frames = _background(scene, size, times, sway)
     nearest = np.floor(times + 0.5)
     if scene.flash is not None:
         frames[nearest == scene.flash.frame] = RGB[scene.flash.colour]
     for item in scene.objects:
-        _draw_object(frames, item, np.flatnonzero(nearest >= item.appears_at), times)
+        _draw_object(frames, item, np.flatnonzero(nearest >= item.appears_at), times, sway)
     if scene.digit is not None:
         shown = (nearest >= scene.digit.frame) & (nearest < scene.digit.frame + scene.digit.num_frames)
-        _draw_digit(frames, scene.digit, np.flatnonzero(shown))
+        _draw_digit(frames, scene.digit, np.flatnonzero(shown), sway)
+    if scene.backdrop is not None:
+        frames *= scene.backdrop.camera.gains(times).astype(np.float32)[:, None, None, None]
     return frames
 
 
-def _draw_object(frames: Floats, item: SceneObject, visible: NDArray[np.intp], times: NDArray[np.float64]) -> None:
-    centres = item.positions(times[visible])
+def _background(scene: Scene, size: int, times: NDArray[np.float64], sway: NDArray[np.float64]) -> Floats:
+    if scene.backdrop is not None:
+        return draw_backdrop(scene.backdrop.pattern, scene.backdrop.shots, size, times, sway)
+    top, bottom = (np.asarray(tone, dtype=np.float32) for tone in scene.background)
+    share = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None, None]
+    frames = np.empty((len(times), size, size, 3), dtype=np.float32)
+    frames[:] = top * (1 - share) + bottom * share
+    return frames
+
+
+def _draw_object(
+    frames: Floats,
+    item: SceneObject,
+    visible: NDArray[np.intp],
+    times: NDArray[np.float64],
+    sway: NDArray[np.float64],
+) -> None:
+    centres = item.positions(times[visible]) + sway[visible]
     blend_shape(frames, partial(shape_distance, item.shape), RGB[item.colour], item.radius, visible, centres)
 
 
@@ -163,8 +180,10 @@ DIGIT_STROKES: dict[int, list[list[tuple[float, float]]]] = {
 }
 
 
-def _draw_digit(frames: Floats, card: DigitCard, shown: NDArray[np.intp]) -> None:
-    blend_strokes(frames, DIGIT_STROKES[card.value], DIGIT_RADIUS, card.centre, shown)
+def _draw_digit(frames: Floats, card: DigitCard, shown: NDArray[np.intp], sway: NDArray[np.float64]) -> None:
+    for frame in shown:
+        x, y = np.asarray(card.centre) + sway[frame]
+        blend_strokes(frames, DIGIT_STROKES[card.value], DIGIT_RADIUS, (float(x), float(y)), np.array([frame]))
 
 
 def blend_strokes(

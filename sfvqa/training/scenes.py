@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfvqa.training.backdrop import random_backdrop
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from sfvqa.training.backdrop import Backdrop
 
 NUM_FRAMES = 32
 EDGE_MARGIN = 0.02  # between an object and the border, and between two objects
@@ -21,6 +25,7 @@ DIGIT_RADIUS = 0.15  # half the height of a digit, a little more than half its w
 MIN_TRAVEL, MAX_TRAVEL = 0.42, 0.66
 LATEST_MOVING_APPEARANCE = 13.0  # what appears later stays where it is: too little time is left to see it move
 MAX_OBJECTS = 3
+WITH_BACKDROP = 0.75  # of all scenes; the others are on an even tone and unmoved
 
 
 class Shape(StrEnum):
@@ -126,12 +131,16 @@ class DigitCard:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a video shows; `background` holds the RGB of its top and bottom edge, 0 to 1."""
+    """Everything a video shows; `background` holds the RGB of its top and bottom edge, 0 to 1, where no `backdrop` is.
+
+    The camera of a backdrop shifts and lights everything.
+    """
 
     objects: tuple[SceneObject, ...]
     background: tuple[tuple[float, float, float], tuple[float, float, float]]
     flash: Flash | None = None
     digit: DigitCard | None = None
+    backdrop: Backdrop | None = None
 
     def __post_init__(self) -> None:
         shapes = [item.shape for item in self.objects]
@@ -142,6 +151,10 @@ class Scene:
     def has_order(self) -> bool:
         """Whether the objects appear one after another rather than all at the start."""
         return any(item.appears_at > 0 for item in self.objects)
+
+    def sway(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much the camera shifts everything at `times` [T], as [T, 2]."""
+        return np.zeros((len(times), 2)) if self.backdrop is None else self.backdrop.camera.offsets(times)
 
     def find(self, shape: Shape) -> SceneObject | None:
         """The object of that shape, if there is one."""
@@ -164,7 +177,8 @@ def random_scene(rng: np.random.Generator, *, still: bool = False) -> Scene:
     flash_frame, digit_frame = _two_moments(rng, still)
     flash = Flash(Colour(rng.choice(np.array(FLASH_COLOURS))), flash_frame) if rng.random() < 0.7 else None
     digit = _digit(rng, objects, digit_frame, still) if rng.random() < 0.75 else None
-    return Scene(tuple(objects), _background(rng), flash, digit)
+    backdrop = random_backdrop(rng, NUM_FRAMES - 1.0) if rng.random() < WITH_BACKDROP else None
+    return Scene(tuple(objects), _background(rng), flash, digit, backdrop)
 
 
 def _appearances(rng: np.random.Generator, count: int) -> NDArray[np.float64]:

@@ -116,11 +116,12 @@ def dense_targets(scenes: list[Scene], times: NDArray[np.float64], grid: int) ->
     cells = np.zeros((total, side * side, 3), dtype=np.int64)
     for number, (scene, moments) in enumerate(zip(scenes, times, strict=True)):
         first = number * num_frames
+        sway = scene.sway(moments)
         for item in scene.objects:
             visible = np.flatnonzero(moments >= item.appears_at)
-            for cell, share in spread(item.positions(moments[visible]) * grid, grid):
+            places = item.positions(moments[visible]) + sway[visible]
+            for cell, share in spread(places * grid, grid):
                 objects[first + visible, cell, SHAPES.index(item.shape), COLOURS.index(item.colour) + 1] = share
-            places = item.positions(moments[visible])
             inside = np.hypot(*(centres[None] - places[:, None]).transpose(2, 0, 1)) < 0.95 * item.radius
             frame, cell = np.nonzero(inside)
             cells[first + visible[frame], cell, 0] = SHAPES.index(item.shape) + 1
@@ -130,10 +131,12 @@ def dense_targets(scenes: list[Scene], times: NDArray[np.float64], grid: int) ->
         if scene.digit is not None:
             card = scene.digit
             shown = np.flatnonzero((moments >= card.frame) & (moments < card.frame + card.num_frames))
-            for cell, share in spread(np.array([card.centre]) * grid, grid):
-                digits[first + shown, cell[0], card.value + 1] = share[0]
-            beside = np.abs(centres - np.array(card.centre)) < (0.6 * DIGIT_RADIUS, 0.9 * DIGIT_RADIUS)
-            cells[(first + shown)[:, None], np.flatnonzero(beside.all(1))[None], 2] = card.value + 1
+            places = np.asarray(card.centre) + sway[shown]
+            for cell, share in spread(places * grid, grid):
+                digits[first + shown, cell, card.value + 1] = share
+            beside = np.abs(centres[None] - places[:, None]) < (0.6 * DIGIT_RADIUS, 0.9 * DIGIT_RADIUS)
+            frame, cell = np.nonzero(beside.all(-1))
+            cells[first + shown[frame], cell, 2] = card.value + 1
     objects[..., 0] = 1 - objects.sum(-1)
     digits[..., 0] = 1 - digits.sum(-1)
     return DenseTargets(

@@ -11,6 +11,7 @@ from sfvqa.inference import VideoQA
 from sfvqa.training import evaluate as evaluation
 from sfvqa.training.demo import DEMOS, write_demos
 from sfvqa.training.evaluate import Outcome, draw_questions, summarise
+from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE
 from sfvqa.training.questions import Family, Question
 from sfvqa.training.render import render
 from sfvqa.training.scenes import NUM_FRAMES, Flash, random_scene
@@ -35,17 +36,20 @@ def test_summary_counts_by_family() -> None:
     blue = Question(Family.COLOUR, "?", "blue", ("blue",), ("red",))
     seven = Question(Family.DIGIT, "?", "7", ("7",))
     outcomes = [
+        Outcome(Question(Family.OUT_OF_SCOPE, "?", REFUSAL, (REFUSAL_CORE,)), REFUSAL, 2),
         Outcome(red, "It is red.", 0),
         Outcome(red, "blue", 0),
         Outcome(blue, "blue", 1),
-        Outcome(seven, "8", 1),
+        Outcome(seven, REFUSAL, 1),
     ]
     summary = summarise(outcomes)
-    assert summary["accuracy"] == 0.5
-    assert summary["videos"] == 2
+    assert summary["accuracy"] == 0.6
+    assert summary["videos"] == 3
+    assert summary["refused_in_scope"] == 0.25
     assert summary["families"] == {
         "color": {"accuracy": 2 / 3, "questions": 3, "commonest": 2 / 3},
         "digit": {"accuracy": 0.0, "questions": 1, "commonest": 1.0},
+        "out_of_scope": {"accuracy": 1.0, "questions": 1, "commonest": 1.0},
     }
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sfvqa.training.backdrop import Backdrop, Camera, Pattern, Shot
 from sfvqa.training.render import RGB, render
 from sfvqa.training.scenes import (
     NUM_FRAMES,
@@ -73,6 +74,26 @@ def test_flash_and_digit_never_share_a_frame_and_fall_everywhere() -> None:
                 assert scene.flash.frame not in shown
     assert set(flashes) == set(range(NUM_FRAMES))
     assert set(digits) == set(range(NUM_FRAMES - 1))
+
+
+def test_most_scenes_have_a_backdrop_of_every_kind_and_some_none() -> None:
+    backdrops = [scene.backdrop for scene in scenes(200)]
+    present = [backdrop for backdrop in backdrops if backdrop is not None]
+    assert 130 < len(present) < 170
+    assert {backdrop.pattern for backdrop in present} == set(Pattern)
+    assert {len(backdrop.shots) for backdrop in present} == {1, 2, 3}
+    assert all(0 < shot.start < NUM_FRAMES - 1 for backdrop in present for shot in backdrop.shots[1:])
+
+
+def test_a_cut_changes_all_of_the_backdrop_and_nothing_before_it() -> None:
+    still = Camera((0.0, 0.0), 0.0, 10.0, 0.0)
+    shots = tuple(
+        Shot(at, (tone, tone), 3.0, (0.0, 0.0), (0.0, 0.0)) for at, tone in ((0.0, (0.1,) * 3), (9.5, (0.4,) * 3))
+    )
+    frames = render(Scene((), DARK, backdrop=Backdrop(Pattern.CHECKS, shots, still)), 32)
+    levels = [float(frame.mean()) for frame in frames]
+    assert levels[:10] == [pytest.approx(26, abs=1)] * 10
+    assert levels[10:] == [pytest.approx(102, abs=1)] * (NUM_FRAMES - 10)
 
 
 def test_two_objects_of_one_shape_are_refused() -> None:

@@ -1,8 +1,12 @@
 """Dense targets say what is where, and reading them back off perfect logits counts as right."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from sfvqa.training.backdrop import Backdrop, Camera, Pattern, Shot
+from sfvqa.training.render import render
 from sfvqa.training.scenes import Colour, DigitCard, Direction, Flash, Scene, SceneObject, Shape
 from sfvqa.training.vision_stage import COLOURS, SHAPES, DenseHeads, dense_batch, dense_targets
 
@@ -29,6 +33,23 @@ def test_targets_follow_the_object() -> None:
     assert (cells[0] == 0).all()
     assert cells[1, :, 0].unique().tolist() == [0, SHAPES.index(Shape.STAR) + 1]
     assert cells[2, :, 2].unique().tolist() == [0, 5]
+
+
+def test_targets_follow_the_camera() -> None:
+    """Else tokens beside the one that shows a thing would be asked for it."""
+    camera = Camera((0.25, 0.0), 0.0, 4.0, 0.0)  # a quarter of its period shifts by all its reach: one token
+    shots = (Shot(0.0, ((0.1, 0.1, 0.1), (0.3, 0.3, 0.3)), 3.0, (0.0, 0.0), (0.0, 0.0)),)
+    resting = replace(STAR, end=STAR.start, appears_at=0.0)
+    scene = Scene((resting,), DARK, None, DigitCard(4, 0, 9, (0.375, 0.875)), Backdrop(Pattern.PLAIN, shots, camera))
+    targets = dense_targets([scene], np.array([[0.0, 1.0]]), grid=4)
+    star = targets.objects[:, :, SHAPES.index(Shape.STAR), COLOURS.index(Colour.BLUE) + 1]
+    assert star.argmax(1).tolist() == [4, 5]
+    assert targets.digits[..., 5].argmax(1).tolist() == [13, 14]
+    columns = [np.flatnonzero(targets.cells[frame, :, 2].numpy()) % 8 for frame in (0, 1)]
+    assert columns[1].mean() - columns[0].mean() == 2
+    frames = render(scene, 64, np.array([0.0, 1.0])).astype(int)
+    blue = [np.argwhere(frame[..., 2] - frame[..., 0] > 100)[:, 1].mean() for frame in frames]
+    assert abs(blue[1] - blue[0] - 16) < 0.5
 
 
 def test_loss_falls_and_perfect_reading_is_right() -> None:
