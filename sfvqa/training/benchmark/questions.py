@@ -193,16 +193,13 @@ def _on_a_plate(rng: np.random.Generator, scene: BenchmarkScene, sign: Sign) -> 
     if len(bursts) != 1:
         return None
     plate = _one(rng, bursts[0].plates)
-    return _Found(told_of(plate, plate), _could_be(plate, bursts), {"plate": plate.colour}, plate.span)
+    could_be = [told_of(plate.colour, other) for other in bursts[0].plates]
+    return _Found(told_of(plate.colour, plate), could_be, {"plate": plate.colour}, plate.span)
 
 
-def told_of(asked: Plate, plate: Plate) -> str:
-    """The answer says again which plate it is about: "red seven"."""
-    return f"{asked.colour} {DIGIT_WORDS.get(plate.text, plate.text)}"
-
-
-def _could_be(asked: Plate, bursts: Sequence[Burst]) -> list[str]:
-    return [told_of(asked, plate) for burst in bursts for plate in burst.plates]
+def told_of(asked: str, plate: Plate) -> str:
+    """The answer says again what is `asked` about: "red seven", "star top red seven"."""
+    return f"{asked} {DIGIT_WORDS.get(plate.text, plate.text)}"
 
 
 def _digit(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
@@ -234,8 +231,11 @@ def _digit_at(rng: np.random.Generator, scene: BenchmarkScene) -> _Found | None:
     asks_before = rng.random() < 0.5
     is_at_top = (mover.start[1] < mover.end[1]) == asks_before
     plate = _one(rng, (before if asks_before else after).plates)
-    names = {"plate": plate.colour, "shape": mover.shape, "end": "top" if is_at_top else "bottom"}
-    return _Found(told_of(plate, plate), _could_be(plate, bursts), names, plate.span)
+    end = "top" if is_at_top else "bottom"
+    asked = f"{mover.shape} {end} {plate.colour}"
+    could_be = [told_of(asked, other) for burst in bursts for other in burst.plates]
+    names = {"plate": plate.colour, "shape": mover.shape, "end": end}
+    return _Found(told_of(asked, plate), could_be, names, plate.span)
 
 
 def _colour(rng: np.random.Generator, scene: BenchmarkScene) -> _Found:

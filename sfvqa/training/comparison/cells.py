@@ -58,7 +58,7 @@ class Settings:
 
     `see_steps` are the vision tower's. `base_steps` are those of the plain decoder that every cell starts from: it
     learns to answer, all in self-attention: from single frames first, the `still_steps`; then, the `few_steps`, from
-    the plates of a burst, of which a question means one; then from frames that show every event. What is left to cells
+    a few plates, of which a question means one; then from frames that show every event. What is left to cells
     is to find them among many.
     """
 
@@ -73,14 +73,14 @@ class Settings:
     see_scenes: int = 8  # a step
     num_training_videos: int = 4000  # 0.4 MB each; 600 were learned by heart before any was understood
     num_test_videos: int = 300
-    still_steps: int = 800
-    few_steps: int = 700
-    base_steps: int = 3000  # both among them
+    still_steps: int = 600
+    few_steps: int = 500
+    base_steps: int = 2600  # both among them
     num_steps: int = 400
     num_small_steps: int = 200
     rows_per_step: int = 16
     rows_at_once: int = 8
-    num_turns: int = 10
+    num_turns: int = 12
     see_rate: float = 8e-3
     learning_rate: float = 3e-3
     save_every: int = 50

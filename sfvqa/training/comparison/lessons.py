@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sfvqa.training.benchmark.questions import ask_all
+from sfvqa.training.benchmark.questions import BenchmarkFamily, ask_all
 from sfvqa.training.comparison.motion import motion_targets
 from sfvqa.training.conversations import IGNORED, RowBuilder
 from sfvqa.training.language_stage import MOTION_WEIGHT, Sample, run_rows
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from sfvqa.training.motion_heads import MotionHeads
 
 AT_ONCE_IN_TESTS = 20
-FEW_FRAMES = 6
+FEW_FRAMES = 10
+RARE_SHARE = 0.35  # of the rows
 ROUNDS = 6  # of drawing questions for one row
 
 
@@ -41,7 +43,7 @@ class Shown(StrEnum):
     TELLING = "telling"
     """Evenly spaced ones, moved so that they show every event."""
     FEW = "few"
-    """Those of one burst's plates and two more, and questions that one of them answers."""
+    """Those of plates that bear one kind of thing and a few more, and questions that one of them answers."""
     ONE = "one"
     """A single one, and questions that it answers."""
 
@@ -93,17 +95,27 @@ class Lessons:
         """The rows of a step: some questions each, in random order."""
         rng = np.random.default_rng([self._seed, 3, step])
         samples = []
-        for number in rng.integers(0, len(videos.items), size=self._settings.rows_per_step):
-            scene = videos.items[int(number)].scene
+        for number in self._numbers(rng, videos):
+            scene = videos.items[number].scene
             questions = many_questions(rng, scene)
             if self._shown in (Shown.ONE, Shown.FEW):
                 moments = one_moment(rng, scene, questions) if self._shown is Shown.ONE else few_moments(rng, scene)
                 questions = answered_by(moments, scene, questions)
             else:
                 moments = self._moments(scene)
-            order = rng.permutation(len(questions))[: self._settings.num_turns]
-            samples.append(self._sample(videos, int(number), [questions[int(place)] for place in order], moments))
+            turns = all_families(rng, questions, self._settings.num_turns)
+            samples.append(self._sample(videos, number, turns, moments))
         return samples
+
+    def _numbers(self, rng: np.random.Generator, videos: EncodedVideos) -> list[int]:
+        """The videos of a step; those that answer the rarest family come more often than they are."""
+        size = self._settings.rows_per_step
+        numbers = rng.integers(0, len(videos.items), size=size)
+        rare = videos.with_family(BenchmarkFamily.DIGIT_AT)
+        if rare:
+            is_rare = rng.random(size) < RARE_SHARE
+            numbers = np.where(is_rare, np.array(rare)[rng.integers(0, len(rare), size=size)], numbers)
+        return [int(number) for number in numbers]
 
     def _moments(self, scene: BenchmarkScene) -> NDArray[np.intp]:
         sampled = scene.timeline.sampled if self._shown is Shown.EVENLY else scene.telling_moments
@@ -155,12 +167,26 @@ class Lessons:
 
 
 def many_questions(rng: np.random.Generator, scene: BenchmarkScene) -> list[BenchmarkQuestion]:
-    """Several of each family, no answer of a family twice: whoever was told four plates apart is not guessing."""
+    """Several of each family, no answer of a family twice: who tells four plates apart in one row is not guessing."""
     found: dict[tuple[str, str], BenchmarkQuestion] = {}
     for _ in range(ROUNDS):
         for question in ask_all(rng, scene):
             found.setdefault((question.family, question.answer), question)
     return list(found.values())
+
+
+def all_families(
+    rng: np.random.Generator, questions: Sequence[BenchmarkQuestion], count: int
+) -> list[BenchmarkQuestion]:
+    """Up to `count` of them in random order, a second one of a family only once there is one of each."""
+    drawn = [questions[int(place)] for place in rng.permutation(len(questions))]
+    asked: Counter[str] = Counter()
+    rounds = []
+    for question in drawn:
+        rounds.append(asked[question.family])
+        asked[question.family] += 1
+    chosen = sorted(np.argsort(rounds, kind="stable")[:count])
+    return [drawn[place] for place in chosen]
 
 
 def one_moment(
@@ -173,9 +199,10 @@ def one_moment(
 
 
 def few_moments(rng: np.random.Generator, scene: BenchmarkScene) -> NDArray[np.intp]:
-    """FEW_FRAMES moments in order: one of each plate of a burst, where there is one, the others at random."""
+    """FEW_FRAMES moments in order: one of each plate that bears one kind of thing, the others at random."""
     seconds = scene.timeline.seconds
-    plates = scene.bursts[int(rng.integers(len(scene.bursts)))].plates if scene.bursts else ()
+    bursts = scene.bursts_of(scene.bursts[int(rng.integers(len(scene.bursts)))].sign) if scene.bursts else ()
+    plates = [plate for burst in bursts for plate in burst.plates]
     chosen = [int(rng.choice(np.flatnonzero(plate.span.holds(seconds)))) for plate in plates]
     others = rng.integers(0, len(seconds), size=FEW_FRAMES - len(chosen))
     return np.sort(np.array([*chosen, *others], dtype=np.intp))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sfvqa.model import SlowFastForConditionalGeneration
     from sfvqa.training.benchmark.items import Item
+    from sfvqa.training.benchmark.questions import BenchmarkFamily
     from sfvqa.training.comparison.cells import Settings
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class EncodedVideos:
         self._name = "training" if part == TRAINING else "testing"
         self._settings = settings
         self._files: dict[int, Tensor] = {}
+        self._with_family: dict[BenchmarkFamily, list[int]] = {}
 
     def encode(self, model: SlowFastForConditionalGeneration) -> None:
         """Make what is missing; a file is written whole, so that this can stop at any time."""
@@ -48,6 +50,13 @@ class EncodedVideos:
                 tokens = [self._encode(item, model) for item in self.items[first : first + PER_FILE]]
                 save_whole(torch.stack(tokens), path)
                 logger.info("%s videos: %d of %d", self._name, first + len(tokens), len(self.items))
+
+    def with_family(self, family: BenchmarkFamily) -> list[int]:
+        """Numbers of the videos that answer a question of `family`."""
+        if family not in self._with_family:
+            found = [any(question.family is family for question in item.questions) for item in self.items]
+            self._with_family[family] = [number for number, has in enumerate(found) if has]
+        return self._with_family[family]
 
     def tokens(self, number: int, moments: NDArray[np.intp]) -> Tensor:
         """Visual tokens [T, h, w, D] of some moments [T] of one video."""

@@ -22,7 +22,7 @@ def items() -> list[Item]:
 
 def test_the_fixed_test_set_is_pinned(items: list[Item]) -> None:
     """A change of what is drawn makes another benchmark, whose results cannot be compared."""
-    assert digest(items[:20]) == "5fd72b65b6e1a112"
+    assert digest(items[:20]) == "95809c7f3bcd7b08"
 
 
 def test_a_hash_tells_sets_apart_and_ignores_rounding(items: list[Item]) -> None:
@@ -149,7 +149,7 @@ def test_the_digit_asked_for_is_the_one_of_that_half(items: list[Item]) -> None:
             if question.family is BenchmarkFamily.DIGIT_AT:
                 mover = next(mover for mover in item.scene.movers if mover.shape in question.text)
                 plates = [plate for burst in item.scene.bursts_of(Sign.DIGIT) for plate in burst.plates]
-                plate = next(plate for plate in plates if told_of(plate, plate) == question.answer)
+                plate = next(plate for plate in plates if question.answer.endswith(told_of(plate.colour, plate)))
                 assert f"the {plate.colour} plate" in question.text
                 middle = np.array([(plate.span.start + plate.span.end) / 2])
                 height = mover.positions(middle)[0, 1]
