@@ -11,6 +11,8 @@ import pytest
 import typer
 
 from sfvqa.cli.app import app
+from sfvqa.training.comparison.cells import MAIN, SMALL
+from sfvqa.training.tables import as_table, differences_table, read_rows
 from tests.readme import README, Command, commands
 
 ROOT = README.parent
@@ -113,6 +115,15 @@ def test_module_commands_parse(command: Command) -> None:
     options = vars(module.parse_arguments(command.words[3:]))
     flags = [word.removeprefix("--").replace("-", "_") for word in command.words[3:] if word.startswith("--")]
     assert set(flags) <= options.keys()
+
+
+def test_the_comparison_s_tables_are_those_of_the_results_beside_them() -> None:
+    rows = read_rows(ROOT / ".github" / "comparison")
+    text = README.read_text(encoding="utf-8")
+    for group in (MAIN, SMALL):
+        of_group = [row for row in rows if row.group == group]
+        assert as_table(of_group) in text
+    assert differences_table([row for row in rows if row.group == MAIN]) in text
 
 
 def test_pictures_exist() -> None:
