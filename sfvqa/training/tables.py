@@ -201,7 +201,7 @@ def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
     ticks = [tick for tick in TICKS if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.03)  # marks at 1 whole
     axes.set_xlabel("GFLOP of prefill (log scale)")
     axes.set_title(skill)
     axes.grid(visible=True, color="#e5e5e5")
