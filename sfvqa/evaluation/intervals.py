@@ -15,8 +15,10 @@ class Interval:
     high: float
 
 
-def wilson_interval(successes: int, total: int) -> Interval:
+def wilson_interval(successes: float, total: float) -> Interval:
     """Wilson's score interval for a share, without continuity correction; 0 to 1 where there is nothing.
+
+    Counts may be means, of several models that answer the same questions: asking anew makes no new questions.
 
     Source: Wilson 1927; method 3 of Newcombe 1998, Statistics in Medicine 17, 857–872.
 
@@ -38,8 +40,10 @@ def wilson_interval(successes: int, total: int) -> Interval:
     return Interval(low, high)
 
 
-def paired_difference_interval(both: int, only_first: int, only_second: int, none: int) -> Interval:
+def paired_difference_interval(both: float, only_first: float, only_second: float, none: float) -> Interval:
     """The interval for (share right in the first) - (share right in the second), both over the same items.
+
+    Counts may be means, as in `wilson_interval`.
 
     Source: method 10 of Newcombe 1998, Statistics in Medicine 17, 2635–2650: Wilson's intervals of both shares, put
     together with their correlation. ±1 where there is nothing.
@@ -70,7 +74,7 @@ def _combined(one: float, other: float, correlation: float) -> float:
     return math.sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
 
 
-def _correlation(both: int, only_first: int, only_second: int, none: int) -> float:
+def _correlation(both: float, only_first: float, only_second: float, none: float) -> float:
     """φ of the table, with Newcombe's correction where it is positive; 0 where a margin is empty."""
     margins = (both + only_first) * (only_second + none) * (both + only_second) * (only_first + none)
     if margins == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ TICKS = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5)]  
 
 @dataclass(frozen=True)
 class Share:
-    """`right` of `total` answers."""
+    """`right` of `total` answers, of `num_seeds` models that were asked the same questions."""
 
     right: int
     total: int
+    num_seeds: int
 
     @property
     def value(self) -> float:
@@ -34,8 +36,8 @@ class Share:
 
     @property
     def interval(self) -> Interval:
-        """Of 95 %, as if all answers were independent; several seeds answer the same questions."""
-        return wilson_interval(self.right, self.total)
+        """Of 95 %, for other questions; how far seeds lie apart is shown beside it."""
+        return wilson_interval(self.right / self.num_seeds, self.total / self.num_seeds)
 
     def __str__(self) -> str:
         if not self.total:
@@ -62,7 +64,8 @@ class Row:
         """Of all seeds together; of one skill's questions, or of all."""
         families = [family for result in self.results for family in result["families"].values()]
         chosen = [family for family in families if skill is None or family["skill"] == skill]
-        return Share(sum(family["right"] for family in chosen), sum(family["total"] for family in chosen))
+        right, total = (sum(family[name] for family in chosen) for name in ("right", "total"))
+        return Share(right, total, len(self.results))
 
     def seed_shares(self) -> list[float]:
         """Of each seed, over all questions."""
@@ -140,7 +143,7 @@ def differences_table(rows: list[Row]) -> str:
     return "\n".join([head, "|---" * (len(Skill) + 2) + "|", *lines])
 
 
-def _difference(counts: tuple[int, int, int, int]) -> str:
+def _difference(counts: tuple[float, float, float, float]) -> str:
     if not sum(counts):
         return "–"
     both, only_base, only_row, none = counts
@@ -149,17 +152,18 @@ def _difference(counts: tuple[int, int, int, int]) -> str:
     return f"{100 * difference:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
-def _paired_counts(base: Row, row: Row, skill: Skill | None = None) -> tuple[int, int, int, int]:
-    """Answers that both have right, the first only, the second only, neither; of the seeds that both have."""
-    counts = {"11": 0, "10": 0, "01": 0, "00": 0}
+def _paired_counts(base: Row, row: Row, skill: Skill | None = None) -> tuple[float, float, float, float]:
+    """Answers that both have right, the first only, the second only, neither: means over the seeds that both have."""
+    counts = Counter[str]()
     by_seed = {result["seed"]: result for result in base.results}
-    for result in row.results:
-        own = by_seed.get(result["seed"])
-        for name, family in (own["families"] if own else {}).items():
+    pairs = [(by_seed[result["seed"]], result) for result in row.results if result["seed"] in by_seed]
+    for own, other in pairs:
+        for name, family in own["families"].items():
             if skill in (None, family["skill"]):
-                for pair in zip(family["outcomes"], result["families"][name]["outcomes"], strict=True):
-                    counts["".join(pair)] += 1
-    return counts["11"], counts["10"], counts["01"], counts["00"]
+                outcomes = zip(family["outcomes"], other["families"][name]["outcomes"], strict=True)
+                counts.update("".join(pair) for pair in outcomes)
+    both, only_base, only_row, none = (counts[pair] / max(len(pairs), 1) for pair in ("11", "10", "01", "00"))
+    return both, only_base, only_row, none
 
 
 def draw(rows: list[Row], path: Path) -> None:

@@ -1,14 +1,14 @@
 """Tables of an experiment: pooled over seeds, paired by question, and honest about what was not run."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sfvqa.errors import SfvqaError
-from sfvqa.evaluation.intervals import paired_difference_interval
+from sfvqa.evaluation.intervals import paired_difference_interval, wilson_interval
 from sfvqa.training.comparison.cells import MAIN, Cell, Settings, plan
 from sfvqa.training.comparison.experiment import result_path
 from sfvqa.training.tables import Row, as_table, differences_table, draw, families_table, main, read_rows
@@ -73,6 +73,22 @@ def test_differences_are_paired_by_seed_and_question(folder: Path) -> None:
     assert total == f"-33.3 ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
     assert [part.split(" (")[0] for part in (time, detail, both, overview)] == ["-50.0", "-50.0", "+0.0", "+0.0"]
     assert "all-64" not in differences_table(main_rows(folder))
+
+
+def test_seeds_that_answer_the_same_questions_are_not_more_questions(folder: Path) -> None:
+    """Twice the same answers once had an interval √2 narrower than once."""
+    slow_fast = main_rows(folder)[0]
+    first = slow_fast.results[0]
+    alone, twice = (Row(MAIN, "slow-fast-64", 3, (first,) * count) for count in (1, 2))
+    assert alone.share().interval == wilson_interval(9, 12) == twice.share().interval
+    assert as_table([alone]).split("±")[1] == as_table([twice]).split("±")[1]
+
+    fast = main_rows(folder)[1]
+    (result,) = fast.results
+    second = result | {"seed": 1}
+    line = differences_table([replace(slow_fast, results=(first, first | {"seed": 1})), fast]).splitlines()[-1]
+    both_seeds = replace(fast, results=(result, second))
+    assert differences_table([replace(slow_fast, results=(first, first | {"seed": 1})), both_seeds]).endswith(line)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
