@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.intervals import Interval, paired_difference_interval, wilson_interval
 from sfvqa.profiling.plot import FORMATS, check_matplotlib
 from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill
-from sfvqa.training.comparison.cells import MAIN, SMALL, Cell, plan
+from sfvqa.training.comparison.cells import MAIN, SMALL, Cell, Tokens, plan
 from sfvqa.training.comparison.experiment import read_settings, result_path
 
 TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
@@ -185,10 +187,12 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
+    grown = sorted((row.prefill_flops / 1e9, row.share(skill).value) for row in rows if _is_slow_fast(row))
+    axes.plot(*np.array(grown).reshape(-1, 2).T, color="#bbbbbb", zorder=0)  # from few frames to many
     for number, row in enumerate(rows):
         share = row.share(skill)
         whisker = [[share.value - share.interval.low], [share.interval.high - share.value]]
-        marker = "o" if row.variant.startswith("slow-fast") else "s"
+        marker = "o" if _is_slow_fast(row) else "s"
         look = {"fmt": marker, "capsize": 3, "color": f"C{number}", "label": row.variant}
         axes.errorbar([row.prefill_flops / 1e9], [share.value], whisker, **look)
     if rows:
@@ -209,6 +213,10 @@ def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
     axes.set_xlabel("GFLOP of prefill (log scale)")
     axes.set_title(skill)
     axes.grid(visible=True, color="#e5e5e5")
+
+
+def _is_slow_fast(row: Row) -> bool:
+    return bool(row.results[0]["variant"]["tokens"] == Tokens.SLOW_FAST)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

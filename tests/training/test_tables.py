@@ -22,6 +22,7 @@ def write_result(folder: Path, cell: Cell, outcomes: dict[str, str], test_set: s
     }
     result = {
         "cell": cell.name,
+        "variant": asdict(cell.variant),
         "seed": cell.seed,
         "test_set": test_set,
         "prefill_flops": 2.5e9,
