@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.errors import SfvqaError
+from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.training.comparison.cells import Settings
 from sfvqa.training.comparison.experiment import Experiment, result_path
 
@@ -54,22 +54,30 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run what is asked for."""
     options = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     changed = {name: getattr(options, name) for name in CHANGEABLE if getattr(options, name) is not None}
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        if options.threads is not None:
+            if options.threads < 1:
+                raise UsageError(f"threads is {options.threads}.", "It must be at least 1.")
+            torch.set_num_threads(options.threads)
         experiment = Experiment(replace(Settings().scaled(options.scale), **changed), options.run, options.device)
-        cells = [cell for cell in experiment.cells if fnmatch(cell.name, options.only)]
-        for cell in cells:
-            if options.list:
-                print(cell.name, "done" if result_path(options.run, cell).exists() else "not run")
-                continue
-            families = experiment.run(cell)["families"].values()
-            right, total = (sum(family[name] for family in families) for name in ("right", "total"))
-            print(f"{cell.name}: {right} of {total} right, {right / total:.1%}", flush=True)
+        _run_or_list(experiment, options.only, only_list=options.list)
     except SfvqaError as error:
         raise SystemExit(str(error)) from None
+
+
+def _run_or_list(experiment: Experiment, pattern: str, *, only_list: bool) -> None:
+    cells = [cell for cell in experiment.cells if fnmatch(cell.name, pattern)]
+    if not cells:
+        raise UsageError(f"No cell is named like {pattern!r}.", "--list names all there are.")
+    for cell in cells:
+        if only_list:
+            print(cell.name, "done" if result_path(experiment.folder, cell).exists() else "not run")
+            continue
+        families = experiment.run(cell)["families"].values()
+        right, total = (sum(family[name] for family in families) for name in ("right", "total"))
+        print(f"{cell.name}: {right} of {total} right, {right / total:.1%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sfvqa.training.benchmark.compression import compress
+from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.training.benchmark.compression import MOST_LOSSY, compress
 from sfvqa.training.benchmark.items import TESTING, Item, chances, digest, draw_item, fixed_test_set
 from sfvqa.training.benchmark.questions import BenchmarkFamily, BenchmarkQuestion
 from sfvqa.training.benchmark.render import render
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sfvqa.training.benchmark.scenes import Span
 
+MOST_NEEDED = 10  # frames: both ends and the plates of two bursts
 GAP, LINE, INDENT = 4, 22, 8  # pixels
 BACKGROUND, INK, FAINT = (250, 250, 248), (20, 20, 20), (120, 120, 120)
 
@@ -95,7 +97,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.show", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark.png"), help="where the picture goes")
     parser.add_argument("--per-family", type=int, default=1, help="examples of every family")
-    parser.add_argument("--frames", type=int, default=10, help="frames of an example, 10 at least")
+    parser.add_argument("--frames", type=int, default=10, help=f"frames of an example, at least {MOST_NEEDED}")
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame, as a model sees it")
     parser.add_argument("--shown", type=int, default=128, help="pixels of a frame in the picture")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the videos")
@@ -104,19 +106,44 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _check(options: argparse.Namespace) -> None:
+    if not MOST_NEEDED <= options.frames <= options.moments:
+        raise UsageError(f"{options.frames} frames cannot show it.", f"Ask for {MOST_NEEDED} to {options.moments}.")
+    for name in ("per_family", "size", "shown"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"{name} is {getattr(options, name)}.", "It must be at least 1.")
+    if options.size % 2:
+        raise UsageError(f"x264 takes no frames of {options.size} pixels.", "Use an even number.")
+    if not 0 <= options.quality <= MOST_LOSSY:
+        raise UsageError(f"x264 has no constant rate factor {options.quality}.", f"It goes from 0 to {MOST_LOSSY}.")
+    if options.output.suffix.lower() not in Image.registered_extensions():
+        raise UsageError(f"{options.output} names no kind of picture.", "End it in .png, for example.")
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise SfvqaError(f"{path} cannot be written: {error}.", "Name another place.") from error
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write the sheet, and print what guessing would reach."""
     options = parse_arguments(arguments)
-    timeline = Timeline(options.seconds, options.moments)
-    sheet = draw_sheet(
-        examples(timeline, options.per_family),
-        size=options.size,
-        pixels_shown=options.shown,
-        num_frames=options.frames,
-        quality=options.quality,
-    )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(options.output)
+    try:
+        timeline = Timeline(options.seconds, options.moments)
+        _check(options)
+        sheet = draw_sheet(
+            examples(timeline, options.per_family),
+            size=options.size,
+            pixels_shown=options.shown,
+            num_frames=options.frames,
+            quality=options.quality,
+        )
+        _save(sheet, options.output)
+    except SfvqaError as error:
+        raise SystemExit(str(error)) from None
     items = fixed_test_set(300, timeline=timeline)
     print(f"{options.output}; test set of 300 videos: {digest(items)}")
     print("family        questions  majority answer    chance")

@@ -13,7 +13,7 @@ from sfvqa.model.vision_tower import ConvNextBlock
 if TYPE_CHECKING:
     from sfvqa.model import SlowFastForConditionalGeneration
 
-OPEN = 1.0  # first value of the gates that are learned: at zero nothing would ask slow attention to learn
+OPEN = 1.0  # first value of the gates that are learned: from zero slow attention learns once they have opened
 
 
 def small_decoder(
@@ -36,8 +36,8 @@ def small_decoder(
     )
 
 
-def prepare(model: SlowFastForConditionalGeneration) -> None:
-    """First values of what sees and of the gates, for a model that learns from nothing."""
+def prepare(model: SlowFastForConditionalGeneration, first_gate: float = OPEN) -> None:
+    """First values of what sees and of the gates, for a model that learns from nothing; warm-up ones: `first_gate`."""
     for part in (model.vision_tower, model.projector):
         _prepare_vision(part)
     for module in model.modules():
@@ -45,7 +45,7 @@ def prepare(model: SlowFastForConditionalGeneration) -> None:
             nn.init.constant_(module.gamma, 0.3)  # ConvNeXt's 1e-6 is for towers ten times as deep
         elif isinstance(module, GatedSlowAttention):
             if module.warm_up_gate.requires_grad:
-                nn.init.constant_(module.warm_up_gate, OPEN)
+                nn.init.constant_(module.warm_up_gate, first_gate)
             if module.gate_proj is not None:
                 nn.init.constant_(module.gate_proj.bias, OPEN)
 

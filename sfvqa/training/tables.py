@@ -15,11 +15,12 @@ from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.intervals import Interval, paired_difference_interval, wilson_interval
 from sfvqa.profiling.plot import FORMATS, check_matplotlib
 from sfvqa.training.benchmark.questions import BenchmarkFamily, Skill
-from sfvqa.training.comparison.cells import MAIN, SMALL, Cell, Tokens, plan
+from sfvqa.training.comparison.cells import HYBRID_EVERY, MAIN, SMALL, Cell, Tokens, Variant, plan
 from sfvqa.training.comparison.experiment import read_settings, result_path
 
 TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
 NOT_RUN = "not run"
+_FIELDS = {"seed", "families", "prefill_flops", "test_set", "training_seconds", "scoring_seconds", "machine"}
 TICKS = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5)]  # GFLOP
 
 
@@ -53,7 +54,7 @@ class Row:
     """A variant of a group with the results of the seeds that were run."""
 
     group: str
-    variant: str
+    variant: Variant
     num_seeds: int
     results: tuple[dict[str, Any], ...]
 
@@ -76,14 +77,14 @@ class Row:
 
 def read_rows(folder: Path) -> list[Row]:
     """Every variant of the plan in its order; SfvqaError where there is no experiment or its results do not match."""
-    by_variant: dict[tuple[str, str], list[Cell]] = {}
+    by_variant: dict[tuple[str, Variant], list[Cell]] = {}
     for cell in plan(read_settings(folder)):
-        by_variant.setdefault((cell.group, cell.variant.name), []).append(cell)
+        by_variant.setdefault((cell.group, cell.variant), []).append(cell)
     rows = []
     for (group, variant), cells in by_variant.items():
         paths = [result_path(folder, cell) for cell in cells]
-        results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-        rows.append(Row(group, variant, len(cells), tuple(results)))
+        results = tuple(_read_result(path) for path in paths if path.exists())
+        rows.append(Row(group, variant, len(cells), results))
     test_sets = {result["test_set"] for row in rows for result in row.results}
     if len(test_sets) > 1:
         raise SfvqaError(
@@ -92,20 +93,34 @@ def read_rows(folder: Path) -> list[Row]:
     return rows
 
 
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(_FIELDS - result.keys())
+    except (OSError, ValueError, AttributeError) as error:
+        raise SfvqaError(f"The result {path} cannot be read: {error}.", "Remove it, and run its cell again.") from error
+    if missing:
+        raise SfvqaError(f"The result {path} lacks {', '.join(missing)}.", "Remove it, and run its cell again.")
+    return result
+
+
 def as_table(rows: list[Row]) -> str:
     """Accuracy by skill with its interval of 95 %, beside what a prompt takes; in Markdown."""
     lines = ["| variant | " + " | ".join(Skill) + " | all | seeds | prefill |", "|---" * (len(Skill) + 4) + "|"]
     for row in rows:
         if not row.results:
             lines.append(
-                f"| {row.variant} | " + " | ".join([NOT_RUN] * (len(Skill) + 1)) + " | 0 of " + f"{row.num_seeds} | – |"
+                f"| {row.variant.name} | "
+                + " | ".join([NOT_RUN] * (len(Skill) + 1))
+                + " | 0 of "
+                + f"{row.num_seeds} | – |"
             )
             continue
         shares = [str(row.share(skill)) for skill in Skill] + [str(row.share())]
         seeds = row.seed_shares()
         spread = f" ({min(seeds):.1%}–{max(seeds):.1%})" if len(seeds) > 1 else ""
         runs = f"{len(seeds)} of {row.num_seeds}{spread}"
-        lines.append(f"| {row.variant} | {' | '.join(shares)} | {runs} | {row.prefill_flops / 1e9:.2f} GFLOP |")
+        lines.append(f"| {row.variant.name} | {' | '.join(shares)} | {runs} | {row.prefill_flops / 1e9:.2f} GFLOP |")
     return "\n".join(lines)
 
 
@@ -114,7 +129,7 @@ def families_table(rows: list[Row]) -> str:
     present = [row for row in rows if row.results]
     if not present:
         return ""
-    names = [row.variant for row in present]
+    names = [row.variant.name for row in present]
     lines = ["| family | chance | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for family in BenchmarkFamily:
         found = [
@@ -132,16 +147,19 @@ def families_table(rows: list[Row]) -> str:
 
 
 def differences_table(rows: list[Row]) -> str:
-    """Each variant less the first one in points, answer by answer on the same seeds, with the interval; in Markdown."""
-    base, *others = rows
-    lines = []
-    for row in others:
-        if sum(_paired_counts(base, row)):
-            parts = [_difference(_paired_counts(base, row, skill)) for skill in (*Skill, None)]
-            lines.append(f"| {row.variant} | {' | '.join(parts)} |")
-    if not lines:
+    """Each variant less the usual one, answer by answer on the same seeds, with the interval, in points; in Markdown.
+
+    The usual one is the first whose hybrid layers are as far apart as in others; all are of one depth.
+    """
+    base = next((row for row in rows if row.variant.hybrid_every == HYBRID_EVERY), None)
+    compared = [row for row in rows if base is not None and row is not base and any(_paired_counts(base, row))]
+    if base is None or not compared:
         return ""
-    head = f"| less {base.variant}, in points | " + " | ".join(Skill) + " | all |"
+    lines = []
+    for row in compared:
+        parts = [_difference(_paired_counts(base, row, skill)) for skill in (*Skill, None)]
+        lines.append(f"| {row.variant.name} | {' | '.join(parts)} |")
+    head = f"| less {base.variant.name}, in points | " + " | ".join(Skill) + " | all |"
     return "\n".join([head, "|---" * (len(Skill) + 2) + "|", *lines])
 
 
@@ -182,18 +200,23 @@ def draw(rows: list[Row], path: Path) -> None:
         _draw_skill(axes, skill, present)
     panels[0].set_ylabel("share of right answers, with intervals of 95 %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format=FORMATS[path.suffix], dpi=150)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format=FORMATS[path.suffix], dpi=150)
+    except OSError as error:
+        raise SfvqaError(f"{path} cannot be written: {error}.", "Name another place.") from error
 
 
 def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
-    grown = sorted((row.prefill_flops / 1e9, row.share(skill).value) for row in rows if _is_slow_fast(row))
+    grown = sorted(
+        (row.prefill_flops / 1e9, row.share(skill).value) for row in rows if row.variant.tokens is Tokens.SLOW_FAST
+    )
     axes.plot(*np.array(grown).reshape(-1, 2).T, color="#bbbbbb", zorder=0)  # from few frames to many
     for number, row in enumerate(rows):
         share = row.share(skill)
         whisker = [[share.value - share.interval.low], [share.interval.high - share.value]]
-        marker = "o" if _is_slow_fast(row) else "s"
-        look = {"fmt": marker, "capsize": 3, "color": f"C{number}", "label": row.variant}
+        marker = "o" if row.variant.tokens is Tokens.SLOW_FAST else "s"
+        look = {"fmt": marker, "capsize": 3, "color": f"C{number}", "label": row.variant.name}
         axes.errorbar([row.prefill_flops / 1e9], [share.value], whisker, **look)
     if rows:
         families = [family for family in rows[0].results[0]["families"].values() if family["skill"] == skill]
@@ -213,10 +236,6 @@ def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
     axes.set_xlabel("GFLOP of prefill (log scale)")
     axes.set_title(skill)
     axes.grid(visible=True, color="#e5e5e5")
-
-
-def _is_slow_fast(row: Row) -> bool:
-    return bool(row.results[0]["variant"]["tokens"] == Tokens.SLOW_FAST)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -239,7 +258,8 @@ def main(arguments: list[str] | None = None) -> None:
     for group, title in TITLES.items():
         of_group = [row for row in rows if row.group == group]
         print(f"## {title}\n\n{as_table(of_group)}\n")
-        for table in (families_table(of_group), differences_table(of_group)):
+        depths = [[row for row in of_group if row.variant.deep == deep] for deep in (False, True)]
+        for table in (families_table(of_group), *map(differences_table, depths)):
             if table:
                 print(table + "\n")
     results = [result for row in rows for result in row.results]

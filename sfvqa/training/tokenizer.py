@@ -47,6 +47,11 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    return with_template(tokenizer)
+
+
+def with_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """What was learned, with its special tokens named and the chat template."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TURN,

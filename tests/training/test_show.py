@@ -21,6 +21,27 @@ def test_a_sheet_is_written_with_a_row_for_every_family(tmp_path: Path, capsys: 
     assert all(family in printed for family in BenchmarkFamily)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--frames", "4"], "Ask for 10 to 128"),
+        (["--frames", "200"], "Ask for 10 to 128"),
+        (["--size", "63"], "Use an even number"),
+        (["--size", "0"], "size is 0"),
+        (["--per-family", "0"], "per_family is 0"),
+        (["--moments", "8"], "16 moments or more"),
+        (["--seconds", "nan"], "some seconds"),
+        (["--quality", "60"], "from 0 to 51"),
+        (["--output", "sheet"], "names no kind of picture"),
+        (["--output", "/dev/null/sheet.png", "--shown", "8", "--size", "16"], "cannot be written"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_drawn_is_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(SystemExit, match=said):
+        main(arguments)
+
+
 def test_the_frames_of_the_events_are_among_those_shown() -> None:
     for item, question in examples(Timeline(), per_family=2):
         moments = moments_to_show(item.scene, question, 10)

@@ -22,7 +22,6 @@ def write_result(folder: Path, cell: Cell, outcomes: dict[str, str], test_set: s
     }
     result = {
         "cell": cell.name,
-        "variant": asdict(cell.variant),
         "seed": cell.seed,
         "test_set": test_set,
         "prefill_flops": 2.5e9,
@@ -80,16 +79,32 @@ def test_seeds_that_answer_the_same_questions_are_not_more_questions(folder: Pat
     """Twice the same answers once had an interval √2 narrower than once."""
     slow_fast = main_rows(folder)[0]
     first = slow_fast.results[0]
-    alone, twice = (Row(MAIN, "slow-fast-64", 3, (first,) * count) for count in (1, 2))
+    alone, twice = (replace(slow_fast, results=(first,) * count) for count in (1, 2))
     assert alone.share().interval == wilson_interval(9, 12) == twice.share().interval
     assert as_table([alone]).split("±")[1] == as_table([twice]).split("±")[1]
 
     fast = main_rows(folder)[1]
     (result,) = fast.results
     second = result | {"seed": 1}
-    line = differences_table([replace(slow_fast, results=(first, first | {"seed": 1})), fast]).splitlines()[-1]
-    both_seeds = replace(fast, results=(result, second))
-    assert differences_table([replace(slow_fast, results=(first, first | {"seed": 1})), both_seeds]).endswith(line)
+    slow_fast = replace(slow_fast, results=(first, first | {"seed": 1}))
+    line = differences_table([slow_fast, fast]).splitlines()[-1]
+    assert differences_table([slow_fast, replace(fast, results=(result, second))]).endswith(line)
+
+
+def test_spacings_are_compared_with_their_like_in_as_many_layers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against half as many layers, a difference would be one of depth too."""
+    wanted = ("as-it-is", "every-1-of-8", "every-2-of-8", "gating-none")
+    for cell in plan(Settings()):
+        if cell.variant.name in wanted:
+            write_result(folder, cell, {"flash": "1111" if cell.variant.deep else "1100"})
+    main(["--run", str(folder)])
+    shallow, deep = capsys.readouterr().out.split("| less as-it-is, in points |")[1].split("| less every-2-of-8, in")
+    assert "| gating-none | +0.0" in shallow
+    assert "every" not in shallow
+    assert "| every-1-of-8 | +0.0" in deep
+    assert "gating" not in deep
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -105,7 +120,7 @@ def test_an_experiment_without_results_is_shown_as_such(tmp_path: Path, capsys: 
     (tmp_path / "settings.json").write_text(json.dumps(asdict(Settings())))
     main(["--run", str(tmp_path), "--plot", str(tmp_path / "plot.png")])
     printed = capsys.readouterr().out
-    assert printed.count("not run") == 19 * 5
+    assert printed.count("not run") == 20 * 5
     assert (tmp_path / "plot.png").exists()
 
 
@@ -113,8 +128,19 @@ def test_what_cannot_be_shown_is_refused(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(SfvqaError, match=r"no picture.*png, \.svg"):
         draw(read_rows(folder), tmp_path / "plot.txt")
+    with pytest.raises(SfvqaError, match="cannot be written"):
+        draw(read_rows(folder), Path("/dev/null/plot.png"))
     with pytest.raises(SystemExit, match="There is no experiment"):
         main(["--run", str(tmp_path / "nothing")])
     write_result(folder, plan(Settings())[2], {"flash": "1"}, test_set="another")
     with pytest.raises(SfvqaError, match="2 test sets"):
         read_rows(folder)
+    broken = result_path(folder, plan(Settings())[2])
+    for text, said in (("{", "cannot be read"), ("[]", "cannot be read"), ("{}", "lacks families, machine")):
+        broken.write_text(text)
+        with pytest.raises(SfvqaError, match=said):
+            read_rows(folder)
+    for settings in ("", "[]", "{}", '{"timeline": {}, "vision_dims": [1], "colour": 3}'):
+        (folder / "settings.json").write_text(settings)
+        with pytest.raises(SfvqaError, match="damaged or of another version"):
+            read_rows(folder)

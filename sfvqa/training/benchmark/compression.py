@@ -12,6 +12,8 @@ from av.video.reformatter import VideoReformatter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MOST_LOSSY = 51  # x264's constant rate factor goes from 0 to this
+
 
 def write_h264(
     frames: NDArray[np.uint8],

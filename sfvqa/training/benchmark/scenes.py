@@ -5,12 +5,14 @@ Places are fractions of the frame (x to the right, y down), times are seconds fr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfvqa.errors import UsageError
 from sfvqa.training.scenes import Colour, Direction, Shape
 
 if TYPE_CHECKING:
@@ -37,8 +39,11 @@ class Timeline:
     num_moments: int = 128
 
     def __post_init__(self) -> None:
-        if self.num_moments < 16 or self.duration_seconds <= 0:
-            raise ValueError(f"a video needs 16 moments or more and some seconds, got {self}")
+        if self.num_moments < 16 or not 0 < self.duration_seconds < math.inf:
+            raise UsageError(
+                f"A video of {self.duration_seconds:g} s with {self.num_moments} moments has no room for its events.",
+                "Ask for 16 moments or more, and some seconds.",
+            )
 
     @property
     def step_seconds(self) -> float:

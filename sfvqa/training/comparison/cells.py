@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from sfvqa.errors import UsageError
 from sfvqa.model import Gating, SlowAttentionScope
+from sfvqa.training.benchmark.compression import MOST_LOSSY
 from sfvqa.training.benchmark.scenes import Timeline
+from sfvqa.training.small_model import OPEN
+
+FAST_FRAMES = 16  # averages over time that a prompt holds, whatever the number of frames
+HYBRID_EVERY = 2  # layers
 
 
 class Tokens(StrEnum):
@@ -23,15 +30,16 @@ class Tokens(StrEnum):
 @dataclass(frozen=True)
 class Variant:
     """A model to compare. `hybrid_every` is how many layers apart those with cross-attention are; a `deep` one has
-    twice as many layers as the others.
+    twice as many layers as the others; `first_gate` is what warm-up gates start from, in the paper 0.
     """
 
     name: str
     num_frames: int
     tokens: Tokens = Tokens.SLOW_FAST
-    num_fast_frames: int = 16
-    hybrid_every: int = 2
+    num_fast_frames: int = FAST_FRAMES
+    hybrid_every: int = HYBRID_EVERY
     deep: bool = False
+    first_gate: float = OPEN
     gating: Gating = Gating.DYNAMIC_WARM_UP
     slow_from_decoder: bool = True
     scope: SlowAttentionScope = SlowAttentionScope.TEXT
@@ -87,8 +95,32 @@ class Settings:
     num_seeds: int = 3
     num_frames: int = 64  # of the comparison at one number of frames
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what cannot be built, or compares nothing."""
+        for name, value in vars(self).items():
+            if name not in ("timeline", "vision_dims", "few_steps", "still_steps", "quality") and not value > 0:
+                raise UsageError(f"{name} is {value}.", "It must be above 0.")
+        if not 0 <= self.quality <= MOST_LOSSY:
+            raise UsageError(f"x264 has no constant rate factor {self.quality}.", f"It goes from 0 to {MOST_LOSSY}.")
+        if self.width % 8:
+            raise UsageError(f"Four even heads cannot share a width of {self.width}.", "Use a multiple of 8.")
+        early = (self.still_steps, self.few_steps)
+        if min(early) < 0 or sum(early) >= self.base_steps:
+            raise UsageError(
+                f"Of base_steps {self.base_steps}, {early[0]} and {early[1]} are on few frames.",
+                "Leave some for frames that show every event.",
+            )
+        if self.num_frames % FAST_FRAMES or not FAST_FRAMES < self.num_frames <= self.timeline.num_moments:
+            raise UsageError(
+                f"The comparison cannot be of {self.num_frames} frames.",
+                f"Use a multiple of {FAST_FRAMES}, above it and up to {self.timeline.num_moments}: "
+                "there are as many averages over time, and they must be fewer than what they are made of.",
+            )
+
     def scaled(self, scale: float) -> Settings:
         """The same with steps and videos `scale` times as many, two steps and four videos at least."""
+        if not 0 < scale < math.inf:
+            raise UsageError(f"scale is {scale}.", "It must be above 0.")
 
         def steps(number: int) -> int:
             return max(2, round(number * scale))
@@ -98,7 +130,7 @@ class Settings:
             see_steps=steps(self.see_steps),
             still_steps=steps(self.still_steps),
             few_steps=steps(self.few_steps),
-            base_steps=steps(self.base_steps),
+            base_steps=max(steps(self.base_steps), steps(self.still_steps) + steps(self.few_steps) + 2),
             num_steps=steps(self.num_steps),
             num_small_steps=steps(self.num_small_steps),
             num_training_videos=max(4, round(self.num_training_videos * scale)),
@@ -127,7 +159,7 @@ def main_variants(num_frames: int, most_frames: int) -> list[Variant]:
         Variant(f"slow-fast-{num_frames}", num_frames),
         Variant(f"fast-only-{num_frames}", num_frames, Tokens.FAST_ONLY),
         Variant(f"all-{num_frames}", num_frames, Tokens.ALL),
-        Variant("self-attention-16", 16, Tokens.ALL),
+        Variant(f"self-attention-{FAST_FRAMES}", FAST_FRAMES, Tokens.ALL),
     ]
     others = [frames for frames in (16, 32, 64, 128) if frames != num_frames and frames <= most_frames]
     return compared + [Variant(f"slow-fast-{frames}", frames) for frames in others]
@@ -146,6 +178,7 @@ def small_variants(settings: Settings) -> list[Variant]:
             replace(base, name=f"gating-{gating.replace('_', '-')}", gating=gating)
             for gating in (Gating.NONE, Gating.WARM_UP, Gating.DYNAMIC)
         ],
+        replace(base, name="gates-from-zero", first_gate=0.0),
         replace(base, name="slow-from-nothing", slow_from_decoder=False),
         replace(base, name="all-tokens-look", scope=SlowAttentionScope.ALL),
         *[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import time
 from dataclasses import asdict
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
-from sfvqa.errors import SfvqaError
+from sfvqa.errors import UsageError
 from sfvqa.model.visual_tokens import pool_frames
 from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
 from sfvqa.training.benchmark.scenes import Timeline
@@ -26,7 +28,7 @@ from sfvqa.training.comparison.seeing import SightHeads, seeing_batch
 from sfvqa.training.comparison.videos import EncodedVideos
 from sfvqa.training.conversations import RowBuilder
 from sfvqa.training.motion_heads import MotionHeads
-from sfvqa.training.tokenizer import learn_tokenizer
+from sfvqa.training.tokenizer import learn_tokenizer, with_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,16 +42,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CORPUS_VIDEOS = 400
+SETTINGS_FILE = "settings.json"
 
 
 class Experiment:
-    """Settings in a folder; SfvqaError when the folder holds an experiment with other settings."""
+    """Settings in a folder, which is written to once something is run.
+
+    Raises UsageError when the folder holds an experiment with other settings, or there is no such device.
+    """
 
     def __init__(self, settings: Settings, folder: Path, device: str = "cpu") -> None:
         self.settings = settings
         self.folder = folder
-        self.device = torch.device(device)
-        self._keep_settings()
+        self.device = _device(device)
+        if (folder / SETTINGS_FILE).exists() and read_settings(folder) != settings:
+            raise UsageError(
+                f"{folder} holds an experiment with other settings.",
+                "Give the options it was begun with, or another folder.",
+            )
 
     @property
     def cells(self) -> list[Cell]:
@@ -59,11 +69,9 @@ class Experiment:
     def run(self, cell: Cell) -> dict[str, Any]:
         """Train and score a cell, or read its result when that is done; go on where it was stopped."""
         path = result_path(self.folder, cell)
+        _write_whole(json.dumps(asdict(self.settings), indent=1) + "\n", self.folder / SETTINGS_FILE)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(self._train(cell), indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(path)
+            _write_whole(json.dumps(self._train(cell), indent=1) + "\n", path)
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return result
 
@@ -71,8 +79,12 @@ class Experiment:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Learned from questions that cells are trained on."""
-        return learn_tokenizer(_corpus(self.settings), self.settings.vocab_size)
+        """Learned from questions that cells are trained on, and kept: what is trained knows words by its numbers."""
+        path = self.folder / "tokenizer.json"
+        if not path.exists():
+            learned = learn_tokenizer(_corpus(self.settings), self.settings.vocab_size)
+            _write_whole(learned.backend_tokenizer.to_str(pretty=True), path)
+        return with_template(Tokenizer.from_file(str(path)))
 
     @cached_property
     def tower(self) -> dict[str, torch.Tensor]:
@@ -232,16 +244,6 @@ class Experiment:
             "families": families,
         }
 
-    def _keep_settings(self) -> None:
-        path = self.folder / "settings.json"
-        if path.exists() and read_settings(self.folder) != self.settings:
-            raise SfvqaError(
-                f"{self.folder} holds an experiment with other settings.",
-                "Give the options it was begun with, or another folder.",
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self.settings), indent=1) + "\n", encoding="utf-8")
-
 
 def result_path(folder: Path, cell: Cell) -> Path:
     """Where a cell's result is, once it has one."""
@@ -249,13 +251,33 @@ def result_path(folder: Path, cell: Cell) -> Path:
 
 
 def read_settings(folder: Path) -> Settings:
-    """The settings of the experiment in a folder; SfvqaError where there is none."""
-    path = folder / "settings.json"
+    """The settings of the experiment in a folder; UsageError where there is none that this code can read."""
+    path = folder / SETTINGS_FILE
     if not path.exists():
-        raise SfvqaError(f"There is no experiment in {folder}.", "Begin one: python -m sfvqa.training.experiment.")
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    timeline = Timeline(**fields.pop("timeline"))
-    return Settings(**fields | {"timeline": timeline, "vision_dims": tuple(fields["vision_dims"])})
+        raise UsageError(f"There is no experiment in {folder}.", "Begin one: python -m sfvqa.training.experiment.")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        timeline = Timeline(**fields.pop("timeline"))
+        return Settings(**fields | {"timeline": timeline, "vision_dims": tuple(fields["vision_dims"])})
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UsageError(
+            f"The settings in {path} are damaged or of another version: {error}.", "Begin an experiment elsewhere."
+        ) from error
+
+
+def _write_whole(text: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"There is no device {name!r}: {reason}", "Use cpu, or cuda where it is.") from error
 
 
 def _corpus(settings: Settings) -> Iterator[str]:

@@ -65,7 +65,7 @@ def build(
     model = SlowFastForConditionalGeneration(config_of(settings, variant, tokenizer))
     _draw_again(model, seed)
     torch.manual_seed(seed)
-    prepare(model)
+    prepare(model, variant.first_gate)
     model.load_state_dict(deepened(learned) if learned and variant.deep else learned or {}, strict=False)
     if variant.slow_from_decoder:
         for layer in model.config.hybrid_layers:

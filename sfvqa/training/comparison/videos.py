@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sfvqa.training.benchmark.compression import compress
-from sfvqa.training.benchmark.items import TRAINING, draw_item
+from sfvqa.training.benchmark.items import TRAINING, digest, draw_item
 from sfvqa.training.benchmark.render import render
 from sfvqa.training.comparison.course import save_whole
 from sfvqa.training.pixels import as_shares, normalise
@@ -39,6 +39,7 @@ class EncodedVideos:
         self._folder = folder
         self._name = "training" if part == TRAINING else "testing"
         self._settings = settings
+        self._paths: dict[int, Path] = {}
         self._files: dict[int, Tensor] = {}
         self._with_family: dict[BenchmarkFamily, list[int]] = {}
 
@@ -66,8 +67,11 @@ class EncodedVideos:
         return self._files[first][number - first][torch.from_numpy(moments)].float()
 
     def _path(self, first: int) -> Path:
-        count = min(PER_FILE, len(self.items) - first)
-        return self._folder / f"{self._name}-{first:05d}-{count}.pt"
+        """Named by what the scenes are: other code that draws other scenes must not find these."""
+        if first not in self._paths:
+            named = digest(self.items[first : first + PER_FILE])
+            self._paths[first] = self._folder / f"{self._name}-{first:05d}-{named}.pt"
+        return self._paths[first]
 
     def _encode(self, item: Item, model: SlowFastForConditionalGeneration) -> Tensor:
         frames = compress(render(item.scene, self._settings.image_size), quality=self._settings.quality)

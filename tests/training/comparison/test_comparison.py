@@ -212,7 +212,7 @@ def test_a_variant_is_its_config(
 def test_the_plan_names_every_cell_once_and_changes_one_thing_at_a_time() -> None:
     settings = Settings()
     cells = plan(settings)
-    assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 12
+    assert len({cell.name for cell in cells}) == len(cells) == 7 * 3 + 13
     base, *others = small_variants(settings)
     for variant in others:
         changed = {name for name in vars(base) if name != "name" and getattr(base, name) != getattr(variant, name)}
@@ -359,6 +359,67 @@ def test_the_command_lists_what_is_not_run(tmp_path: Path, capsys: pytest.Captur
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "main-slow-fast-32-seed0 not run"
     assert len(lines) == 7
-    assert json.loads((tmp_path / "settings.json").read_text())["num_frames"] == 32
-    with pytest.raises(SystemExit, match="other settings"):
-        main(["--run", str(tmp_path), "--list"])
+    assert not list(tmp_path.iterdir())  # a look at the plan must not settle what is run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "nothing*"], "No cell is named"),
+        (["--scale", "nan"], "scale is nan"),
+        (["--threads", "0"], "threads is 0"),
+        (["--device", "abacus"], "There is no device 'abacus'"),
+        (["--num-frames", "24"], "multiple of 16"),
+        (["--num-frames", "16"], "multiple of 16, above it"),
+        (["--num-frames", "256"], "up to 128"),
+        (["--num-layers", "0"], "num_layers is 0"),
+        (["--num-seeds", "0"], "num_seeds is 0"),
+        (["--width", "97"], "multiple of 8"),
+        (["--quality", "52"], "from 0 to 51"),
+        (["--base-steps", "1100"], "Leave some"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_made(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    """24 frames made "fast only" a name for all tokens; others were a traceback once they trained."""
+    with pytest.raises(SystemExit, match=said):
+        main(["--run", str(tmp_path / "run"), "--list", *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_its_tokenizer(shared: Experiment, tmp_path: Path) -> None:
+    """What is trained knows words by numbers that another version of the library might give to others."""
+    learned = shared.tokenizer.get_vocab()
+    kept = json.loads((shared.folder / "tokenizer.json").read_text())
+    kept["model"]["vocab"] |= {"a": learned["b"], "b": learned["a"]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(kept))
+    other = Experiment(SMALLEST, tmp_path)
+    assert other.tokenizer.get_vocab() == learned | {"a": learned["b"], "b": learned["a"]}
+    assert Experiment(SMALLEST, shared.folder).tokenizer.get_vocab() == learned
+    assert shared.tokenizer.chat_template == other.tokenizer.chat_template is not None
+
+
+def test_encoded_videos_are_found_by_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by number, tokens of other scenes would be taken for these once the code draws others."""
+    before = EncodedVideos(tmp_path, TRAINING, 3, SMALLEST)._path(0)
+    assert EncodedVideos(tmp_path, TRAINING, 3, SMALLEST)._path(0) == before
+    assert EncodedVideos(tmp_path, TRAINING, 3, replace(SMALLEST, timeline=Timeline(5.0, 32)))._path(0) != before
+    monkeypatch.setattr("sfvqa.training.benchmark.items.BENCHMARK", 7)
+    assert EncodedVideos(tmp_path, TRAINING, 3, SMALLEST)._path(0) != before
+
+
+def test_warm_up_gates_can_start_from_zero_as_in_the_paper(shared: Experiment) -> None:
+    """Then a cell starts with the very logits of the shared decoder, and else it does not."""
+    (zero,) = (variant for variant in small_variants(SMALLEST) if variant.first_gate == 0)
+    logits = []
+    for variant in (zero, SLOW_FAST.variant, FAST_ONLY.variant):
+        model = build(SMALLEST, variant, shared.tokenizer, 0, learned=shared.base)
+        model.train(False)
+        tokens = model.split(torch.randn(32, 2, 2, SMALLEST.width, generator=torch.Generator().manual_seed(0)))
+        prompt = torch.tensor([[1, *[IMAGE_TOKEN_ID] * len(tokens.fast), *range(2, 20)]])
+        with torch.no_grad():
+            logits.append(model(prompt, visual_tokens=[tokens]).logits)
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.allclose(logits[1], logits[2])
