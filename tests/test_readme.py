@@ -12,7 +12,7 @@ import typer
 
 from sfvqa.cli.app import app
 from sfvqa.training.comparison.cells import MAIN, SMALL
-from sfvqa.training.tables import as_table, differences_table, read_rows
+from sfvqa.training.tables import as_table, differences_table, families_table, read_rows
 from tests.readme import README, Command, commands
 
 ROOT = README.parent
@@ -123,7 +123,9 @@ def test_the_comparison_s_tables_are_those_of_the_results_beside_them() -> None:
     for group in (MAIN, SMALL):
         of_group = [row for row in rows if row.group == group]
         assert as_table(of_group) in text
-    assert differences_table([row for row in rows if row.group == MAIN]) in text
+    main = [row for row in rows if row.group == MAIN]
+    assert families_table(main) in text
+    assert differences_table(main) in text
 
 
 def test_pictures_exist() -> None:
