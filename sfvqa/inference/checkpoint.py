@@ -22,7 +22,7 @@ from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import QuantizedCopy, locate_for
 from sfvqa.inference.remedy import what_should_fit
 from sfvqa.inference.revision import revision_of
-from sfvqa.inference.trained_with import DEFAULT_NUM_FRAMES
+from sfvqa.inference.trained_with import DEFAULT_NUM_FRAMES, TrainedWith
 from sfvqa.inference.video_cache.checkpoint_identity import identify_checkpoint
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.quantization import Quantization
@@ -58,6 +58,14 @@ class LoadedCheckpoint:
     def device_names(self) -> str:
         """Where the model is: `cpu`, `cuda:0`, or `cuda:0, cuda:1` for one that is spread."""
         return ", ".join(sorted({str(parameter.device) for parameter in self.model.parameters()}))
+
+    @property
+    def trained_with(self) -> TrainedWith:
+        """How the model looked at videos in training, by models.toml or else its own config."""
+        config = self.model.config
+        return TrainedWith.of(
+            self.location.spec, config.training_num_frames, config.training_sampling, config.training_crop
+        )
 
 
 def load_checkpoint(

@@ -12,6 +12,7 @@ from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
 _NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
 _CROPS = {CropMode.CENTER: "the centre crop", CropMode.PAD: "padding", CropMode.SQUASH: "squashing"}
+_SAMPLED_BY = [strategy for strategy in SamplingStrategy if strategy.needs_number_alone]
 _EVENLY_SPREAD = {
     SamplingStrategy.UNIFORM,
     SamplingStrategy.REFERENCE_DEMO,
@@ -29,10 +30,15 @@ class TrainedWith:
     crop: CropMode = CropMode.CENTER
 
     @classmethod
-    def of(cls, spec: ModelSpec | None, config_num_frames: int | None) -> "TrainedWith":
-        """What models.toml says of a registered model, else what the checkpoint's config says."""
+    def of(
+        cls, spec: ModelSpec | None, num_frames: int | None = None, strategy: str | None = None, crop: str | None = None
+    ) -> "TrainedWith":
+        """What models.toml says of a registered model, else what the checkpoint's config says, None where it does not.
+
+        Raises ValueError for a strategy or crop that does not exist.
+        """
         if spec is None:
-            return cls(config_num_frames)
+            return cls(num_frames, SamplingStrategy(strategy or cls.strategy), CropMode(crop or cls.crop))
         return cls(spec.num_frames, SamplingStrategy(spec.sampling), CropMode(spec.crop))
 
     @property
@@ -69,16 +75,21 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
     Raises CheckpointError for a folder without one that can be read.
     """
     if isinstance(model, ModelSpec):
-        return TrainedWith.of(model, None)
+        return TrainedWith.of(model)
     path = model / "config.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"There is no {path.name} in {model}.", "Name a checkpoint folder.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", "Fetch the checkpoint again.") from error
     named = fields if isinstance(fields, dict) else {}
     num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
     if num_frames is not None and (not isinstance(num_frames, int) or num_frames < 1):
         raise CheckpointError(f"{path} gives {num_frames!r} as the frames of training.", "Fetch the checkpoint again.")
-    return TrainedWith.of(None, num_frames)
+    strategy, crop = named.get("training_sampling"), named.get("training_crop")
+    if strategy is not None and strategy not in _SAMPLED_BY:
+        raise CheckpointError(f"{path} gives {strategy!r} as the sampling of training.", "Fetch the checkpoint again.")
+    if crop is not None and crop not in list(CropMode):
+        raise CheckpointError(f"{path} gives {crop!r} as the crop of training.", "Fetch the checkpoint again.")
+    return TrainedWith.of(None, num_frames, strategy, crop)

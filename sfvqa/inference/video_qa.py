@@ -79,7 +79,7 @@ class VideoQA:
     @property
     def trained_with(self) -> TrainedWith:
         """How the model looked at videos in training, by models.toml or else its own config."""
-        return TrainedWith.of(self.checkpoint.location.spec, self.checkpoint.model.config.training_num_frames)
+        return self.checkpoint.trained_with
 
     @property
     def default_sampling(self) -> SamplingOptions:

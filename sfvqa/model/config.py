@@ -9,6 +9,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from sfvqa.errors import CheckpointError
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.sampling import SamplingStrategy
 
 IMAGE_TOKEN_ID = -200
 """Stands in `input_ids` where a fast token goes; negative, so that it can never be a token of any vocabulary."""
@@ -91,9 +93,9 @@ class SlowFastVisionConfig(PreTrainedConfig):
 class SlowFastConfig(PreTrainedConfig):
     """The whole model; strides and pooling are the paper's section 3, under names that say what they average.
 
-    `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `training_num_frames` and
-    `training_max_length` (tokens) are what the checkpoint saw in training, None where unknown. Raises CheckpointError
-    when fields contradict each other or name something that does not exist.
+    `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. The fields `training_…` say how
+    the checkpoint saw videos in training, and how many tokens in a row; None where unknown. Raises CheckpointError when
+    fields contradict each other or name something that does not exist.
     """
 
     model_type = "slow_fast"
@@ -113,6 +115,8 @@ class SlowFastConfig(PreTrainedConfig):
     slow_attention_scope: SlowAttentionScope | str = SlowAttentionScope.TEXT
     gating: Gating | str = Gating.DYNAMIC_WARM_UP
     training_num_frames: int | None = None
+    training_sampling: SamplingStrategy | str | None = None
+    training_crop: CropMode | str | None = None
     training_max_length: int | None = None
     tie_word_embeddings: bool = False
 
@@ -124,6 +128,12 @@ class SlowFastConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         self.slow_attention_scope = _member(SlowAttentionScope, self.slow_attention_scope, "slow_attention_scope")
         self.gating = _member(Gating, self.gating, "gating")
+        if self.training_sampling is not None:
+            strategy = _member(SamplingStrategy, self.training_sampling, "training_sampling")
+            require(strategy.needs_number_alone, f"nobody can sample by {strategy} knowing the number of frames alone")
+            self.training_sampling = strategy
+        if self.training_crop is not None:
+            self.training_crop = _member(CropMode, self.training_crop, "training_crop")
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         for name in (
             "video_pooling_stride",

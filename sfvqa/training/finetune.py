@@ -27,9 +27,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
     add("--resume", action="store_true", help="go on from the last state in the output folder")
     add("--stage", type=int, choices=[1, 2], default=int(default.stage), help="1: projector, slow attention; 2: all")
-    add("--num-frames", type=int, help="of a video (default: as the checkpoint was trained)")
-    add("--sampling", type=SamplingStrategy, choices=_WITHOUT_MORE, default=default.sampling)
-    add("--crop", type=CropMode, choices=list(CropMode), default=default.crop)
+    add("--num-frames", type=int, help="of a video (default, as of the next two: as the checkpoint was trained)")
+    add("--sampling", type=SamplingStrategy, choices=[kind for kind in SamplingStrategy if kind.needs_number_alone])
+    add("--crop", type=CropMode, choices=list(CropMode))
     add("--num-epochs", type=float, default=default.num_epochs)
     add("--num-steps", type=int, help="instead of epochs")
     add("--batch-size", type=int, default=default.batch_size, help="rows on each device at a time")
@@ -51,11 +51,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", default=default.device, help="auto or cpu")
     return parser.parse_args(arguments)
 
-
-_WITHOUT_MORE = [
-    strategy for strategy in SamplingStrategy if strategy not in (SamplingStrategy.FPS, SamplingStrategy.TIMESTAMPS)
-]
-"""The strategies that need nothing but the number of frames."""
 
 _NOT_OPTIONS = ("annotations", "videos", "model", "output", "resume")
 

@@ -21,7 +21,6 @@ from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.dialogue import DialogueWriter
 from sfvqa.training.video_dataset import Looking, VideoDataset, collate
-from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.checkpoint import LoadedCheckpoint
     from sfvqa.model import SlowFastForConditionalGeneration
     from sfvqa.training.annotations import Example
+    from sfvqa.video.fitting import CropMode
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,9 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What a run does; `num_frames` None is as many as the checkpoint was trained with. Lengths are optimizer steps.
+    """What a run does; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
 
+    Lengths are optimizer steps.
     `batch_size` is rows on each device at a time, of which `accumulation` make a step. `precision` is float32,
     bfloat16 or float16: what is computed in; weights and optimizer stay in float32. `isolate_reading` reads each video
     in a process of its own, which can be ended when one hangs, and costs half a second. Raises UsageError when built.
@@ -57,8 +58,8 @@ class FineTuning:
 
     stage: Stage = Stage.ALL
     num_frames: int | None = None
-    sampling: SamplingStrategy = SamplingStrategy.UNIFORM
-    crop: CropMode = CropMode.CENTER
+    sampling: SamplingStrategy | None = None
+    crop: CropMode | None = None
     num_epochs: float = 1.0
     num_steps: int | None = None
     batch_size: int = 1
@@ -172,12 +173,13 @@ def _with_videos(examples: list[Example]) -> list[Example]:
 
 
 def _looking(checkpoint: LoadedCheckpoint, options: FineTuning) -> Looking:
-    known = checkpoint.model.config.training_num_frames
-    num_frames = options.num_frames or known
+    known = checkpoint.trained_with
+    num_frames = options.num_frames or known.num_frames
     if num_frames is None:
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
     reading = ReadOptions(isolated=options.isolate_reading, num_threads=1)
-    return Looking(SamplingOptions(num_frames, strategy=options.sampling), options.crop, reading)
+    sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
+    return Looking(sampling, options.crop or known.crop, reading)
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
@@ -258,7 +260,9 @@ def is_first_process() -> bool:
 
 
 def _write_result(trainer: Trainer, checkpoint: LoadedCheckpoint, folder: Path, looking: Looking) -> Path:
-    checkpoint.model.config.training_num_frames = looking.sampling.num_frames
-    checkpoint.model.config.dtype = torch.float32
+    config = checkpoint.model.config
+    config.training_num_frames = looking.sampling.num_frames
+    config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
+    config.dtype = torch.float32
     trainer.save_model(str(folder))
     return folder

@@ -105,9 +105,11 @@ def test_another_model_looks_otherwise_without_being_here(run_cli: RunCli, wide:
     by_name = json.loads(run_cli("frames", str(wide), "--model", "slowfast-7b-96f", "--json").stdout)
     assert (by_name["settings"]["model"], by_name["settings"]["num_frames"]) == ("slowfast-7b-96f", 96)
     assert len(by_name["frames"]) == 40
-    (tmp_path / "config.json").write_text('{"training_num_frames": 5}', encoding="utf-8")
+    fields = {"training_num_frames": 5, "training_sampling": "reference-demo", "training_crop": "pad"}
+    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     by_folder = json.loads(run_cli("frames", str(wide), "--model", str(tmp_path), "--json").stdout)
     assert len(by_folder["frames"]) == 5
+    assert (by_folder["settings"]["strategy"], by_folder["settings"]["crop"]) == ("reference-demo", "pad")
 
 
 def test_the_config_file_holds_for_frames_too(

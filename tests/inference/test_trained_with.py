@@ -1,6 +1,7 @@
 """How a model looked at videos in training: found without weights, and what departs from it is said."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,33 @@ def test_a_folder_is_asked_for_its_config_alone(fields: object, num_frames: int 
     assert trained.sampling.num_frames == (num_frames or DEFAULT_NUM_FRAMES)
 
 
-def test_a_folder_says_the_same_loaded_and_unloaded(qa: VideoQA) -> None:
+def test_a_folder_says_the_same_loaded_and_unloaded(qa: VideoQA, tmp_path: Path) -> None:
+    """All of it: a model fine-tuned on padded keyframes was once asked about a uniform centre crop, without a word."""
     assert read_trained_with(qa.checkpoint.location.folder) == qa.trained_with
+    shutil.copytree(qa.checkpoint.location.folder, tmp_path / "other")
+    path = tmp_path / "other" / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(fields | {"training_sampling": "keyframes", "training_crop": "pad"}), encoding="utf-8")
+    other = VideoQA.load(tmp_path / "other", device="cpu")
+    assert read_trained_with(tmp_path / "other") == other.trained_with
+    assert other.trained_with == TrainedWith(qa.trained_with.num_frames, SamplingStrategy.KEYFRAMES, CropMode.PAD)
+    assert (other.default_sampling.strategy, other.default_crop) == (SamplingStrategy.KEYFRAMES, CropMode.PAD)
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"training_num_frames": 0}', '{"training_num_frames": "many"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[" * 100_000,
+        '{"training_num_frames": 0}',
+        '{"training_num_frames": "many"}',
+        '{"training_sampling": "often"}',
+        '{"training_sampling": "fps"}',
+        '{"training_sampling": []}',
+        '{"training_crop": "round"}',
+    ],
+)
 def test_a_folder_that_does_not_say_is_refused(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text, encoding="utf-8")

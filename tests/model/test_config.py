@@ -7,6 +7,8 @@ import pytest
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model import Gating, SlowAttentionScope, SlowFastConfig
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.sampling import SamplingStrategy
 from tests.model.conftest import small_config
 
 
@@ -25,6 +27,9 @@ from tests.model.conftest import small_config
         ({"text_config": {"model_type": "nothing"}}, "'nothing' is unknown"),
         ({"vision_config": {"image_mean": [1]}}, "image_mean needs a number a colour"),
         ({"vision_config": {"image_std": [1, 1, 0]}}, "image_std must be above 0"),
+        ({"training_sampling": "often"}, "training_sampling 'often' is unknown"),
+        ({"training_sampling": "fps"}, "by fps knowing the number of frames alone"),
+        ({"training_crop": "round"}, "training_crop 'round' is unknown"),
         ({"dtype": "float99"}, "float99"),
         ({"dtype": "nn"}, "dtype 'nn'"),
         ({"dtype": "int8"}, "int8"),
@@ -36,12 +41,14 @@ def test_contradictions_are_errors(overrides: dict[str, object], complaint: str)
 
 
 def test_saved_and_read_again_it_is_the_same(tmp_path: Path) -> None:
-    config = small_config(slow_attention_scope="all", training_num_frames=32, training_max_length=100)
+    training = {"training_num_frames": 32, "training_max_length": 100, "training_crop": "pad"}
+    config = small_config(slow_attention_scope="all", training_sampling="keyframes", **training)
     config.save_pretrained(tmp_path)
     again = SlowFastConfig.from_pretrained(tmp_path)
     assert again.to_dict() == config.to_dict()
     assert again.slow_attention_scope is SlowAttentionScope.ALL
     assert again.gating is Gating.DYNAMIC_WARM_UP
+    assert (again.training_sampling, again.training_crop) == (SamplingStrategy.KEYFRAMES, CropMode.PAD)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "slow_fast"
 
 

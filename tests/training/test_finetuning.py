@@ -18,13 +18,16 @@ from torch import Tensor
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.trained_with import TrainedWith, read_trained_with
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.training.conversion import ConversionOptions, convert
 from sfvqa.training.finetune import main
 from sfvqa.training.finetuning import FineTuning, Stage, choose_learned, fine_tune
 from sfvqa.training.video_dataset import collate
 from sfvqa.training.vision_source import VisionSource
+from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from tests.model.families import SIZES
 from tests.training.flash_videos import NUM_FRAMES, QUESTION, write_flash_videos
 from tests.training.plain_decoder import save_plain_decoder
@@ -154,6 +157,23 @@ def test_a_batchs_gradient_is_that_of_its_rows_however_they_are_padded(model: Pa
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     for name, gradient in together[1].items():
         torch.testing.assert_close(gradient, alone[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_result_is_looked_at_as_it_was_trained_until_told_otherwise(
+    model: Path, videos: Path, tmp_path: Path
+) -> None:
+    """Only the number of frames was kept once: `ask`, and a second stage, then looked otherwise without a warning."""
+    chosen = replace(SHORT, num_steps=1, num_frames=3, sampling=SamplingStrategy.KEYFRAMES, crop=CropMode.PAD)
+    first = fine_tune(model, videos, videos.parent, tmp_path / "first", chosen)
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(first), "--output", str(tmp_path / "2nd")]
+    assert main([*arguments, "--num-steps", "1", "--device", "cpu"]) == 0
+    trained = TrainedWith(3, SamplingStrategy.KEYFRAMES, CropMode.PAD)
+    for folder in (first, tmp_path / "2nd" / "checkpoint"):
+        assert read_trained_with(folder) == trained
+    qa = VideoQA.load(first, device="cpu")
+    assert not qa.encode(videos.parent / "0.mp4", reading=HERE).warnings
+    uniform = qa.encode(videos.parent / "0.mp4", SamplingOptions(3), reading=HERE, crop=CropMode.CENTER)
+    assert "keyframes sampling (here uniform), padding (here the centre crop)" in " ".join(uniform.warnings)
 
 
 def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ class SamplingStrategy(StrEnum):
     REFERENCE_TRAINING = "reference-training"
     REFERENCE_EVALUATION = "reference-evaluation"
 
+    @property
+    def needs_number_alone(self) -> bool:
+        """Whether the number of frames is all that must be known besides: no rate, no times."""
+        return self not in (SamplingStrategy.FPS, SamplingStrategy.TIMESTAMPS)
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
