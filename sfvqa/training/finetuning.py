@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,6 +17,7 @@ from transformers import Trainer, TrainingArguments
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
+from sfvqa.inference.device import resolve_device
 from sfvqa.model import num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import check_videos, read_annotations
@@ -81,25 +83,41 @@ class FineTuning:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "accumulation",
-            "save_every",
-            "num_kept",
-            "log_every",
-            "num_epochs",
-            "learning_rate",
-        ):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}.", "It must be above 0.")
-        if self.num_steps is not None and self.num_steps < 1:
-            raise UsageError(f"num_steps is {self.num_steps}.", "It must be at least 1.")
+        for name, least in _AT_LEAST.items():
+            if (value := getattr(self, name)) is not None and not (math.isfinite(value) and value >= least):
+                raise UsageError(f"{name} is {value}.", f"It must be a number from {least} on.")
+        for name in ("num_epochs", "learning_rate"):
+            if not (math.isfinite(value := getattr(self, name)) and value > 0):
+                raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
+        if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
+            raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be from 0 to below 1.")
+        if self.seed > _HIGHEST_SEED:
+            raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in ("float32", "bfloat16", "float16"):
             raise UsageError(f"There is no precision {self.precision!r}.", "Use float32, bfloat16 or float16.")
         if self.device not in ("auto", "cpu"):
             raise UsageError(
                 f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs by CUDA_VISIBLE_DEVICES."
             )
+        if self.precision == "float16" and resolve_device(self.device).type == "cpu":
+            # Trainer would compute in float32 without a word
+            raise UsageError("On a CPU nothing is trained in float16.", "Use bfloat16.")
+
+
+_AT_LEAST = {
+    "num_frames": 1,
+    "num_steps": 1,
+    "batch_size": 1,
+    "accumulation": 1,
+    "save_every": 1,
+    "num_kept": 1,
+    "log_every": 1,
+    "num_workers": 0,
+    "seed": 0,
+    "weight_decay": 0,
+    "max_gradient_norm": 0,
+}
+_HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
