@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from sfvqa.errors import SfvqaError
-from sfvqa.training.finetuning import FineTuning, Stage, fine_tune, is_first_process
+from sfvqa.training.finetuning import FineTuning, Stage, fine_tune
+from sfvqa.training.run_folder import is_first_process
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingStrategy
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import math
-import os
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -18,10 +16,13 @@ from transformers import Trainer, TrainingArguments
 from sfvqa.errors import UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
 from sfvqa.inference.device import resolve_device
+from sfvqa.inference.locate import find
+from sfvqa.inference.trained_with import read_trained_with
 from sfvqa.model import num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.dialogue import DialogueWriter
+from sfvqa.training.run_folder import check_new_run, check_settings, last_state, read_settings, write_settings
 from sfvqa.training.video_dataset import Looking, VideoDataset, collate
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sfvqa.inference.checkpoint import LoadedCheckpoint
+    from sfvqa.inference.trained_with import TrainedWith
     from sfvqa.model import SlowFastForConditionalGeneration
     from sfvqa.training.annotations import Example
     from sfvqa.video.fitting import CropMode
 
 logger = logging.getLogger(__name__)
-
-SETTINGS_FILE = "settings.json"
 
 
 class Stage(IntEnum):
@@ -138,17 +138,31 @@ def fine_tune(
     holds nothing or the state of other settings; ModelError for the checkpoint.
     """
     examples = read_annotations(annotations, videos)
-    state = _prepare_run(run, _settings(model, annotations, videos, options), resume=resume)
+    options, looking = _resolve(options, read_trained_with(find(model)))
+    settings, state = _settings(model, annotations, videos, options), None
+    if resume:
+        before = read_settings(run)
+        check_settings(run, before, settings)
+        state = str(last_state(run))
+        examples = _without(before.get("left_out", []), examples)
+    else:
+        check_new_run(run)
+    wanted = {str(example.video) for example in examples}
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
+    if resume and settings["left_out"]:
+        gone = ", ".join(settings["left_out"])
+        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Mend them, or begin another run.")
     checkpoint = load_checkpoint(model, device="cpu", dtype=torch.float32)
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized copy.", "Fine-tune the checkpoint that it was made of.")
-    looking = _looking(checkpoint, options)
-    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
     if left_out := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         logger.warning("The last %d frames fill no window of the fast tokens: slow tokens alone show them.", left_out)
     if options.stage is Stage.BRIDGE:
         examples = _with_videos(examples)
     trainer = make_trainer(checkpoint, examples, looking, run, options)
+    if not resume:  # only now: a start that failed must not keep the folder from the next
+        write_settings(run, settings)
     trainer.train(resume_from_checkpoint=state)
     return _write_result(trainer, checkpoint, run / "checkpoint", looking)
 
@@ -190,14 +204,20 @@ def _with_videos(examples: list[Example]) -> list[Example]:
     return kept
 
 
-def _looking(checkpoint: LoadedCheckpoint, options: FineTuning) -> Looking:
-    known = checkpoint.trained_with
+def _without(left_out: list[str], examples: list[Example]) -> list[Example]:
+    """What a run learned from: not the videos that could not be read when it began, even if they can be now."""
+    return [example for example in examples if str(example.video) not in left_out]
+
+
+def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
+    """The options with what they leave to the checkpoint's own training, and what they make of a video."""
     num_frames = options.num_frames or known.num_frames
     if num_frames is None:
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
-    reading = ReadOptions(isolated=options.isolate_reading, num_threads=1)
     sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
-    return Looking(sampling, options.crop or known.crop, reading)
+    crop = options.crop or known.crop
+    looking = Looking(sampling, crop, ReadOptions(isolated=options.isolate_reading, num_threads=1))
+    return dataclasses.replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
@@ -238,43 +258,6 @@ def _settings(model: str | Path, annotations: Path, videos: Path, options: FineT
 
 
 _MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
-
-
-def _prepare_run(run: Path, settings: dict[str, Any], *, resume: bool) -> str | None:
-    """The folder of the last saved state, None for a new run, whose settings are written down."""
-    path = run / SETTINGS_FILE
-    if not resume:
-        if run.exists() and any(run.iterdir()) and is_first_process():
-            raise UsageError(f"{run} is not empty.", "Name another folder, or go on with --resume.")
-        run.mkdir(parents=True, exist_ok=True)
-        if is_first_process():
-            path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return None
-    if not path.is_file() or (state := _last_state(run)) is None:
-        raise UsageError(f"There is no saved state in {run}.", "Leave out --resume to begin.")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(settings))
-    if changed := [name for name in now if before.get(name) != now[name]]:
-        said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
-        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or begin another run.")
-    return str(state)
-
-
-def _last_state(run: Path) -> Path | None:
-    """The last folder `checkpoint-N` that is whole: what Trainer writes last can be read."""
-    for state in sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((state / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s was being written when the run ended, and is not gone on from.", state)
-        else:
-            return state
-    return None
-
-
-def is_first_process() -> bool:
-    """Whether this is the one of several that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _write_result(trainer: Trainer, checkpoint: LoadedCheckpoint, folder: Path, looking: Looking) -> Path:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import SfvqaError, UnknownModelError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.trained_with import TrainedWith, read_trained_with
@@ -94,11 +94,11 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     run(tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "checkpoint")
     last = tmp_path / "stopped" / "checkpoint-4"  # as if the run had been ended while it wrote this
-    (last / "trainer_state.json").write_text("{")
-    (last / "optimizer.pt").unlink()
+    (last / "trainer_state.json").unlink()
+    os.truncate(last / "optimizer.pt", (last / "optimizer.pt").stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         resumed = run(tmp_path / "stopped", resume=True)
-    assert f"{last} was being written when the run ended" in caplog.text
+    assert f"{last} is not gone on from" in caplog.text
     assert len(losses(tmp_path / "whole")) == 4
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     ours, same = load(resumed).state_dict(), load(whole).state_dict()
@@ -218,14 +218,55 @@ def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path
 
     refused("no saved state", resume=True)
     refused("does not say how many frames", num_frames=None)
-    refused("is not empty")
-    shutil.rmtree(tmp_path / "run")
     fine_tune(model, videos, videos.parent, tmp_path / "run", SHORT)
+    refused("is not empty")
     refused(r"has num_steps 4 \(now 5\)", resume=True, num_steps=5)
     before = videos.read_text()
     videos.write_text(before + " ")  # other conversations under the same name
     refused("has annotations_sha256", resume=True)
     videos.write_text(before)
+
+
+def test_a_start_that_failed_does_not_keep_the_folder_from_the_next(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings once were written first: a misspelt model's folder was neither empty nor had a state to go on from."""
+    run = tmp_path / "run"
+    with pytest.raises(UnknownModelError, match="Did you mean tiny"):
+        fine_tune("tinny", videos, videos.parent, run, SHORT)
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        fine_tune(model, bad, videos.parent, run, SHORT)
+    assert not run.exists()
+
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.Trainer.train", runs_out)
+        with pytest.raises(torch.OutOfMemoryError):
+            fine_tune(model, videos, videos.parent, run, SHORT)
+    assert fine_tune(model, videos, videos.parent, run, replace(SHORT, num_steps=1)).is_dir()
+    assert json.loads((run / "settings.json").read_text())["num_steps"] == 1
+
+
+def test_a_run_goes_on_with_the_videos_that_it_began_with(model: Path, videos: Path, tmp_path: Path) -> None:
+    """With --skip-unreadable it once went on with whatever could be read by then, and called it the same run."""
+    shutil.copytree(videos.parent, folder := tmp_path / "videos")
+    (folder / "3.mp4").rename(tmp_path / "3.mp4")
+    options = replace(SHORT, skip_unreadable=True)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    fine_tune(model, folder / videos.name, folder, whole, options)
+    fine_tune(model, folder / videos.name, folder, stopped, options)
+    shutil.rmtree(stopped / "checkpoint-4")
+    (folder / "5.mp4").rename(tmp_path / "5.mp4")
+    with pytest.raises(UsageError, match=r"learned from .*/5\.mp4, now unreadable"):
+        fine_tune(model, folder / videos.name, folder, stopped, options, resume=True)
+    for name in ("3.mp4", "5.mp4"):
+        (tmp_path / name).rename(folder / name)
+    fine_tune(model, folder / videos.name, folder, stopped, options, resume=True)
+    assert losses(stopped) == losses(whole)
 
 
 def test_a_row_longer_than_the_model_is_named(videos: Path, tmp_path: Path) -> None:
