@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PLACEHOLDERS = ("<image>", "<video>")
 _SPEAKERS = ("human", "gpt")
+_READ = {"id", "video", "conversations"}
 _NUM_NAMED = 3  # of the videos that cannot be read
 
 
@@ -45,23 +47,29 @@ def read_annotations(path: Path, video_folder: Path) -> list[Example]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"There is no annotation file {path}.", "Name a JSON file of conversations.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"The annotations in {path} cannot be read: {error}.", "Check that it is JSON.") from error
     if not isinstance(entries, list) or not entries:
         raise UsageError(f"{path} holds no list of examples.", 'It should be [{"id": …, "video": …, …}, …].')
     examples = []
+    unread: Counter[str] = Counter()
     for number, entry in enumerate(entries):
         try:
             examples.append(_example(entry, number, video_folder))
+            unread.update(entry.keys() - _READ)
         except UsageError as error:
             name = entry.get("id", "without id") if isinstance(entry, dict) else "no object"
             raise UsageError(f"Entry {number} ({name}) of {path}: {error.message}", error.remedy) from error
+    if unread:
+        named = ", ".join(f"{key} ({count})" for key, count in sorted(unread.items()))
+        logger.warning("Nothing in %s is read but id, video and conversations; there also is: %s.", path, named)
     return examples
 
 
 def _example(entry: Any, number: int, video_folder: Path) -> Example:
     if not isinstance(entry, dict) or not isinstance(entry.get("conversations"), list):
         raise UsageError("It has no list of conversations.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+    _check_pictures(entry)
     video = entry.get("video")
     if video is not None and (not isinstance(video, str) or not video):
         raise UsageError(f"Its video is {video!r}, no file name.", "Give a path within the video folder.")
@@ -82,6 +90,17 @@ def _example(entry: Any, number: int, video_folder: Path) -> Example:
         for question, answer in zip(texts[::2], texts[1::2], strict=True)
     ]
     return Example(str(entry.get("id", number)), None if video is None else video_folder / video, tuple(turns))
+
+
+def _check_pictures(entry: dict[str, Any]) -> None:
+    """Raise UsageError for what would not be looked at: a row would be learned as text alone, or with one video of two.
+
+    LLaVA's files hold pictures too, and others name videos otherwise.
+    """
+    for key, value in entry.items():
+        is_other_video = entry.get("video") is None and "video" in key.lower()
+        if value and key != "video" and (is_other_video or key.lower() in ("image", "images", "videos")):
+            raise UsageError(f"It has {key} {value!r}.", "Remove the entry, or give it one video, as `video`.")
 
 
 def _text(turn: Any, speaker: str) -> str:

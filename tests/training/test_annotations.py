@@ -41,6 +41,14 @@ def test_text_alone_may_be_learned_too(tmp_path: Path) -> None:
     assert read(tmp_path, [{"conversations": said}]) == [Example("0", None, (("Hello", "Hi."),))]
 
 
+def test_keys_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as a start and an end: the whole video is learned from all the same."""
+    entry = {"video": "shapes.mp4", "image": None, "conversations": [ASKED, ANSWERED]}
+    with caplog.at_level(logging.WARNING):
+        assert len(read(tmp_path, [entry | {"start": 2, "video_id": 7}, entry | {"start": 3}])) == 2
+    assert "there also is: image (2), start (2), video_id (1)." in caplog.text
+
+
 ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
 
 
@@ -57,6 +65,12 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
         ({"video": "a.mp4", "conversations": [turn("human", "<image>"), ANSWERED]}, "A question is empty"),
         ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", " ")]}, "A answer is empty|An answer is empty"),
         ({"conversations": [ASKED, ANSWERED]}, "places 1 videos and has 0"),
+        # these were once learned as text alone, or with one video of two
+        ({"image": "a.jpg", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has image 'a.jpg'"),
+        ({"video": "a.mp4", "images": ["a.jpg"], "conversations": [ASKED, ANSWERED]}, "It has images"),
+        ({"video": "a.mp4", "videos": ["b.mp4"], "conversations": [ASKED, ANSWERED]}, "It has videos"),
+        ({"video_path": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has video_path"),
+        ({"Video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has Video"),
         ({"video": "a.mp4", "conversations": [turn("human", "<image><image>Who?"), ANSWERED]}, "places 2 videos"),
         ({"video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED, ASKED, ANSWERED]}, "places 1 videos"),
     ],
@@ -68,7 +82,9 @@ def test_what_is_no_example_is_named_with_its_place(tmp_path: Path, entry: Any, 
 
 
 def test_a_file_that_holds_no_annotations_is_refused(tmp_path: Path) -> None:
-    for content, complaint in (("{", "cannot be read"), ("{}", "no list of examples"), ("[]", "no list of examples")):
+    deep = "[" * 100_000
+    none = "no list of examples"
+    for content, complaint in (("{", "cannot be read"), (deep, "cannot be read"), ("{}", none), ("[]", none)):
         with pytest.raises(UsageError, match=complaint):
             read(tmp_path, content)
     with pytest.raises(UsageError, match="There is no annotation file"):
