@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sfvqa.errors import UsageError, VideoError
 from sfvqa.inference.question import check_question, check_text
 from sfvqa.video.readers import open_video
-from sfvqa.video.reading import check_sampling
+from sfvqa.video.reading import choose_unread
+from sfvqa.video.sampling import SamplingStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +35,15 @@ _NUM_NAMED = 3  # of the videos that cannot be read
 
 @dataclass(frozen=True)
 class Example:
-    """A video, None for text alone, and the questions and answers about it, in order."""
+    """A video, None for text alone, and the questions and answers about it, in order.
+
+    `num_frames` is how many of its frames are read, None where that is not known yet.
+    """
 
     name: str
     video: Path | None
     turns: tuple[tuple[str, str], ...]
+    num_frames: int | None = None
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
@@ -113,21 +118,28 @@ def _text(turn: Any, speaker: str) -> str:
 def check_videos(
     examples: Sequence[Example], sampling: SamplingOptions, reading: ReadOptions, *, skip_unreadable: bool
 ) -> list[Example]:
-    """Open every video once; those examples whose video can be read.
+    """Open every video once; those examples whose video can be read, with the number of frames that will be.
 
     Raises UsageError with the count and the first few that cannot, unless they are to be skipped: then it is a warning.
     """
     failures: dict[Path, str] = {}
+    num_frames: dict[Path | None, int] = {}
     for video in dict.fromkeys(example.video for example in examples):
         if video is not None:
             try:
                 with open_video(video, reading) as opened:
-                    check_sampling(opened, sampling)
+                    num_chosen = len(choose_unread(opened, sampling).indices)
+                if sampling.strategy is not SamplingStrategy.SCENE:  # of which only a highest number is known
+                    num_frames[video] = num_chosen
             except VideoError as error:
                 failures[video] = error.message
+    kept = [
+        replace(example, num_frames=num_frames.get(example.video))
+        for example in examples
+        if example.video not in failures
+    ]
     if not failures:
-        return list(examples)
-    kept = [example for example in examples if example.video not in failures]
+        return kept
     named = " ".join(list(failures.values())[:_NUM_NAMED])
     counts = f"{len(failures)} videos of {len(examples) - len(kept)} of {len(examples)} examples cannot be read"
     if not skip_unreadable or not kept:

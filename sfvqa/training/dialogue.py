@@ -25,6 +25,10 @@ class TokenRow:
     ids: tuple[int, ...]
     labels: tuple[int, ...]
 
+    def num_tokens(self, num_fast_tokens: int) -> int:
+        """How many they are when expanded."""
+        return len(self.ids) + (num_fast_tokens - 1) * self.ids.count(IMAGE_TOKEN_ID)
+
     def expand(self, num_fast_tokens: int) -> TokenRow:
         """The same with a placeholder for every fast token."""
         if IMAGE_TOKEN_ID not in self.ids:

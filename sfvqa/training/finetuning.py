@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainingArguments
 
-from sfvqa.errors import UsageError
+from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
 from sfvqa.inference.device import resolve_device
 from sfvqa.inference.locate import find
@@ -163,8 +163,18 @@ def fine_tune(
     trainer = make_trainer(checkpoint, examples, looking, run, options)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
-    trainer.train(resume_from_checkpoint=state)
+    try:
+        trainer.train(resume_from_checkpoint=state)
+    except SfvqaError as error:
+        raise _as_raised(error) from error
     return _write_result(trainer, checkpoint, run / "checkpoint", looking)
+
+
+def _as_raised(error: SfvqaError) -> SfvqaError:
+    """The same as a process that reads ahead raised it: torch passes on its class and, as its message, a traceback."""
+    if not error.message.startswith("Caught "):
+        return error
+    return type(error)(error.message.rstrip().splitlines()[-1].partition(": ")[2])
 
 
 def make_trainer(

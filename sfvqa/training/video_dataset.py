@@ -17,7 +17,7 @@ from sfvqa.video.fitting import FitSquare
 from sfvqa.video.reading import read_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -42,13 +42,24 @@ class Looking:
 
 
 class VideoDataset(Dataset[dict[str, Any]]):
-    """One item a row: `input_ids`, `labels`, and `pixel_values` `[T, 3, S, S]`, None without a video."""
+    """One item a row: `input_ids`, `labels`, and `pixel_values` `[T, 3, S, S]`, None without a video.
+
+    Raises UsageError when built for rows that are too long, as far as the number of frames is known: of a video that is
+    damaged in the middle they may turn out to be fewer.
+    """
 
     def __init__(
         self, examples: Sequence[Example], writer: DialogueWriter, config: SlowFastConfig, looking: Looking
     ) -> None:
         self._config, self._looking = config, looking
         self._rows = [(example, row) for example in examples for row in writer.rows(example)]
+        known = {example.num_frames for example in examples if example.num_frames}
+        num_fast = {count: num_fast_tokens(count, config) for count in known}
+        self._check_lengths(
+            (example, row.num_tokens(num_fast[example.num_frames] if example.num_frames else 0))
+            for example, row in self._rows
+            if example.video is None or example.num_frames
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,13 +70,18 @@ class VideoDataset(Dataset[dict[str, Any]]):
         pixels = None if example.video is None else self._read(example.video)
         if pixels is not None:
             row = row.expand(num_fast_tokens(len(pixels), self._config))
-        positions = int(self._config.decoder_config.max_position_embeddings)
-        if len(row.ids) > positions:
-            raise UsageError(
-                f"Example {example.name} takes {len(row.ids)} tokens, and the model has {positions} positions.",
-                "Shorten or remove it, or average the fast tokens over more frames when converting.",
-            )
+        self._check_lengths([(example, len(row.ids))])
         return {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
+
+    def _check_lengths(self, lengths: Iterable[tuple[Example, int]]) -> None:
+        positions = int(self._config.decoder_config.max_position_embeddings)
+        if too_long := [(example.name, length) for example, length in lengths if length > positions]:
+            name, length = too_long[0]
+            others = f", and {len(too_long) - 1} more rows are too long" if len(too_long) > 1 else ""
+            raise UsageError(
+                f"Example {name} takes {length} tokens, and the model has {positions} positions{others}.",
+                "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
+            )
 
     def _read(self, video: Path) -> Tensor:
         looking, vision = self._looking, self._config.vision

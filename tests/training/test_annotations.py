@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import sfvqa
 from sfvqa.errors import UsageError
 from sfvqa.training.annotations import Example, check_videos, read_annotations
 from sfvqa.video.readers import ReadOptions
-from sfvqa.video.sampling import SamplingOptions
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 HERE = ReadOptions(isolated=False)
@@ -101,7 +102,10 @@ def test_videos_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.L
     with pytest.raises(UsageError, match=counted):
         check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=False)
     with caplog.at_level(logging.WARNING):
-        assert check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=True) == [good, text]
+        kept = check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=True)
+    assert kept == [replace(good, num_frames=4), text]
+    (scenes,) = check_videos([good], SamplingOptions(4, SamplingStrategy.SCENE), HERE, skip_unreadable=False)
+    assert scenes.num_frames is None
     assert "2 videos of 3 of 5 examples cannot be read, and are left out" in caplog.text
     with pytest.raises(UsageError, match="1 videos of 1 of 1 examples"):
         check_videos(bad[:1], SamplingOptions(4), HERE, skip_unreadable=True)

@@ -72,10 +72,11 @@ def test_fast_tokens_take_the_place_of_the_video_and_are_not_learned() -> None:
     (row,) = writer.rows(TALK)
     wide = row.expand(7)
     assert wide.ids.count(IMAGE_TOKEN_ID) == 7
-    assert len(wide.ids) == len(wide.labels) == len(row.ids) + 6
+    assert len(wide.ids) == len(wide.labels) == len(row.ids) + 6 == row.num_tokens(7)
     assert learned(wide.ids, wide.labels) == learned(row.ids, row.labels)
     (text,) = writer.rows(Example("b", None, TALK.turns))
     assert text.expand(7) == text
+    assert text.num_tokens(7) == len(text.ids)
 
 
 def test_special_tokens_in_an_answer_stay_text() -> None:

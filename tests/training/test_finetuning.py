@@ -269,10 +269,22 @@ def test_a_run_goes_on_with_the_videos_that_it_began_with(model: Path, videos: P
     assert losses(stopped) == losses(whole)
 
 
-def test_a_row_longer_than_the_model_is_named(videos: Path, tmp_path: Path) -> None:
-    short = make_converted(tmp_path, "qwen2", max_position_embeddings=48)
-    with pytest.raises(UsageError, match=r"Example .* takes \d+ tokens, and the model has 48 positions"):
+def test_a_row_longer_than_the_model_is_named_before_anything_is_learned(videos: Path, tmp_path: Path) -> None:
+    """It was found when it was drawn, hours later; and annotations without it were those of another run."""
+    short = make_converted(tmp_path, "qwen2", max_position_embeddings=72)
+    long = r"Example 0-0 takes 77 tokens, and the model has 72 positions"
+    with pytest.raises(UsageError, match=rf"{long}\. Shorten"):
         fine_tune(short, videos, videos.parent, tmp_path / "run", SHORT)
+    assert not list((tmp_path / "run").iterdir())
+    # How many scenes a video has is known when it is read: here by another process, whose traceback once was the error.
+    scenes = replace(SHORT, sampling=SamplingStrategy.SCENE, num_steps=8, num_workers=1)
+    with pytest.raises(UsageError, match=rf"^{long}\. Shorten"):
+        fine_tune(short, videos, videos.parent, tmp_path / "scenes", scenes)
+
+
+def test_a_row_is_as_long_as_its_own_videos_frames_make_it(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Of videos with 8 frames no more are taken; 400 would be more tokens than the model has positions."""
+    fine_tune(model, videos, videos.parent, tmp_path / "run", replace(SHORT, num_frames=400, num_steps=1))
 
 
 def test_the_command_trains_and_says_where_the_result_is(
