@@ -60,8 +60,8 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
     """Write the slow-fast checkpoint folder `out` of a decoder folder (config.json, safetensors, tokenizer).
 
     The folder appears when it is whole and has been checked as loading does; at most a file's worth of tensors is in
-    memory. Raises UsageError when `out` is there already, CheckpointError for an unknown family, weights that are
-    missing, no safetensors or not those of the config, and a tokenizer that cannot be read.
+    memory. Raises UsageError when `out` is there already or cannot be written, CheckpointError for an unknown family,
+    weights that are missing, no safetensors or not those of the config, and a tokenizer that cannot be read.
     """
     options = options or ConversionOptions()
     if out.exists():
@@ -239,9 +239,14 @@ def _write_tokenizer(decoder: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """A folder to write to beside `out`, which becomes `out` when nothing went wrong."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as unfinished:
+    """A folder to write to beside `out`, which becomes `out` when nothing went wrong; UsageError where none can be."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{out.parent} cannot be written to: {reason}.", "Name another folder.") from error
+    with beside as unfinished:
         folder = Path(unfinished) / out.name
         folder.mkdir()
         yield folder

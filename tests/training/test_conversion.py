@@ -150,6 +150,9 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     refused(r"There is no config\.json")
     plain = save_plain_decoder(tmp_path / "plain", LLAMA)
     refused("is there already", UsageError, out="plain")
+    (tmp_path / "file").touch()
+    refused("file cannot be written to", UsageError, out="file/out")
+    refused("/proc/a cannot be written to", UsageError, out="/proc/a/out")
     fields = json.loads((plain / "config.json").read_text())
 
     def write(**changed: object) -> None:
