@@ -36,6 +36,7 @@ from tests.training.plain_decoder import save_plain_decoder
 LEARNER = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "max_position_embeddings": 1024}
 OPTIONS = ConversionOptions(hybrid_layers=(0, 1), min_fast_frames=2, temporal_stride=2)
 SHORT = FineTuning(num_frames=NUM_FRAMES, batch_size=2, num_steps=4, log_every=1, save_every=2, device="cpu")
+CUDA_TOLERANCE = 1e-3  # of a loss, relative
 HERE = ReadOptions(isolated=False, num_threads=1)
 
 
@@ -104,6 +105,27 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     ours, same = load(resumed).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[name], same[name]) for name in ours)
     assert load(whole).config.training_num_frames == NUM_FRAMES
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+def test_on_a_gpu_a_stopped_run_goes_on_to_nearly_the_same_losses(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Kernels there add in no fixed order, so that not even two whole runs need have the very same losses."""
+    assert torch.cuda.is_available()
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", str(NUM_FRAMES)]
+    arguments += ["--num-steps", "8", "--save-every", "4", "--log-every", "1", "--batch-size", "2"]
+    one_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+    def run(folder: Path, *more: str) -> list[float]:
+        command = [sys.executable, "-m", "sfvqa.training.finetune", *arguments, "--output", str(folder), *more]
+        subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": one_gpu})
+        return losses(folder)
+
+    whole, _ = run(tmp_path / "whole"), run(tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoint-8")
+    resumed = run(tmp_path / "stopped", "--resume")
+    assert len(resumed) == len(whole) == 8
+    torch.testing.assert_close(torch.tensor(resumed), torch.tensor(whole), rtol=CUDA_TOLERANCE, atol=0)
 
 
 def test_a_stage_changes_what_it_should_and_no_more(model: Path, videos: Path, tmp_path: Path) -> None:
