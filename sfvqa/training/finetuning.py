@@ -144,7 +144,7 @@ def fine_tune(
         before = read_settings(run)
         check_settings(run, before, settings)
         state = str(last_state(run))
-        examples = _without(before.get("left_out", []), examples)
+        examples = _without(before.get("left_out") or [], examples)
     else:
         check_new_run(run)
     wanted = {str(example.video) for example in examples}

@@ -76,7 +76,7 @@ def last_state(run: Path) -> Path:
     for _, state in sorted(found.items(), reverse=True):
         if (flaw := _flaw(state)) is None:
             return state
-        logger.warning("%s is not gone on from: %s. It was being written when the run ended.", state, flaw)
+        logger.warning("%s is not gone on from: %s, as when a run ends while it writes.", state, flaw)
     raise UsageError(f"There is no saved state in {run}.", _BEGIN)
 
 
