@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.checkpoint import load_checkpoint
-from sfvqa.inference.device import resolve_device
+from sfvqa.inference.device import memory_errors, resolve_device
 from sfvqa.inference.locate import find
 from sfvqa.inference.trained_with import read_trained_with
 from sfvqa.model import num_frames_outside_fast_path
@@ -117,6 +117,7 @@ _AT_LEAST = {
     "weight_decay": 0,
     "max_gradient_norm": 0,
 }
+TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames; a saved state is gone on from."
 _HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
@@ -135,7 +136,7 @@ def fine_tune(
     """Train, and write the checkpoint folder `run`/checkpoint; `resume` goes on from the last state saved in `run`.
 
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
-    holds nothing or the state of other settings; ModelError for the checkpoint.
+    holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
     examples = read_annotations(annotations, videos)
     options, looking = _resolve(options, read_trained_with(find(model)))
@@ -164,7 +165,8 @@ def fine_tune(
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
-        trainer.train(resume_from_checkpoint=state)
+        with memory_errors("training", lambda: TAKES_LESS):
+            trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
     return _write_result(trainer, checkpoint, run / "checkpoint", looking)

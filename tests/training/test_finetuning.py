@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sfvqa.errors import SfvqaError, UnknownModelError, UsageError
+from sfvqa.errors import OutOfMemoryError, SfvqaError, UnknownModelError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.trained_with import TrainedWith, read_trained_with
@@ -180,6 +180,17 @@ def test_a_batchs_gradient_is_that_of_its_rows_however_they_are_padded(model: Pa
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     for name, gradient in together[1].items():
         torch.testing.assert_close(gradient, alone[1][name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_running_out_of_memory_says_what_takes_less(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_arguments: Any, **_named: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("transformers.Trainer.train", run_out)
+    with pytest.raises(OutOfMemoryError, match=r"while training.*--gradient-checkpointing"):
+        fine_tune(model, videos, videos.parent, tmp_path / "run", SHORT)
 
 
 def test_the_result_is_looked_at_as_it_was_trained_until_told_otherwise(
