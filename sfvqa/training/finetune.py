@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sfvqa.errors import SfvqaError
 from sfvqa.training.finetuning import FineTuning, Stage, fine_tune
-from sfvqa.training.run_folder import is_first_process
+from sfvqa.training.run_folder import is_first_process, leave_group
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingStrategy
 
@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = fine_tune(
             asked["model"], asked["annotations"], asked["videos"], asked["output"], options, resume=asked["resume"]
         )
+        leave_group()
     except SfvqaError as error:
         print(error, file=sys.stderr)
         return int(error.exit_code)

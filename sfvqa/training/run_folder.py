@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from sfvqa.errors import UsageError
@@ -102,6 +103,16 @@ def _flaw(state: Path) -> str | None:
 def is_first_process() -> bool:
     """Whether this is the one of several that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def leave_group() -> None:
+    """End the group of processes that trained together, once all have come here; nothing where there is none.
+
+    A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 _BEGIN = "Leave out --resume, and name a folder that is empty or does not exist, to begin."
