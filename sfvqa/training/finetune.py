@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sfvqa.errors import SfvqaError
 from sfvqa.training.finetuning import FineTuning, Stage, fine_tune
-from sfvqa.training.run_folder import is_first_process, leave_group
+from sfvqa.training.processes import is_first_process, leave_group
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingStrategy
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import tempfile
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from sfvqa.errors import UsageError
+from sfvqa.training.processes import is_first_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,21 +97,6 @@ def _flaw(state: Path) -> str | None:
     except (OSError, SafetensorError, ValueError) as error:
         return f"{path.name} cannot be read ({error})"
     return None
-
-
-def is_first_process() -> bool:
-    """Whether this is the one of several that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def leave_group() -> None:
-    """End the group of processes that trained together, once all have come here; nothing where there is none.
-
-    A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 _BEGIN = "Leave out --resume, and name a folder that is empty or does not exist, to begin."

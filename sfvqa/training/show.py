@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sfvqa.errors import SfvqaError, UsageError
-from sfvqa.training.benchmark.compression import MOST_LOSSY, compress
+from sfvqa.training.benchmark.compression import check_quality, compress
 from sfvqa.training.benchmark.items import TESTING, Item, chances, digest, draw_item, fixed_test_set
 from sfvqa.training.benchmark.questions import BenchmarkFamily, BenchmarkQuestion
 from sfvqa.training.benchmark.render import render
@@ -114,8 +114,7 @@ def _check(options: argparse.Namespace) -> None:
             raise UsageError(f"{name} is {getattr(options, name)}.", "It must be at least 1.")
     if options.size % 2:
         raise UsageError(f"x264 takes no frames of {options.size} pixels.", "Use an even number.")
-    if not 0 <= options.quality <= MOST_LOSSY:
-        raise UsageError(f"x264 has no constant rate factor {options.quality}.", f"It goes from 0 to {MOST_LOSSY}.")
+    check_quality(options.quality)
     if options.output.suffix.lower() not in Image.registered_extensions():
         raise UsageError(f"{options.output} names no kind of picture.", "End it in .png, for example.")
 

@@ -306,7 +306,10 @@ def test_a_row_longer_than_the_model_is_named_before_anything_is_learned(videos:
 
 def test_a_row_is_as_long_as_its_own_videos_frames_make_it(model: Path, videos: Path, tmp_path: Path) -> None:
     """Of videos with 8 frames no more are taken; 400 would be more tokens than the model has positions."""
-    fine_tune(model, videos, videos.parent, tmp_path / "run", replace(SHORT, num_frames=400, num_steps=1))
+    many = replace(SHORT, num_frames=400, num_steps=1)
+    result = fine_tune(model, videos, videos.parent, tmp_path / "run", many)
+    assert len(losses(tmp_path / "run")) == 1
+    assert load(result).config.training_num_frames == 400
 
 
 def test_the_command_trains_and_says_where_the_result_is(

@@ -14,7 +14,6 @@ from sfvqa.training.run_folder import (
     check_new_run,
     check_settings,
     last_state,
-    leave_group,
     read_settings,
     write_settings,
 )
@@ -90,11 +89,3 @@ def test_a_run_begins_in_an_empty_folder_that_can_be_written_to(tmp_path: Path) 
             check_new_run(run)
     with pytest.raises(UsageError, match="no saved state"):
         read_settings(file)
-
-
-def test_processes_that_trained_together_end_their_group(tmp_path: Path) -> None:
-    """Left to the end of the process, the group's threads once aborted one of two, and the launcher failed."""
-    leave_group()  # one process alone has none
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    leave_group()
-    assert not torch.distributed.is_initialized()

@@ -9,10 +9,18 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from sfvqa.errors import UsageError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_LOSSY = 51  # x264's constant rate factor goes from 0 to this
+_MOST_LOSSY = 51
+
+
+def check_quality(quality: int) -> None:
+    """Raise UsageError for what is no constant rate factor of x264."""
+    if not 0 <= quality <= _MOST_LOSSY:
+        raise UsageError(f"x264 has no constant rate factor {quality}.", f"It goes from 0 to {_MOST_LOSSY}.")
 
 
 def write_h264(

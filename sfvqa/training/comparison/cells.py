@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sfvqa.errors import UsageError
 from sfvqa.model import Gating, SlowAttentionScope
-from sfvqa.training.benchmark.compression import MOST_LOSSY
+from sfvqa.training.benchmark.compression import check_quality
 from sfvqa.training.benchmark.scenes import Timeline
 from sfvqa.training.small_model import OPEN
 
@@ -100,8 +100,7 @@ class Settings:
         for name, value in vars(self).items():
             if name not in ("timeline", "vision_dims", "few_steps", "still_steps", "quality") and not value > 0:
                 raise UsageError(f"{name} is {value}.", "It must be above 0.")
-        if not 0 <= self.quality <= MOST_LOSSY:
-            raise UsageError(f"x264 has no constant rate factor {self.quality}.", f"It goes from 0 to {MOST_LOSSY}.")
+        check_quality(self.quality)
         if self.width % 8:
             raise UsageError(f"Four even heads cannot share a width of {self.width}.", "Use a multiple of 8.")
         early = (self.still_steps, self.few_steps)

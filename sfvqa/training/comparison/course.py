@@ -94,8 +94,11 @@ class Course:
 
 
 def save_whole(value: Any, path: Path) -> None:
-    """Write `value` as torch does, whole or not at all."""
+    """Write text as it is and anything else as torch does, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    torch.save(value, unfinished)
+    if isinstance(value, str):
+        unfinished.write_text(value, encoding="utf-8")
+    else:
+        torch.save(value, unfinished)
     unfinished.replace(path)

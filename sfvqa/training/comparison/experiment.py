@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import time
 from dataclasses import asdict
@@ -69,9 +68,9 @@ class Experiment:
     def run(self, cell: Cell) -> dict[str, Any]:
         """Train and score a cell, or read its result when that is done; go on where it was stopped."""
         path = result_path(self.folder, cell)
-        _write_whole(json.dumps(asdict(self.settings), indent=1) + "\n", self.folder / SETTINGS_FILE)
+        save_whole(json.dumps(asdict(self.settings), indent=1) + "\n", self.folder / SETTINGS_FILE)
         if not path.exists():
-            _write_whole(json.dumps(self._train(cell), indent=1) + "\n", path)
+            save_whole(json.dumps(self._train(cell), indent=1) + "\n", path)
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return result
 
@@ -83,7 +82,7 @@ class Experiment:
         path = self.folder / "tokenizer.json"
         if not path.exists():
             learned = learn_tokenizer(_corpus(self.settings), self.settings.vocab_size)
-            _write_whole(learned.backend_tokenizer.to_str(pretty=True), path)
+            save_whole(learned.backend_tokenizer.to_str(pretty=True), path)
         return with_template(Tokenizer.from_file(str(path)))
 
     @cached_property
@@ -263,13 +262,6 @@ def read_settings(folder: Path) -> Settings:
         raise UsageError(
             f"The settings in {path} are damaged or of another version: {error}.", "Begin an experiment elsewhere."
         ) from error
-
-
-def _write_whole(text: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _device(name: str) -> torch.device:
