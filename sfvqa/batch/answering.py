@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.record import Failure
 from sfvqa.batch.waiting import Waiting
 from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.device import is_device_lost
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer, never
 
-Outcome = tuple[Waiting, Answer | Exception]
+Outcome = tuple[Waiting, Answer | Failure]
 
 
 class Answering:
@@ -50,20 +51,21 @@ class Answering:
                 raise
             return [None] * len(batch)  # only when this is left is the traceback gone, and with it what it held
 
-    def _answer_alone(self, waiting: Waiting) -> Answer | Exception:
+    def _answer_alone(self, waiting: Waiting) -> Answer | Failure:
         try:
             (answer,) = self._ask([waiting])
         except Exception as error:
             if is_device_lost(error):
                 raise
-            return error
-        if _is_cut(answer):
-            return ItemTimeoutError(
-                f"The answer was not written within {self._options.item_timeout_seconds:g} seconds: "
-                f"time ran out after {answer.tokens.new} tokens.",
-                "Allow more with --item-timeout, or fewer tokens with --max-new-tokens.",
-            )
-        return answer
+            return Failure.of(error)
+        if not _is_cut(answer):
+            return answer
+        too_late = ItemTimeoutError(
+            f"The answer was not written within {self._options.item_timeout_seconds:g} seconds: "
+            f"time ran out after {answer.tokens.new} tokens.",
+            "Allow more with --item-timeout, or fewer tokens with --max-new-tokens.",
+        )
+        return Failure.of(too_late)
 
     def _ask(self, batch: Sequence[Waiting]) -> list[Answer]:
         """Ask, and have each video paid that there is an answer about."""

@@ -1,13 +1,15 @@
 """What is done for a video before the model sees it: which items are left, opening, reading; in threads."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sfvqa.batch.group import VideoGroup
 from sfvqa.batch.item import UNREADABLE, item_id
 from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.record import Failure
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.time_limit import TooLateError, within
 from sfvqa.batch.video_ahead import Prepared, Question, VideoAhead
@@ -17,6 +19,7 @@ from sfvqa.inference.device import memory_errors
 from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers.file_state import FileState
 
 _GRACE_SECONDS = 5.0  # in which a reading process that hangs is ended, and says more
 
@@ -33,17 +36,17 @@ class Preparer:
 
     def __call__(self, video: VideoAhead) -> None:
         """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
-        asked, failure = identify(video.work.group, self._options)
-        questions, before = sort_out(asked, self._journal, self._options)
-        prepared = Prepared(questions, before, self._options.prompt, failure=failure)
-        if not questions or failure is not None:
+        found = identify(video.work.group, self._options)
+        questions, before = sort_out(found.asked, self._journal, self._options)
+        prepared = Prepared(questions, before, self._options.prompt, failure=found.failure, file=found.file)
+        if not questions or found.failure is not None:
             video.arrive(prepared)
             return
         try:
             with memory_errors("reading the video"):
                 self._read(video, prepared)
         except Exception as error:  # noqa: BLE001  becomes the error record of each of its items
-            video.arrive(replace(prepared, failure=error))
+            video.arrive(replace(prepared, failure=Failure.of(error)))
 
     def _read(self, video: VideoAhead, prepared: Prepared) -> None:
         options, path = self._options, video.work.group.video
@@ -83,20 +86,41 @@ def sort_out(
     return tuple(each for each in asked if not journal.is_done(each.item_id, retry_errors=options.retry_errors)), before
 
 
-def identify(group: VideoGroup, options: BatchOptions) -> tuple[list[Question], VideoError | None]:
-    """The items of a video with their ids, and why the video cannot be read at all, if so."""
-    failure: VideoError | None = None
+@dataclass(frozen=True)
+class Identified:
+    """The items of a video with their ids, the file as it was just before, and why it cannot be read, if so."""
+
+    asked: list[Question]
+    file: FileState | None
+    failure: Failure | None = None
+
+
+def identify(group: VideoGroup, options: BatchOptions) -> Identified:
+    """Look a video through for the ids of its items, which hold for this content of it."""
     limit_seconds = options.reading_within_limits.timeout_seconds
     try:
-        content = within(limit_seconds, lambda: options.content_of(group.video))
-    except TooLateError:
-        content, failure = UNREADABLE, _not_in_time(group.video, limit_seconds, "looked through")
-    except VideoError as error:
-        content, failure = UNREADABLE, error
-    except OSError as error:  # it went away, or was forbidden, between two looks at it
-        reason = f"“{group.video}” cannot be read: {error.strerror or error}."
-        content, failure = UNREADABLE, UnreadableVideoError(reason, "Check that it is there, and try again.")
-    return [Question(item, item_id(item, content, options.settings)) for item in group.items], failure
+        file, content = within(limit_seconds, lambda: (_state_of(group.video), options.content_of(group.video)))
+    except (TooLateError, VideoError, OSError) as error:
+        file, content, failure = None, UNREADABLE, Failure.of(_why_unreadable(error, group.video, limit_seconds))
+    else:
+        failure = None
+    asked = [Question(item, item_id(item, content, options.settings)) for item in group.items]
+    return Identified(asked, file, failure)
+
+
+def _state_of(video: Path) -> FileState | None:
+    with contextlib.suppress(OSError):  # which is told of, better, by who looks into the file
+        return FileState.of(video)
+    return None
+
+
+def _why_unreadable(error: Exception, video: Path, limit_seconds: float) -> VideoError:
+    if isinstance(error, VideoError):
+        return error
+    if isinstance(error, OSError):  # it went away, or was forbidden, between two looks at it
+        reason = f"“{video}” cannot be read: {error.strerror or error}."
+        return UnreadableVideoError(reason, "Check that it is there, and try again.")
+    return _not_in_time(video, limit_seconds, "looked through")
 
 
 def _open_in_time(path: Path, reading: ReadOptions) -> VideoReader:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import sfvqa
 from sfvqa.batch.item import Item
-from sfvqa.errors import JournalError, SfvqaError
+from sfvqa.errors import JournalError, OutOfMemoryError, ReadingMemoryError, SfvqaError
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer
@@ -33,17 +33,47 @@ _LONGEST_LIST = 10
 _HEAD_BYTES = 1 << 20  # many times a record
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no answer, in words: an error itself would keep its traceback, and all that was at work there.
+
+    `kind` is the error's type; `traceback` is of one that was not raised on purpose. Where `fewer_frames_may_help`,
+    memory ran out over several.
+    """
+
+    kind: str
+    message: str
+    traceback: str | None = None
+    fewer_frames_may_help: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """The error in words; the error is kept by nobody here."""
+        kind = type(error).__name__
+        of_memory = isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError)
+        if isinstance(error, SfvqaError):
+            return cls(kind, str(error), fewer_frames_may_help=of_memory)
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
+        message = f"{kind}: {reason}" if reason else kind
+        return cls(kind, message, "".join(traceback.format_exception(error)), of_memory)
+
+    def to_dict(self) -> dict[str, str]:
+        """What a record says of it."""
+        said = {"type": self.kind, "message": self.message}
+        return said if self.traceback is None else {**said, "traceback": self.traceback}
+
+
 def ok_record(item: Item, item_id: str, answer: "Answer", settings: Mapping[str, object]) -> Record:
     """What was answered, and all there is to know about how; `settings` are those that were asked for."""
     return {**answer.to_dict(), **_facts(item, item_id, OK, settings)}
 
 
-def error_record(item: Item, item_id: str, error: BaseException, settings: Mapping[str, object]) -> Record:
+def error_record(item: Item, item_id: str, failure: Failure, settings: Mapping[str, object]) -> Record:
     """Why there is no answer. An error that was not raised on purpose brings its traceback."""
     return {
         "schema_version": SCHEMA_VERSION,
         **_facts(item, item_id, ERROR, settings),
-        "error": _describe(error),
+        "error": failure.to_dict(),
     }
 
 
@@ -196,11 +226,3 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _describe(error: BaseException) -> dict[str, str]:
-    if isinstance(error, SfvqaError):
-        return {"type": type(error).__name__, "message": str(error)}
-    reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
-    message = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    return {"type": type(error).__name__, "message": message, "traceback": "".join(traceback.format_exception(error))}

@@ -17,13 +17,13 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.preparing import Preparer
 from sfvqa.batch.reading_pool import ReadingPool
-from sfvqa.batch.record import ERROR, OK, error_record, ok_record
+from sfvqa.batch.record import ERROR, OK, Failure, error_record, ok_record
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Question, VideoAhead
 from sfvqa.batch.waiting import Waiting, WaitingRoom, WholeVideo
 from sfvqa.batch.work import Work
-from sfvqa.errors import DeviceLostError, ItemTimeoutError, OutOfMemoryError, ReadingMemoryError
+from sfvqa.errors import DeviceLostError, ItemTimeoutError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.device import is_device_lost
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
@@ -112,46 +112,41 @@ class _BatchRun:
         if not prepared.questions:
             self._pool.leave(video)
             return
+        with self._timed(Stage.ENCODING):
+            outcome = self._see(video)
+        if outcome is None:
+            return
+        self._leave(video)
+        if isinstance(outcome, EncodedVideo):
+            self._waiting.add(WholeVideo(video.work, outcome, prepared.prompt), prepared.questions)
+        else:
+            yield from self._fail(video.work, prepared.questions, outcome, video.num_frames)
+
+    def _see(self, video: VideoAhead) -> EncodedVideo | Failure | None:
+        """Encode what was read, without waiting for more; None while the video is not whole."""
         try:
-            with self._timed(Stage.ENCODING):
-                encoded = self._see(video)
+            while video.can_go_on:
+                assert video.prepared is not None
+                if video.prepared.failure is not None:
+                    return video.prepared.failure
+                if (encoded := self._seeing_of(video).step()) is not None:
+                    return _as_asked(encoded, video)
         except Exception as error:
             if is_device_lost(error):
                 raise
-            failure = error
-        else:
-            if encoded is None:
-                return
-            whole = WholeVideo(video.work, encoded, prepared.prompt)
-            self._leave(video)
-            self._waiting.add(whole, prepared.questions)
-            return
-        self._leave(video)
-        yield from self._fail(video.work, prepared.questions, failure, video.num_frames)
-
-    def _see(self, video: VideoAhead) -> EncodedVideo | None:
-        """Encode what was read, without waiting for more; None while the video is not whole."""
-        prepared, limit_seconds = video.prepared, self._options.item_timeout_seconds
-        assert prepared is not None
-        if prepared.failure is not None:
-            raise prepared.failure
-        assert prepared.source is not None
-        if video not in self._seeing:
-            steps = self._answerer.encode_progressively(
-                prepared.source, prepared.sampling, reading=self._options.reading_within_limits, crop=self._options.crop
-            )
-            self._seeing[video] = _Seeing(steps)
-        seeing = self._seeing[video]
-        while video.can_go_on:
-            encoded = seeing.step()
-            if encoded is not None:
-                return replace(encoded, warnings=(*encoded.warnings, *video.work.warnings))
-            if limit_seconds is not None and seeing.seconds > limit_seconds:
-                raise ItemTimeoutError(
-                    f"The video was not encoded within {limit_seconds:g} seconds.",
-                    "Allow more with --item-timeout, or use fewer frames (--frames).",
-                )
+            return Failure.of(error)
         return None
+
+    def _seeing_of(self, video: VideoAhead) -> "_Seeing":
+        if video not in self._seeing:
+            prepared, options = video.prepared, self._options
+            assert prepared is not None
+            assert prepared.source is not None
+            steps = self._answerer.encode_progressively(
+                prepared.source, prepared.sampling, reading=options.reading_within_limits, crop=options.crop
+            )
+            self._seeing[video] = _Seeing(steps, options.item_timeout_seconds)
+        return self._seeing[video]
 
     def _leave(self, video: VideoAhead) -> None:
         self._seeing.pop(video, None)
@@ -173,23 +168,22 @@ class _BatchRun:
                 yield self._finish(question, record)
             else:
                 yield from self._fail(video.work, [question], outcome, len(video.encoded.indices))
-            del outcome  # an error's traceback holds what memory ran out with
             if self._has_failed_too_often:
                 return
 
     def _fail(
-        self, work: Work, questions: Sequence[Question], error: Exception, num_frames: int | None
+        self, work: Work, questions: Sequence[Question], failure: Failure, num_frames: int | None
     ) -> Iterator[BatchEvent]:
         """Give each of them its error record; where memory ran out, have them tried with fewer frames instead."""
-        if isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError):
+        if failure.fewer_frames_may_help:
             items = [question.item for question in questions]
             smaller = work.smaller(items, self._options.sampling, num_frames)
             if smaller is not None:
                 self._pool.again(smaller)
                 return
         for question in questions:
-            self._errors[type(error).__name__] += 1
-            yield self._finish(question, error_record(question.item, question.item_id, error, self._options.settings))
+            self._errors[failure.kind] += 1
+            yield self._finish(question, error_record(question.item, question.item_id, failure, self._options.settings))
 
     def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
         self._journal.append(record)
@@ -218,14 +212,15 @@ class _BatchRun:
 
 
 class _Seeing:
-    """A video while it is encoded, and the `seconds` that took so far."""
+    """A video while it is encoded, which must take no more than `limit_seconds`."""
 
-    def __init__(self, steps: Generator[EncodeProgress, None, EncodedVideo]) -> None:
-        self.seconds = 0.0
+    def __init__(self, steps: Generator[EncodeProgress, None, EncodedVideo], limit_seconds: float | None) -> None:
         self._steps = steps
+        self._limit_seconds = limit_seconds
+        self._seconds = 0.0
 
     def step(self) -> EncodedVideo | None:
-        """Go on by one chunk or less; the video once it is whole."""
+        """Go on by one chunk or less; the video once it is whole. Raises ItemTimeoutError, and what encoding raises."""
         start = time.perf_counter()
         try:
             next(self._steps)
@@ -233,5 +228,18 @@ class _Seeing:
             encoded: EncodedVideo = end.value
             return encoded
         finally:
-            self.seconds += time.perf_counter() - start
+            self._seconds += time.perf_counter() - start
+        if self._limit_seconds is not None and self._seconds > self._limit_seconds:
+            raise ItemTimeoutError(
+                f"The video was not encoded within {self._limit_seconds:g} seconds.",
+                "Allow more with --item-timeout, or use fewer frames (--frames).",
+            )
         return None
+
+
+def _as_asked(encoded: EncodedVideo, video: VideoAhead) -> EncodedVideo:
+    """With what there is to be warned of. Raises UnreadableVideoError for another video than the one asked about."""
+    assert video.prepared is not None
+    file = video.prepared.file
+    notes = [] if file is None else file.check()
+    return replace(encoded, warnings=tuple(dict.fromkeys([*encoded.warnings, *notes, *video.work.warnings])))

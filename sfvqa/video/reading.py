@@ -195,12 +195,13 @@ def _read_frames(
         taken.append(frame.index)
         pixels = resize_to(frame.pixels, shape[1], shape[0])
         yield ReadStep(ReadProgress(len(taken), len(indices)), pixels)
+    changes = [] if video.opened_as is None else video.opened_as.check()  # before what was read of it is blamed
     if not taken:
         raise UnreadableVideoError(
             f"None of the {len(indices)} frames asked for of “{video.info.path}” can be decoded: they are damaged.",
             "Choose another part of the video, or copy or download it again.",
         )
-    warnings = list(video.warnings)
+    warnings = [*video.warnings, *changes]
     if video.missing:
         warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:

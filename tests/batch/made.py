@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sfvqa.batch.item import Item, item_id
-from sfvqa.batch.record import Record, error_record, ok_record
+from sfvqa.batch.record import Failure, Record, error_record, ok_record
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
 
@@ -48,4 +48,5 @@ def ok_of(number: int, text: str | None = None) -> Record:
 
 def error_of(number: int, message: str = "It is broken.") -> Record:
     """What went wrong with the number-th item."""
-    return error_record(item_of(number), id_of(number), UnreadableVideoError(message, "Copy it again."), SETTINGS)
+    failure = Failure.of(UnreadableVideoError(message, "Copy it again."))
+    return error_record(item_of(number), id_of(number), failure, SETTINGS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import sfvqa
 from sfvqa.batch.item import Item
-from sfvqa.batch.record import START, error_record, ok_record, parse_line, read_records, to_line
+from sfvqa.batch.record import START, Failure, error_record, ok_record, parse_line, read_records, to_line
 from sfvqa.errors import JournalError, VideoNotFoundError
 from tests.batch.made import SETTINGS, answer_of, error_of, ok_of
 
@@ -34,7 +34,7 @@ def test_an_answer_is_recorded_with_everything() -> None:
 
 def test_an_error_is_recorded_with_its_kind_and_what_to_do() -> None:
     item = Item(Path("a.mp4"), "a.mp4", "Q?")
-    record = error_record(item, "0" * 24, VideoNotFoundError("It is gone.", "Copy it."), SETTINGS)
+    record = error_record(item, "0" * 24, Failure.of(VideoNotFoundError("It is gone.", "Copy it.")), SETTINGS)
     assert (record["status"], record["error"]) == (
         "error",
         {"type": "VideoNotFoundError", "message": "It is gone. Copy it."},
@@ -47,7 +47,7 @@ def test_an_error_that_nobody_raised_on_purpose_brings_its_traceback() -> None:
     try:
         raise ValueError("odd\n  shape" + "!" * 9999)
     except ValueError as error:
-        described = error_record(Item(Path("a"), "a", "Q?"), "0" * 24, error, {})["error"]
+        described = error_record(Item(Path("a"), "a", "Q?"), "0" * 24, Failure.of(error), {})["error"]
     assert described["type"] == "ValueError"
     assert described["message"].startswith("ValueError: odd shape!!!")
     assert len(described["message"]) < 600

@@ -3,15 +3,17 @@
 import subprocess
 import sys
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sfvqa.errors import RangeOutsideVideoError
+from sfvqa.errors import RangeOutsideVideoError, UnreadableVideoError
 from sfvqa.video import (
+    Clip,
     FitExactly,
     ReadOptions,
     ReadProgress,
@@ -168,3 +170,42 @@ def test_more_scenes_than_frames_are_said(tmp_path: Path) -> None:
     clip = read_clip(path, SamplingOptions(num_frames=2, strategy=SamplingStrategy.SCENE))
     assert clip.indices == (15, 60), "the middles of the two longest"
     assert any("2" in warning and "scenes" in warning for warning in clip.warnings)
+
+
+def read_while(path: Path, happens: Callable[[], object]) -> Clip:
+    """Read 8 frames; once the first is there, something happens to the file."""
+    with open_video(path) as opened:
+        steps = read_clip_progressively(opened, SamplingOptions(num_frames=8))
+        next(steps)
+        next(steps)
+        happens()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                clip: Clip = end.value
+                return clip
+
+
+def test_a_file_that_is_written_over_while_it_is_read_is_an_error(video: WriteVideo, tmp_path: Path) -> None:
+    """Its first frames are of one video and its last of another, which nothing told."""
+    path = tmp_path / "over.mp4"
+    path.write_bytes(video("over.mp4", Recipe(constant_rate(40))).read_bytes())
+    with pytest.raises(UnreadableVideoError, match=r"“.*over\.mp4” was changed while it was read"):
+        read_while(path, lambda: path.write_bytes(path.read_bytes()))
+
+
+def test_a_file_that_grows_while_it_is_read_is_a_warning(video: WriteVideo, tmp_path: Path) -> None:
+    path = tmp_path / "grows.mp4"
+    path.write_bytes(video("grows.mp4", Recipe(constant_rate(40))).read_bytes())
+    clip = read_while(path, lambda: path.open("ab").write(b"\0" * 100))
+    assert clip.warnings == (f"“{path}” grew while it was read: what was added is not looked at.",)
+
+
+def test_a_picture_of_a_folder_that_is_written_over_is_an_error(tmp_path: Path) -> None:
+    """Of which the folder itself tells nothing; other files in it are none of the video's."""
+    for number in range(8):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    assert len(read_while(tmp_path, lambda: (tmp_path / "notes.txt").write_text("seen")).indices) == 8
+    with pytest.raises(UnreadableVideoError, match="was changed while it was read"):
+        read_while(tmp_path, lambda: (tmp_path / "7.png").write_bytes((tmp_path / "7.png").read_bytes()))

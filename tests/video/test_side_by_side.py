@@ -1,11 +1,15 @@
 """Work spread over threads: every result once, in order, and nothing left running."""
 
+import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+import numpy as np
 import pytest
 
 from sfvqa.video import ReaderName, ReadOptions
@@ -84,3 +88,22 @@ def test_any_number_of_handles_reads_the_same_frames(video: WriteVideo, num_thre
     with open_here(path, ReadOptions(ReaderName.PYAV, num_threads=num_threads)) as opened:
         for _ in range(2):
             assert [number_in(frame.pixels) for frame in opened.read(wanted)] == wanted
+
+
+def test_an_error_keeps_nothing_of_the_results() -> None:
+    """Error and traceback kept each other, and with them the pictures of the piece, until garbage was collected."""
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    def fail(_handle: None) -> Iterator[np.ndarray]:
+        picture = np.zeros(10)
+        seen.append(weakref.ref(picture))
+        yield picture
+        raise ValueError("enough")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            list(in_order([fail], [nullcontext]))
+        assert seen[0]() is None
+    finally:
+        gc.enable()

@@ -17,7 +17,7 @@ from sfvqa.batch.group import VideoGroup, group_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.preparing import identify, sort_out
-from sfvqa.batch.record import error_record
+from sfvqa.batch.record import Failure, error_record
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
@@ -115,15 +115,16 @@ class _ClusterRun:
             yield from self._give_up(video, lost.reason)
 
     def _give_up(self, video: VideoGroup, reason: str) -> Iterator[BatchEvent]:
-        error = WorkerLostError(
-            f"{MOST_LOSSES} workers were lost with this video, of the last one: {reason}.",
-            "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
+        failure = Failure.of(
+            WorkerLostError(
+                f"{MOST_LOSSES} workers were lost with this video, of the last one: {reason}.",
+                "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
+            )
         )
-        asked, _ = identify(video, self._options)
-        left, before = sort_out(asked, self._keeper, self._options)
+        left, before = sort_out(identify(video, self._options).asked, self._keeper, self._options)
         self._counts.before += before
         for question in left:
-            record = error_record(question.item, question.item_id, error, self._options.settings)
+            record = error_record(question.item, question.item_id, failure, self._options.settings)
             yield self._finish(question.item, record)
 
     def _finish(self, item: Item, record: dict[str, object]) -> ItemFinished:

@@ -97,7 +97,7 @@ def _count(items: "Sequence[Item]", statuses: Mapping[str, str], options: "Batch
     found = Counter(
         statuses.get(question.item_id, "new")
         for group in group_items(items)
-        for question in identify(group, options)[0]
+        for question in identify(group, options).asked
     )
     num_left = found["new"] + (found["error"] if options.retry_errors else 0)
     return {"answered": found["ok"], "failed": found["error"], "left": num_left}

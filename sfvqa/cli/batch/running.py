@@ -94,7 +94,7 @@ def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOption
     if len(journal.done) < len(items):
         return None
     for group in group_items(items):
-        left, of_group = sort_out(identify(group, options)[0], journal, options)
+        left, of_group = sort_out(identify(group, options).asked, journal, options)
         if left:
             return None
         before += of_group

@@ -56,9 +56,13 @@ def in_order(
         thread.start()
     try:
         for waiting in results:
+            # Bounded by the pieces: each is taken by some thread in its turn, and ends in _END or an error.
             while (result := waiting.get()) is not _END:
                 if isinstance(result, BaseException):
-                    raise result
+                    try:
+                        raise result
+                    finally:
+                        del result  # else error and traceback would keep each other, and the results in its frames
                 yield result  # type: ignore[misc]  # what is neither an end nor an error is a Result
     finally:
         stopped.set()

@@ -33,7 +33,7 @@ def load(
 def test_what_was_done_before_is_skipped_and_all_else_comes_with_the_summary_last(
     items: list[Item], tmp_path: Path
 ) -> None:
-    (first, *_), _ = identify(group_items(items)[0], OPTIONS)
+    first = identify(group_items(items)[0], OPTIONS).asked[0]
     worker, ready = load(FakeLoader(tmp_path), {first.item_id: "ok", "another": "error"})
     assert ready.host == platform.node()
     *events, summary = worker.answer(items)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sfvqa.batch.item import Item, item_id
-from sfvqa.batch.record import Record, error_record, ok_record, to_line
+from sfvqa.batch.record import Failure, Record, error_record, ok_record, to_line
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
 
@@ -57,7 +57,7 @@ def failed(
     """An item that was not."""
     of = of or item()
     error = error or UnreadableVideoError(f"“{of.name}” holds no picture.", "Convert it.")
-    return {**error_record(of, item_id(of, "content", settings), error, settings), "finished": finished}
+    return {**error_record(of, item_id(of, "content", settings), Failure.of(error), settings), "finished": finished}
 
 
 def write(path: Path, records: Iterable[Mapping[str, object]]) -> Path:
