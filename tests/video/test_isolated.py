@@ -216,9 +216,10 @@ def test_leaving_early_ends_the_process(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("is_stopped", [False, True])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_the_process_does_not_outlive_the_one_it_works_for(path: Path, name: str) -> None:
-    """Even while it hangs, and even if nobody could tell it."""
+def test_the_process_does_not_outlive_the_one_it_works_for(path: Path, name: str, is_stopped: bool) -> None:
+    """Even while it hangs, and even if nobody could tell it; one that was stopped lived on for ever."""
     program = f"""
 import sys; sys.path[:] = {sys.path!r}
 from sfvqa.video import open_video
@@ -228,12 +229,34 @@ open_video({str(path)!r})
 """
     parent = subprocess.Popen([sys.executable, "-c", program])
     child = _wait_for_child(parent.pid)
+    if is_stopped:
+        os.kill(child, signal.SIGSTOP)
+        while Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(") ")[2][0] != "T":
+            time.sleep(0.05)
     parent.send_signal(getattr(signal, name))
     parent.wait()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and Path(f"/proc/{child}").exists():
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_process_that_takes_no_requests_is_ended(path: Path) -> None:
+    """What it is asked is more than a pipe holds, and it is stopped: the time-out was for its answers alone."""
+    with open_video(path, ReadOptions(timeout_seconds=3)) as opened:
+        assert isinstance(opened, isolated.IsolatedReader)
+        assert opened._process is not None
+        os.kill(opened._process.pid, signal.SIGSTOP)
+        with pytest.raises(ReadTimeoutError, match="time ran out while being asked"):
+            list(opened.pictures(list(range(10**6)), FitSquare(48)))
+
+
+def test_a_process_that_only_closes_its_pipe_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As native code may that closes what is not its own: the end of the process never came."""
+    monkeypatch.setattr(isolated, "_SECONDS_TO_END", 0.5)
+    sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: (os.closerange(0, 20), time.sleep(60))")
+    with pytest.raises(UnreadableVideoError, match="while opening it"):
+        read_clip(path)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """A reader that works in a process of its own, which is killed when it takes too long or is no longer wanted."""
 
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,8 @@ from sfvqa.video.subtitles.lines import Subtitles
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
 
 _STARTING = "it was starting"
+_SECONDS_TO_END = 5.0
+"""What a process may take to end once it was killed: as good as none, but where a disk or a server does not answer."""
 _KILLED = -9  # SIGKILL, which Windows has not
 _IF_KILLED = "Most likely the system did so because memory ran out: free some, and try again."
 
@@ -80,8 +83,7 @@ class IsolatedReader(VideoReader):
     def cancel(self) -> None:
         """End the process, whatever it is doing; the next call starts another."""
         if (running := self._process) is not None:
-            running.kill()
-            running.wait()
+            _end(running)
 
     def close(self) -> None:
         """End the process; safe to call twice."""
@@ -95,7 +97,7 @@ class IsolatedReader(VideoReader):
                 pipe.close()
             except OSError:  # what was still to be sent to the killed process
                 continue
-        running.wait()
+        _end(running)
 
     def _ensure_running(self) -> None:
         if self._process is not None and self._process.poll() is not None:
@@ -111,6 +113,9 @@ class IsolatedReader(VideoReader):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if is_debugging else subprocess.DEVNULL,
+            # A process that is stopped cannot see that its parent is gone; a group whose last tie that was is woken
+            # and hung up by the system.
+            process_group=0 if os.name == "posix" else None,
         )
         try:
             self._send(process.OpenRequest(str(self._path), self._options))
@@ -127,28 +132,36 @@ class IsolatedReader(VideoReader):
         assert self._process is not None
         requests = _open_pipe(self._process.stdin)
         try:
-            pickle.dump(request, requests)
-            requests.flush()
+            with self._in_time():
+                pickle.dump(request, requests)
+                requests.flush()
         except OSError as error:
             raise self._death("being asked") from error
 
     def _receive(self, stage: str) -> object:
         """The next message; raises the error that it holds, or that its absence means."""
         assert self._process is not None
+        try:
+            with self._in_time():
+                message: object = pickle.load(_open_pipe(self._process.stdout))
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._death(stage) from error
+        if isinstance(message, process.Failed):
+            raise message.error
+        return message
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Wait for the process at one of its pipes for no longer than it may take: killed, it leaves them."""
         killer = threading.Timer(self._seconds_left, self._time_out)
         killer.daemon = True
         began = time.monotonic()
         killer.start()
         try:
-            message: object = pickle.load(_open_pipe(self._process.stdout))
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            raise self._death(stage) from error
+            yield
         finally:
             killer.cancel()
             self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
-        if isinstance(message, process.Failed):
-            raise message.error
-        return message
 
     def _time_out(self) -> None:
         self._is_timed_out = True
@@ -164,7 +177,7 @@ class IsolatedReader(VideoReader):
                 "Allow more with --read-timeout, look at a part of it with --start and --end, or convert it.",
             )
         assert self._process is not None
-        code = self._process.wait()
+        code = _exit_code(self._process)
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         was_killed = code == _KILLED  # from outside: no file does that
         if stage == _STARTING:
@@ -181,3 +194,19 @@ class IsolatedReader(VideoReader):
 def _open_pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
+
+
+def _end(running: "subprocess.Popen[bytes]") -> None:
+    """Kill it; one that hangs in the system ends later, and is not waited for."""
+    running.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.wait(_SECONDS_TO_END)
+
+
+def _exit_code(gone: "subprocess.Popen[bytes]") -> int:
+    """How a process ended whose pipe did; it may have closed that alone."""
+    try:
+        return gone.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        _end(gone)
+        return _KILLED
