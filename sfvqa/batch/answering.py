@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.record import Failure
 from sfvqa.batch.waiting import Waiting
+from sfvqa.batch.watchdog import Watchdog
 from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.device import is_device_lost
-from sfvqa.inference.question_answerer import VideoQuestionAnswerer, never
+from sfvqa.inference.question_answerer import VideoQuestionAnswerer
 
 Outcome = tuple[Waiting, Answer | Failure]
 
@@ -17,8 +18,9 @@ Outcome = tuple[Waiting, Answer | Failure]
 class Answering:
     """Answers batches of at most `batch_size` questions, which is halved each time memory runs out over one."""
 
-    def __init__(self, answerer: VideoQuestionAnswerer, options: BatchOptions) -> None:
+    def __init__(self, answerer: VideoQuestionAnswerer, options: BatchOptions, watchdog: Watchdog) -> None:
         self.batch_size = options.batch_size
+        self._watchdog = watchdog
         self._answerer = answerer
         self._options = options
 
@@ -71,30 +73,36 @@ class Answering:
         """Ask, and have each video paid that there is an answer about."""
         choices = self._options.choices_for(batch[0].question.item)
         first = {id(each.video): each for each in reversed(batch)}
-        answers = self._answerer.answer_batch(
-            [
-                (
-                    each.video.encoded if first[id(each.video)] is each else each.video.encoded.paid(),
-                    each.question.item.question,
-                )
-                for each in batch
-            ],
-            self._options.generation_for(choices),
-            prompt=batch[0].video.prompt,
-            choices=choices,
-            stop=self._stop_in_time(),
-        )
+        asked = [
+            (
+                each.video.encoded if first[id(each.video)] is each else each.video.encoded.paid(),
+                each.question.item.question,
+            )
+            for each in batch
+        ]
+        with self._watchdog.step("the answer was written", [each.question for each in batch]):
+            answers = self._answerer.answer_batch(
+                asked,
+                self._options.generation_for(choices),
+                prompt=batch[0].video.prompt,
+                choices=choices,
+                stop=self._stop_in_time(),
+            )
         for each, answer in zip(batch, answers, strict=True):
             if first[id(each.video)] is each and not _is_cut(answer):
                 each.video.encoded = each.video.encoded.paid()
         return answers
 
     def _stop_in_time(self) -> Callable[[], bool]:
+        """Asked after every token, by which the watchdog knows that it gets on."""
         limit_seconds = self._options.item_timeout_seconds
-        if limit_seconds is None:
-            return never
-        deadline = time.monotonic() + limit_seconds
-        return lambda: time.monotonic() > deadline
+        deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
+
+        def stop() -> bool:
+            self._watchdog.moved()
+            return deadline is not None and time.monotonic() > deadline
+
+        return stop
 
 
 def _is_cut(answer: Answer) -> bool:

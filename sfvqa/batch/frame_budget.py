@@ -8,6 +8,8 @@ import numpy as np
 
 from sfvqa.inference.reading_ahead import Chunk
 
+_PATIENCE_SECONDS = 1.0  # before it is asked again whether the memory is wanted, and whether there is some
+
 
 class NoLongerWantedError(Exception):
     """The video that memory was waited for is given up: ends its reading, and is told to nobody."""
@@ -31,7 +33,7 @@ class FrameBudget:
         """Memory `[t, H, W, 3]`, as soon as there is room for its frames; NoLongerWantedError once it is not wanted."""
         with self._changed:
             while self.num_held + shape[0] > self.num_frames and is_wanted():
-                self._changed.wait()
+                self._changed.wait(_PATIENCE_SECONDS)
             if not is_wanted():
                 raise NoLongerWantedError
             self.num_held += shape[0]

@@ -18,6 +18,9 @@ from sfvqa.video.sampling import SamplingOptions
 FRAMES_AHEAD = 256
 """Frames that are held in all, read and not yet seen by the model: of 384 × 384 pixels 113 MB."""
 
+STILL_SECONDS = 3600.0
+"""How long nothing may move in the model without a time-out: no step of it takes so long on a machine that is fit."""
+
 _MOST_READERS = 8
 
 
@@ -36,7 +39,8 @@ class BatchOptions:
     - `reads_subtitles`: put each video's own text track into the prompt, cut to `subtitle_tokens`.
     - `batch_size` questions are answered at a time, about one video or about several that were seen by then.
     - `num_readers` videos are read at a time, while `frames_ahead` frames at most are held in all.
-    - `item_timeout_seconds`: what reading a video may take, and what seeing it, and what an answer.
+    - `item_timeout_seconds`: what reading a video may take, and what seeing it, and what an answer. Without it
+      an item is given up where nothing moves for STILL_SECONDS.
     - `max_failures`: stop after as many; `retry_errors`: ask again what has an error record.
     - `content_of` hashes a video; called by several threads.
     """
@@ -81,6 +85,11 @@ class BatchOptions:
         if choices is None:
             return written
         return GenerationOptions(slow_attention=written.slow_attention, evidence=written.evidence)
+
+    @property
+    def still_seconds(self) -> float:
+        """How long nothing may move in the model."""
+        return self.item_timeout_seconds or STILL_SECONDS
 
     @property
     def reading_within_limits(self) -> ReadOptions:

@@ -35,13 +35,12 @@ class ReadingPool:
         self._ahead: list[VideoAhead] = []
         self._crash: BaseException | None = None
         self._is_closed = False
-        self._threads = [
-            threading.Thread(target=self._run, name="sfvqa-reading-ahead", daemon=True) for _ in range(num_readers)
-        ]
+        self._num_readers = num_readers
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        for _ in range(self._num_readers):
+            self._start()
         return self
 
     def __exit__(
@@ -63,8 +62,19 @@ class ReadingPool:
         with self._changed:
             self._changed.wait_for(lambda: self._first_ready() or self._crash, timeout=patience_seconds)
             if self._crash is not None:
-                raise self._crash
+                crash, self._crash = self._crash, None
+                try:
+                    raise crash
+                finally:
+                    del crash  # else error and traceback would keep each other
             return self._first_ready()
+
+    def standing_still(self, since: float) -> list[VideoAhead]:
+        """The videos in the way where none moved since then; those that only wait for memory are in no way."""
+        with self._changed:
+            if any(video.moved_at > since for video in self._ahead):
+                return []
+            return [video for video in self._ahead if not video.waits_for_memory] or list(self._ahead)
 
     def leave(self, video: VideoAhead) -> None:
         """Be done with a video, or give it up."""
@@ -72,6 +82,12 @@ class ReadingPool:
         with self._changed:
             self._ahead.remove(video)
             self._changed.notify_all()
+
+    def give_up(self, video: VideoAhead) -> None:
+        """Be done with a video whose thread may never return: another takes its place."""
+        video.is_given_up = True
+        self.leave(video)
+        self._start()
 
     def again(self, work: Work) -> None:
         """Have a video read before all others that are not begun."""
@@ -94,10 +110,17 @@ class ReadingPool:
     def _first_ready(self) -> VideoAhead | None:
         return next((video for video in self._ahead if video.can_go_on), None)
 
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="sfvqa-reading-ahead", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def _run(self) -> None:
         try:
             while (video := self._begin()) is not None:
                 self._prepare(video)
+                if video.is_given_up:
+                    return
                 del video  # else the thread would hold it until the next one comes
         except BaseException as error:  # noqa: BLE001  raised again in the thread that has the model
             with self._changed:
@@ -107,6 +130,7 @@ class ReadingPool:
     def _begin(self) -> VideoAhead | None:
         """The next video, once there is one and it may be begun; None when there will be none."""
         with self._changed:
+            # Not bounded: what it waits for comes with the end of the batch, of which this thread is in no way.
             self._changed.wait_for(lambda: self._is_closed or (self._works and len(self._ahead) < self._most_ahead))
             if self._is_closed:
                 return None

@@ -7,7 +7,8 @@ ahead), video_ahead (between them and this), waiting and answering (what was see
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from sfvqa.batch.answering import Answering
@@ -15,13 +16,14 @@ from sfvqa.batch.frame_budget import FrameBudget
 from sfvqa.batch.group import group_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.preparing import Preparer
+from sfvqa.batch.preparing import Preparer, identify, sort_out
 from sfvqa.batch.reading_pool import ReadingPool
 from sfvqa.batch.record import ERROR, OK, Failure, error_record, ok_record
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Question, VideoAhead
 from sfvqa.batch.waiting import Waiting, WaitingRoom, WholeVideo
+from sfvqa.batch.watchdog import Watchdog, dump_stacks, stood_still
 from sfvqa.batch.work import Work
 from sfvqa.errors import DeviceLostError, ItemTimeoutError
 from sfvqa.inference.answer import Answer
@@ -30,6 +32,7 @@ from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
 
 _PATIENCE_SECONDS = 0.5  # between two events while nothing can be done
+_GRACE_SECONDS = 10.0  # in which whatever is bounded in reading ends by itself, and says more
 
 
 def run_batch(
@@ -70,7 +73,9 @@ class _BatchRun:
         )
         self._seeing: dict[VideoAhead, _Seeing] = {}
         self._waiting = WaitingRoom(options)
-        self._answering = Answering(answerer, options)
+        self._watchdog = Watchdog(options.still_seconds, self._record_all)
+        self._still_seconds = options.reading_within_limits.timeout_seconds + _GRACE_SECONDS
+        self._answering = Answering(answerer, options, self._watchdog)
         self._began = time.perf_counter()
         self._seconds = dict.fromkeys(Stage, 0.0)
         self._errors: Counter[str] = Counter()
@@ -79,10 +84,12 @@ class _BatchRun:
 
     def events(self) -> Iterator[BatchEvent]:
         """Until every item is done, or there were too many failures."""
-        with self._pool:
+        moved_at = time.monotonic()
+        with self._watchdog, self._pool:
             while (self._waiting or not self._pool.is_over) and not self._has_failed_too_often:
                 with self._timed(Stage.READING):
                     video = self._pool.next_ready(0.0 if self._waiting else _PATIENCE_SECONDS)
+                has_moved = video is not None or bool(self._waiting)
                 if video is not None:
                     yield from self._go_on(video)
                 elif self._waiting:  # rather a small batch than a model that is idle
@@ -90,6 +97,11 @@ class _BatchRun:
                 while self._waiting.is_due(self._answering.batch_size) and not self._has_failed_too_often:
                     yield from self._answer(self._waiting.take(self._answering.batch_size))
                 yield Working(self._tally())
+                if has_moved:
+                    moved_at = time.monotonic()
+                elif time.monotonic() - moved_at > self._still_seconds:
+                    yield from self._give_up_reading()
+                    moved_at = time.monotonic()
 
     def summary(self) -> BatchSummary:
         """How it ended."""
@@ -122,6 +134,25 @@ class _BatchRun:
         else:
             yield from self._fail(video.work, prepared.questions, outcome, video.num_frames)
 
+    def _give_up_reading(self) -> Iterator[BatchEvent]:
+        """Where the model has waited for long, fail what has not moved either, whatever it is that its thread does."""
+        seconds = self._still_seconds
+        still = self._pool.standing_still(time.monotonic() - seconds)
+        if still:
+            dump_stacks(f"nothing was read for {seconds:g} seconds")
+        for video in still:
+            questions = self._questions_of(video)
+            self._seeing.pop(video, None)
+            self._pool.give_up(video)
+            yield from self._fail(video.work, questions, Failure.of(stood_still(seconds, "the video was read")), None)
+
+    def _questions_of(self, video: VideoAhead) -> Sequence[Question]:
+        if video.prepared is not None:
+            return video.prepared.questions
+        questions, before = sort_out(identify(video.work.group, self._options).asked, self._journal, self._options)
+        self._before += before
+        return questions
+
     def _see(self, video: VideoAhead) -> EncodedVideo | Failure | None:
         """Encode what was read, without waiting for more; None while the video is not whole."""
         try:
@@ -145,7 +176,10 @@ class _BatchRun:
             steps = self._answerer.encode_progressively(
                 prepared.source, prepared.sampling, reading=options.reading_within_limits, crop=options.crop
             )
-            self._seeing[video] = _Seeing(steps, options.item_timeout_seconds)
+            questions = prepared.questions
+            self._seeing[video] = _Seeing(
+                steps, options.item_timeout_seconds, lambda: self._watchdog.step("the video was encoded", questions)
+            )
         return self._seeing[video]
 
     def _leave(self, video: VideoAhead) -> None:
@@ -183,7 +217,14 @@ class _BatchRun:
                 return
         for question in questions:
             self._errors[failure.kind] += 1
-            yield self._finish(question, error_record(question.item, question.item_id, failure, self._options.settings))
+            yield self._finish(question, self._error_record(question, failure))
+
+    def _record_all(self, questions: Sequence[Question], error: ItemTimeoutError) -> None:
+        for question in questions:
+            self._finish(question, self._error_record(question, Failure.of(error)))
+
+    def _error_record(self, question: Question, failure: Failure) -> dict[str, object]:
+        return error_record(question.item, question.item_id, failure, self._options.settings)
 
     def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
         self._journal.append(record)
@@ -214,19 +255,27 @@ class _BatchRun:
 class _Seeing:
     """A video while it is encoded, which must take no more than `limit_seconds`."""
 
-    def __init__(self, steps: Generator[EncodeProgress, None, EncodedVideo], limit_seconds: float | None) -> None:
+    def __init__(
+        self,
+        steps: Generator[EncodeProgress, None, EncodedVideo],
+        limit_seconds: float | None,
+        watched: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._steps = steps
         self._limit_seconds = limit_seconds
+        self._watched = watched
         self._seconds = 0.0
 
     def step(self) -> EncodedVideo | None:
         """Go on by one chunk or less; the video once it is whole. Raises ItemTimeoutError, and what encoding raises."""
         start = time.perf_counter()
         try:
-            next(self._steps)
-        except StopIteration as end:
-            encoded: EncodedVideo = end.value
-            return encoded
+            with self._watched():
+                try:
+                    next(self._steps)
+                except StopIteration as end:
+                    encoded: EncodedVideo = end.value
+                    return encoded
         finally:
             self._seconds += time.perf_counter() - start
         if self._limit_seconds is not None and self._seconds > self._limit_seconds:

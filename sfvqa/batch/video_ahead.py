@@ -53,7 +53,7 @@ class VideoAhead:
 
     `changed` is notified of whatever comes. Once the video is given up (`leave`), nothing comes any more, and what is
     here goes. `reader` is set while a file is open; `num_frames` once it is known how many will be read. `moved_at` is
-    when the thread that reads last got on with it, by the monotonic clock.
+    when the thread that reads last got on with it, by the monotonic clock; `is_given_up` once it never may again.
     """
 
     def __init__(self, work: Work, budget: FrameBudget, changed: threading.Condition) -> None:
@@ -63,6 +63,7 @@ class VideoAhead:
         self.num_frames: int | None = None
         self.moved_at = time.monotonic()
         self.is_wanted = True
+        self.is_given_up = False
         self.waits_for_memory = False
         self._budget = budget
         self._changed = changed

@@ -4,6 +4,9 @@ Garbage is not collected meanwhile: what a failed video held must come back at o
 """
 
 import gc
+import subprocess
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.batch import preparing
+from sfvqa.batch import preparing, runner
 from sfvqa.batch.frame_budget import FrameBudget
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
@@ -220,6 +223,88 @@ def test_readers_that_die_or_stand_still_cost_only_their_videos(
     records = run_to_its_end(FakeAnswerer(), [Item(tmp_path / name, name, "?") for name in names], options)
     assert [records[name]["status"] for name in names] == ["error", "error", "ok", "ok"]
     assert said in records["bad 1.mp4"]["error"]["message"]
+
+
+def hang() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("where", ["encoding", "answering"])
+def test_a_model_that_stands_still_is_interrupted(
+    readers: dict[str, FakeReader], run_to_its_end: RunToItsEnd, capfd: pytest.CaptureFixture[str], where: str
+) -> None:
+    """No time-out that is asked between steps ends the step itself."""
+    readers |= {"a": FakeReader(20), "b": FakeReader(20)}
+    answerer = FakeAnswerer()
+    if where == "encoding":
+        answerer.on_chunk = lambda name, _num_wanted: hang() if name == "a" else None
+    else:
+        answerer.on_answer = lambda questions, _stop: hang() if questions == ["a?"] else None
+    items = [Item(Path(name), name, f"{name}?") for name in readers]
+    records = run_to_its_end(answerer, items, replace(OPTIONS, item_timeout_seconds=0.5))
+    assert records["a"]["error"]["type"] == "ItemTimeoutError"
+    assert "Nothing moved for 0.5 seconds while the" in records["a"]["error"]["message"]
+    assert records["b"]["status"] == "ok"
+    said = capfd.readouterr().err
+    assert "what each thread does" in said
+    assert "in hang" in said
+
+
+def test_a_thread_that_never_returns_costs_only_its_video(
+    readers: dict[str, FakeReader],
+    run_to_its_end: RunToItsEnd,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As where a server is gone while the video cache is looked into: no process that could be killed reads there."""
+    is_back = threading.Event()
+
+    def look(path: Path, *_: object, **__: object) -> bool:
+        return path.name == "lost" and is_back.wait(LONGEST_SECONDS)
+
+    readers |= {name: FakeReader(20) for name in ("lost", "a", "b")}
+    answerer = FakeAnswerer()
+    monkeypatch.setattr(answerer, "is_kept", look)
+    monkeypatch.setattr(runner, "_GRACE_SECONDS", 0.2)
+    options = replace(OPTIONS, item_timeout_seconds=0.5, num_readers=1)
+    records = run_to_its_end(answerer, items_named(*readers), options)
+    is_back.set()
+    assert {name: record["status"] for name, record in records.items()} == {"lost": "error", "a": "ok", "b": "ok"}
+    assert "Nothing moved for 0.7 seconds while the video was read." in records["lost"]["error"]["message"]
+    assert "in look" in capfd.readouterr().err
+
+
+NEVER_RETURNS = """
+import sys; sys.path[:] = {path!r}
+import threading
+from pathlib import Path
+from sfvqa.batch import watchdog
+from sfvqa.batch.item import Item
+from sfvqa.batch.journal import Journal
+from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.runner import run_batch
+from tests.batch.answerer import FakeAnswerer
+
+watchdog._LAST_SECONDS = 0.5
+answerer = FakeAnswerer(on_chunk=lambda *_: threading.Lock().acquire() and threading.Semaphore(0).acquire())
+with Journal(Path("out.jsonl")) as journal:
+    for _ in run_batch(answerer, [Item(Path("a.mp4"), "a.mp4", "?")], journal, BatchOptions(item_timeout_seconds=3)):
+        pass
+"""
+
+
+def test_what_cannot_be_interrupted_ends_the_process_and_leaves_a_record(tmp_path: Path) -> None:
+    """The same command again goes on with the others, and does not come to stand where it stood."""
+    write_video(tmp_path / "a.mp4", num_frames=20, colour=(40, 80, 160))
+    program = NEVER_RETURNS.format(path=sys.path)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "Run the same command again to resume." in ended.stderr
+    (record,) = read_records(tmp_path / "out.jsonl")
+    assert record["error"]["type"] == "ItemTimeoutError"
 
 
 def overwrite(path: Path, _name: str = "", _num_wanted: int = 0) -> None:

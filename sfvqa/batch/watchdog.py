@@ -1,0 +1,127 @@
+"""Watches the thread that has the model: what stands still in it is ended, and all stacks say where that was."""
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from sfvqa.batch.video_ahead import Question
+from sfvqa.errors import ExitCode, ItemTimeoutError
+
+_LAST_SECONDS = 600.0  # after which a step that cannot be interrupted is ended with the process
+_LONGEST_LOOK_SECONDS = 1.0  # between two looks
+_STDERR = 2  # Python's own stream may be locked by what stands still
+
+
+class _Interruption(BaseException):
+    """Raised within the step that stood still; nobody but `step` catches it."""
+
+
+class Watchdog:
+    """A context manager, around steps of one thread at a time.
+
+    A step in which nothing moves for `limit_seconds` is interrupted, with an ItemTimeoutError. That needs Python to
+    come to its next instruction: native code that never returns can be ended only with the process, which happens
+    `_LAST_SECONDS` later, after `give_up` was told the step's questions in a thread of its own.
+    """
+
+    def __init__(self, limit_seconds: float, give_up: Callable[[Sequence[Question], ItemTimeoutError], None]) -> None:
+        self._limit_seconds = limit_seconds
+        self._give_up = give_up
+        self._mutex = threading.Lock()
+        self._moved_at: float | None = None  # None while there is no step
+        self._questions: Sequence[Question] = ()
+        self._doing = ""
+        self._watched = 0
+        self._is_interrupted = False
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="sfvqa-watchdog", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        self._thread.join(_LONGEST_LOOK_SECONDS)
+
+    @contextlib.contextmanager
+    def step(self, doing: str, questions: Sequence[Question]) -> Iterator[None]:
+        """What is watched, and whose it is. ItemTimeoutError, raised somewhere in the block, where it stands still."""
+        with self._mutex:
+            self._doing, self._questions, self._watched = doing, questions, threading.get_ident()
+            self._is_interrupted, self._moved_at = False, time.monotonic()
+        try:
+            try:
+                yield
+            except _Interruption:
+                raise
+            except BaseException:
+                self._leave()
+                raise
+            self._leave()
+        except _Interruption:
+            self._is_interrupted, self._moved_at = False, None
+            raise self._error() from None
+
+    def moved(self) -> None:
+        """Tell that the step gets on."""
+        if self._moved_at is not None:
+            self._moved_at = time.monotonic()
+
+    def _leave(self) -> None:
+        """End the step; an interruption that is on its way must come here, not wherever the thread is by then."""
+        with self._mutex:
+            self._moved_at = None
+        while self._is_interrupted:
+            time.sleep(0.001)
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(min(self._limit_seconds / 4, _LONGEST_LOOK_SECONDS)):
+            with self._mutex:
+                still_seconds = 0.0 if self._moved_at is None else time.monotonic() - self._moved_at
+                is_new = still_seconds > self._limit_seconds and not self._is_interrupted
+                if is_new:
+                    self._is_interrupted = True
+                    dump_stacks(f"nothing moved for {self._limit_seconds:g} seconds while {self._doing}")
+                    # By the one function that Python has for it: a signal would reach the main thread alone.
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(self._watched), ctypes.py_object(_Interruption)
+                    )
+            if still_seconds > self._limit_seconds + _LAST_SECONDS:
+                self._end_the_process()
+
+    def _end_the_process(self) -> None:
+        try:
+            self._give_up(self._questions, self._error())
+        finally:
+            show_cursor = b"\x1b[?25h" if os.isatty(_STDERR) else b""  # which a live display hides
+            with contextlib.suppress(OSError):
+                os.write(_STDERR, show_cursor + b"Error: The model stands still. What is done is kept.\n")
+                os.write(_STDERR, b"Run the same command again to resume.\n")
+            os._exit(ExitCode.FAILED)
+
+    def _error(self) -> ItemTimeoutError:
+        return stood_still(self._limit_seconds, self._doing)
+
+
+def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
+    """What an item's record says of it."""
+    return ItemTimeoutError(
+        f"Nothing moved for {seconds:g} seconds while {doing}.",
+        "Standard error shows where it stood still; allow more with --item-timeout, or use fewer frames (--frames).",
+    )
+
+
+def dump_stacks(reason: str) -> None:
+    """Write on standard error what every thread is doing."""
+    with contextlib.suppress(OSError, ValueError):  # it may be closed
+        os.write(_STDERR, f"sfvqa: {reason}; what each thread does:\n".encode())
+        faulthandler.dump_traceback(_STDERR, all_threads=True)
