@@ -1,8 +1,10 @@
 """Items about the same seconds of the same video, which is seen once for all of them. Opens nothing."""
 
 import hashlib
+import heapq
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +31,18 @@ def group_items(items: Iterable[Item]) -> list[VideoGroup]:
     return [VideoGroup(*of_which, tuple(items)) for of_which, items in found.items()]
 
 
-def take_shard(items: Iterable[Item], shard: Shard) -> list[Item]:
+def take_shard(items: Sequence[Item], shard: Shard) -> list[Item]:
     """The items of a shard, where all that are about one video are in one, so that it is seen once.
 
-    By the video's name: no file need be read, and a video that is added moves no other.
+    Shards get as many items each as videos allow. By names and numbers of items alone: every job comes to the same
+    shares of the same items, and no file need be read.
     """
-    return [item for item in items if shard.holds(hashlib.sha256(os.fsencode(item.name)).hexdigest())]
+    num_items = Counter(item.name for item in items)
+    shares = [(0, number) for number in range(1, shard.count + 1)]
+    mine = set()
+    for name in sorted(num_items, key=lambda name: (-num_items[name], hashlib.sha256(os.fsencode(name)).digest())):
+        held, number = shares[0]
+        heapq.heapreplace(shares, (held + num_items[name], number))  # the one that has the fewest
+        if number == shard.number:
+            mine.add(name)
+    return [item for item in items if item.name in mine]

@@ -76,7 +76,7 @@ class _BatchRun:
         self._watchdog = Watchdog(options.still_seconds, self._record_all)
         self._still_seconds = options.reading_within_limits.timeout_seconds + _GRACE_SECONDS
         self._answering = Answering(answerer, options, self._watchdog)
-        self._began = time.perf_counter()
+        self._began = self._finished_at = time.perf_counter()
         self._seconds = dict.fromkeys(Stage, 0.0)
         self._errors: Counter[str] = Counter()
         self._before: Counter[str] = Counter()
@@ -228,6 +228,7 @@ class _BatchRun:
 
     def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
         self._journal.append(record)
+        self._finished_at = time.perf_counter()
         return ItemFinished(question.item, record, self._tally())
 
     def _tally(self) -> Tally:
@@ -241,6 +242,7 @@ class _BatchRun:
             stage_seconds=dict(self._seconds),
             errors=dict(self._errors),
             num_frames_held=self._budget.num_held,
+            still_seconds=time.perf_counter() - self._finished_at,
         )
 
     @contextlib.contextmanager

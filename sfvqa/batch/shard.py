@@ -1,4 +1,4 @@
-"""Shards: one job of several takes its share of the items, by their ids alone, and all of them together take all."""
+"""Shards: one job of several takes its share of the items, and all of them together take all."""
 
 import re
 from dataclasses import dataclass
@@ -21,10 +21,6 @@ class Shard:
                 f"There is no shard {self.number} of {self.count}.", "Count them from 1: 1/4, 2/4, 3/4, 4/4."
             )
 
-    def holds(self, item_id: str) -> bool:
-        """Whether an item is in this share."""
-        return in_shard(item_id, self.number, self.count)
-
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
@@ -39,8 +35,3 @@ def parse_shard(text: str) -> Shard:
     if match is None:
         raise UsageError(f"“{text}” is no shard.", "Write I/N, the Ith of N jobs: 1/4 to 4/4.")
     return Shard(int(match[1]), int(match[2]))
-
-
-def in_shard(item_id: str, number: int, count: int) -> bool:
-    """Whether an item is in the `number`th of `count` shares, from 1 on: the same on every machine, each in one."""
-    return int(item_id, 16) % count == number - 1

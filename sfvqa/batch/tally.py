@@ -9,6 +9,8 @@ from typing import Any
 from sfvqa.batch.item import Item
 from sfvqa.errors import ExitCode
 
+_LONGEST_STILL_SECONDS = 10.0  # that say nothing: items finish in batches
+
 
 class Stage(StrEnum):
     """What the thread that has the model does; the one that takes longest is the bottleneck."""
@@ -26,6 +28,7 @@ class Tally:
     """Of `num_items` so many were answered in this run or before it, or failed in it or before it.
 
     `stage_seconds` by the wall clock, `elapsed_seconds` in all; `num_frames_held` are read and not seen yet.
+    `still_seconds` is how long ago the last item was finished, or it began.
     On a cluster `num_workers` of `num_workers_wanted` are ready, and times and frames are the sums over all of them.
     """
 
@@ -38,6 +41,7 @@ class Tally:
     stage_seconds: Mapping[Stage, float] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     num_frames_held: int = 0
+    still_seconds: float = 0.0
     num_workers: int = 0
     num_workers_wanted: int = 0
 
@@ -59,8 +63,11 @@ class Tally:
 
     @property
     def seconds_to_go(self) -> float | None:
-        """At that rate."""
-        return 60 * self.num_left / self.items_a_minute if self.items_a_minute else None
+        """At that rate; None where nothing has finished for longer than all that is left would take."""
+        if not self.items_a_minute:
+            return None
+        seconds = 60 * self.num_left / self.items_a_minute
+        return None if self.still_seconds > max(seconds, _LONGEST_STILL_SECONDS) else seconds
 
     @property
     def waiting_share(self) -> float | None:

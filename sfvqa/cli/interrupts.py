@@ -1,5 +1,6 @@
 """Ctrl-C: what ends a whole command, and what ends one answer of a chat."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -27,6 +28,8 @@ class Interrupt:
         if self.seen:
             _end_now()
         self.seen = True
+        # What Python does last it does without handlers, and another one would end it by the signal, not with 130.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
 

@@ -1,32 +1,47 @@
 """Shards take each item once, and about as many each."""
 
-import hashlib
-from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.shard import Shard, in_shard, parse_shard
+from sfvqa.batch.group import take_shard
+from sfvqa.batch.item import Item
+from sfvqa.batch.shard import Shard, parse_shard
 from sfvqa.errors import UsageError
 
-IDS = st.binary(min_size=12, max_size=12).map(bytes.hex)
+
+def items_of(num_items: dict[str, int]) -> list[Item]:
+    return [
+        Item(Path(name), name, f"Question {number}?") for name, count in num_items.items() for number in range(count)
+    ]
 
 
-@given(IDS, st.integers(1, 50))
-def test_every_item_is_in_exactly_one_shard(item_id: str, count: int) -> None:
-    assert sum(in_shard(item_id, number, count) for number in range(1, count + 1)) == 1
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(1, 9), max_size=30), st.integers(1, 8))
+def test_every_item_is_in_one_shard_and_a_video_is_in_no_two(num_items: dict[str, int], count: int) -> None:
+    items = items_of(num_items)
+    shards = [take_shard(items, Shard(number, count)) for number in range(1, count + 1)]
+    assert sorted(map(repr, items)) == sorted(repr(item) for shard in shards for item in shard)
+    assert sum(len({item.name for item in shard}) for shard in shards) == len(num_items)
+    sizes = [len(shard) for shard in shards]
+    assert max(sizes) - min(sizes) <= max(num_items.values(), default=0)
 
 
-def test_shards_are_even() -> None:
-    """Of 8 jobs none takes a tenth more than its share."""
-    ids = [hashlib.sha256(str(number).encode()).hexdigest()[:24] for number in range(20_000)]
-    sizes = Counter(next(number for number in range(1, 9) if in_shard(name, number, 8)) for name in ids)
-    assert max(sizes.values()) < 1.1 * 20_000 / 8
+@pytest.mark.parametrize("num_questions", [1, 3])
+def test_shards_are_even(num_questions: int) -> None:
+    """Of 14 videos one job of two had 10, and the other 4."""
+    items = items_of({f"clips/{number}.mp4": num_questions for number in range(14)})
+    assert [len(take_shard(items, Shard(number, 2))) for number in (1, 2)] == [7 * num_questions] * 2
+    assert sorted(len(take_shard(items, Shard(number, 4))) for number in range(1, 5)) == [
+        each * num_questions for each in (3, 3, 4, 4)
+    ]
 
 
-def test_a_shard_stays_the_same() -> None:
-    assert [in_shard("0123456789abcdef01234567", number, 4) for number in (1, 2, 3, 4)] == [False, False, False, True]
+def test_a_shard_is_the_same_in_whatever_order_the_videos_are_listed() -> None:
+    items = items_of({f"{number}.mp4": 1 + number % 3 for number in range(20)})
+    share = take_shard(items, Shard(2, 3))
+    assert take_shard(items[::-1], Shard(2, 3)) == share[::-1]
 
 
 @given(st.integers(1, 999), st.integers(0, 999))

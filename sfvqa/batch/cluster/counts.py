@@ -24,15 +24,18 @@ class Counts:
         self.before: Counter[str] = Counter()
         self._num_items, self._num_answered = num_items, 0
         self._began: float | None = None
+        self._finished_at = 0.0
         self._seconds = dict.fromkeys(Stage, 0.0)
         self._of_shares: dict[Share, Tally] = {}
 
     def begin(self) -> None:
         """Start the clock, unless it runs."""
-        self._began = self._began or time.perf_counter()
+        if self._began is None:
+            self._began = self._finished_at = time.perf_counter()
 
     def count(self, record: Mapping[str, Any]) -> None:
         """An item has its record."""
+        self._finished_at = time.perf_counter()
         if record["status"] == OK:
             self._num_answered += 1
         else:
@@ -68,6 +71,7 @@ class Counts:
             },
             errors=dict(self.errors),
             num_frames_held=sum(tally.num_frames_held for tally in live),
+            still_seconds=0.0 if self._began is None else time.perf_counter() - self._finished_at,
             num_workers=self.num_workers,
             num_workers_wanted=self.num_workers_wanted,
         )

@@ -6,7 +6,7 @@ Ray says where an actor runs, that it ended, and hands over what it yields; this
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sfvqa
@@ -21,7 +21,14 @@ from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, 
 _MOST_LOADS = 3
 """Times that a worker may fail to load in a row; where the model or what is asked for is wrong, one is enough."""
 _SECONDS_WITHOUT_ROOM = 60.0  # that nodes may take to come back
+_SECONDS_TO_LOAD = 3600.0  # a model, once the worker's process runs
+_SECONDS_TO_FETCH = 60.0  # what is ready, from another node
+_GRACE_SECONDS = 60.0  # in which a worker that stands still ends the item itself
 _LONGEST_REASON = 300
+
+
+class _Stuck(Exception):  # noqa: N818  a state, as Lost
+    """A worker lives and says nothing."""
 
 
 @dataclass(eq=False)
@@ -30,6 +37,8 @@ class Member:
 
     actor: Any
     waits_for: Any  # Ray's reference to its loading, or the generator of what it yields
+    placed: Any  # Ray's reference that is ready once its process runs, for which there must be room
+    heard_at: float | None = None  # None while it has no place yet
     share: Share | None = None
     num_failed_loads: int = 0
 
@@ -55,11 +64,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker ended, for a `reason` that is a clause; its member loads again unless it `is_given_up`."""
+    """A worker ended, for a `reason` that is a clause; its member loads again unless it `is_given_up`.
+
+    One that `is_stuck` was ended because it said nothing any more.
+    """
 
     reason: str
     share: Share | None = None
     is_given_up: bool = False
+    is_stuck: bool = False
 
 
 class Crew:
@@ -74,6 +87,8 @@ class Crew:
         self._actor_class: Any = self._ray.remote(Worker)
         self._num_members = placement.num_workers
         self._without_room_since: float | None = None
+        # A batch that stands still is asked again item by item, before a word is said of it.
+        self._longest_silence_seconds = 2 * options.still_seconds + _GRACE_SECONDS
         self.members: list[Member] = []
 
     def __enter__(self) -> "Crew":
@@ -96,7 +111,7 @@ class Crew:
 
     def give(self, member: Member, share: Share) -> None:
         """Have an idle member answer a share."""
-        member.share = share
+        member.share, member.heard_at = share, time.monotonic()
         member.waits_for = member.actor.answer.options(num_returns="streaming").remote(share.items)
 
     def listen(self, patience_seconds: float) -> Iterator[Said | Lost]:
@@ -110,14 +125,28 @@ class Crew:
             ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
             for each in ready:
                 yield self._hear(waiting[each])
+        yield from self._end_stuck()
         self._check_room()
 
+    def _end_stuck(self) -> Iterator[Lost]:
+        """Workers that live and say nothing, though a worker that works says something all the time."""
+        for member in [member for member in self.members if not member.is_idle]:
+            if member.heard_at is None:
+                if self._ray.wait([member.placed], timeout=0)[0]:
+                    member.heard_at = time.monotonic()
+                continue
+            limit = _SECONDS_TO_LOAD if member.share is None else self._longest_silence_seconds
+            if time.monotonic() - member.heard_at > limit:
+                reason = f"it said nothing for {limit:g} seconds"
+                yield replace(self._failed(member, _Stuck(reason)), is_stuck=True)
+
     def _hear(self, member: Member) -> Said | Lost:
-        share = member.share
+        share, member.heard_at = member.share, time.monotonic()
         try:
             if share is None:
-                return self._is_ready(member, self._ray.get(member.waits_for))
-            what = self._ray.get(next(member.waits_for))
+                return self._is_ready(member, self._ray.get(member.waits_for, timeout=_SECONDS_TO_FETCH))
+            said = next(member.waits_for)  # not bounded, but there: Ray named the generator as ready
+            what = self._ray.get(said, timeout=_SECONDS_TO_FETCH)
         except self._ray.exceptions.RayTaskError as error:
             return self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
         except self._ray.exceptions.RayError as error:
@@ -132,7 +161,7 @@ class Crew:
 
     def _failed(self, member: Member, error: Exception) -> Lost:
         """Replace the worker, or do without; raise what another worker would stumble over as well."""
-        share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError)
+        share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError | _Stuck)
         if share is not None and not is_lost:
             raise error
         check_own_node()
@@ -147,6 +176,7 @@ class Crew:
                 return Lost(reason, is_given_up=True)
         fresh = self._start()
         member.actor, member.waits_for, member.share = fresh.actor, fresh.waits_for, None
+        member.placed, member.heard_at = fresh.placed, None
         return Lost(reason, share)
 
     def _start(self) -> Member:
@@ -154,7 +184,7 @@ class Crew:
         actor = self._actor_class.options(
             num_cpus=self._size.num_cpus, num_gpus=self._size.num_gpus, scheduling_strategy="SPREAD"
         ).remote()
-        return Member(actor, actor.load.remote(*self._to_load))
+        return Member(actor, actor.load.remote(*self._to_load), actor.__ray_ready__.remote())
 
     def _end(self, member: Member) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):

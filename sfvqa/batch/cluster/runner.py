@@ -111,16 +111,17 @@ class _ClusterRun:
         if lost.share is None:
             return
         self._counts.forget(lost.share)
-        if (video := self._shares.lost(lost.share)) is not None:
-            yield from self._give_up(video, lost.reason)
+        if (video := self._shares.lost(lost.share, is_stuck=lost.is_stuck)) is not None:
+            yield from self._give_up(video, lost)
 
-    def _give_up(self, video: VideoGroup, reason: str) -> Iterator[BatchEvent]:
-        failure = Failure.of(
-            WorkerLostError(
-                f"{MOST_LOSSES} workers were lost with this video, of the last one: {reason}.",
-                "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
-            )
+    def _give_up(self, video: VideoGroup, lost: Lost) -> Iterator[BatchEvent]:
+        how_often = "A worker stood still" if lost.is_stuck else f"{MOST_LOSSES} workers were lost"
+        of_whom = "" if lost.is_stuck else ", of the last one"
+        error = WorkerLostError(
+            f"{how_often} with this video{of_whom}: {lost.reason}.",
+            "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
         )
+        failure = Failure.of(error)
         left, before = sort_out(identify(video, self._options).asked, self._keeper, self._options)
         self._counts.before += before
         for question in left:

@@ -62,10 +62,15 @@ class Shares:
             return Share(self._fresh.popleft() for _ in range(size))
         return self._suspects.popleft() if self._suspects else None
 
-    def lost(self, share: Share) -> VideoGroup | None:
-        """Take back what a lost worker had not finished; the video that is given up because of it, if any is."""
+    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoGroup | None:
+        """Take back what a lost worker had not finished; the video that is given up because of it, if any is.
+
+        One alone that a worker is stuck with is given up at once: it was waited for, and nobody else ended the worker.
+        """
         unfinished = share.unfinished
         num_losses = share.num_losses + 1 if len(unfinished) == 1 else 0
+        if num_losses and is_stuck:
+            num_losses = MOST_LOSSES
         if num_losses == MOST_LOSSES:
             return unfinished[0]
         self._suspects.extend(Share([group], num_losses) for group in unfinished)

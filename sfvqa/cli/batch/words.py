@@ -21,13 +21,15 @@ def describe_tally(tally: "Tally") -> str:
 
 
 def describe_rate(tally: "Tally") -> str:
-    """`12.3 items a minute, 14:36 to go, 3 of 4 workers`; what there is of it."""
+    """`12.3 items a minute, 14:36 to go, 3 of 4 workers`; what there is of it, or for how long nothing finished."""
     from sfvqa.video.sampling import format_time
 
     rate, left = tally.items_a_minute, tally.seconds_to_go
     parts = ["nothing finished yet" if rate is None else f"{rate:.1f} items a minute"]
     if left:
         parts.append(f"{format_time(round(left))} to go")
+    elif rate is not None and tally.num_left:
+        parts.append(f"nothing finished for {format_time(round(tally.still_seconds))}")
     if wanted := tally.num_workers_wanted:
         missing = f"{tally.num_workers:,} of " if tally.num_workers < wanted else ""
         parts.append(f"{missing}{plural(wanted, 'worker')}")

@@ -1,6 +1,7 @@
 """What workers of the tests run in place of a model: it waits at a gate, or dies, or fails. Imported by the workers."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ class FakeLoader:
     """Gives a FakeAnswerer that keeps its word files in `folder`, and notices that say which process it is in.
 
     - `has_gate`: after its first answer a worker says in which process it waits, until the gate opens.
-    - `deadly`: a video that ends the process; `loses_gpu`: the first worker that answers loses its GPU.
+    - `deadly`: a video that ends the process; `stopping`: one that stops it, so that it lives and does nothing.
+    - `loses_gpu`: the first worker that answers loses its GPU.
     - `fails`: no answer comes to anything; `is_missing`: there is no model.
     """
 
     folder: Path
     has_gate: bool = False
     deadly: str = ""
+    stopping: str = ""
     loses_gpu: bool = False
     fails: bool = False
     is_missing: bool = False
@@ -51,6 +54,9 @@ class FakeLoader:
     def _on_chunk(self, name: str, _num_wanted: int) -> None:
         if name == self.deadly:
             os._exit(9)
+        if name == self.stopping:
+            (self.folder / f"stopped.{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def _on_answer(self, _questions: list[str], _stop: Callable[[], bool]) -> None:
         if self.fails:

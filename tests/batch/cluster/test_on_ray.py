@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sfvqa.batch.cluster import crew
 from sfvqa.batch.cluster.loading import CacheOptions, ModelLoader
 from sfvqa.batch.cluster.options import ClusterOptions
 from sfvqa.batch.cluster.runner import run_on_cluster
@@ -170,6 +172,30 @@ def test_a_video_that_ends_every_worker_is_an_error_record(run_on: Run, items: l
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.BATCH_FAILURES
     assert run_on.summary.tally.errors == {"WorkerLostError": 2}
+
+
+def test_a_worker_that_lives_and_does_nothing_is_replaced(
+    run_on: Run, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray watches that a process lives: nothing was heard of it any more, and it was waited for without end."""
+    monkeypatch.setattr(crew, "_GRACE_SECONDS", 4.0)
+    records = run_on(FakeLoader(tmp_path, stopping="b.mp4"), items, replace(OPTIONS, item_timeout_seconds=1))
+    failed = [record for record in records if record["status"] == "error"]
+    assert {record["video"] for record in failed} == {"b.mp4"}
+    assert "stood still with this video: it said nothing for 6 seconds." in failed[0]["error"]["message"]
+    assert len(failed) == 2
+    check_all_answered([record for record in records if record["status"] == "ok"], items[:2] + items[4:])
+    deadline = time.monotonic() + 20
+    while any(is_running(int(path.suffix[1:])) for path in tmp_path.glob("stopped.*")):
+        assert time.monotonic() < deadline, "the worker that stood still is still there"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
 
 
 def test_a_model_that_is_nowhere_ends_it_and_names_the_host(run_on: Run, items: list[Item], tmp_path: Path) -> None:
