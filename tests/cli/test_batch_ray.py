@@ -211,3 +211,11 @@ def test_the_workers_are_counted_in_words() -> None:
     assert describe_rate(Tally(4, num_workers=1, num_workers_wanted=2)) == "nothing finished yet, 1 of 2 workers"
     all_there = Tally(4, num_answered=2, elapsed_seconds=60, num_workers=2, num_workers_wanted=2)
     assert describe_rate(all_there) == "2.0 items a minute, 1:00 to go, 2 workers"
+
+
+def test_no_time_to_go_is_promised_while_nothing_finishes() -> None:
+    """It stood at "0:02 to go" for as long as the last video hung."""
+    moving = Tally(100, num_answered=99, elapsed_seconds=200, still_seconds=3)
+    assert describe_rate(moving) == "29.7 items a minute, 0:02 to go"
+    standing = Tally(100, num_answered=99, elapsed_seconds=300, still_seconds=103)
+    assert describe_rate(standing) == "19.8 items a minute, nothing finished for 1:43"

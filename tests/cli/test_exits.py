@@ -285,3 +285,26 @@ def test_ending_a_command_leaves_no_copy_of_standard_input(tmp_path: Path, name:
     process.send_signal(number)
     assert process.wait(timeout=20) == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_python_ends_changes_no_exit_code() -> None:
+    """Python drops the handlers before it is done: pressed then, Ctrl-C ended the process by its signal."""
+    program = f"""
+import sys; sys.path[:] = {sys.path!r}
+import os, signal
+from sfvqa.cli.interrupts import Interrupt
+
+class Last:
+    def __del__(self):
+        kill(pid, 2)
+
+kill, pid = os.kill, os.getpid()
+signal.signal(signal.SIGINT, Interrupt())
+last = Last()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 130

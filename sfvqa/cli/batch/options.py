@@ -112,7 +112,8 @@ ItemTimeout = Annotated[
         metavar="SECONDS",
         envvar="SFVQA_ITEM_TIMEOUT",
         callback=_check_limit,
-        help="Give a video up when reading it takes longer, or encoding it, and a question when its answer does.",
+        help="Give a video up when reading it takes longer, or encoding it, and a question when its answer does "
+        "(default: when nothing moves for 10 minutes in reading, or for an hour in the model).",
         show_default=False,
         rich_help_panel=_WORK,
     ),
