@@ -98,12 +98,11 @@ class Identified:
 def identify(group: VideoGroup, options: BatchOptions) -> Identified:
     """Look a video through for the ids of its items, which hold for this content of it."""
     limit_seconds = options.reading_within_limits.timeout_seconds
+    failure: Failure | None = None
     try:
         file, content = within(limit_seconds, lambda: (_state_of(group.video), options.content_of(group.video)))
     except (TooLateError, VideoError, OSError) as error:
         file, content, failure = None, UNREADABLE, Failure.of(_why_unreadable(error, group.video, limit_seconds))
-    else:
-        failure = None
     asked = [Question(item, item_id(item, content, options.settings)) for item in group.items]
     return Identified(asked, file, failure)
 
