@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sfvqa.errors import VideoNotFoundError
+from sfvqa.errors import UnreadableVideoError, VideoNotFoundError
 from sfvqa.inference.encoding import EncodedVideo
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
@@ -253,11 +253,12 @@ def test_a_video_that_changes_while_it_is_read_is_not_kept(caching: VideoQA, cac
 def test_a_file_that_is_put_in_its_place_is_not_kept_under_its_content(
     caching: VideoQA, cache: VideoCache, video: Path, tmp_path: Path
 ) -> None:
-    """It was opened before, so the frames are the old file's, whatever the path means by now."""
+    """Nor answered about: it was opened before, so the frames are the old file's, whatever the path means by now."""
     with open_video(video, ReadOptions(num_threads=1)) as opened:  # a second handle would notice
         other = write_video(tmp_path / "other.mp4", num_frames=20, colour=(160, 80, 40))
         other.replace(video)
-        caching.encode(opened)
+        with pytest.raises(UnreadableVideoError, match="was changed while it was read"):
+            caching.encode(opened)
     assert cache.entries() == []
 
 
