@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfvqa.batch.report.csv_table import COLUMNS, defuse, write_csv
+from sfvqa.evaluation.matching import Rule
 from tests.batch.report.records import failed, item, ok
 
 
 def rows_of(*records: dict[str, object]) -> list[dict[str, str]]:
     stream = io.StringIO(newline="")
-    assert write_csv(records, stream) == len(records)
+    assert write_csv(records, stream, Rule.PHRASE) == len(records)
     return list(csv.DictReader(io.StringIO(stream.getvalue(), newline=""), strict=True))
 
 
