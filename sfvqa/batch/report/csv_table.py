@@ -1,6 +1,7 @@
 """Records as a CSV table, a row an item, that no spreadsheet takes for formulas."""
 
 import csv
+import unicodedata
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -15,7 +16,9 @@ COLUMNS = (
     "host", "item_id",
 )  # fmt: skip
 
-_STARTS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_STARTS_A_FORMULA = ("=", "+", "-", "@")
+_MAY_BE_DROPPED = ("\t", "\r", "\n")
+_INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers, and a pattern without dots
 
 
 def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule) -> int:
@@ -36,14 +39,20 @@ def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule) -> int:
 def defuse(text: str) -> str:
     """Text that a spreadsheet would calculate gets a `'` before it, and so does text that begins with one already.
 
-    That is text beginning, white space aside, with = + - @ (full-width ones too), or with a tab or a line's end. So
-    taking one `'` away from every text cell that begins with it gives back exactly what was recorded.
+    That is text whose first visible character is one of = + - @ (full-width ones too), or that begins with a tab or a
+    line's end. So taking one `'` away from every text cell that begins with it gives back exactly what was recorded.
 
     >>> defuse("=1+1"), defuse("'tis"), defuse("left")
     ("'=1+1", "''tis", 'left')
     """
-    is_formula = text.startswith(_STARTS_A_FORMULA) or text.lstrip().startswith(_STARTS_A_FORMULA)
-    return f"'{text}" if is_formula or text.startswith("'") else text
+    first = next((char for char in text if not _is_invisible(char)), "")
+    is_formula = unicodedata.normalize("NFKC", first).startswith(_STARTS_A_FORMULA)
+    return f"'{text}" if is_formula or text.startswith(("'", *_MAY_BE_DROPPED)) else text
+
+
+def _is_invisible(char: str) -> bool:
+    """Blanks, controls and formatting characters, marks that stand on nothing: spreadsheets drop some of them."""
+    return unicodedata.category(char)[0] in "CZM" or char in _INVISIBLE_LETTERS
 
 
 def _row(record: Record, rule: Rule) -> dict[str, Any]:
