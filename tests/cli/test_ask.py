@@ -268,7 +268,8 @@ def test_a_narrow_terminal_gets_whole_numbers(
 
 
 @pytest.mark.parametrize(
-    ("overlap", "shown"), [(0.2, ", encode 0.50 s, at the same time 0.20 s, prefill"), (0.004, ", encode 0.50 s, prefill")]
+    ("overlap", "shown"),
+    [(0.2, ", encode 0.50 s, at the same time 0.20 s, prefill"), (0.004, ", encode 0.50 s, prefill")],
 )
 def test_what_was_done_at_the_same_time_is_shown_where_it_is_worth_seeing(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA, overlap: float, shown: str
