@@ -29,6 +29,7 @@ _BAR, _BAR_GROUND, _STRONGEST = (96, 148, 214), (40, 40, 44), (255, 132, 92)
 _KEPT_OUTLINE = (255, 204, 64)
 _GAP_FILL, _GAP_INK = (56, 36, 36), (238, 128, 116)
 _CUT_BRIGHTNESS = 0.3
+_NEARLY, _WELL_ABOVE = 0.7, 1.5  # of the strongest weight; of an even share
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,7 @@ def draw_filmstrip(
 ) -> Image.Image:
     """Draw a contact sheet with a bar over each frame, as high as its weight beside the strongest.
 
-    The strongest is marked, and so is each that is a peak of its own: higher than those beside it, at least half as
-    high as the strongest, and twice an even share.
+    The strongest is marked, and so is each that is nearly as high and well above an even share.
     Weights are shares of 1, written over the bars in percent. Raises ValueError for what a sheet does, and unless
     there is a weight a frame.
     """
@@ -193,19 +193,14 @@ def _draw_cell(
 
 
 def _peaks(weights: Sequence[float]) -> set[int]:
-    """The places of the weights that stand out: the strongest, and others that are the highest around.
+    """The places of the weights that stand out: the strongest, and those nearly as high and well above an even share.
 
-    >>> sorted(_peaks([0.02, 0.4, 0.05, 0.03, 0.02, 0.3, 0.08, 0.03, 0.03, 0.04]))
+    >>> sorted(_peaks([0.03, 0.4, 0.04, 0.03, 0.03, 0.35, 0.06, 0.06]))
     [1, 5]
     """
     most = max(weights, default=0.0)
-    least = max(most / 2, 2 / len(weights)) if weights else 0.0
-    around = [0.0, *weights, 0.0]
-    return {
-        place
-        for place, weight in enumerate(weights)
-        if weight == most or (weight >= least and weight > around[place] and weight >= around[place + 2])
-    }
+    least = max(_NEARLY * most, _WELL_ABOVE / len(weights)) if weights else 0.0
+    return {place for place, weight in enumerate(weights) if weight == most or weight >= least}
 
 
 def _draw_bar(

@@ -181,8 +181,8 @@ def test_only_the_strongest_is_framed() -> None:
     assert len(framed) == 4
 
 
-def test_a_second_peak_is_framed_and_the_slope_of_the_first_is_not() -> None:
-    """An answer about what comes twice looks at two moments; only the higher one was marked."""
+def test_a_second_peak_is_framed_too() -> None:
+    """An answer about a digit looks at both frames that show it; only the stronger one was marked."""
     weights = [0.03, 0.35, 0.2, 0.03, 0.03, 0.3, 0.03, 0.03]
     assert _peaks(weights) == {1, 5}
     assert _peaks([*weights[:5], 0.15, 0.1, 0.11]) == {1}
