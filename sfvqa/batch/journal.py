@@ -138,8 +138,9 @@ class Journal(RecordKeeper):
             return unread
         os.ftruncate(stream.fileno(), last.start)
         os.fsync(stream.fileno())
-        size = len(last.content)
-        self.notices.append(f"The last line of “{self.path}” was torn ({size} bytes of a record), and was cut off.")
+        self.notices.append(
+            f"The last line of “{self.path}” was torn ({last.size_bytes} bytes of a record), and was cut off."
+        )
         return unread[:-1]
 
     def _append_to_file(self, line: bytes) -> None:

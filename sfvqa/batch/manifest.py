@@ -14,7 +14,7 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.manifest_line import FIELDS, to_items
 from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
-from sfvqa.evaluation.matching import is_match
+from sfvqa.evaluation.matching import Rule, is_match
 
 STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
@@ -122,7 +122,7 @@ def _has_answer_that_is_no_choice(item: Item) -> bool:
     """As the report will judge it, to which a letter names a choice."""
     if item.choices is None or item.answer is None:
         return False
-    return not any(is_match(choice, item.answer, item.choices) for choice in item.choices)
+    return not any(is_match(choice, item.answer, item.choices, rule=Rule.EXACT) for choice in item.choices)
 
 
 def _read(source: Path | str, name: str) -> str:

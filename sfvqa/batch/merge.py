@@ -90,9 +90,7 @@ class _Merge:
 
     def _compare(self, record: Record, part: Path, line: Line) -> None:
         item_id, is_ok = record["item_id"], record["status"] == OK
-        place = _Place(
-            part, line.start, len(line.content), is_ok, str(record.get("finished", "")), record.get("answer")
-        )
+        place = _Place(part, line.start, line.size_bytes, is_ok, str(record.get("finished", "")), record.get("answer"))
         before = self.best.get(item_id)
         if before is None:
             self.best[item_id] = place

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import platform
 import sys
@@ -31,6 +32,7 @@ _LIBRARIES = ("torch", "transformers", "av")
 _LONGEST_REASON = 500
 _LONGEST_LIST = 10
 _HEAD_BYTES = 1 << 20  # many times a record
+_LONGEST_LINE_BYTES = 32 << 20  # more than a record with the evidence of 200,000 frames
 
 
 @dataclass(frozen=True)
@@ -90,46 +92,69 @@ def to_line(record: Mapping[str, object]) -> bytes:
 
 def parse_line(line: bytes) -> Record | None:
     """The record that a line holds, with or without its newline; None if it holds none."""
-    record = _parse_json(line)
-    is_record = (
-        isinstance(record, dict) and isinstance(record.get("item_id"), str) and record.get("status") in (OK, ERROR)
-    )
-    return record if is_record else None
+    value = _parse_json(line)
+    return value if _is_record(value) else None
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("item_id"), str) and value.get("status") in (OK, ERROR)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a file of records: where it begins, in bytes, and what it holds (None: nothing of use)."""
+    """A line of a file of records: where it lies, in bytes, and what it holds (None: nothing of use).
+
+    `is_whole` says that it ends with a newline, as every line does that was written to its end; `is_torn` that it is
+    half a record, or what a crash of the system left of one, which only a last line can be.
+    """
 
     number: int
     start: int
-    content: bytes
+    size_bytes: int
     record: Record | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it ends with a newline, as every line does that was written to its end."""
-        return self.content.endswith(b"\n")
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing on it."""
-        return not self.content.strip()
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether it is half a record, or what a crash of the system left of one; only a last line can be."""
-        has_end = self.is_whole and _parse_json(self.content) is not None
-        return self.record is None and not self.is_empty and not has_end
+    is_whole: bool
+    is_empty: bool
+    is_torn: bool
 
 
 def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
-    """Every line from the beginning. JournalError at once for a file that is none of records, see `check_records`."""
+    """Every line from the beginning. JournalError at once for a file that is none of records, see `check_records`.
+
+    A line longer than any record is passed over, not held: a crash of the system may leave one as long as the disk.
+    """
     check_records(stream, name)
     start = 0
-    for number, content in enumerate(stream, start=1):
-        yield Line(number, start, content, parse_line(content))
-        start += len(content)
+    for number in itertools.count(1):
+        content = stream.readline(_LONGEST_LINE_BYTES)
+        if not content:
+            return
+        if len(content) < _LONGEST_LINE_BYTES or content.endswith(b"\n"):
+            line = _line(number, start, content)
+        else:
+            size_bytes, is_whole = _pass_over(stream)
+            size_bytes += len(content)
+            line = Line(number, start, size_bytes, None, is_whole, is_empty=False, is_torn=not is_whole)
+        del content
+        yield line
+        start += line.size_bytes
+
+
+def _line(number: int, start: int, content: bytes) -> Line:
+    value = _parse_json(content)
+    record = value if _is_record(value) else None
+    is_whole, is_empty = content.endswith(b"\n"), not content.strip()
+    is_torn = record is None and not is_empty and not (is_whole and value is not None)
+    return Line(number, start, len(content), record, is_whole, is_empty, is_torn)
+
+
+def _pass_over(stream: IO[bytes]) -> tuple[int, bool]:
+    """The bytes up to the end of the line, and whether it has a newline."""
+    size_bytes = 0
+    while piece := stream.readline(_HEAD_BYTES):
+        size_bytes += len(piece)
+        if piece.endswith(b"\n"):
+            return size_bytes, True
+    return size_bytes, False
 
 
 def check_records(stream: IO[bytes], name: str) -> None:

@@ -46,8 +46,8 @@ def draw_filmstrips(
         cells = _read_cells(file, encoded)
         is_cut = encoded.crop.lost_share(encoded.video.width, encoded.video.height) > 0
         facts = (
-            f"{describe_video(encoded.video)}; bars: each frame's share of the answer's slow attention, a hint and no "
-            f"proof; spread evenly it would be {100 / len(cells):.1f} %"
+            f"{encoded.video.path.name}, {answers[0].model}; {describe_video(encoded.video)}; bars: each frame's share "
+            f"of the answer's slow attention, a hint and no proof; spread evenly it would be {100 / len(cells):.1f} %"
             + ("; the crop cuts off what is dark" if is_cut else "")
         )
         for answer, path in zip(answers, paths, strict=True):

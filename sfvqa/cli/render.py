@@ -135,20 +135,20 @@ def _drain(steps: Generator[Progressing, None, T]) -> T:
 
 
 def _timing_cells(answer: "Answer", *, has_overlap: bool) -> dict[str, str]:
-    """The cells of one row by their column; with the overlap as what it takes off, they add up to the first token."""
+    """The cells of one row by their column; what read and encode did at the same time counts in both of them."""
     timings: Timings = answer.timings
     seconds = {
         "load": timings.load_seconds,
         "read": timings.read_seconds,
         "encode": timings.encode_seconds,
-        **({"overlap": -timings.overlap_seconds} if has_overlap else {}),
+        **({"at the same time": timings.overlap_seconds} if has_overlap else {}),
         "prefill": timings.prefill_seconds,
         "first token": timings.ttft_seconds,
         "decode": timings.decode_seconds,
         "total": timings.total_seconds,
     }
     speed = timings.tokens_per_second
-    cells = {name: f"{value:z.2f} s" for name, value in seconds.items()}
+    cells = {name: f"{value:.2f} s" for name, value in seconds.items()}
     cells["tokens"] = f"{answer.tokens.new}" if speed is None else f"{answer.tokens.new} ({speed:.1f}/s)"
     if answer.peak_memory_bytes:
         cells["memory"] = readable_size(answer.peak_memory_bytes)

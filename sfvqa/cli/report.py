@@ -3,13 +3,15 @@
 import json as jsonlib
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
 
 from sfvqa.cli.models.options import Json
+from sfvqa.evaluation.matching import Rule
 
-HELP = """\b
+HELP = f"""\b
 [bold]Examples[/bold]
   sfvqa report out.jsonl
   sfvqa report out.jsonl --html out.html --csv out.csv
@@ -17,9 +19,12 @@ HELP = """\b
   sfvqa report out.jsonl --json | jq .score
 
 Say what became of a batch: counts, rates, where the time went, errors and
-warnings by kind, and where true answers are known how many are right. The last
-record of an item counts. Answers are compared after case, white space and
-marks at the end are taken away; `B`, `B.` and `(B) …` name a choice.
+warnings by kind, and where true answers are known how many are right and
+which are wrong. The last record of an item counts.
+
+{fill(Rule.PHRASE.statement, 76)}
+With --exact only equality counts, but for case, white space and marks at the
+end, and the letter of a choice.
 
 In the CSV a text that a spreadsheet would calculate, and one that begins with
 ', has a ' before it: take it away to get what was recorded."""
@@ -70,12 +75,17 @@ Videos = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", metavar="", help="An answer is right only if it equals the expected one."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.")]
 
 
 def report(
     records: Records,
     against: Against = None,
+    exact: Exact = False,
     csv: Csv = None,
     html: Html = None,
     thumbnails: Thumbnails = 6,
@@ -98,8 +108,9 @@ def report(
     files.check(records, against)
     notices = Notices(quiet=quiet)
     with notices.waiting("Reading the records"):
-        run = collect(records)
-        other = None if against is None else collect(against)
+        rule = Rule.EXACT if exact else Rule.PHRASE
+        run = collect(records, rule)
+        other = None if against is None else collect(against, rule)
     summary = summarise(run)
     comparison = None if other is None else compare_runs(run, other)
     if json:

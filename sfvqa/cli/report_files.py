@@ -47,7 +47,7 @@ class ReportFiles:
         from sfvqa.batch.report.csv_table import write_csv
 
         with whole_text_file(path) as stream:
-            num_rows = write_csv(last_records(run), stream)
+            num_rows = write_csv(last_records(run), stream, run.rule)
         notices.note(f"{plural(num_rows, 'row')} written to {path}.")
 
     def _write_page(

@@ -8,7 +8,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.batch.report.wording import RETRY, STAGES_NOTE, advice_for, difference_texts, duration, share_text, span_text
+from sfvqa.batch.report.wording import (
+    RETRY,
+    advice_for,
+    difference_texts,
+    duration,
+    share_text,
+    span_text,
+    stages_text,
+)
 from sfvqa.cli.text import plural, printable_line
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> G
         _errors(summary),
         _warnings(summary),
         _scores(summary),
+        _wrong(summary),
         _compared(comparison),
         _settings(summary),
     )
@@ -75,7 +84,7 @@ def _stages(summary: "Summary") -> Section:
         share = stage.sum_seconds / whole
         bar = Text("█" * round(share * _BAR_WIDTH), style="cyan")
         table.add_row(stage.stage, duration(stage.sum_seconds), f"{share:.0%}", bar, duration(stage.median_seconds))
-    return title, [table, Text(STAGES_NOTE, style="dim")]
+    return title, [table, Text(stages_text(summary.stages, summary.span), style="dim")]
 
 
 def _slowest(summary: "Summary") -> Section:
@@ -114,7 +123,16 @@ def _scores(summary: "Summary") -> Section:
     groups = list(summary.groups.items())
     for name, score in (("all", summary.score), *groups[:_NUM_SHOWN]):
         table.add_row(_line(name), *_score_cells(score, has_failed=has_failed))
-    return title, [table, *_more(groups, "group")]
+    return title, [table, *_more(groups, "group"), Text(summary.rule.statement, style="dim")]
+
+
+def _wrong(summary: "Summary") -> Section:
+    lines: list[RenderableType] = []
+    for item in summary.wrong[:_NUM_SHOWN]:
+        lines.append(Text(f"{_line(item.video)}: {_line(item.question)}"))
+        expected, answer = (f"“{_line(text)}”" for text in (item.expected, item.answer))
+        lines.append(_indented(Text.assemble("expected ", (expected, "green"), ", answered ", (answer, "red")), 2))
+    return "Wrong answers", [*lines, *_more(summary.wrong, "wrong answer")]
 
 
 def _score_cells(score: "Score", *, has_failed: bool) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sfvqa.evaluation.intervals import Interval, wilson_interval
-from sfvqa.evaluation.matching import is_match
+from sfvqa.evaluation.matching import Rule, is_match
 
 
 class Verdict(StrEnum):
@@ -17,11 +17,18 @@ class Verdict(StrEnum):
     """There is no answer, only an error."""
 
 
-def judge(answer: str | None, expected: str, choices: tuple[str, ...] = ()) -> Verdict:
-    """The verdict on an answer, None where there is none; see matching for what is equal."""
+def judge(
+    answer: str | None,
+    expected: str,
+    choices: tuple[str, ...] = (),
+    *,
+    question: str = "",
+    rule: Rule = Rule.PHRASE,
+) -> Verdict:
+    """The verdict on an answer, None where there is none, by a rule of `evaluation.matching`."""
     if answer is None:
         return Verdict.FAILED
-    return Verdict.RIGHT if is_match(answer, expected, choices) else Verdict.WRONG
+    return Verdict.RIGHT if is_match(answer, expected, choices, question=question, rule=rule) else Verdict.WRONG
 
 
 @dataclass(frozen=True)

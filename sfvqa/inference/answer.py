@@ -55,7 +55,7 @@ class Timings:
     - `total_seconds`: ttft + decode.
     - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.
 
-    In a batch, prefill and decode are those of the whole batch.
+    In a batch, prefill and decode are those of the whole batch, of `asked_together` questions.
     """
 
     load_seconds: float
@@ -67,6 +67,7 @@ class Timings:
     decode_seconds: float
     total_seconds: float
     tokens_per_second: float | None
+    asked_together: int = 1
 
 
 @dataclass(frozen=True)

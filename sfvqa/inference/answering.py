@@ -291,6 +291,7 @@ class AnswerRun:
             decode_seconds=decode_seconds,
             total_seconds=ttft_seconds + decode_seconds,
             tokens_per_second=(len(row.new_ids) - 1) / decode_seconds if has_speed else None,
+            asked_together=len(self._rows),
         )
 
     def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:

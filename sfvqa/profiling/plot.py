@@ -15,6 +15,7 @@ FORMATS = {".png": "png", ".svg": "svg"}
 _COLOURS = ("#9aa5b1", "#d9b44a", "#3f6fb5", "#86b6e3", "#c8553d", "#e8a598")
 _SLOW_FAST, _EVERYTHING = "#c8553d", "#4a4a4a"
 _INCHES = (13, 6.2)
+_LEAST_BARS = 3  # fewer would fill the panel
 
 
 def check_matplotlib() -> None:
@@ -66,12 +67,15 @@ def _draw_stages(axes: Any, profile: "Profile") -> None:
     below = [spread.median - spread.least for spread in ttft]
     above = [spread.most - spread.median for spread in ttft]
     medians = [spread.median for spread in ttft]
-    axes.errorbar(places, medians, [below, above], fmt="none", ecolor="black", capsize=4, label="least and most")
+    if any(spread.num_repeats > 1 for spread in ttft):  # of a single run nothing is known of how far runs lie apart
+        axes.errorbar(places, medians, [below, above], fmt="none", ecolor="black", capsize=4, label="least and most")
     for place, spread in zip(places, ttft, strict=True):
         axes.annotate(
             f"{spread.median:.3g} s", (place, spread.most), xytext=(0, 5), textcoords="offset points", ha="center"
         )
     axes.set_xticks(places, [str(point.num_frames) for point in points])
+    if len(points) < _LEAST_BARS:
+        axes.set_xlim(-_LEAST_BARS / 2, len(points) - 1 + _LEAST_BARS / 2)
     axes.set_ylim(0, max(spread.most for spread in ttft) * 1.12)
     axes.set_xlabel("frames")
     axes.set_ylabel("seconds to the first token")
@@ -91,12 +95,13 @@ def _draw_costs(axes: Any, profile: "Profile") -> None:
         frames, everything, color=_EVERYTHING, marker="s", label="all visual tokens in self-attention, operations"
     )
     axes.plot(frames, slow_fast, color=_SLOW_FAST, marker="o", label="slow-fast, operations")
+    axes.axhline(1, color="#999999", linestyle="--", zorder=0, label=f"{base_frames} frames in self-attention only")
     _draw_measured(axes, profile)
     for values, colour in ((everything, _EVERYTHING), (slow_fast, _SLOW_FAST)):
         axes.annotate(
             f"{values[-1]:.2f}×" if values[-1] < 2 else f"{values[-1]:.1f}×",
             (frames[-1], values[-1]),
-            xytext=(9, -4),
+            xytext=(9, 4),
             textcoords="offset points",
             color=colour,
         )

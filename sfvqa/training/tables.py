@@ -20,6 +20,9 @@ from sfvqa.training.comparison.experiment import read_settings, result_path
 
 TITLES = {MAIN: "The comparison", SMALL: "One thing changed at a time (one seed, fewer steps)"}
 NOT_RUN = "not run"
+_ALL_RIGHT = 0.99
+_SLOW_FAST_SHADES = ("#9ecae1", "#6baed6", "#3182bd", "#08306b")
+_OTHER_COLOURS = ("#e6842a", "#4a4a4a", "#c8553d")
 _FIELDS = {"seed", "families", "prefill_flops", "test_set", "training_seconds", "scoring_seconds", "machine"}
 TICKS = [digit * 10.0**power for power in range(-4, 6) for digit in (1, 2, 5)]  # GFLOP
 
@@ -193,10 +196,13 @@ def draw(rows: list[Row], path: Path) -> None:
 
     if path.suffix not in FORMATS:
         raise SfvqaError(f"{path} is no picture that can be drawn.", f"Name one of: {', '.join(FORMATS)}.")
-    figure = Figure(figsize=(4 * len(Skill), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(Skill), sharey=True)
     present = [row for row in rows if row.group == MAIN and row.results]
-    for axes, skill in zip(panels, Skill, strict=True):
+    skills = [skill for skill in Skill if any(row.share(skill).value < _ALL_RIGHT for row in present)] or list(Skill)
+    figure = Figure(figsize=(4.2 * len(skills), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(skills), sharey=True, squeeze=False)[0]
+    if left_out := ", ".join(skill for skill in Skill if skill not in skills):
+        figure.suptitle(f"not drawn, because all have at least {_ALL_RIGHT:.0%}: {left_out}", fontsize=10)
+    for axes, skill in zip(panels, skills, strict=True):
         _draw_skill(axes, skill, present)
     panels[0].set_ylabel("share of right answers, with intervals of 95 %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
@@ -207,16 +213,26 @@ def draw(rows: list[Row], path: Path) -> None:
         raise SfvqaError(f"{path} cannot be written: {error}.", "Name another place.") from error
 
 
+def _colours(rows: list[Row]) -> dict[str, str]:
+    """Slow-fast from light to dark by what it takes; the others in colours of their own."""
+    ordered = sorted(rows, key=lambda row: row.prefill_flops)
+    grown = [row.variant.name for row in ordered if row.variant.tokens is Tokens.SLOW_FAST]
+    others = [row.variant.name for row in rows if row.variant.name not in grown]
+    shades = _SLOW_FAST_SHADES[-len(grown) :] if grown else ()
+    return dict(zip(grown, shades, strict=False)) | dict(zip(others, _OTHER_COLOURS, strict=False))
+
+
 def _draw_skill(axes: Any, skill: Skill, rows: list[Row]) -> None:
     grown = sorted(
         (row.prefill_flops / 1e9, row.share(skill).value) for row in rows if row.variant.tokens is Tokens.SLOW_FAST
     )
     axes.plot(*np.array(grown).reshape(-1, 2).T, color="#bbbbbb", zorder=0)  # from few frames to many
-    for number, row in enumerate(rows):
+    colours = _colours(rows)
+    for row in rows:
         share = row.share(skill)
         whisker = [[share.value - share.interval.low], [share.interval.high - share.value]]
         marker = "o" if row.variant.tokens is Tokens.SLOW_FAST else "s"
-        look = {"fmt": marker, "capsize": 3, "color": f"C{number}", "label": row.variant.name}
+        look = {"fmt": marker, "capsize": 3, "color": colours[row.variant.name], "label": row.variant.name}
         axes.errorbar([row.prefill_flops / 1e9], [share.value], whisker, **look)
     if rows:
         families = [family for family in rows[0].results[0]["families"].values() if family["skill"] == skill]

@@ -29,6 +29,7 @@ _BAR, _BAR_GROUND, _STRONGEST = (96, 148, 214), (40, 40, 44), (255, 132, 92)
 _KEPT_OUTLINE = (255, 204, 64)
 _GAP_FILL, _GAP_INK = (56, 36, 36), (238, 128, 116)
 _CUT_BRIGHTNESS = 0.3
+_NEARLY, _WELL_ABOVE = 0.7, 1.5  # of the strongest weight; of an even share
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +77,9 @@ def draw_contact_sheet(cells: Sequence[Cell], *, title: str, facts: str, crop: C
 def draw_filmstrip(
     cells: Sequence[Cell], weights: Sequence[float], *, titles: Sequence[str], facts: str, crop: CropMode
 ) -> Image.Image:
-    """Draw a contact sheet with a bar over each frame, as high as its weight beside the strongest, which is marked.
+    """Draw a contact sheet with a bar over each frame, as high as its weight beside the strongest.
 
+    The strongest is marked, and so is each that is nearly as high and well above an even share.
     Weights are shares of 1, written over the bars in percent. Raises ValueError for what a sheet does, and unless
     there is a weight a frame.
     """
@@ -101,12 +103,13 @@ def _draw(
     sheet = Image.new("RGB", (width, header.height + grid.height + 2 * MARGIN), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     header.draw(draw)
+    peaks = _peaks(weights or ())
     for place, cell in enumerate(cells):
         left, top = grid.corner(place)
         corner = (left + MARGIN, top + MARGIN + header.height)
         _draw_cell(sheet, draw, cell, grid, crop, (corner[0], corner[1] + above))
         if weights is not None:
-            _draw_bar(draw, weights[place], max(weights), grid, corner)
+            _draw_bar(draw, weights[place], max(weights), grid, corner, is_peak=place in peaks)
     return sheet
 
 
@@ -189,17 +192,30 @@ def _draw_cell(
         draw.text((left, below + line_height(grid.font_size)), index, fill=DIM_TEXT, font=letters)
 
 
-def _draw_bar(draw: ImageDraw.ImageDraw, weight: float, most: float, grid: _Grid, corner: tuple[int, int]) -> None:
-    """A bar that stands on the picture, its percent over it; the strongest in another colour, its picture framed."""
+def _peaks(weights: Sequence[float]) -> set[int]:
+    """The places of the weights that stand out: the strongest, and those nearly as high and well above an even share.
+
+    >>> sorted(_peaks([0.03, 0.4, 0.04, 0.03, 0.03, 0.35, 0.06, 0.06]))
+    [1, 5]
+    """
+    most = max(weights, default=0.0)
+    least = max(_NEARLY * most, _WELL_ABOVE / len(weights)) if weights else 0.0
+    return {place for place, weight in enumerate(weights) if weight == most or weight >= least}
+
+
+def _draw_bar(
+    draw: ImageDraw.ImageDraw, weight: float, most: float, grid: _Grid, corner: tuple[int, int], *, is_peak: bool
+) -> None:
+    """A bar that stands on the picture, its percent over it; a peak in another colour, its picture framed."""
     left = corner[0] + (grid.cell_width - grid.picture_width) // 2
     right, foot = left + grid.picture_width - 1, corner[1] + grid.above - LINE_GAP
-    colour = _STRONGEST if weight == most else _BAR
+    colour = _STRONGEST if is_peak else _BAR
     top = foot - max(1, round(_BAR_HEIGHT * weight / most)) if most > 0 else foot
     draw.rectangle((left, foot - _BAR_HEIGHT, right, foot), fill=_BAR_GROUND)
     draw.rectangle((left, top, right, foot), fill=colour)
     percent = f"{100 * weight:.1f} %"
     draw.text(((left + right) / 2, top - 3), percent, fill=colour, font=font(_PERCENT_SIZE), anchor="mb")
-    if weight == most:
+    if is_peak:
         picture = (left - 2, foot + LINE_GAP - 2, right + 2, foot + LINE_GAP + grid.picture_height + 1)
         draw.rectangle(picture, outline=_STRONGEST, width=2)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import sfvqa
 from sfvqa.batch.item import Item
+from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import START, Failure, error_record, ok_record, parse_line, read_records, to_line
 from sfvqa.errors import JournalError, VideoNotFoundError
 from tests.batch.made import SETTINGS, answer_of, error_of, ok_of
@@ -85,6 +87,29 @@ def test_a_file_is_read_past_what_is_torn_and_damaged(tmp_path: Path) -> None:
     notices: list[str] = []
     assert [record["id"] for record in read_records(path, notices)] == ["own-0", "own-1"]
     assert notices == [f"“{path}”: lines 2, 5 hold no record, because they are torn or damaged, and are left out."]
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_a_line_without_end_is_passed_over_and_not_held(has_end: bool, tmp_path: Path) -> None:
+    """A crash left 400 MB without a newline, and to report on the other records took more than twice as much memory."""
+    path = tmp_path / "out.jsonl"
+    first, last = to_line(ok_of(0)), to_line(ok_of(1))
+    with path.open("wb") as file:
+        file.write(first + first[:50])
+        file.truncate(200 << 20)  # null bytes that take no room on the disk
+    with path.open("ab") as file:
+        file.write(b"\n" + last if has_end else b"")
+    notices: list[str] = []
+    tracemalloc.start()
+    found = [record["id"] for record in read_records(path, notices)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == (["own-0", "own-1"] if has_end else ["own-0"])
+    assert "line 2 holds no record" in notices[0]
+    assert most < 100 << 20
+    with Journal(path) as journal:
+        assert list(journal.done.values()) == ["ok"] * len(found)
+    assert path.stat().st_size == ((200 << 20) + 1 + len(last) if has_end else len(first))
 
 
 def test_of_many_damaged_lines_ten_are_named(tmp_path: Path) -> None:

@@ -268,11 +268,12 @@ def test_a_narrow_terminal_gets_whole_numbers(
 
 
 @pytest.mark.parametrize(
-    ("overlap", "shown"), [(0.2, ", encode 0.50 s, overlap -0.20 s, prefill"), (0.004, ", encode 0.50 s, prefill")]
+    ("overlap", "shown"),
+    [(0.2, ", encode 0.50 s, at the same time 0.20 s, prefill"), (0.004, ", encode 0.50 s, prefill")],
 )
-def test_an_overlap_worth_seeing_is_what_it_takes_off(
+def test_what_was_done_at_the_same_time_is_shown_where_it_is_worth_seeing(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA, overlap: float, shown: str
 ) -> None:
-    """Whoever adds the columns up arrives at the first token."""
+    """It was shown as a time below zero, which no time is."""
     model.overlap_seconds = overlap
     assert shown in run_cli("ask", str(video), "Where?").stderr

@@ -11,6 +11,7 @@ import sfvqa
 from sfvqa.batch.item import Item
 from sfvqa.batch.record import to_line
 from sfvqa.errors import ExitCode
+from sfvqa.evaluation.matching import Rule
 from tests.batch.report.records import failed, item, ok, write
 from tests.cli.conftest import RunCli, RunOnTerminal
 
@@ -75,6 +76,30 @@ def test_json_has_the_same_figures(records: Path, run_cli: RunCli) -> None:
     assert document["errors"][0]["kind"] == "UnreadableVideoError"
     assert document["stages"]["encode"] == {"sum_seconds": 2.0, "median_seconds": 0.5}
     assert len(document["notices"]) == 1
+
+
+def test_wrong_answers_are_listed_and_the_rule_is_stated(tmp_path: Path, run_cli: RunCli) -> None:
+    digit = "The digit 3 is shown."
+    labelled = [ok(item(f"{name}.mp4", answer=answer), digit) for name, answer in (("a", "3"), ("b", "\x1b4"))]
+    records, page = str(write(tmp_path / "out.jsonl", labelled)), tmp_path / "out.html"
+    outcome = run_cli("report", records, "--html", str(page), "--thumbnails", "0")
+    listed = f"b.mp4: Which way?\n    expected “\\x1b4”, answered “{digit}”"
+    assert listed in outcome.stdout
+    assert "a.mp4" not in outcome.stdout.split("Wrong answers")[1]
+    rule, exact = Rule.PHRASE.statement, Rule.EXACT.statement
+    for text in (outcome.stdout, page.read_text(encoding="utf-8"), run_cli("report", "--help").stdout):
+        assert rule[:60] in " ".join(text.split())
+    assert "1 wrong answer" in page.read_text(encoding="utf-8")
+    strict = json.loads(run_cli("report", records, "--exact", "--json").stdout)
+    assert strict["matching"] == {"rule": "exact", "statement": exact}
+    assert [(item["video"], item["expected"], item["answer"]) for item in strict["wrong"]] == [
+        ("a.mp4", "3", digit),
+        ("b.mp4", "\x1b4", digit),
+    ]
+    table = tmp_path / "out.csv"
+    run_cli("report", records, "--exact", "--csv", str(table))
+    with table.open(encoding="utf-8", newline="") as stream:
+        assert [row["verdict"] for row in csv.DictReader(stream)] == ["wrong", "wrong"]
 
 
 def test_against_an_older_run(records: Path, tmp_path: Path, run_cli: RunCli) -> None:

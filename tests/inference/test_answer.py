@@ -90,7 +90,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
     assert list(record["tokens"]) == ["prompt", "fast", "slow", "new", "reused"]
     assert list(record["timings"]) == [
         *("load_seconds", "read_seconds", "encode_seconds", "overlap_seconds", "prefill_seconds"),
-        *("ttft_seconds", "decode_seconds", "total_seconds", "tokens_per_second"),
+        *("ttft_seconds", "decode_seconds", "total_seconds", "tokens_per_second", "asked_together"),
     ]
     assert record["settings"] == {
         **{"quantization": "none", "random_weights": False, "attention": "sdpa"},

@@ -173,6 +173,7 @@ def test_a_batch_gives_what_each_gives_alone(
     assert [answer.tokens.reused for answer in together[:3]] == [0, 0, 0]
     assert together[3].tokens.fast < together[3].tokens.reused < together[3].tokens.prompt
     assert [answer.question for answer in together] == [question for _, question in questions]
+    assert [answer.timings.asked_together for answer in (*together, alone[0])] == [4, 4, 4, 4, 1]
 
 
 def test_a_batch_draws_what_each_draws_alone(qa: VideoQA, encoded: EncodedVideo, encoded_short: EncodedVideo) -> None:

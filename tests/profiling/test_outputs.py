@@ -176,6 +176,22 @@ def test_it_is_drawn_without_baselines_and_of_a_single_point(profile: Profile) -
         assert picture.width > 1500
 
 
+def test_a_single_run_has_no_whisker_and_the_baseline_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whisker of no length looked like a measurement without any spread, and 1× was no line to compare with."""
+    from matplotlib.figure import Figure
+
+    drawn = list[Figure]()
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    plot.draw(made_profile(made_point(8, num_repeats=1)), io.BytesIO(), "png")
+    plot.draw(made_profile(made_point(8, num_repeats=3)), io.BytesIO(), "png")
+    once, often = (figure.axes[0].get_legend_handles_labels()[1] for figure in drawn)
+    assert "least and most" not in once
+    assert "least and most" in often
+    assert any("self-attention only" in label for label in drawn[0].axes[1].get_legend_handles_labels()[1])
+    width = drawn[0].axes[0].get_xlim()
+    assert width[1] - width[0] == 3
+
+
 def test_without_matplotlib_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     plot.check_matplotlib()
     monkeypatch.setattr(plot, "find_spec", lambda _: None)

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from sfvqa.video.contact_sheet import (
     MAX_CELLS,
     Cell,
+    _peaks,
     draw_contact_sheet,
     draw_filmstrip,
     fit_for_filmstrip,
@@ -178,6 +179,16 @@ def test_only_the_strongest_is_framed() -> None:
     rows = slice(white_top + 10, white_top + 80)
     framed = np.nonzero((picture[rows] == STRONGEST).all(axis=(0, 2)))[0]
     assert len(framed) == 4
+
+
+def test_a_second_peak_is_framed_too() -> None:
+    """An answer about a digit looks at both frames that show it; only the stronger one was marked."""
+    weights = [0.03, 0.35, 0.2, 0.03, 0.03, 0.3, 0.03, 0.03]
+    assert _peaks(weights) == {1, 5}
+    assert _peaks([*weights[:5], 0.15, 0.1, 0.11]) == {1}
+    both, one = (strip(grey_cells(8, 120, 90), values) for values in (weights, [*weights[:5], 0.2, 0.08, 0.08]))
+    framed = [int((picture == STRONGEST).all(axis=-1).sum()) for picture in (both, one)]
+    assert framed[0] > 1.7 * framed[1]
 
 
 @pytest.mark.parametrize("num_frames", [1, 8, 32, 128])

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from sfvqa.batch.record import Record, read_records
 from sfvqa.batch.report.facts import FactMaker, ItemFacts
+from sfvqa.evaluation.matching import Rule
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The items of a file of `num_records` records, by item id in the order they first came in.
+    """The items of a file of `num_records` records, by item id in the order they first came in, judged by `rule`.
 
     `notices` tell of lines that hold no record, `warning_examples` have a whole warning of each kind.
     """
@@ -20,17 +21,18 @@ class RunFacts:
     num_records: int
     notices: tuple[str, ...]
     warning_examples: dict[str, str]
+    rule: Rule
 
 
-def collect(path: Path) -> RunFacts:
+def collect(path: Path, rule: Rule = Rule.PHRASE) -> RunFacts:
     """Read a file of records; an error that an answer followed is no error. JournalError if it cannot be read."""
     notices: list[str] = []
-    maker = FactMaker()
+    maker = FactMaker(rule)
     items: dict[str, ItemFacts] = {}
     ordinal = -1
     for ordinal, record in enumerate(read_records(path, notices)):
         items[record["item_id"]] = maker.make(record, ordinal)
-    return RunFacts(path, items, ordinal + 1, tuple(notices), maker.warning_examples)
+    return RunFacts(path, items, ordinal + 1, tuple(notices), maker.warning_examples, rule)
 
 
 def last_records(run: RunFacts) -> Iterator[Record]:

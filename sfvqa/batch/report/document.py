@@ -35,8 +35,10 @@ def summary_document(summary: Summary, comparison: Comparison | None = None) -> 
         "answered_by": [asdict(answerer) for answerer in summary.answerers],
         "versions": list(summary.versions),
         "hosts": summary.hosts,
+        "matching": {"rule": summary.rule, "statement": summary.rule.statement},
         "score": None if summary.score is None else _score(summary.score),
         "groups": {name: _score(score) for name, score in summary.groups.items()},
+        "wrong": [asdict(item) for item in summary.wrong],
         "comparison": None if comparison is None else _comparison(comparison),
         "notices": list(summary.notices),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict, judge
 
 STAGES = ("read", "encode", "prefill", "decode")
@@ -20,10 +21,25 @@ _NAMES, _NUMBERS = re.compile("“[^”]*”"), re.compile(r"\d+(?:[.,:]\d+)*")
 
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
-    """What one answer took, in seconds, stage by stage as in STAGES, and in all."""
+    """How long one answer was waited for, in seconds, stage by stage as in STAGES, and in all.
+
+    Prefill and decode are those of all `num_together` questions that were asked together.
+    """
 
     stages: tuple[float, ...]
     total: float
+    num_together: int
+
+    @property
+    def own(self) -> tuple[float, ...]:
+        """The stages with this answer's part of what a batch of questions shared, so that answers add up."""
+        read, encode, prefill, decode = self.stages
+        return read, encode, prefill / self.num_together, decode / self.num_together
+
+    @property
+    def own_total(self) -> float:
+        """What this answer added to the run, were nothing done side by side."""
+        return max(self.total - sum(self.stages) + sum(self.own), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +64,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is known of an item whose true answer is known; `key` says which item it is in any run."""
+    """What is known of an item whose true answer is known; `key` says which item it is in any run.
+
+    `wrong_answer` is None unless the answer is wrong.
+    """
 
     expected: str
     verdict: Verdict
+    wrong_answer: str | None
     group: str | None
     key: bytes
 
@@ -74,9 +94,10 @@ class ItemFacts:
 
 
 class FactMaker:
-    """Makes the facts of records; what many of them share is held in memory once."""
+    """Makes the facts of records, judged by a rule; what many of them share is held in memory once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: Rule = Rule.PHRASE) -> None:
+        self._rule = rule
         self._shared: dict[Any, Any] = {}
         self.warning_examples: dict[str, str] = {}
 
@@ -98,11 +119,12 @@ class FactMaker:
         )
 
     def _label(self, record: Mapping[str, Any]) -> Label | None:
-        verdict = verdict_of(record)
+        verdict = verdict_of(record, self._rule)
         if verdict is None:
             return None
         expected, group = self._share(text_of(record, "answer_expected")), self._share(text_of(record, "group"))
-        return Label(expected, verdict, group, _key_of(record))
+        wrong_answer = self._share(text_of(record, "answer")) if verdict is Verdict.WRONG else None
+        return Label(expected, verdict, wrong_answer, group, _key_of(record))
 
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)
@@ -160,13 +182,13 @@ def choices_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     return texts_of(mapping_of(record, "requested"), "choices")
 
 
-def verdict_of(record: Mapping[str, Any]) -> Verdict | None:
-    """Whether the answer is the expected one; None where none is expected."""
+def verdict_of(record: Mapping[str, Any], rule: Rule) -> Verdict | None:
+    """Whether the answer is the expected one by a rule; None where none is expected."""
     expected = text_of(record, "answer_expected")
     if expected is None:
         return None
     answer = text_of(record, "answer") if record.get("status") == "ok" else None
-    return judge(answer, expected, choices_of(record))
+    return judge(answer, expected, choices_of(record), question=text_of(record, "question") or "", rule=rule)
 
 
 def _key_of(record: Mapping[str, Any]) -> bytes:
@@ -196,7 +218,8 @@ def _seconds_of(record: Mapping[str, Any]) -> StageSeconds:
     timings = mapping_of(record, "timings")
     stages = tuple(number(timings.get(f"{stage}_seconds")) or 0.0 for stage in STAGES)
     total = number(timings.get("total_seconds"))
-    return StageSeconds(stages, sum(stages) if total is None else total)
+    num_together = int(number(timings.get("asked_together")) or 1)
+    return StageSeconds(stages, sum(stages) if total is None else total, max(num_together, 1))
 
 
 def _moment(text: object) -> float | None:

@@ -11,7 +11,7 @@ PAUSE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class TimeSpan:
-    """From the start of the first item to the end of the last, in seconds since 1970.
+    """From the start of the first items, which may be a batch, to the end of the last, in seconds since 1970.
 
     `active_seconds` are those without the `num_pauses` pauses: longer than PAUSE_SECONDS beyond what the next item
     took, as when a run is interrupted and taken up again. Loading the model before the first item is not in it.
@@ -33,14 +33,16 @@ class TimeSpan:
 
 def measure_span(items: Iterable[ItemFacts]) -> TimeSpan | None:
     """The span of a run; None where no record says when it was finished."""
-    ends = sorted(
-        (item.finished, item.seconds.total if item.seconds else 0.0) for item in items if item.finished is not None
+    ended = sorted(
+        ((item.finished, item.seconds) for item in items if item.finished is not None), key=lambda end: end[0]
     )
-    if not ends:
+    if not ended:
         return None
-    began = before = ends[0][0] - ends[0][1]
+    num_first = ended[0][1].num_together if ended[0][1] else 1
+    began = before = ended[0][0] - sum(seconds.own_total for _, seconds in ended[:num_first] if seconds)
     active, num_pauses = 0.0, 0
-    for end, taken in ends:
+    for end, seconds in ended:
+        taken = seconds.total if seconds else 0.0
         gap = end - before
         if gap > taken + PAUSE_SECONDS:
             gap, num_pauses = taken, num_pauses + 1

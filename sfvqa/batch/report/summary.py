@@ -11,14 +11,18 @@ from typing import Any
 from sfvqa.batch.report.collecting import RunFacts
 from sfvqa.batch.report.facts import STAGES, ItemFacts, Setup
 from sfvqa.batch.report.span import TimeSpan, measure_span
-from sfvqa.evaluation.scores import Score, score_groups
+from sfvqa.evaluation.matching import Rule
+from sfvqa.evaluation.scores import Score, Verdict, score_groups
 
 _NUM_SLOWEST = 5
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage took of all answers, in seconds; the median is over the answers that went through it."""
+    """What one stage took of all answers, in seconds, what a batch of questions shared once.
+
+    The median is of how long an answer waited for the stage, over those that went through it.
+    """
 
     stage: str
     sum_seconds: float
@@ -33,6 +37,16 @@ class SlowItem:
     question: str
     total_seconds: float
     longest_stage: str
+
+
+@dataclass(frozen=True)
+class WrongItem:
+    """An answer that is not the expected one."""
+
+    video: str
+    question: str
+    expected: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,10 @@ class Summary:
     answerers: tuple[Answerer, ...]
     versions: tuple[dict[str, Any], ...]
     hosts: dict[str, int]
+    rule: Rule
     score: Score | None
     groups: dict[str, Score]
+    wrong: tuple[WrongItem, ...]
     notices: tuple[str, ...]
 
 
@@ -120,8 +136,10 @@ def summarise(run: RunFacts) -> Summary:
         answerers=_answerers(setups),
         versions=versions,
         hosts=dict(_count((setup.host, count) for setup, count in setups.items())),
+        rule=run.rule,
         score=Score.of(label.verdict for label in labels) if labels else None,
         groups=score_groups((label.group, label.verdict) for label in labels),
+        wrong=_wrong(items),
         notices=(*run.notices, *_mixed(settings, versions)),
     )
 
@@ -129,8 +147,9 @@ def summarise(run: RunFacts) -> Summary:
 def _stages(answered: Sequence[ItemFacts]) -> tuple[StageTime, ...]:
     times = []
     for place, stage in enumerate(STAGES):
-        taken = [item.seconds.stages[place] for item in answered if item.seconds is not None]
-        times.append(StageTime(stage, sum(taken), median([seconds for seconds in taken if seconds] or [0.0])))
+        timed = [item.seconds for item in answered if item.seconds is not None]
+        waited = [seconds.stages[place] for seconds in timed if seconds.stages[place]]
+        times.append(StageTime(stage, sum(seconds.own[place] for seconds in timed), median(waited or [0.0])))
     return tuple(times)
 
 
@@ -141,6 +160,14 @@ def _slowest(answered: Sequence[ItemFacts]) -> tuple[SlowItem, ...]:
         SlowItem(item.video, item.question, total, STAGES[stages.index(max(stages))])
         for total, stages, item in slowest
         if total > 0
+    )
+
+
+def _wrong(items: Iterable[ItemFacts]) -> tuple[WrongItem, ...]:
+    return tuple(
+        WrongItem(item.video, item.question, item.label.expected, item.label.wrong_answer or "")
+        for item in items
+        if item.label is not None and item.label.verdict is Verdict.WRONG
     )
 
 

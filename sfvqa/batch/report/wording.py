@@ -1,16 +1,16 @@
 """Figures in words, for the terminal and for the page alike."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sfvqa import errors
 from sfvqa.batch.report.against import Comparison
 from sfvqa.batch.report.span import TimeSpan
+from sfvqa.batch.report.summary import StageTime
 from sfvqa.evaluation.intervals import Interval
 from sfvqa.evaluation.scores import Share
 
 RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
-
-STAGES_NOTE = "Sums over items: what ran side by side, and what a batch of questions shared, counts for each."
 
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
@@ -62,6 +62,20 @@ def span_text(span: TimeSpan) -> str:
     until = f"{ended:%H:%M}" if began.date() == ended.date() else f"{ended:%Y-%m-%d %H:%M}"
     pauses = f", without {plural(span.num_pauses, 'pause')}" if span.num_pauses else ""
     return f"{duration(span.active_seconds)}, from {began:%Y-%m-%d %H:%M} to {until} UTC{pauses}"
+
+
+def stages_text(stages: Sequence[StageTime], span: TimeSpan | None) -> str:
+    """What the stages come to, beside what the run took."""
+    whole = sum(stage.sum_seconds for stage in stages)
+    if span is None:
+        return f"Together {duration(whole)}."
+    if whole > span.active_seconds:
+        return f"Together {duration(whole)} in a run of {duration(span.active_seconds)}: some of it ran side by side."
+    rest = span.active_seconds - whole
+    return (
+        f"Together {duration(whole)} of the {duration(span.active_seconds)} that the run took; the other "
+        f"{duration(rest)} went to opening videos, waiting, writing, and what failed."
+    )
 
 
 def percent(value: float) -> str:

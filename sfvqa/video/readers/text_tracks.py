@@ -11,12 +11,14 @@ from av.subtitles.subtitle import AssSubtitle
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from sfvqa.video.subtitles.encoding import decode_texts
 from sfvqa.video.subtitles.lines import Subtitles, in_order
-from sfvqa.video.subtitles.parsing import without_markup
+from sfvqa.video.subtitles.parsing import rows_of
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
 
+_PLAIN_CODECS = {"subrip", "srt", "text", "webvtt", "mov_text"}
 _MAX_BYTES = 16 * 1024**2  # of text, as in files
 _BROKEN = "The text track “{track}” is damaged: its lines after {seconds:.1f} s are missing."
 
@@ -42,6 +44,7 @@ def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
             what = "subtitles are pictures, which cannot be read as text" if has_pictures else "file has no text track"
             return Subtitles((), "none", (f"The {what}: the model gets no subtitles.",))
         track = min(tracks, key=_rank)
+        track.codec_context.options = {"sub_charenc_mode": "ignore"}
         return _read(container, track, zero_seconds, _choice_warnings(track, tracks))
 
 
@@ -68,28 +71,39 @@ def _choice_warnings(track: SubtitleStream, tracks: list[SubtitleStream]) -> lis
 
 
 def _read(container: InputContainer, track: SubtitleStream, zero_seconds: float, warnings: list[str]) -> Subtitles:
-    cues: list[tuple[float, float, list[str]]] = []
-    seconds, num_bytes = 0.0, 0
+    times: list[tuple[float, float]] = []
+    texts: list[bytes] = []
+    num_bytes = 0
     try:
         for packet in container.demux(track):
             if packet.pts is None or not packet.size:
                 continue
-            start = float(packet.pts * packet.time_base) - zero_seconds
-            end = start + float((packet.duration or 0) * packet.time_base)
-            rows = _rows(track, packet)
-            num_bytes += sum(map(len, rows))
+            text = _text(track, packet)
+            num_bytes += len(text)
             if num_bytes > _MAX_BYTES:
                 warnings.append(f"The text track is longer than {_MAX_BYTES // 1024**2} MiB; its end is left out.")
                 break
-            cues.append((start, end, rows))
-            seconds = end
+            start = float(packet.pts * packet.time_base) - zero_seconds
+            times.append((start, start + float((packet.duration or 0) * packet.time_base)))
+            texts.append(text)
     except (av.FFmpegError, OSError, ValueError):
-        warnings.append(_BROKEN.format(track=_name(track), seconds=seconds))
-    return Subtitles(in_order(cues), f"track {track.index} ({_name(track)})", tuple(warnings))
+        warnings.append(_BROKEN.format(track=_name(track), seconds=times[-1][0] if times else 0.0))
+    decoded, more = decode_texts(texts, f"The text track “{_name(track)}”")
+    is_ass = track.codec_context.name not in _PLAIN_CODECS
+    cues = [(*time, rows_of(text, is_ass=is_ass)) for time, text in zip(times, decoded, strict=True)]
+    return Subtitles(in_order(cues), f"track {track.index} ({_name(track)})", (*warnings, *more))
 
 
-def _rows(track: SubtitleStream, packet: "Packet[SubtitleStream]") -> list[str]:
-    """The rows of text in one packet, whatever the format: FFmpeg's decoders turn all of them into one."""
+def _text(track: SubtitleStream, packet: "Packet[SubtitleStream]") -> bytes:
+    """What a packet says, markup and all.
+
+    In plain formats that is as it stands in the file. FFmpeg's decoders turn all others into SubStation Alpha, the
+    text of which comes after eight commas; told to ignore the encoding, they do not fail at a byte that is no UTF-8.
+    """
+    name = track.codec_context.name
+    if name in _PLAIN_CODECS:
+        data = bytes(packet)
+        return data[2 : 2 + int.from_bytes(data[:2], "big")] if name == "mov_text" else data
     decoded = track.codec_context.decode2(packet)
-    texts = [rect.dialogue for rect in decoded or () if isinstance(rect, AssSubtitle)]
-    return [without_markup(row) for text in texts for row in text.decode("utf-8", errors="replace").splitlines()]
+    events = [rect.ass.split(b",", 8)[-1] for rect in decoded or () if isinstance(rect, AssSubtitle)]
+    return rb"\N".join(events)

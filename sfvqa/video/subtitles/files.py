@@ -1,30 +1,24 @@
-"""A subtitle file → Subtitles: what may be opened, and which encoding it is in. Imports nothing heavy."""
+"""A subtitle file → Subtitles: what may be opened. Imports nothing heavy."""
 
-import codecs
 import stat
 from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import SubtitlesError
+from sfvqa.video.subtitles.encoding import decode_texts
 from sfvqa.video.subtitles.lines import Subtitles
 from sfvqa.video.subtitles.parsing import parse_subtitles
 
 MAX_BYTES = 16 * 1024**2  # of text: days of speech
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_SAMPLE_BYTES = 4096
 
 
 def read_subtitle_file(path: str | PathLike[str]) -> Subtitles:
     """Read a local SubRip or WebVTT file; SubtitlesError when it is none, or cannot be read.
 
-    Text that is neither UTF-8 nor UTF-16 is taken for Latin-1, and a warning says so.
+    A warning says where the text is damaged, and when it was taken for Latin-1 because it is no Unicode.
     """
     file = Path(path)
-    text, warnings = decode_text(_read(file), file)
+    (text,), warnings = decode_texts([_read(file)], f"“{file}”")
     try:
         lines = parse_subtitles(text)
     except SubtitlesError as error:
@@ -52,29 +46,3 @@ def _read(file: Path) -> bytes:
             "Give a SubRip (.srt) or WebVTT (.vtt) file.",
         )
     return data
-
-
-def decode_text(data: bytes, file: Path) -> tuple[str, list[str]]:
-    """The text of a file and the warnings about it: by its byte order mark, else UTF-8, UTF-16 or Latin-1.
-
-    Latin-1 means Windows-1252, as in every browser.
-    """
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return data.decode(encoding, errors="replace"), []
-    if unmarked := _unmarked_utf16(data):
-        return data.decode(unmarked, errors="replace"), []
-    try:
-        return data.decode("utf-8"), []
-    except UnicodeDecodeError:
-        warning = f"“{file}” is not UTF-8: it was read as Latin-1. If letters are wrong, convert it to UTF-8."
-        return data.decode("cp1252", errors="replace"), [warning]
-
-
-def _unmarked_utf16(data: bytes) -> str | None:
-    """Which UTF-16 it is without a mark: digits and line ends, which all subtitles have, are half null bytes."""
-    sample = data[:_SAMPLE_BYTES]
-    even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if max(even, odd) * 4 <= len(sample) // 2 or min(even, odd) > 0:
-        return None
-    return "utf-16-be" if even else "utf-16-le"

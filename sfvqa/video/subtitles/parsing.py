@@ -11,26 +11,31 @@ from sfvqa.video.subtitles.lines import SubtitleLine, in_order
 
 _TIME = r"(?:(\d{1,6})\s*:\s*)?(\d{1,3})\s*:\s*(\d{1,2})(?:\s*[.,:]\s*(\d{1,9}))?"
 _TIMING = re.compile(rf"\s*{_TIME}\s*--?>\s*{_TIME}(?!\d)", re.ASCII)
-_ROW_ENDS = re.compile("\r\n|\r|\n")
+_ROW_ENDS = re.compile("\r\r\n|\r\n|\r|\n")  # the first where something wrote CRLF for the LF of CRLF
 _COUNTER = re.compile(r"\s*\d+\s*", re.ASCII)
 _SPEAKER = re.compile(r"<v(?:\.[^<>\s]*)?\s+([^<>]+)>", re.IGNORECASE)
 # Only what looks like a tag: "3 < 5 and 7 > 2" stays. No bracket inside, which keeps the search linear.
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>")
-_OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}, from SubStation Alpha
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<[\d:.]+>")
+# Commands as in {\an8}, from SubStation Alpha, where what stands in braces without a backslash is a remark.
+_COMMANDS = re.compile(r"(\{\\[^{}]*\})")
+_ASS_COMMANDS = re.compile(r"((?<!\\)\{[^{}]*\})")
+_DRAWING_SCALE = re.compile(r"\\p\s*(\d+)", re.ASCII)
+_ASS_ESCAPE = re.compile("\\\\([n{}\u2060])")
+_ASS_ESCAPED = {"n": " ", "{": "{", "}": "}", "\u2060": "\\"}  # the word joiner is how FFmpeg keeps a backslash one
 _WEBVTT = "WEBVTT"
 
 
 def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
     r"""Lines in the order they are shown, without tags, positions, styles and notes; speakers stay as "Name: ".
 
-    Survives: any line ends, missing counters and blank rows, blank rows within a text (SubRip), cues out of order or
+    Survives: any line ends, missing counters and blank rows, empty rows within a text (SubRip), cues out of order or
     over each other, times with a point or a comma or without fractions or hours. Raises SubtitlesError when there is
     no time row at all.
 
     >>> parse_subtitles("1\n00:00:01,000 --> 00:00:02,500\n<i>Hello</i>\nthere")
     (SubtitleLine(start_seconds=1.0, end_seconds=2.5, text='Hello there'),)
     """
-    rows = _ROW_ENDS.split(text.removeprefix("\ufeff"))
+    rows = _ROW_ENDS.split(text.replace("\ufeff", "").lstrip())  # a mark is wherever files were joined
     timings = [(place, match) for place, row in enumerate(rows) if "->" in row and (match := _TIMING.match(row))]
     is_webvtt = rows[0].startswith(_WEBVTT)
     if not timings and not is_webvtt:  # a WebVTT file without a cue is one all the same
@@ -43,14 +48,17 @@ def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
         if not is_last and own and _COUNTER.fullmatch(own[-1]):
             own = own[:-1]  # the next cue's
         if is_webvtt:
-            own = _until_blank(own)
-        cues.append((_seconds(match, 1), _seconds(match, 5), [without_markup(row) for row in own]))
+            own = _until_empty(own)
+        cues.append((_seconds(match, 1), _seconds(match, 5), rows_of("\n".join(own))))
     return in_order(cues)
 
 
-def _until_blank(rows: list[str]) -> list[str]:
-    """The rows before the first blank one: notes, styles and the next cue's name come behind it."""
-    return rows[: next((place for place, row in enumerate(rows) if not row.strip()), len(rows))]
+def _until_empty(rows: list[str]) -> list[str]:
+    """The rows before the first empty one: notes, styles and the next cue's name come behind it.
+
+    A row that holds a blank is none: automatic captions of YouTube begin with one where nothing is left from before.
+    """
+    return rows[: rows.index("")] if "" in rows else rows
 
 
 def _seconds(match: re.Match[str], first_group: int) -> float:
@@ -58,14 +66,31 @@ def _seconds(match: re.Match[str], first_group: int) -> float:
     return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
 
 
-def without_markup(row: str) -> str:
-    r"""One row of text without tags, positions and character codes.
+def rows_of(text: str, *, is_ass: bool = False) -> list[str]:
+    r"""The rows of one cue's text without tags, positions, drawings and character codes.
 
-    >>> without_markup(r"<v Ann>{\an8}Tom &amp; <b>Jerry</b>")
-    'Ann: Tom & Jerry'
+    `is_ass` says that it is the text of a SubStation Alpha event, in which all that stands in braces is hidden.
+
+    >>> rows_of(r"<v Ann>{\an8}Tom &amp; <b>Jerry</b>\N{\p1}m 0 0 l 9 9{\p0}run")
+    ['Ann: Tom & Jerry', 'run']
     """
-    row = _OVERRIDE.sub("", _SPEAKER.sub(r"\1: ", row))
-    return html.unescape(_TAG.sub("", row)).replace(r"\N", " ").replace(r"\h", " ")
+    text = _without_commands(text, _ASS_COMMANDS if is_ass else _COMMANDS)
+    text = html.unescape(_TAG.sub("", _SPEAKER.sub(r"\1: ", text)))
+    if is_ass:
+        text = _ASS_ESCAPE.sub(lambda escape: _ASS_ESCAPED[escape[1]], text)
+    return _ROW_ENDS.split(text.replace(r"\N", "\n").replace(r"\h", " "))
+
+
+def _without_commands(text: str, commands: re.Pattern[str]) -> str:
+    r"""Text and commands take turns; from `\p1` to `\p0` it is no text but the outline of a drawing."""
+    shown, is_drawing = [], False
+    for number, piece in enumerate(commands.split(text)):
+        if number % 2:
+            for scale in _DRAWING_SCALE.findall(piece):
+                is_drawing = bool(scale.strip("0"))
+        elif not is_drawing:
+            shown.append(piece)
+    return "".join(shown)
 
 
 def _what_else(text: str) -> str:

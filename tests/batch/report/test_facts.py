@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sfvqa.batch.report.csv_table import write_csv
 from sfvqa.batch.report.facts import FactMaker, number, warning_kind
 from sfvqa.batch.report.page.cards import gather_cards
+from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from tests.batch.report.records import failed, item, ok
 
@@ -34,10 +35,10 @@ def test_no_record_is_too_strange(values: dict[str, Any], status: str) -> None:
     facts = FactMaker().make(record, 0)
     assert (facts.failure is None) == (status == "ok")
     assert all(seconds >= 0 for seconds in (facts.seconds.stages if facts.seconds else ()))
-    (card,) = gather_cards([record])
+    (card,) = gather_cards([record], Rule.PHRASE)
     (items,) = card.views.values()
     assert len(items) == 1
-    assert write_csv([record], _Nowhere()) == 1  # type: ignore[arg-type]
+    assert write_csv([record], _Nowhere(), Rule.PHRASE) == 1  # type: ignore[arg-type]
 
 
 def test_what_an_answer_tells() -> None:

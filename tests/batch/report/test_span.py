@@ -23,6 +23,16 @@ def test_it_runs_from_the_start_of_the_first_item_to_the_end_of_the_last() -> No
     assert span.per_second(120) == pytest.approx(2)
 
 
+def test_a_first_batch_began_with_its_first_video() -> None:
+    """Four answers come at once, to which each video added 0.75 s and all together 0.625 s."""
+    first = [{**ok(finished="2026-11-25T01:00:00+00:00")} for _ in range(4)]
+    for record in first:
+        record["timings"] = {**record["timings"], "asked_together": 4}
+    span = measure_span([FactMaker().make(record, 0) for record in first])
+    assert span is not None
+    assert span.active_seconds == pytest.approx(4 * 0.75 + 0.625)
+
+
 def test_a_night_between_two_items_is_a_pause() -> None:
     span = measure_span([at("00:00:01.375"), at("00:00:11.375"), at("09:00:00"), at("09:05:00")])
     assert span is not None

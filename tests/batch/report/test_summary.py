@@ -8,8 +8,9 @@ import pytest
 
 from sfvqa.batch.record import Record
 from sfvqa.batch.report.collecting import collect
-from sfvqa.batch.report.summary import Summary, summarise
+from sfvqa.batch.report.summary import Summary, WrongItem, summarise
 from sfvqa.errors import OutOfMemoryError
+from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score
 from tests.batch.report.records import ANSWER, failed, item, ok, write
 
@@ -41,6 +42,15 @@ def test_times_are_summed_and_the_median_is_of_those_that_went_through(folder: P
     read, _, _, decode = summary_of(folder, records).stages
     assert (read.sum_seconds, read.median_seconds) == (5.0, 2.5)
     assert (decode.sum_seconds, decode.median_seconds) == (4.0, 1.5)
+
+
+def test_what_a_batch_of_questions_shared_counts_once(folder: Path) -> None:
+    """Each of eight answers has the time of all eight: a run of one second was said to have taken eight."""
+    shared = replace(TIMINGS, prefill_seconds=0.25, decode_seconds=0.75, asked_together=8)
+    records = [ok(item(question=f"{n}"), timings=replace(shared, read_seconds=0.5 * (n == 0))) for n in range(8)]
+    stages = summary_of(folder, records).stages
+    assert [stage.sum_seconds for stage in stages] == pytest.approx([0.5, 4.0, 0.25, 0.75])
+    assert [stage.median_seconds for stage in stages] == pytest.approx([0.5, 0.5, 0.25, 0.75])
 
 
 def test_the_slowest_come_first(folder: Path) -> None:
@@ -97,6 +107,21 @@ def test_scores_by_group(folder: Path) -> None:
     summary = summary_of(folder, records)
     assert summary.score == Score(1, 1, 1)
     assert summary.groups == {"x": Score(1, 0, 0), "y": Score(0, 1, 1)}
+
+
+def test_wrong_answers_are_listed_by_the_rule_that_is_asked_for(folder: Path) -> None:
+    records = [
+        ok(item("a", "Which digit is shown?", answer="3"), "The digit 3 is shown."),
+        ok(item("b", "Which digit is shown?", answer="3"), "The digit 4 is shown."),
+        ok(item("c", "Which digit is shown?", answer="The digit 3 is shown."), "Three"),
+        failed(item("d", answer="3")),
+        ok(item("e"), "unlabelled"),
+    ]
+    path = write(folder / "out.jsonl", records)
+    summary, exact = summarise(collect(path)), summarise(collect(path, Rule.EXACT))
+    assert (summary.score, exact.score) == (Score(2, 1, 1), Score(0, 3, 1))
+    assert summary.wrong == (WrongItem("b", "Which digit is shown?", "3", "The digit 4 is shown."),)
+    assert [item.video for item in exact.wrong] == ["a", "b", "c"]
 
 
 def test_without_labels_there_is_no_score(folder: Path) -> None:

@@ -4,7 +4,9 @@ import pytest
 
 from sfvqa import errors
 from sfvqa.batch.report.against import Comparison
-from sfvqa.batch.report.wording import advice_for, difference_texts, p_text, share_text
+from sfvqa.batch.report.span import TimeSpan
+from sfvqa.batch.report.summary import StageTime
+from sfvqa.batch.report.wording import advice_for, difference_texts, p_text, share_text, stages_text
 from sfvqa.evaluation.comparison import PairedCounts
 from sfvqa.evaluation.scores import Share
 
@@ -35,6 +37,19 @@ def test_of_other_errors_nothing_is_known(kind: str) -> None:
 )
 def test_p_values(p: float, text: str) -> None:
     assert p_text(p) == text
+
+
+@pytest.mark.parametrize(
+    ("active", "text"),
+    [
+        (2.0, "Together 3.00 s in a run of 2.00 s"),
+        (10.0, "Together 3.00 s of the 10.0 s that the run took; the other 7.00"),
+    ],
+)
+def test_stages_stand_beside_what_the_run_took(active: float, text: str) -> None:
+    stages = [StageTime("read", 1.0, 1.0), StageTime("decode", 2.0, 1.0)]
+    assert text in stages_text(stages, TimeSpan(0.0, active, active, 0))
+    assert stages_text(stages, None) == "Together 3.00 s."
 
 
 def test_shares() -> None:

@@ -12,7 +12,10 @@ from sfvqa.video.subtitles.files import MAX_BYTES
 TEXT = "1\n00:00:01,000 --> 00:00:02,000\nÜber Größe: déjà vu\n"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+UNICODE = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("encoding", [*UNICODE, "latin-1", "cp1252"])
 def test_every_encoding_gives_the_same_text(encoding: str, tmp_path: Path) -> None:
     """A file without a mark that is no UTF-8 is taken for Latin-1, and that is said."""
     path = tmp_path / "a.srt"
@@ -23,10 +26,38 @@ def test_every_encoding_gives_the_same_text(encoding: str, tmp_path: Path) -> No
     assert any("Latin-1" in warning for warning in subtitles.warnings) == (encoding in ("latin-1", "cp1252"))
 
 
-def test_big_endian_with_a_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", UNICODE)
+def test_any_character_is_read_in_every_unicode_encoding(encoding: str, tmp_path: Path) -> None:
+    """U+3000, U+4E00 and U+0100 have a null byte where ASCII has none: counting null bytes took this for Latin-1."""
     path = tmp_path / "a.srt"
-    path.write_bytes(b"\xfe\xff" + TEXT.encode("utf-16-be"))
+    path.write_bytes("1\r\n00:00:00,500 --> 00:00:01,500\r\n一個人　世界 Ā\r\n".encode(encoding))
+    subtitles = read_subtitle_file(path)
+    assert [line.text for line in subtitles.lines] == ["一個人 世界 Ā"]
+    assert subtitles.warnings == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-32-be"])
+def test_big_endian_with_a_mark(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_bytes(f"\ufeff{TEXT}".encode(encoding))
     assert read_subtitle_file(path).lines[0].text == "Über Größe: déjà vu"
+
+
+@pytest.mark.parametrize(
+    ("broken", "text", "places"),
+    [
+        (b"\xff \xc3\x9cber Gr\xc3\xb6\xc3\x9fe", "\ufffd Über Größe", "1 place"),
+        (b"\xe4\xb8\x80\xe5\x80 \xe4\xba\xba \x92", "一\ufffd 人 \ufffd", "2 places"),
+        (b"\xef\xbb\xbf1\n00:01,0 --> 00:02,0\ncaf\xe9", "caf\ufffd", "1 place"),
+    ],
+)
+def test_a_broken_byte_does_not_turn_utf8_into_latin1(broken: bytes, text: str, places: str, tmp_path: Path) -> None:
+    """One byte that a transfer or an editor broke made "Ãœber GrÃ¶ÃŸe" of every other line."""
+    path = tmp_path / "a.srt"
+    path.write_bytes(broken if b"-->" in broken else b"00:01,0 --> 00:02,0\n" + broken)
+    subtitles = read_subtitle_file(path)
+    assert [line.text for line in subtitles.lines] == [text]
+    assert subtitles.warnings == (f"“{path}” is damaged in {places}: letters there are read as “\ufffd”.",)
 
 
 def test_windows_quotes_are_quotes(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ Bye
         "\ufeff" + SRT,
         SRT.replace("\n", "\r\n"),
         SRT.replace("\n", "\r"),
+        SRT.replace("\n", "\r\r\n"),
         SRT.replace("\n\n", "\n"),
         SRT.replace("\n\n", "\n\n\n\n"),
         SRT.replace("1\n00", "00").replace("2\n00", "00"),
@@ -55,6 +56,10 @@ Bye
         "2\n00:00:03,000 --> 00:00:04,000\nBye\n\n1\n00:00:01,000 --> 00:00:02,500\nHello\nthere",
         FULL_WEBVTT,
         FULL_WEBVTT.replace("\n", "\r\n"),
+        FULL_WEBVTT.replace("\n", "\r\r\n"),
+        "\ufeff\n" + FULL_WEBVTT,
+        SRT.replace("\n\n2", "\n\n\ufeff2"),
+        SRT.replace("Hello", r"{\p1}m 0 0 l 9 9\N{\p0}Hello").replace("Bye", r"Bye{\an8\p2}m 1 1"),
         "WEBVTT\n\n" + SRT.replace(",", ".").replace("\n\n", "\n"),
     ],
 )
@@ -70,6 +75,10 @@ def test_the_same_lines_however_they_are_written(text: str) -> None:
         ("Tom &amp; Jerry&nbsp;&lt;3", "Tom & Jerry <3"),
         ("42", "42"),
         ("one\\Ntwo", "one two"),
+        (r"{\i1}one{\i0}\htwo {three}", "one two {three}"),
+        (r"{\pos(9,9)\pbo2}on{\p0}e", "one"),
+        ("hello<00:00:00.200><c> there</c><00:00:00.400><c.colorE5E5E5> you</c>", "hello there you"),
+        (r"C:\new", r"C:\new"),
         ("  - Who?\t- Me. ", "- Who? - Me."),
         ("I <3 you -> him", "I <3 you -> him"),
     ],
@@ -77,6 +86,23 @@ def test_the_same_lines_however_they_are_written(text: str) -> None:
 def test_markup_goes_and_text_stays(row: str, text: str) -> None:
     lines = parse_subtitles(f"1\n00:00:01,000 --> 00:00:02,000\n{row}\n\n2\n00:00:03,000 --> 00:00:04,000\nNext")
     assert [line.text for line in lines] == [text, "Next"]
+
+
+def test_automatic_captions_of_youtube() -> None:
+    """As yt-dlp saves them: a blank in a row keeps the place of one. Taken for the end of a cue it lost its text."""
+    head = "WEBVTT\nKind: captions\nLanguage: en\n\n"
+    cues = [
+        ("00:00:00.080 --> 00:00:02.389", " \nhello<00:00:00.400><c> there</c>"),
+        ("00:00:02.389 --> 00:00:02.399", "hello there\n "),
+        ("00:00:02.399 --> 00:00:04.000", "hello there\nhow<00:00:03.000><c> are</c><00:00:03.500><c> you</c>"),
+        ("00:00:04.000 --> 00:00:04.010", "how are you\n "),
+    ]
+    lines = parse_subtitles(head + "\n\n".join(f"{time} align:start position:0%\n{text}" for time, text in cues))
+    assert lines == (SubtitleLine(0.08, 2.399, "hello there"), SubtitleLine(2.399, 4.01, "how are you"))
+
+
+def test_an_empty_row_ends_a_cue_of_webvtt() -> None:
+    assert parse_subtitles("WEBVTT\n\n00:01.000 --> 00:02.000\nA\n\nNOTE b")[0].text == "A"
 
 
 def test_captions_that_roll_are_said_once() -> None:
@@ -171,7 +197,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert line.text == " ".join(line.text.split()) != ""
 
 
-@pytest.mark.parametrize("piece", ["<", "{\\", "&", "0:", "<v ", "<a ", " ", "1:1-->"])
+@pytest.mark.parametrize("piece", ["<", "{\\", "{\\p1}", "\\p", "\r", "&", "0:", "<v ", "<a ", " ", "1:1-->"])
 def test_a_hostile_row_takes_no_time(piece: str) -> None:
     """A search that starts over at every character would take hours for this."""
     start = time.process_time()

@@ -16,6 +16,7 @@ from sfvqa.batch.report.facts import (
     texts_of,
     verdict_of,
 )
+from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from sfvqa.inference.answer import FrameEvidence, standing_out
 
@@ -61,8 +62,8 @@ class VideoCard:
     views: dict[SeenFrames, list[PageItem]] = field(default_factory=dict)
 
 
-def gather_cards(records: Iterable[Record]) -> list[VideoCard]:
-    """The videos in the order they first come in the records."""
+def gather_cards(records: Iterable[Record], rule: Rule) -> list[VideoCard]:
+    """The videos in the order they first come in the records, their items judged by a rule."""
     cards: dict[str, VideoCard] = {}
     for record in records:
         name = text_of(record, "video") or ""
@@ -70,11 +71,11 @@ def gather_cards(records: Iterable[Record]) -> list[VideoCard]:
         card = cards.setdefault(name, VideoCard(name, Path(path) if path else None))
         card.reader = card.reader or text_of(mapping_of(record, "settings"), "reader")
         frames = _frames_of(record)
-        card.views.setdefault(frames, []).append(_item_of(record, frames))
+        card.views.setdefault(frames, []).append(_item_of(record, frames, rule))
     return list(cards.values())
 
 
-def _item_of(record: Record, frames: SeenFrames) -> PageItem:
+def _item_of(record: Record, frames: SeenFrames, rule: Rule) -> PageItem:
     is_ok = record.get("status") == "ok"
     timings = mapping_of(record, "timings")
     seconds = {stage: number(timings.get(f"{stage}_seconds")) for stage in (*STAGES, "total")}
@@ -82,7 +83,7 @@ def _item_of(record: Record, frames: SeenFrames) -> PageItem:
         question=text_of(record, "question") or "",
         answer=text_of(record, "answer") or "" if is_ok else None,
         expected=text_of(record, "answer_expected"),
-        verdict=verdict_of(record),
+        verdict=verdict_of(record, rule),
         failure=None if is_ok else failure_of(record),
         finish_reason=text_of(record, "finish_reason"),
         likely=_likely_of(record),

@@ -8,7 +8,6 @@ from sfvqa.batch.report.page.markup import Html, join, tag
 from sfvqa.batch.report.summary import Summary
 from sfvqa.batch.report.wording import (
     RETRY,
-    STAGES_NOTE,
     advice_for,
     difference_texts,
     duration,
@@ -16,10 +15,11 @@ from sfvqa.batch.report.wording import (
     plural,
     share_text,
     span_text,
+    stages_text,
 )
 from sfvqa.evaluation.scores import Score
 
-_NUM_CHANGES = 50
+_NUM_LISTED = 50
 
 
 def figures_markup(name: str, summary: Summary, comparison: Comparison | None) -> Html:
@@ -76,7 +76,7 @@ def _stages(summary: Summary) -> Html:
         for item in summary.slowest
     ]
     more = [tag("details", tag("summary", "Slowest"), tag("ol", *slowest))] if slowest else []
-    note = tag("p", STAGES_NOTE, class_="small")
+    note = tag("p", stages_text(summary.stages, summary.span), class_="small")
     return _section("Where the time went", bar, tag("ul", *legend, class_="legend"), note, *more)
 
 
@@ -92,8 +92,27 @@ def _scores(summary: Summary) -> Html:
     return _section(
         "Right answers",
         _table(["", "right", "wrong", *names], rows),
+        tag("p", summary.rule.statement, class_="small"),
         tag("p", "In brackets: 95 % interval, by Wilson.", class_="small"),
+        *_wrong(summary),
     )
+
+
+def _wrong(summary: Summary) -> list[Html]:
+    """What was answered for what, to be opened."""
+    if not summary.wrong:
+        return []
+    items = [
+        tag(
+            "li",
+            *(tag("bdi", item.video), ": ", tag("bdi", item.question), tag("br")),
+            *("expected “", tag("bdi", item.expected), "”, answered “", tag("bdi", item.answer), "”"),
+        )
+        for item in summary.wrong[:_NUM_LISTED]
+    ]
+    first = f", the first {_NUM_LISTED}" if len(summary.wrong) > _NUM_LISTED else ""
+    title = f"{plural(len(summary.wrong), 'wrong answer')}{first}"
+    return [tag("details", tag("summary", title), tag("ul", *items))]
 
 
 def _score_cells(score: Score, *, has_failed: bool) -> list[str]:
@@ -115,10 +134,10 @@ def _compared(comparison: Comparison | None) -> Html:
     parts += [tag("p", text) for text in difference_texts(comparison)]
     changes = [
         tag("li", tag("bdi", change.video), ": ", tag("bdi", change.question), f" ({change.old} → {change.new})")
-        for change in comparison.changes[:_NUM_CHANGES]
+        for change in comparison.changes[:_NUM_LISTED]
     ]
     if changes:
-        first = f", the first {_NUM_CHANGES}" if len(comparison.changes) > _NUM_CHANGES else ""
+        first = f", the first {_NUM_LISTED}" if len(comparison.changes) > _NUM_LISTED else ""
         title = f"{plural(len(comparison.changes), 'item')} changed{first}"
         parts.append(tag("details", tag("summary", title), tag("ul", *changes)))
     note = "Item by item; an item without an answer is not right. 95 % interval by Newcombe, McNemar's exact test."

@@ -47,7 +47,7 @@ def write_page(
     stream: IO[str], run: RunFacts, summary: Summary, comparison: Comparison | None, options: PageOptions
 ) -> Generator[PageProgress, None, PageOutcome]:
     """Write the page, a card a video; a video that cannot be read has its place and the reason."""
-    cards = gather_cards(last_records(run))
+    cards = gather_cards(last_records(run), run.rule)
     stream.write(_opening(run.path.name))
     stream.write(figures_markup(run.path.name, summary, comparison))
     stream.write(_filters(summary))
