@@ -1,18 +1,22 @@
 """`sfvqa ask --dry-run`: what would run and how much memory it takes, in lines or as JSON."""
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from sfvqa.cli.describe import describe_frames
-from sfvqa.cli.planning import PlannedRun, describe_duration, warn_of_duration
+from sfvqa.cli.planning import PlannedRun, describe_duration, tell_duration
+from sfvqa.cli.screen import echo
 from sfvqa.cli.text import plural, printable_line, readable_size
 from sfvqa.errors import ExitCode
 
 if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers import VideoReader
+
+_LABEL_WIDTH = 8
 
 
 def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: "Notices", *, json: bool) -> ExitCode:
@@ -26,18 +30,16 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     trained_with = planned.sizes.trained_with
     crop = planned.frames.crop_mode() or trained_with.crop
     assert isinstance(crop, CropMode)
-    departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
-    warnings = [departure] if departure else []
-    warnings += _not_here(planned)
+    warnings = trained_with.warnings(planned.sampling, len(planned.indices), crop) + _not_here(planned)
     if json:
         document = _document(planned, video, times, remedy, warnings)
-        sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
+        typer.echo(jsonlib.dumps(document, allow_nan=False))
     else:
-        sys.stdout.write("\n".join(_lines(planned, video, times, remedy)) + "\n")
-    sys.stdout.flush()
+        for line in _lines(planned, video, times, remedy):
+            echo(line, hanging=_LABEL_WIDTH)
     for warning in warnings:
         notices.warn(warning)
-    warn_of_duration(planned, notices)
+    tell_duration(planned, notices)
     return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
 
 
@@ -73,7 +75,7 @@ def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | N
     if planned.seconds:
         rows["time"] = f"{describe_duration(planned.seconds)} on this CPU"
     rows["fits"] = "yes" if remedy is None else f"no. {remedy}"
-    return [f"{name:<8}{value}" for name, value in rows.items()]
+    return [f"{name:<{_LABEL_WIDTH}}{value}" for name, value in rows.items()]
 
 
 def _document(

@@ -135,7 +135,7 @@ def check_fit(planned: PlannedRun, quantization: str, notices: "Notices") -> Non
     """
     from sfvqa.inference.plan import does_not_fit
 
-    warn_of_duration(planned, notices)
+    tell_duration(planned, notices)
     if planned.plan.fit.fits:
         return
     error = does_not_fit(planned.sizes, planned.plan)
@@ -144,12 +144,12 @@ def check_fit(planned: PlannedRun, quantization: str, notices: "Notices") -> Non
     notices.warn(f"{error.message} {error.remedy}")
 
 
-def warn_of_duration(planned: PlannedRun, notices: "Notices") -> None:
+def tell_duration(planned: PlannedRun, notices: "Notices") -> None:
     """Say how long it takes on a CPU, where that is long."""
     from sfvqa.inference.duration import WORTH_SAYING_SECONDS
 
     if planned.seconds is not None and planned.seconds > WORTH_SAYING_SECONDS:
-        notices.warn(f"On this CPU that takes {describe_duration(planned.seconds)}; --frames makes it fewer frames.")
+        notices.note(f"On this CPU that takes {describe_duration(planned.seconds)}; --frames makes it fewer frames.")
 
 
 def describe_duration(seconds: float) -> str:

@@ -70,7 +70,7 @@ Videos = Annotated[
         rich_help_panel=_FILES,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.")]
 
 
 def report(

@@ -229,9 +229,8 @@ def _warnings_about(
     model: SlowFastForConditionalGeneration,
     trained_with: TrainedWith | None,
 ) -> list[str]:
-    warnings, num_frames = [], len(seen.indices)
-    if trained_with and (departure := trained_with.departure(sampling, num_frames + seen.num_missing, seen.crop)):
-        warnings.append(departure)
+    num_frames = len(seen.indices)
+    warnings = trained_with.warnings(sampling, num_frames + seen.num_missing, seen.crop) if trained_with else []
     if left_out := num_frames_outside_fast_path(num_frames, model.config):
         warnings.append(
             f"The last {left_out} of {num_frames} frames fill no window of {model.config.temporal_stride} "

@@ -46,6 +46,23 @@ class TrainedWith:
         """The frames to take unless told otherwise."""
         return SamplingOptions(num_frames=self.num_frames or DEFAULT_NUM_FRAMES, strategy=self.strategy)
 
+    def warnings(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> list[str]:
+        """What there is to say of the frames chosen: a departure from training, and that they are fewer than asked for.
+
+        num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
+
+        >>> TrainedWith(None).warnings(SamplingOptions(500), 120, CropMode.CENTER)
+        ['500 frames were asked for, and there are only 120 to choose by uniform sampling.']
+        """
+        departure = self.departure(asked, num_chosen, crop)
+        said = [departure] if departure else []
+        if num_chosen < asked.num_frames != self.sampling.num_frames and asked.strategy.needs_number_alone:
+            there = f"there is only {num_chosen}" if num_chosen == 1 else f"there are only {num_chosen}"
+            said.append(
+                f"{asked.num_frames} frames were asked for, and {there} to choose by {asked.strategy} sampling."
+            )
+        return said
+
     def departure(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> str | None:
         """The warning that a model is shown what it was not trained with; None where it is.
 

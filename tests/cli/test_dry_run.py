@@ -52,7 +52,7 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
     for words in ("slowfast-7b-64f on cpu in float32, quantization none", "64 frames from 0:00", "5,184 slow tokens",
                   "1,296 fast tokens", "free: 100.0 GB", "about 49 minutes on this CPU", "fits    yes"):  # fmt: skip
         assert words in run.stdout
-    assert "Warning: On this CPU that takes about 49 minutes" in run.stderr
+    assert "\nOn this CPU that takes about 49 minutes" in run.stderr
     assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
     run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--random-weights", *BIG)
     assert "not on this machine" not in run.stderr

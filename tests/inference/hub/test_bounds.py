@@ -69,7 +69,7 @@ def test_headers_that_have_no_end_are_given_up(hub: FakeHub, spec: ModelSpec, pa
         run(pull(plan_pull(spec)))
 
 
-def test_a_listing_without_end_is_given_up(hub: FakeHub, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_without_end_is_given_up(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as small:
         small.setattr(f"{LISTING}.LISTING_BYTES", 500)
         with pytest.raises(DownloadError, match="does not answer as a Hugging Face hub does"):
