@@ -200,7 +200,7 @@ def _version(library: str) -> str | None:
 
 def _describe(error: BaseException) -> dict[str, str]:
     if isinstance(error, SfvqaError):
-        return {"type": type(error).__name__, "message": str(error)}
+        return {"type": type(error).__name__, "message": error.with_flags}
     reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
     message = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
     return {"type": type(error).__name__, "message": message, "traceback": "".join(traceback.format_exception(error))}

@@ -30,12 +30,13 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     trained_with = planned.sizes.trained_with
     crop = planned.frames.crop_mode() or trained_with.crop
     assert isinstance(crop, CropMode)
-    warnings = trained_with.warnings(planned.sampling, len(planned.indices), crop) + _not_here(planned)
+    is_missing = _what_is_not_here(planned)
+    warnings = [*trained_with.warnings(planned.sampling, len(planned.indices), crop), *is_missing]
     if json:
         document = _document(planned, video, times, remedy, warnings)
         typer.echo(jsonlib.dumps(document, allow_nan=False))
     else:
-        for line in _lines(planned, video, times, remedy):
+        for line in _lines(planned, video, times, remedy, can_run=not is_missing):
             echo(line, hanging=_LABEL_WIDTH)
     for warning in warnings:
         notices.warn(warning)
@@ -43,22 +44,24 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
 
 
-def _not_here(planned: PlannedRun) -> list[str]:
-    """That there is neither the model nor a copy of it to run so."""
+def _what_is_not_here(planned: PlannedRun) -> list[str]:
+    """That there is no such device, and neither the model nor a copy of it to run so, and how to get it."""
     from sfvqa.errors import ModelNotDownloadedError
+    from sfvqa.inference.device import is_here
     from sfvqa.inference.quantized_copies import locate_for
 
-    spec = planned.sizes.spec
-    if spec is None or planned.model.random_weights:
-        return []
-    try:
-        locate_for(spec.name, planned.plan.run.quantization)
-    except ModelNotDownloadedError:
-        return [f"The model {spec.name} is not on this machine."]
-    return []
+    missing, spec, device = [], planned.sizes.spec, planned.plan.device
+    if not is_here(device):
+        missing.append(f"There is no {device.type.upper()} device here, so what fits on one is unknown.")
+    if spec is not None and not planned.model.random_weights:
+        try:
+            locate_for(spec.name, planned.plan.run.quantization)
+        except ModelNotDownloadedError as error:
+            missing.append(error.with_flags)
+    return missing
 
 
-def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None) -> list[str]:
+def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None, *, can_run: bool) -> list[str]:
     plan, estimate = planned.plan, planned.plan.fit.estimate
     run = plan.run
     peaks = ", ".join(f"{phase} {readable_size(size)}" for phase, size in estimate.phases.items())
@@ -74,7 +77,8 @@ def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | N
     }
     if planned.seconds:
         rows["time"] = f"{describe_duration(planned.seconds)} on this CPU"
-    rows["fits"] = "yes" if remedy is None else f"no. {remedy}"
+    fits = "unknown" if plan.free_bytes is None else "yes" if remedy is None else f"no. {remedy}"
+    rows["fits"] = fits if can_run else f"{fits}; it cannot run yet: see the warning"
     return [f"{name:<{_LABEL_WIDTH}}{value}" for name, value in rows.items()]
 
 
@@ -104,7 +108,7 @@ def _document(
             "prompt_about": estimate.num_fast_tokens + run.num_text_tokens,
         },
         "memory": {
-            "fits": remedy is None,
+            "fits": None if plan.free_bytes is None else remedy is None,
             "needed_bytes": estimate.needed_bytes,
             "free_bytes": plan.free_bytes,
             "peak_bytes": estimate.peak_bytes,

@@ -74,17 +74,13 @@ def info(
 
 def _device(name: str) -> tuple[str, int | None]:
     """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
-    from sfvqa.errors import UsageError
     from sfvqa.inference.host_memory import free_host_bytes
 
     if name == "cpu":
         return "cpu", free_host_bytes()
     from sfvqa.inference.device import free_memory_bytes, resolve_device
 
-    try:
-        where = resolve_device(name)
-    except UsageError:
-        return name.partition(":")[0], None
+    where = resolve_device(name, must_be_here=False)
     return where.type, free_memory_bytes(where)
 
 
