@@ -15,6 +15,7 @@ from sfvqa.inference.question import check_static_decode
 from sfvqa.inference.sizes import ModelSizes
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import QuantizationName
+from sfvqa.wording import plural
 
 AUTO = "auto"
 
@@ -109,8 +110,9 @@ def too_much(plan: Plan) -> str:
     run = plan.run
     kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
     return (
-        f"{plan.model} {kind} with {run.num_frames} frames needs about {gigabytes(plan.fit.estimate.needed_bytes)} "
-        f"on {plan.device}, where {gigabytes(plan.free_bytes or 0)} are free"
+        f"{plan.model} {kind} with {plural(run.num_frames, 'frame')} needs about "
+        f"{gigabytes(plan.fit.estimate.needed_bytes)} on {plan.device}, "
+        f"where {gigabytes(plan.free_bytes or 0)} are free"
     )
 
 
