@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _USUAL_COLUMNS = 80
+_WORDS = re.compile(r"\s*\S+|\s+$")
 
 
 def columns_of(stream: IO[str]) -> int | None:
@@ -53,6 +54,46 @@ def print_line(console: "Console", line: "Text") -> None:
         for part in whole.divide(_breaks(whole.plain, columns) if columns else []):
             part.rstrip()
             console.print(part, soft_wrap=True)
+
+
+class WordWriter:
+    """Writes text as it comes, broken between words on a terminal: the last word waits until its end is known."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._columns = columns_of(stream)
+        self._line = ""
+        self._waiting = ""
+
+    def write(self, text: str) -> None:
+        """Write what is complete."""
+        if self._columns is None:
+            self._stream.write(text)
+        else:
+            *complete, self._waiting = _WORDS.findall(self._waiting + text) or [""]
+            for piece in complete:
+                self._put(piece)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Write the rest; the stream stays open."""
+        self._put(self._waiting)
+        self._waiting = ""
+        self._stream.flush()
+
+    def _put(self, piece: str) -> None:
+        """A word and the blanks before it."""
+        from rich.cells import cell_len
+
+        blanks = piece[: len(piece) - len(piece.lstrip())]
+        if "\n" in blanks:
+            self._line = piece.rpartition("\n")[2]
+        elif self._line and cell_len(self._line + piece) > (self._columns or 0):
+            piece = f"\n{piece.lstrip()}"
+            self._line = piece[1:]
+        else:
+            self._line += piece
+        self._stream.write(piece)
 
 
 def _wrap_line(line: str, width: int, hanging: int) -> list[str]:

@@ -1,9 +1,11 @@
 """Lines on a terminal end between words, whatever prints them and however wide it is; in a pipe they stay whole."""
 
+import io
+
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.screen import wrap
+from sfvqa.cli.screen import WordWriter, wrap
 from tests.cli.conftest import RunCli, RunOnTerminal
 
 VIDEO = str(load_demo_videos()[0].path)
@@ -57,3 +59,28 @@ def test_a_character_may_be_two_columns_wide() -> None:
 
 def test_a_word_that_is_wider_stays_whole() -> None:
     assert wrap("see /a/path/that/is/long for more", 10) == "see\n/a/path/that/is/long\nfor more"
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("The screen flashes.", "The screen\nflashes."),
+        ("One two\n\nthree  four.", "One two\n\nthree\nfour."),
+        ("unbreakablewords here", "unbreakablewords\nhere"),
+        ("end \n", "end \n"),
+        ("", ""),
+    ],
+)
+def test_an_answer_that_is_written_breaks_between_words(
+    monkeypatch: pytest.MonkeyPatch, size: int, text: str, shown: str
+) -> None:
+    """However its pieces are cut; "The scre" and "en" once stood in two lines."""
+    monkeypatch.setenv("COLUMNS", "10")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    words = WordWriter(stream)
+    for start in range(0, len(text), size):
+        words.write(text[start : start + size])
+    words.close()
+    assert stream.getvalue() == shown
