@@ -76,7 +76,7 @@ def test_a_system_message_stands_in_the_row_as_in_the_prompt_that_asks() -> None
     options = PromptOptions(system=example.system)
     asked = prompt_for(tokenizer, None, "What moves?", options, trained_length=None, num_new_tokens=8)
     assert list(row.ids[: len(asked.token_ids)]) == asked.token_ids
-    assert "Answer in two words." in tokenizer.decode(row.ids)
+    assert "Answer in two words." in tokenizer.decode(list(row.ids))
     assert learned(row.ids, row.labels) == ["The circle.<|im_end|>"]
 
 

@@ -329,7 +329,7 @@ def test_the_command_trains_and_says_where_the_result_is(
         assert main(arguments) == 0
     assert f"--model {tmp_path / 'run' / 'checkpoint'}" in capsys.readouterr().out
     assert "No window of the fast tokens holds the last 1 frame of a video" in caplog.text
-    assert "Stage 1 leaves out 1 examples without a video." in caplog.text
+    assert "Stage 1 leaves out 1 example without a video." in caplog.text
     assert "Stage 1: 8 rows of 8 examples" in caplog.text
     assert main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err

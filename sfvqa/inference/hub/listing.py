@@ -92,7 +92,8 @@ def fetch_listing(spec: ModelSpec, revision: str | None) -> HubListing:
         validate_repo_id(spec.repo_id)
         with hub_failures(spec, revision):
             answer = _ask(spec.repo_id, revision)
-        listing = _read(spec.repo_id, ModelInfo(**json.loads(answer)))
+        info = ModelInfo(**json.loads(answer))  # type: ignore[no-untyped-call]
+        listing = _read(spec.repo_id, info)
     except HFValidationError as error:
         raise spec.invalid(f"has a `repo_id` that is none: {error}", "Write it as owner/name.") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # JSON of another shape, or none
