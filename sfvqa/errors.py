@@ -24,6 +24,7 @@ SfvqaError                      1
 └── JournalError                1   the file of records is in use, is none, or cannot be read or written
 """
 
+import re
 from enum import IntEnum
 
 
@@ -41,7 +42,13 @@ class ExitCode(IntEnum):
 
 
 class SfvqaError(Exception):
-    """An error raised on purpose: `message` says what happened, `remedy` what to do next, a sentence each."""
+    """An error raised on purpose: `message` says what happened, `remedy` what to do next, a sentence each.
+
+    Both name a setting by its flag, as the command line does; `str` names it as Python does.
+
+    >>> str(OutOfMemoryError("Memory ran out.", "Use --quant 4bit, or fewer frames (--frames 8)."))
+    "Memory ran out. Use quantization='4bit', or fewer frames (num_frames=8)."
+    """
 
     exit_code: ExitCode = ExitCode.FAILED
 
@@ -50,8 +57,56 @@ class SfvqaError(Exception):
         self.message = message
         self.remedy = remedy
 
-    def __str__(self) -> str:
+    @property
+    def with_flags(self) -> str:
+        """Both sentences, for the command line."""
         return f"{self.message} {self.remedy}".strip()
+
+    def __str__(self) -> str:
+        return _SETTING.sub(_in_python, self.with_flags)
+
+
+_PARAMETERS = {
+    "frames": "num_frames",
+    "fps": "fps",
+    "start": "start_seconds",
+    "end": "end_seconds",
+    "crop": "crop",
+    "read-threads": "num_threads",
+    "read-timeout": "timeout_seconds",
+    "max-new-tokens": "max_new_tokens",
+    "static-decode": "static_decode=True",
+    "evidence": "evidence=True",
+    "subtitle-tokens": "subtitle_tokens",
+    "context": "context_tokens",
+    "model": "model",
+    "device": "device",
+    "dtype": "dtype",
+    "attention": "attention",
+    "quant": "quantization",
+    "random-weights": "random_weights=True",
+    "no-cache": "video_cache=None",
+    "force": "force=True",
+    "num-frames": "num_frames",
+    "stage": "stage",
+    "batch-size": "batch_size",
+    "gradient-checkpointing": "gradient_checkpointing=True",
+    "skip-unreadable": "skip_unreadable=True",
+    "resume": "resume=True",
+}
+"""Flags, and what gives the same in Python; those of `sfvqa batch` alone have nothing there, and stay."""
+
+_SETTING = re.compile(r"`(?!--)[^`]*`|--([a-z-]+)(?: (\d+(?:bit)?|auto|cpu|cuda|none|pad|sdpa|bfloat16)\b)?")
+"""A command in backticks, which stays as it is to be typed, or a flag with its value."""
+
+
+def _in_python(found: re.Match[str]) -> str:
+    flag, value = found.groups()
+    if flag not in _PARAMETERS:
+        return found.group()
+    if value is None:
+        return _PARAMETERS[flag]
+    return f"{_PARAMETERS[flag]}={value if value.isdecimal() else repr(value)}"
 
 
 class UsageError(SfvqaError):

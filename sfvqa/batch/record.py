@@ -54,7 +54,7 @@ class Failure:
         kind = type(error).__name__
         of_memory = isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError)
         if isinstance(error, SfvqaError):
-            return cls(kind, str(error), fewer_frames_may_help=of_memory)
+            return cls(kind, error.with_flags, fewer_frames_may_help=of_memory)
         reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
         message = f"{kind}: {reason}" if reason else kind
         return cls(kind, message, "".join(traceback.format_exception(error)), of_memory)

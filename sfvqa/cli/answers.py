@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sfvqa.cli.screen import WordWriter
 from sfvqa.cli.text import plural, printable
 
 if TYPE_CHECKING:
@@ -75,19 +76,21 @@ def write_object(answer: "Answer") -> None:
 
 def _write_pieces(stream: "AnswerStream", notices: "Notices", *, one_line: bool) -> "Answer":
     """Write the pieces to stdout as they come, then end the line, also when something interrupts."""
-    out, pieces = sys.stdout, iter(stream)
+    out, pieces, words = sys.stdout, iter(stream), WordWriter(sys.stdout)
     with notices.waiting("Thinking"):  # until the first piece; the spinner must be gone before anything is written
         piece = next(pieces, None)
     try:
         while piece is not None:
-            out.write(printable(piece.replace("\n", " ") if one_line else piece))
-            out.flush()
+            words.write(printable(piece.replace("\n", " ") if one_line else piece))
             piece = next(pieces, None)
+        words.close()
     except KeyboardInterrupt:
+        words.close()
         if not (out.isatty() and sys.stderr.isatty()):  # there the newline that answers ^C ends this line too
             _end_line()
         raise
     except Exception:
+        words.close()
         _end_line()
         raise
     _end_line()

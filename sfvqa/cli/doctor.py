@@ -1,7 +1,6 @@
 """`sfvqa doctor`: what this machine offers, what is wrong with it, and what `ask` would choose and why."""
 
 import json as jsonlib
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,8 @@ its way; that is said first."""
 
 def doctor(json: options.Json = False) -> None:
     """Find everything out, whatever is broken, and print it."""
-    from sfvqa.cli.doctor_lines import report_lines
+    from sfvqa.cli.doctor_lines import LABEL_WIDTH, report_lines
+    from sfvqa.cli.screen import echo
     from sfvqa.inference import environment
 
     configuration = {"config.toml": _config_file(), "models.toml": _models_file()}
@@ -44,8 +44,8 @@ def doctor(json: options.Json = False) -> None:
         document = {"schema_version": 1, "ok": not problems, "problems": problems, **found}
         sys.stdout.write(jsonlib.dumps(document) + "\n")
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        sys.stdout.write("\n".join(report_lines(found, problems, width)) + "\n")
+        for line in report_lines(found, problems):
+            echo(line, hanging=LABEL_WIDTH if line.startswith(" ") else 0)
     sys.stdout.flush()
     raise typer.Exit(ExitCode.FAILED if problems else ExitCode.OK)
 

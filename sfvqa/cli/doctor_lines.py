@@ -1,16 +1,15 @@
-"""What `sfvqa doctor` found out, in lines that fit any width."""
+"""What `sfvqa doctor` found out, in lines."""
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sfvqa.cli.text import plural, printable_line, readable_size
 
-_LABEL_WIDTH = 17
+LABEL_WIDTH = 19
 
 
-def report_lines(found: Mapping[str, Any], problems: Sequence[str], width: int | None = None) -> list[str]:
-    """Problems first, then what would be chosen, then everything else; wrapped to `width` columns if that is given."""
+def report_lines(found: Mapping[str, Any], problems: Sequence[str]) -> list[str]:
+    """Problems first, then what would be chosen, then everything else; labels take `LABEL_WIDTH` columns."""
     lines = [f"Problem: {problem}" for problem in problems] or ["Everything that `sfvqa ask` needs is here."]
     for title, rows in (
         ("What ask would use", _choice(found["choice"])),
@@ -18,17 +17,8 @@ def report_lines(found: Mapping[str, Any], problems: Sequence[str], width: int |
         ("Libraries", _libraries(found)),
         ("Files", _files(found)),
     ):
-        lines += ["", title, *(f"  {name:<{_LABEL_WIDTH}}{value}" for name, value in rows)]
-    lines = [printable_line(line) for line in lines]
-    return lines if width is None else [part for line in lines for part in _wrap(line, width)]
-
-
-def _wrap(line: str, width: int) -> list[str]:
-    indent = " " * (2 + _LABEL_WIDTH if line.startswith("  ") else 0)
-    wrapped = textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
-    return wrapped or [""]
+        lines += ["", title, *(f"  {name:<{LABEL_WIDTH - 2}}{value}" for name, value in rows)]
+    return [printable_line(line) for line in lines]
 
 
 def _choice(choice: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

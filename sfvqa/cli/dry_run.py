@@ -1,18 +1,22 @@
 """`sfvqa ask --dry-run`: what would run and how much memory it takes, in lines or as JSON."""
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from sfvqa.cli.describe import describe_frames
-from sfvqa.cli.planning import PlannedRun, describe_duration, warn_of_duration
+from sfvqa.cli.planning import PlannedRun, describe_duration, tell_duration
+from sfvqa.cli.screen import echo
 from sfvqa.cli.text import plural, printable_line, readable_size
 from sfvqa.errors import ExitCode
 
 if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
     from sfvqa.video.readers import VideoReader
+
+_LABEL_WIDTH = 8
 
 
 def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: "Notices", *, json: bool) -> ExitCode:
@@ -26,37 +30,38 @@ def show_plan(planned: PlannedRun, video: Path, opened: "VideoReader", notices: 
     trained_with = planned.sizes.trained_with
     crop = planned.frames.crop_mode() or trained_with.crop
     assert isinstance(crop, CropMode)
-    departure = trained_with.departure(planned.sampling, len(planned.indices), crop)
-    warnings = [departure] if departure else []
-    warnings += _not_here(planned)
+    is_missing = _what_is_not_here(planned)
+    warnings = [*trained_with.warnings(planned.sampling, len(planned.indices), crop), *is_missing]
     if json:
         document = _document(planned, video, times, remedy, warnings)
-        sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
+        typer.echo(jsonlib.dumps(document, allow_nan=False))
     else:
-        sys.stdout.write("\n".join(_lines(planned, video, times, remedy)) + "\n")
-    sys.stdout.flush()
+        for line in _lines(planned, video, times, remedy, can_run=not is_missing):
+            echo(line, hanging=_LABEL_WIDTH)
     for warning in warnings:
         notices.warn(warning)
-    warn_of_duration(planned, notices)
+    tell_duration(planned, notices)
     return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
 
 
-def _not_here(planned: PlannedRun) -> list[str]:
-    """That there is neither the model nor a copy of it to run so."""
+def _what_is_not_here(planned: PlannedRun) -> list[str]:
+    """That there is no such device, and neither the model nor a copy of it to run so, and how to get it."""
     from sfvqa.errors import ModelNotDownloadedError
+    from sfvqa.inference.device import is_here
     from sfvqa.inference.quantized_copies import locate_for
 
-    spec = planned.sizes.spec
-    if spec is None or planned.model.random_weights:
-        return []
-    try:
-        locate_for(spec.name, planned.plan.run.quantization)
-    except ModelNotDownloadedError:
-        return [f"The model {spec.name} is not on this machine."]
-    return []
+    missing, spec, device = [], planned.sizes.spec, planned.plan.device
+    if not is_here(device):
+        missing.append(f"There is no {device.type.upper()} device here, so what fits on one is unknown.")
+    if spec is not None and not planned.model.random_weights:
+        try:
+            locate_for(spec.name, planned.plan.run.quantization)
+        except ModelNotDownloadedError as error:
+            missing.append(error.with_flags)
+    return missing
 
 
-def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None) -> list[str]:
+def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | None, *, can_run: bool) -> list[str]:
     plan, estimate = planned.plan, planned.plan.fit.estimate
     run = plan.run
     peaks = ", ".join(f"{phase} {readable_size(size)}" for phase, size in estimate.phases.items())
@@ -72,8 +77,9 @@ def _lines(planned: PlannedRun, video: Path, times: list[float], remedy: str | N
     }
     if planned.seconds:
         rows["time"] = f"{describe_duration(planned.seconds)} on this CPU"
-    rows["fits"] = "yes" if remedy is None else f"no. {remedy}"
-    return [f"{name:<8}{value}" for name, value in rows.items()]
+    fits = "unknown" if plan.free_bytes is None else "yes" if remedy is None else f"no. {remedy}"
+    rows["fits"] = fits if can_run else f"{fits}; it cannot run yet: see the warning"
+    return [f"{name:<{_LABEL_WIDTH}}{value}" for name, value in rows.items()]
 
 
 def _document(
@@ -102,7 +108,7 @@ def _document(
             "prompt_about": estimate.num_fast_tokens + run.num_text_tokens,
         },
         "memory": {
-            "fits": remedy is None,
+            "fits": None if plan.free_bytes is None else remedy is None,
             "needed_bytes": estimate.needed_bytes,
             "free_bytes": plan.free_bytes,
             "peak_bytes": estimate.peak_bytes,

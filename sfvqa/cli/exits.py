@@ -169,10 +169,12 @@ def _print_error(failure: Failure) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from sfvqa.cli.screen import print_line
+
     message = Text.assemble(("Error: ", "bold red"), printable_line(failure.message))
     if failure.remedy:
         message.append(f"\n{printable_line(failure.remedy)}")
-    Console(stderr=True).print(message, soft_wrap=True)
+    print_line(Console(stderr=True, highlight=False), message)
 
 
 def _flush_output(exit_code: int) -> int:

@@ -62,8 +62,8 @@ def frames(
     with local_video(video, timeout_seconds=request.read_timeout_seconds) as path:
         clip = notices.follow(read_clip_progressively(path, wanted, reading=reading, fit=fit))
     view = ClipView(clip, wanted, request.crop_mode() or expected.trained_with.crop)
-    departure = expected.trained_with.departure(wanted, len(clip.indices) + len(clip.missing), view.crop)
-    warnings = [*clip.warnings, *([departure] if departure else [])]
+    num_chosen = len(clip.indices) + len(clip.missing)
+    warnings = [*clip.warnings, *expected.trained_with.warnings(wanted, num_chosen, view.crop)]
     if out is not None:
         write_picture(view.sheet(), out)
     document = view.document(video, expected.name, reading, warnings)

@@ -68,9 +68,12 @@ def _parse_questions_at_once(text: str) -> int:
 
 
 def parse_video(text: str) -> Path:
-    """The path of a video; typer.BadParameter for an empty one."""
+    """The path of a video; typer.BadParameter for an empty one, UnreadableVideoError for a URL."""
+    from sfvqa.video.readers.local_file import refuse_address
+
     if not text:  # an unset variable, most likely; a Path would make it the current folder
         raise typer.BadParameter("the path is empty.")
+    refuse_address(text)  # a Path would make one slash of two
     return Path(text)
 
 
@@ -188,7 +191,7 @@ Quiet = Annotated[
         "--quiet",
         "-q",
         metavar="",
-        help="Nothing but the answers, one a line; with --json nothing but the objects.",
+        help="Nothing but the answers, one a line, and warnings on stderr.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -204,7 +207,7 @@ Sheet = Annotated[
 ]
 QuietFrames = Annotated[
     bool,
-    typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.", rich_help_panel=_OUTPUT),
+    typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.", rich_help_panel=_OUTPUT),
 ]
 
 # What the user's config file may set: every option above that has a variable, by parameter name.

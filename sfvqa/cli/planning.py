@@ -61,6 +61,7 @@ def plan_run(
             device=model.device,
             dtype=model.dtype,
             quantization=model.quantization,
+            device_must_be_here=not model.is_only_planned,
         )
         sizes = read_sizes(choice.model, random_weights=model.random_weights)
         wanted = frames.sampling(sizes.trained_with.sampling)
@@ -79,6 +80,7 @@ def plan_run(
             attention=model.attention,
             batch_size=min(batch_size, len(questions)),
             static_decode=model.static_decode,
+            device_must_be_here=not model.is_only_planned,
         )
         if plan.run.num_frames < available:
             frames = replace(frames, num_frames=plan.run.num_frames)
@@ -116,7 +118,7 @@ def _key_of(
     from sfvqa.inference.video_cache.checkpoint_identity import identify_model
     from sfvqa.inference.video_cache.key import EncodingKey
 
-    device, dtype = resolve_place(sizes, model.device, model.dtype)
+    device, dtype = resolve_place(sizes, model.device, model.dtype, device_must_be_here=False)
     return EncodingKey(
         content=cache.content_of(path),
         sampling=sampling,
@@ -135,21 +137,21 @@ def check_fit(planned: PlannedRun, quantization: str, notices: "Notices") -> Non
     """
     from sfvqa.inference.plan import does_not_fit
 
-    warn_of_duration(planned, notices)
+    tell_duration(planned, notices)
     if planned.plan.fit.fits:
         return
     error = does_not_fit(planned.sizes, planned.plan)
     if quantization == "auto" and planned.plan.was_chosen:
         raise error
-    notices.warn(f"{error.message} {error.remedy}")
+    notices.warn(error.with_flags)
 
 
-def warn_of_duration(planned: PlannedRun, notices: "Notices") -> None:
+def tell_duration(planned: PlannedRun, notices: "Notices") -> None:
     """Say how long it takes on a CPU, where that is long."""
     from sfvqa.inference.duration import WORTH_SAYING_SECONDS
 
     if planned.seconds is not None and planned.seconds > WORTH_SAYING_SECONDS:
-        notices.warn(f"On this CPU that takes {describe_duration(planned.seconds)}; --frames makes it fewer frames.")
+        notices.note(f"On this CPU that takes {describe_duration(planned.seconds)}; --frames makes it fewer frames.")
 
 
 def describe_duration(seconds: float) -> str:

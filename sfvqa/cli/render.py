@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfvqa.cli.describe import describe_encoded
+from sfvqa.cli.screen import print_line
 from sfvqa.cli.text import printable_line, readable_size
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Progressing(Protocol):
 
 
 class Notices:
-    """What the user is told beside the answer, on stderr; nothing at all when `quiet`.
+    """What the user is told beside the answer, on stderr; nothing but warnings when `quiet`.
 
     `live` says whether stderr is a terminal that can redraw a line: not a pipe, not TERM=dumb, whatever FORCE_COLOR
     says. Without it everything comes as plain lines, and progress not at all.
@@ -57,10 +58,13 @@ class Notices:
         self._line(Text(printable_line(text), style="dim"))
 
     def warn(self, text: str, *, again: bool = False) -> None:
-        """One line that begins with "Warning:"; the same warning comes once a run, unless it happened `again`."""
+        """One line that begins with "Warning:", of what makes an answer worth less: quiet does not mean not to know.
+
+        The same warning comes once a run, unless it happened `again`.
+        """
         if again or text not in self._warned:
             self._warned.add(text)
-            self._line(Text.assemble(("Warning: ", "yellow"), printable_line(text)))
+            print_line(self._console, Text.assemble(("Warning: ", "yellow"), printable_line(text)))
 
     def question(self, text: str) -> None:
         """The question that the next answer belongs to."""
@@ -122,7 +126,7 @@ class Notices:
 
     def _line(self, text: Text) -> None:
         if not self.quiet:
-            self._console.print(text, soft_wrap=True)
+            print_line(self._console, text)
 
 
 def _drain(steps: Generator[Progressing, None, T]) -> T:

@@ -79,7 +79,7 @@ Exact = Annotated[
     bool,
     typer.Option("--exact", metavar="", help="An answer is right only if it equals the expected one."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.")]
 
 
 def report(

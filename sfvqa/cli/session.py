@@ -33,7 +33,10 @@ class AnswerPrinter(Protocol):
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """Which model is wanted, and how it is to run; `name` is None when neither flag nor configuration says."""
+    """Which model is wanted, and how it is to run; `name` is None when neither flag nor configuration says.
+
+    Of what `is_only_planned` the device need not be here.
+    """
 
     name: str | None
     is_named_by_flag: bool
@@ -43,6 +46,7 @@ class ModelRequest:
     quantization: str = "auto"
     random_weights: bool = False
     static_decode: bool = False
+    is_only_planned: bool = False
 
     @classmethod
     def of(cls, context: "typer.Context") -> "ModelRequest":
@@ -57,6 +61,7 @@ class ModelRequest:
             quantization=given["quant"],
             random_weights=given["random_weights"],
             static_decode=given.get("static_decode", False),
+            is_only_planned=given.get("dry_run", False),
         )
 
 

@@ -2,7 +2,8 @@
 
 import re
 
-from sfvqa.inference.readable import readable_size as readable_size
+from sfvqa.wording import plural as plural
+from sfvqa.wording import readable_size as readable_size
 
 # C0 and C1 controls, DEL, line and paragraph separators, marks and overrides of direction, and lone surrogates (how
 # Python spells the bytes of a file name that are not UTF-8). The zero-width joiner stays: emoji need it.
@@ -23,8 +24,3 @@ def printable_line(text: str) -> str:
 
 def _spell_out(match: re.Match[str]) -> str:
     return ascii(match.group())[1:-1]
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 frame`, `2 frames`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -31,6 +31,7 @@ from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import SlowAttention, SlowFastCache
 from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from sfvqa.registry import QuantizationName
+from sfvqa.wording import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,9 +216,8 @@ class AnswerRun:
         wanted = self._num_wanted
         if prompt_length + wanted > positions:
             room = positions - prompt_length
-            shorter = (
-                f", or at most {room} new tokens (--max-new-tokens {room})" if room > 0 and not self._choices else ""
-            )
+            fewer = f", or at most {plural(room, 'new token')} (--max-new-tokens {room})"
+            shorter = fewer if room > 0 and not self._choices else ""
             raise PromptTooLongError(
                 f"The prompt takes {prompt_length} tokens and the answer up to {wanted}: "
                 f"{prompt_length + wanted - positions} more than the model's {positions} positions.",

@@ -172,7 +172,7 @@ def _untrained(model: str | Path) -> _Source:
     spec = find_for_random_weights(model)
     config = config_of(spec)
     tokenizer_folder = locate(BUNDLED_MODEL).folder  # the model's own may not be on this machine
-    warning = f"The weights of {spec.name} are random (--random-weights): the answer means nothing."
+    warning = f"The weights of {spec.name} are random: the answer means nothing."
     location = CheckpointLocation(spec.name, tokenizer_folder, spec)
     return _Source(location, config, partial(random_model, config), warnings=(warning,))
 

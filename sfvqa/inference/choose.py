@@ -38,6 +38,7 @@ def choose_model(
     device: str = AUTO,
     dtype: str = AUTO,
     quantization: str = AUTO,
+    device_must_be_here: bool = True,
 ) -> ModelChoice:
     """Choose the model named, else configured, else downloaded and, in some quantization, not too large, else tiny.
 
@@ -56,7 +57,8 @@ def choose_model(
         kept = [] if downloaded else [copy.provenance.quantization for copy in copies_alone(spec)]
         if not downloaded and not (kept if quantization == AUTO else quantization in kept):
             continue
-        plan = make_plan(read_sizes(spec.name), device=device, dtype=dtype)
+        sizes = read_sizes(spec.name)
+        plan = make_plan(sizes, device=device, dtype=dtype, device_must_be_here=device_must_be_here)
         if not downloaded and plan.run.quantization not in quantizations_on(plan.device.type):
             continue
         if plan.fit.fits:

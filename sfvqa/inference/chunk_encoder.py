@@ -15,6 +15,7 @@ from sfvqa.inference.remedy import SMALL_CHUNK_SIZE, what_should_fit
 from sfvqa.inference.stopwatch import HOST, Stopwatch
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import QuantizationName
+from sfvqa.wording import plural
 
 
 class ChunkEncoder:
@@ -56,7 +57,7 @@ class ChunkEncoder:
             # Only here, behind the except block, is the traceback gone, and with it the tensors its frames held.
             release_memory(self._model.device)
             self.warnings = (
-                f"Memory ran out with {len(frames)} frames in the vision tower; "
+                f"Memory ran out with {plural(len(frames), 'frame')} in the vision tower; "
                 f"they were encoded {SMALL_CHUNK_SIZE} at a time.",
             )
         return self._run(frames, SMALL_CHUNK_SIZE, lambda: self._what_should_fit(num_wanted))

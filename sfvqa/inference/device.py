@@ -21,8 +21,11 @@ class DtypeName(StrEnum):
     FLOAT16 = "float16"
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there."""
+def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.device:
+    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there.
+
+    For what is only planned it need not be here.
+    """
     if name == "auto":
         kinds = [kind for kind in ("cuda", "mps") if _is_available(kind)]
         return torch.device(kinds[0] if kinds else "cpu")
@@ -32,11 +35,18 @@ def resolve_device(name: str = "auto") -> torch.device:
         raise UsageError(f"There is no device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps.") from None
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"The device {name!r} is not supported.", "Use auto, cpu, cuda, cuda:N or mps.")
-    if device.type != "cpu" and not _is_available(device.type):
+    if not must_be_here:
+        return device
+    if not is_here(device):
         raise UsageError(f"This machine offers no {device.type} device to torch.", "Use --device auto or cpu.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise UsageError(f"There are {torch.cuda.device_count()} CUDA devices, no {name}.", "Count from cuda:0.")
     return device
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine offers such a device to torch."""
+    return device.type == "cpu" or _is_available(device.type)
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
@@ -61,7 +71,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory a model could still take on `device`; None where the system does not tell."""
+    """Memory a model could still take on `device`; None where the system does not tell, or there is no such device."""
+    if not is_here(device):
+        return None
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":

@@ -22,6 +22,7 @@ from sfvqa.video.fitting import CropMode, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import ClipFacts, ReadProgress
 from sfvqa.video.sampling import SamplingOptions
+from sfvqa.wording import plural
 
 
 class EncodeStage(StrEnum):
@@ -229,12 +230,11 @@ def _warnings_about(
     model: SlowFastForConditionalGeneration,
     trained_with: TrainedWith | None,
 ) -> list[str]:
-    warnings, num_frames = [], len(seen.indices)
-    if trained_with and (departure := trained_with.departure(sampling, num_frames + seen.num_missing, seen.crop)):
-        warnings.append(departure)
+    num_frames = len(seen.indices)
+    warnings = trained_with.warnings(sampling, num_frames + seen.num_missing, seen.crop) if trained_with else []
     if left_out := num_frames_outside_fast_path(num_frames, model.config):
         warnings.append(
-            f"The last {left_out} of {num_frames} frames fill no window of {model.config.temporal_stride} "
-            "for the fast tokens; the model sees them through its slow tokens only."
+            f"No window of {model.config.temporal_stride} for the fast tokens holds the last {left_out} of "
+            f"{plural(num_frames, 'frame')}; only slow tokens show {'it' if left_out == 1 else 'them'}."
         )
     return warnings

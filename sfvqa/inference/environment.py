@@ -23,7 +23,7 @@ def attempt(find_out: Callable[[], Any]) -> Any:
     try:
         return find_out()
     except SfvqaError as error:
-        return {"error": str(error)}
+        return {"error": error.with_flags}
     except Exception as error:  # noqa: BLE001  whatever a broken installation raises
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 

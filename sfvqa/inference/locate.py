@@ -1,7 +1,9 @@
 """A model's name, or a folder, → the folder its checkpoint is in. Looks on this machine only and imports no torch."""
 
+import contextlib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from sfvqa.registry import ModelSpec, find_model
 WEIGHTS_INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,29 @@ def find(model: str | Path) -> ModelSpec | Path:
                 raise
     folder = Path(text).expanduser()
     if folder.is_dir():
+        _refuse_other_weights(folder)
         return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, not a checkpoint folder.", "Name the folder it is in.")
     raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """CheckpointError for a folder with weights, though none that can be loaded: those of an adapter, or pickles."""
+    with contextlib.suppress(OSError):  # whoever reads it says why it cannot be read
+        names = sorted(path.name for path in folder.iterdir())
+        if WEIGHTS in names or WEIGHTS_INDEX in names:
+            return
+        if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
+            raise CheckpointError(
+                f"{folder} holds an adapter (LoRA), not a model.",
+                "Merge it into the model that it was trained on (peft's `merge_and_unload`), and name the result.",
+            )
+        if pickles := [name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES)]:
+            raise CheckpointError(
+                f"{folder} holds its weights as pickles only ({pickles[0]}), which can run code when they are opened.",
+                "Name a folder with safetensors; whoever wrote these can save them as such.",
+            )
 
 
 def find_for_random_weights(model: str | Path) -> ModelSpec:
@@ -123,7 +145,7 @@ def weight_files(folder: Path) -> list[str]:
     if not index.is_file():
         return [WEIGHTS]
     try:
-        fields = json.loads(index.read_text(encoding="utf-8"))
+        fields = json.loads(index.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         fields = None
     weight_map = fields.get("weight_map") if isinstance(fields, dict) else None

@@ -9,6 +9,7 @@ from sfvqa.errors import OutOfMemoryError
 from sfvqa.inference.device import free_memory_bytes
 from sfvqa.model.building import Placement
 from sfvqa.model.quantization import Quantization, quantizable_linears
+from sfvqa.wording import plural
 
 ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and activations
 _BITS = {Quantization.EIGHT_BIT: 8, Quantization.FOUR_BIT: 4}
@@ -49,7 +50,8 @@ def spread_over(
         found = infer_auto_device_map(model, max_memory=balanced, **sizes)
         if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk
             raise OutOfMemoryError(
-                f"The weights take {needed / 1e9:.1f} GB and do not fit the free memory of {len(free_bytes)} GPUs.",
+                f"The weights take {needed / 1e9:.1f} GB and do not fit the free memory of "
+                f"{plural(len(free_bytes), 'GPU')}.",
                 "Use --quant 4bit, free some memory, or use a smaller model.",
             )
         return {part: torch.device("cuda", where) for part, where in found.items()}

@@ -15,6 +15,7 @@ from sfvqa.inference.question import check_static_decode
 from sfvqa.inference.sizes import ModelSizes
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import QuantizationName
+from sfvqa.wording import plural
 
 AUTO = "auto"
 
@@ -53,15 +54,16 @@ def make_plan(
     batch_size: int = 1,
     num_videos: int = 1,
     static_decode: bool = False,
+    device_must_be_here: bool = True,
 ) -> Plan:
     """Choose what was left open by the free memory; look at no weights.
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
     quantization is the model's own, and where that is auto too, the best that fits; where only copies of it are kept,
-    the best of them that fits; `static_decode` leaves out what cannot be decoded so. Raises UsageError for a device,
-    dtype, attention or quantization that is not there.
+    the best of them that fits; `static_decode` leaves out what cannot be decoded so. Of a device that need not be here
+    the free memory is unknown. Raises UsageError for a device, dtype, attention or quantization that is not there.
     """
-    where, computed = resolve_place(model, device, dtype)
+    where, computed = resolve_place(model, device, dtype, device_must_be_here=device_must_be_here)
     run = RunSize(
         num_frames=num_frames or model.trained_with.sampling.num_frames,
         dtype=str(computed).removeprefix("torch."),
@@ -82,9 +84,11 @@ def make_plan(
     return Plan(model.name, where, free, fit, notices, len(kinds) > 1)
 
 
-def resolve_place(model: ModelSizes, device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+def resolve_place(
+    model: ModelSizes, device: str, dtype: str, *, device_must_be_here: bool = True
+) -> tuple[torch.device, torch.dtype]:
     """Where a model will run, and in what. UsageError for a device or dtype that is not there."""
-    where = resolve_device(device)
+    where = resolve_device(device, must_be_here=device_must_be_here)
     stored = getattr(torch, model.stored_dtype) if model.stored_dtype else None
     return where, resolve_dtype(dtype, where, stored)
 
@@ -106,8 +110,9 @@ def too_much(plan: Plan) -> str:
     run = plan.run
     kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
     return (
-        f"{plan.model} {kind} with {run.num_frames} frames needs about {gigabytes(plan.fit.estimate.needed_bytes)} "
-        f"on {plan.device}, where {gigabytes(plan.free_bytes or 0)} are free"
+        f"{plan.model} {kind} with {plural(run.num_frames, 'frame')} needs about "
+        f"{gigabytes(plan.fit.estimate.needed_bytes)} on {plan.device}, "
+        f"where {gigabytes(plan.free_bytes or 0)} are free"
     )
 
 

@@ -75,18 +75,12 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> P
     """Tokenise a conversation and the assistant's tag, ready for an answer.
 
     For Qwen2's template this is the reference's string, `…user\\n<image>\\nQUESTION<|im_end|>…`; it too tokenises the
-    pieces around the video separately. Raises CheckpointError when the template drops or repeats a turn.
+    pieces around the video separately. Raises CheckpointError when the template refuses, drops or repeats a turn.
     """
     # Contents are rendered as marks and filled in afterwards: the template decides where they go, never what they mean.
     marks = [f"⟦turn {number}⟧" for number in range(len(turns))]
     messages = [{"role": turn.role.value, "content": mark} for turn, mark in zip(turns, marks, strict=True)]
-    rest = tokenizer.apply_chat_template(
-        messages,
-        tokenize=False,
-        add_generation_prompt=True,
-        chat_template=None if tokenizer.chat_template else CHATML_TEMPLATE,
-    )
-    assert isinstance(rest, str)
+    rest = _render(tokenizer, messages)
     token_ids: list[int] = []
     for turn, mark in zip(turns, marks, strict=True):
         if rest.count(mark) != 1:
@@ -97,6 +91,26 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> P
         before, rest = rest.split(mark)
         token_ids += _template_ids(tokenizer, before) + _turn_ids(tokenizer, turn)
     return Prompt(tuple(token_ids + _template_ids(tokenizer, rest)))
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+    try:
+        text = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=None if tokenizer.chat_template else CHATML_TEMPLATE,
+        )
+    except Exception as error:  # a template is a program: it may refuse a role, or be broken in any way
+        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        has_system = messages[0]["role"] == Role.SYSTEM
+        raise CheckpointError(
+            f"The chat template of the checkpoint in {tokenizer.name_or_path} refuses the conversation: {reason}.",
+            f"{'Leave out the system message, or check' if has_system else 'Check'} chat_template.jinja or "
+            "tokenizer_config.json in that folder.",
+        ) from error
+    assert isinstance(text, str)
+    return text
 
 
 def _turn_ids(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> list[int]:

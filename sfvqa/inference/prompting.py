@@ -24,6 +24,7 @@ from sfvqa.inference.prompt_options import MAX_SUBTITLE_TOKENS, PromptOptions
 from sfvqa.inference.question import check_question
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles import SubtitleLine, Subtitles, lines_between, spread_evenly
+from sfvqa.wording import plural
 
 _HEADER = "This video's subtitles are listed below:"
 
@@ -124,8 +125,8 @@ def _warnings(subtitles: Subtitles, use: SubtitleUse, budget: int) -> tuple[str,
     said = list(subtitles.warnings)
     if use.cut:
         said.append(
-            f"{use.cut} of the {use.lines + use.cut} subtitle lines were cut, evenly, "
-            f"to stay within {budget} tokens; --subtitle-tokens allows more."
+            f"{use.cut:,} of the {plural(use.lines + use.cut, 'subtitle line')} had to be cut, evenly, "
+            f"to stay within {plural(budget, 'token')}; a larger limit for subtitles allows more."
         )
     elif subtitles.lines and not use.lines:
         said.append("No subtitle line falls within the sampled range.")

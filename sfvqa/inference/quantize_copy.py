@@ -16,13 +16,13 @@ from sfvqa.inference.host_memory import return_large_blocks
 from sfvqa.inference.locate import TOKENIZER_FILES, CheckpointLocation, find, locate_registered
 from sfvqa.inference.quantization import resolve_quantization
 from sfvqa.inference.quantized_copies import Provenance, QuantizedCopy, find_copy
-from sfvqa.inference.readable import readable_size
 from sfvqa.inference.revision import revision_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
 from sfvqa.model.shard_writing import write_shards
 from sfvqa.model.stored import StoredModel
 from sfvqa.registry import ModelSpec
+from sfvqa.wording import readable_size
 
 _ROOM = 1.05
 _COPIED = (
@@ -112,7 +112,7 @@ def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantiz
             shutil.copyfile(location.folder / name, folder / name)
     stored.config.save_pretrained(folder)
     path = folder / "config.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields = json.loads(path.read_text(encoding="utf-8-sig"))
     fields["quantization_config"] = quantization_config(kind)
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 

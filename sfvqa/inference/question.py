@@ -16,15 +16,19 @@ def check_question(question: str) -> str:
 def check_text(text: str, what: str, if_empty: str) -> str:
     """The text without white space around it; UsageError, naming `what` it is, when it is empty or no valid text."""
     if not isinstance(text, str):
-        raise UsageError(f"A {what} is {text!r}, no text.", "Give it as a string.")
+        raise UsageError(f"{_a(what)} is {text!r}, no text.", "Give it as a string.")
     stripped = text.strip()
     if not stripped:
-        raise UsageError(f"A {what} is empty.", if_empty)
+        raise UsageError(f"{_a(what)} is empty.", if_empty)
     try:
         stripped.encode("utf-8")
     except UnicodeEncodeError:  # how Python spells bytes that a shell passed and that are not UTF-8
         raise UsageError(f"The {what} {stripped!r} is not valid UTF-8.", "Type it again, in UTF-8.") from None
     return stripped
+
+
+def _a(what: str) -> str:
+    return f"{'An' if what[0] in 'aeiou' else 'A'} {what}"
 
 
 def check_choices(choices: Sequence[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from sfvqa.errors import CheckpointError
 from sfvqa.registry import ModelSpec
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.wording import plural
 
 DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
 _NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
@@ -46,6 +47,23 @@ class TrainedWith:
         """The frames to take unless told otherwise."""
         return SamplingOptions(num_frames=self.num_frames or DEFAULT_NUM_FRAMES, strategy=self.strategy)
 
+    def warnings(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> list[str]:
+        """What there is to say of the frames chosen: a departure from training, and that they are fewer than asked for.
+
+        num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
+
+        >>> TrainedWith(None).warnings(SamplingOptions(500), 120, CropMode.CENTER)
+        ['500 frames were asked for, and there are only 120 to choose by uniform sampling.']
+        """
+        departure = self.departure(asked, num_chosen, crop)
+        said = [departure] if departure else []
+        if num_chosen < asked.num_frames != self.sampling.num_frames and asked.strategy.needs_number_alone:
+            there = f"there {'is' if num_chosen == 1 else 'are'} only {num_chosen:,}"
+            said.append(
+                f"{asked.num_frames:,} frames were asked for, and {there} to choose by {asked.strategy} sampling."
+            )
+        return said
+
     def departure(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> str | None:
         """The warning that a model is shown what it was not trained with; None where it is.
 
@@ -61,7 +79,7 @@ class TrainedWith:
         if self.num_frames is not None and num_chosen != self.num_frames:
             num_asked = len(asked.timestamps_seconds or ()) or asked.num_frames
             if spread_otherwise or num_chosen > self.num_frames or num_asked < self.num_frames:
-                parts.append(f"{self.num_frames} frames (here {num_chosen})")
+                parts.append(f"{plural(self.num_frames, 'frame')} (here {num_chosen:,})")
         if spread_otherwise:
             parts.append(f"{self.strategy} sampling (here {asked.strategy})")
         if crop is not self.crop:
@@ -78,7 +96,7 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
         return TrainedWith.of(model)
     path = model / "config.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"There is no {path.name} in {model}.", "Name a checkpoint folder.") from None
     except (OSError, ValueError, RecursionError) as error:

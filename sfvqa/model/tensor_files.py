@@ -100,7 +100,7 @@ def _naming(path: Path) -> Iterator[None]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint; CheckpointError when it is missing or damaged."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"There is no {path.name} in {path.parent}.", "Name a checkpoint folder.") from None
     except (OSError, ValueError) as error:

@@ -2,10 +2,13 @@
 
 [{"id": "a", "video": "a.mp4", "conversations": [
     {"from": "human", "value": "<image>\\nWhat moves?"}, {"from": "gpt", "value": "A circle."}, …]}, …]
+
+A system message may come first: {"from": "system", "value": "Answer in one word."}.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections import Counter
@@ -17,6 +20,7 @@ from sfvqa.inference.question import check_question, check_text
 from sfvqa.video.readers import open_video
 from sfvqa.video.reading import choose_unread
 from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,19 +41,21 @@ _NUM_NAMED = 3  # of the videos that cannot be read
 class Example:
     """A video, None for text alone, and the questions and answers about it, in order.
 
-    `num_frames` is how many of its frames are read, None where that is not known yet.
+    `num_frames` is how many of its frames are read, None where that is not known yet; `system` is the system message in
+    place of the template's own, if any.
     """
 
     name: str
     video: Path | None
     turns: tuple[tuple[str, str], ...]
     num_frames: int | None = None
+    system: str | None = None
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
     """Every example of a file; videos lie in `video_folder`. UsageError names the first entry that is none and why."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"There is no annotation file {path}.", "Name a JSON file of conversations.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -72,29 +78,56 @@ def read_annotations(path: Path, video_folder: Path) -> list[Example]:
 
 
 def _example(entry: Any, number: int, video_folder: Path) -> Example:
-    if not isinstance(entry, dict) or not isinstance(entry.get("conversations"), list):
-        raise UsageError("It has no list of conversations.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+    said = _conversation(entry)
     _check_pictures(entry)
     video = entry.get("video")
     if video is not None and (not isinstance(video, str) or not video):
         raise UsageError(f"Its video is {video!r}, no file name.", "Give a path within the video folder.")
-    said = entry["conversations"]
-    if not said or len(said) % 2:
-        raise UsageError(f"It has {len(said)} turns.", "Every question needs an answer.")
-    texts = [_text(turn, _SPEAKERS[place % 2]) for place, turn in enumerate(said)]
-    num_places = sum(text.count(mark) for text in texts for mark in PLACEHOLDERS)
-    if num_places > (video is not None) or any(mark in text for text in texts[1:] for mark in PLACEHOLDERS):
-        raise UsageError(
-            f"It places {num_places} videos and has {0 if video is None else 1}.",
-            "Write <image> at most once, in the first question, and only with a video.",
-        )
-    for mark in PLACEHOLDERS:
-        texts[0] = texts[0].replace(mark, "").strip()
+    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in said]
+    begins = int(speakers[:1] == ["system"])
+    system = check_text(_text(said[0], 1, "system"), "system message", "Leave it out.") if begins else None
+    texts = [_text(turn, begins + place + 1, _SPEAKERS[place % 2]) for place, turn in enumerate(said[begins:])]
+    if not texts:
+        raise UsageError("It has no questions.", "Give it turns of human and gpt, or remove it.")
+    if len(texts) % 2:
+        raise UsageError("Its last question has no answer.", "Give the answer, or leave out the question.")
+    texts[0] = _without_placeholder(texts, has_video=video is not None)
     turns = [
         (check_question(question), check_text(answer, "answer", "Leave out questions without an answer."))
         for question, answer in zip(texts[::2], texts[1::2], strict=True)
     ]
-    return Example(str(entry.get("id", number)), None if video is None else video_folder / video, tuple(turns))
+    path = None if video is None else video_folder / video
+    return Example(str(entry.get("id", number)), path, tuple(turns), system=system)
+
+
+def _conversation(entry: Any) -> list[Any]:
+    if not isinstance(entry, dict):
+        raise UsageError("It is no object.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+    said = entry.get("conversations")
+    if isinstance(said, list):
+        return said
+    if "conversations" not in entry and (near := difflib.get_close_matches("conversations", entry, n=1, cutoff=0.8)):
+        raise UsageError(f"It has {near[0]!r}, and no 'conversations'.", "Rename it.")
+    raise UsageError("It has no list of conversations.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+
+
+def _without_placeholder(texts: Sequence[str], *, has_video: bool) -> str:
+    """The first question without the mark of where the video goes; UsageError for marks that mean no video."""
+    for place, text in enumerate(texts[1:], start=1):
+        for mark in PLACEHOLDERS:
+            if mark in text:
+                which = f"{'Answer' if place % 2 else 'Question'} {place // 2 + 1}"
+                raise UsageError(f"{which} contains {mark}.", f"Write {mark} in the first question alone, or nowhere.")
+    num_places = sum(texts[0].count(mark) for mark in PLACEHOLDERS)
+    if num_places > has_video:
+        raise UsageError(
+            f"It places {plural(num_places, 'video')} and has {'one' if has_video else 'none'}.",
+            "Write <image> at most once, in the first question, and only with a video.",
+        )
+    first = texts[0]
+    for mark in PLACEHOLDERS:
+        first = first.replace(mark, "")
+    return first.strip()
 
 
 def _check_pictures(entry: dict[str, Any]) -> None:
@@ -108,11 +141,15 @@ def _check_pictures(entry: dict[str, Any]) -> None:
             raise UsageError(f"It has {key} {value!r}.", "Remove the entry, or give it one video, as `video`.")
 
 
-def _text(turn: Any, speaker: str) -> str:
-    if not isinstance(turn, dict) or turn.get("from") != speaker or not isinstance(turn.get("value"), str):
-        raise UsageError(f"{turn!r} is no turn of {speaker}.", "Turns alternate: human asks, gpt answers.")
-    text: str = turn["value"]
-    return text
+def _text(turn: Any, number: int, speaker: str) -> str:
+    form = 'Write {"from": "human", "value": "…"} and {"from": "gpt", "value": "…"} in turn, "system" first if at all.'
+    if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
+        raise UsageError(f"Turn {number} is {turn!r}.", form)
+    if turn["from"] != speaker:
+        raise UsageError(f"Turn {number} is from {turn['from']!r}, where {speaker} is due.", form)
+    if not isinstance(turn["value"], str):
+        raise UsageError(f"Turn {number} says {turn['value']!r}, no text.", form)
+    return turn["value"]
 
 
 def check_videos(
@@ -141,8 +178,11 @@ def check_videos(
     if not failures:
         return kept
     named = " ".join(list(failures.values())[:_NUM_NAMED])
-    counts = f"{len(failures)} videos of {len(examples) - len(kept)} of {len(examples)} examples cannot be read"
+    counts = (
+        f"{plural(len(failures), 'video')} of {len(examples) - len(kept)} of {plural(len(examples), 'example')} "
+        "cannot be read"
+    )
     if not skip_unreadable or not kept:
         raise UsageError(f"{counts}: {named}", "Mend or remove them, or leave them out with --skip-unreadable.")
-    logger.warning("%s, and are left out: %s", counts, named)
+    logger.warning("%s; these examples are left out: %s", counts, named)
     return kept

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         vision, options = options_of(asked)
         config = convert(asked.decoder, vision, asked.out, options)
     except SfvqaError as error:
-        print(error, file=sys.stderr)
+        print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     layers = ", ".join(map(str, config.hybrid_layers))
     print(f"{asked.out}: {config.decoder_config.model_type} with hybrid layers {layers}")

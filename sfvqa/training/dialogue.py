@@ -56,7 +56,7 @@ class DialogueWriter:
         rows: list[TokenRow] = []
         ids: tuple[int, ...] = ()
         labels: tuple[int, ...] = ()
-        turns: list[Turn] = []
+        turns = [] if example.system is None else [Turn(Role.SYSTEM, example.system)]
         for number, (question, answer) in enumerate(example.turns):
             turns.append(question_turn(question, shows_video=number == 0 and example.video is not None))
             prompt = build_prompt(self._tokenizer, turns).token_ids

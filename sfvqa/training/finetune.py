@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         leave_group()
     except SfvqaError as error:
-        print(error, file=sys.stderr)
+        print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     if is_first_process():
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")

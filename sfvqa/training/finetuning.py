@@ -26,6 +26,7 @@ from sfvqa.training.run_folder import check_new_run, check_settings, last_state,
 from sfvqa.training.video_dataset import Looking, VideoDataset, collate
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +159,8 @@ def fine_tune(
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized copy.", "Fine-tune the checkpoint that it was made of.")
     if left_out := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
-        logger.warning("The last %d frames fill no window of the fast tokens: slow tokens alone show them.", left_out)
+        frames = plural(left_out, "frame")
+        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
     if options.stage is Stage.BRIDGE:
         examples = _with_videos(examples)
     trainer = make_trainer(checkpoint, examples, looking, run, options)
@@ -196,7 +198,11 @@ def make_trainer(
             "Start one a GPU, `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
     logger.info(
-        "Stage %d: %d rows of %d examples, %d parameters learn", options.stage, len(dataset), len(examples), num_learned
+        "Stage %d: %s of %s, %s learn",
+        options.stage,
+        plural(len(dataset), "row"),
+        plural(len(examples), "example"),
+        plural(num_learned, "parameter"),
     )
     return Trainer(
         model=model,
@@ -212,7 +218,7 @@ def _with_videos(examples: list[Example]) -> list[Example]:
     if not kept:
         raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
     if len(kept) < len(examples):
-        logger.warning("Stage 1 leaves out %d examples without a video.", len(examples) - len(kept))
+        logger.warning("Stage 1 leaves out %s without a video.", plural(len(examples) - len(kept), "example"))
     return kept
 
 
@@ -256,7 +262,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         ddp_find_unused_parameters=has_text_alone,  # a batch without a video does not reach the projector
         label_names=["labels"],
         seed=options.seed,
-        use_cpu=options.device == "cpu",
+        use_cpu=resolve_device(options.device).type == "cpu",  # else bfloat16 is refused without a GPU
         report_to="none",
         disable_tqdm=True,
     )

@@ -77,7 +77,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         positions = int(self._config.decoder_config.max_position_embeddings)
         if too_long := [(example.name, length) for example, length in lengths if length > positions]:
             name, length = too_long[0]
-            others = f", and {len(too_long) - 1} more rows are too long" if len(too_long) > 1 else ""
+            others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
             raise UsageError(
                 f"Example {name} takes {length} tokens, and the model has {positions} positions{others}.",
                 "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",

@@ -151,7 +151,7 @@ def test_subtitles_used_and_cut_are_said(run_cli: RunCli, tmp_path: Path) -> Non
     few = json.loads(run_cli(*command, "--subtitle-tokens", "80", "--json", "-q").stdout)
     assert few["subtitles"]["lines"] + few["subtitles"]["cut"] == 5
     assert 0 < few["subtitles"]["tokens"] <= 80
-    assert any("subtitle lines were cut" in warning for warning in few["warnings"])
+    assert any("subtitle lines had to be cut" in warning for warning in few["warnings"])
 
 
 def test_a_video_without_a_text_track_is_answered_with_a_warning(run_cli: RunCli) -> None:

@@ -61,7 +61,7 @@ def _drop_a_tensor(path: Path) -> None:
         ("sound.m4a", [], 3, "sound"),
         ("/dev/null", [], 3, "/dev/null"),
         ("", [], 2, "path is empty"),
-        ("https://example.org/clip.mp4", [], 3, "address"),
+        ("https://example.org//clip.mp4?a=b", [], 3, "“https://example.org//clip.mp4?a=b” is an address"),
         ("whole.mp4", ["--start", "3"], 3, "beyond"),
         ("whole.mp4", ["--start", "3", "--end", "4"], 3, "beyond"),
         ("whole.mp4", ["--max-new-tokens", "5000"], 2, "positions"),

@@ -89,13 +89,16 @@ def test_json_has_an_object_for_a_question_that_fails(chat: ChatWith, model: Scr
     assert (run.exit_code, run.stderr) == (5, "")
 
 
-def test_quiet_is_one_answer_a_line_and_silence(chat: ChatWith, model: ScriptedVideoQA) -> None:
-    """Warnings are dropped too; what is asked for by name still comes, beside stdout."""
+def test_quiet_is_one_answer_a_line_and_warnings(chat: ChatWith, model: ScriptedVideoQA) -> None:
+    """What is asked for by name still comes, beside stdout."""
     model.script, model.warnings = [["Left,\n", "then up."], ["Red."]], ("The file ends early.",)
     run = chat("Where?\n/reset\nWhich?\n", "-q")
-    assert (run.exit_code, run.stdout, run.stderr) == (0, "Left, then up.\nRed.\n", "")
+    assert (run.exit_code, run.stdout, run.stderr) == (0, "Left, then up.\nRed.\n", "Warning: The file ends early.\n")
     run = chat("/context\n", "-q")
-    assert (run.stdout, run.stderr) == ("", "10 of 2,048 tokens, room for 2,038 more; 0 turns.\n")
+    assert (run.stdout, run.stderr) == (
+        "",
+        "Warning: The file ends early.\n10 of 2,048 tokens, room for 2,038 more; 0 turns.\n",
+    )
 
 
 def test_a_question_that_fails_costs_only_itself_and_the_exit_code(chat: ChatWith, model: ScriptedVideoQA) -> None:

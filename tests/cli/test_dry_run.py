@@ -10,6 +10,7 @@ import torch
 
 import sfvqa
 from sfvqa.inference import plan
+from sfvqa.inference.device import free_memory_bytes
 from sfvqa.inference.video_cache.checkpoint_identity import identify_model
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
@@ -52,7 +53,7 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
     for words in ("slowfast-7b-64f on cpu in float32, quantization none", "64 frames from 0:00", "5,184 slow tokens",
                   "1,296 fast tokens", "free: 100.0 GB", "about 49 minutes on this CPU", "fits    yes"):  # fmt: skip
         assert words in run.stdout
-    assert "Warning: On this CPU that takes about 49 minutes" in run.stderr
+    assert "\nOn this CPU that takes about 49 minutes" in run.stderr
     assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
     run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--random-weights", *BIG)
     assert "not on this machine" not in run.stderr
@@ -84,6 +85,28 @@ def test_a_video_that_was_seen_takes_less_time(run_cli: RunCli) -> None:
     assert isinstance(before, float)
     assert isinstance(after, float)
     assert 0 < after < before / 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
+def test_a_device_that_is_not_here_is_planned_for(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What will a GPU take that is yet to be rented? It was refused."""
+    monkeypatch.setattr(plan, "free_memory_bytes", free_memory_bytes)  # as it is
+    run = run_cli("ask", VIDEO, "Q?", *BIG, "--dry-run", "--device", "cuda", "--json", "-q")
+    document = json.loads(run.stdout)
+    assert (run.exit_code, document["device"], document["dtype"]) == (0, "cuda", "bfloat16")
+    assert (document["memory"]["fits"], document["memory"]["free_bytes"]) == (None, None)
+    assert document["memory"]["needed_bytes"] > 17e9
+    assert document["warnings"][0] == "There is no CUDA device here, so what fits on one is unknown."
+    assert "fits    unknown" in run_cli("ask", VIDEO, "Q?", *BIG, "--dry-run", "--device", "cuda").stdout
+    assert run_cli("ask", VIDEO, "Q?", *BIG, "--device", "cuda").exit_code != 0
+
+
+def test_a_model_that_is_not_here_comes_with_how_to_get_it(run_cli: RunCli) -> None:
+    """It said that it fits, and no word of that there is nothing to run."""
+    run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", *BIG)
+    assert "fits    yes; it cannot run yet: see the warning" in run.stdout
+    assert "is not on this machine. Download it with `sfvqa models pull slowfast-7b-64f` (17.0 GB" in run.stderr
+    assert "fits    yes\n" in run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "-m", "tiny").stdout
 
 
 def test_the_bundled_model_as_json(run_cli: RunCli) -> None:
@@ -172,6 +195,6 @@ def test_a_quantization_that_loading_refuses_is_refused_without_loading(
     assert run_cli("ask", VIDEO, "Q?", "--model", str(copy), "--device", "cpu", "--dry-run").exit_code == 0
     run = run_cli("ask", VIDEO, "Q?", "--model", str(copy), "--device", "cpu", "--dry-run", "--quant", "8bit")
     assert (run.exit_code, "Use --quant 4bit" in run.stderr) == (2, True)
-    monkeypatch.setattr(plan, "resolve_device", lambda _name: torch.device("mps"))
+    monkeypatch.setattr(plan, "resolve_device", lambda _name, **_: torch.device("mps"))
     run = run_cli("ask", VIDEO, "Q?", "--dry-run", "--quant", "4bit")
     assert (run.exit_code, "4bit does not run on mps" in run.stderr) == (2, True)

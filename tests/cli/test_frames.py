@@ -57,15 +57,28 @@ def test_the_table_is_on_stdout_and_the_summary_on_stderr(run_cli: RunCli) -> No
 
 
 def test_quiet_leaves_the_table_alone(run_cli: RunCli) -> None:
-    loud, quiet = run_cli("frames", SHAPES, "--frames", "2"), run_cli("frames", SHAPES, "--frames", "2", "-q")
+    loud, quiet = run_cli("frames", SHAPES), run_cli("frames", SHAPES, "-q")
     assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, loud.stdout, "")
+
+
+def test_fewer_frames_than_asked_for_are_said(run_cli: RunCli) -> None:
+    """`--frames 500` of 120 frames gave 120 without a word."""
+    run = run_cli("frames", SHAPES, "--frames", "500", "--json", "-q")
+    document = json.loads(run.stdout)
+    assert len(document["frames"]) == 120
+    assert document["warnings"] == [
+        "The model was trained with 32 frames (here 120).",
+        "500 frames were asked for, and there are only 120 to choose by uniform sampling.",
+    ]
+    assert run.stderr == "".join(f"Warning: {warning}\n" for warning in document["warnings"])
 
 
 def test_json_says_all_of_it(run_cli: RunCli, wide: Path) -> None:
     """Video, frames, settings and warnings in one object; nothing else on stdout."""
     run = run_cli("frames", str(wide), "--json", "-q", "--timestamps", "1,0:00.5", "--read-timeout", "60")
     document = json.loads(run.stdout)
-    assert (run.exit_code, run.stderr, document["schema_version"], document["video"]) == (0, "", 1, str(wide))
+    assert (run.exit_code, document["schema_version"], document["video"]) == (0, 1, str(wide))
+    assert run.stderr == "".join(f"Warning: {warning}\n" for warning in document["warnings"])
     assert document["frames"] == [
         {"index": 10, "timestamp_seconds": 0.5},
         {"index": 20, "timestamp_seconds": 1.0},

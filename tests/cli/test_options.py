@@ -32,6 +32,28 @@ def test_names_written_out_are_the_library_s(written_out: object, enum: type[str
     assert list(get_args(written_out)) == [str(member) for member in enum]  # type: ignore[attr-defined]
 
 
+def test_no_bracket_in_help_is_taken_for_markup() -> None:
+    """`(needs sfvqa[ray])` was shown as `(needs sfvqa)`: what stands in brackets is a style to rich, unless escaped."""
+    from rich.text import Text
+
+    texts = [text for command in _commands(typer.main.get_command(app)) for text in _help_of(command)]
+    assert len(texts) > 150
+    styles = {str(span.style) for text in texts for span in Text.from_markup(text).spans}
+    assert styles <= {"bold"}
+    shown = CliRunner().invoke(app, ["batch", "--help"]).output
+    assert "(needs sfvqa[ray])" in shown
+
+
+def _commands(command: Any) -> list[Any]:
+    return [command, *(found for child in getattr(command, "commands", {}).values() for found in _commands(child))]
+
+
+def _help_of(command: Any) -> list[str]:
+    own = [command.help, command.epilog, command.short_help]
+    options = [(parameter.help, getattr(parameter, "rich_help_panel", None)) for parameter in command.params]
+    return [text for text in (*own, *(text for both in options for text in both)) if text]
+
+
 @pytest.mark.parametrize("command", ["ask", "batch", "chat", "frames"])
 def test_reading_by_default_is_the_library_s(command: str) -> None:
     """The commands write the same defaults out."""

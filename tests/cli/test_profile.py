@@ -84,7 +84,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
     run = run_cli("profile", VIDEO, *QUICK)
     assert run.exit_code == 1
     assert "The video has 120 frames: measured are 8, 16, 32, 64, 96." in run.stderr
-    assert "SweepOptions(frame_counts=(8, 16, 32, 64, 96)" in " ".join(run.stderr.split())
+    assert "SweepOptions(frame_counts=(8, 16, 32" in " ".join(run.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
 
 def test_pickled_weights_are_not_read(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+    with pytest.raises(CheckpointError, match="as pickles only"):
         load_checkpoint(copy, device="cpu")
 
 
@@ -192,5 +192,5 @@ def test_memory_that_runs_out_while_loading_names_what_should_fit(monkeypatch: p
 
     monkeypatch.setattr("sfvqa.inference.checkpoint.random_model", fail)
     monkeypatch.setattr("sfvqa.inference.checkpoint.free_memory_bytes", lambda _: 2_000_000_000)
-    with pytest.raises(OutOfMemoryError, match=r"loading the model\..*--quant 8bit"):
+    with pytest.raises(OutOfMemoryError, match=r"loading the model\..*quantization='8bit'"):
         load_checkpoint("bench-0.5b", device="cpu", dtype="bfloat16", random_weights=True)

@@ -69,14 +69,18 @@ def test_what_the_model_was_not_trained_with_is_one_warning(qa: VideoQA, video_p
     assert warning == "The model was trained with 8 frames (here 10), the centre crop (here padding)."
 
 
-def test_asking_for_more_frames_than_there_are_is_no_warning(qa: VideoQA, short_video_path: Path) -> None:
-    assert qa.encode(short_video_path, SamplingOptions(num_frames=100)).warnings == ()
+def test_asking_for_more_frames_than_there_are_is_said(qa: VideoQA, short_video_path: Path) -> None:
+    """Not where nobody asked: a short video has fewer frames than the model was trained with."""
+    seen = qa.encode(short_video_path, SamplingOptions(num_frames=100))
+    assert seen.warnings == (
+        f"100 frames were asked for, and there are only {len(seen.indices)} to choose by uniform sampling.",
+    )
+    assert qa.encode(short_video_path).warnings == ()
 
 
 def test_frames_that_reach_no_fast_token_are_named(qa: VideoQA, video_path: Path) -> None:
     _fewer_than_in_training, warning = qa.encode(video_path, SamplingOptions(num_frames=7)).warnings
-    assert "last 1 of 7 frames" in warning
-    assert "slow tokens only" in warning
+    assert "holds the last 1 of 7 frames; only slow tokens show it." in warning
 
 
 def test_another_reader_is_used_and_named(qa: VideoQA, video_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_gates_that_are_shut_leave_none_and_say_so(qa: VideoQA, encoded: Encoded
 
 
 def test_recorded_steps_cannot_be_watched() -> None:
-    with pytest.raises(UsageError, match="static-decode"):
+    with pytest.raises(UsageError, match="static_decode"):
         GenerationOptions(evidence=True, static_decode=True)
     with pytest.raises(UsageError, match="evidence"):
         GenerationOptions(evidence=1)  # type: ignore[arg-type]

@@ -93,7 +93,7 @@ def test_subtitles_are_cut_to_their_budget(tokenizer: PreTrainedTokenizerFast, e
     assert built.subtitles.tokens <= 120 < built.subtitles.tokens + 2 * len("[0:00] line 10\n")
     assert built.subtitles.lines + built.subtitles.cut == 20
     assert text.count("line") == built.subtitles.lines > 2
-    assert f"{built.subtitles.cut} of the 20 subtitle lines were cut" in built.warnings[0]
+    assert f"{built.subtitles.cut} of the 20 subtitle lines had to be cut" in built.warnings[0]
     assert "120 tokens" in built.warnings[0]
 
 

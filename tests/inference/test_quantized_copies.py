@@ -183,7 +183,7 @@ def test_what_another_process_is_writing_is_left_alone() -> None:
 
 def test_a_copy_is_not_made_twice_unless_forced() -> None:
     first = quantize_copy("tiny", "4bit", device="cpu")
-    with pytest.raises(UsageError, match="--force"):
+    with pytest.raises(UsageError, match="Use force=True"):
         quantize_copy("tiny", "4bit", device="cpu")
     assert quantize_copy("tiny", "4bit", device="cpu", force=True) == first
     assert [path.name for path in copies_folder().iterdir()] == ["tiny-4bit"]
@@ -236,7 +236,7 @@ def test_a_copy_will_do_when_the_model_itself_is_gone(monkeypatch: pytest.Monkey
     shutil.rmtree(eight.folder)
     assert locate_for("tiny", "auto")[1] == four
     for other in ("8bit", "none"):
-        with pytest.raises(ModelNotDownloadedError, match="A copy of it in 4bit is: use --quant 4bit"):
+        with pytest.raises(ModelNotDownloadedError, match="A copy of it in 4bit is: use quantization='4bit'"):
             locate_for("tiny", other)
     shutil.rmtree(four.folder)
     with pytest.raises(ModelNotDownloadedError) as caught:

@@ -276,6 +276,6 @@ def test_memory_that_runs_out_over_the_prompt_names_what_should_fit(
 
     monkeypatch.setattr("sfvqa.inference.answering.prefill_one", fail)
     monkeypatch.setattr("sfvqa.inference.answering.free_memory_bytes", lambda _: 1_000)
-    with pytest.raises(OutOfMemoryError, match=r"reading the prompt.*--(quant|frames|dtype)") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"reading the prompt.*(quantization|num_frames|dtype)") as caught:
         qa.ask(encoded, "What?")
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY

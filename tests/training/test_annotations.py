@@ -37,6 +37,17 @@ def test_a_conversation_shows_its_video_in_front_of_its_first_question(tmp_path:
     assert found == [Example("a", DEMO / "shapes.mp4", (("What moves?", "A circle."), ("Where?", "Left.")))]
 
 
+def test_a_system_message_may_come_first(tmp_path: Path) -> None:
+    """It was "It has 3 turns", and no conversation of a file with system messages could be learned from."""
+    said = [turn("system", " Be brief. "), ASKED, ANSWERED]
+    (found,) = read(tmp_path, [{"video": "shapes.mp4", "conversations": said}])
+    assert (found.system, found.turns) == ("Be brief.", (("What?", "That."),))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "\ufeff" + json.dumps([{"conversations": [turn("human", "Hi"), ANSWERED]}]))) == 1
+
+
 def test_text_alone_may_be_learned_too(tmp_path: Path) -> None:
     said = [turn("human", "Hello"), turn("gpt", "Hi.")]
     assert read(tmp_path, [{"conversations": said}]) == [Example("0", None, (("Hello", "Hi."),))]
@@ -56,24 +67,43 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        ("text", "no list of conversations"),
+        ("text", "It is no object"),
+        (
+            {"video": "a.mp4", "conversation": [ASKED, ANSWERED]},
+            "'conversation', and no 'conversations'. Rename",
+        ),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", "An <image>.")]}, "Answer 1 contains <image>"),
+        ({"video": "a.mp4", "conversations": [turn("system", "Be brief."), ASKED]}, "Its last question has no answer"),
+        ({"video": "a.mp4", "conversations": [turn("system", "Be brief.")]}, "It has no questions"),
+        ({"video": "a.mp4", "conversations": [turn("system", " "), ASKED, ANSWERED]}, "A system message is empty"),
+        (
+            {"video": "a.mp4", "conversations": [ASKED, turn("system", "x")]},
+            "from 'system', where gpt is due",
+        ),
+        ({"video": "a.mp4", "conversations": [ASKED, {"role": "gpt"}]}, r"Turn 2 is \{'role': 'gpt'\}"),
         ({"video": "a.mp4"}, "no list of conversations"),
         ({"video": 3, "conversations": [ASKED, ANSWERED]}, "3, no file name"),
-        ({"video": "a.mp4", "conversations": []}, "0 turns"),
-        ({"video": "a.mp4", "conversations": [ASKED]}, "1 turns"),
-        ({"video": "a.mp4", "conversations": [ANSWERED, ASKED]}, "no turn of human"),
-        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "no turn of gpt"),
+        ({"video": "a.mp4", "conversations": []}, "It has no questions"),
+        ({"video": "a.mp4", "conversations": [ASKED]}, "Its last question has no answer"),
+        ({"video": "a.mp4", "conversations": [ANSWERED, ASKED]}, "Turn 1 is from 'gpt', where human is due"),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "Turn 2 says None, no text"),
         ({"video": "a.mp4", "conversations": [turn("human", "<image>"), ANSWERED]}, "A question is empty"),
-        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", " ")]}, "A answer is empty|An answer is empty"),
-        ({"conversations": [ASKED, ANSWERED]}, "places 1 videos and has 0"),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", " ")]}, "An answer is empty"),
+        ({"conversations": [ASKED, ANSWERED]}, "places 1 video and has none"),
         # these were once learned as text alone, or with one video of two
         ({"image": "a.jpg", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has image 'a.jpg'"),
         ({"video": "a.mp4", "images": ["a.jpg"], "conversations": [ASKED, ANSWERED]}, "It has images"),
         ({"video": "a.mp4", "videos": ["b.mp4"], "conversations": [ASKED, ANSWERED]}, "It has videos"),
         ({"video_path": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has video_path"),
         ({"Video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED]}, "It has Video"),
-        ({"video": "a.mp4", "conversations": [turn("human", "<image><image>Who?"), ANSWERED]}, "places 2 videos"),
-        ({"video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED, ASKED, ANSWERED]}, "places 1 videos"),
+        (
+            {"video": "a.mp4", "conversations": [turn("human", "<image><image>Who?"), ANSWERED]},
+            "places 2 videos",
+        ),
+        (
+            {"video": "a.mp4", "conversations": [turn("human", "Who?"), ANSWERED, ASKED, ANSWERED]},
+            "Question 2 contains",
+        ),
     ],
 )
 def test_what_is_no_example_is_named_with_its_place(tmp_path: Path, entry: Any, complaint: str) -> None:
@@ -106,6 +136,6 @@ def test_videos_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.L
     assert kept == [replace(good, num_frames=4), text]
     (scenes,) = check_videos([good], SamplingOptions(4, SamplingStrategy.SCENE), HERE, skip_unreadable=False)
     assert scenes.num_frames is None
-    assert "2 videos of 3 of 5 examples cannot be read, and are left out" in caplog.text
-    with pytest.raises(UsageError, match="1 videos of 1 of 1 examples"):
+    assert "2 videos of 3 of 5 examples cannot be read; these examples are left out" in caplog.text
+    with pytest.raises(UsageError, match="1 video of 1 of 1 example cannot"):
         check_videos(bad[:1], SamplingOptions(4), HERE, skip_unreadable=True)

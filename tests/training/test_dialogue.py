@@ -6,6 +6,8 @@ import pytest
 
 from sfvqa.errors import CheckpointError
 from sfvqa.inference.prompt import Role, Turn, build_prompt, question_turn
+from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.prompting import prompt_for
 from sfvqa.model import IMAGE_TOKEN_ID
 from sfvqa.training.annotations import Example
 from sfvqa.training.dialogue import IGNORED, DialogueWriter
@@ -64,6 +66,18 @@ def test_a_template_that_rewrites_what_was_said_gives_a_row_for_every_answer(tem
         ["Nothing.<|im_end|>"],
     ]
     assert all(row.ids.count(IMAGE_TOKEN_ID) == 1 for row in rows)
+
+
+def test_a_system_message_stands_in_the_row_as_in_the_prompt_that_asks() -> None:
+    tokenizer = tiny_tokenizer()
+    writer = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id}))
+    example = Example("a", None, (("What moves?", "The circle."),), system="Answer in two words.")
+    (row,) = writer.rows(example)
+    options = PromptOptions(system=example.system)
+    asked = prompt_for(tokenizer, None, "What moves?", options, trained_length=None, num_new_tokens=8)
+    assert list(row.ids[: len(asked.token_ids)]) == asked.token_ids
+    assert "Answer in two words." in tokenizer.decode(list(row.ids))
+    assert learned(row.ids, row.labels) == ["The circle.<|im_end|>"]
 
 
 def test_fast_tokens_take_the_place_of_the_video_and_are_not_learned() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sfvqa.errors import OutOfMemoryError, SfvqaError, UnknownModelError, UsageError
 from sfvqa.inference import VideoQA
+from sfvqa.inference.device import resolve_device
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.trained_with import TrainedWith, read_trained_with
 from sfvqa.model import SlowFastForConditionalGeneration
@@ -151,6 +152,13 @@ def test_precision_checkpointing_and_reading_ahead_change_the_loss_little(
     torch.testing.assert_close(torch.tensor(losses(other)), torch.tensor(losses(plain)), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.skipif(resolve_device().type != "cpu", reason="is about a machine without a GPU")
+def test_bfloat16_is_computed_on_the_cpu_where_there_is_no_gpu(model: Path, videos: Path, tmp_path: Path) -> None:
+    """The README's own command, which leaves the device open, ended in a traceback of Trainer's."""
+    chosen = replace(SHORT, precision="bfloat16", device="auto", num_steps=1)
+    assert (fine_tune(model, videos, videos.parent, tmp_path / "run", chosen) / "config.json").is_file()
+
+
 def test_a_batchs_gradient_is_that_of_its_rows_however_they_are_padded(model: Path) -> None:
     """Weighed by the tokens each row learns, as one step sees them over several batches."""
     generator = torch.Generator().manual_seed(0)
@@ -267,7 +275,7 @@ def test_a_start_that_failed_does_not_keep_the_folder_from_the_next(
 
     with monkeypatch.context() as patched:
         patched.setattr("transformers.Trainer.train", runs_out)
-        with pytest.raises(OutOfMemoryError, match=r"while training.*--gradient-checkpointing"):
+        with pytest.raises(OutOfMemoryError, match=r"while training.*gradient_checkpointing"):
             fine_tune(model, videos, videos.parent, run, SHORT)
     assert fine_tune(model, videos, videos.parent, run, replace(SHORT, num_steps=1)).is_dir()
     assert json.loads((run / "settings.json").read_text())["num_steps"] == 1
@@ -320,8 +328,8 @@ def test_the_command_trains_and_says_where_the_result_is(
     with caplog.at_level(logging.INFO):
         assert main(arguments) == 0
     assert f"--model {tmp_path / 'run' / 'checkpoint'}" in capsys.readouterr().out
-    assert "The last 1 frames fill no window of the fast tokens" in caplog.text
-    assert "Stage 1 leaves out 1 examples without a video." in caplog.text
+    assert "No window of the fast tokens holds the last 1 frame of a video" in caplog.text
+    assert "Stage 1 leaves out 1 example without a video." in caplog.text
     assert "Stage 1: 8 rows of 8 examples" in caplog.text
     assert main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err

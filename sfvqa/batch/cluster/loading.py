@@ -78,4 +78,4 @@ def _check_fit(planned: BatchPlan, quantization: str) -> tuple[str, ...]:
     error = does_not_fit(planned.sizes, planned.plan)
     if quantization == "auto" and planned.plan.was_chosen:
         raise error
-    return (str(error),)
+    return (error.with_flags,)

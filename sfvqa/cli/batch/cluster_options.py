@@ -9,7 +9,7 @@ from sfvqa.errors import UsageError
 if TYPE_CHECKING:
     from sfvqa.batch.cluster.options import ClusterOptions
 
-_CLUSTER = "More than one machine or GPU (needs sfvqa[ray])"
+_CLUSTER = "More than one machine or GPU (needs sfvqa\\[ray])"  # a bracket of markup, unless it is escaped
 
 Ray = Annotated[
     bool,

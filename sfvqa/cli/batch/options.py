@@ -149,5 +149,5 @@ Json = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.", rich_help_panel=_OUTPUT),
+    typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.", rich_help_panel=_OUTPUT),
 ]

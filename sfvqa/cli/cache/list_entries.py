@@ -31,6 +31,7 @@ def list_entries(
     quiet: Quiet = False,  # noqa: ARG001  it says nothing else anyway
 ) -> None:
     """Print some lines or an object a video."""
+    from sfvqa.cli.screen import echo
     from sfvqa.cli.text import printable_line
     from sfvqa.inference.video_cache.store import VideoCache
 
@@ -42,9 +43,9 @@ def list_entries(
         typer.echo(jsonlib.dumps({"schema_version": 1, "folder": folder, "videos": videos}))
     elif entries:
         now = time.time()
-        typer.echo("\n\n".join(_paragraph(entry, now) for entry in entries))
+        echo("\n\n".join(_paragraph(entry, now) for entry in entries))
     else:
-        typer.echo(f"No encoded video is kept in {printable_line(str(store.folder))}.")
+        echo(f"No encoded video is kept in {printable_line(str(store.folder))}.")
 
 
 def _facts(entry: "StoredEntry") -> dict[str, Any]:

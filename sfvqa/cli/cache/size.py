@@ -19,6 +19,7 @@ def size(
     quiet: Quiet = False,  # noqa: ARG001  it says nothing else anyway
 ) -> None:
     """Print it in words, or as an object."""
+    from sfvqa.cli.screen import echo
     from sfvqa.cli.text import plural, printable_line, readable_size
     from sfvqa.inference.video_cache.store import VideoCache
 
@@ -28,4 +29,4 @@ def size(
         document = {"schema_version": 1, "folder": folder, "num_videos": num_videos, "size_bytes": size_bytes}
         typer.echo(jsonlib.dumps(document))
     else:
-        typer.echo(f"{readable_size(size_bytes)} ({plural(num_videos, 'video')}) in {printable_line(folder)}")
+        echo(f"{readable_size(size_bytes)} ({plural(num_videos, 'video')}) in {printable_line(folder)}")

@@ -1,9 +1,7 @@
 """The chat itself: read a line, ask it or do what it says, and go on whatever happens."""
 
 import contextlib
-import shutil
 import sys
-import textwrap
 from typing import TYPE_CHECKING
 
 from sfvqa.cli import exits
@@ -14,6 +12,7 @@ from sfvqa.cli.chat.transcript import TranscriptWriter
 from sfvqa.cli.chat.wording import describe_context, describe_times
 from sfvqa.cli.describe import describe_encoded
 from sfvqa.cli.interrupts import ChatInterrupts, chat_interrupts
+from sfvqa.cli.screen import columns_of, wrap
 from sfvqa.cli.text import printable
 from sfvqa.errors import ExitCode
 
@@ -123,10 +122,7 @@ class ChatLoop:
     def _show(self, text: str) -> None:
         """What a command was asked for, in lines that fit the terminal."""
         out = sys.stderr if self._json or self._notices.quiet else sys.stdout
-        if out.isatty():
-            width = shutil.get_terminal_size().columns
-            text = "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in text.splitlines())
-        out.write(f"{printable(text)}\n")
+        out.write(f"{wrap(printable(text), columns_of(out))}\n")
         out.flush()
 
     def _say_stopped(self, stop: KeyboardInterrupt) -> None:

@@ -74,17 +74,13 @@ def info(
 
 def _device(name: str) -> tuple[str, int | None]:
     """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
-    from sfvqa.errors import UsageError
     from sfvqa.inference.host_memory import free_host_bytes
 
     if name == "cpu":
         return "cpu", free_host_bytes()
     from sfvqa.inference.device import free_memory_bytes, resolve_device
 
-    try:
-        where = resolve_device(name)
-    except UsageError:
-        return name.partition(":")[0], None
+    where = resolve_device(name, must_be_here=False)
     return where.type, free_memory_bytes(where)
 
 
@@ -164,8 +160,9 @@ def _memory(
 
 def _print_facts(name: str, facts: dict[str, object]) -> None:
     from sfvqa.cli.models.info_lines import fact_lines
+    from sfvqa.cli.screen import echo
 
-    typer.echo(f"{name}\n" + "\n".join(f"  {line}" for line in fact_lines(facts)) + "\n")
+    echo(f"{name}\n" + "\n".join(f"  {line}" for line in fact_lines(facts)) + "\n")
 
 
 def _print_table(
@@ -175,7 +172,8 @@ def _print_table(
     from rich.console import Console
     from rich.table import Table
 
-    from sfvqa.cli.text import readable_size
+    from sfvqa.cli.screen import echo
+    from sfvqa.cli.text import plural, readable_size
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("memory")
@@ -192,8 +190,6 @@ def _print_table(
         table.add_row("fits here", *("yes" if estimate.fits(free) else "no" for estimate in estimates.values()))
     console = Console(file=sys.stdout, highlight=False)
     here = "which is not here" if free is None else f"where {readable_size(free)} are free"
-    console.print(
-        f"A question about {setting['frames']} frames on {setting['device']} in {setting['dtype']}, {here}:",
-        soft_wrap=True,
-    )
+    frames = plural(int(str(setting["frames"])), "frame")
+    echo(f"A question about {frames} on {setting['device']} in {setting['dtype']}, {here}:")
     console.print(table)

@@ -23,6 +23,7 @@ The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can 
 
 def list_models(json: options.Json = False) -> None:
     """Print a row or an object a model."""
+    from sfvqa.cli.screen import echo
     from sfvqa.registry import load_registry
 
     entries = [(spec, _find(spec)) for spec in load_registry()]
@@ -30,7 +31,7 @@ def list_models(json: options.Json = False) -> None:
         models = [_entry(spec, found) for spec, found in entries]
         typer.echo(jsonlib.dumps({"schema_version": 1, "models": models}))
     else:
-        typer.echo("\n\n".join(_paragraph(spec, found) for spec, found in entries))
+        echo("\n\n".join(_paragraph(spec, found) for spec, found in entries))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ NameOrFolder = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="One JSON object on stdout; errors too.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors and questions.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", metavar="", help="Only warnings, errors and questions on stderr.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do it without asking.")]
 Offline = Annotated[
     bool, typer.Option("--offline", metavar="", help="Use what is on this machine, as with HF_HUB_OFFLINE=1.")

@@ -30,6 +30,7 @@ def quantize(
 ) -> None:
     """Make the copy, and say where it is."""
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.screen import echo
     from sfvqa.cli.text import readable_size
 
     with Notices(quiet=quiet).waiting(f"Quantizing {name}"):
@@ -48,4 +49,4 @@ def quantize(
         }
         typer.echo(jsonlib.dumps(fields))
     else:
-        typer.echo(f"{copy.folder}  ({made_of.model} in {made_of.quantization}, {readable_size(copy.size_bytes)})")
+        echo(f"{copy.folder}  ({made_of.model} in {made_of.quantization}, {readable_size(copy.size_bytes)})")

@@ -33,6 +33,7 @@ def verify(
     """Check and say what was found; CheckpointError names the files that are wrong."""
     from sfvqa.cli.models.byte_bars import follow_bytes
     from sfvqa.cli.render import Notices
+    from sfvqa.cli.screen import echo
     from sfvqa.inference.hub.integrity import check_folder
     from sfvqa.inference.locate import locate, missing_files
 
@@ -51,7 +52,10 @@ def verify(
         from sfvqa.inference.checkpoint import check_checkpoint
 
         check_checkpoint(location.folder)
-    typer.echo(jsonlib.dumps(_document(location, checks)) if json else _sentence(location, checks))
+    if json:
+        typer.echo(jsonlib.dumps(_document(location, checks)))
+    else:
+        echo(_sentence(location, checks))
 
 
 def _remedy(location: "CheckpointLocation") -> str:

@@ -127,5 +127,11 @@ Json = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", metavar="", help="Nothing on stderr but errors.", rich_help_panel="What is printed"),
+    typer.Option(
+        "--quiet",
+        "-q",
+        metavar="",
+        help="Only warnings and errors on stderr.",
+        rich_help_panel="What is printed",
+    ),
 ]

@@ -1,6 +1,7 @@
 """Where the Hugging Face cache keeps a repository: blobs named by their hash, and a folder of links a commit."""
 
 import os
+import shutil
 from pathlib import Path
 
 from sfvqa.inference.hub.disk import cache_folder
@@ -51,6 +52,19 @@ def stated_hash(path: Path) -> str | None:
         return None
     name = path.readlink().name
     return name if len(name) in HASH_NAMES and set(name) <= set("0123456789abcdef") else None
+
+
+def link_blob(spec: ModelSpec, commit: str, file: HubFile) -> None:
+    """Put a file whose bytes are here into the folder of a commit: a relative link, a copy where there can be none."""
+    link, blob = snapshot_folder(spec, commit) / file.name, blob_path(spec, file)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if stated_hash(link) == file.stated_hash and link.exists():
+        return
+    link.unlink(missing_ok=True)
+    try:
+        link.symlink_to(Path(os.path.relpath(blob, link.parent)))
+    except OSError:  # Windows gives links to few
+        shutil.copyfile(blob, link)
 
 
 def ref_path(spec: ModelSpec) -> Path:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from sfvqa.errors import DownloadError
-from sfvqa.inference.readable import readable_size
+from sfvqa.wording import readable_size
 
 ANOTHER_PLACE = "Make room there, or set HF_HOME to a folder on another disk."
 WRITABLE_PLACE = "Make it writable, or set HF_HOME to a folder that is."

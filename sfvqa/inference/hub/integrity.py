@@ -79,7 +79,7 @@ def header_fault(path: Path) -> str | None:
         if path.name == WEIGHTS_INDEX:
             return _index_fault(path)
         if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
+            json.loads(path.read_text(encoding="utf-8-sig"))
     except SafetensorError as error:
         return f"it is no whole safetensors file ({error})"
     except ValueError as error:
@@ -91,7 +91,7 @@ def _index_fault(path: Path) -> str | None:
     """Whether every tensor is in the file that the index names for it; a file that is damaged itself says so alone."""
     from safetensors import SafetensorError, safe_open
 
-    index = json.loads(path.read_text(encoding="utf-8"))
+    index = json.loads(path.read_text(encoding="utf-8-sig"))
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, Mapping) or not weight_map:
         return "it has no `weight_map`"

@@ -1,12 +1,16 @@
 """What a hub says of a repository: the commit a revision means, and the files of a checkpoint with sizes and hashes."""
 
+import json
 import re
+import time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import sfvqa
 from sfvqa.errors import DownloadError
+from sfvqa.inference.hub.asking import answer_of, paced
 from sfvqa.inference.hub.failures import hub_failures, not_a_hub
 from sfvqa.inference.hub.records import is_commit
 from sfvqa.inference.locate import TOKENIZER_FILES
@@ -33,6 +37,9 @@ WANTED = (
 
 HASH_NAMES = {40: "git-sha1", 64: "sha256"}
 """What a hub states of a file's bytes, by the number of hexadecimal digits: of small files, of large ones."""
+
+LISTING_SECONDS, LISTING_BYTES = 120.0, 32 << 20
+"""What a listing may take: a repository of a hundred thousand files stays below."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +83,42 @@ def hub_headers() -> dict[str, str]:
 
 def fetch_listing(spec: ModelSpec, revision: str | None) -> HubListing:
     """Ask the hub what `revision` (None: its main branch) is; DownloadError says what refused, and what to do."""
-    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not marked so
 
     assert spec.repo_id is not None
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
     try:
+        validate_repo_id(spec.repo_id)
         with hub_failures(spec, revision):
-            api = HfApi(headers=hub_headers())
-            info = api.model_info(spec.repo_id, revision=revision, files_metadata=True, timeout=timeout)
+            answer = _ask(spec.repo_id, revision)
+        info = ModelInfo(**json.loads(answer))  # type: ignore[no-untyped-call]
         listing = _read(spec.repo_id, info)
     except HFValidationError as error:
         raise spec.invalid(f"has a `repo_id` that is none: {error}", "Write it as owner/name.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # JSON of another shape, or none
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # JSON of another shape, or none
         raise not_a_hub() from error
     _check_is_checkpoint(listing)
     return listing
+
+
+def _ask(repo_id: str, revision: str | None) -> bytes:
+    """What the hub's API says of a repository, JSON that is not parsed yet; ValueError for more than that can be."""
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not marked so
+
+    at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
+    url, said = f"{constants.ENDPOINT}/api/models/{repo_id}{at}?blobs=true", bytearray()
+    ends = time.monotonic() + LISTING_SECONDS
+    with answer_of(url, build_hf_headers(headers=hub_headers()), constants.HF_HUB_ETAG_TIMEOUT) as response:
+        for piece in paced(response):
+            said += piece
+            if len(said) > LISTING_BYTES:
+                raise ValueError(f"a listing of more than {LISTING_BYTES} bytes")
+            if time.monotonic() > ends:
+                raise httpx2.ReadTimeout(f"no whole listing in {LISTING_SECONDS:g} seconds")
+    return bytes(said)
 
 
 def _check_is_checkpoint(listing: HubListing) -> None:

@@ -11,10 +11,10 @@ from sfvqa.inference.hub.cache import (
     blobs_folder,
     bytes_on_disk,
     incomplete_path,
+    link_blob,
     ref_path,
     repository_folder,
     snapshot_folder,
-    stated_hash,
     write_ref,
 )
 from sfvqa.inference.hub.disk import cache_folder, check_room, free_bytes
@@ -94,7 +94,7 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, PulledModel]:
                     yield ByteProgress(Stage.DOWNLOAD, fetched + done, total, file.name)
                 yield from _accept(spec, file, checked, listing.total_bytes)
                 fetched, checked = fetched + file.size_bytes, checked + file.size_bytes
-            _link(listing, file)
+            link_blob(spec, listing.commit, file)
         _check_headers(plan)
         if not is_commit(spec.revision) and (plan.previous_commit != listing.commit or not ref_path(spec).exists()):
             write_ref(spec, listing.commit)
@@ -162,17 +162,6 @@ def _accept(spec: ModelSpec, file: HubFile, before: int, total: int) -> Iterator
             "It was removed; pull again. If that repeats, something on the way, or the disk, changes files.",
         )
     incomplete.replace(blob_path(spec, file))
-
-
-def _link(listing: HubListing, file: HubFile) -> None:
-    """Have huggingface_hub put a file whose bytes are here into the folder of the commit."""
-    from huggingface_hub import hf_hub_download
-
-    placed = hf_hub_download(listing.repo_id, file.name, revision=listing.commit, headers=hub_headers())
-    if stated_hash(Path(placed)) not in (None, file.stated_hash):
-        raise DownloadError(
-            f"The hub states two different hashes of {file.name}.", "Check HF_ENDPOINT: a mirror may be out of step."
-        )
 
 
 def _check_headers(plan: PullPlan) -> None:

@@ -3,21 +3,19 @@
 huggingface_hub 2.4 throws away what it has of a file when it is interrupted, with and without xet; this does not.
 """
 
-import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sfvqa.inference.hub.asking import PACE_BYTES, answer_of, paced
 from sfvqa.inference.hub.cache import bytes_on_disk
 
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)
-"""How long to wait after each failure in a row before trying again; any byte that comes starts the row anew."""
-
-_CHUNK_BYTES = 1 << 18
+"""How long to wait after each failure in a row before trying again; a try that brings `PACE_BYTES` is none."""
 
 
 def transfer(url: str, headers: dict[str, str], target: Path, size_bytes: int) -> Iterator[int]:
-    """Bring `target` to `size_bytes`, yielding its size as it grows; what is there is asked for no second time.
+    """Bring `target` to `size_bytes`, yielding its size as it grows; it never shrinks, so that there is an end to it.
 
     A broken connection or a server out of order is tried again for a while; then httpx2's or huggingface_hub's
     errors come through, as does OSError of the disk.
@@ -42,31 +40,26 @@ def transfer(url: str, headers: dict[str, str], target: Path, size_bytes: int) -
         reached = bytes_on_disk(target)
         if reached >= size_bytes:
             return
-        failures = 0 if reached > before else failures + 1
+        failures = 0 if reached - before >= PACE_BYTES else failures + 1
         if failures > len(RETRY_SECONDS):
             raise failure
         time.sleep(RETRY_SECONDS[max(failures - 1, 0)])
 
 
 def _request(url: str, headers: dict[str, str], target: Path, start: int, size_bytes: int) -> Iterator[int]:
-    """Ask once for the bytes from `start` on and append what comes; a server that sends all of them starts anew."""
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # public, but not marked so
+    """Ask once for the bytes from `start` on and append what comes, without what is here of a server that sends all."""
+    from huggingface_hub import constants
 
-    asked = headers | {"accept-encoding": "identity"} | ({"range": f"bytes={start}-"} if start else {})
-    with contextlib.ExitStack() as stack:
-        # The client follows redirects to the storage, and leaves the token behind when the host is another.
-        response = stack.enter_context(
-            get_session().stream("GET", url, headers=asked, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        )
-        hf_raise_for_status(response)
-        goes_on = response.status_code == 206
-        done = start if goes_on else 0
-        file = stack.enter_context(target.open("ab" if goes_on else "wb"))
-        for chunk in response.iter_bytes(_CHUNK_BYTES):
-            kept = chunk[: size_bytes - done]
+    asked = headers | ({"range": f"bytes={start}-"} if start else {})
+    with answer_of(url, asked, constants.HF_HUB_DOWNLOAD_TIMEOUT) as response, target.open("ab") as file:
+        num_here = 0 if response.status_code == 206 else start
+        done = start
+        for piece in paced(response):
+            new = piece[num_here:]
+            num_here = max(num_here - len(piece), 0)
+            kept = new[: size_bytes - done]
             file.write(kept)
             done += len(kept)
             yield done
-            if len(kept) < len(chunk):
+            if len(kept) < len(new):
                 return  # more than was stated: the hash will tell

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.errors import SfvqaError
-from sfvqa.inference.readable import readable_size
 from sfvqa.inference.video_cache.entry import (
     FORMAT_VERSION,
     DamagedEntryError,
@@ -31,6 +30,7 @@ from sfvqa.inference.video_cache.key import EncodingKey
 from sfvqa.video.content_hash import hash_content
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.local_file import check_local_file
+from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.inference.seen_video import SeenVideo
@@ -185,7 +185,7 @@ class VideoCache:
                 sizes = {path: status.st_size for path, status in self._files()}
                 stuck = [path for path in sizes if not self._delete(path)]
         if stuck:
-            raise SfvqaError(f"{len(stuck)} files in {self.folder} cannot be deleted.", "See whose they are.")
+            raise SfvqaError(f"{plural(len(stuck), 'file')} in {self.folder} cannot be deleted.", "See whose they are.")
         return sum(sizes.values())
 
     def _path(self, key: EncodingKey) -> Path:

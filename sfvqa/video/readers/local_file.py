@@ -45,11 +45,8 @@ def check_local_file(path: str | PathLike[str]) -> Path:
     Raises VideoNotFoundError or UnreadableVideoError; opens nothing but the file itself, and no pipe or device,
     which could keep the reader waiting for ever.
     """
+    refuse_address(path)
     file = Path(path)
-    if _URL.match(str(path)) and not _exists(file):
-        raise UnreadableVideoError(
-            f"“{path}” is an address, and only local files are read.", "Download the video first."
-        )
     try:
         status = file.stat()
     except PermissionError as error:
@@ -69,6 +66,14 @@ def check_local_file(path: str | PathLike[str]) -> Path:
         raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
     _refuse_text(file)
     return file
+
+
+def refuse_address(path: str | PathLike[str]) -> None:
+    """Raise UnreadableVideoError for a URL; as text it is shown as it was given, which a Path of it is not any more."""
+    if _URL.match(str(path)) and not _exists(Path(path)):
+        raise UnreadableVideoError(
+            f"“{path}” is an address, and only local files are read.", "Download the video first."
+        )
 
 
 def _exists(file: Path) -> bool:

@@ -50,6 +50,8 @@ class FakeHub:
     ignores_range: bool = False
     pause_seconds: float = 0.0
     """Between two pieces of 64 KiB."""
+    drips: set[str] = field(default_factory=set)
+    """Parts of paths whose answers are a header that has no end, a byte at a time."""
 
     @property
     def url(self) -> str:
@@ -138,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         hub, path = self._hub, unquote(urlsplit(self.path).path)
+        if any(part in path for part in hub.drips):
+            return self._drip()
         for part, (status, headers) in hub.statuses.items():
             if part in path:
                 return self._reply(status, headers)
@@ -156,6 +160,16 @@ class _Handler(BaseHTTPRequestHandler):
             _, _, commit, name = path.split("/", 3)
             return self._send_file(name, hub.commits[commit][name], {})
         return self._reply(404, {"X-Error-Code": "RepoNotFound"})
+
+    def _drip(self) -> None:
+        try:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+            while self._hub.drips:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
+        except OSError:
+            pass
+        self.close_connection = True
 
     def _resolve(self, revision: str, name: str) -> None:
         hub = self._hub

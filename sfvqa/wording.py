@@ -1,4 +1,9 @@
-"""Sizes in words, for messages of every layer from here up."""
+"""Counts and sizes in words, for messages of every layer."""
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 frame`, `2 frames`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def readable_size(num_bytes: int) -> str:

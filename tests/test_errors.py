@@ -1,0 +1,58 @@
+"""Errors: what the command line shows names flags, what Python shows names parameters."""
+
+import inspect
+import re
+import typing
+
+import pytest
+
+from sfvqa import errors
+from sfvqa.cli.exits import report
+from sfvqa.errors import OutOfMemoryError, SfvqaError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("flags", "parameters"),
+    [
+        ("Use --quant 4bit or 8bit.", "Use quantization='4bit' or 8bit."),
+        ("--quant 8bit --frames 48 should fit.", "quantization='8bit' num_frames=48 should fit."),
+        ("Use fewer frames (--frames), or allow more with --read-timeout.",
+         "Use fewer frames (num_frames), or allow more with timeout_seconds."),
+        ("Leave out --static-decode.", "Leave out static_decode=True."),
+        ("Look at all of it with `--crop pad`.", "Look at all of it with `crop='pad'`."),
+        ("Type `sfvqa models pull x --force`.", "Type `sfvqa models pull x --force`."),
+        ("Give one with --question.", "Give one with --question."),
+    ],
+)  # fmt: skip
+def test_python_is_told_of_parameters(flags: str, parameters: str) -> None:
+    """Somebody who calls the library has no flags to set."""
+    error = UsageError("It failed.", flags)
+    assert str(error) == f"It failed. {parameters}"
+    assert error.with_flags == f"It failed. {flags}"
+
+
+def test_the_command_line_is_told_of_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    report(UsageError("It failed.", "Use --quant 4bit."), as_json=False)
+    report(UsageError("It failed.", "Use --quant 4bit."), as_json=True)
+    said = capsys.readouterr()
+    assert said.err == "Error: It failed.\nUse --quant 4bit.\n"
+    assert "Use --quant 4bit." in said.out
+
+
+def test_parameters_are_the_library_s() -> None:
+    """A name that nothing takes any more would be worse than a flag."""
+    from sfvqa import GenerationOptions, SamplingOptions, VideoQA
+    from sfvqa.inference.prompt_options import PromptOptions
+    from sfvqa.inference.quantize_copy import quantize_copy
+    from sfvqa.training.finetuning import FineTuning, fine_tune
+    from sfvqa.video.readers import ReadOptions
+
+    takers: list[typing.Any] = [VideoQA.load, VideoQA.encode, VideoQA.chat, quantize_copy, fine_tune]
+    takers += [GenerationOptions, SamplingOptions, PromptOptions, FineTuning, ReadOptions]
+    known = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert {name.partition("=")[0] for name in errors._PARAMETERS.values()} <= known
+
+
+def test_a_subclass_says_it_alike() -> None:
+    assert re.fullmatch(r"Memory ran out\. num_frames", str(OutOfMemoryError("Memory ran out.", "--frames")))
+    assert str(SfvqaError("It failed.")) == "It failed."
