@@ -43,7 +43,7 @@ class PacketTimes:
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A frame that needs no other one: decoding can start here, once the decoder was `handed_over` what it must know."""
+    """A frame that needs no other one: decoding can start here, once the decoder knows what was `handed_over`."""
 
     pts: int
     dts: int | None

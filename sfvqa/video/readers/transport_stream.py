@@ -52,9 +52,7 @@ def damaged_pictures(file: Path, pictures: Sequence[Picture]) -> frozenset[int]:
         return frozenset()
     suspects = {place + later for place in marked for later in range(_LATEST_MARK + 1) if place + later < len(pictures)}
     with file.open("rb") as stream, closing(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) as content:
-        return frozenset(
-            pictures[place].position for place in suspects if not _is_whole(content, pictures, place)
-        )
+        return frozenset(pictures[place].position for place in suspects if not _is_whole(content, pictures, place))
 
 
 def _is_whole(content: mmap.mmap, pictures: Sequence[Picture], place: int) -> bool:
