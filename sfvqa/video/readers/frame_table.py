@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import av
 from av.container import InputContainer
-from av.packet import PacketSideData
 from av.video.stream import VideoStream
 
 from sfvqa.video.readers.cut_files import is_cut
-from sfvqa.video.readers.handed_over import NEW_HEADERS, HandedOver
+from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.transport_stream import Picture, damaged_pictures
@@ -29,7 +28,7 @@ if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
 class PacketTimes:
     """What is kept of one packet; `duration` is 0 where the container has none.
 
-    `handed_over` is what the demuxer had said by then, here or earlier, that the decoder must know (see handed_over).
+    `state` is what a decoder that starts with it must have been told.
     """
 
     pts: int | None
@@ -38,16 +37,16 @@ class PacketTimes:
     is_key: bool
     is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
     is_corrupt: bool
-    handed_over: tuple[PacketSideData, ...] = ()
+    state: DecoderState = NOTHING_SAID
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A frame that needs no other one: decoding can start here, once the decoder knows what was `handed_over`."""
+    """A frame that needs no other one: decoding can start here, once the decoder was told its `state`."""
 
     pts: int
     dts: int | None
-    handed_over: tuple[PacketSideData, ...] = ()
+    state: DecoderState = NOTHING_SAID
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class FrameTable:
     @property
     def has_new_headers(self) -> bool:
         """Whether the codec's headers change within the file."""
-        return any(data.data_type == NEW_HEADERS for key in self.keys for data in key.handed_over)
+        return any(key.state.has_new_headers for key in self.keys)
 
     def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
@@ -118,16 +117,15 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     counts_its_packets = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
     pictures: list[Picture] = []
-    standing = HandedOver()
+    states = DecoderStates(stream)
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
         for packet in container.demux(stream):
             if packet.size:  # the last one is empty
-                standing.note(packet)
-                packets.append(_packet_times(packet, hides_frames, standing))
                 if counts_its_packets and packet.pos is not None:
                     pictures.append(Picture(packet.pos, packet.is_keyframe, packet.is_corrupt))
+                packets.append(_kept(packet, hides_frames, states))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
@@ -156,7 +154,7 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
         last_place = places[-1] if len(places) > 1 else len(packets) - 1
     candidates = [
-        KeyFrame(packets[place].pts or 0, packets[place].dts, packets[place].handed_over)
+        KeyFrame(packets[place].pts or 0, packets[place].dts, packets[place].state)
         for place in places
         if place < last_place
     ]
@@ -216,14 +214,13 @@ def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:
     return times[: bisect_right(times, last_packet.dts)]
 
 
-def _packet_times(packet: "Packet[VideoStream]", hides_frames: bool, standing: HandedOver) -> PacketTimes:
+def _kept(packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates) -> PacketTimes:
     is_shown = not packet.is_discard
     if hides_frames:
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
-    return PacketTimes(
-        packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown, packet.is_corrupt, standing.latest
-    )
+    pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
+    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet))
 
 
 def _last_duration(packets: Sequence[PacketTimes]) -> int:

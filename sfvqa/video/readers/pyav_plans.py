@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import av
 from av.video.frame import VideoFrame
 
+from sfvqa.video.readers.decoder_state import DecoderStates
 from sfvqa.video.readers.frame_table import FrameTable
-from sfvqa.video.readers.handed_over import HandedOver, hand_over
 from sfvqa.video.readers.pyav_handle import Handle
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
@@ -91,7 +91,7 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
     The place counts frames; after damage it goes on at the packet that decoding goes on at, so that it stays true.
     """
     places_in_file = handle.places_in_file()
-    standing = HandedOver()
+    states = DecoderStates()
     waiting_for_key, place, expected = False, 0, 0
     with closing(_demux_quietly(handle)) as packets:
         for packet in packets:
@@ -102,11 +102,11 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
             if number is None:
                 continue
             expected = number + 1
-            standing.note(packet)
+            state = states.before(packet)
             if waiting_for_key:
                 if not packet.is_keyframe:
                     continue
-                hand_over(standing.latest, packet)
+                state.hand_over(handle.decoder, packet)
                 waiting_for_key, place = False, max(place, number)
             frames, is_whole = _decode(handle, packet)
             holds_back = handle.decoder.has_b_frames
@@ -190,7 +190,7 @@ def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["P
                         break
                     found = packet.pts == key.pts
                     if found:
-                        hand_over(key.handed_over, packet)
+                        key.state.hand_over(handle.decoder, packet)
                 if found:
                     yield packet
             if found:
