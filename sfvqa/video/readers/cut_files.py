@@ -12,16 +12,19 @@ _OGG_PAGE, _OGG_FLAGS_AT, _OGG_LAST_PAGE, _OGG_LONGEST_PAGE_BYTES = b"OggS", 5, 
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _FLV, _FLV_TAG_BYTES, _FLV_TYPE_BITS, _FLV_TYPES = b"FLV", 11, 0x1F, (8, 9, 18)  # sound, picture, data
+_REAL_MEDIA, _REAL_MEDIA_CHUNKS = b".RMF", (b".RMF", b"PROP", b"MDPR", b"CONT", b"DATA", b"INDX")
+_MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
-_RIFF, _RIFF_SLACK_BYTES = b"RIFF", 8  # some writers count the header, too
+_RIFF = b"RIFF"
+_SLACK_BYTES = 16  # some writers of AVI and RealMedia count a header, too
 _HEAD_BYTES = 4096
 
 
 def is_cut(file: Path) -> bool | None:
     """Whether the file is shorter than its container says; None where that does not say.
 
-    Matroska, AVI, mp4, ASF and FLV files name the sizes of their parts; a transport stream ends with a whole packet,
-    and an Ogg file with a page that is marked as the last.
+    Matroska, AVI, mp4, ASF, RealMedia and FLV files name the sizes of their parts, an MXF file the place of its last
+    one; a transport stream ends with a whole packet, and an Ogg file with a page that is marked as the last.
     """
     if not file.stat().st_size:
         return None
@@ -51,7 +54,7 @@ def _is_riff_cut(content: mmap.mmap) -> bool | None:
         if not size:  # the recorder did not come to write it
             return None
         at += 8 + size + size % 2
-    return at - _RIFF_SLACK_BYTES > len(content)
+    return at - _SLACK_BYTES > len(content)
 
 
 def _is_mp4_cut(content: mmap.mmap) -> bool | None:
@@ -72,6 +75,25 @@ def _is_asf_cut(content: mmap.mmap) -> bool | None:
     at = int.from_bytes(content[16:24], "little")
     size = int.from_bytes(content[at + 16 : at + 24], "little")
     return at + size > len(content) if content[at : at + 16] == _ASF_DATA and size else None
+
+
+def _is_real_media_cut(content: mmap.mmap) -> bool | None:
+    """Whether one of the chunks that follow one another ends later."""
+    at = 0
+    while content[at : at + 4] in _REAL_MEDIA_CHUNKS:
+        size = int.from_bytes(content[at + 4 : at + 8])
+        if size < 8:  # live: unknown
+            return None
+        at += size
+    return at - _SLACK_BYTES > len(content)
+
+
+def _is_mxf_cut(content: mmap.mmap) -> bool | None:
+    """Whether the footer would begin later, by the first partition's word. (SMPTE ST 377-1, 7.1.)"""
+    length = content[16]
+    value = 17 + (length & 0x7F if length & 0x80 else 0)
+    footer = int.from_bytes(content[value + 24 : value + 32])
+    return footer >= len(content) if footer else None
 
 
 def _is_flv_cut(content: mmap.mmap) -> bool:
@@ -116,6 +138,8 @@ _JUDGES: tuple[tuple[Callable[[mmap.mmap], bool], Callable[[mmap.mmap], bool | N
     (_begins_with(_ASF_HEADER), _is_asf_cut),
     (_begins_with(_FLV), _is_flv_cut),
     (_begins_with(_OGG_PAGE), _is_ogg_cut),
+    (_begins_with(_REAL_MEDIA), _is_real_media_cut),
+    (_begins_with(_MXF_PARTITION), _is_mxf_cut),
     (lambda content: content[4:8] in _FIRST_BOXES, _is_mp4_cut),
     (_is_transport_stream, _is_transport_stream_cut),
 )
