@@ -2,7 +2,9 @@
 
 import doctest
 import importlib
+import math
 import pkgutil
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +16,7 @@ import sfvqa.video.sampling
 from sfvqa.errors import RangeOutsideVideoError
 from sfvqa.video import SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time, parse_time
 from sfvqa.video.sampling.spreading import share_out
+from sfvqa.video.sampling.timeline import TIME_TOLERANCE_SECONDS
 
 FPS, KEYFRAMES = SamplingStrategy.FPS, SamplingStrategy.KEYFRAMES
 SCENE, TIMESTAMPS = SamplingStrategy.SCENE, SamplingStrategy.TIMESTAMPS
@@ -41,6 +44,18 @@ def ranges(draw: st.DrawFn) -> dict[str, float]:
     return chosen if length is None else {**chosen, "end_seconds": (start or 0.0) + length}
 
 
+def on_screen(times: Sequence[float], start: float, end: float) -> list[int]:
+    """Going through the frames one by one; a frame that is nearest to a border, up to half a millisecond late, is."""
+    start, end = as_printed(times, start), as_printed(times, end)
+    following = [*times[1:], math.inf]
+    return [index for index, time in enumerate(times) if time <= end and following[index] > start]
+
+
+def as_printed(times: Sequence[float], seconds: float) -> float:
+    nearest = min(times, key=lambda time: abs(time - seconds))
+    return nearest if seconds < nearest <= seconds + TIME_TOLERANCE_SECONDS else seconds
+
+
 def at_constant_rate(count: int, fps: float = 25.0) -> Timeline:
     return Timeline([place / fps for place in range(count)], fps=fps)
 
@@ -57,12 +72,13 @@ def test_every_strategy_chooses_sorted_frames_of_the_range_once(
     if strategy is TIMESTAMPS:
         wanted = tuple(data.draw(st.lists(st.floats(start, max(start, end)), min_size=1, max_size=20)))
     options = SamplingOptions(num_frames, strategy, fps, wanted, **within)
-    inside = [index for index, time in enumerate(times) if start <= time <= end]
-    if (max(wanted) > timeline.end_seconds + 0.001) if wanted else not inside:
+    inside = on_screen(times, start, end)
+    last_wanted = max(wanted) if wanted else start
+    if last_wanted > timeline.end_seconds + 0.001:
         with pytest.raises(RangeOutsideVideoError):
             choose_frames(timeline, options)
         return
-    if wanted and max(wanted) > timeline.end_seconds:
+    if last_wanted > timeline.end_seconds:
         return  # within the tolerance: either is right
     choice = choose_frames(timeline, options)
     assert choice.indices == tuple(sorted(set(choice.indices)))
@@ -98,15 +114,41 @@ def test_a_range_half_beyond_the_end_is_clipped() -> None:
     assert choose_frames(timeline, SamplingOptions(end_seconds=1.5)).indices == (0, 1)
 
 
+SCREEN = Timeline([0.0, 1.0, 40.0, 60.0], key_frames=[0, 1], duration_seconds=60.04)
+
+
+@pytest.mark.parametrize("strategy", SamplingStrategy)
+def test_a_still_screen_shows_its_last_frame_in_any_range(strategy: SamplingStrategy) -> None:
+    """No frame begins from 0:10 to 0:30 of a screen recording: that was an error, and the screen is full of text."""
+    fps = 2.0 if strategy is FPS else None
+
+    def chosen(start: float, end: float | None = None) -> tuple[int, ...]:
+        wanted = (start,) if strategy is TIMESTAMPS else None
+        return choose_frames(SCREEN, SamplingOptions(8, strategy, fps, wanted, start, end)).indices
+
+    assert chosen(10.0, 30.0) == (1,)
+    assert chosen(60.02) == (3,)
+    if strategy not in (KEYFRAMES, TIMESTAMPS):
+        assert chosen(10.0, 50.0) == (1, 2)
+    with pytest.raises(RangeOutsideVideoError, match="beyond"):
+        chosen(60.1)
+
+
+def test_a_range_may_begin_and_end_at_times_as_they_are_printed() -> None:
+    timeline = at_constant_rate(30, fps=30.0)
+    options = SamplingOptions(start_seconds=0.033, end_seconds=0.133)  # 1/30 = 0.03333…, 4/30 = 0.13333…
+    assert choose_frames(timeline, options).indices == (1, 2, 3, 4)
+    assert choose_frames(at_constant_rate(9, fps=2000.0), SamplingOptions(start_seconds=0.0)).indices[0] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (SamplingOptions(start_seconds=75.0), "from 1:15 lies beyond the last frame of the video, at 0:03"),
-        (SamplingOptions(start_seconds=1.2, end_seconds=1.4), "between two frames"),
-        (SamplingOptions(1, KEYFRAMES, start_seconds=3.5), "from 0:03.5 lies beyond the last frame"),
+        (SamplingOptions(1, KEYFRAMES, start_seconds=4.5), "from 0:04.5 lies beyond the last frame"),
     ],
 )
-def test_a_range_without_a_frame_is_an_error_that_says_where_the_video_ends(
+def test_a_range_beyond_the_end_is_an_error_that_says_where_the_video_ends(
     options: SamplingOptions, sentence: str
 ) -> None:
     with pytest.raises(RangeOutsideVideoError, match=sentence) as raised:
@@ -120,7 +162,7 @@ def test_a_range_without_a_frame_is_an_error_that_says_where_the_video_ends(
 def test_fps_takes_the_frame_nearest_to_every_tick(times: list[float], share: float, num_ticks: float) -> None:
     """Compared with going through the ticks one by one; where a tick is about as near to two frames either will do."""
     start = share * times[-1]
-    inside = np.array([time for time in times if time >= start])
+    inside = np.maximum([times[index] for index in on_screen(times, start, math.inf)], start)
     fps = min(max(num_ticks / max(times[-1] - start, 0.001), 0.001), 1e6)
     ticks = start + np.arange(int((inside[-1] - start) * fps + 1e-6) + 1) / fps
     choice = choose_frames(Timeline(times), SamplingOptions(10**6, FPS, fps, start_seconds=start))

@@ -6,7 +6,6 @@ An mp4's own index holds decode times and is not used. Times are whole numbers i
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,21 +15,21 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from sfvqa.video.readers.cut_files import is_cut
+from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
+from sfvqa.video.readers.transport_stream import Picture, damaged_pictures
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
-    from av.stream import Stream
-
-# A duration may be off by this much without being a sign of a lost end: that of the video stream, of the whole file.
-_SLACK_FRAMES = 1.5
-_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class PacketTimes:
-    """What is kept of one packet; `duration` is 0 where the container has none."""
+    """What is kept of one packet; `duration` is 0 where the container has none.
+
+    `state` is what a decoder that starts with it must have been told.
+    """
 
     pts: int | None
     dts: int | None
@@ -38,14 +37,16 @@ class PacketTimes:
     is_key: bool
     is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
     is_corrupt: bool
+    state: DecoderState = NOTHING_SAID
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A frame that needs no other one: decoding can start here."""
+    """A frame that needs no other one: decoding can start here, once the decoder was told its `state`."""
 
     pts: int
     dts: int | None
+    state: DecoderState = NOTHING_SAID
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class FrameTable:
         starts = {key.pts for key in self.keys}
         return tuple(index for index, time in enumerate(self.times) if time in starts)
 
+    @property
+    def has_new_headers(self) -> bool:
+        """Whether the codec's headers change within the file."""
+        return any(key.state.has_new_headers for key in self.keys)
+
     def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
         starts = [key.pts for key in self.keys]
@@ -85,7 +91,8 @@ class Demuxed:
 
     `packets` stand in file order; `last_duration` is how long the last frame is shown; `claimed_seconds` is the length
     that the container names; `ends_early` says that the file was cut off, `skips_packets` that the demuxer
-    passed over damaged ones within it: in an AVI file all that follow then have others' times.
+    passed over damaged ones within it: in an AVI file all that follow then have others' times. `damaged_at` is what a
+    Handle should know of damage.
     """
 
     packets: tuple[PacketTimes, ...]
@@ -93,6 +100,7 @@ class Demuxed:
     claimed_seconds: float
     ends_early: bool
     skips_packets: bool
+    damaged_at: frozenset[int] | None = None
 
     @property
     def decode_times(self) -> list[int]:
@@ -103,41 +111,32 @@ class Demuxed:
 
 
 def demux(handle: Handle, path: Path) -> Demuxed:
-    """Read every packet of the file once; what cannot be read any more ends the pass without an error."""
+    """Read every packet of the video once; what cannot be read any more ends the pass without an error."""
     container, stream = handle.container, handle.stream
-    claimed_seconds, claim_is_the_videos = _claimed_seconds(container, stream)
     hides_frames = stream.codec_context.name == "vp8"
+    counts_its_packets = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
+    pictures: list[Picture] = []
+    states = DecoderStates(stream)
     places, count = handle.places_in_file(), 0
-    others_end_seconds = 0.0
     failed = skips_packets = False
     try:
-        for packet in container.demux(stream) if claim_is_the_videos else container.demux():
-            if packet.stream_index != stream.index:
-                others_end_seconds = max(others_end_seconds, _end_seconds(packet))
-                continue
+        for packet in container.demux(stream):
             if packet.size:  # the last one is empty
-                packets.append(_packet_times(packet, hides_frames))
+                if counts_its_packets and packet.pos is not None:
+                    pictures.append(Picture(packet.pos, packet.is_keyframe, packet.is_corrupt))
+                packets.append(_kept(packet, hides_frames, states))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
         failed = True
-    first, last, last_duration = _span(packets)
-    end = last + last_duration
-    time_base = Fraction(stream.time_base or 1)
-    frame_seconds = float(last_duration * time_base)
-    slack_seconds = _SLACK_FRAMES * frame_seconds if claim_is_the_videos else _SLACK_SECONDS
-    # Matroska claims the time of the end, mp4 a length: a first frame that is late must not look like a lost end.
-    short_seconds = claimed_seconds - max(float(max(end - first, end) * time_base), others_end_seconds)
-    ends_early = (
-        failed
-        or bool(packets and packets[-1].is_corrupt)
-        or is_cut(path)
-        # A count of frames (mp4, AVI) is a better witness than a duration, which alone may be a lie.
-        or (short_seconds > frame_seconds / 2 and stream.frames > len(packets))
-        or (short_seconds > slack_seconds and not stream.frames)
-    )
-    return Demuxed(tuple(packets), last_duration, claimed_seconds, ends_early, skips_packets)
+    damaged_at = damaged_pictures(path, pictures) if counts_its_packets else None
+    # What proves that a file was cut off: not a duration, which may be the sound's, a tag's, or a guess.
+    last_is_damaged = bool(packets) and packets[-1].is_corrupt and damaged_at is None
+    has_all_counted = 0 < stream.frames <= len(packets)
+    ends_early = failed or last_is_damaged or (is_cut(path) is True and not has_all_counted)
+    claimed_seconds = _claimed_seconds(container, stream)
+    return Demuxed(tuple(packets), _last_duration(packets), claimed_seconds, ends_early, skips_packets, damaged_at)
 
 
 def build_table(demuxed: Demuxed) -> FrameTable | None:
@@ -154,7 +153,11 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         # One frame next to a cut was seen to be wrong without being flagged, so the group goes; where it is the only
         # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
         last_place = places[-1] if len(places) > 1 else len(packets) - 1
-    candidates = [KeyFrame(packets[place].pts or 0, packets[place].dts) for place in places if place < last_place]
+    candidates = [
+        KeyFrame(packets[place].pts or 0, packets[place].dts, packets[place].state)
+        for place in places
+        if place < last_place
+    ]
     follows_edits = any(not packet.is_shown for packet in packets)  # an edit list may show a piece again
     keys = _increasing(candidates, may_ignore=not follows_edits)
     if keys is None:
@@ -211,38 +214,32 @@ def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:
     return times[: bisect_right(times, last_packet.dts)]
 
 
-def _packet_times(packet: "Packet[VideoStream] | Packet[Stream]", hides_frames: bool) -> PacketTimes:
+def _kept(packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates) -> PacketTimes:
     is_shown = not packet.is_discard
     if hides_frames:
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
-    return PacketTimes(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, is_shown, packet.is_corrupt)
+    pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
+    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet))
 
 
-def _end_seconds(packet: "Packet[VideoStream] | Packet[Stream]") -> float:
-    if packet.pts is None:
-        return 0.0
-    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
-
-
-def _span(packets: Sequence[PacketTimes]) -> tuple[int, int, int]:
-    """First and last presentation time, and how long the last frame is shown (the usual step if it does not say)."""
+def _last_duration(packets: Sequence[PacketTimes]) -> int:
+    """How long the last frame is shown: the usual step if it does not say."""
     shown = sorted((packet.pts, packet.duration) for packet in packets if packet.pts is not None and packet.is_shown)
     if not shown:
-        return 0, 0, 0
+        return 0
     steps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(shown))
-    usual = steps[len(steps) // 2] if steps else 0
-    return shown[0][0], shown[-1][0], shown[-1][1] or usual
+    return shown[-1][1] or (steps[len(steps) // 2] if steps else 0)
 
 
-def _claimed_seconds(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
-    """What the container says about its length (0 if nothing), and whether it says so of the video alone."""
+def _claimed_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """What the container says about its length (0 if nothing): of the video if it can, else of the whole."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate), True  # FFmpeg fits an AVI's duration to the file's size
+        return float(stream.frames / stream.average_rate)  # FFmpeg fits an AVI's duration to the file's size
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base), True
+        return float(stream.duration * stream.time_base)
     tag = stream.metadata.get("DURATION", "")  # matroska: 00:00:20.000000000
     parts = tag.split(":")
     if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
-        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2]), True
-    return (container.duration or 0) / av.time_base, False
+        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    return (container.duration or 0) / av.time_base

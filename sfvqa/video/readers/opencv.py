@@ -51,11 +51,8 @@ class OpenCVReader(VideoReader):
     def _prepare(self) -> None:
         milliseconds: list[float] = []
         intra_frames: list[int] = []
-        start_seconds = 0.0
         fps = _positive(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
         while self._capture.grab():
-            if not milliseconds:
-                start_seconds = self._capture.get(cv2.CAP_PROP_PTS) / fps
             if int(self._capture.get(cv2.CAP_PROP_FRAME_TYPE)) == _INTRA_FRAME:
                 intra_frames.append(len(milliseconds))
             milliseconds.append(self._capture.get(cv2.CAP_PROP_POS_MSEC))
@@ -63,10 +60,7 @@ class OpenCVReader(VideoReader):
         claimed = _positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) / fps
         seconds, warnings = _seconds(milliseconds, fps)
         step = seconds[-1] / (grabbed - 1) if grabbed > 1 and seconds[-1] > 0 else 1 / fps
-        length = seconds[-1] + step if seconds else 0.0
-        # For some containers the claim is the time of the end rather than a length.
-        is_short = claimed - max(length, start_seconds + length) > max(0.5, 2 * step)
-        if is_short or is_cut(self._path):
+        if is_cut(self._path):  # the claim may be that of the sound, or a guess
             whole = intra_frames[-1] if len(intra_frames) > 1 else max(grabbed - DEEPEST_REORDERING, 0)
             seconds = seconds[:whole]
             warnings.append(early_end_warning(claimed, seconds[-1] + step if seconds else 0.0))

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
@@ -63,6 +64,8 @@ class PyAVReader(VideoReader):
 
     def _prepare(self) -> None:
         demuxed = demux(self._handle, self._path)
+        self._damaged_at = demuxed.damaged_at
+        self._handle = replace(self._handle, damaged_at=demuxed.damaged_at)
         if not demuxed.packets:
             raise UnreadableVideoError(f"“{self._path}” holds no frame of video.", "Check that the file plays.")
         warnings: list[str] = []
@@ -177,6 +180,8 @@ class PyAVReader(VideoReader):
         if self._table is None:
             yield from self._read_in_order(indices, fit)
             return
+        if self._table.has_new_headers:
+            self._reopen()  # a decoder cannot be told to go back to the first ones
         groups = self._table.groups(indices)
         handles: list[Callable[[], AbstractContextManager[Handle]]] = [lambda: nullcontext(self._handle)]
         handles += [lambda: closing(self._open())] * (self._num_threads - 1)
@@ -220,7 +225,7 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> Handle:
         self._state.check()
-        handle = Handle.open(self._path)
+        handle = replace(Handle.open(self._path), damaged_at=self._damaged_at)
         if self._is_watchful:
             handle = handle.with_watchful_decoder() or handle
         if self._is_strict:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import av
 from av.container import InputContainer
@@ -15,17 +15,24 @@ from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_converter import PictureConverter
 
+if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+    from av.packet import Packet
+
 _WATCHFUL_DECODERS = {"vp9": "libvpx-vp9"}
 
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A container, its video stream, what decodes it and makes pictures of its frames; to be closed after use."""
+    """A container, its video stream, what decodes it and makes pictures of its frames; to be closed after use.
+
+    `damaged_at` are the places in the file of packets that are known to be damaged; None: FFmpeg's marks are believed.
+    """
 
     container: InputContainer
     stream: VideoStream
     decoder: VideoCodecContext
     converter: PictureConverter
+    damaged_at: frozenset[int] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -80,6 +87,10 @@ class Handle:
         Not for files with open groups: after a seek to one its first pictures miss what they depend on.
         """
         self.decoder.options = {"err_detect": "explode"}
+
+    def is_damaged(self, packet: "Packet[VideoStream]") -> bool:
+        """Whether a packet is known to have lost something."""
+        return packet.is_corrupt if self.damaged_at is None else packet.pos in self.damaged_at
 
     def seek(self, target: int) -> None:
         """Go to the key frame at or before `target`, in the stream's time base, with nothing left in the decoder."""

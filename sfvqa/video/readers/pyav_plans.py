@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import av
 from av.video.frame import VideoFrame
 
+from sfvqa.video.readers.decoder_state import DecoderStates
 from sfvqa.video.readers.frame_table import FrameTable
 from sfvqa.video.readers.pyav_handle import Handle
 
@@ -47,9 +48,11 @@ def read_group(
     damage = Damage(None)
     for start in range(place, max(place - _EARLIER_STARTS, 0) - 1, -1):
         is_last = start == max(place - _EARLIER_STARTS, 0)
-        given, damage = yield from _attempt(handle, table, start, left, may_skip=is_last)
+        given, found = yield from _attempt(handle, table, start, left, may_skip=is_last)
         left = [index for index in left if index not in given]
-        if not left or damage.pts is not None:
+        if found.pts is not None and found.pts >= table.keys[place].pts:
+            damage = found  # what an earlier group has lost is no reason for what this one lacks
+        if not left or found.pts is not None:
             break
     for index in left:
         yield index, damage
@@ -58,23 +61,28 @@ def read_group(
 def _attempt(
     handle: Handle, table: FrameTable, start: int, wanted: Sequence[int], *, may_skip: bool
 ) -> Generator[tuple[int, VideoFrame | Damage], None, tuple[set[int], Damage]]:
-    """Decode from the key frame at `start`, up to the first wanted frame that is missing unless it may be skipped."""
+    """Decode from the key frame at `start`, up to the first wanted frame that is missing unless it may be skipped.
+
+    After damage it may, of course.
+    """
+    damage = Damage(None)
     expected = list(wanted)
     index_at = {table.times[index]: index for index in wanted}
     given: set[int] = set()
     with closing(_wanted_frames(handle, table, start, frozenset(index_at))) as frames:
         for frame in frames:
             if isinstance(frame, Damage):
-                return given, frame
+                damage = frame
+                continue
             index = index_at[frame.pts or 0]
             if index not in expected:  # a decoder gives frames as they are shown, whatever else: this one is not sound
                 return given, Damage(frame.pts)
-            if index != expected[0] and not may_skip:
+            if index != expected[0] and not may_skip and damage.pts is None:
                 break
             del expected[: expected.index(index) + 1]
             given.add(index)
             yield index, frame
-    return given, Damage(None)
+    return given, damage
 
 
 def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
@@ -83,6 +91,7 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
     The place counts frames; after damage it goes on at the packet that decoding goes on at, so that it stays true.
     """
     places_in_file = handle.places_in_file()
+    states = DecoderStates()
     waiting_for_key, place, expected = False, 0, 0
     with closing(_demux_quietly(handle)) as packets:
         for packet in packets:
@@ -93,9 +102,11 @@ def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
             if number is None:
                 continue
             expected = number + 1
+            state = states.before(packet)
             if waiting_for_key:
                 if not packet.is_keyframe:
                     continue
+                state.hand_over(handle.decoder, packet)
                 waiting_for_key, place = False, max(place, number)
             frames, is_whole = _decode(handle, packet)
             holds_back = handle.decoder.has_b_frames
@@ -131,7 +142,10 @@ def read_group_start(handle: Handle, table: FrameTable, place: int) -> Generator
 def _wanted_frames(
     handle: Handle, table: FrameTable, place: int, wanted: frozenset[int]
 ) -> Generator[VideoFrame | Damage]:
-    """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`; Damage ends it."""
+    """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`.
+
+    Damage ends it: after it come only those that the decoder still holds, which precede it in decoding order.
+    """
     context = handle.decoder
     # Unwanted frames that no other needs are passed over (not if interlaced: half of a wanted one could be lost).
     passed_over = "NONREF" if context.field_order in _PROGRESSIVE else "DEFAULT"
@@ -145,14 +159,14 @@ def _wanted_frames(
             if is_last:
                 # All that is wanted is in the decoder, or all that is sound: take it out and send no more.
                 frames = frames + _drain(handle)
-            for frame in frames:
-                if frame.is_corrupt or (frame.pts == packet.pts and not is_whole):
-                    yield Damage(frame.pts)
-                    return
-                if frame.pts in wanted:
-                    yield frame
             if not is_whole:
                 yield Damage(packet.pts)
+            for frame in frames:
+                if frame.is_corrupt:
+                    yield Damage(frame.pts)
+                    return
+                if frame.pts in wanted and (is_whole or frame.pts != packet.pts):
+                    yield frame
             if is_last:
                 return
 
@@ -175,6 +189,8 @@ def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["P
                     if packet.pts > key.pts:
                         break
                     found = packet.pts == key.pts
+                    if found:
+                        key.state.hand_over(handle.decoder, packet)
                 if found:
                     yield packet
             if found:
@@ -191,7 +207,7 @@ def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
 
 def _decode(handle: Handle, packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], bool]:
     """Decode one packet: the frames that come out, and whether the packet was whole."""
-    if packet.is_corrupt:
+    if handle.is_damaged(packet):
         return [], False
     try:
         return handle.decoder.decode(packet), True

@@ -1,7 +1,7 @@
 """From a timeline and what was asked for to the frames to read: one function a strategy."""
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -9,19 +9,22 @@ from sfvqa.errors import RangeOutsideVideoError
 from sfvqa.video.sampling.options import SamplingOptions, SamplingStrategy
 from sfvqa.video.sampling.reference import demo_places, evaluation_places, training_places
 from sfvqa.video.sampling.spreading import share_out, spread, spread_within
-from sfvqa.video.sampling.timeline import FrameChoice, Timeline, frames_in_range
+from sfvqa.video.sampling.timeline import (
+    TIME_TOLERANCE_SECONDS,
+    FrameChoice,
+    Timeline,
+    frame_on_screen,
+    frames_in_range,
+)
 from sfvqa.video.sampling.times import format_time
-
-_TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9
-"""Times are printed to the millisecond: the frame at 7.0333… s is meant by 0:07.033."""
 
 
 def choose_frames(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     """Choose the frames to read: sorted, unique, and in the range.
 
-    A frame is in the range if it is first shown in it (TIMESTAMPS: see there). Where the range holds no more frames
-    than a strategy wants, each is chosen once. Raises RangeOutsideVideoError when the range holds no frame, or a wanted
-    time lies beyond the end of the video.
+    A frame is in the range if it is on screen in it. Where the range holds no more frames than a strategy wants, each
+    is chosen once. Raises RangeOutsideVideoError when the range begins, or a wanted time lies, beyond the end of the
+    video.
 
     >>> choose_frames(Timeline([0.0, 0.5, 1.0, 1.5, 2.0]), SamplingOptions(num_frames=3)).indices
     (0, 2, 4)
@@ -41,14 +44,14 @@ def _uniform(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
 def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     """The frames nearest in time to the ticks start, start + 1/fps, … up to the last frame in the range.
 
-    Frames are taken once however many ticks they are nearest to. If they are more than `num_frames`, only as many ticks
-    are used, spread evenly over all.
+    What is on screen at the start counts as shown from there. Frames are taken once however many ticks they are
+    nearest to. If they are more than `num_frames`, only as many ticks are used, spread evenly over all.
     """
     if options.fps is None:
         raise ValueError("the fps strategy comes with a rate")
     frames = frames_in_range(timeline, options)
-    times = timeline.timestamps_seconds[frames.start : frames.stop]
     start = options.start_seconds or 0.0
+    times = [max(seconds, start) for seconds in timeline.timestamps_seconds[frames.start : frames.stop]]
     num_ticks = math.floor((times[-1] - start) * options.fps + 1e-6) + 1
     places = _nearest_to_ticks(times, start, options.fps, num_ticks)
     if len(places) <= options.num_frames:
@@ -131,22 +134,18 @@ def _scene(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
 
 
 def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
-    """For each wanted time the frame on screen then: the last one that is first shown at it or before.
-
-    The range bounds the times (SamplingOptions sees to that); what is on screen at one of them may have been shown
-    since before the range. Half a millisecond is forgiven. The very end of the video still shows its last frame.
-    """
+    """For each wanted time the frame on screen then. The very end of the video still shows its last frame."""
     wanted = sorted(options.timestamps_seconds or ())
     times = timeline.timestamps_seconds
     end = timeline.end_seconds
-    beyond = [seconds for seconds in wanted if seconds > end + _TIME_TOLERANCE_SECONDS]
+    beyond = [seconds for seconds in wanted if seconds > end + TIME_TOLERANCE_SECONDS]
     if beyond:
         many = f" ({len(beyond) - 1} more do, too)" if len(beyond) > 1 else ""
         raise RangeOutsideVideoError(
             f"The time {format_time(beyond[0])} lies beyond the end of the video, at {format_time(end)}{many}.",
             f"Choose times between 0:00 and {format_time(end)}.",
         )
-    indices = sorted({max(bisect_right(times, seconds + _TIME_TOLERANCE_SECONDS) - 1, 0) for seconds in wanted})
+    indices = sorted({frame_on_screen(times, seconds) for seconds in wanted})
     if len(indices) == len(wanted):
         return FrameChoice(tuple(indices))
     note = f"Of the {len(wanted)} times some show the same frame, which is seen once: {len(indices)} frames are taken."

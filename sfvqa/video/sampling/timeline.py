@@ -1,12 +1,15 @@
 """What is known of a video before any picture is decoded (Timeline), and what was chosen from it (FrameChoice)."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfvqa.errors import RangeOutsideVideoError
 from sfvqa.video.sampling.options import SamplingOptions
 from sfvqa.video.sampling.times import format_time
+
+TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9
+"""Times are printed to the millisecond: the frame at 7.0333… s is meant by 0:07.033."""
 
 
 @dataclass(frozen=True)
@@ -63,31 +66,39 @@ class FrameChoice:
 
 
 def frames_in_range(timeline: Timeline, options: SamplingOptions) -> range:
-    """The indices of the frames that are first shown from the start to the end of the range, both included.
+    """The indices of the frames on screen from the start to the end of the range, both included.
 
-    Raises RangeOutsideVideoError when there is none.
+    The first may have come on screen before: a still picture is shown for as long as no other one comes. Half a
+    millisecond is forgiven. Raises RangeOutsideVideoError when the range begins after the end of the video.
 
-    >>> frames_in_range(Timeline([0.0, 0.5, 1.0, 1.5]), SamplingOptions(start_seconds=0.4, end_seconds=1.0))
+    >>> frames_in_range(Timeline([0.0, 0.5, 1.0, 1.5]), SamplingOptions(start_seconds=0.6, end_seconds=1.0))
     range(1, 3)
     """
     times = timeline.timestamps_seconds
-    start = 0 if options.start_seconds is None else bisect_left(times, options.start_seconds)
-    stop = len(times) if options.end_seconds is None else bisect_right(times, options.end_seconds)
-    if stop <= start:
-        raise _no_frame_in_range(times, options)
-    return range(start, stop)
+    start, end = options.start_seconds or 0.0, options.end_seconds
+    if start > timeline.end_seconds + TIME_TOLERANCE_SECONDS:
+        raise _beyond_the_end(times, start, end)
+    return range(frame_on_screen(times, start), len(times) if end is None else frame_on_screen(times, end) + 1)
 
 
-def _no_frame_in_range(times: Sequence[float], options: SamplingOptions) -> RangeOutsideVideoError:
-    start, last = options.start_seconds or 0.0, times[-1]
-    asked = f"from {format_time(start)}"
-    if options.end_seconds is not None:
-        asked += f" to {format_time(options.end_seconds)}"
-    if start > last:
-        return RangeOutsideVideoError(
-            f"The range {asked} lies beyond the last frame of the video, at {format_time(last)}.",
-            f"Choose a start between 0:00 and {format_time(last)}.",
-        )
+def frame_on_screen(times: Sequence[float], seconds: float) -> int:
+    """The index of the last frame that is first shown at that time or before.
+
+    Also of one that is shown up to half a millisecond later, if it is nearer than the one before.
+
+    >>> frame_on_screen([0.0, 1.0, 40.0], 10.0), frame_on_screen([7.0, 7.03333], 7.033)
+    (1, 1)
+    """
+    following = bisect_right(times, seconds)
+    if following in (0, len(times)):
+        return max(following - 1, 0)
+    late, early = times[following] - seconds, seconds - times[following - 1]
+    return following if late <= TIME_TOLERANCE_SECONDS and late < early else following - 1
+
+
+def _beyond_the_end(times: Sequence[float], start: float, end: float | None) -> RangeOutsideVideoError:
+    asked = f"from {format_time(start)}" + ("" if end is None else f" to {format_time(end)}")
     return RangeOutsideVideoError(
-        f"No frame begins in the range {asked}: it lies between two frames.", "Choose a longer range."
+        f"The range {asked} lies beyond the last frame of the video, at {format_time(times[-1])}.",
+        f"Choose a start between 0:00 and {format_time(times[-1])}.",
     )
