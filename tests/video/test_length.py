@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from sfvqa.video import Clip, ReaderName, SamplingOptions
@@ -44,8 +45,9 @@ def write_with_sound(path: Path, late_by_seconds: int = 0) -> Path:
         picture.codec_context.gop_size = 25
         picture.bit_rate = 2_000_000
         sound = container.add_stream(sound_codec, rate=48000, layout="mono")
+        assert isinstance(sound, AudioStream)
         sound.bit_rate = 96_000
-        packets = []
+        packets: list[av.Packet[AudioStream] | av.Packet[VideoStream]] = []
         for place in range(FRAMES):
             frame = av.VideoFrame.from_ndarray(numbered_picture(place), format="rgb24")
             frame.pts, frame.time_base = place + 25 * late_by_seconds, Fraction(1, 25)
@@ -55,9 +57,8 @@ def write_with_sound(path: Path, late_by_seconds: int = 0) -> Path:
         resampler = av.AudioResampler(sound.codec_context.format, "mono", 48000, sound.codec_context.frame_size or 1024)
         quiet = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         quiet.sample_rate, quiet.pts, quiet.time_base = 48000, 0, Fraction(1, 48000)
-        for frame in [*resampler.resample(quiet), *resampler.resample(None)]:
-            packets += sound.encode(frame)
-        packets += sound.encode(None)
+        for heard in (*resampler.resample(quiet), *resampler.resample(None), None):
+            packets += sound.encode(heard)
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * (packet.time_base or 1)):
             container.mux(packet)
     return path

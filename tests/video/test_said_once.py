@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 
 from sfvqa.video import ReaderName, SamplingOptions, VideoReader
 
@@ -29,9 +30,10 @@ def write_palettes(path: Path, codec: str = "rawvideo") -> Path:
     palette[:, 0], palette[:, 1], palette[:, 3] = 255, np.arange(256), 255 - np.arange(256)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
         for place in range(10):
-            frame = av.VideoFrame.from_ndarray((np.full((48, 64), 20 * place, np.uint8), palette), format="pal8")
+            frame = av.VideoFrame.from_ndarray((np.full((48, 64), 20 * place, np.uint8), palette), format="pal8")  # type: ignore[arg-type]  # a picture and its palette
             frame.pts, frame.time_base = place, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -42,7 +42,7 @@ class DecoderState:
             except av.FFmpegError:  # there is no picture in it
                 decoder.flush_buffers()
         for data in self.side_data:
-            data.to_packet(packet)
+            data.to_packet(packet)  # type: ignore[arg-type]  # a packet of any stream
 
 
 NOTHING_SAID = DecoderState()
