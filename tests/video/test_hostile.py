@@ -192,7 +192,7 @@ def test_a_sliver(tmp_path: Path, reader: ReaderName) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 8192, 3), np.uint8), "rgb24")))
         container.mux(stream.encode(None))
     assert read_here(path, reader=reader).frames.shape == (3, 16, 8192, 3)
-    with pytest.raises(UnreadableVideoError, match="--crop pad"):
+    with pytest.raises(UnreadableVideoError, match="crop='pad'"):
         read_here(path, reader=reader, fit=FitSquare(576))
     assert read_here(path, reader=reader, fit=FitSquare(576, CropMode.PAD)).frames.shape == (3, 576, 576, 3)
 
