@@ -63,11 +63,7 @@ class FitSquare:
             case CropMode.CENTER:
                 return self._centre(pixels)
             case CropMode.PAD:
-                inside = FitWithin(self.size, self.size)(pixels)
-                square = np.zeros((self.size, self.size, 3), np.uint8)
-                top, left = (self.size - inside.shape[0]) // 2, (self.size - inside.shape[1]) // 2
-                square[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-                return square
+                return between_bars(pixels, self.size, self.size)
             case CropMode.SQUASH:
                 return resize_to(pixels, self.size, self.size)
 
@@ -130,6 +126,17 @@ def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     return _resize(pixels, width, height, None)
+
+
+def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
+    """All of the picture [H, W, 3] in [height, width, 3], with its proportions: what is left over is black."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    inside = FitWithin(width, height)(pixels)
+    picture = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inside.shape[0]) // 2, (width - inside.shape[1]) // 2
+    picture[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return picture
 
 
 def _resize(pixels: Pixels, width: int, height: int, box: Box | None) -> Pixels:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, MissingFrame, VideoInfo
-from sfvqa.video.fitting import Fit, FitExactly, resize_to
+from sfvqa.video.fitting import Fit, FitExactly, between_bars
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import (
     FrameChoice,
@@ -193,7 +193,7 @@ def _read_frames(
         shape = shape or (height, width)
         other_sizes += (height, width) != shape
         taken.append(frame.index)
-        pixels = resize_to(frame.pixels, shape[1], shape[0])
+        pixels = between_bars(frame.pixels, shape[1], shape[0])
         yield ReadStep(ReadProgress(len(taken), len(indices)), pixels)
     changes = [] if video.opened_as is None else video.opened_as.check()  # before what was read of it is blamed
     if not taken:
@@ -205,7 +205,8 @@ def _read_frames(
     if video.missing:
         warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:
-        warnings.append(f"The picture changes its shape: {other_sizes} frames were stretched to that of the first.")
+        frames = "1 frame was" if other_sizes == 1 else f"{other_sizes} frames were"
+        warnings.append(f"The picture changes its size or shape: {frames} fitted into that of the first, uncropped.")
     return ClipFacts(
         timestamps_seconds=tuple(video.timestamps_seconds[index] for index in taken),
         indices=tuple(taken),

@@ -30,6 +30,7 @@ class Stored:
     pixel_aspect: Fraction | None = None
     transfer: int = 2
     primaries: int = 2
+    rotation: int = 0
 
 
 def write_flat(path: Path, stored: Stored) -> Path:
@@ -54,6 +55,8 @@ def write_frames(path: Path, stored: Stored, frames: Sequence[av.VideoFrame]) ->
         context = stream.codec_context
         context.colorspace, context.color_range = stored.matrix, stored.color_range
         context.color_trc, context.color_primaries = stored.transfer, stored.primaries
+        if stored.rotation:
+            stream.set_display_rotation(stored.rotation)
         if stored.pixel_aspect:
             context.sample_aspect_ratio = stored.pixel_aspect
         for place, frame in enumerate(frames):

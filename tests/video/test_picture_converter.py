@@ -298,7 +298,7 @@ def test_a_change_of_size_and_format_is_followed(tmp_path: Path) -> None:
     assert [frame.pixels.shape[:2] for frame in frames_read] == [(96, 144)] * 10 + [(192, 288)] * 10
     clip = read_here(path, reader=ReaderName.PYAV)
     assert [number_in(frame) for frame in clip.frames] == list(range(20))
-    assert "changes its shape" in clip.warnings[-1]
+    assert "changes its size" in clip.warnings[-1]
 
 
 def test_a_change_of_size_in_a_transport_stream_is_followed(tmp_path: Path) -> None:

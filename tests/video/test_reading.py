@@ -102,7 +102,7 @@ def test_a_range_beyond_the_end_names_the_end(path: Path) -> None:
         read_clip(path, SamplingOptions(start_seconds=60))
 
 
-def test_a_picture_that_changes_its_shape_is_stretched_to_the_first_and_that_is_said(
+def test_a_picture_that_changes_its_shape_keeps_it_between_bars_and_that_is_said(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sfvqa.video.readers.pyav import PyAVReader
@@ -114,7 +114,12 @@ def test_a_picture_that_changes_its_shape_is_stretched_to_the_first_and_that_is_
     monkeypatch.setattr(PyAVReader, "pictures", two_shapes)
     clip = read_clip(path, SamplingOptions(num_frames=4), reading=ReadOptions(isolated=False))
     assert clip.frames.shape == (4, 60, 80, 3)
-    assert "3 frames were stretched" in clip.warnings[0]
+    assert clip.frames[0].all()
+    for frame in clip.frames[1:]:  # 120 × 60 in 80 × 60
+        assert frame[10:50].all()
+        assert not frame[:10].any()
+        assert not frame[50:].any()
+    assert "3 frames were fitted" in clip.warnings[0]
 
 
 def test_close_may_be_called_twice(path: Path) -> None:

@@ -20,6 +20,7 @@ from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
+from sfvqa.video.readers.video_track import Crop, VideoTrack, choose_track, open_container
 
 _INTRA_FRAME = ord("I")
 _RATE_TOLERANCE = 0.05  # steps between frames may differ by this much before the rate is called variable
@@ -31,8 +32,9 @@ class OpenCVReader(VideoReader):
 
     It seeks nowhere because OpenCV's seeks return wrong frames. What it cannot do: see damage in the middle of a file
     (the decoder's repairs pass for frames), and vouch for times at variable rate, which it warns about. Pictures
-    are turned and have square pixels, but OpenCV does not tell of mirroring, interlacing and colours: combs stay, HD
-    without a tag is taken for BT.601, HDR is not tone-mapped and alpha is dropped (a warning says where that may be).
+    are turned, cropped and have square pixels, but OpenCV does not tell of mirroring, interlacing, colours and pixels
+    that change their shape: combs stay, HD without a tag is taken for BT.601, HDR is not tone-mapped, alpha is dropped
+    (a warning says where that may be) and a broadcast that goes from 4:3 to 16:9 keeps the first shape.
     """
 
     name = ReaderName.OPENCV
@@ -41,6 +43,8 @@ class OpenCVReader(VideoReader):
         """Open a checked local file (see local_file); raises UnreadableVideoError if no frame of it can be read."""
         self._path = path
         self._state = FileState.of(path)
+        track = _track_of_players(path)
+        self._crop = track.crop if track else Crop()
         self._capture = _open(path)
         try:
             self._prepare()
@@ -68,6 +72,7 @@ class OpenCVReader(VideoReader):
             raise UnreadableVideoError(
                 f"OpenCV can decode no frame of “{self._path}”.", "The file is damaged: copy or download it again."
             )
+        self._crop = self._crop.turned(_rotation(self._capture))
         self._pixel_aspect, aspect_warnings = usable_pixel_aspect(_pixel_aspect(self._capture))
         warnings += aspect_warnings + _colour_warnings(self._capture)
         key_frames = tuple(place for place in intra_frames if place < len(seconds))
@@ -78,8 +83,8 @@ class OpenCVReader(VideoReader):
         code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
         codec = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace").strip("\0 ").lower()
         width, height = size_with_square_pixels(
-            int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-            int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)) - self._crop.left - self._crop.right,
+            int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) - self._crop.top - self._crop.bottom,
             self._pixel_aspect,
         )
         fps = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else 1 / step
@@ -96,6 +101,7 @@ class OpenCVReader(VideoReader):
             if index in wanted:
                 is_decoded, pixels = self._capture.retrieve()
                 if is_decoded:
+                    pixels = self._crop.apply(pixels)
                     size = size_with_square_pixels(pixels.shape[1], pixels.shape[0], self._pixel_aspect)
                     if size != (pixels.shape[1], pixels.shape[0]):
                         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
@@ -104,6 +110,25 @@ class OpenCVReader(VideoReader):
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._capture.release()
+
+
+def _track_of_players(path: Path) -> VideoTrack | None:
+    """The track that PyAV would read, None if it cannot open the file; OpenCV itself cannot choose, nor tell of a crop.
+
+    Raises UnreadableVideoError if there is none, or if OpenCV would show another one.
+    """
+    try:
+        container = open_container(path)
+    except UnreadableVideoError:
+        return None
+    with container:
+        track = choose_track(path, container)
+        if track.index != container.streams.video[0].index:
+            raise UnreadableVideoError(
+                f"OpenCV reads nothing but the first video track of “{path}”, and players show another one.",
+                "Leave the choice of reader.",
+            )
+    return track
 
 
 def _open(path: Path) -> cv2.VideoCapture:

@@ -1,7 +1,9 @@
 """A decoded frame becomes the picture that a player shows: upright, square pixels, not interlaced, opaque, SDR, RGB."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Self
 
 import av
@@ -17,6 +19,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 from sfvqa.video.readers.tone_mapping import HLG, PQ, tone_map
+from sfvqa.video.readers.video_track import Crop
 
 # Matrix coefficients by their number in ITU-T H.273; 10 is BT.2020's constant luminance, near enough to its other one.
 _MATRICES = {
@@ -30,6 +33,8 @@ _MATRICES = {
 }
 _UNSPECIFIED_MATRICES = (0, 2)  # 0 is RGB, which is never true of a frame in YUV
 _SMALLEST_DEINTERLACED = 3  # yadif's own limit
+# Uncompressed pictures, whose writers mostly leave the fourth byte at 0 rather than mean transparency by it.
+_UNDEFINED_ALPHA = frozenset(("rawvideo", "ayuv", "targa", "msrle"))
 _LIMITED_TO_FULL = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
 
@@ -37,16 +42,23 @@ class PictureConverter:
     """Turns the frames of one opened stream into pictures.
 
     Made for one thread: it keeps FFmpeg's conversion from frame to frame. A change of size or format in mid-stream is
-    followed; the shape of pixels is that of the stream when it was opened.
+    followed, and one of the shape of pixels (see Handle.decode), unless the container overrules what the bitstream said
+    at its start. `crop` is what the container has players cut off; what the bitstream cuts off is off already.
     """
 
-    def __init__(self, stream: VideoStream) -> None:
+    def __init__(self, stream: VideoStream, crop: Crop) -> None:
         self._reformatter = VideoReformatter()
-        self._pixel_aspect, self._aspect_warnings = usable_pixel_aspect(stream.sample_aspect_ratio)
+        self._crop = crop
+        self._has_defined_alpha = stream.codec_context.name not in _UNDEFINED_ALPHA
+        self._aspect_at_start, self._aspect_warnings = usable_pixel_aspect(stream.sample_aspect_ratio)
+        self._follows_bitstream = stream.sample_aspect_ratio == stream.codec_context.sample_aspect_ratio
 
     def size_shown(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of the picture that `convert` makes; raises UnreadableVideoError if it is too large."""
-        width, height = size_with_square_pixels(frame.width, frame.height, self._pixel_aspect)
+        crop = self._crop.within(frame.width, frame.height)
+        width, height = size_with_square_pixels(
+            frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom, self._aspect_of(frame)
+        )
         return (height, width) if Orientation.of(frame).swaps_axes else (width, height)
 
     def warnings_about(self, frame: VideoFrame) -> list[str]:
@@ -60,14 +72,18 @@ class PictureConverter:
         """The picture [H, W, 3] uint8 RGB; raises UnreadableVideoError if it is too large or cannot be converted.
 
         Interlaced frames keep their first field, and of the second what does not comb (yadif, within the frame alone);
-        alpha is put over black; HDR is tone-mapped (see tone_mapping).
+        alpha is put over black, unless it is 0 all over in a format that hardly defines it; HDR is tone-mapped (see
+        tone_mapping).
         """
-        width, height = size_with_square_pixels(frame.width, frame.height, self._pixel_aspect)
         orientation = Orientation.of(frame)
+        width, height = self.size_shown(frame)
+        if orientation.swaps_axes:
+            width, height = height, width
         has_alpha = _has_alpha(frame.format)
         try:
-            if frame.interlaced_frame and min(frame.width, frame.height) >= _SMALLEST_DEINTERLACED:
-                frame = _deinterlaced(frame)
+            filters = [*_deinterlacing(frame), *_cropping(self._crop.within(frame.width, frame.height))]
+            if filters:
+                frame = _filtered(frame, filters)
             pixels = self._to_rgb(frame, width, height, "rgba" if has_alpha else "rgb24")
         except (av.FFmpegError, ValueError) as error:
             raise UnreadableVideoError(
@@ -79,9 +95,15 @@ class PictureConverter:
             colours = _LIMITED_TO_FULL[colours]
         if frame.color_trc in (PQ, HLG):
             colours = tone_map(colours, frame.color_trc, frame.color_primaries != ColorPrimaries.BT709)
-        if has_alpha:
+        if has_alpha and (self._has_defined_alpha or pixels[..., 3].any()):
             colours = _over_black(colours, pixels[..., 3])
         return orientation.apply(colours)
+
+    def _aspect_of(self, frame: VideoFrame) -> Fraction:
+        said = frame.opaque
+        if not said or not self._follows_bitstream:
+            return self._aspect_at_start
+        return usable_pixel_aspect(said[0])[0]
 
     def _to_rgb(self, frame: VideoFrame, width: int, height: int, layout: str) -> Pixels:
         matrix = None if frame.format.is_rgb else _matrix(frame)
@@ -171,19 +193,31 @@ def _is_limited_grey(frame: VideoFrame) -> bool:
     )
 
 
-def _deinterlaced(frame: VideoFrame) -> VideoFrame:
-    """The frame without combs.
+def _deinterlacing(frame: VideoFrame) -> list[tuple[str, str]]:
+    """The filter that takes out combs: it interpolates where the fields differ.
 
-    It is the only one that the filter sees, so nothing can shift in time: yadif then interpolates where the fields
-    differ, and leaves alone what does not comb, such as progressive pictures that are flagged as interlaced.
+    It leaves alone what does not comb, such as progressive pictures that are flagged as interlaced.
     """
+    is_interlaced = frame.interlaced_frame and min(frame.width, frame.height) >= _SMALLEST_DEINTERLACED
+    return [("yadif", "mode=send_frame:deint=interlaced")] if is_interlaced else []
+
+
+def _cropping(crop: Crop) -> list[tuple[str, str]]:
+    if crop == Crop():
+        return []
+    size = f"w=iw-{crop.left + crop.right}:h=ih-{crop.top + crop.bottom}"
+    return [("crop", f"{size}:x={crop.left}:y={crop.top}:exact=1")]
+
+
+def _filtered(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
+    """The frame after FFmpeg's filters; it is the only one that they see, so nothing can shift in time."""
     graph = Graph()
     source = graph.add(
         "buffer",
         f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1:pixel_aspect=1/1"
         f":colorspace={frame.colorspace}:range={frame.color_range}",
     )
-    graph.link_nodes(source, graph.add("yadif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
     graph.configure()
     graph.vpush(frame)
     graph.vpush(None)

@@ -68,7 +68,7 @@ class PyAVReader(VideoReader):
         self._handle = replace(self._handle, damaged_at=demuxed.damaged_at)
         if not demuxed.packets:
             raise UnreadableVideoError(f"“{self._path}” holds no frame of video.", "Check that the file plays.")
-        warnings: list[str] = []
+        warnings = list(self._handle.track.warnings)
         time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
         self._is_strict = table is None or not table.has_open_groups
@@ -225,7 +225,7 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> Handle:
         self._state.check()
-        handle = replace(Handle.open(self._path), damaged_at=self._damaged_at)
+        handle = replace(Handle.open(self._path, self._handle.track), damaged_at=self._damaged_at)
         if self._is_watchful:
             handle = handle.with_watchful_decoder() or handle
         if self._is_strict:

@@ -1,4 +1,4 @@
-"""One opened file of PyAV's with its first moving picture; a thread that reads has a handle of its own."""
+"""One opened file of PyAV's with the video track that is looked at; a thread that reads has a handle of its own."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Self
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
-from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_converter import PictureConverter
+from sfvqa.video.readers.video_track import VideoTrack, choose_track, open_container
+
+if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+    from fractions import Fraction
+
+    from av.packet import Packet
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -29,37 +34,26 @@ class Handle:
     """
 
     container: InputContainer
+    track: VideoTrack
     stream: VideoStream
     decoder: VideoCodecContext
     converter: PictureConverter
     damaged_at: frozenset[int] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the file, no other file or host, and pick its first moving picture (not a cover image)."""
-        options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
+    def open(cls, path: Path, track: VideoTrack | None = None) -> Self:
+        """Open the file, no other file or host, at the track that was chosen when it was opened before, or choose."""
+        container = open_container(path)
         try:
-            # An absolute path cannot be taken for a protocol ("concat:a.mp4").
-            container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise UnreadableVideoError(
-                f"“{path}” cannot be read as a video.",
-                "Check that it is a video file and complete (mp4, mkv, webm, mov, avi, …).",
-            ) from error
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            has_sound = bool(container.streams.audio)
+            track = track or choose_track(path, container)
+        except UnreadableVideoError:
             container.close()
-            what = "has sound but no moving picture" if has_sound else "has no moving picture"
-            raise UnreadableVideoError(f"“{path}” {what}.", "Give a video file.")
-        stream = streams[0]
-        if stream.codec_context is None:
-            container.close()
-            raise UnreadableVideoError(
-                f"The video in “{path}” is in a format that this FFmpeg cannot decode.", "Convert it to H.264."
-            )
+            raise
+        stream = container.streams[track.index]
+        assert isinstance(stream, VideoStream)
         stream.thread_count = 1  # errors then belong to the packet just sent
-        return cls(container, stream, stream.codec_context, PictureConverter(stream))
+        stream.codec_context.copy_opaque = True
+        return cls(container, track, stream, stream.codec_context, PictureConverter(stream, track.crop))
 
     def with_watchful_decoder(self) -> Self | None:
         """The same file with a decoder that notices damage which FFmpeg's own shows as a picture; None: there is none.
@@ -80,6 +74,21 @@ class Handle:
         for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
             setattr(decoder, name, getattr(own, name))
         return replace(self, decoder=decoder)
+
+    def decode(self, packet: "Packet[VideoStream] | None") -> list[VideoFrame]:
+        """Decode one packet, None: what the decoder still holds.
+
+        Frames come later than their packets and in another order, so each carries what the bitstream says of its
+        pixels' aspect, which may change in mid-stream, as its `opaque`: a list, filled as soon as that is known.
+        """
+        if packet is None or self.decoder is not self.stream.codec_context:
+            return self.decoder.decode(packet)
+        aspect: list[Fraction | None] = []
+        packet.opaque = aspect
+        try:
+            return self.decoder.decode(packet)
+        finally:
+            aspect.append(self.decoder.sample_aspect_ratio)
 
     def refuse_patched_pictures(self) -> None:
         """Make a picture that the decoder would patch up from others an error; only before the first is decoded.

@@ -210,7 +210,7 @@ def _decode(handle: Handle, packet: "Packet[VideoStream]") -> tuple[list[VideoFr
     if handle.is_damaged(packet):
         return [], False
     try:
-        return handle.decoder.decode(packet), True
+        return handle.decode(packet), True
     except av.FFmpegError:
         return [], False
 
@@ -218,6 +218,6 @@ def _decode(handle: Handle, packet: "Packet[VideoStream]") -> tuple[list[VideoFr
 def _drain(handle: Handle) -> list[VideoFrame]:
     """Take out the frames that the decoder still holds."""
     try:
-        return handle.decoder.decode(None)
+        return handle.decode(None)
     except av.FFmpegError:
         return []

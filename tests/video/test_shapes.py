@@ -1,0 +1,158 @@
+"""Each frame has the shape that players show: what the container cuts off, pixels that are not square, changes of it."""
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from sfvqa.video import ReaderName
+from sfvqa.video.readers.video_track import Crop
+
+from .here import read_here, reader_here
+from .patched import add_box, add_to_video
+from .stored import LOSSLESS_H264, Stored, write_frames
+from .videos import HEIGHT, WIDTH, number_in, numbered_picture
+
+BORDER = Crop(left=8, right=24, top=16, bottom=32)
+TOP, BOTTOM, LEFT, RIGHT = b"\x54\xbb", b"\x54\xaa", b"\x54\xcc", b"\x54\xdd"  # PixelCrop… of Matroska
+DISPLAY_WIDTH, DISPLAY_HEIGHT = b"\x54\xb0", b"\x54\xba"
+
+
+def bordered(number: int) -> NDArray[np.uint8]:
+    """A numbered picture within a border of noise that would make the number another."""
+    size = (HEIGHT + BORDER.top + BORDER.bottom, WIDTH + BORDER.left + BORDER.right, 3)
+    picture = np.random.default_rng(number).integers(0, 256, size).astype(np.uint8)
+    picture[BORDER.top : -BORDER.bottom, BORDER.left : -BORDER.right] = numbered_picture(number)
+    return picture
+
+
+def write_bordered(path: Path, *, rotation: int = 0, **how: object) -> Path:
+    frames = []
+    for number in range(6):
+        stored = np.ascontiguousarray(np.rot90(bordered(number), -rotation // 90))
+        frames.append(av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(format="yuv420p"))
+    stored = Stored("libx264", "yuv420p", options=LOSSLESS_H264, rotation=rotation, **how)  # type: ignore[arg-type]
+    return write_frames(path, stored, frames)
+
+
+def clean_aperture(width: int, height: int, right: int, down: int) -> bytes:
+    """The content of a clap box: a size, and how far its middle lies from that of the picture."""
+    return struct.pack(">8i", width, 1, height, 1, right, 2, down, 2)
+
+
+@pytest.fixture(params=["mkv", "mp4"])
+def cropped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = write_bordered(tmp_path / f"cropped.{request.param}")
+    if request.param == "mkv":
+        sides = (LEFT, BORDER.left), (RIGHT, BORDER.right), (TOP, BORDER.top), (BOTTOM, BORDER.bottom)
+        add_to_video(path, (*sides, (DISPLAY_WIDTH, WIDTH), (DISPLAY_HEIGHT, HEIGHT)))
+    else:
+        content = clean_aperture(WIDTH, HEIGHT, BORDER.left - BORDER.right, BORDER.top - BORDER.bottom)
+        add_box(path, "avc1", "clap", content)
+    return path
+
+
+def test_what_the_container_crops_is_not_shown(cropped: Path, reader: ReaderName) -> None:
+    """A cropped Matroska file was shown uncropped, and stretched by as much."""
+    clip = read_here(cropped, reader=reader)
+    assert (clip.video.width, clip.video.height) == (WIDTH, HEIGHT)
+    assert [number_in(frame) for frame in clip.frames] == list(range(6))
+    assert clip.warnings == ()
+
+
+def test_cropping_follows_the_turn_of_the_camera(tmp_path: Path, reader: ReaderName) -> None:
+    path = write_bordered(tmp_path / "turned.mp4", rotation=90)
+    # Stored it lies on its side: turned clockwise, so that what is shown at the top is stored at the right.
+    content = clean_aperture(HEIGHT, WIDTH, BORDER.bottom - BORDER.top, BORDER.left - BORDER.right)
+    add_box(path, "avc1", "clap", content)
+    clip = read_here(path, reader=reader)
+    assert (clip.video.width, clip.video.height, clip.video.rotation) == (WIDTH, HEIGHT, 90)
+    assert [number_in(frame) for frame in clip.frames] == list(range(6))
+
+
+def test_cropping_of_interlaced_frames_at_odd_places(tmp_path: Path) -> None:
+    path = write_bordered(tmp_path / "interlaced.mp4")
+    with av.open(str(path)) as container:
+        assert not next(container.decode(video=0)).interlaced_frame
+    frames = [av.VideoFrame.from_ndarray(bordered(number), format="rgb24") for number in range(6)]
+    stored = Stored("libx264", "yuv420p", options={"x264-params": "tff=1:scenecut=0"})
+    write_frames(path, stored, [frame.reformat(format="yuv420p") for frame in frames])
+    content = clean_aperture(WIDTH - 2, HEIGHT - 2, BORDER.left - BORDER.right, BORDER.top - BORDER.bottom)
+    add_box(path, "avc1", "clap", content)
+    clip = read_here(path)
+    assert clip.frames.shape == (6, HEIGHT - 2, WIDTH - 2, 3)
+    assert [number_in(frame) for frame in clip.frames] == list(range(6))
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_crop_turns_with_its_picture(degrees: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    crop = Crop(left=1, right=2, top=3, bottom=4)
+    turned = crop.turned(degrees).apply(np.rot90(picture, degrees // 90))
+    assert np.array_equal(turned, np.rot90(crop.apply(picture), degrees // 90))
+
+
+def test_a_crop_of_everything_is_none() -> None:
+    assert Crop(left=10, right=20).within(30, 10) == Crop()
+    assert Crop(left=10, right=19).within(30, 10) == Crop(left=10, right=19)
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg", "a.m2v", "a.h264", "h264.ts", "h264.mkv", "a.mkv"])
+def test_a_broadcast_goes_from_4_3_to_16_9_and_back(tmp_path: Path, name: str) -> None:
+    """The shape at the start was kept. Frames are shown in another order than they are decoded, so each has its own."""
+    codec = "libx264" if "264" in name else "mpeg2video"
+    path = write_changing(tmp_path / name, codec, [Fraction(12, 11), Fraction(16, 11), Fraction(12, 11)])
+    wide, narrow = (round(WIDTH * 16 / 11), HEIGHT), (round(WIDTH * 12 / 11), HEIGHT)
+    with reader_here(path, ReaderName.PYAV) as opened:
+        assert (opened.info.width, opened.info.height) == narrow
+        frames = list(opened.read(range(30)))
+        assert [number_in(frame.pixels) for frame in frames] == list(range(30))
+        shapes = [frame.pixels.shape[1::-1] for frame in frames]
+        assert shapes == [narrow] * 10 + [wide] * 10 + [narrow] * 10
+        (frame,) = opened.read([15])  # reached by a seek
+        assert frame.pixels.shape[1::-1] == wide
+    clip = read_here(path, reader=ReaderName.PYAV)
+    assert clip.frames.shape[1:3] == narrow[::-1]
+    assert not clip.frames[15, 0].any(), "between black bars, not squeezed"
+    assert "10 frames were fitted" in clip.warnings[-1]
+
+
+def write_changing(path: Path, codec: str, aspects: Sequence[Fraction]) -> Path:
+    """Ten frames with each shape of pixels, as one stream."""
+    with av.open(str(path), "w") as container:
+        first = container.add_stream(codec, rate=25)
+        assert isinstance(first, VideoStream)
+        first.codec_context.sample_aspect_ratio = aspects[0]
+        for part, aspect in enumerate(aspects):
+            encoder = first.codec_context if part == 0 else av.CodecContext.create(codec, "w")
+            encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+            encoder.sample_aspect_ratio, encoder.max_b_frames = aspect, 2
+            if codec == "mpeg2video":
+                encoder.bit_rate = 4_000_000
+            for number in range(10 * part, 10 * part + 10):
+                frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                mux(container, first, encoder.encode(frame))
+            mux(container, first, encoder.encode(None))
+    return path
+
+
+def mux(container: av.container.OutputContainer, stream: VideoStream, packets: "list[av.Packet[VideoStream]]") -> None:
+    for packet in packets:
+        packet.stream = stream
+        container.mux(packet)
+
+
+def test_a_container_that_overrules_the_bitstream_does_so_for_all_of_it(tmp_path: Path) -> None:
+    path = write_changing(tmp_path / "a.mkv", "libx264", [Fraction(12, 11), Fraction(16, 11)])
+    add_to_video(path, [(DISPLAY_WIDTH, 2 * HEIGHT), (DISPLAY_HEIGHT, HEIGHT)])
+    clip = read_here(path, reader=ReaderName.PYAV)
+    assert clip.frames.shape == (20, HEIGHT, 2 * HEIGHT, 3)
+    assert clip.warnings == ()
