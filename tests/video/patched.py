@@ -30,33 +30,40 @@ def add_to_video(path: Path, elements: Sequence[tuple[bytes, int]]) -> None:
     """Add numbers (id, below 256) to the description of a Matroska file's picture, in place of what is void before."""
     data = bytearray(path.read_bytes())
     added = b"".join(name + b"\x81" + bytes([value]) for name, value in elements)
-    at, parents = 0, []
+    sizes = []  # where each parent's size stands
+    start, end = 0, len(data)
     for name in _VIDEO_PATH:
-        at = data.index(name, at) + len(name)
-        parents.append(at)
-        at += _length(data[at])
-    end = at + _number(data, parents[-1])
-    for parent_at in parents[1:]:
-        _grow(data, parent_at, len(added))
+        size_at, start, end = _child(data, name, start, end)
+        sizes.append(size_at)
     data[end:end] = added
-    void_at = data.index(_VOID, parents[0] + 8)
-    _grow(data, void_at + 1, -len(added))
-    body = void_at + 1 + _length(data[void_at + 1])
-    del data[body : body + len(added)]
+    for size_at in sizes[1:]:
+        _grow(data, size_at, len(added))
+    _, start, end = _child(data, _VIDEO_PATH[0], 0, len(data))
+    size_at, start, _ = _child(data, _VOID, start, end)
+    _grow(data, size_at, -len(added))
+    del data[start : start + len(added)]
     path.write_bytes(data)
 
 
-def _length(first: int) -> int:
-    return 9 - first.bit_length()
+def _child(data: bytearray, name: bytes, start: int, end: int) -> tuple[int, int, int]:
+    """Where the size of the first element of that name stands, and where its content starts and ends."""
+    while start < end:
+        size_at = start + 9 - data[start].bit_length()
+        content = size_at + 9 - data[size_at].bit_length()
+        stop = content + _number(data, size_at)
+        if data[start:size_at] == name:
+            return size_at, content, stop
+        start = stop
+    raise AssertionError(f"no element {name.hex()}")
 
 
 def _number(data: bytearray, at: int) -> int:
-    length = _length(data[at])
+    length = 9 - data[at].bit_length()
     return int.from_bytes(data[at : at + length]) & (1 << 7 * length) - 1
 
 
 def _grow(data: bytearray, at: int, num_bytes: int) -> None:
-    length = _length(data[at])
+    length = 9 - data[at].bit_length()
     number = _number(data, at) + num_bytes
     assert 0 <= number < (1 << 7 * length) - 1
     data[at : at + length] = (number | 1 << 7 * length).to_bytes(length)

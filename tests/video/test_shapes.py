@@ -1,4 +1,4 @@
-"""Each frame has the shape that players show: what the container cuts off, pixels that are not square, changes of it."""
+"""Each frame has the shape that players show: cropped as the container says, with square pixels, whatever changes."""
 
 import struct
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from .videos import HEIGHT, WIDTH, number_in, numbered_picture
 
 BORDER = Crop(left=8, right=24, top=16, bottom=32)
 TOP, BOTTOM, LEFT, RIGHT = b"\x54\xbb", b"\x54\xaa", b"\x54\xcc", b"\x54\xdd"  # PixelCrop… of Matroska
-DISPLAY_WIDTH, DISPLAY_HEIGHT = b"\x54\xb0", b"\x54\xba"
+NARROW, WIDE = Fraction(8, 9), Fraction(32, 27)  # pixels of 144 × 96 as 4:3 and as 16:9
+DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"
 
 
 def bordered(number: int) -> NDArray[np.uint8]:
@@ -51,7 +52,9 @@ def cropped(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = write_bordered(tmp_path / f"cropped.{request.param}")
     if request.param == "mkv":
         sides = (LEFT, BORDER.left), (RIGHT, BORDER.right), (TOP, BORDER.top), (BOTTOM, BORDER.bottom)
-        add_to_video(path, (*sides, (DISPLAY_WIDTH, WIDTH), (DISPLAY_HEIGHT, HEIGHT)))
+        # As mkvmerge does it: the size on display is that of the cropped picture.
+        display = (DISPLAY_UNIT, 0), (DISPLAY_WIDTH, WIDTH), (DISPLAY_HEIGHT, HEIGHT)
+        add_to_video(path, (*sides, *display))
     else:
         content = clean_aperture(WIDTH, HEIGHT, BORDER.left - BORDER.right, BORDER.top - BORDER.bottom)
         add_box(path, "avc1", "clap", content)
@@ -107,8 +110,8 @@ def test_a_crop_of_everything_is_none() -> None:
 def test_a_broadcast_goes_from_4_3_to_16_9_and_back(tmp_path: Path, name: str) -> None:
     """The shape at the start was kept. Frames are shown in another order than they are decoded, so each has its own."""
     codec = "libx264" if "264" in name else "mpeg2video"
-    path = write_changing(tmp_path / name, codec, [Fraction(12, 11), Fraction(16, 11), Fraction(12, 11)])
-    wide, narrow = (round(WIDTH * 16 / 11), HEIGHT), (round(WIDTH * 12 / 11), HEIGHT)
+    path = write_changing(tmp_path / name, codec, [NARROW, WIDE, NARROW])
+    narrow, wide = (WIDTH, round(WIDTH * 3 / 4)), (round(HEIGHT * 16 / 9), HEIGHT)
     with reader_here(path, ReaderName.PYAV) as opened:
         assert (opened.info.width, opened.info.height) == narrow
         frames = list(opened.read(range(30)))
@@ -120,27 +123,29 @@ def test_a_broadcast_goes_from_4_3_to_16_9_and_back(tmp_path: Path, name: str) -
     clip = read_here(path, reader=ReaderName.PYAV)
     assert clip.frames.shape[1:3] == narrow[::-1]
     assert not clip.frames[15, 0].any(), "between black bars, not squeezed"
+    assert number_in(clip.frames[15, 14:-14]) == 15  # of 108 lines 81
     assert "10 frames were fitted" in clip.warnings[-1]
 
 
 def write_changing(path: Path, codec: str, aspects: Sequence[Fraction]) -> Path:
-    """Ten frames with each shape of pixels, as one stream."""
-    with av.open(str(path), "w") as container:
-        first = container.add_stream(codec, rate=25)
-        assert isinstance(first, VideoStream)
-        first.codec_context.sample_aspect_ratio = aspects[0]
+    """Ten frames with each shape of pixels, as one broadcast that is put into the container."""
+    broadcast = path.with_name("broadcast.ts")
+    with av.open(str(broadcast), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
         for part, aspect in enumerate(aspects):
-            encoder = first.codec_context if part == 0 else av.CodecContext.create(codec, "w")
+            encoder = stream.codec_context if part == 0 else av.CodecContext.create(codec, "w")
             encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
-            encoder.sample_aspect_ratio, encoder.max_b_frames = aspect, 2
-            if codec == "mpeg2video":
-                encoder.bit_rate = 4_000_000
+            encoder.sample_aspect_ratio, encoder.max_b_frames, encoder.bit_rate = aspect, 2, 4_000_000
             for number in range(10 * part, 10 * part + 10):
                 frame = av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, 25)
-                mux(container, first, encoder.encode(frame))
-            mux(container, first, encoder.encode(None))
+                mux(container, stream, encoder.encode(frame))
+            mux(container, stream, encoder.encode(None))
+    with av.open(str(broadcast)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        mux(container, stream, [packet for packet in source.demux(video=0) if packet.size])
     return path
 
 
@@ -151,8 +156,8 @@ def mux(container: av.container.OutputContainer, stream: VideoStream, packets: "
 
 
 def test_a_container_that_overrules_the_bitstream_does_so_for_all_of_it(tmp_path: Path) -> None:
-    path = write_changing(tmp_path / "a.mkv", "libx264", [Fraction(12, 11), Fraction(16, 11)])
-    add_to_video(path, [(DISPLAY_WIDTH, 2 * HEIGHT), (DISPLAY_HEIGHT, HEIGHT)])
+    path = write_changing(tmp_path / "a.mkv", "libx264", [NARROW, WIDE])
+    add_to_video(path, [(DISPLAY_UNIT, 0), (DISPLAY_WIDTH, 192), (DISPLAY_HEIGHT, HEIGHT)])
     clip = read_here(path, reader=ReaderName.PYAV)
-    assert clip.frames.shape == (20, HEIGHT, 2 * HEIGHT, 3)
+    assert clip.frames.shape == (20, HEIGHT, 192, 3)
     assert clip.warnings == ()
