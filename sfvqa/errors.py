@@ -7,6 +7,7 @@ SfvqaError                      1
 │   ├── VideoNotFoundError      3   no such file
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
 │   │   ├── DamagedVideoError   3   a video of which no frame can be vouched for
+│   │   ├── EncryptedVideoError 3   a video that needs a key
 │   │   └── ReadTimeoutError    3   reading took longer than it may
 │   ├── RangeOutsideVideoError  3   the requested seconds hold no frame
 │   └── SubtitlesError          3   subtitles that are missing, none, or cannot be read
@@ -135,6 +136,10 @@ class UnreadableVideoError(VideoError):
 
 class DamagedVideoError(UnreadableVideoError):
     """A video of a known format, so damaged that no frame of it can be vouched for."""
+
+
+class EncryptedVideoError(UnreadableVideoError):
+    """A video whose pictures are encrypted (DRM), whole as it may be."""
 
 
 class ReadTimeoutError(UnreadableVideoError):

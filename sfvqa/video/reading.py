@@ -198,7 +198,8 @@ def _read_frames(
     changes = [] if video.opened_as is None else video.opened_as.check()  # before what was read of it is blamed
     if not taken:
         raise UnreadableVideoError(
-            f"None of the {len(indices)} frames asked for of “{video.info.path}” can be decoded: they are damaged.",
+            f"None of the {len(indices)} frames asked for of “{video.info.path}” can be decoded: "
+            f"{video.missing[0].reason}.",
             "Choose another part of the video, or copy or download it again.",
         )
     warnings = [*video.warnings, *changes]

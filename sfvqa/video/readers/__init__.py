@@ -4,7 +4,7 @@ import time
 from os import PathLike
 from pathlib import Path
 
-from sfvqa.errors import DamagedVideoError, UnreadableVideoError
+from sfvqa.errors import DamagedVideoError, EncryptedVideoError, UnreadableVideoError
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import Frame, ReaderName, ReadOptions, VideoReader
 from sfvqa.video.readers.local_file import check_local_file
@@ -44,7 +44,7 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
         return _open_with_opencv(file)
     try:
         return _open_with_pyav(file, options.num_threads)
-    except DamagedVideoError:
+    except (DamagedVideoError, EncryptedVideoError):
         raise  # OpenCV would show its repairs for frames
     except UnreadableVideoError as error:
         if options.reader is ReaderName.PYAV:

@@ -16,6 +16,7 @@ from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.cut_files import is_cut
+from sfvqa.video.readers.encryption import check_not_encrypted
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
@@ -115,7 +116,7 @@ class OpenCVReader(VideoReader):
 def _track_of_players(path: Path) -> VideoTrack | None:
     """The track that PyAV would read, None if it cannot open the file; OpenCV itself cannot choose, nor tell of a crop.
 
-    Raises UnreadableVideoError if there is none, or if OpenCV would show another one.
+    Raises UnreadableVideoError if there is none, if OpenCV would show another one, or if it is encrypted.
     """
     try:
         container = open_container(path)
@@ -128,6 +129,7 @@ def _track_of_players(path: Path) -> VideoTrack | None:
                 f"OpenCV reads nothing but the first video track of “{path}”, and players show another one.",
                 "Leave the choice of reader.",
             )
+    check_not_encrypted(path, track)  # OpenCV would show what it makes of it
     return track
 
 

@@ -16,6 +16,7 @@ from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.pixels import Pixels
+from sfvqa.video.readers.encryption import check_not_encrypted
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import (
@@ -58,8 +59,10 @@ class PyAVReader(VideoReader):
         self._is_watchful = False
         try:
             self._prepare()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, UnreadableVideoError):
+                check_not_encrypted(path, self._handle.track)
             raise
 
     def _prepare(self) -> None:
@@ -197,7 +200,8 @@ class PyAVReader(VideoReader):
     ) -> Generator[tuple[int, Pixels | str]]:
         for index, frame in read_group(handle, table, place, group):
             if isinstance(frame, Damage):
-                yield index, self._reason(table, index, frame)
+                reason = self._reason(table, index, frame)
+                yield index, "it is encrypted" if frame.pts in handle.encrypted_at else reason
             else:
                 yield index, fit(handle.converter.convert(frame))
 

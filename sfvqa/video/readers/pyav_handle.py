@@ -1,6 +1,7 @@
 """One opened file of PyAV's with the video track that is looked at; a thread that reads has a handle of its own."""
 
-from dataclasses import dataclass, replace
+import errno
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
+from sfvqa.video.readers.encryption import is_locked
 from sfvqa.video.readers.picture_converter import PictureConverter
 from sfvqa.video.readers.video_track import VideoTrack, choose_track, open_container
 
@@ -31,6 +33,7 @@ class Handle:
     """A container, its video stream, what decodes it and makes pictures of its frames; to be closed after use.
 
     `damaged_at` are the places in the file of packets that are known to be damaged; None: FFmpeg's marks are believed.
+    `encrypted_at` are the times of the packets that came so far and were encrypted.
     """
 
     container: InputContainer
@@ -39,6 +42,7 @@ class Handle:
     decoder: VideoCodecContext
     converter: PictureConverter
     damaged_at: frozenset[int] | None = None
+    encrypted_at: set[int | None] = field(default_factory=set)
 
     @classmethod
     def open(cls, path: Path, track: VideoTrack | None = None) -> Self:
@@ -80,7 +84,11 @@ class Handle:
 
         Frames come later than their packets and in another order, so each carries what the bitstream says of its
         pixels' aspect, which may change in mid-stream, as its `opaque`: a list, filled as soon as that is known.
+        Raises av.FFmpegError for what is damaged or encrypted.
         """
+        if packet is not None and is_locked(packet):
+            self.encrypted_at.add(packet.pts)
+            raise av.InvalidDataError(errno.EINVAL, "encrypted")
         if packet is None or self.decoder is not self.stream.codec_context:
             return self.decoder.decode(packet)
         aspect: list[Fraction | None] = []
