@@ -209,7 +209,7 @@ def test_a_picture_that_would_fill_the_memory(tmp_path: Path, suffix: str, width
 
 def test_a_webp_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbered(1).save(tmp_path / "a.webp")
-    monkeypatch.setattr(picture_file, "MAX_WEBP_BYTES", 1000)
+    monkeypatch.setattr(picture_file, "MAX_WHOLE_BYTES", 1000)
     with pytest.raises(UnreadableVideoError):
         read_here(tmp_path / "a.webp")
 

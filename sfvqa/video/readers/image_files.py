@@ -7,7 +7,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.pixels import Pixels
-from sfvqa.video.readers.image_folder import pictures_in
+from sfvqa.video.readers.image_folder import names_of, other_pictures_in, pictures_in
 from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.picture_file import Picture, kind_of, read_picture
 
@@ -21,16 +21,16 @@ def open_pictures(path: Path) -> VideoReader | None:
     Raises UnreadableVideoError if it is one and no frame of it can be read.
     """
     if path.is_dir():
-        return PictureReader(path, pictures_in(path))
+        return PictureReader(path, pictures_in(path), other_pictures_in(path))
     kind = kind_of(path)
     if kind is None:
         return None
     if not kind.is_animated:
         return PictureReader(path, [path])
-    if kind.format == "webp":
-        from sfvqa.video.readers.webp import AnimatedWebPReader
+    if kind.format in ("webp", "avif"):
+        from sfvqa.video.readers.animated_picture import AnimatedPictureReader
 
-        return AnimatedWebPReader(path)
+        return AnimatedPictureReader(path, kind.format)
     from sfvqa.video.readers.animation import AnimationReader
 
     return AnimationReader(path, kind.format)
@@ -45,8 +45,11 @@ class PictureReader(VideoReader):
 
     name = ReaderName.PILLOW
 
-    def __init__(self, path: Path, pictures: Sequence[Path]) -> None:
-        """`pictures` are the frames in order; raises UnreadableVideoError if none of them can be read."""
+    def __init__(self, path: Path, pictures: Sequence[Path], left_out: Sequence[Path] = ()) -> None:
+        """`pictures` are the frames in order; raises UnreadableVideoError if none of them can be read.
+
+        left_out: pictures of the folder in formats that are not read.
+        """
         self._pictures = list(pictures)
         first = _first_readable(path, self._pictures)
         is_folder = path not in self._pictures
@@ -67,6 +70,9 @@ class PictureReader(VideoReader):
             warnings.append(
                 "Pictures in a folder carry no times: they are taken in the order of their names, one a second."
             )
+        if left_out:
+            what = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
+            warnings.append(f"The folder has {what} in formats that are not read, left out: {names_of(left_out)}.")
         if first.has_more_pages and not is_folder:
             warnings.append("The picture has more than one page: only the first is read.")
         places = range(len(self._pictures))

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import UnreadableVideoError, VideoNotFoundError
-from sfvqa.video.readers.image_folder import IMAGE_SUFFIXES, pictures_in
+from sfvqa.video.readers.image_folder import IMAGE_SUFFIXES, names_of, other_pictures_in, pictures_in
 
 # FFmpeg's names of the containers that are opened. A list of what is let in, because the formats that name other
 # files or hosts (hls, concat, sdp, dash, imf, image2 patterns, …) are too many to keep a list of what is kept out.
@@ -89,13 +89,14 @@ def _no_permission(file: Path) -> UnreadableVideoError:
 
 def _refuse_without_pictures(folder: Path) -> None:
     try:
-        pictures = pictures_in(folder)
+        pictures, others = pictures_in(folder), other_pictures_in(folder)
     except PermissionError as error:
         raise _no_permission(folder) from error
     if not pictures:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+        what = f" in a format that is read ({names_of(others)})" if others else ""
         raise UnreadableVideoError(
-            f"“{folder}” is a folder and holds no images.",
+            f"“{folder}” is a folder and holds no images{what}.",
             f"Give the path of one video file, or of a folder with images in it ({kinds}).",
         )
 

@@ -4,6 +4,7 @@ Pillow is held to a list of formats that open nothing but the file, and to sizes
 carries no checksums: bytes changed within it show as wrong pixels, which nothing can tell; missing bytes are errors.
 """
 
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 
 # Named here, or Pillow would import all of its formats to find these.
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -27,15 +29,24 @@ from PIL import (
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.pixels import Pixels
+from sfvqa.video.readers.tone_mapping import HLG, PQ, tone_map
 
 MAX_PIXELS = 1 << 26
 """Of one picture (8192 × 8192): four times what cameras make, 200 MB as RGB."""
 
-MAX_WEBP_BYTES = 1 << 30
-"""Pillow holds the whole of a WebP file in memory; a larger one is not taken for a picture."""
+MAX_WHOLE_BYTES = 1 << 30
+"""Pillow holds the whole of a WebP, AVIF or HEIF file in memory; a larger one is not taken for a picture."""
 
-_PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin, GifImagePlugin, BmpImagePlugin, TiffImagePlugin)
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_PLUGINS = (
+    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin,
+)  # fmt: skip
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF")
+_FORMATS_HELD_WHOLE = ("WEBP", "AVIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")  # of stills
+_HEAD_BYTES = 1 << 14
+# The box of colours, by numbers of ITU-T H.273: primaries, transfer characteristics. Pillow leaves HDR as it is.
+_COLOURS = re.compile(rb"colrnclx(.{2})(.{2})", re.DOTALL)
+_BT709 = 1
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
 _SUBFILE_TYPE, _IS_PREVIEW = 254, 1  # TIFF tag, and its bit for a smaller copy of another picture of the file
 _UPRIGHT = {
@@ -61,7 +72,7 @@ PILLOW_ERRORS = (
 
 @dataclass(frozen=True)
 class PictureKind:
-    """The format of a picture file (`jpeg`, `png`, `apng`, `webp`, `gif`, `bmp`, `tiff`), and whether it moves."""
+    """The format of a picture file (`jpeg`, `png`, `apng`, `webp`, `avif`, `heif`, `gif`, …), and whether it moves."""
 
     format: str
     is_animated: bool
@@ -80,13 +91,16 @@ class Picture:
 def kind_of(file: Path) -> PictureKind | None:
     """What the content of the file is, whatever its name; None if it is no picture, or is a stream of JPEG frames.
 
-    Reads no more than headers (of WebP, the file). Raises UnreadableVideoError for a picture too large to be opened.
+    Reads no more than headers (of WebP, AVIF and HEIF, the file). Raises UnreadableVideoError for a picture too
+    large to be opened.
     """
     with _clear_errors(file):
         try:
             with opened_picture(file) as image:
                 form = _format_of(image)
-                is_animated = form in ("apng", "gif") or (form == "webp" and getattr(image, "is_animated", False))
+                is_animated = form in ("apng", "gif") or (
+                    form in ("webp", "avif") and getattr(image, "is_animated", False)
+                )
         except UnidentifiedImageError:
             return None
     if form == "jpeg" and image.format != "MPO":
@@ -104,6 +118,8 @@ def read_picture(file: Path) -> Picture:
         image.load()
         upright, rotation = _upright(image)
         pixels = np.asarray(over_black(upright))
+        if image.format in ("AVIF", "HEIF"):
+            pixels = _as_sdr(pixels, file)
         return Picture(pixels, _format_of(image), rotation, image.format == "TIFF" and _has_second_page(image))
 
 
@@ -111,13 +127,35 @@ def read_picture(file: Path) -> Picture:
 def opened_picture(file: Path) -> Iterator[Image.Image]:
     """Open a picture of an allowed format and size; raises PILLOW_ERRORS, and UnidentifiedImageError if it is none."""
     with file.open("rb") as stream:
-        is_large = file.stat().st_size > MAX_WEBP_BYTES
+        formats = list(_FORMATS)
+        if file.stat().st_size <= MAX_WHOLE_BYTES:
+            formats += _FORMATS_HELD_WHOLE + _heif_if(stream.read(12))
+            stream.seek(0)
         with _no_warnings():
-            image = Image.open(stream, formats=[name for name in _FORMATS if name != "WEBP" or not is_large])
+            image = Image.open(stream, formats=formats)
         with image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it has {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}")
             yield image
+
+
+def _heif_if(head: bytes) -> tuple[str, ...]:
+    """The format of phones' pictures if a file begins like one; its plugin is slow to import."""
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+        return ()
+    try:
+        import pi_heif.HeifImagePlugin  # noqa: F401  importing it tells Pillow of it
+    except ImportError:  # on a platform without it PyAV reads those that are not made of tiles
+        return ()
+    return ("HEIF",)
+
+
+def _as_sdr(pixels: Pixels, file: Path) -> Pixels:
+    with file.open("rb") as stream:
+        colours = _COLOURS.search(stream.read(_HEAD_BYTES))
+    if colours is None or (transfer := int.from_bytes(colours[2])) not in (PQ, HLG):
+        return pixels
+    return tone_map(pixels, transfer, int.from_bytes(colours[1]) != _BT709)
 
 
 @contextmanager

@@ -87,6 +87,11 @@ def choose_track(path: Path, container: InputContainer) -> VideoTrack:
     UnreadableVideoError if there is no moving picture.
     """
     tracks = [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_OF_ITS_OWN]
+    if not tracks and any(stream.disposition & Disposition.dependent for stream in container.streams.video):
+        raise UnreadableVideoError(
+            f"“{path}” is a picture made of tiles, which PyAV cannot put together.",
+            "Install what can, with “pip install pi-heif”, or convert it to JPEG.",
+        )
     if not tracks:
         what = "has sound but no moving picture" if container.streams.audio else "has no moving picture"
         raise UnreadableVideoError(f"“{path}” {what}.", "Give a video file.")

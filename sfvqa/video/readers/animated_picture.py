@@ -1,7 +1,6 @@
-"""Animated WebP, with Pillow, whose libwebp composes every frame; FFmpeg reads none of it."""
+"""Animated WebP and AVIF, with Pillow, whose libraries compose every frame; FFmpeg reads no WebP, of AVIF no alpha."""
 
 from collections.abc import Generator
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,16 @@ from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.picture_file import PILLOW_ERRORS, opened_picture, over_black
 
 
-class AnimatedWebPReader(VideoReader):
+class AnimatedPictureReader(VideoReader):
     """Reads every frame in order, once for the times and once a `read`: each is made from the one before."""
 
     name = ReaderName.PILLOW
 
-    def __init__(self, path: Path) -> None:
-        """Raises UnreadableVideoError if the first frame cannot be read."""
+    def __init__(self, path: Path, kind: str) -> None:
+        """kind: `webp` or `avif`; raises UnreadableVideoError if the first frame cannot be read."""
         self._path = path
-        durations: list[float] = []
+        starts: list[float] = []
+        length = 0.0
         with opened_picture(path) as image:
             claimed = int(getattr(image, "n_frames", 1))
             width, height = image.size
@@ -31,15 +31,16 @@ class AnimatedWebPReader(VideoReader):
                 for place in range(claimed):
                     image.seek(place)
                     image.load()
-                    durations.append(image.info["duration"] / 1000 or SECONDS_FOR_ZERO)
+                    # Each time of an AVIF's is rounded by itself; WebP's are made of durations, of which some are 0.
+                    starts.append(image.info["timestamp"] / 1000 if kind == "avif" else length)
+                    length = starts[-1] + (image.info["duration"] / 1000 or SECONDS_FOR_ZERO)
             except PILLOW_ERRORS as error:
-                if not durations:
+                if not starts:
                     raise UnreadableVideoError(
                         f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
                     ) from error
-        *starts, length = accumulate(durations, initial=0.0)
         fps = (len(starts) - 1) / starts[-1] if len(starts) > 1 else 0.0
-        info = VideoInfo(path, len(starts), fps, length, width, height, "webp", 0)
+        info = VideoInfo(path, len(starts), fps, length, width, height, kind, 0)
         lost = claimed - len(starts)
         warnings = [f"The file is damaged: the last {lost} of its {claimed} frames cannot be decoded."] if lost else []
         super().__init__(info, tuple(starts), (0,), warnings)
