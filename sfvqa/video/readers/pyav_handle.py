@@ -22,9 +22,6 @@ if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
 
     from av.packet import Packet
 
-if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
-    from av.packet import Packet
-
 _WATCHFUL_DECODERS = {"vp9": "libvpx-vp9"}
 
 
