@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -33,13 +34,13 @@ def bordered(number: int) -> NDArray[np.uint8]:
     return picture
 
 
-def write_bordered(path: Path, *, rotation: int = 0, **how: object) -> Path:
+def write_bordered(path: Path, *, rotation: int = 0, x264: str = "") -> Path:
     frames = []
     for number in range(6):
-        stored = np.ascontiguousarray(np.rot90(bordered(number), -rotation // 90))
-        frames.append(av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(format="yuv420p"))
-    stored = Stored("libx264", "yuv420p", options=LOSSLESS_H264, rotation=rotation, **how)  # type: ignore[arg-type]
-    return write_frames(path, stored, frames)
+        lying = np.ascontiguousarray(np.rot90(bordered(number), -rotation // 90))
+        frames.append(av.VideoFrame.from_ndarray(lying, format="rgb24").reformat(format="yuv420p"))
+    how = {"x264-params": x264} if x264 else LOSSLESS_H264
+    return write_frames(path, Stored("libx264", "yuv420p", options=how, rotation=rotation), frames)
 
 
 def clean_aperture(width: int, height: int, right: int, down: int) -> bytes:
@@ -80,12 +81,9 @@ def test_cropping_follows_the_turn_of_the_camera(tmp_path: Path, reader: ReaderN
 
 
 def test_cropping_of_interlaced_frames_at_odd_places(tmp_path: Path) -> None:
-    path = write_bordered(tmp_path / "interlaced.mp4")
+    path = write_bordered(tmp_path / "interlaced.mp4", x264="tff=1:scenecut=0")
     with av.open(str(path)) as container:
-        assert not next(container.decode(video=0)).interlaced_frame
-    frames = [av.VideoFrame.from_ndarray(bordered(number), format="rgb24") for number in range(6)]
-    stored = Stored("libx264", "yuv420p", options={"x264-params": "tff=1:scenecut=0"})
-    write_frames(path, stored, [frame.reformat(format="yuv420p") for frame in frames])
+        assert next(container.decode(video=0)).interlaced_frame
     content = clean_aperture(WIDTH - 2, HEIGHT - 2, BORDER.left - BORDER.right, BORDER.top - BORDER.bottom)
     add_box(path, "avc1", "clap", content)
     clip = read_here(path)
@@ -135,6 +133,7 @@ def write_changing(path: Path, codec: str, aspects: Sequence[Fraction]) -> Path:
         assert isinstance(stream, VideoStream)
         for part, aspect in enumerate(aspects):
             encoder = stream.codec_context if part == 0 else av.CodecContext.create(codec, "w")
+            assert isinstance(encoder, VideoCodecContext)
             encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
             encoder.sample_aspect_ratio, encoder.max_b_frames, encoder.bit_rate = aspect, 2, 4_000_000

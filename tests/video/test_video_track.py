@@ -14,6 +14,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import ReaderName
 
 from .here import read_here, reader_here
+from .patched import add_box
 from .videos import number_in, numbered_picture
 
 DEFAULT = Disposition.default
@@ -129,3 +130,16 @@ def test_opencv_which_cannot_choose_shows_no_other_track(tmp_path: Path) -> None
         read_here(second, reader=ReaderName.OPENCV)
     first = write_tracks(tmp_path / "first.mp4", [Track(2, marks=DEFAULT), Track(1)])
     assert number_in(read_here(first, reader=ReaderName.OPENCV).frames[0]) == 2
+
+
+@pytest.mark.parametrize(("profile", "is_said"), [(5, True), (8, False), (7, False)])
+def test_colours_of_dolby_vision_that_are_not_decoded_are_said(
+    tmp_path: Path, reader: ReaderName, profile: int, is_said: bool
+) -> None:
+    """Profile 5 alone has no picture beneath in usual colours: what is shown is green and purple."""
+    path = write_tracks(tmp_path / "dolby.mp4", [Track(2)])
+    level, has_metadata, has_base = 1, 1, 1
+    bits = profile << 9 | level << 3 | has_metadata << 2 | has_base
+    add_box(path, "avc1", "dvvC" if profile > 7 else "dvcC", bytes([1, 0]) + bits.to_bytes(2) + bytes(20))
+    with reader_here(path, reader) as opened:
+        assert any("Dolby Vision profile 5" in warning for warning in opened.warnings) == is_said

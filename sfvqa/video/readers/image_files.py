@@ -71,8 +71,9 @@ class PictureReader(VideoReader):
                 "Pictures in a folder carry no times: they are taken in the order of their names, one a second."
             )
         if left_out:
-            what = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures"
-            warnings.append(f"The folder has {what} in formats that are not read, left out: {names_of(left_out)}.")
+            is_one = len(left_out) == 1
+            what = "1 picture in a format that is" if is_one else f"{len(left_out)} pictures in formats that are"
+            warnings.append(f"The folder has {what} not read, left out: {names_of(left_out)}.")
         if first.has_more_pages and not is_folder:
             warnings.append("The picture has more than one page: only the first is read.")
         places = range(len(self._pictures))

@@ -46,6 +46,7 @@ class OpenCVReader(VideoReader):
         self._state = FileState.of(path)
         track = _track_of_players(path)
         self._crop = track.crop if track else Crop()
+        self._track_warnings = track.warnings if track else ()
         self._capture = _open(path)
         try:
             self._prepare()
@@ -75,7 +76,7 @@ class OpenCVReader(VideoReader):
             )
         self._crop = self._crop.turned(_rotation(self._capture))
         self._pixel_aspect, aspect_warnings = usable_pixel_aspect(_pixel_aspect(self._capture))
-        warnings += aspect_warnings + _colour_warnings(self._capture)
+        warnings += [*self._track_warnings, *aspect_warnings, *_colour_warnings(self._capture)]
         key_frames = tuple(place for place in intra_frames if place < len(seconds))
         super().__init__(self._describe(seconds, step), seconds, key_frames, warnings)
 
@@ -100,12 +101,12 @@ class OpenCVReader(VideoReader):
             if not self._capture.grab():
                 return
             if index in wanted:
-                is_decoded, pixels = self._capture.retrieve()
+                is_decoded, whole = self._capture.retrieve()
                 if is_decoded:
-                    pixels = self._crop.apply(pixels)
+                    pixels = self._crop.apply(whole.astype(np.uint8, copy=False))
                     size = size_with_square_pixels(pixels.shape[1], pixels.shape[0], self._pixel_aspect)
                     if size != (pixels.shape[1], pixels.shape[0]):
-                        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+                        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
                     yield index, fit(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
 
     def close(self) -> None:

@@ -101,7 +101,7 @@ class PictureConverter:
 
     def _aspect_of(self, frame: VideoFrame) -> Fraction:
         said = frame.opaque
-        if not said or not self._follows_bitstream:
+        if not isinstance(said, list) or not self._follows_bitstream:
             return self._aspect_at_start
         return usable_pixel_aspect(said[0])[0]
 

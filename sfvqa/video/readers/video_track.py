@@ -160,7 +160,7 @@ def _name(track: VideoStream) -> str:
 def _described(container: InputContainer, index: int) -> str:
     """What FFmpeg says of one stream; it offers cropping and the kind of Dolby Vision in words alone."""
     with _ffmpeg_talking():
-        lines = container.dumps_format().split("\n")
+        lines = container.dumps_format().split("\n")  # type: ignore[attr-defined]  # missing in PyAV's stub
     stream = re.compile(r"\s*Stream #0:(\d+)")
     about: list[str] = []
     is_its = False
