@@ -91,6 +91,19 @@ def test_cropping_of_interlaced_frames_at_odd_places(tmp_path: Path) -> None:
     assert [number_in(frame) for frame in clip.frames] == list(range(6))
 
 
+@pytest.mark.parametrize("interlaced", ["", "tff=1:scenecut=0:"])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p10le"])
+def test_what_the_bitstream_crops_is_not_shown(tmp_path: Path, pix_fmt: str, interlaced: str) -> None:
+    """FFmpeg's tools leave what is cut off at the left, but for whole blocks of memory, and give wider frames."""
+    sides = f"{BORDER.left},{BORDER.top},{BORDER.right},{BORDER.bottom}"
+    frames = [av.VideoFrame.from_ndarray(bordered(number), format="rgb24") for number in range(6)]
+    stored = Stored("libx264", pix_fmt, options={"qp": "10", "x264-params": f"{interlaced}crop-rect={sides}"})
+    path = write_frames(tmp_path / "cropped.mp4", stored, [frame.reformat(format=pix_fmt) for frame in frames])
+    clip = read_here(path, reader=ReaderName.PYAV)
+    assert (clip.video.width, clip.video.height) == (WIDTH, HEIGHT)
+    assert [number_in(frame) for frame in clip.frames] == list(range(6))
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_a_crop_turns_with_its_picture(degrees: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -54,6 +55,8 @@ class Handle:
         assert isinstance(stream, VideoStream)
         stream.thread_count = 1  # errors then belong to the packet just sent
         stream.codec_context.copy_opaque = True
+        # Else columns that the bitstream cuts off at the left would stay, where memory would not be aligned.
+        stream.codec_context.flags |= Flags.unaligned
         return cls(container, track, stream, stream.codec_context, PictureConverter(stream, track.crop))
 
     def with_watchful_decoder(self) -> Self | None:
