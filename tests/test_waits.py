@@ -37,6 +37,7 @@ REASONS = {
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",
     "video/readers/reading_process.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/reading_process.py: requests.get()": "the same, told by the thread that takes the requests",
+    "video/readers/video_track.py: with _LOG_LOCK": "held while FFmpeg describes a file that is open already",
     "video/readers/side_by_side.py: thread.join()": "stopped, it ends behind its next result; hanging, it is killed",
     "video/readers/side_by_side.py: waiting.get()": "each piece ends in _END or an error; hanging, it is killed",
 }
