@@ -18,7 +18,7 @@ _KINDS = {
     "place": "top bottom",
     "order": "first last",
     "time": "before after",
-    "shape": "circle square triangle star cross diamond rectangle pentagon hexagon",
+    "shape": "circle square triangle star cross heart diamond rectangle pentagon hexagon",
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split()}
 _SPELT = {"gray": "grey", "upward": "up", "upwards": "up", "downward": "down", "downwards": "down"}

@@ -128,6 +128,7 @@ def test_the_expected_answer_may_stand_in_a_sentence(answer: str, expected: str)
         ("3²", "32"),
         ("two hundred", "2"),
         ("rectangle", "triangle"),
+        ("a heart or a star", "heart"),
         ("A cat", "A"),
         ("The answer is a circle", "A"),
         ("A) left", "B"),

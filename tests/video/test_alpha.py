@@ -30,13 +30,14 @@ UNDEFINED = {
     "raw abgr.nut": ("rawvideo", "abgr"),
     "targa.avi": ("targa", "bgra"),
     "targa.mov": ("targa", "bgra"),
+    "huffyuv.avi": ("huffyuv", "bgra"),
+    "ffvhuff.avi": ("ffvhuff", "bgra"),
 }
 DEFINED = {
     "animation.mov": ("qtrle", "argb"),
     "png.mov": ("png", "rgba"),
     "png.avi": ("png", "rgba"),
     "ffv1.mkv": ("ffv1", "bgra"),
-    "huffyuv.avi": ("huffyuv", "bgra"),
     "utvideo.avi": ("utvideo", "gbrap"),
     "prores.mov": ("prores_ks", "yuva444p10le"),
     "vp9.webm": ("libvpx-vp9", "yuva420p"),

@@ -33,8 +33,9 @@ _MATRICES = {
 }
 _UNSPECIFIED_MATRICES = (0, 2)  # 0 is RGB, which is never true of a frame in YUV
 _SMALLEST_DEINTERLACED = 3  # yadif's own limit
-# Uncompressed pictures, whose writers mostly leave the fourth byte at 0 rather than mean transparency by it.
-_UNDEFINED_ALPHA = frozenset(("rawvideo", "ayuv", "targa", "msrle"))
+# Uncompressed pictures, and what Video for Windows captures them with: their writers mostly leave the fourth byte at 0
+# rather than mean transparency by it.
+_UNDEFINED_ALPHA = frozenset(("rawvideo", "ayuv", "targa", "msrle", "huffyuv", "ffvhuff", "lagarith", "cscd"))
 _LIMITED_TO_FULL = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
 
 
