@@ -4,7 +4,6 @@ Garbage is not collected meanwhile: what a failed video held must come back at o
 """
 
 import gc
-import random
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
+from tests.batch.broken_files import broken_files, unusual_files
 from tests.batch.conftest import HERE
 from tests.inference.conftest import write_video
 from tests.inference.fake_reader import FakeReader
@@ -286,6 +286,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.runner import run_batch
 from tests.batch.answerer import FakeAnswerer
+from tests.batch.broken_files import broken_files, unusual_files
 
 watchdog._LAST_SECONDS = 0.5
 answerer = FakeAnswerer(on_chunk=lambda *_: threading.Lock().acquire() and threading.Semaphore(0).acquire())
@@ -346,33 +347,6 @@ def test_a_video_that_grows_is_answered_with_a_warning(tmp_path: Path, run_to_it
     assert record["warnings"] == [f"“{path}” grew while it was read: what was added is not looked at."]
 
 
-def broken_files(folder: Path) -> list[Path]:
-    """Of three containers: whole, cut, with bytes that flipped, with a tenth of other bytes; and none at all."""
-    recipes = {
-        "whole.mp4": videos.Recipe(videos.constant_rate(75), group=15, container_options={"movflags": "faststart"}),
-        "whole.webm": videos.Recipe(videos.constant_rate(75), group=15, codec="libvpx-vp9"),
-        "whole.avi": videos.Recipe(videos.constant_rate(75), group=15, codec="mpeg4"),
-        "whole.ts": videos.Recipe(videos.constant_rate(75), group=15),
-    }
-    for name, recipe in recipes.items():
-        path = videos.write_video(folder / name, recipe)
-        content = path.read_bytes()
-        (folder / f"cut {name}").write_bytes(content[: len(content) * 6 // 10])
-        other = bytearray(content)
-        for place in range(len(other) // 2, len(other) * 6 // 10):
-            other[place] ^= 0x5A
-        (folder / f"other {name}").write_bytes(other)
-        for seed in range(3):
-            rng, flipped = random.Random(seed), bytearray(content)
-            for _ in range(100):
-                flipped[rng.randrange(len(flipped) // 10, len(flipped))] ^= rng.randrange(1, 256)
-            (folder / f"flipped {seed} {name}").write_bytes(flipped)
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "text.mp4").write_text("Dear reader, " * 100)
-    (folder / "noise.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(50_000))
-    return sorted(folder.iterdir())
-
-
 def outcome(record: Record) -> tuple[str, object]:
     return (record["answer"], record["warnings"]) if record["status"] == "ok" else (record["error"]["message"], None)
 
@@ -381,14 +355,14 @@ def ask(qa: VideoQA, path: Path, short: GenerationOptions) -> tuple[str, object]
     try:
         answer = qa.ask(path, "Describe the video.", short)
     except SfvqaError as error:
-        return str(error), None
+        return error.with_flags, None
     return answer.text, list(answer.warnings)
 
 
 @pytest.mark.slow
 def test_a_batch_says_of_every_broken_file_what_ask_says(tmp_path: Path, run_to_its_end: RunToItsEnd) -> None:
     (tmp_path / "videos").mkdir()
-    paths = broken_files(tmp_path / "videos")
+    paths = broken_files(tmp_path / "videos") + unusual_files(tmp_path / "videos")
     qa, short = VideoQA.load("tiny", device="cpu"), GenerationOptions(max_new_tokens=16)
     asked = {path.name: ask(qa, path, short) for path in paths}
     assert sum("could not be decoded" in str(warnings) for _, warnings in asked.values()) >= 3

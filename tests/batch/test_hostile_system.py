@@ -267,7 +267,7 @@ def press_ctrl_c_until_it_ends(running: "subprocess.Popen[str]") -> None:
     """As a key that is held down: two that come at once are one to the system."""
     began = time.monotonic()
     while running.poll() is None:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # a second of it on a quiet machine
         running.send_signal(signal.SIGINT)
         time.sleep(0.01)
 

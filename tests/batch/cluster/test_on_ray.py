@@ -27,7 +27,9 @@ from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageE
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.video_cache.checkpoint_identity import identify_model
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.video import ReadOptions
 from tests.batch.answerer import FakeAnswerer
+from tests.batch.broken_files import broken_files, unusual_files
 from tests.batch.cluster.conftest import needs_ray
 from tests.batch.cluster.fakes import FakeLoader
 from tests.batch.conftest import HERE, items_of
@@ -107,12 +109,7 @@ def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path,
     )
     with Journal(tmp_path / "alone.jsonl") as journal:
         run(run_batch(qa, items, journal, options))
-    asked = BatchModel(
-        name="tiny", device="auto", dtype="auto", attention="sdpa", quantization="auto", random_weights=False,
-        sampling=qa.default_sampling, fewer_frames=False, num_text_tokens=50, max_new_tokens=24, batch_size=1,
-        num_questions=len(items), num_videos=4,
-    )  # fmt: skip
-    records = run_on(ModelLoader(asked, weights, CacheOptions(10**9, whole_files=False), num_readers=1), items, options)
+    records = run_on(loader_of(qa, weights, len(items), num_videos=4), items, options)
     alone = list(read_records(tmp_path / "alone.jsonl"))
     check_all_answered(records, items)
     assert comparable(records) == comparable(alone)
@@ -122,6 +119,39 @@ def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path,
     assert run_on.summary.exit_code is ExitCode.OK
     finished = [event.record for event in run_on.events if isinstance(event, ItemFinished)]
     assert finished == records
+
+
+def test_records_of_broken_and_unusual_files_are_those_of_a_run_without_ray(run_on: Run, tmp_path: Path) -> None:
+    """Such files stopped a batch for ever; a budget of 8 frames is less than each of them wants."""
+    (tmp_path / "videos").mkdir()
+    paths = broken_files(tmp_path / "videos")[::4] + unusual_files(tmp_path / "videos")
+    items = [Item(path, path.name, "Describe the video.") for path in paths]
+    weights = identify_model("tiny", "auto", random_weights=False)
+    qa = VideoQA.load("tiny", device="cpu")
+    options = replace(
+        OPTIONS,
+        reading=ReadOptions(),
+        sampling=qa.default_sampling,
+        generation=GenerationOptions(max_new_tokens=16),
+        settings={"model": "tiny", "weights": weights},
+        frames_ahead=8,
+    )
+    with Journal(tmp_path / "alone.jsonl") as journal:
+        run(run_batch(qa, items, journal, options))
+    records = run_on(loader_of(qa, weights, len(items), num_videos=len(paths)), items, options)
+    assert len(records) == len(items)
+    assert comparable(records) == comparable(list(read_records(tmp_path / "alone.jsonl")))
+    assert not run_on.has_lost_one
+
+
+def loader_of(qa: VideoQA, weights: str, num_questions: int, num_videos: int) -> ModelLoader:
+    """What loads `tiny` in each worker."""
+    asked = BatchModel(
+        name="tiny", device="auto", dtype="auto", attention="sdpa", quantization="auto", random_weights=False,
+        sampling=qa.default_sampling, fewer_frames=False, num_text_tokens=50, max_new_tokens=24, batch_size=1,
+        num_questions=num_questions, num_videos=num_videos,
+    )  # fmt: skip
+    return ModelLoader(asked, weights, CacheOptions(10**9, whole_files=False), num_readers=1)
 
 
 def test_two_workers_share_the_videos_and_the_cores(run_on: Run, items: list[Item], tmp_path: Path) -> None:
