@@ -9,6 +9,7 @@ from pathlib import Path
 from sfvqa.batch.glob_pattern import GlobPattern
 from sfvqa.batch.video_kinds import is_video
 from sfvqa.errors import UsageError
+from sfvqa.video.readers.local_file import refuse_address
 
 _LONGEST_LIST = 5
 
@@ -25,6 +26,7 @@ def list_videos(source: Path | str, notices: list[str] | None = None) -> list[tu
     `notices` are told how many files were left out, and what could not be looked into. Raises UsageError when there
     is no such folder, or no video in it.
     """
+    refuse_address(str(source))
     folder, pattern = Path(source), None
     if not folder.is_dir() and glob.has_magic(str(source)):
         pattern = GlobPattern(str(source))

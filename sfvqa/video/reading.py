@@ -22,6 +22,7 @@ from sfvqa.video.sampling import (
     format_time,
 )
 from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -198,7 +199,7 @@ def _read_frames(
     changes = [] if video.opened_as is None else video.opened_as.check()  # before what was read of it is blamed
     if not taken:
         raise UnreadableVideoError(
-            f"None of the {len(indices)} frames asked for of “{video.info.path}” can be decoded: "
+            f"None of the {plural(len(indices), 'frame')} asked for of “{video.info.path}” can be decoded: "
             f"{video.missing[0].reason}.",
             "Choose another part of the video, or copy or download it again.",
         )
@@ -222,5 +223,6 @@ def _read_frames(
 def _missing_warning(missing: Sequence[MissingFrame], num_wanted: int) -> str:
     times = [format_time(frame.timestamp_seconds) for frame in missing]
     named = ", ".join(times[:_TIMES_NAMED]) + (", …" if len(times) > _TIMES_NAMED else "")
-    count = f"{len(times)} of the {num_wanted} frames asked for"
-    return f"{count} could not be decoded without damage and were left out (at {named}): {missing[0].reason}."
+    count = f"{len(times)} of the {plural(num_wanted, 'frame')} asked for"
+    were = "was" if len(times) == 1 else "were"
+    return f"{count} could not be decoded without damage and {were} left out (at {named}): {missing[0].reason}."

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfvqa.batch.listing import list_videos
-from sfvqa.errors import UsageError
+from sfvqa.errors import UnreadableVideoError, UsageError
 from tests.batch.unprivileged import unprivileged_folder
 
 MKV = b"\x1a\x45\xdf\xa3" + b"\0" * 20
@@ -163,3 +163,9 @@ def test_what_is_not_there_is_an_error(source: str, tmp_path: Path, monkeypatch:
     put(tmp_path, "file.txt")
     with pytest.raises(UsageError, match="There is no"):
         list_videos(source)
+
+
+def test_an_address_is_shown_as_it_was_given() -> None:
+    """It was "https:/example.org" in the message: a path makes one slash of two."""
+    with pytest.raises(UnreadableVideoError, match="“https://example.org/videos” is an address"):
+        list_videos("https://example.org/videos")

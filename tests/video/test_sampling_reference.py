@@ -27,7 +27,9 @@ def test_the_demo_is_linspace_without_its_repeats(num_available: int, num_frames
 
 def test_the_demo_says_what_it_does_not_repeat() -> None:
     (note,) = choose(DEMO, 10, 25.0, 64).notes
-    assert note == ("There are only 10 frames: the reference would repeat them to make 64; here each is seen once.")
+    assert note == (
+        "There are only 10 frames: the reference would repeat what there is to make 64; here each is seen once."
+    )
 
 
 @pytest.mark.parametrize("fps", [30.0, 25.0, 24.0, 30000 / 1001, 60.0, 10.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.4])

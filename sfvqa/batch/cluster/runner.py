@@ -22,6 +22,7 @@ from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
 from sfvqa.video.content_hash import hash_content
+from sfvqa.wording import plural
 
 _PATIENCE_SECONDS = 0.5  # between two events while nothing comes
 
@@ -76,7 +77,7 @@ class _ClusterRun:
         """How it ended."""
         tally = self.tally()
         is_stopped = self._has_failed_too_often and tally.num_left
-        stopped = f"Stopped after {tally.num_failed} failures." if is_stopped else None
+        stopped = f"Stopped after {plural(tally.num_failed, 'failure')}." if is_stopped else None
         return BatchSummary(tally, self._counts.most_frames_held, stopped)
 
     @property

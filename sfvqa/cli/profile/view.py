@@ -193,7 +193,7 @@ def _change(change: "Change") -> Text:
     name = "tokens a second" if is_rate else _STAGES.get(change.name, change.name).strip()
     values = [f"{spread.median:.1f}" if is_rate else seconds_text(spread.median) for spread in (change.old, change.new)]
     return Text(
-        f"{change.num_frames} frames, {name}: {values[0]} before, {values[1]} now ({change.ratio - 1:+.0%})",
+        f"{plural(change.num_frames, 'frame')}, {name}: {values[0]} before, {values[1]} now ({change.ratio - 1:+.0%})",
         style="green" if is_better else "red",
     )
 
@@ -206,7 +206,8 @@ def _noise(profile: "Profile") -> Iterable[Text]:
         name, num_frames, noise = noisiest
         words = _STAGES.get(name, "tokens a second").strip()
         yield Text(
-            f"The least steady figure is “{words}” with {num_frames} frames: its repeats lie {noise:.0%} apart."
+            f"The least steady figure is “{words}” with {plural(num_frames, 'frame')}: "
+            f"its repeats lie {noise:.0%} apart."
             + (" Something else was running, or there were too few repeats." if noise > _RESTLESS else ""),
             style="yellow" if noise > _RESTLESS else "dim",
         )

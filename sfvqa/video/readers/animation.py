@@ -53,7 +53,8 @@ class AnimationReader(VideoReader):
         length = end if len(starts) > 1 or is_cut else 0.0  # one frame that is all there is: a still
         warnings = []
         if is_cut:
-            warnings.append(f"The file ends early or is damaged: only its first {len(starts)} frames can be read.")
+            first = "first frame" if len(starts) == 1 else f"first {len(starts):,} frames"
+            warnings.append(f"The file ends early or is damaged: only its {first} can be read.")
         info = VideoInfo(path, len(starts), fps, length, width, height, kind, 0)
         super().__init__(info, tuple(starts), (0,), warnings)
 

@@ -33,6 +33,7 @@ from sfvqa.video.readers.side_by_side import in_order
 from sfvqa.video.readers.text_tracks import read_text_track
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.wording import plural
 
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
 _ASSUMED_RATE = Fraction(25)
@@ -88,7 +89,7 @@ class PyAVReader(VideoReader):
             first = self._decode_watchfully(table, first) or first
             seconds, key_frames = _seconds(table.times, time_base), table.key_frames
             if table.num_before:
-                warnings.append(f"The {table.num_before} frames before the first key frame cannot be decoded.")
+                warnings.append(f"{plural(table.num_before, 'frame')} before the first key frame cannot be decoded.")
             last_seconds = float(demuxed.last_duration * time_base)
         self._zero_seconds = float(((first.pts or 0) if self._table is None else self._table.times[0]) * time_base)
         duration = seconds[-1] + last_seconds
@@ -141,7 +142,8 @@ class PyAVReader(VideoReader):
             places.append(place)
         num_shown = places[-1] + 1 if places else 0
         if (num_lost := num_shown - len(places)) > 0:
-            warnings.append(f"{num_lost} frames could not be decoded without damage and have no place in the video.")
+            what = f"{plural(num_lost, 'frame')} could not be decoded without damage"
+            warnings.append(f"{what} and {'has' if num_lost == 1 else 'have'} no place in the video.")
         if demuxed.ends_early:
             # The incomplete group, as in build_table; of a single one what no lost frame can come before.
             whole = (keys[-1] if keys else 0) or max(len(times) - DEEPEST_REORDERING, 0)

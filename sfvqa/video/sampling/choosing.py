@@ -17,6 +17,7 @@ from sfvqa.video.sampling.timeline import (
     frames_in_range,
 )
 from sfvqa.video.sampling.times import format_time
+from sfvqa.wording import plural
 
 
 def choose_frames(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
@@ -123,8 +124,8 @@ def _scene(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     if num_left_out := max(len(scenes) - num_frames, 0):
         longest = sorted(range(len(scenes)), key=lambda place: -len(scenes[place]))[:num_frames]
         notes.append(
-            f"There are {len(scenes)} scenes, more than the {num_frames} frames asked for: the longest are seen, "
-            f"{num_left_out} are left out."
+            f"There are {len(scenes)} scenes, more than the {plural(num_frames, 'frame')} asked for: the longest are "
+            f"seen, {num_left_out} {'is' if num_left_out == 1 else 'are'} left out."
         )
         scenes = [scenes[place] for place in sorted(longest)]
     indices: list[int] = []
@@ -148,7 +149,8 @@ def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     indices = sorted({frame_on_screen(times, seconds) for seconds in wanted})
     if len(indices) == len(wanted):
         return FrameChoice(tuple(indices))
-    note = f"Of the {len(wanted)} times some show the same frame, which is seen once: {len(indices)} frames are taken."
+    taken = f"{plural(len(indices), 'frame')} {'is' if len(indices) == 1 else 'are'} taken"
+    note = f"Of the {len(wanted)} times some show the same frame, which is seen once: {taken}."
     return FrameChoice(tuple(indices), (note,))
 
 
@@ -157,8 +159,8 @@ def _reference_demo(timeline: Timeline, options: SamplingOptions) -> FrameChoice
     notes = []
     if len(frames) < options.num_frames:
         notes.append(
-            f"There are only {len(frames)} frames: the reference would repeat them to make {options.num_frames}; here "
-            "each is seen once."
+            f"There {'is' if len(frames) == 1 else 'are'} only {plural(len(frames), 'frame')}: the reference would "
+            f"repeat what there is to make {options.num_frames}; here each is seen once."
         )
     return FrameChoice(_at(frames, demo_places(len(frames), options.num_frames)), tuple(notes))
 
