@@ -167,5 +167,5 @@ def test_what_is_not_there_is_an_error(source: str, tmp_path: Path, monkeypatch:
 
 def test_an_address_is_shown_as_it_was_given() -> None:
     """It was "https:/example.org" in the message: a path makes one slash of two."""
-    with pytest.raises(UnreadableVideoError, match="“https://example.org/videos” is an address"):
+    with pytest.raises(UnreadableVideoError, match=r"“https://example\.org/videos” is an address"):
         list_videos("https://example.org/videos")
