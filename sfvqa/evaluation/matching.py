@@ -10,6 +10,7 @@ of another choice means none. Where it has none, a letter counts only if the exp
 
 **phrase**: besides, what `Rule.PHRASE` states; words and their values are those of `evaluation.words`. Where an item
 has choices, they are the values of a kind: an answer means the one choice that it holds as a phrase, or is a phrase of.
+Markdown's emphasis in an answer is left out (`**B**`), and `[B]` is `(B)`.
 """
 
 import re
@@ -21,6 +22,7 @@ from sfvqa.evaluation.words import Words, denies, holds, values_of, words_of
 
 _END_MARKS = ".,;:!?…。，；：！？"
 _LETTER = re.compile(r"(?:\(([a-z])\)|([a-z])[.):]|([a-z])$)\s*(.*)", re.DOTALL)
+_MARKUP = str.maketrans("[]*`", "()  ")
 _SPOKEN_LETTER = re.compile(r"\b(?:answer|option|choice)(?: is)?:? \(?([a-z])(?=[).,:;]|$)")
 
 
@@ -67,6 +69,7 @@ def is_match(
         return True
     if rule is Rule.EXACT:
         return False
+    answer = answer.translate(_MARKUP)
     if choices and (wanted := _choice_meant(expected, choices)) is not None:
         return wanted == _choice_named(answer, choices)
     letter, rest = _letter_of(expected)

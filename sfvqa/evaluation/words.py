@@ -24,6 +24,7 @@ _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words.split
 _SPELT = {"gray": "grey", "upward": "up", "upwards": "up", "downward": "down", "downwards": "down"}
 _SPELT |= {"leftward": "left", "leftwards": "left", "rightward": "right", "rightwards": "right"}
 _SPELT |= {"anticlockwise": "counterclockwise"}
+_SPELT |= {"yeah": "yes", "yep": "yes", "nope": "no"}
 
 _SMALL = {
     "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,

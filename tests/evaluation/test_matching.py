@@ -94,6 +94,10 @@ def test_without_choices_nothing_else_is_a_letter(answer: str, expected: str) ->
         ("The letter X is shown.", "X"),
         ("The answer is B.", "B"),
         ("Answer: (B)", "b"),
+        ("**B**", "B"),
+        ("[B]", "B"),
+        ("Yeah", "yes"),
+        ("Nope.", "no"),
         ("blue", "B) blue"),
         ("B", "B) blue"),
         ("Es ist STRASSE drei", "straße"),
@@ -121,6 +125,9 @@ def test_the_expected_answer_may_stand_in_a_sentence(answer: str, expected: str)
         ("I cannot answer that.", "no"),
         ("There are 2 or 3", "3"),
         ("3-5", "3"),
+        ("3*5", "35"),
+        ("nope", "yes"),
+        ("yeah", "no"),
         ("3.5", "3"),
         ("1:30", "1"),
         ("-3", "3"),
@@ -167,7 +174,7 @@ def test_what_the_question_says_need_not_be_said_again(
     assert [answer for answer in wrong if is_match(answer, expected, question=question)] == []
 
 
-@pytest.mark.parametrize("answer", ["It goes right.", "The answer is (B).", "right, I think", "Option B: right"])
+@pytest.mark.parametrize("answer", ["It goes right.", "The answer is (B).", "right, I think", "Option B: right", "**B**", "**B.** right", "[B]"])
 def test_a_choice_may_stand_in_a_sentence(answer: str) -> None:
     assert is_match(answer, "B", CHOICES)
     assert is_match(answer, "right", CHOICES)
