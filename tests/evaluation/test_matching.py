@@ -174,7 +174,10 @@ def test_what_the_question_says_need_not_be_said_again(
     assert [answer for answer in wrong if is_match(answer, expected, question=question)] == []
 
 
-@pytest.mark.parametrize("answer", ["It goes right.", "The answer is (B).", "right, I think", "Option B: right", "**B**", "**B.** right", "[B]"])
+@pytest.mark.parametrize(
+    "answer",
+    ["It goes right.", "The answer is (B).", "right, I think", "Option B: right", "**B**", "**B.** right", "[B]"],
+)
 def test_a_choice_may_stand_in_a_sentence(answer: str) -> None:
     assert is_match(answer, "B", CHOICES)
     assert is_match(answer, "right", CHOICES)
