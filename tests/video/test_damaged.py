@@ -1,6 +1,7 @@
 """Cut and damaged files: what can be vouched for is read, what is missing is counted, no frame is silently wrong."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from sfvqa.video import Clip, ReaderName, ReadOptions, SamplingOptions
 from sfvqa.video.readers import open_here
 
 from .conftest import WriteVideo
-from .here import read_here
+from .here import read_here, reader_here
 from .videos import Recipe, constant_rate, number_in, write_video
 
 INDEX_FIRST = {"movflags": "faststart"}
@@ -221,6 +222,31 @@ def test_an_intra_refresh_has_key_frames_that_show_nothing_yet(tmp_path: Path) -
     clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
     assert [number_in(frame) for frame in clip.frames] == list(range(90))
     assert (clip.missing, clip.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("name", ["whole.mp4", "whole.ts", "whole.mkv"])
+def test_a_key_frame_that_does_not_start_afresh_is_no_damage(tmp_path: Path, name: str) -> None:
+    """A strict decoder took what its group says of earlier pictures for damage: of 75 frames 52 were left out."""
+    options = {"x264-params": "open-gop=1:b-adapt=0:bframes=3:scenecut=0"}  # 21 frames: no B-frame before a key frame
+    path = write_video(tmp_path / name, Recipe(constant_rate(75), group=21, options=options))
+    for places in (range(75), [50], [25, 70]):
+        with reader_here(path, ReaderName.PYAV) as opened:
+            assert [number_in(frame.pixels) for frame in opened.read(places)] == list(places)
+            assert (opened.key_frames, opened.missing, opened.warnings) == ((0, 21, 42, 63), (), ())
+
+
+def test_a_stream_may_begin_with_a_key_frame_that_does_not_start_afresh(tmp_path: Path) -> None:
+    """A recording that was cut out of a longer one, without times: no frame of it could be decoded."""
+    options = {"x264-params": "open-gop=1:b-adapt=0:bframes=3:scenecut=0"}
+    whole = write_video(tmp_path / "whole.h264", Recipe(constant_rate(75), group=21, options=options)).read_bytes()
+    kinds = {part.start(): part[1][0] & 0x1F for part in re.finditer(rb"\x00?\x00\x00\x01(.)", whole, re.DOTALL)}
+    first_slice = next(place for place, kind in kinds.items() if kind == 5)
+    headers = next(place for place, kind in kinds.items() if kind == 7)
+    second_group = next(place for place, kind in kinds.items() if kind in (6, 7) and place > first_slice)
+    path = tmp_path / "part.h264"
+    path.write_bytes(whole[headers:first_slice] + whole[second_group:])
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    assert [number_in(frame) for frame in clip.frames] == list(range(21, 75))
 
 
 def test_frames_before_the_first_key_frame_are_counted(video: WriteVideo, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from sfvqa.video.readers.cut_files import is_cut
 from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates
+from sfvqa.video.readers.fresh_start import FreshStarts
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.transport_stream import Picture, damaged_pictures
@@ -38,6 +39,7 @@ class PacketTimes:
     is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
     is_corrupt: bool
     state: DecoderState = NOTHING_SAID
+    starts_afresh: bool = True  # of a key frame: what follows speaks of nothing before it
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Demuxed:
         is_usable = len(times) == len(self.packets) and all(earlier < later for earlier, later in pairwise(times))
         return times if is_usable else []
 
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether what follows a key frame never speaks of what comes before it."""
+        return all(packet.starts_afresh for packet in self.packets)
+
 
 def demux(handle: Handle, path: Path) -> Demuxed:
     """Read every packet of the video once; what cannot be read any more ends the pass without an error."""
@@ -117,7 +124,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     counts_its_packets = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
     pictures: list[Picture] = []
-    states = DecoderStates(stream)
+    states, fresh_starts = DecoderStates(stream), FreshStarts(stream)
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
@@ -125,7 +132,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
             if packet.size:  # the last one is empty
                 if counts_its_packets and packet.pos is not None:
                     pictures.append(Picture(packet.pos, packet.is_keyframe, packet.is_corrupt))
-                packets.append(_kept(packet, hides_frames, states))
+                packets.append(_kept(packet, hides_frames, states, fresh_starts))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
@@ -214,13 +221,16 @@ def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:
     return times[: bisect_right(times, last_packet.dts)]
 
 
-def _kept(packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates) -> PacketTimes:
+def _kept(
+    packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates, fresh_starts: FreshStarts
+) -> PacketTimes:
     is_shown = not packet.is_discard
     if hides_frames:
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
     pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
-    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet))
+    starts_afresh = not is_key or fresh_starts.is_one(packet)  # before its data is used up
+    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), starts_afresh)
 
 
 def _last_duration(packets: Sequence[PacketTimes]) -> int:

@@ -75,7 +75,7 @@ class PyAVReader(VideoReader):
         warnings = list(self._handle.track.warnings)
         time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
-        self._is_strict = table is None or not table.has_open_groups
+        self._is_strict = demuxed.starts_afresh and (table is None or not table.has_open_groups)
         if self._is_strict:
             self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
