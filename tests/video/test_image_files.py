@@ -230,6 +230,16 @@ def test_jpeg_frames_in_a_stream_are_a_video(video: WriteVideo, name: str) -> No
     assert [number_in(frame) for frame in clip.frames] == list(range(6))
 
 
+def test_a_cameras_stream_of_jpegs_is_entered_at_a_frame(video: WriteVideo, tmp_path: Path) -> None:
+    """Under another name, or where the first frame is large, FFmpeg takes it for a pipe of pictures."""
+    path = tmp_path / "camera.bin"
+    path.write_bytes(video("motion-camera.mjpeg", Recipe(constant_rate(40), codec="mjpeg")).read_bytes())
+    for places in (range(40), [33], [7, 20]):
+        with reader_here(path) as opened:
+            assert [number_in(frame.pixels) for frame in opened.read(places)] == list(places)
+            assert (opened.name, opened.missing, opened.warnings) == (ReaderName.PYAV, (), ())
+
+
 @pytest.mark.parametrize(
     "content",
     [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n\0", b"%PDF-1.4\n\0", b"P6 1 1 255\n\0\0\0", b"8BPS\0\1" * 9],

@@ -139,3 +139,14 @@ def test_what_follows_the_last_packet_of_a_transport_stream_is_no_sign(video: Wr
     whole = video("trailing.ts", Recipe(constant_rate(FRAMES), group=25)).read_bytes()
     path.write_bytes(whole + b"trailer of another program")
     assert_whole(read_all(path))
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_an_avi_that_was_written_into_a_pipe_names_no_size(tmp_path: Path, size: int) -> None:
+    """It was said to claim 42,949,673 seconds, and its last frames were left out."""
+    path = write_with_sound(tmp_path / "sound.avi")
+    content = bytearray(path.read_bytes())
+    content[4:8] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert is_cut(path) is None
+    assert_whole(read_all(path))

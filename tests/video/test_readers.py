@@ -10,7 +10,7 @@ from sfvqa.video import FitWithin, ReaderName, SamplingOptions
 
 from .conftest import WriteVideo
 from .here import read_here, reader_here
-from .videos import HEIGHT, WIDTH, Recipe, constant_rate, number_in
+from .videos import HEIGHT, WIDTH, Recipe, constant_rate, number_in, write_video
 
 
 def uneven(frames: int, start: int = 0) -> list[int]:
@@ -61,6 +61,18 @@ def test_every_frame_is_the_one_asked_for(video: WriteVideo, reader: ReaderName,
     assert clip.missing == ()
     if reader is ReaderName.PYAV:
         assert clip.warnings == ()
+
+
+@pytest.mark.parametrize("codec", ["flv1", "mjpeg"])
+def test_a_container_that_cannot_be_searched_is_read_in_order(tmp_path: Path, codec: str) -> None:
+    """A Flash program was no video; some Matroska files without an index were called damaged."""
+    path = write_video(tmp_path / "a.swf", Recipe(range(60), codec, group=20, ticks_per_second=25))
+    for places in (range(60), [50], [3, 21]):
+        with reader_here(path, ReaderName.PYAV) as opened:
+            assert [number_in(frame.pixels) for frame in opened.read(places)] == list(places)
+            assert opened.timestamps_seconds == pytest.approx([place / 25 for place in range(60)])
+            (warning,) = opened.warnings
+            assert warning.startswith("This file cannot be entered anywhere but at its start")
 
 
 @pytest.mark.parametrize("name", ["short_groups.mp4", "variable_rate.mp4", "one_frame.mp4"])

@@ -16,6 +16,7 @@ _REAL_MEDIA, _REAL_MEDIA_CHUNKS = b".RMF", (b".RMF", b"PROP", b"MDPR", b"CONT", 
 _MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
 _RIFF = b"RIFF"
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # of an AVI file whose recorder did not come to write it, or could not go back
 _SLACK_BYTES = 16  # some writers of AVI and RealMedia count a header, too
 _HEAD_BYTES = 4096
 
@@ -51,7 +52,7 @@ def _is_riff_cut(content: mmap.mmap) -> bool | None:
     at = 0
     while content[at : at + 4] == _RIFF:
         size = int.from_bytes(content[at + 4 : at + 8], "little")
-        if not size:  # the recorder did not come to write it
+        if size in _UNKNOWN_SIZES:
             return None
         at += 8 + size + size % 2
     return at - _SLACK_BYTES > len(content)

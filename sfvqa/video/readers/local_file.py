@@ -13,10 +13,10 @@ from sfvqa.video.readers.image_folder import IMAGE_SUFFIXES, names_of, other_pic
 # FFmpeg's names of the containers that are opened. A list of what is let in, because the formats that name other
 # files or hosts (hls, concat, sdp, dash, imf, image2 patterns, …) are too many to keep a list of what is kept out.
 # Of these only mov can name another file (a data reference), which FFmpeg does not follow unless told to.
-# Left out, though they do no harm: containers of old games (avs, smk, bink), Flash programs, streams that only
-# studios or archives have; and gif and apng, which have a reader of their own.
+# Left out, though they do no harm: containers of old games (avs, smk, bink), streams that only studios or archives
+# have; and gif and apng, which have a reader of their own.
 VIDEO_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,av1,flv,asf,ogg,"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,av1,flv,swf,asf,ogg,"
     "mxf,nut,rm,wtv,dv,mjpeg,yuv4mpegpipe"
 )
 AUDIO_FORMATS = "mp3,wav,w64,flac,aac,ac3,eac3,aiff,au,caf,dts,amr,ape,wv,tta,mpc,mpc8,opus"  # opened to say so

@@ -38,6 +38,8 @@ from sfvqa.wording import plural
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
 _ASSUMED_RATE = Fraction(25)
 _RATE_TOLERANCE = 0.001
+_NO_TIMES = "The packets of this file carry no usable presentation times"
+_NO_SEEKING = "This file cannot be entered anywhere but at its start"
 _MOST_HANDLES = 8  # unless asked for: each holds the pictures that its decoder may still need
 
 
@@ -46,7 +48,8 @@ class PyAVReader(VideoReader):
 
     A demux pass gives the exact time of every frame without decoding; the wanted frames are then reached with one seek
     a key frame, groups side by side on several handles. Where packets carry no presentation times (most AVI files,
-    elementary streams) everything is decoded in order, which is slower, and a warning says so.
+    elementary streams), or the container cannot go to a place (Flash programs), everything is decoded in order, which
+    is slower, and a warning says so.
     """
 
     name = ReaderName.PYAV
@@ -80,10 +83,13 @@ class PyAVReader(VideoReader):
             self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
             raise _nothing_decodable(self._path)
-        first = None if table is None else self._first_frame(table)
+        can_seek = table is None or self._handle.can_seek([*(key.pts for key in table.keys), 0])
+        first = self._first_frame(table) if table is not None and can_seek else None
         if table is None or first is None:
             self._table = None
-            first, seconds, key_frames, last_seconds = self._decode_everything(demuxed, warnings)
+            first, seconds, key_frames, last_seconds = self._decode_everything(
+                demuxed, _NO_TIMES if can_seek else _NO_SEEKING, warnings
+            )
         else:
             self._table = table
             first = self._decode_watchfully(table, first) or first
@@ -127,7 +133,7 @@ class PyAVReader(VideoReader):
         return seen
 
     def _decode_everything(
-        self, demuxed: Demuxed, warnings: list[str]
+        self, demuxed: Demuxed, why: str, warnings: list[str]
     ) -> tuple[VideoFrame, tuple[float, ...], tuple[int, ...], float]:
         """Decode the whole file to find its first frame, the seconds of every frame, key frames, the last duration."""
         self._reopen()
@@ -153,9 +159,7 @@ class PyAVReader(VideoReader):
         known = [time for time in times if time is not None]
         is_timed = len(known) == len(times) and all(earlier < later for earlier, later in pairwise(known))
         is_timed = is_timed and not demuxed.skips_packets
-        what = (
-            "The packets of this file carry no usable presentation times, so it was decoded in full to find its frames"
-        )
+        what = f"{why}, so it was decoded in full to find its frames"
         slots = demuxed.decode_times
         if is_timed:
             warnings.append(f"{what}.")

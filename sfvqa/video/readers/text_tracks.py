@@ -10,7 +10,7 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+from sfvqa.video.readers.video_track import open_container
 from sfvqa.video.subtitles.encoding import decode_texts
 from sfvqa.video.subtitles.lines import Subtitles, in_order
 from sfvqa.video.subtitles.parsing import rows_of
@@ -27,13 +27,11 @@ def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
     """The lines of the file's text track, in seconds from its first frame, shown at `zero_seconds` of the container.
 
     Of several tracks: the one marked as default, else the first; those that translate only what is foreign (forced)
-    last. A file without one gives no lines and a warning, so does one whose subtitles are pictures. Everything is
-    opened under the whitelists of local_file. Raises UnreadableVideoError when the file cannot be opened any more.
+    last. A file without one gives no lines and a warning, so does one whose subtitles are pictures. Raises UnreadableVideoError when the file cannot be opened any more.
     """
-    options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
     try:
-        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
+        container = open_container(path)
+    except UnreadableVideoError as error:
         raise UnreadableVideoError(
             f"“{path}” cannot be read for its subtitles.", "Copy or download it again."
         ) from error

@@ -23,6 +23,7 @@ _NO_PICTURE_OF_ITS_OWN = (
 )  # covers, previews of chapters, tiles and layers of another track
 _FOR_SOME_PEOPLE = Disposition.hearing_impaired | Disposition.visual_impaired
 _TRACKS_NAMED = 4
+_JPEG = b"\xff\xd8\xff"
 _CROPPING = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
 _DOLBY_VISION = re.compile(r"DOVI configuration record: .*\bprofile: (\d+)")
 _RESHAPED_PROFILE = 5  # alone in having no base layer in usual colours
@@ -70,13 +71,20 @@ def open_container(path: Path) -> InputContainer:
     """Open a checked local file, no other file or host; raises UnreadableVideoError."""
     options = {"protocol_whitelist": PROTOCOL_WHITELIST, "format_whitelist": FORMAT_WHITELIST}
     try:
+        # Else FFmpeg mostly takes frames of JPEG for a pipe of pictures, in which its seeks land within one.
+        form = "mjpeg" if _begins_with_jpeg(path) else None
         # An absolute path cannot be taken for a protocol ("concat:a.mp4").
-        return av.open(str(path.absolute()), options=options, metadata_errors="replace")
+        return av.open(str(path.absolute()), format=form, options=options, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableVideoError(
             f"“{path}” cannot be read as a video.",
             "Check that it is a video file and complete (mp4, mkv, webm, mov, avi, …).",
         ) from error
+
+
+def _begins_with_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_JPEG)) == _JPEG
 
 
 def choose_track(path: Path, container: InputContainer) -> VideoTrack:
