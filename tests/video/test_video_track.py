@@ -1,9 +1,10 @@
 """Of several video tracks the one that players show is read, and which one that was is said."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import av
 import pytest
@@ -12,6 +13,7 @@ from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import ReaderName
+from sfvqa.video.readers.video_track import open_container, packets_of
 
 from .here import read_here, reader_here
 from .patched import add_box
@@ -32,7 +34,8 @@ class Track:
     marks: Disposition = NO_MARK
 
 
-def write_tracks(path: Path, tracks: Sequence[Track]) -> Path:
+def write_tracks(path: Path, tracks: Sequence[Track], metadata: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """Each track has these words attached."""
     with av.open(str(path), "w") as container:
         streams: list[VideoStream] = []
         for track in tracks:
@@ -41,6 +44,7 @@ def write_tracks(path: Path, tracks: Sequence[Track]) -> Path:
             stream.width, stream.height = 144 * track.scale, 96 * track.scale
             stream.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(track.codec, "yuv420p")
             stream.disposition = track.marks
+            stream.metadata.update(metadata)
             streams.append(stream)
         packets = [packet for stream, track in zip(streams, tracks, strict=True) for packet in encoded(stream, track)]
         for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
@@ -132,14 +136,40 @@ def test_opencv_which_cannot_choose_shows_no_other_track(tmp_path: Path) -> None
     assert number_in(read_here(first, reader=ReaderName.OPENCV).frames[0]) == 2
 
 
-@pytest.mark.parametrize(("profile", "is_said"), [(5, True), (8, False), (7, False)])
+@pytest.mark.parametrize(
+    ("profile", "compatibility", "is_said"), [(5, 0, True), (10, 0, True), (10, 1, False), (8, 1, False), (7, 0, False)]
+)
 def test_colours_of_dolby_vision_that_are_not_decoded_are_said(
-    tmp_path: Path, reader: ReaderName, profile: int, is_said: bool
+    tmp_path: Path, reader: ReaderName, profile: int, compatibility: int, is_said: bool
 ) -> None:
-    """Profile 5 alone has no picture beneath in usual colours: what is shown is green and purple."""
+    """Some have no picture beneath in usual colours: what is shown is green and purple."""
     path = write_tracks(tmp_path / "dolby.mp4", [Track(2)])
     level, has_metadata, has_base = 1, 1, 1
     bits = profile << 9 | level << 3 | has_metadata << 2 | has_base
-    add_box(path, "avc1", "dvvC" if profile > 7 else "dvcC", bytes([1, 0]) + bits.to_bytes(2) + bytes(20))
+    content = bytes([1, 0]) + bits.to_bytes(2) + bytes([compatibility << 4]) + bytes(19)
+    add_box(path, "avc1", "dvvC" if profile > 7 else "dvcC", content)
     with reader_here(path, reader) as opened:
-        assert any("Dolby Vision profile 5" in warning for warning in opened.warnings) == is_said
+        assert any(f"Dolby Vision profile {profile}," in warning for warning in opened.warnings) == is_said
+
+
+@pytest.mark.parametrize("title", ["Frame Cropping: 8/8/8/8", "a\n      Frame Cropping: 8/8/8/8", "Stream #0:7[ (:"])
+@pytest.mark.parametrize("key", ["title", "Frame Cropping", "Frame Cropping: 8/8/8/8"])
+def test_what_a_title_says_crops_nothing(tmp_path: Path, title: str, key: str) -> None:
+    path = write_tracks(tmp_path / "titled.mkv", [Track(2)], {key: title})
+    with reader_here(path, ReaderName.PYAV) as opened:
+        assert (opened.info.width, opened.info.height, opened.warnings) == (144, 96, ())
+
+
+def test_a_stream_that_turns_up_on_the_way_is_no_matter(tmp_path: Path) -> None:
+    """At the end PyAV looks for its own of every stream that FFmpeg has by then: an internal error."""
+    path = write_tracks(tmp_path / "late.mkv", [Track(2)])
+
+    class Container:
+        def demux(self, _: VideoStream) -> "Iterator[av.Packet[VideoStream]]":
+            with open_container(path) as container:
+                yield from container.demux(container.streams.video[0])
+            raise IndexError("list index out of range")
+
+    with open_container(path) as container:
+        packets = list(packets_of(Container(), container.streams.video[0]))  # type: ignore[arg-type]
+    assert [bool(packet.size) for packet in packets] == [True] * 10 + [False]

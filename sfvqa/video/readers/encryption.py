@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from sfvqa.errors import EncryptedVideoError
-from sfvqa.video.readers.video_track import VideoTrack, open_container
+from sfvqa.video.readers.video_track import VideoTrack, open_container, packets_of
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -54,7 +54,7 @@ def is_locked(packet: "Packet[VideoStream]") -> bool:
 
 def _has_encrypted_packets(container: InputContainer, stream: VideoStream) -> bool:
     try:
-        packets = islice(container.demux(stream), _CHECKED_PACKETS)
+        packets = islice(packets_of(container, stream), _CHECKED_PACKETS)
         return any(is_locked(packet) for packet in packets)
     except av.FFmpegError:
         return False

@@ -20,6 +20,7 @@ from sfvqa.video.readers.fresh_start import FreshStarts
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.transport_stream import Picture, damaged_pictures
+from sfvqa.video.readers.video_track import packets_of
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -128,7 +129,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             if packet.size:  # the last one is empty
                 if counts_its_packets and packet.pos is not None:
                     pictures.append(Picture(packet.pos, packet.is_keyframe, packet.is_corrupt))

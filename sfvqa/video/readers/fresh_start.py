@@ -1,4 +1,4 @@
-"""Whether a key frame of H.264 starts afresh (an IDR picture); after any other the data may speak of pictures before it.
+"""Whether a key frame of H.264 starts afresh (an IDR picture); after another, data may speak of pictures before it.
 
 A decoder that began with such a one and is to be strict (see Handle.refuse_patched_pictures) takes that for damage.
 """
@@ -24,7 +24,7 @@ class FreshStarts:
         self._length_bytes = (headers[4] & 3) + 1 if headers[:1] == b"\x01" and len(headers) > 4 else 0
 
     def is_one(self, packet: "Packet[VideoStream]") -> bool:
-        """Whether nothing after this key frame speaks of what comes before it; of other codecs that is taken as read."""
+        """Whether nothing after this key frame speaks of what comes before it; true of all but H.264."""
         if not self._is_h264:
             return True
         head = bytes(memoryview(packet)[:_HEAD_BYTES])

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from sfvqa.video.readers.decoder_state import DecoderStates
 from sfvqa.video.readers.frame_table import FrameTable
 from sfvqa.video.readers.pyav_handle import Handle
+from sfvqa.video.readers.video_track import packets_of
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
     from av.packet import Packet
@@ -200,7 +201,7 @@ def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["P
 def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
     """Demux to the end, or to where the file cannot be read further; the frame table already says where that is."""
     try:
-        yield from handle.container.demux(handle.stream)
+        yield from packets_of(handle.container, handle.stream)
     except av.FFmpegError:
         return
 

@@ -10,7 +10,7 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.readers.video_track import open_container
+from sfvqa.video.readers.video_track import open_container, packets_of
 from sfvqa.video.subtitles.encoding import decode_texts
 from sfvqa.video.subtitles.lines import Subtitles, in_order
 from sfvqa.video.subtitles.parsing import rows_of
@@ -27,7 +27,8 @@ def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
     """The lines of the file's text track, in seconds from its first frame, shown at `zero_seconds` of the container.
 
     Of several tracks: the one marked as default, else the first; those that translate only what is foreign (forced)
-    last. A file without one gives no lines and a warning, so does one whose subtitles are pictures. Raises UnreadableVideoError when the file cannot be opened any more.
+    last. A file without one gives no lines and a warning, so does one whose subtitles are pictures.
+    Raises UnreadableVideoError when the file cannot be opened any more.
     """
     try:
         container = open_container(path)
@@ -73,7 +74,7 @@ def _read(container: InputContainer, track: SubtitleStream, zero_seconds: float,
     texts: list[bytes] = []
     num_bytes = 0
     try:
-        for packet in container.demux(track):
+        for packet in packets_of(container, track):
             if packet.pts is None or not packet.size:
                 continue
             text = _text(track, packet)

@@ -7,16 +7,23 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
 
 import av
 import av.logging
 from av.container import InputContainer
 from av.stream import Disposition
+from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
+
+if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+    from av.packet import Packet
+
+AnyStream = TypeVar("AnyStream", VideoStream, SubtitleStream)
 
 _NO_PICTURE_OF_ITS_OWN = (
     Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
@@ -24,9 +31,13 @@ _NO_PICTURE_OF_ITS_OWN = (
 _FOR_SOME_PEOPLE = Disposition.hearing_impaired | Disposition.visual_impaired
 _TRACKS_NAMED = 4
 _JPEG = b"\xff\xd8\xff"
-_CROPPING = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
-_DOLBY_VISION = re.compile(r"DOVI configuration record: .*\bprofile: (\d+)")
-_RESHAPED_PROFILE = 5  # alone in having no base layer in usual colours
+# Whole lines of what FFmpeg says of a file: titles and the like, which anybody may write, are part of it, too.
+_STREAM = re.compile(r" +Stream #0:(\d+)[\[(:]")
+_CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
+_DOLBY_VISION = re.compile(
+    r"^ +DOVI configuration record: .*\bprofile: (\d+),.*\bcompatibility id: (\d+)", re.MULTILINE
+)
+_RESHAPED_PROFILES = ("5", "10", "20")  # of HEVC, AV1 and 3D; alone in having, with id 0, no picture in usual colours
 _LOG_LOCK = Lock()
 
 
@@ -82,6 +93,16 @@ def open_container(path: Path) -> InputContainer:
         ) from error
 
 
+def packets_of(container: InputContainer, stream: AnyStream) -> "Iterator[Packet[AnyStream]]":
+    """Yield the stream's packets from here to the end, and an empty one; raises av.FFmpegError."""
+    try:
+        yield from container.demux(stream)
+    except (
+        IndexError
+    ):  # at the end of a file in which another stream turned up on the way, PyAV looks for its own of it
+        return
+
+
 def _begins_with_jpeg(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(_JPEG)) == _JPEG
@@ -115,9 +136,9 @@ def choose_track(path: Path, container: InputContainer) -> VideoTrack:
     warnings = []
     if len(tracks) > 1:
         warnings.append(_choice_warning(chosen, tracks))
-    if vision and int(vision[1]) == _RESHAPED_PROFILE:
+    if vision and vision[1] in _RESHAPED_PROFILES and vision[2] == "0":
         warnings.append(
-            "The video is in Dolby Vision profile 5, whose colours are not decoded here: they are wrong "
+            f"The video is in Dolby Vision profile {vision[1]}, whose colours are not decoded here: they are wrong "
             "(mostly green and purple), shapes and motion are right. Convert it to HDR10 or SDR to ask about colours."
         )
     return VideoTrack(chosen.index, Crop(*map(int, cropping.groups())) if cropping else Crop(), tuple(warnings))
@@ -145,7 +166,9 @@ def _moves(track: VideoStream, path: Path) -> bool:
         return track.frames > 1
     try:
         with open_container(path) as container:
-            packets = container.demux(container.streams[track.index])
+            stream = container.streams[track.index]
+            assert isinstance(stream, VideoStream)
+            packets = packets_of(container, stream)
             return len(list(islice((packet for packet in packets if packet.size), 2))) > 1
     except (av.FFmpegError, UnreadableVideoError, IndexError):
         return False
@@ -169,11 +192,10 @@ def _described(container: InputContainer, index: int) -> str:
     """What FFmpeg says of one stream; it offers cropping and the kind of Dolby Vision in words alone."""
     with _ffmpeg_talking():
         lines = container.dumps_format().split("\n")  # type: ignore[attr-defined]  # missing in PyAV's stub
-    stream = re.compile(r"\s*Stream #0:(\d+)")
     about: list[str] = []
     is_its = False
     for line in lines:
-        if start := stream.match(line):
+        if start := _STREAM.match(line):
             is_its = int(start[1]) == index
         if is_its:
             about.append(line)
