@@ -111,6 +111,23 @@ def test_pictures_of_phones_in_a_folder(tmp_path: Path) -> None:
     assert [number_in(frame) for frame in read_here(tmp_path).frames] == [1, 2]
 
 
+@pytest.mark.parametrize("brand", [b"miaf", b"MA1B"])
+def test_a_folder_reads_whatever_is_read_alone(tmp_path: Path, brand: bytes) -> None:
+    """Pillow knows some brands, FFmpeg reads the others; and without pi-heif it reads all that have no tiles."""
+    Image.fromarray(numbered_picture(1)).save(tmp_path / "1.jpg", quality=95)
+    path = tmp_path / "2.heif"
+    Image.fromarray(numbered_picture(2)).save(path, "AVIF")
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + brand + content[12:])
+    assert read_here(path).reader == "pyav"
+    clip = read_here(tmp_path)
+    assert [number_in(frame) for frame in clip.frames] == [1, 2]
+    (tmp_path / "3.heif").write_bytes(content[:8] + brand + content[12:400])
+    assert [frame.reason for frame in read_here(tmp_path).missing] == ["“3.heif” cannot be read"]
+    (tmp_path / "1.jpg").unlink()
+    assert read_here(tmp_path).video.codec == "heif"
+
+
 def test_what_a_folder_leaves_out_is_named(tmp_path: Path) -> None:
     """A picture in a format that is not read was left out without a word."""
     for number in range(2):

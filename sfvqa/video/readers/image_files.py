@@ -14,6 +14,8 @@ from sfvqa.video.readers.picture_file import Picture, kind_of, read_picture
 SECONDS_A_PICTURE = 1.0
 """How long each picture of a folder is shown; nothing in a folder says it."""
 
+_HEIF_SUFFIXES = (".avif", ".heic", ".heif", ".hif")
+
 
 def open_pictures(path: Path) -> VideoReader | None:
     """Open a folder of images, an animation or a still by what it holds; None if it is none of them.
@@ -82,7 +84,7 @@ class PictureReader(VideoReader):
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         for index in indices:
             try:
-                picture = read_picture(self._pictures[index])
+                picture = _read(self._pictures[index])
             except UnreadableVideoError:
                 yield index, f"“{self._pictures[index].name}” cannot be read"
             else:
@@ -92,11 +94,30 @@ class PictureReader(VideoReader):
         """Nothing stays open between pictures."""
 
 
+def _read(file: Path) -> Picture:
+    """The picture as it is when the file is read alone: with PyAV those of HEIF's kinds that Pillow does not know."""
+    try:
+        return read_picture(file)
+    except UnreadableVideoError:
+        if file.suffix.lower() not in _HEIF_SUFFIXES:
+            raise
+        from sfvqa.video.readers.pyav import PyAVReader
+
+        try:
+            with PyAVReader(file, num_threads=1) as opened:
+                (frame,) = opened.read([0])
+        except (UnreadableVideoError, ValueError):  # ValueError: it has no frame
+            pass
+        else:
+            return Picture(frame.pixels, "heif", opened.info.rotation, has_more_pages=False)
+        raise
+
+
 def _first_readable(path: Path, pictures: Sequence[Path]) -> Picture:
     reason: UnreadableVideoError | None = None
     for picture in pictures:
         try:
-            return read_picture(picture)
+            return _read(picture)
         except UnreadableVideoError as error:
             reason = reason or error
     if reason is not None and len(pictures) == 1:
