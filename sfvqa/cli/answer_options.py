@@ -45,8 +45,8 @@ SubtitlesOption = Annotated[
     typer.Option(
         "--subtitles",
         metavar="FILE|auto",
-        help="Put subtitles into the prompt, with their times: of a .srt or .vtt file, or (auto) the video's own "
-        "text track. Lines outside the sampled range are left out.",
+        help="Put subtitles into the prompt, with their times: of a .srt, .vtt, .ass or .sbv file, or (auto) the "
+        "video's own text track. Lines outside the sampled range are left out.",
         show_default=False,
         rich_help_panel=_PROMPT,
     ),

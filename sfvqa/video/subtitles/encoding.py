@@ -11,7 +11,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-_IN_ALL_SUBTITLES = ("->", "WEBVTT")
+_IN_ALL_SUBTITLES = ("->", "WEBVTT", "Dialogue:", "0:0")
 _BROKEN = "\ufffd"
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from sfvqa.errors import SubtitlesError
 from sfvqa.video.subtitles.encoding import decode_texts
 from sfvqa.video.subtitles.lines import Subtitles
-from sfvqa.video.subtitles.parsing import parse_subtitles
+from sfvqa.video.subtitles.parsing import FILES_THAT_ARE_READ, parse_subtitles
 
 MAX_BYTES = 16 * 1024**2  # of text: days of speech
 
 
 def read_subtitle_file(path: str | PathLike[str]) -> Subtitles:
-    """Read a local SubRip or WebVTT file; SubtitlesError when it is none, or cannot be read.
+    """Read a local file of subtitles (see parsing); SubtitlesError when it is none, or cannot be read.
 
     A warning says where the text is damaged, and when it was taken for Latin-1 because it is no Unicode.
     """
@@ -32,7 +32,7 @@ def _read(file: Path) -> bytes:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or device could keep us waiting for ever
-            raise SubtitlesError(f"“{file}” is no regular file.", "Give a SubRip (.srt) or WebVTT (.vtt) file.")
+            raise SubtitlesError(f"“{file}” is no regular file.", f"Give {FILES_THAT_ARE_READ}.")
         with file.open("rb") as source:
             data = source.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
@@ -43,6 +43,6 @@ def _read(file: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise SubtitlesError(
             f"“{file}” has more than {MAX_BYTES // 1024**2} MiB, too much for subtitles.",
-            "Give a SubRip (.srt) or WebVTT (.vtt) file.",
+            f"Give {FILES_THAT_ARE_READ}.",
         )
     return data

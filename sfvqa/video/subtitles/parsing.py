@@ -1,6 +1,7 @@
-"""The text of a SubRip (.srt) or WebVTT (.vtt) file → its lines, however it was put together. Pure; opens no file.
+"""The text of a subtitle file → its lines, however it was put together. Pure; opens no file.
 
-One parser for both, because what is out there mixes them: what counts is a row with `-->` between two times.
+One parser for SubRip (.srt) and WebVTT (.vtt), because what is out there mixes them: what counts is a row with `-->`
+between two times. Where there is none, the file may be YouTube's (.sbv) or SubStation Alpha's (.ass, .ssa).
 """
 
 import html
@@ -23,6 +24,13 @@ _DRAWING_SCALE = re.compile(r"\\p\s*(\d+)", re.ASCII)
 _ASS_ESCAPE = re.compile("\\\\([n{}\u2060])")
 _ASS_ESCAPED = {"n": " ", "{": "{", "}": "}", "\u2060": "\\"}  # the word joiner is how FFmpeg keeps a backslash one
 _WEBVTT = "WEBVTT"
+_SBV_TIME = r"(\d{1,6}):(\d\d):(\d\d)\.(\d{3})"
+_SBV_TIMING = re.compile(rf"{_SBV_TIME},{_SBV_TIME}\s*", re.ASCII)
+_ASS_HEAD, _ASS_FORMAT, _ASS_EVENT = "[script info]", "format", "dialogue"
+_ASS_TIME = re.compile(rf"\s*{_TIME}\s*", re.ASCII)
+_ASS_FIELDS = ("layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text")
+
+FILES_THAT_ARE_READ = "a SubRip (.srt), WebVTT (.vtt), SubStation Alpha (.ass, .ssa) or YouTube (.sbv) file"
 
 
 def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
@@ -30,7 +38,7 @@ def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
 
     Survives: any line ends, missing counters and blank rows, empty rows within a text (SubRip), cues out of order or
     over each other, times with a point or a comma or without fractions or hours. Raises SubtitlesError when there is
-    no time row at all.
+    nothing in it that has times.
 
     >>> parse_subtitles("1\n00:00:01,000 --> 00:00:02,500\n<i>Hello</i>\nthere")
     (SubtitleLine(start_seconds=1.0, end_seconds=2.5, text='Hello there'),)
@@ -38,19 +46,42 @@ def parse_subtitles(text: str) -> tuple[SubtitleLine, ...]:
     rows = _ROW_ENDS.split(text.replace("\ufeff", "").lstrip())  # a mark is wherever files were joined
     timings = [(place, match) for place, row in enumerate(rows) if "->" in row and (match := _TIMING.match(row))]
     is_webvtt = rows[0].startswith(_WEBVTT)
-    if not timings and not is_webvtt:  # a WebVTT file without a cue is one all the same
-        raise SubtitlesError(_what_else(text), "Give a SubRip (.srt) or WebVTT (.vtt) file.")
+    is_sbv = not timings and not is_webvtt
+    if is_sbv:
+        timings = [(place, match) for place, row in enumerate(rows) if (match := _SBV_TIMING.fullmatch(row))]
+    if is_sbv and not timings:
+        return in_order(_ass_cues(rows, text))
     cues = []
     for number, (place, match) in enumerate(timings):
         is_last = number + 1 == len(timings)
         end = len(rows) if is_last else timings[number + 1][0]
         own = rows[place + 1 : end]
-        if not is_last and own and _COUNTER.fullmatch(own[-1]):
+        if not is_last and not is_sbv and own and _COUNTER.fullmatch(own[-1]):
             own = own[:-1]  # the next cue's
         if is_webvtt:
             own = _until_empty(own)
         cues.append((_seconds(match, 1), _seconds(match, 5), rows_of("\n".join(own))))
     return in_order(cues)
+
+
+def _ass_cues(rows: list[str], text: str) -> list[tuple[float, float, list[str]]]:
+    """The events of a SubStation Alpha file; SubtitlesError if it is none. (Its rows are `Kind: field,field,…`.)"""
+    fields = list(_ASS_FIELDS)
+    cues = []
+    for row in rows:
+        kind, _, content = row.partition(":")
+        kind = kind.strip().lower()
+        if kind == _ASS_FORMAT:  # that of styles comes before that of events
+            fields = [name.strip().lower() for name in content.split(",")]
+        if kind != _ASS_EVENT:
+            continue
+        event = dict(zip(fields, content.split(",", len(fields) - 1), strict=False))
+        start, end = (_ASS_TIME.fullmatch(event.get(name, "")) for name in ("start", "end"))
+        if start and end:
+            cues.append((_seconds(start, 1), _seconds(end, 1), rows_of(event.get("text", ""), is_ass=True)))
+    if not cues and _ASS_HEAD not in text[:1000].lower():  # one without an event is one all the same
+        raise SubtitlesError(_what_else(text), f"Give {FILES_THAT_ARE_READ}.")
+    return cues
 
 
 def _until_empty(rows: list[str]) -> list[str]:
@@ -94,8 +125,6 @@ def _without_commands(text: str, commands: re.Pattern[str]) -> str:
 
 
 def _what_else(text: str) -> str:
-    if "[Script Info]" in text[:1000]:
-        return "These are SubStation Alpha subtitles (.ass, .ssa), which are not read from a file."
     if not text.strip():
         return "There is nothing in it."
     return "No subtitles are in it: no row has two times with “-->” between them."

@@ -36,6 +36,20 @@ def test_any_character_is_read_in_every_unicode_encoding(encoding: str, tmp_path
     assert subtitles.warnings == ()
 
 
+@pytest.mark.parametrize("encoding", UNICODE)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Script Info]\n[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,一　世",
+        "0:00:01.000,0:00:02.000\n一　世\n",
+    ],
+)
+def test_other_kinds_of_subtitles_in_every_unicode_encoding(encoding: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ass"
+    path.write_bytes(text.encode(encoding))
+    assert [line.text for line in read_subtitle_file(path).lines] == ["一 世"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-be", "utf-32-be"])
 def test_big_endian_with_a_mark(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.srt"

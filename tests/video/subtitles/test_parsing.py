@@ -133,12 +133,47 @@ def test_a_cue_that_ends_before_it_starts_is_an_instant() -> None:
         ("", "nothing in it"),
         ("Dear diary,\n\ntoday --> tomorrow.", "No subtitles"),
         ("{10}{20}MicroDVD", "No subtitles"),
-        ("[Script Info]\nTitle: x\n[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,x", "SubStation Alpha"),
+        ("Dialogue: he says, 0:00:01.00, that\nFormat: is all", "No subtitles"),
     ],
 )
 def test_what_is_no_subtitles_is_an_error(text: str, says: str) -> None:
     with pytest.raises(SubtitlesError, match=says):
         parse_subtitles(text)
+
+
+ASS = """[Script Info]
+; Dialogue: 0,0:00:09.00,0:00:10.00,Default,,0,0,0,,a remark
+[V4+ Styles]
+Format: Name, Fontname
+Style: Default,Arial
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Comment: 0,0:00:00.00,0:00:01.00,Default,,0,0,0,,not shown
+Dialogue: 1,0:00:03.00,0:00:04.00,Default,,0,0,0,,{\\pos(1,1)\\p1}m 0 0 l 9 9{\\p0}
+Dialogue: 0,1:02:03.45,1:02:05.00,Default,Ann,0,0,0,,Well, {\\i1}yes{\\i0},\\Nof course: 5 > 4
+Dialogue: 0,0:00:01.50,0:00:02.00,Default,,0,0,0,,First
+"""
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_substation_alpha(line_end: str) -> None:
+    """A file of it was refused, though a track of it within a video is read."""
+    assert parse_subtitles(ASS.replace("\n", line_end)) == (
+        SubtitleLine(1.5, 2.0, "First"),
+        SubtitleLine(3723.45, 3725.0, "Well, yes, of course: 5 > 4"),
+    )
+    older = "[Script Info]\n[Events]\nFormat: Marked, End, Start, Text\nDialogue: Marked=0,0:00:02.0,0:00:01.0,a, b\n"
+    assert parse_subtitles(older) == (SubtitleLine(1.0, 2.0, "a, b"),)
+    assert parse_subtitles("[Script Info]\n[Events]\n") == ()
+
+
+def test_youtubes_own_subtitles() -> None:
+    text = "0:00:01.000,0:00:03.500\nHello\nthere\n\n0:00:04.000,0:00:05.000\n42\n\n10:00:06.000,10:00:07.000\n>> Bye\n"
+    assert parse_subtitles(text) == (
+        SubtitleLine(1.0, 3.5, "Hello there"),
+        SubtitleLine(4.0, 5.0, "42"),
+        SubtitleLine(36006.0, 36007.0, ">> Bye"),
+    )
 
 
 def test_webvtt_without_a_cue_is_empty() -> None:
