@@ -1,9 +1,10 @@
 """Counts and sizes in words, for messages of every layer."""
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 frame`, `2 frames`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: float, noun: str) -> str:
+    """`1 frame`, `2 frames`, `0.5 seconds`."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:,g}"
+    return f"{number} {noun}{'' if count == 1 else 's'}"
 
 
 def readable_size(num_bytes: int) -> str:

@@ -224,6 +224,25 @@ def test_an_intra_refresh_has_key_frames_that_show_nothing_yet(tmp_path: Path) -
     assert (clip.missing, clip.warnings) == ((), ())
 
 
+@pytest.mark.parametrize(("name", "num_bytes"), [("zeros.mpg", 2000), ("zeros.mkv", 300)])
+def test_damage_is_noticed_where_frames_are_shown_before_their_key_frame(
+    video: WriteVideo, tmp_path: Path, name: str, num_bytes: int
+) -> None:
+    """As DVDs and broadcasts are made. What the decoder had patched up was shown."""
+    whole = video(f"open-{name}", Recipe(constant_rate(90), "mpeg2video", group=15, options={"bf": "2", "b": "1M"}))
+    with reader_here(whole, ReaderName.PYAV) as opened:
+        sound = {frame.timestamp_seconds: frame.pixels for frame in opened.read(range(90))}
+    content = bytearray(whole.read_bytes())
+    begin = len(content) // 3
+    content[begin : begin + num_bytes] = bytes(num_bytes)
+    path = tmp_path / name
+    path.write_bytes(content)
+    clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
+    for pixels, seconds in zip(clip.frames, clip.timestamps_seconds, strict=True):
+        assert (pixels == sound[seconds]).all()
+    assert 60 < len(clip.frames) < 90
+
+
 @pytest.mark.parametrize("name", ["whole.mp4", "whole.ts", "whole.mkv"])
 def test_a_key_frame_that_does_not_start_afresh_is_no_damage(tmp_path: Path, name: str) -> None:
     """A strict decoder took what its group says of earlier pictures for damage: of 75 frames 52 were left out."""

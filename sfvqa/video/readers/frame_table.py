@@ -56,13 +56,11 @@ class KeyFrame:
 class FrameTable:
     """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`.
 
-    `has_open_groups` says that frames are shown before the key frame that precedes them in the file, `num_before` how
-    many come before the first key frame, which cannot be decoded.
+    `num_before` says how many frames come before the first key frame, which cannot be decoded.
     """
 
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
-    has_open_groups: bool = False
     num_before: int = 0
 
     @property
@@ -184,7 +182,7 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         times = _before_gaps(times, packets[-1])
     before = [packet for place, packet in enumerate(packets) if place < places[0] or (packet.pts or 0) < starts[0]]
     num_before = sum(packet.is_shown for packet in before)
-    return FrameTable(tuple(times), tuple(keys), _has_open_groups(packets), num_before)
+    return FrameTable(tuple(times), tuple(keys), num_before)
 
 
 def _increasing(keys: Sequence[KeyFrame], *, may_ignore: bool) -> list[KeyFrame] | None:
@@ -200,16 +198,6 @@ def _increasing(keys: Sequence[KeyFrame], *, may_ignore: bool) -> list[KeyFrame]
         elif not may_ignore or len(kept) < 2 or key.pts <= kept[-2].pts:
             return None
     return kept
-
-
-def _has_open_groups(packets: Sequence[PacketTimes]) -> bool:
-    key_time = 0
-    for packet in packets:
-        if packet.is_key:
-            key_time = packet.pts or 0
-        elif (packet.pts or 0) < key_time:
-            return True
-    return False
 
 
 def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:

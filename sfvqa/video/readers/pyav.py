@@ -78,7 +78,7 @@ class PyAVReader(VideoReader):
         warnings = list(self._handle.track.warnings)
         time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
-        self._is_strict = demuxed.starts_afresh and (table is None or not table.has_open_groups)
+        self._is_strict = demuxed.starts_afresh
         if self._is_strict:
             self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
@@ -170,7 +170,9 @@ class PyAVReader(VideoReader):
             seconds = _seconds([slots[place] for place in places], Fraction(self._handle.stream.time_base or 1))
         else:
             rate = self._handle.stream.average_rate or self._handle.stream.guessed_rate or _ASSUMED_RATE
-            warnings.append(f"{what}; times assume a constant rate of {float(rate):.4g} frames a second.")
+            warnings.append(
+                f"{what}; times assume a constant rate of {plural(float(f'{float(rate):.4g}'), 'frame')} a second."
+            )
             seconds = tuple(float(place / rate) for place in places)
         return first, seconds, tuple(keys), seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0.0
 

@@ -103,8 +103,7 @@ class Handle:
     def refuse_patched_pictures(self) -> None:
         """Make a picture that the decoder would patch up from others an error; only before the first is decoded.
 
-        Not for files with open groups: after a seek to one its first pictures miss what they depend on. Nor where key
-        frames do not start afresh: what is said of pictures before them cannot be followed.
+        Not where key frames do not start afresh: what is said of pictures before them cannot be followed.
         """
         self.decoder.options = {"err_detect": "explode"}
 
