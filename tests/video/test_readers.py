@@ -75,6 +75,20 @@ def test_a_container_that_cannot_be_searched_is_read_in_order(tmp_path: Path, co
             assert warning.startswith("This file cannot be entered anywhere but at its start")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.ts", "a.m2ts", "a.flv", "a.avi", "a.mpg", "a.wmv", "a.nut", "a.h264"],
+)
+def test_one_frame_is_a_video_in_every_container(tmp_path: Path, name: str) -> None:
+    """FFmpeg's seek went to the end of an FLV file of one frame, which was called damaged."""
+    codec = {"webm": "libvpx", "mpg": "mpeg2video", "wmv": "wmv2", "nut": "mpeg4"}.get(name.split(".")[1], "libx264")
+    path = write_video(tmp_path / name, Recipe([0], codec, ticks_per_second=25))
+    clip = read_here(path, reader=ReaderName.PYAV)
+    assert [number_in(frame) for frame in clip.frames] == [0]
+    assert clip.timestamps_seconds == (0.0,)
+    assert not any("early" in warning or "damage" in warning for warning in clip.warnings)
+
+
 @pytest.mark.parametrize("name", ["short_groups.mp4", "variable_rate.mp4", "one_frame.mp4"])
 def test_what_is_said_about_the_video_is_true(video: WriteVideo, reader: ReaderName, name: str) -> None:
     recipe = RECIPES[name]

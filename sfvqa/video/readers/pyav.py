@@ -28,7 +28,7 @@ from sfvqa.video.readers.interface import (
 )
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
-from sfvqa.video.readers.pyav_plans import Damage, read_group, read_group_start, read_in_order
+from sfvqa.video.readers.pyav_plans import Damage, can_be_entered, read_group, read_group_start, read_in_order
 from sfvqa.video.readers.side_by_side import in_order
 from sfvqa.video.readers.text_tracks import read_text_track
 from sfvqa.video.sampling import format_time
@@ -83,12 +83,12 @@ class PyAVReader(VideoReader):
             self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
             raise _nothing_decodable(self._path)
-        can_seek = table is None or self._handle.can_seek([*(key.pts for key in table.keys), 0])
-        first = self._first_frame(table) if table is not None and can_seek else None
+        is_searchable = table is None or can_be_entered(self._handle, table)
+        first = self._first_frame(table) if table is not None and is_searchable else None
         if table is None or first is None:
             self._table = None
             first, seconds, key_frames, last_seconds = self._decode_everything(
-                demuxed, _NO_TIMES if can_seek else _NO_SEEKING, warnings
+                demuxed, _NO_TIMES if is_searchable else _NO_SEEKING, warnings
             )
         else:
             self._table = table

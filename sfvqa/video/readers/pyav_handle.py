@@ -1,8 +1,6 @@
 """One opened file of PyAV's with the video track that is looked at; a thread that reads has a handle of its own."""
 
 import errno
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -115,14 +113,6 @@ class Handle:
         """Go to the key frame at or before `target`, in the stream's time base, with nothing left in the decoder."""
         self.container.seek(target, stream=self.stream)
         self.decoder.flush_buffers()
-
-    def can_seek(self, targets: Iterable[int]) -> bool:
-        """Whether the container can go to one of these times at all: some have no index, and nothing to make it of."""
-        for target in targets:
-            with suppress(av.FFmpegError):
-                self.seek(target)
-                return True
-        return False
 
     def places_in_file(self) -> dict[int, int]:
         """Where each packet's data begins in an AVI file → its place there (see avi_index); empty where none is known.

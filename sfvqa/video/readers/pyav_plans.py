@@ -36,6 +36,12 @@ class Damage:
     pts: int | None
 
 
+def can_be_entered(handle: Handle, table: FrameTable) -> bool:
+    """Whether seeking leads to the first key frame: some containers have no index, some that of a single frame."""
+    with closing(_packets_from(handle, table, 0)) as packets:
+        return next(packets, None) is not None
+
+
 def read_group(
     handle: Handle, table: FrameTable, place: int, group: Sequence[int]
 ) -> Generator[tuple[int, VideoFrame | Damage]]:
