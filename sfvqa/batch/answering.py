@@ -11,6 +11,7 @@ from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.device import is_device_lost
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
+from sfvqa.wording import plural
 
 Outcome = tuple[Waiting, Answer | Failure]
 
@@ -62,9 +63,11 @@ class Answering:
             return Failure.of(error)
         if not _is_cut(answer):
             return answer
+        limit_seconds = self._options.item_timeout_seconds
+        assert limit_seconds is not None  # nothing else cuts an answer
         too_late = ItemTimeoutError(
-            f"The answer was not written within {self._options.item_timeout_seconds:g} seconds: "
-            f"time ran out after {answer.tokens.new} tokens.",
+            f"The answer was not written within {plural(limit_seconds, 'second')}: "
+            f"time ran out after {plural(answer.tokens.new, 'token')}.",
             "Allow more with --item-timeout, or fewer tokens with --max-new-tokens.",
         )
         return Failure.of(too_late)

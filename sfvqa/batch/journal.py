@@ -21,6 +21,7 @@ from sfvqa.batch.output_file import (
 from sfvqa.batch.record import ERROR, OK, Line, check_records, describe_damage, read_lines, to_line
 from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.errors import JournalError
+from sfvqa.wording import plural
 
 
 class Journal(RecordKeeper):
@@ -127,7 +128,9 @@ class Journal(RecordKeeper):
             unread = self._repair(stream, last, unread)
         self.notices += describe_damage(self.path, unread)
         if num_repeated:
-            self.notices.append(f"“{self.path}” holds {num_repeated} more ok records of items that have one already.")
+            self.notices.append(
+                f"“{self.path}” holds {plural(num_repeated, 'more ok record')} of items that have one already."
+            )
 
     def _repair(self, stream: IO[bytes], last: Line, unread: list[Line]) -> list[Line]:
         """Cut a torn last line off, and return the others that hold no record."""
@@ -139,7 +142,7 @@ class Journal(RecordKeeper):
         os.ftruncate(stream.fileno(), last.start)
         os.fsync(stream.fileno())
         self.notices.append(
-            f"The last line of “{self.path}” was torn ({last.size_bytes} bytes of a record), and was cut off."
+            f"The last line of “{self.path}” was torn ({plural(last.size_bytes, 'byte')} of a record), and was cut off."
         )
         return unread[:-1]
 

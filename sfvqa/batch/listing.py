@@ -10,6 +10,7 @@ from sfvqa.batch.glob_pattern import GlobPattern
 from sfvqa.batch.video_kinds import is_video
 from sfvqa.errors import UsageError
 from sfvqa.video.readers.local_file import refuse_address
+from sfvqa.wording import plural
 
 _LONGEST_LIST = 5
 
@@ -42,7 +43,7 @@ def list_videos(source: Path | str, notices: list[str] | None = None) -> list[tu
             num_others += 1
     told = walk.describe()
     if num_others:
-        told.insert(0, f"Left out as no videos: {num_others:,} of the {num_others + len(found):,} files.")
+        told.insert(0, f"Left out as no videos: {num_others:,} of the {plural(num_others + len(found), 'file')}.")
     if not found:
         raise UsageError(f"There is no video in “{source}”.", " ".join(told) or "Check the path.")
     if notices is not None:

@@ -15,6 +15,7 @@ from sfvqa.batch.manifest_line import FIELDS, to_items
 from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule, is_match
+from sfvqa.wording import plural
 
 STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
@@ -191,7 +192,7 @@ def _csv_rows(text: str, name: str) -> Iterator[Row]:
         if header is None:
             header = _check_header([cell.strip().lower() for cell in cells], name)
         elif len(cells) > len(header):
-            yield number, f"it has {len(cells)} cells under a header of {len(header)}"
+            yield number, f"it has {plural(len(cells), 'cell')} under a header of {len(header)}"
         else:
             yield number, dict(zip(header, cells, strict=False))  # what a shorter row lacks is not given
 

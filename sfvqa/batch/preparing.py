@@ -20,6 +20,7 @@ from sfvqa.inference.prompt_options import PromptOptions
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.readers.file_state import FileState
+from sfvqa.wording import plural
 
 _GRACE_SECONDS = 5.0  # in which a reading process that hangs is ended, and says more
 
@@ -136,6 +137,6 @@ def _open_in_time(path: Path, reading: ReadOptions) -> VideoReader:
 
 def _not_in_time(path: Path, seconds: float, what: str) -> ReadTimeoutError:
     return ReadTimeoutError(
-        f"“{path}” was not {what} within {seconds:g} seconds.",
+        f"“{path}” was not {what} within {plural(seconds, 'second')}.",
         "See whether its disk or server answers, or allow more with --item-timeout or --read-timeout.",
     )

@@ -30,6 +30,7 @@ from sfvqa.inference.answer import Answer
 from sfvqa.inference.device import is_device_lost
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
+from sfvqa.wording import plural
 
 _PATIENCE_SECONDS = 0.5  # between two events while nothing can be done
 _GRACE_SECONDS = 10.0  # in which whatever is bounded in reading ends by itself, and says more
@@ -139,7 +140,7 @@ class _BatchRun:
         seconds = self._still_seconds
         still = self._pool.standing_still(time.monotonic() - seconds)
         if still:
-            dump_stacks(f"nothing was read for {seconds:g} seconds")
+            dump_stacks(f"nothing was read for {plural(seconds, 'second')}")
         for video in still:
             questions = self._questions_of(video)
             self._seeing.pop(video, None)
@@ -282,7 +283,7 @@ class _Seeing:
             self._seconds += time.perf_counter() - start
         if self._limit_seconds is not None and self._seconds > self._limit_seconds:
             raise ItemTimeoutError(
-                f"The video was not encoded within {self._limit_seconds:g} seconds.",
+                f"The video was not encoded within {plural(self._limit_seconds, 'second')}.",
                 "Allow more with --item-timeout, or use fewer frames (--frames).",
             )
         return None

@@ -12,6 +12,7 @@ from typing import Self
 
 from sfvqa.batch.video_ahead import Question
 from sfvqa.errors import ExitCode, ItemTimeoutError
+from sfvqa.wording import plural
 
 _LAST_SECONDS = 600.0  # after which a step that cannot be interrupted is ended with the process
 _LONGEST_LOOK_SECONDS = 1.0  # between two looks
@@ -90,7 +91,7 @@ class Watchdog:
                 is_new = still_seconds > self._limit_seconds and not self._is_interrupted
                 if is_new:
                     self._is_interrupted = True
-                    dump_stacks(f"nothing moved for {self._limit_seconds:g} seconds while {self._doing}")
+                    dump_stacks(f"nothing moved for {plural(self._limit_seconds, 'second')} while {self._doing}")
                     # By the one function that Python has for it: a signal would reach the main thread alone.
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
                         ctypes.c_ulong(self._watched), ctypes.py_object(_Interruption)
@@ -115,7 +116,7 @@ class Watchdog:
 def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
     """What an item's record says of it."""
     return ItemTimeoutError(
-        f"Nothing moved for {seconds:g} seconds while {doing}.",
+        f"Nothing moved for {plural(seconds, 'second')} while {doing}.",
         "Standard error shows where it stood still; allow more with --item-timeout, or use fewer frames (--frames).",
     )
 

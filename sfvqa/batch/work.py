@@ -44,5 +44,7 @@ class Work:
             replace(self.group, items=tuple(items)),
             num_frames=before // 2,
             num_halvings=self.num_halvings + 1,
-            warnings=(f"Memory ran out with {before} frames; {before // 2} were looked at.",),
+            warnings=(
+                f"Memory ran out with {before} frames; {before // 2} {'was' if before < 4 else 'were'} looked at.",
+            ),
         )

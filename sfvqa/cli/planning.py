@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.errors import ModelNotDownloadedError
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.cli.frame_request import FrameRequest
@@ -157,8 +158,8 @@ def tell_duration(planned: PlannedRun, notices: "Notices") -> None:
 def describe_duration(seconds: float) -> str:
     """`about 12 minutes`."""
     if seconds < 90:
-        return f"about {seconds:.0f} seconds"
-    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.0f} hours"
+        return f"about {plural(round(seconds), 'second')}"
+    return f"about {plural(round(seconds / 60), 'minute') if seconds < 5400 else plural(round(seconds / 3600), 'hour')}"
 
 
 def _seconds_on_cpu(sizes: "ModelSizes", plan: "Plan", num_questions: int, *, is_seen: bool) -> float | None:

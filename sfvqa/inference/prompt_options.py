@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sfvqa.errors import UsageError
 from sfvqa.inference.question import check_text
 from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.wording import plural
 
 QUESTION_PLACEHOLDER = "{question}"
 MAX_SUBTITLE_TOKENS = 1024  # unless asked for: beside 1,296 fast tokens well below the 3,072 of the 96-frame model
@@ -36,8 +37,9 @@ class PromptOptions:
                 f"Write {QUESTION_PLACEHOLDER} where it goes.",
             )
         if self.subtitle_tokens is not None and (self.subtitle_tokens < 1 or self.subtitles is None):
+            were = "was" if self.subtitle_tokens == 1 else "were"
             raise UsageError(
-                f"{self.subtitle_tokens} tokens were given to subtitles"
+                f"{plural(self.subtitle_tokens, 'token')} {were} given to subtitles"
                 f"{', and there are none' if self.subtitles is None else ''}.",
                 "Give subtitles and at least one token, or neither.",
             )

@@ -13,6 +13,7 @@ import pytest
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records, to_line
 from sfvqa.errors import ExitCode, JournalError
+from sfvqa.wording import plural
 from tests.batch.made import error_of, id_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
 
@@ -79,14 +80,15 @@ def test_more_ok_records_of_an_item_are_told(path: Path) -> None:
     path.write_bytes(to_line(ok_of(0)) + to_line(ok_of(0)) + to_line(error_of(0)))
     with Journal(path) as journal:
         assert journal.done == {id_of(0): "ok"}
-        assert journal.notices == [f"“{path}” holds 1 more ok records of items that have one already."]
+        assert journal.notices == [f"“{path}” holds 1 more ok record of items that have one already."]
 
 
 @pytest.mark.parametrize("length", [1, 50, len(to_line(ok_of(1))) - 2])
 def test_a_torn_last_line_is_cut_off(length: int, path: Path) -> None:
     path.write_bytes(to_line(ok_of(0)) + to_line(ok_of(1))[:length])
     with Journal(path) as journal:
-        assert journal.notices == [f"The last line of “{path}” was torn ({length} bytes of a record), and was cut off."]
+        size = plural(length, "byte")
+        assert journal.notices == [f"The last line of “{path}” was torn ({size} of a record), and was cut off."]
         assert journal.done == {id_of(0): "ok"}
         journal.append(ok_of(1))
     assert path.read_bytes().count(b"\n") == 2

@@ -17,6 +17,7 @@ from sfvqa.batch.cluster.worker import Loader, Ready, Worker
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.tally import BatchEvent, BatchSummary
 from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, UsageError
+from sfvqa.wording import plural
 
 _MOST_LOADS = 3
 """Times that a worker may fail to load in a row; where the model or what is asked for is wrong, one is enough."""
@@ -137,7 +138,7 @@ class Crew:
                 continue
             limit = _SECONDS_TO_LOAD if member.share is None else self._longest_silence_seconds
             if time.monotonic() - member.heard_at > limit:
-                reason = f"it said nothing for {limit:g} seconds"
+                reason = f"it said nothing for {plural(limit, 'second')}"
                 yield replace(self._failed(member, _Stuck(reason)), is_stuck=True)
 
     def _hear(self, member: Member) -> Said | Lost:

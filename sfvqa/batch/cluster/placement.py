@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sfvqa.batch.cluster.options import ClusterOptions
 from sfvqa.errors import UsageError
+from sfvqa.wording import plural
 
 _ROUNDING = 1e-6  # three GPUs of a third each are one
 
@@ -92,8 +93,8 @@ def _num_with_cores(nodes: Sequence[Node]) -> int:
 
 
 def _does_not_fit(nodes: Sequence[Node], size: WorkerSize) -> UsageError:
-    has = "; ".join(f"{node.num_cpus:g} CPUs and {node.num_gpus:g} GPUs" for node in nodes)
-    needs = f"{size.num_gpus:g} GPUs" if size.num_gpus else f"{size.num_cpus} CPUs"
+    has = "; ".join(f"{plural(node.num_cpus, 'CPU')} and {plural(node.num_gpus, 'GPU')}" for node in nodes)
+    needs = plural(size.num_gpus, "GPU") if size.num_gpus else plural(size.num_cpus, "CPU")
     whose = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes have"
     return UsageError(
         f"No worker fits the cluster: each needs {needs}, and {whose} {has or 'nothing'}.",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfvqa.errors import UsageError
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,7 @@ def _gather(given: Mapping[str, Any], notices: "Notices") -> "list[Item]":
     if shard is None:
         return items
     share = take_shard(items, shard)
-    notices.note(f"Shard {shard}: {len(share):,} of the {len(items):,} items.")
+    notices.note(f"Shard {shard}: {len(share):,} of the {plural(len(items), 'item')}.")
     return share
 
 

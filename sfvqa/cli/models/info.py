@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfvqa.cli import frame_options, options
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.inference.memory import MemoryEstimate
@@ -129,12 +130,13 @@ def _here(model: "ModelSizes") -> dict[str, object]:
 
 
 def _in_words(sizes: "Architecture") -> str:
+    heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"
     hybrid = ", ".join(str(layer) for layer in sizes.hybrid_layers)
     return (
-        f"{_count(sizes.num_parameters)} parameters: a ConvNeXt of {sum(sizes.vision_depths)} blocks that "
-        f"sees {sizes.image_size} px and gives {sizes.tokens_per_frame} tokens a frame; a decoder of "
-        f"{sizes.num_layers} layers, width {sizes.hidden_size}, {sizes.num_attention_heads} heads with "
-        f"{sizes.num_key_value_heads} KV heads, {sizes.vocab_size:,} tokens; layers {hybrid} also attend to slow tokens"
+        f"{_count(sizes.num_parameters)} parameters: a ConvNeXt of {plural(sum(sizes.vision_depths), 'block')} that "
+        f"sees {sizes.image_size} px and gives {plural(sizes.tokens_per_frame, 'token')} a frame; a decoder of "
+        f"{plural(sizes.num_layers, 'layer')}, width {sizes.hidden_size}, {heads}, {sizes.vocab_size:,} tokens; "
+        f"layers {hybrid} also attend to slow tokens"
     )
 
 

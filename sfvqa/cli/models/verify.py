@@ -7,6 +7,7 @@ import typer
 
 from sfvqa.cli.models import options
 from sfvqa.errors import CheckpointError
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.inference.hub.integrity import FileCheck
@@ -46,7 +47,8 @@ def verify(
         faults = "; ".join(f"{check.name} ({check.fault})" for check in wrong)
         are = "is" if len(wrong) == 1 else "are"
         raise CheckpointError(
-            f"{len(wrong)} of the {len(checks)} files of {location.name} {are} damaged: {faults}.", _remedy(location)
+            f"{len(wrong)} of the {plural(len(checks), 'file')} of {location.name} {are} damaged: {faults}.",
+            _remedy(location),
         )
     with notices.waiting("Checking what would be loaded"):  # importing torch is most of it
         from sfvqa.inference.checkpoint import check_checkpoint

@@ -9,6 +9,7 @@ from sfvqa.cli.planning import PlannedRun, check_fit, num_question_tokens
 from sfvqa.cli.session import ModelRequest
 from sfvqa.errors import UsageError
 from sfvqa.inference.question import check_static_decode
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     import typer
@@ -132,11 +133,11 @@ class ProfileRequest:
             return self.frame_counts
         if not self.are_default_counts:
             raise UsageError(
-                f"The video has {there} frames, fewer than the {too_many[0]} to be measured.",
+                f"The video has {plural(there, 'frame')}, fewer than the {too_many[0]} to be measured.",
                 f"Use a longer video, or --frames up to {there}.",
             )
         kept = tuple(count for count in self.frame_counts if count <= there) or (there,)
-        notices.warn(f"The video has {there} frames: measured are {', '.join(map(str, kept))}.")
+        notices.warn(f"The video has {plural(there, 'frame')}: measured are {', '.join(map(str, kept))}.")
         return kept
 
     def _planned(self, sizes: "ModelSizes", counts: Sequence[int], name: str) -> PlannedRun:

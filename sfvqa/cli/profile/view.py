@@ -75,7 +75,7 @@ def _headline(profile: "Profile") -> Iterable[Text]:
     yield Text.assemble((str(model["name"]), "bold"), f" ({', '.join(kinds)}) on {profile.device.title}")
     yield Text(
         f"{printable_line(str(settings['video']))}; {plural(int(str(settings['num_repeats'])), 'run')} of each after "
-        f"{settings['num_warmups']} to warm up; {settings['num_new_tokens']} new tokens; "
+        f"{settings['num_warmups']} to warm up; {plural(int(str(settings['num_new_tokens'])), 'new token')}; "
         + ("reading ahead of encoding" if settings["overlap"] else "one stage after the other")
         + ("; static decoding" if settings["static_decode"] else ""),
         style="dim",

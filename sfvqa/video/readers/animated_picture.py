@@ -42,7 +42,8 @@ class AnimatedPictureReader(VideoReader):
         fps = (len(starts) - 1) / starts[-1] if len(starts) > 1 else 0.0
         info = VideoInfo(path, len(starts), fps, length, width, height, kind, 0)
         lost = claimed - len(starts)
-        warnings = [f"The file is damaged: the last {lost} of its {claimed} frames cannot be decoded."] if lost else []
+        last = "last" if lost == 1 else f"last {lost}"
+        warnings = [f"The file is damaged: the {last} of its {claimed} frames cannot be decoded."] if lost else []
         super().__init__(info, tuple(starts), (0,), warnings)
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:

@@ -18,6 +18,7 @@ from sfvqa.video.readers import reading_process as process
 from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import ReadOptions, VideoReader
 from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.wording import plural
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
@@ -172,7 +173,7 @@ class IsolatedReader(VideoReader):
         """The error for a process that is gone."""
         if self._is_timed_out:
             return ReadTimeoutError(
-                f"“{self._path}” was not read within {self._options.timeout_seconds:g} seconds: "
+                f"“{self._path}” was not read within {plural(self._options.timeout_seconds, 'second')}: "
                 f"time ran out while {stage}.",
                 "Allow more with --read-timeout, look at a part of it with --start and --end, or convert it.",
             )

@@ -22,6 +22,7 @@ from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoR
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
 from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
 from sfvqa.video.readers.video_track import Crop, VideoTrack, choose_track, open_container
+from sfvqa.wording import plural
 
 _INTRA_FRAME = ord("I")
 _RATE_TOLERANCE = 0.05  # steps between frames may differ by this much before the rate is called variable
@@ -180,7 +181,8 @@ def _seconds(milliseconds: list[float], fps: float) -> tuple[tuple[float, ...], 
             times = tuple((time - min(milliseconds)) / 1000 for time in sorted(milliseconds))
             return times, ["OpenCV gives this file's times out of order; they were put in order and may be off."]
         times = tuple(place / fps for place in range(len(milliseconds)))
-        return times, [f"OpenCV gives no times for this file; a constant rate of {fps:.4g} frames a second is assumed."]
+        rate = plural(float(f"{fps:.4g}"), "frame")
+        return times, [f"OpenCV gives no times for this file; a constant rate of {rate} a second is assumed."]
     times = tuple((time - milliseconds[0]) / 1000 for time in milliseconds)
     usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     # Times are often rounded to the millisecond.

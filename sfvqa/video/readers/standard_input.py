@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import UnreadableVideoError, UsageError, VideoError
+from sfvqa.wording import plural
 
 STANDARD_INPUT = "-"
 """The path that means standard input; a file of that name is reached by its absolute path (a Path drops the `./`)."""
@@ -96,7 +97,7 @@ def _next_chunk(source: int, deadline: float, done_bytes: int) -> bytes:
         seconds_left = max(deadline - time.monotonic(), 0.0)
         if os.name != "nt" and not select.select([source], [], [], seconds_left)[0]:
             raise UnreadableVideoError(
-                f"The video on standard input did not come to an end in time: {done_bytes:,} bytes came.",
+                f"The video on standard input did not come to an end in time: {plural(done_bytes, 'byte')} came.",
                 "Check the command that writes it, allow more with --read-timeout, or save the video to a file first.",
             )
         return os.read(source, _CHUNK_BYTES)

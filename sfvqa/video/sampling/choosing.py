@@ -59,10 +59,10 @@ def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
         return FrameChoice(_at(frames, places))
     ticks = [start + tick / options.fps for tick in spread(num_ticks, options.num_frames)]
     taken = sorted({_nearest(times, seconds) for seconds in ticks})
-    rate = options.fps * options.num_frames / num_ticks
+    asked, taken_at = options.fps, float(f"{options.fps * options.num_frames / num_ticks:.3g}")
     note = (
-        f"At {options.fps:g} frames a second there would be {len(places)} frames, more than the {options.num_frames} "
-        f"allowed: they are taken at about {rate:.3g} frames a second instead."
+        f"At {plural(asked, 'frame')} a second there would be {len(places)} frames, more than the {options.num_frames} "
+        f"allowed: they are taken at about {plural(taken_at, 'frame')} a second instead."
     )
     return FrameChoice(_at(frames, taken), (note,))
 
@@ -103,7 +103,8 @@ def _keyframes(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     places = spread(len(keys), options.num_frames)
     notes = []
     if len(places) < len(keys):
-        notes.append(f"There are {len(keys)} key frames: {len(places)} of them are taken, evenly spread.")
+        are = "is" if len(places) == 1 else "are"
+        notes.append(f"There are {len(keys)} key frames: {len(places)} of them {are} taken, evenly spread.")
     return FrameChoice(tuple(keys[place] for place in places), tuple(notes))
 
 
@@ -123,9 +124,10 @@ def _scene(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
         notes.append("No cut was found: the frames are spread evenly over one scene.")
     if num_left_out := max(len(scenes) - num_frames, 0):
         longest = sorted(range(len(scenes)), key=lambda place: -len(scenes[place]))[:num_frames]
+        are, are_left = ("is" if number == 1 else "are" for number in (num_frames, num_left_out))
         notes.append(
-            f"There are {len(scenes)} scenes, more than the {plural(num_frames, 'frame')} asked for: the longest are "
-            f"seen, {num_left_out} {'is' if num_left_out == 1 else 'are'} left out."
+            f"There are {len(scenes)} scenes, more than the {plural(num_frames, 'frame')} asked for: the longest {are} "
+            f"seen, {num_left_out} {are_left} left out."
         )
         scenes = [scenes[place] for place in sorted(longest)]
     indices: list[int] = []
@@ -141,7 +143,7 @@ def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     end = timeline.end_seconds
     beyond = [seconds for seconds in wanted if seconds > end + TIME_TOLERANCE_SECONDS]
     if beyond:
-        many = f" ({len(beyond) - 1} more do, too)" if len(beyond) > 1 else ""
+        many = f" ({len(beyond) - 1} more {'does' if len(beyond) == 2 else 'do'}, too)" if len(beyond) > 1 else ""
         raise RangeOutsideVideoError(
             f"The time {format_time(beyond[0])} lies beyond the end of the video, at {format_time(end)}{many}.",
             f"Choose times between 0:00 and {format_time(end)}.",

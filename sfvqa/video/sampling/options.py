@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from sfvqa.errors import UsageError
 from sfvqa.video.sampling.times import format_time
+from sfvqa.wording import plural
 
 _HIGHEST_FPS = 1_000_000
 """Far above any camera; beyond it the arithmetic would lose the ticks in rounding."""
@@ -70,8 +71,9 @@ class SamplingOptions:
     def _check_fps(self) -> None:
         if self.strategy is not SamplingStrategy.FPS:
             if self.fps is not None:
+                rate = f"{plural(self.fps, 'frame')} a second"
                 raise UsageError(
-                    f"A rate of {self.fps:g} frames a second was given, but frames are chosen by “{self.strategy}”.",
+                    f"A rate of {rate} was given, but frames are chosen by “{self.strategy}”.",
                     f"Choose by “{SamplingStrategy.FPS}”, or leave the rate out.",
                 )
         elif self.fps is None:
@@ -80,7 +82,7 @@ class SamplingOptions:
             )
         elif not 0 < self.fps <= _HIGHEST_FPS:
             raise UsageError(
-                f"The rate is {self.fps:g} frames a second.", f"Give one above 0 and up to {_HIGHEST_FPS:,}."
+                f"The rate is {plural(self.fps, 'frame')} a second.", f"Give one above 0 and up to {_HIGHEST_FPS:,}."
             )
 
     def _check_timestamps(self) -> None:
