@@ -255,7 +255,7 @@ def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path
 
 def test_gpus_that_no_node_has_are_refused(run_on: Run, items: list[Item], tmp_path: Path) -> None:
     run_on.options = replace(run_on.options, gpus_per_worker=1)
-    with pytest.raises(UsageError, match=r"each needs 1 GPUs, and its 2 nodes have 1 CPUs and 0 GPUs"):
+    with pytest.raises(UsageError, match=r"each needs 1 GPU, and its 2 nodes have 1 CPU and 0 GPUs"):
         run_on(FakeLoader(tmp_path), items)
 
 
