@@ -56,6 +56,22 @@ def test_times_that_jump_back_or_are_absent_are_not_used() -> None:
     )
 
 
+def test_frames_without_a_time_behind_the_first_key_frame_come_before_it() -> None:
+    """Leading pictures of an open group in a piece that was cut out of a video."""
+    times = [0, None, 0, 3, 2, 4]
+    built = build_table(
+        Demuxed(
+            tuple(PacketTimes(pts, None, 1, place == 0, True, False) for place, pts in enumerate(times)),
+            1,
+            0.0,
+            ends_early=False,
+            skips_packets=False,
+        )
+    )
+    assert built is not None
+    assert (built.times, built.num_before) == ((0, 2, 3, 4), 2)
+
+
 def test_what_damage_makes_look_like_a_key_frame_within_a_group_is_none() -> None:
     """Noise in place of packets was taken for key frames, and the whole file for one without usable times."""
     built = table("K---KKKK---K", [0, 3, 1, 2, 4, 8, 6, 5, 7, 10, 9, 11])

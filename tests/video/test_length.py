@@ -26,6 +26,7 @@ CODECS = {
     "sound.mkv": ("libx264", "aac"),
     "sound.flv": ("libx264", "aac"),
     "sound.ts": ("libx264", "aac"),
+    "sound.m2ts": ("libx264", "aac"),
     "sound.mp4": ("libx264", "aac"),
     "sound.avi": ("mpeg4", "mp2"),
     "sound.nut": ("mpeg4", "mp2"),

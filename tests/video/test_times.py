@@ -12,7 +12,7 @@ from sfvqa.video import Clip, ReaderName, SamplingOptions
 
 from .conftest import WriteVideo
 from .here import read_here, reader_here
-from .videos import Recipe, constant_rate, number_in
+from .videos import Recipe, constant_rate, number_in, write_video
 
 WRAP_MILLISECONDS = 2**33 // 90  # a transport stream counts 90,000ths of a second with 33 bits
 TWENTY = constant_rate(20)
@@ -113,6 +113,35 @@ def test_two_frames_with_one_time_are_both_there(video: WriteVideo, tmp_path: Pa
 
 
 PLAIN = Recipe(constant_rate(100), group=25, options={"x264-params": "bframes=0:scenecut=0"})
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("mpeg2video", {"bf": "2", "b": "4M"}), ("libx265", {"x265-params": "log-level=none:bframes=3:open-gop=1"})],
+    ids=["mpeg2", "hevc"],
+)
+def test_a_piece_that_begins_with_an_open_group_is_not_decoded_in_full(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    """Cut without decoding: what was shown before its first key frame has no time of its own left."""
+    whole = write_video(tmp_path / "whole.mkv", Recipe(constant_rate(60), codec, group=15, options=options))
+    with av.open(str(whole)) as source:
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        start = [place for place, packet in enumerate(packets) if packet.is_keyframe][1]
+        zero = packets[start].pts or 0
+        left_out = sum((packet.pts or 0) < zero for packet in packets[start:])
+        assert left_out, "these frames cannot be decoded"
+        path = tmp_path / "piece.mkv"
+        with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in packets[start:]:
+                packet.stream, packet.dts = stream, None
+                packet.pts = max((packet.pts or 0) - zero, 0)
+                target.mux(packet)
+    clip = read_all(path, ReaderName.PYAV)
+    first = round(zero / 40)
+    assert numbers_in(clip) == list(range(first, 60))
+    assert clip.warnings == (f"{left_out} frames before the first key frame cannot be decoded.",)
 
 
 def constant_seconds(frames: int) -> list[float]:

@@ -150,7 +150,7 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
 
     None if the packets carry no usable presentation times (AVI, elementary streams, times that jump back or repeat).
     """
-    packets = demuxed.packets
+    packets = _without_unplaced(demuxed.packets)
     if not packets or demuxed.skips_packets or any(packet.pts is None for packet in packets):
         return None
     places = [place for place, packet in enumerate(packets) if packet.is_key] or [0]
@@ -181,8 +181,20 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
     before = [packet for place, packet in enumerate(packets) if place < places[0] or (packet.pts or 0) < starts[0]]
-    num_before = sum(packet.is_shown for packet in before)
+    num_before = sum(packet.is_shown for packet in before) + len(demuxed.packets) - len(packets)
     return FrameTable(tuple(times), tuple(keys), num_before)
+
+
+def _without_unplaced(packets: Sequence[PacketTimes]) -> list[PacketTimes]:
+    """Leave out what directly follows the first key frame with no time, or with that one's.
+
+    In a piece of an open group, cut out without decoding, these are shown before the key frame and cannot be decoded,
+    and a container that knows no times below zero has none for them.
+    """
+    first = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
+    rest = list(packets[first + 1 :])
+    num_unplaced = next((n for n, packet in enumerate(rest) if packet.pts not in (None, packets[first].pts)), 0)
+    return [*packets[: first + 1], *rest[num_unplaced:]]
 
 
 def _increasing(keys: Sequence[KeyFrame], *, may_ignore: bool) -> list[KeyFrame] | None:
