@@ -264,26 +264,6 @@ def test_a_key_frame_that_does_not_start_afresh_is_no_damage(tmp_path: Path, nam
             assert (opened.key_frames, opened.missing, opened.warnings) == ((0, 21, 42, 63), (), ())
 
 
-def test_a_key_frame_that_is_noise_does_not_hide_other_damage(video: WriteVideo, tmp_path: Path) -> None:
-    """It may look as if it did not start afresh, and the decoder would not be strict with the whole file."""
-    import av
-
-    recipe = Recipe(constant_rate(FRAMES), group=30, container_options=INDEX_FIRST)
-    whole = video("noise_and_damage.mp4", recipe)
-    path = wipe_group(whole, tmp_path / "wiped.mp4", 2)
-    with av.open(str(whole)) as container:
-        keys = [packet for packet in container.demux(video=0) if packet.is_keyframe and packet.size]
-    content = bytearray(path.read_bytes())
-    strict = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
-    begin = (keys[4].pos or 0) + 4
-    for kind in (0x01, 0x41, 0x61):
-        content[begin : begin + 200] = bytes([kind, *bytes(199)])
-        path.write_bytes(content)
-        clip = read_here(path, SamplingOptions(num_frames=1000), reader=ReaderName.PYAV)
-        assert_true(clip, recipe)
-        assert [index for index in clip.indices if index < 120] == [index for index in strict.indices if index < 120]
-
-
 def test_a_stream_may_begin_with_a_key_frame_that_does_not_start_afresh(tmp_path: Path) -> None:
     """A recording that was cut out of a longer one, without times: no frame of it could be decoded."""
     options = {"x264-params": "open-gop=1:b-adapt=0:bframes=3:scenecut=0"}
