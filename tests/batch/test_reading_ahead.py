@@ -215,6 +215,7 @@ def test_a_reader_that_hangs_is_killed_and_the_rest_goes_on(
     assert summary.tally.errors == {"ReadTimeoutError": 1}
     assert [record["status"] for record in records] == ["error", "ok", "ok"]
     assert "within 3 seconds" in records[0]["error"]["message"]
+    assert "Allow more with --item-timeout, " in records[0]["error"]["message"]  # --read-timeout is 600 seconds
 
 
 HANG_AT_OPENING = """

@@ -15,7 +15,7 @@ RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed 
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "EncryptedVideoError": "Replace the file by one without encryption.",
-    "ReadTimeoutError": "Allow more with --read-timeout.",
+    "ReadTimeoutError": "Allow more with --item-timeout or --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
     "SubtitlesError": "Put the subtitles right.",
 }
