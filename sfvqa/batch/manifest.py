@@ -15,9 +15,10 @@ from sfvqa.batch.manifest_line import FIELDS, to_items
 from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule, is_match
+from sfvqa.given_file import STANDARD_INPUT, read_given
 
-STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
+_MOST_BYTES = 512_000_000  # millions of lines
 _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
 
@@ -127,15 +128,12 @@ def _has_answer_that_is_no_choice(item: Item) -> bool:
 
 def _read(source: Path | str, name: str) -> str:
     """The whole of it as text; bytes that are not UTF-8 stay what they are, for names of files may have such."""
-    if str(source) == STANDARD_INPUT:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
-        content = sys.stdin.buffer.read()
-    else:
-        try:
-            content = Path(source).read_bytes()
-        except OSError as error:
-            raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
+    if str(source) == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
+    try:
+        content = read_given(source, _MOST_BYTES)
+    except OSError as error:
+        raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
     if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-8-sig", "surrogateescape")
     try:

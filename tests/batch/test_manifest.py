@@ -140,6 +140,13 @@ def test_names_do_not_depend_on_where_it_is_read_from(folder: Path, monkeypatch:
         assert all(item.video.parent.absolute() == folder / "lists" for item in items)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a device")
+def test_a_manifest_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfvqa.batch.manifest._MOST_BYTES", 5_000_000)
+    with pytest.raises(UsageError, match=r"There is more in “/dev/zero” than the 5\.0 MB that are read"):
+        read_manifest("/dev/zero")
+
+
 def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"video": "a.mp4", "question": "Q"}')))

@@ -3,8 +3,10 @@
 import io
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +120,44 @@ def test_what_is_no_utf_8_fails_as_a_question(chat: ChatWith) -> None:
     run = chat("Is it \udce9?\nWhere?\n")
     assert (run.exit_code, run.stdout) == (2, "Left.\n")
     assert "not valid UTF-8" in run.stderr
+
+
+def test_a_line_without_end_fails_as_a_question_and_is_not_held(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`readline` would take as much memory as a pipe has to give."""
+
+    class Endless(io.RawIOBase):
+        """A line of 60 MB, then a question."""
+
+        left = 60_000_000
+
+        is_first = True
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            if self.left > 0:
+                piece = b"a" * len(buffer)
+            else:
+                piece = b"\nWhere?\n" if self.is_first else b""
+                self.is_first = False
+            self.left -= len(piece)
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    model.script = [["Left."]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless(), 1 << 20)))
+    tracemalloc.start()
+    try:
+        run = run_cli("chat", str(video))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (run.exit_code, run.stdout) == (2, "Left.\n")
+    assert "Error: The question has more than 1,000,000 characters." in run.stderr
+    assert peak < 30e6
 
 
 def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_question(
