@@ -18,6 +18,7 @@ from sfvqa.evaluation.matching import Rule, is_match
 from sfvqa.given_file import STANDARD_INPUT, read_given
 
 _LONGEST_LIST = 10
+_LONGEST_NAME = 40
 _MOST_BYTES = 512_000_000  # millions of lines
 _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
@@ -97,10 +98,11 @@ class _Lines:
         if self.problems:
             shown = "; ".join(f"line {number}: {problem}" for number, problem in self.problems[:_LONGEST_LIST])
             more = len(self.problems) - _LONGEST_LIST
+            is_one = len(self.problems) == 1
+            which = "A line" if is_one else f"{len(self.problems):,} of the lines"
             raise UsageError(
-                f"{len(self.problems)} of the lines in {self.name} cannot be used: {shown}"
-                f"{f'; and {more} more' if more > 0 else ''}.",
-                "Correct them; nothing was asked.",
+                f"{which} in {self.name} cannot be used: {shown}{f'; and {more} more' if more > 0 else ''}.",
+                f"Correct {'it' if is_one else 'them'}; nothing was asked.",
             )
         if not self.items:
             raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
@@ -200,10 +202,16 @@ def _delimiter_of(text: str) -> str:
     return next((delimiter for delimiter in _DELIMITERS if delimiter in header), ",")
 
 
+def _shortened(header: list[str]) -> str:
+    """Its names, which may be whatever a file that is no text begins with."""
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in header[:_LONGEST_LIST]]
+    return ", ".join(shown) + (", …" if len(header) > _LONGEST_LIST else "")
+
+
 def _check_header(header: list[str], name: str) -> list[str]:
     if "video" not in header:
         raise UsageError(
-            f"The header of {name} has no “video”: {', '.join(header)}.",
+            f"The header of {name} has no “video”: {_shortened(header)}.",
             "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
         )
     repeated = sorted({column for column in header if header.count(column) > 1})
