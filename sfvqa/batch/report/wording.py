@@ -20,7 +20,7 @@ _ADVICE = {
     "SubtitlesError": "Put the subtitles right.",
 }
 _ADVICE_BY_CODE = {
-    errors.ExitCode.VIDEO: "Repair, convert or replace the file: asking again alone does not help.",
+    errors.ExitCode.VIDEO: "Repair, convert or replace the file; asking again helps only where its reader was killed.",
     errors.ExitCode.OUT_OF_MEMORY: "Free memory, or ask with fewer frames or a smaller model.",
     errors.ExitCode.MODEL: "Check the model with “sfvqa models verify”.",
     errors.ExitCode.USAGE: "Correct the items or the options; a corrected item is a new one.",
