@@ -25,9 +25,9 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     path = Path(source)
     if is_stream(path) or (path.is_file() and not _is_video(path)):
         return read_manifest(source, asked, notices)
-    if not asked:
-        raise UsageError("No question was given.", "Give one with --question, or name a manifest that has them.")
     videos = [(path, path.name)] if path.is_file() else list_videos(source, notices)
+    if not asked:  # said of what is there: a manifest's name may be misspelt
+        raise UsageError("No question was given.", "Give one with --question, or name a manifest that has them.")
     return [Item(video, name, question) for video, name in videos for question in asked]
 
 

@@ -15,10 +15,12 @@ from sfvqa.batch.manifest_line import FIELDS, to_items
 from sfvqa.batch.output_file import is_stream
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule, is_match
+from sfvqa.given_file import STANDARD_INPUT, read_given
 from sfvqa.wording import plural
 
-STANDARD_INPUT = "-"
 _LONGEST_LIST = 10
+_LONGEST_NAME = 40
+_MOST_BYTES = 512_000_000  # millions of lines
 _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
 
@@ -97,10 +99,11 @@ class _Lines:
         if self.problems:
             shown = "; ".join(f"line {number}: {problem}" for number, problem in self.problems[:_LONGEST_LIST])
             more = len(self.problems) - _LONGEST_LIST
+            is_one = len(self.problems) == 1
+            which = "A line" if is_one else f"{len(self.problems):,} of the lines"
             raise UsageError(
-                f"{len(self.problems)} of the lines in {self.name} cannot be used: {shown}"
-                f"{f'; and {more} more' if more > 0 else ''}.",
-                "Correct them; nothing was asked.",
+                f"{which} in {self.name} cannot be used: {shown}{f'; and {more} more' if more > 0 else ''}.",
+                f"Correct {'it' if is_one else 'them'}; nothing was asked.",
             )
         if not self.items:
             raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
@@ -128,15 +131,12 @@ def _has_answer_that_is_no_choice(item: Item) -> bool:
 
 def _read(source: Path | str, name: str) -> str:
     """The whole of it as text; bytes that are not UTF-8 stay what they are, for names of files may have such."""
-    if str(source) == STANDARD_INPUT:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
-        content = sys.stdin.buffer.read()
-    else:
-        try:
-            content = Path(source).read_bytes()
-        except OSError as error:
-            raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
+    if str(source) == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
+        raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
+    try:
+        content = read_given(source, _MOST_BYTES)
+    except OSError as error:
+        raise UsageError(f"The manifest {name} cannot be read: {error.strerror or error}.", "Check it.") from error
     if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-8-sig", "surrogateescape")
     try:
@@ -203,10 +203,16 @@ def _delimiter_of(text: str) -> str:
     return next((delimiter for delimiter in _DELIMITERS if delimiter in header), ",")
 
 
+def _shortened(header: list[str]) -> str:
+    """Its names, which may be whatever a file that is no text begins with."""
+    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in header[:_LONGEST_LIST]]
+    return ", ".join(shown) + (", …" if len(header) > _LONGEST_LIST else "")
+
+
 def _check_header(header: list[str], name: str) -> list[str]:
     if "video" not in header:
         raise UsageError(
-            f"The header of {name} has no “video”: {', '.join(header)}.",
+            f"The header of {name} has no “video”: {_shortened(header)}.",
             "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
         )
     repeated = sorted({column for column in header if header.count(column) > 1})

@@ -47,7 +47,16 @@ class Preparer:
             with memory_errors("reading the video"):
                 self._read(video, prepared)
         except Exception as error:  # noqa: BLE001  becomes the error record of each of its items
-            video.arrive(replace(prepared, failure=Failure.of(error)))
+            video.arrive(replace(prepared, failure=Failure.of(self._with_own_remedy(error))))
+
+    def _with_own_remedy(self, error: Exception) -> Exception:
+        """A reader knows one time-out; where that of an item is the shorter, more of the other would change nothing."""
+        if (
+            isinstance(error, ReadTimeoutError)
+            and self._reading.timeout_seconds < self._options.reading.timeout_seconds
+        ):
+            return ReadTimeoutError(error.message, error.remedy.replace("--read-timeout", "--item-timeout"))
+        return error
 
     def _read(self, video: VideoAhead, prepared: Prepared) -> None:
         options, path = self._options, video.work.group.video

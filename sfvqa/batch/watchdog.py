@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from sfvqa.batch.time_limit import TooLateError, within
 from sfvqa.batch.video_ahead import Question
 from sfvqa.errors import ExitCode, ItemTimeoutError
 from sfvqa.wording import plural
 
 _LAST_SECONDS = 600.0  # after which a step that cannot be interrupted is ended with the process
 _LONGEST_LOOK_SECONDS = 1.0  # between two looks
+_SECONDS_TO_WRITE = 5.0
 _STDERR = 2  # Python's own stream may be locked by what stands still
 
 
@@ -104,9 +106,8 @@ class Watchdog:
             self._give_up(self._questions, self._error())
         finally:
             show_cursor = b"\x1b[?25h" if os.isatty(_STDERR) else b""  # which a live display hides
-            with contextlib.suppress(OSError):
-                os.write(_STDERR, show_cursor + b"Error: The model stands still. What is done is kept.\n")
-                os.write(_STDERR, b"Run the same command again to resume.\n")
+            said = b"Error: The model stands still. What is done is kept.\nRun the same command again to resume.\n"
+            _unless_stuck(lambda: os.write(_STDERR, show_cursor + said))
             os._exit(ExitCode.FAILED)
 
     def _error(self) -> ItemTimeoutError:
@@ -123,6 +124,15 @@ def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
 
 def dump_stacks(reason: str) -> None:
     """Write on standard error what every thread is doing."""
-    with contextlib.suppress(OSError, ValueError):  # it may be closed
+
+    def dump() -> None:
         os.write(_STDERR, f"sfvqa: {reason}; what each thread does:\n".encode())
         faulthandler.dump_traceback(_STDERR, all_threads=True)
+
+    _unless_stuck(dump)
+
+
+def _unless_stuck(write: Callable[[], object]) -> None:
+    """Write, but not wait for a pipe that nobody reads, or a stopped terminal: that may be what stands still."""
+    with contextlib.suppress(OSError, ValueError, TooLateError):  # it may be closed
+        within(_SECONDS_TO_WRITE, write)

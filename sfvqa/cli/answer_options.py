@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sfvqa.cli.options import parse_file
+
 _PROMPT = "What it is told"
 _OUTPUT = "What is printed"
 
@@ -75,6 +77,7 @@ EvidenceOut = Annotated[
     Path | None,
     typer.Option(
         "--evidence-out",
+        parser=parse_file,
         metavar="FILE",
         help="Draw the frames with how much the answer looked at each into this picture: .png, .jpg or .webp. "
         "Of several questions, FILE-1, FILE-2, ….",

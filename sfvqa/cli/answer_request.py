@@ -39,6 +39,7 @@ class AnswerRequest:
 
         Raises UsageError for what contradicts itself, SubtitlesError.
         """
+        from sfvqa.cli.options import parse_file
         from sfvqa.inference.prompt_options import PromptOptions
         from sfvqa.inference.question import WRITING_OPTIONS, check_evidence, check_static_decode
         from sfvqa.video.subtitles import read_subtitle_file
@@ -62,7 +63,7 @@ class AnswerRequest:
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")
         prompt = PromptOptions(given["system"], given["template"])
         if where is not None and where != FROM_THE_VIDEO:
-            prompt = replace(prompt, subtitles=read_subtitle_file(where), subtitle_tokens=tokens)
+            prompt = replace(prompt, subtitles=read_subtitle_file(parse_file(where)), subtitle_tokens=tokens)
         return cls(
             written_with={} if choices else {name: given[name] for name in WRITING_OPTIONS},
             slow_attention=given.get("slow_attention", "always"),  # a chat has no other

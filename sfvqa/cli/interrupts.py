@@ -84,8 +84,17 @@ def chat_interrupts() -> Iterator[ChatInterrupts]:
 
 
 def _end_now() -> None:
-    """End the process without tidying up, but for the cursor, which a live display hides."""
+    """End the process without tidying up, but for the cursor, which a live display hides.
+
+    A terminal that was stopped, or whose connection hangs, takes nothing, and is not waited for.
+    """
     if os.isatty(_STDERR) and os.environ.get("TERM", "dumb") != "dumb":
+        is_posix = os.name == "posix"
         with contextlib.suppress(OSError):
+            if is_posix:
+                os.set_blocking(_STDERR, False)
             os.write(_STDERR, b"\x1b[?25h\n")
+        with contextlib.suppress(OSError):
+            if is_posix:
+                os.set_blocking(_STDERR, True)  # the shell's as well
     os._exit(ExitCode.INTERRUPTED)

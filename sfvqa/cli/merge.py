@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfvqa.cli.models.options import Json, Quiet
+from sfvqa.cli.options import parse_file
 
 if TYPE_CHECKING:
     from sfvqa.batch.merge import MergeSummary
@@ -20,9 +21,12 @@ Write the records of several files to one that has one record an item: the
 answer if there is one, else the last error. Where files hold different answers
 to one item, the first is kept, and you are told."""
 
-Output = Annotated[Path, typer.Argument(metavar="OUT.jsonl", help="The file to write.", show_default=False)]
+Output = Annotated[
+    Path, typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The file to write.", show_default=False)
+]
 Parts = Annotated[
-    list[Path], typer.Argument(metavar="PART", help="Files that `sfvqa batch` wrote.", show_default=False)
+    list[Path],
+    typer.Argument(parser=parse_file, metavar="PART", help="Files that `sfvqa batch` wrote.", show_default=False),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", metavar="", help="Move an OUT.jsonl that is there aside, to OUT.jsonl.old.")

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from sfvqa.errors import UnreadableVideoError, UsageError
+
 # The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -75,6 +77,14 @@ def parse_video(text: str) -> Path:
         raise typer.BadParameter("the path is empty.")
     refuse_address(text)  # a Path would make one slash of two
     return Path(text)
+
+
+def parse_file(text: str) -> Path:
+    """The path of any other file, to read or to write; typer.BadParameter for an empty one, UsageError for a URL."""
+    try:
+        return parse_video(text)
+    except UnreadableVideoError:
+        raise UsageError(f"“{text}” is an address, and no file here.", "Download it first, or name a file.") from None
 
 
 Video = Annotated[
@@ -199,6 +209,7 @@ Sheet = Annotated[
     Path | None,
     typer.Option(
         "--out",
+        parser=parse_file,
         metavar="FILE",
         help="Draw the frames into this picture: .png, .jpg or .webp.",
         show_default=False,

@@ -1,13 +1,13 @@
 """The questions that are asked: those on the command line, then those of a file, one a line."""
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sfvqa.errors import UsageError
+from sfvqa.given_file import STANDARD_INPUT, read_given
 
-STANDARD_INPUT = "-"
+_MOST_BYTES = 16_000_000  # more than anybody asks about a video
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -25,8 +25,7 @@ def read_questions(file: str) -> tuple[str, ...]:
     """The lines of a text file, or of standard input (`-`), without empty ones; UsageError when that cannot be read."""
     name = "standard input" if file == STANDARD_INPUT else f"“{file}”"
     try:
-        content = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
-        text = content.decode("utf-8-sig")
+        text = read_given(file, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"The questions in {name} are not UTF-8 text.", "Save the file as UTF-8.") from None
     except OSError as error:

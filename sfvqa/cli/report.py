@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sfvqa.cli.models.options import Json
+from sfvqa.cli.options import parse_file
 from sfvqa.evaluation.matching import Rule
 
 HELP = f"""\b
@@ -33,11 +34,12 @@ _FILES = "What is written"
 
 Records = Annotated[
     Path,
-    typer.Argument(metavar="OUT.jsonl", help="The records of a batch.", show_default=False),
+    typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The records of a batch.", show_default=False),
 ]
 Against = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="OLD.jsonl",
         help="Compare with the records of another run, on the labelled items that both have.",
         show_default=False,
@@ -45,11 +47,18 @@ Against = Annotated[
 ]
 Csv = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write a table, a row an item.", show_default=False, rich_help_panel=_FILES),
+    typer.Option(
+        parser=parse_file,
+        metavar="FILE",
+        help="Write a table, a row an item.",
+        show_default=False,
+        rich_help_panel=_FILES,
+    ),
 ]
 Html = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="FILE",
         help="Write one page with everything in it, to look at in a browser.",
         show_default=False,
@@ -69,6 +78,7 @@ Thumbnails = Annotated[
 Videos = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="FOLDER",
         help="Where the videos lie now; else where they lay then, here, or beside the records.",
         show_default=False,

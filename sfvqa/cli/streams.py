@@ -5,11 +5,15 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 
 class _Unfailing(io.RawIOBase):
-    """Passes bytes on to a stream, and drops what that refuses: a full disk, a reader that has gone."""
+    """Passes bytes on to a stream, and drops what that refuses: a full disk, a reader that has gone.
+
+    Nothing is buffered: a thread that waits for a terminal would hold the buffer's lock, for which the main thread
+    waits deaf to Ctrl-C.
+    """
 
     def __init__(self, target: Any) -> None:
         super().__init__()
@@ -25,11 +29,11 @@ class _Unfailing(io.RawIOBase):
         return int(self._target.fileno())
 
     def write(self, data: Any) -> int:
-        try:
-            written = self._target.write(data)
-        except OSError:
-            return len(data)
-        return len(data) if written is None else int(written)
+        left = memoryview(data)
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[self._target.write(left) or len(left) :]
+        return len(data)
 
 
 @contextlib.contextmanager
@@ -43,7 +47,7 @@ def safe_streams() -> Iterator[None]:
     if isinstance(stderr, io.TextIOWrapper):
         raw = _Unfailing(getattr(stderr.buffer, "raw", stderr.buffer))
         sys.stderr = io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding=stderr.encoding, errors="backslashreplace", line_buffering=True
+            cast("BinaryIO", raw), encoding=stderr.encoding, errors="backslashreplace", line_buffering=True
         )
     try:
         yield

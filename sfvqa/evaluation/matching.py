@@ -18,11 +18,21 @@ import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
 
-from sfvqa.evaluation.words import Words, denies, holds, values_of, words_of
+from sfvqa.evaluation.words import (
+    Words,
+    as_yes_or_no,
+    compares_number,
+    denies,
+    holds,
+    none_as_zero,
+    values_of,
+    words_of,
+)
 
 _END_MARKS = ".,;:!?…。，；：！？"
 _LETTER = re.compile(r"(?:\(([a-z])\)|([a-z])[.):]|([a-z])$)\s*(.*)", re.DOTALL)
 _MARKUP = str.maketrans("[]*`", "()  ")
+_IN_TURN = {"then", "before", "after", "first", "last"}
 _SPOKEN_LETTER = re.compile(r"\b(?:answer|option|choice)(?: is)?:? \(?([a-z])(?=[).,:;]|$)")
 
 
@@ -45,8 +55,9 @@ _STATEMENTS = {
         "An answer is right if the expected one stands in it as a whole phrase, or if it is the part of the expected "
         "one that the question asks for, and if it names no other value of that kind: number, yes or no, colour, "
         "direction, shape, place, order, choice. Values that the question gives do not count, except those between "
-        "which it lets choose. Case, punctuation, articles and how a number is written (2, two, 2.0) do not count; "
-        "“not” and “or” do. A letter names a choice: B, B., (B) …, Answer: B."
+        "which it lets choose. Case, punctuation, articles, plurals and how a number is written (2, two, 2.0) do not "
+        "count; “not” and “or” do. None is 0 where the question is how many, and “It does not move.” is no where it is "
+        "whether it does. A letter names a choice: B, B., (B) …, Answer: B."
     ),
     Rule.EXACT: (
         "An answer is right if it equals the expected one, but for case, white space and marks at the end. A letter "
@@ -92,8 +103,8 @@ def normalise(text: str) -> str:
 
 def _is_value(answer: str, expected: str, question: str) -> bool:
     """Whether one is a phrase of the other, with nothing that speaks against it."""
-    said, wanted = words_of(answer), words_of(expected)
-    if not said or not wanted or denies(said) != denies(wanted) or ("or" in said) != ("or" in wanted):
+    said, wanted = _compared(words_of(answer), words_of(expected), words_of(question))
+    if not said or not wanted or any(test(said) != test(wanted) for test in (denies, compares_number, _leaves_open)):
         return False
     said_values, wanted_values, given_values = values_of(said), values_of(wanted), values_of(words_of(question))
     asked = False
@@ -106,7 +117,30 @@ def _is_value(answer: str, expected: str, question: str) -> bool:
             if not values <= found:
                 return False
             asked = True
-    return holds(said, wanted) or (asked and holds(wanted, said))
+    return holds(said, wanted) or _is_list(said, wanted, words_of(question)) or (asked and holds(wanted, said))
+
+
+def _compared(said: Words, wanted: Words, question: Words) -> tuple[Words, Words]:
+    """With “none” as the number that it is, and a sentence as “yes” or “no” where the other has that word."""
+    said, wanted = none_as_zero(said, question), none_as_zero(wanted, question)
+    if "yes or no" in values_of(wanted):
+        return as_yes_or_no(said, question), wanted
+    if "yes or no" in values_of(said):
+        return said, as_yes_or_no(wanted, question)
+    return said, wanted
+
+
+def _leaves_open(words: Words) -> bool:
+    return "or" in words
+
+
+def _is_list(said: Words, wanted: Words, question: Words) -> bool:
+    """Whether values of one kind are wanted, joined by “and”, in whichever order; they are said, and no others."""
+    values = values_of(wanted)
+    if "and" not in wanted or "and" not in said or "number" in values or len(values) != 1:
+        return False
+    in_turn = _IN_TURN & {*said, *wanted} or {"and", "order"} & set(question)
+    return not in_turn and set(wanted) == {"and"}.union(*values.values())
 
 
 def _is_equal(answer: str, expected: str, choices: Sequence[str]) -> bool:

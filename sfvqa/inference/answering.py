@@ -219,8 +219,8 @@ class AnswerRun:
             fewer = f", or at most {plural(room, 'new token')} (--max-new-tokens {room})"
             shorter = fewer if room > 0 and not self._choices else ""
             raise PromptTooLongError(
-                f"The prompt takes {prompt_length} tokens and the answer up to {wanted}: "
-                f"{prompt_length + wanted - positions} more than the model's {positions} positions.",
+                f"The prompt takes {prompt_length:,} tokens and the answer up to {wanted:,}: "
+                f"{prompt_length + wanted - positions:,} more than the model's {positions:,} positions.",
                 f"Use fewer frames, a shorter question or fewer subtitles{shorter}.",
             )
 

@@ -172,8 +172,8 @@ class Chat:
         while (length := self._length(self._prompt_options, question, count)) > room:
             if count == len(self._turns):
                 raise PromptTooLongError(
-                    f"The question takes {length} tokens, the video's among them, and its answer up to "
-                    f"{self._options.max_new_tokens}: more than the {self._limit} that the conversation may take.",
+                    f"The question takes {length:,} tokens, the video's among them, and its answer up to "
+                    f"{self._options.max_new_tokens:,}: more than the {self._limit:,} that the conversation may take.",
                     "Ask a shorter question, allow fewer new tokens (--max-new-tokens), or look at fewer frames."
                     + (" --context allows more." if self._limit < self._positions else ""),
                 )
@@ -185,13 +185,13 @@ class Chat:
             return []
         what = f"“{dropped[0]}”" if len(dropped) == 1 else f"“{dropped[0]}” to “{dropped[-1]}”"
         turns = "The oldest turn was" if len(dropped) == 1 else f"The {len(dropped)} oldest turns were"
-        return [f"{turns} dropped from the conversation, which may take {self._limit} tokens: {what}."]
+        return [f"{turns} dropped from the conversation, which may take {self._limit:,} tokens: {what}."]
 
 
 def _check_context(context_tokens: int | None, positions: int) -> int:
     if context_tokens is not None and not 1 <= context_tokens <= positions:
         raise UsageError(
-            f"A context of {context_tokens} tokens was asked for, and the model has {positions} positions.",
+            f"A context of {context_tokens:,} tokens was asked for, and the model has {positions:,} positions.",
             f"Ask for 1 to {positions}.",
         )
     return context_tokens or positions

@@ -7,6 +7,9 @@ from sfvqa.errors import UsageError
 WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
 """The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
 
+LONGEST_TEXT = 1_000_000
+"""Characters of a question and the like: more than any model has room for."""
+
 
 def check_question(question: str) -> str:
     """The question without white space around it; UsageError when it is empty or no valid text."""
@@ -20,6 +23,8 @@ def check_text(text: str, what: str, if_empty: str) -> str:
     stripped = text.strip()
     if not stripped:
         raise UsageError(f"{_a(what)} is empty.", if_empty)
+    if len(stripped) > LONGEST_TEXT:
+        raise UsageError(f"The {what} has more than {LONGEST_TEXT:,} characters.", "No model takes so many.")
     try:
         stripped.encode("utf-8")
     except UnicodeEncodeError:  # how Python spells bytes that a shell passed and that are not UTF-8

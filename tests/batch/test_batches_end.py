@@ -3,7 +3,9 @@
 Garbage is not collected meanwhile: what a failed video held must come back at once, not when Python next looks.
 """
 
+import contextlib
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -16,13 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.batch import preparing, runner
+from sfvqa.batch import preparing, runner, watchdog
 from sfvqa.batch.frame_budget import FrameBudget
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.record import Record, read_records
 from sfvqa.batch.runner import run_batch
+from sfvqa.batch.tally import ItemFinished
 from sfvqa.errors import OutOfMemoryError, SfvqaError
 from sfvqa.inference.generation import GenerationOptions
 from sfvqa.inference.question_answerer import VideoQuestionAnswerer
@@ -80,8 +83,10 @@ def run_to_its_end(tmp_path: Path, budgets: list[FrameBudget]) -> RunToItsEnd:
     ) -> dict[str, Record]:
         deadline = time.monotonic() + LONGEST_SECONDS
         with Journal(tmp_path / "out.jsonl") as journal:
-            for _ in run_batch(answerer, items, journal, options):
+            for event in run_batch(answerer, items, journal, options):
                 assert time.monotonic() < deadline, "the batch does not end"
+                if isinstance(event, ItemFinished):  # forty videos take a busy machine minutes, none of them one
+                    deadline = time.monotonic() + LONGEST_SECONDS
         assert budgets[-1].num_held == 0
         records = list(read_records(tmp_path / "out.jsonl"))
         assert len(records) == len(items)
@@ -285,6 +290,7 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.runner import run_batch
+from sfvqa.batch.tally import ItemFinished
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.broken_files import broken_files, unusual_files
 
@@ -307,6 +313,26 @@ def test_what_cannot_be_interrupted_ends_the_process_and_leaves_a_record(tmp_pat
     assert "Run the same command again to resume." in ended.stderr
     (record,) = read_records(tmp_path / "out.jsonl")
     assert record["error"]["type"] == "ItemTimeoutError"
+
+
+def test_a_pipe_that_nobody_reads_keeps_the_watchdog_from_nothing(
+    readers: dict[str, FakeReader], run_to_its_end: RunToItsEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stacks are told there before the item that stands still is ended."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"." * 65536):
+            pass
+    os.set_blocking(writing, True)
+    monkeypatch.setattr(watchdog, "_STDERR", writing)
+    monkeypatch.setattr(watchdog, "_SECONDS_TO_WRITE", 0.2)
+    readers |= {name: FakeReader(8) for name in ("lost", "a")}
+    answerer = FakeAnswerer(on_chunk=lambda name, _: hang() if name == "lost" else None)
+    records = run_to_its_end(answerer, items_named(*readers), replace(OPTIONS, item_timeout_seconds=0.5))
+    os.close(reading)
+    os.close(writing)
+    assert {name: record["status"] for name, record in records.items()} == {"lost": "error", "a": "ok"}
 
 
 def overwrite(path: Path, _name: str = "", _num_wanted: int = 0) -> None:

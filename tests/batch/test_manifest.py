@@ -140,6 +140,30 @@ def test_names_do_not_depend_on_where_it_is_read_from(folder: Path, monkeypatch:
         assert all(item.video.parent.absolute() == folder / "lists" for item in items)
 
 
+def test_one_line_that_cannot_be_used_is_told_in_the_singular(folder: Path) -> None:
+    said = problems_of(folder, '{"video": "a", "question": "Q"}\n{"video": 3, "question": "Q"}')
+    assert said == f"A line in “{folder}/manifest” cannot be used: line 2: its video is no path but 3."
+
+
+def test_a_header_that_is_no_text_is_shown_in_short(folder: Path) -> None:
+    said = problems_of(folder, b"\xe9" * 5000 + b",b" * 50 + b"\n")
+    assert len(said) < 200 + len(str(folder))
+    assert said.endswith("…, b, b, b, b, b, b, b, b, b, ….")
+
+
+def test_what_is_not_there_is_said_before_a_question_is_asked_for(folder: Path) -> None:
+    """It may be a manifest's name, misspelt."""
+    with pytest.raises(UsageError, match="There is no"):
+        gather_items(str(folder / "manifset.csv"), [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a device")
+def test_a_manifest_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfvqa.batch.manifest._MOST_BYTES", 5_000_000)
+    with pytest.raises(UsageError, match=r"There is more in “/dev/zero” than the 5\.0 MB that are read"):
+        read_manifest("/dev/zero")
+
+
 def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"video": "a.mp4", "question": "Q"}')))

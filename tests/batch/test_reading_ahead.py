@@ -19,8 +19,9 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.options import BatchOptions
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import Stage
+from sfvqa.batch.video_ahead import VideoAhead
 from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
-from sfvqa.inference.reading_ahead import CHUNK_SIZE
+from sfvqa.inference.reading_ahead import CHUNK_SIZE, Reading
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
@@ -81,12 +82,25 @@ def test_a_slow_video_is_in_the_way_of_no_other(readers: dict[str, FakeReader], 
     assert summary.tally.num_answered == 7
 
 
-def test_videos_are_read_while_the_model_works(readers: dict[str, FakeReader], run_items: RunBatch) -> None:
-    """Reading and working take a second each; one after the other that would be two."""
+def test_videos_are_read_while_the_model_works(
+    readers: dict[str, FakeReader], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer but the last is held back until the next video was read, by the one reader that there is."""
+    num_read, feed, came = threading.Semaphore(0), VideoAhead.feed, list[bool]()
+
+    def count(video: VideoAhead, chunks: Reading) -> None:
+        feed(video, chunks)
+        num_read.release()
+
+    def wait(_questions: list[str], _stop: Callable[[], bool]) -> None:
+        for _ in range(1 if came else 2):
+            if len(came) < len(readers):
+                came.append(num_read.acquire(timeout=60))
+
     readers |= {f"{number}": FakeReader(10, seconds_a_frame=0.01) for number in range(10)}
-    answerer = FakeAnswerer(on_answer=lambda _questions, _stop: time.sleep(0.1))
-    _, summary, _ = run_items(answerer, items_named(*readers), replace(OPTIONS, num_readers=1))
-    assert summary.tally.stage_seconds[Stage.READING] < 0.4
+    monkeypatch.setattr(VideoAhead, "feed", count)
+    _, summary, _ = run_items(FakeAnswerer(on_answer=wait), items_named(*readers), replace(OPTIONS, num_readers=1))
+    assert came == [True] * 10
     assert summary.tally.bottleneck is Stage.ANSWERING
 
 
@@ -215,6 +229,7 @@ def test_a_reader_that_hangs_is_killed_and_the_rest_goes_on(
     assert summary.tally.errors == {"ReadTimeoutError": 1}
     assert [record["status"] for record in records] == ["error", "ok", "ok"]
     assert "within 3 seconds" in records[0]["error"]["message"]
+    assert "Allow more with --item-timeout, " in records[0]["error"]["message"]  # --read-timeout is 600 seconds
 
 
 HANG_AT_OPENING = """

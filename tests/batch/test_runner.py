@@ -116,7 +116,8 @@ def test_memory_that_runs_out_over_a_batch_makes_it_and_those_after_it_smaller(
 
     items = [Item(video_folder / "c.mp4", f"{number}.mp4", f"Question {number}?") for number in range(11)]
     answerer = FakeAnswerer(on_chunk=when_all_are_read(monkeypatch, 11), on_answer=fail)
-    _, summary, records = run_items(answerer, items, replace(OPTIONS, batch_size=8))
+    options = replace(OPTIONS, batch_size=8, frames_ahead=512)  # in 256 not all are read before they are waited for
+    _, summary, records = run_items(answerer, items, options)
     assert [len(batch) for batch in answerer.batches] == [8, 4, 2, 2, 4, 2, 2, 2, 1]
     assert [record["status"] for record in records] == ["ok"] * 11
     assert {record["frames"]["count"] for record in records} == {20}  # none was seen with fewer frames

@@ -96,6 +96,37 @@ def test_bad_input_is_two_sentences_and_a_code(
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "URL"),
+        ("report", "out.jsonl", "--against", "URL"),
+        ("report", "out.jsonl", "--csv", "URL"),
+        ("report", "out.jsonl", "--html", "URL"),
+        ("report", "out.jsonl", "--videos", "URL"),
+        ("merge", "all.jsonl", "URL"),
+        ("merge", "URL", "out.jsonl"),
+        ("batch", ".", "--question", "Q?", "-o", "URL"),
+        ("ask", "whole.mp4", "Q?", "--subtitles", "URL"),
+        ("ask", "whole.mp4", "Q?", "--evidence-out", "URL"),
+        ("frames", "whole.mp4", "--out", "URL"),
+        ("profile", "whole.mp4", "--compare", "URL"),
+        ("profile", "whole.mp4", "--csv", "URL"),
+        ("profile", "whole.mp4", "--plot", "URL"),
+        ("profile", "whole.mp4", "--trace", "URL"),
+    ],
+)
+def test_an_address_is_no_file_and_is_shown_as_it_was_given(
+    command: tuple[str, ...], folder: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Path of it has one slash: “https:/example.org/read/a.jsonl cannot be read: No such file or directory”."""
+    monkeypatch.chdir(folder)
+    address = "https://example.org//read/a.jsonl"
+    run = run_cli(*(address if each == "URL" else each for each in command))
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert run.stderr == f"Error: “{address}” is an address, and no file here.\nDownload it first, or name a file.\n"
+
+
 @pytest.mark.parametrize("reader", ["auto", "pyav"])
 def test_a_truncated_video_is_answered_with_a_warning(reader: str, folder: Path, run_cli: RunCli) -> None:
     """What can be read is answered from; the warning says how much is missing; nothing else is printed."""

@@ -3,8 +3,10 @@
 import io
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,6 +122,44 @@ def test_what_is_no_utf_8_fails_as_a_question(chat: ChatWith) -> None:
     assert "not valid UTF-8" in run.stderr
 
 
+def test_a_line_without_end_fails_as_a_question_and_is_not_held(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`readline` would take as much memory as a pipe has to give."""
+
+    class Endless(io.RawIOBase):
+        """A line of 60 MB, then a question."""
+
+        left = 60_000_000
+
+        is_first = True
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            if self.left > 0:
+                piece = b"a" * len(buffer)
+            else:
+                piece = b"\nWhere?\n" if self.is_first else b""
+                self.is_first = False
+            self.left -= len(piece)
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    model.script = [["Left."]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless(), 1 << 20)))
+    tracemalloc.start()
+    try:
+        run = run_cli("chat", str(video))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (run.exit_code, run.stdout) == (2, "Left.\n")
+    assert "Error: The question has more than 1,000,000 characters." in run.stderr
+    assert peak < 30e6
+
+
 def test_windows_line_ends_and_a_byte_order_mark_are_no_part_of_a_question(
     chat: ChatWith, model: ScriptedVideoQA
 ) -> None:
@@ -180,6 +220,9 @@ def test_frames_context_and_help_are_shown(chat: ChatWith) -> None:
         ("/reset the counter", "/reset takes nothing behind it."),
         ("/save never.md", "There is nothing to save"),
         ("/open -", "standard input"),
+        ("/open https://a.example//b.mp4", "“https://a.example//b.mp4” is an address"),
+        ("/save https://a.example//b.md", "“https://a.example//b.md” is an address"),
+        ("/open " + "a" * 10_000, "The command /open aaaa… has more than 10,000 characters."),
         ("/open\tabsent.mp4", "There is no file “absent.mp4”."),
         ("/open absent.mp4", "There is no file “absent.mp4”."),
         ("/open ~nobody-of-that-name/clip.mp4", "There is no file “~nobody-of-that-name/clip.mp4”."),

@@ -308,3 +308,33 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 130
+
+
+WRITES_IN_A_THREAD = """
+import os, signal, sys, threading, time
+from sfvqa.cli.streams import safe_streams
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+with safe_streams():
+    threading.Thread(target=lambda: sys.stderr.write("." * 1_000_000), daemon=True).start()
+    time.sleep(1)
+    print("waits", flush=True)
+    print("also waits", file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_is_heard_while_a_thread_writes_where_nobody_reads() -> None:
+    """As the thread of a live display on a stopped terminal: it held the stream's lock, and for locks of that kind
+    Python waits without looking at signals, so that only `kill -9` ended a batch.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITES_IN_A_THREAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"waits\n"
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        try:
+            assert running.wait(20) == 130
+        finally:
+            running.kill()

@@ -175,6 +175,123 @@ def test_what_the_question_says_need_not_be_said_again(
 
 
 @pytest.mark.parametrize(
+    ("question", "expected", "right", "wrong"),
+    [
+        (
+            "How many circles are there?",
+            "zero",
+            ["There are no circles.", "None", "There are none.", "No, there are none.", "no", "Zero circles", "nobody"],
+            ["I have no idea.", "No circles, but two squares.", "There is no answer.", "one", "not 0"],
+        ),
+        ("How many circles are there?", "There are no circles.", ["0", "none", "zero circles"], ["1", "circles"]),
+        ("How many people are there?", "0", ["No one.", "Nobody is there."], ["one", "1 or none"]),
+        ("Which digit is shown?", "0", ["zero"], ["No digit is shown.", "none"]),
+        ("How many?", "1", ["one", "a single one"], ["none", "no"]),
+    ],
+)
+def test_none_is_a_number_where_the_question_is_how_many(
+    question: str, expected: str, right: list[str], wrong: list[str]
+) -> None:
+    assert [answer for answer in right if not is_match(answer, expected, question=question)] == []
+    assert [answer for answer in wrong if is_match(answer, expected, question=question)] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "expected", "right", "wrong"),
+    [
+        (
+            "Does it move?",
+            "no",
+            ["It does not move.", "It doesn't.", "Not at all.", "It does not."],
+            ["It moves.", "It does move.", "Does it move?", "It does not stop."],
+        ),
+        ("Does the circle move?", "It does not move.", ["no", "No."], ["yes"]),
+        (
+            "Does the circle move?",
+            "yes",
+            ["It moves.", "It does.", "The circle does move."],
+            ["The circle", "It turns"],
+        ),
+        ("Is there a circle?", "yes", ["There is a circle.", "There is."], ["There are no circles.", "circle"]),
+        ("Is there a red circle?", "yes", ["There is a red circle."], ["There is a circle.", "It is a circle."]),
+        ("Is the circle red?", "no", ["It isn't red.", "The circle is not red."], ["It is red.", "It is blue."]),
+        ("Is the square left of the circle?", "yes", ["It is."], ["The circle is left of the square."]),
+        ("Is it red or blue?", "red", ["It is red."], ["It is."]),
+    ],
+)
+def test_a_question_whether_it_is_so_is_answered_by_its_own_words(
+    question: str, expected: str, right: list[str], wrong: list[str]
+) -> None:
+    """And by no others: what follows from them nobody judges here."""
+    assert [answer for answer in right if not is_match(answer, expected, question=question)] == []
+    assert [answer for answer in wrong if is_match(answer, expected, question=question)] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("cats", "a cat"),
+        ("two boxes", "box"),
+        ("The cities", "city"),
+        ("glasses", "glass"),
+        ("It flashes twice.", "2"),
+        ("once", "1"),
+        ("thrice", "three times"),
+        ("3rd", "third"),
+        ("first", "1st"),
+        ("one hundred and five", "105"),
+        ("two hundred twelve", "212"),
+        ("one thousand two hundred", "1,200"),
+        ("2.5 million", "2500000"),
+        ("a hundred", "100"),
+        ("a dozen eggs", "12"),
+        ("one two three", "1, 2, 3"),
+        ("counter-clockwise", "counterclockwise"),
+        ("anti-clockwise", "counterclockwise"),
+        ("from left to right", "right"),
+        ("right", "It moves from left to right."),
+        ("from the top to the bottom", "the bottom"),
+        ("no one", "nobody"),
+        ("blue and red", "red and blue"),
+        ("more than 3", "more than three"),
+    ],
+)
+def test_other_ways_to_write_the_same(answer: str, expected: str) -> None:
+    assert is_match(answer, expected, question="Which are they?")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "question"),
+    [
+        ("counter-clockwise", "clockwise", ""),
+        ("anti-clockwise", "clockwise", ""),
+        ("A circle and two squares", "circle", "Which shape is it?"),
+        ("circles and squares", "a circle", "Which shape is it?"),
+        ("more than 3", "3", "How many?"),
+        ("fewer than three", "3", "How many?"),
+        ("from right to left", "right", "Which way?"),
+        ("from top left to bottom right", "top right", "Where?"),
+        ("one and two", "3", ""),
+        ("two, three", "23", ""),
+        ("third", "3", ""),
+        ("blue and red", "red and blue", "What colours are the circle and the square?"),
+        ("blue and red", "red, then blue", ""),
+        ("first blue and then red", "red and blue", ""),
+        ("3 and 2", "2 and 3", ""),
+        ("a blue and red bus", "a red and blue car", ""),
+    ],
+)
+def test_what_only_looks_alike_is_wrong(answer: str, expected: str, question: str) -> None:
+    assert not is_match(answer, expected, question=question)
+
+
+def test_a_way_may_be_a_choice() -> None:
+    choices = ("left to right", "right to left")
+    assert is_match("It goes from left to right.", "left to right", choices)
+    assert not is_match("It goes from left to right.", "right to left", choices)
+
+
+@pytest.mark.parametrize(
     "answer",
     ["It goes right.", "The answer is (B).", "right, I think", "Option B: right", "**B**", "**B.** right", "[B]"],
 )

@@ -15,12 +15,12 @@ RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed 
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "EncryptedVideoError": "Replace the file by one without encryption.",
-    "ReadTimeoutError": "Allow more with --read-timeout.",
+    "ReadTimeoutError": "Allow more with --item-timeout or --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
     "SubtitlesError": "Put the subtitles right.",
 }
 _ADVICE_BY_CODE = {
-    errors.ExitCode.VIDEO: "Repair, convert or replace the file: asking again alone does not help.",
+    errors.ExitCode.VIDEO: "Repair, convert or replace the file; asking again helps only where its reader was killed.",
     errors.ExitCode.OUT_OF_MEMORY: "Free memory, or ask with fewer frames or a smaller model.",
     errors.ExitCode.MODEL: "Check the model with “sfvqa models verify”.",
     errors.ExitCode.USAGE: "Correct the items or the options; a corrected item is a new one.",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sfvqa.cli.options import BatchSize, check_positive, parse_batch_size
+from sfvqa.cli.options import BatchSize, check_positive, parse_batch_size, parse_file
 
 _QUESTIONS = "What is asked"
 _WORK = "How it works"
@@ -60,6 +60,7 @@ Out = Annotated[
     typer.Option(
         "--out",
         "-o",
+        parser=parse_file,
         metavar="FILE",
         help="Append the records here, one JSON object a line; - is standard output. What it holds is not asked again.",
         show_default=False,

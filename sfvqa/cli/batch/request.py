@@ -86,7 +86,8 @@ def _gather(given: Mapping[str, Any], notices: "Notices") -> "list[Item]":
     from sfvqa.batch.gathering import gather_items
     from sfvqa.batch.group import take_shard
     from sfvqa.batch.shard import parse_shard
-    from sfvqa.cli.question_file import STANDARD_INPUT, read_questions
+    from sfvqa.cli.question_file import read_questions
+    from sfvqa.given_file import STANDARD_INPUT
 
     if given["question_file"] == given["source"] == STANDARD_INPUT:
         raise UsageError("Manifest and questions cannot both come from standard input.", "Name a file for one of them.")

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from sfvqa.errors import UsageError
+from sfvqa.inference.question import LONGEST_TEXT
 
 if TYPE_CHECKING:
     from sfvqa.cli.render import Notices
 
 PROMPT = "> "
+_LONGEST_LINE = LONGEST_TEXT + 1000  # and white space around it
 
 
 class LineSource(Protocol):
@@ -35,8 +37,15 @@ class PipedLines:
 
     def read(self) -> str | None:
         """The next line."""
-        line = self._source.readline()
+        line = self._source.readline(_LONGEST_LINE)
+        if len(line) == _LONGEST_LINE and not line.endswith("\n"):
+            self._pass_over()
         return line.removeprefix("\ufeff").rstrip("\n") if line else None
+
+    def _pass_over(self) -> None:
+        """Skip the rest of a line that has no end, instead of holding it; what was held fails as a question."""
+        while (piece := self._source.readline(_LONGEST_LINE)) and not piece.endswith("\n"):
+            pass
 
 
 class PlainPrompt(PipedLines):

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfvqa.cli.options import parse_file
 from sfvqa.errors import UsageError
 
 
@@ -29,6 +30,7 @@ COMMANDS = (
 )
 _OTHER_NAMES = {"/exit": "/quit"}
 NAMES = (*(command.name for command in COMMANDS), *_OTHER_NAMES)
+_LONGEST_COMMAND = 10_000
 HINT = "A question that begins with a slash needs a space before it."
 
 
@@ -60,6 +62,8 @@ def parse_command(line: str) -> Typed | None:
     """The command of a line, None for a question; UsageError for no command of ours, or one used wrongly."""
     if not line.startswith("/"):
         return None
+    if len(line) > _LONGEST_COMMAND:
+        raise UsageError(f"The command {line[:10]}… has more than {_LONGEST_COMMAND:,} characters.", HINT)
     word, *behind = line.strip().split(maxsplit=1)
     name, argument = _OTHER_NAMES.get(word.lower(), word.lower()), "".join(behind)
     command = next((command for command in COMMANDS if command.name == name), None)
@@ -76,10 +80,11 @@ def parse_command(line: str) -> Typed | None:
 
 
 def _with_home(text: str) -> Path:
+    path = parse_file(text)
     try:
-        return Path(text).expanduser()
+        return path.expanduser()
     except RuntimeError:  # nobody has that name, so that the tilde is part of one
-        return Path(text)
+        return path
 
 
 def describe_commands() -> str:

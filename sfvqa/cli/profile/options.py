@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sfvqa.cli.options import parse_file
+
 _MEASURED = "What is measured"
 _WRITTEN = "What is written"
 
@@ -89,6 +91,7 @@ StaticDecode = Annotated[
 Compare = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="OLD.json",
         help="Say what changed since an earlier profile's --json, beyond the noise of both.",
         show_default=False,
@@ -98,12 +101,17 @@ Compare = Annotated[
 Csv = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Write a table, a row a number of frames.", show_default=False, rich_help_panel=_WRITTEN
+        parser=parse_file,
+        metavar="FILE",
+        help="Write a table, a row a number of frames.",
+        show_default=False,
+        rich_help_panel=_WRITTEN,
     ),
 ]
 Plot = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="FILE",
         help="Draw a picture, .png or .svg; needs matplotlib, `pip install 'sfvqa\\[plot]'`.",
         show_default=False,
@@ -113,6 +121,7 @@ Plot = Annotated[
 Trace = Annotated[
     Path | None,
     typer.Option(
+        parser=parse_file,
         metavar="FILE",
         help="Trace one more run, the one with the most frames, for chrome://tracing or Perfetto (.json).",
         show_default=False,

@@ -15,6 +15,7 @@ from sfvqa.evaluation.scores import Share
     ("kind", "advice"),
     [
         ("DamagedVideoError", "Repair"),  # by its place in the tree
+        ("UnreadableVideoError", "asking again helps only where its reader was killed"),
         ("VideoNotFoundError", "Put the video"),
         ("ReadTimeoutError", "--read-timeout"),
         ("OutOfMemoryError", "fewer frames"),
