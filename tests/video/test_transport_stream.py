@@ -133,3 +133,35 @@ def test_other_packet_sizes_are_joined_as_well(tmp_path: Path) -> None:
     clip = read_all(path)
     assert_right(clip)
     assert (len(clip.indices), clip.missing) == (60, ())
+
+
+def filled_up(segment: bytes) -> bytes:
+    """The same, but that zeros behind the picture, where H.264 allows them, fill up its last packet."""
+    last = segment[-PACKET:]
+    assert last[3] & 0x30 == 0x30  # padded in front
+    payload = last[5 + last[4] :]
+    return segment[:-PACKET] + last[:3] + bytes([last[3] & ~0x20]) + payload.ljust(PACKET - 4, b"\0")
+
+
+def test_segments_whose_last_packet_is_full_lose_nothing(video: WriteVideo, tmp_path: Path) -> None:
+    """One picture in 184 ends exactly with a packet: the frame before such a joint was left out as damaged."""
+    path = tmp_path / "full.ts"
+    path.write_bytes(b"".join(map(filled_up, segments(video("segments.ts", WHOLE), tmp_path))))
+    clip = read_all(path)
+    assert_right(clip)
+    assert (len(clip.indices), clip.missing) == (60, ())
+
+
+@pytest.mark.parametrize("num_lost", [1, 2, 3, 5, 9])
+def test_a_segment_that_is_cut_between_packets_shows_nothing_wrong(
+    video: WriteVideo, tmp_path: Path, num_lost: int
+) -> None:
+    pieces = segments(video("segments.ts", WHOLE), tmp_path)
+    pieces[1] = pieces[1][: -num_lost * PACKET]
+    path = tmp_path / "cut_segment.ts"
+    path.write_bytes(b"".join(pieces))
+    clip = read_all(path)
+    assert [number_in(frame) for frame in clip.frames] == [round(time * 25) for time in clip.timestamps_seconds]
+    lost = set(range(60)) - {number_in(frame) for frame in clip.frames}
+    assert lost
+    assert lost < set(range(GROUP, 2 * GROUP))

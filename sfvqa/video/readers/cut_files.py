@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from sfvqa.video.readers.transport_stream import PACKET_BYTES, SYNC_BYTE
+from sfvqa.video.readers.transport_stream import PACKET_BYTES, SYNC_BYTE, first_packets
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _OGG_PAGE, _OGG_FLAGS_AT, _OGG_LAST_PAGE, _OGG_LONGEST_PAGE_BYTES = b"OggS", 5, 4, 65_307
@@ -15,7 +15,6 @@ _FLV, _FLV_TAG_BYTES, _FLV_TYPE_BITS, _FLV_TYPES = b"FLV", 11, 0x1F, (8, 9, 18) 
 _REAL_MEDIA, _REAL_MEDIA_CHUNKS = b".RMF", (b".RMF", b"PROP", b"MDPR", b"CONT", b"DATA", b"INDX")
 _MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot")
-_TS_STRIDES = ((0, PACKET_BYTES), (4, 192), (0, 204))  # alone, after a time stamp (M2TS), before a checksum
 _RIFF = b"RIFF"
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # of an AVI file whose recorder did not come to write it, or could not go back
 _SLACK_BYTES = 16  # some writers of AVI and RealMedia count a header, too
@@ -112,19 +111,11 @@ def _is_flv_cut(content: mmap.mmap) -> bool:
 
 def _is_transport_stream_cut(content: mmap.mmap) -> bool | None:
     """Whether it ends within a packet; what follows a whole packet, and is none, is passed over."""
-    stride = _stride_of(content)
+    _, stride = first_packets(content) or (0, PACKET_BYTES)
     for begin in range(len(content) - 1, max(len(content) - 2 * stride, 3 * stride), -1):
         if all(content[begin - before * stride] == SYNC_BYTE for before in range(4)):
             return True if begin + PACKET_BYTES > len(content) else None
     return None
-
-
-def _stride_of(content: mmap.mmap) -> int:
-    """From one packet of a transport stream to the next; 0 if it is none."""
-    for ahead, stride in _TS_STRIDES:
-        if content[ahead : ahead + 1] == content[ahead + stride : ahead + stride + 1] == bytes([SYNC_BYTE]):
-            return stride
-    return 0
 
 
 def _is_ogg_cut(content: mmap.mmap) -> bool | None:
@@ -148,5 +139,5 @@ _JUDGES: tuple[tuple[Callable[[mmap.mmap], bool], Callable[[mmap.mmap], bool | N
     (_begins_with(_REAL_MEDIA), _is_real_media_cut),
     (_begins_with(_MXF_PARTITION), _is_mxf_cut),
     (lambda content: content[4:8] in _FIRST_BOXES, _is_mp4_cut),
-    (lambda content: _stride_of(content) > 0, _is_transport_stream_cut),
+    (lambda content: first_packets(content) is not None, _is_transport_stream_cut),
 )

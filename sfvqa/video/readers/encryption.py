@@ -10,6 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from sfvqa.errors import EncryptedVideoError
+from sfvqa.video.readers.transport_stream import PACKET_BYTES, SYNC_BYTE, first_packets
 from sfvqa.video.readers.video_track import VideoTrack, open_container, packets_of
 
 if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
@@ -24,7 +25,7 @@ _ASF_ENCRYPTION = tuple(
 )  # (extended) content encryption objects
 _CHECKED_PACKETS = 1000  # beyond a beginning that is often left clear
 _HEAD_BYTES = 1 << 20
-_TS_PACKET_BYTES, _TS_SYNC_BYTE, _TS_SCRAMBLED = 188, 0x47, 0x80
+_TS_SCRAMBLED = 0x80
 
 
 def check_not_encrypted(path: Path, track: VideoTrack) -> None:
@@ -73,7 +74,9 @@ def _is_encrypted(path: Path, stream: VideoStream) -> bool:
 
 def _is_scrambled(head: bytes, stream_id: int) -> bool:
     """Whether packets of a transport stream that belong to the track are marked as scrambled (ISO/IEC 13818-1)."""
-    for at in range(head.find(_TS_SYNC_BYTE), len(head) - 4, _TS_PACKET_BYTES):
-        if int.from_bytes(head[at + 1 : at + 3]) & 0x1FFF == stream_id and head[at + 3] & _TS_SCRAMBLED:
+    begin, stride = first_packets(head) or (len(head), PACKET_BYTES)
+    for at in range(begin, len(head) - 4, stride):
+        stream = int.from_bytes(head[at + 1 : at + 3]) & 0x1FFF
+        if head[at] == SYNC_BYTE and stream == stream_id and head[at + 3] & _TS_SCRAMBLED:
             return True
     return False

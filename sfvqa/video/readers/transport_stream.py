@@ -14,12 +14,17 @@ from pathlib import Path
 PACKET_BYTES, SYNC_BYTE = 188, 0x47
 _STRIDES = (188, 192, 204)  # alone, after a time stamp (M2TS), before a checksum
 _TIME_STAMP_BYTES = 4  # FFmpeg's positions in M2TS are those of the time stamps
+_PROGRAM_TABLE = 0  # the stream that a multiplexer writes first
 _LATEST_MARK = 2  # the picture that lost something is the marked one or one of so many after it
 
 
 @dataclass(frozen=True)
 class _Packet:
-    """What the header of one packet says; `is_filled_up`: padding shows that what it is part of ends with it."""
+    """What the header of one packet says.
+
+    `is_filled_up`: padding shows that what it is part of ends with it. `begins_anew`: it is the first of its stream
+    from a multiplexer that has just begun to count, the one of the next segment.
+    """
 
     position: int
     starts_unit: bool
@@ -27,6 +32,7 @@ class _Packet:
     is_filled_up: bool
     is_broken: bool
     may_jump: bool
+    begins_anew: bool
 
     def follows(self, before: "_Packet") -> bool:
         """Whether nothing is lost between the two."""
@@ -64,7 +70,8 @@ def _is_whole(content: mmap.mmap, pictures: Sequence[Picture], place: int) -> bo
         if start <= before.position < end and before.is_broken:
             return False
         if packet.position >= end:
-            return packet.follows(before) or (packet.starts_unit and before.is_filled_up)
+            # What ends a segment may fill its last packet: then it is for the decoder to say whether it is whole.
+            return packet.follows(before) or (packet.starts_unit and (before.is_filled_up or packet.begins_anew))
         if packet.position < start or packet.follows(before):
             continue
         if packet.position > start or not pictures[place].is_key:
@@ -78,11 +85,13 @@ def _packets(content: mmap.mmap, position: int) -> Iterator[_Packet]:
     position += ahead
     stride = next((stride for stride in _STRIDES if _is_sync(content, position + stride)), PACKET_BYTES)
     stream = int.from_bytes(content[position + 1 : position + 3]) & 0x1FFF
+    restarts = False
     while 0 <= position <= len(content) - PACKET_BYTES:  # -1: nothing follows
         flags, control = int.from_bytes(content[position + 1 : position + 3]), content[position + 3]
         following = position + stride
         if not _is_sync(content, following):
             following = _next_sync(content, position + 1, stride)
+        restarts |= flags & 0x1FFF == _PROGRAM_TABLE and control & 0x0F == 0
         if flags & 0x1FFF == stream and control & 0x10:
             length, field = content[position + 4 : position + 6] if control & 0x20 else (0, 0)
             yield _Packet(
@@ -92,7 +101,9 @@ def _packets(content: mmap.mmap, position: int) -> Iterator[_Packet]:
                 is_filled_up=bool(control & 0x20) and _is_padded(length, field),
                 is_broken=bool(flags & 0x8000) or position < following < position + PACKET_BYTES,
                 may_jump=length > 0 and bool(field & 0x80),
+                begins_anew=restarts and control & 0x0F == 0,
             )
+            restarts = False
         position = following
 
 
@@ -103,6 +114,15 @@ def _is_padded(length: int, field: int) -> bool:
     """
     held = 1 + 6 * (field >> 4 & 1) + 6 * (field >> 3 & 1) + (field >> 2 & 1)
     return length == 0 or (length > held and not field & 0b11)
+
+
+def first_packets(content: mmap.mmap | bytes) -> tuple[int, int] | None:
+    """Where the packets of a transport stream begin, and from one to the next; None where three do not follow so."""
+    for at in range(min(len(content), max(_STRIDES))):
+        for stride in _STRIDES:
+            if content[at : at + 2 * stride + 1 : stride] == bytes([SYNC_BYTE] * 3):
+                return at, stride
+    return None
 
 
 def _is_sync(content: mmap.mmap, position: int) -> bool:
