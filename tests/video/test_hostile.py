@@ -74,7 +74,8 @@ def test_flipped_bytes(video: WriteVideo, tmp_path: Path, name: str) -> None:
     if name.endswith(".webm"):  # FFmpeg's own decoder garbles nearly a third of these
         assert not_right == 0, counts
     else:
-        assert counts["another number"] <= 2, counts  # an old picture that damage left standing, not another's place
+        # An old picture that damage left standing, not another's place; x264's threads make each run's file another.
+        assert counts["another number"] / frames < 0.001, counts
         assert not_right / frames < 0.03, counts
 
 
