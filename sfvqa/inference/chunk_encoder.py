@@ -22,6 +22,8 @@ class ChunkEncoder:
     """Makes visual tokens of chunks of frames and keeps them; `watch` has the time that took, `preprocess_watch` the
     part of it in which the processor made pixel values.
 
+    They are pooled chunk by chunk, but those of an only frame not at all: a first chunk of one frame stays as it is
+    until a second one comes.
     When memory runs out the chunk at hand is tried again, and those after it only, `SMALL_CHUNK_SIZE` frames at a
     time; `warnings` then say so. What a second time runs out is an OutOfMemoryError that names what should fit, for
     which `quantization` is asked.
@@ -38,7 +40,11 @@ class ChunkEncoder:
 
     def add(self, frames: Chunk, num_wanted: int) -> None:
         """Encode a chunk `[t, H, W, 3]` of the `num_wanted` frames that there will be at most."""
-        self._visual_tokens += self._encode(frames, num_wanted)
+        encoded = self._encode(frames, num_wanted)
+        if self.num_frames == 1:  # it was not the only frame after all
+            with self._working(lambda: self._what_should_fit(num_wanted)):
+                self._visual_tokens = [self._model.pool(first) for first in self._visual_tokens]
+        self._visual_tokens += encoded
         self.num_frames += len(frames)
 
     def visual_tokens(self) -> Tensor:
@@ -65,7 +71,10 @@ class ChunkEncoder:
     def _run(self, frames: Chunk, chunk_size: int, remedy: Callable[[], str]) -> list[Tensor]:
         pixel_values = self._timed(pixel_value_chunks(frames, self._model.config.vision, chunk_size))
         with self._working(remedy):
-            return list(self._model.encode_chunks(pixel_values))
+            visual_tokens = self._model.encode_frames(pixel_values)
+            if self.num_frames + len(frames) > 1:
+                visual_tokens = map(self._model.pool, visual_tokens)
+            return list(visual_tokens)
 
     def _timed(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         while True:

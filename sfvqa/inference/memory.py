@@ -108,8 +108,8 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     8.9
     """
     item = ITEM_BYTES[run.dtype]
-    num_slow = run.num_frames * sizes.tokens_per_frame
-    num_fast = fast.num_averages(run.num_frames) * (sizes.cells_per_side // fast.spatial_stride) ** 2
+    num_slow = sizes.num_visual_tokens(run.num_frames)
+    num_fast = fast.num_averages(run.num_frames) * (sizes.grid_side(run.num_frames) // fast.spatial_stride) ** 2
     length = num_fast + run.num_text_tokens
     token = sizes.hidden_size * item
     key_value = 2 * sizes.key_value_size * item

@@ -164,10 +164,9 @@ class SlowFastConfig(PreTrainedConfig):
         assert isinstance(self.text_config, PreTrainedConfig)
         return self.text_config
 
-    @property
-    def tokens_per_frame(self) -> int:
-        """Visual tokens of one video frame."""
-        return int((self.vision.grid_size // self.video_pooling_stride) ** 2)
+    def grid_side(self, num_frames: int) -> int:
+        """Visual tokens of a frame in each direction; those of an only frame are not pooled (reference)."""
+        return self.vision.grid_size // (self.video_pooling_stride if num_frames > 1 else 1)
 
 
 def require(condition: bool, message: str) -> None:

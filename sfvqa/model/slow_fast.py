@@ -18,7 +18,7 @@ from sfvqa.model.loading import LoadsStrictlyMixin
 from sfvqa.model.projector import Projector
 from sfvqa.model.reference_format import UNUSED_TENSORS
 from sfvqa.model.vision_tower import ConvNextBlock, VisionTower
-from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_image, split_video
+from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
 
 
 class SlowAttention(StrEnum):
@@ -67,24 +67,28 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
 
     # --- frames → tokens -------------------------------------------------------------------------------------------
 
-    def encode_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Pixels `[t, 3, H, W]`, a few frames at a time → their visual tokens `[t, h, w, D]`, pooled."""
+    def encode_frames(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pixels `[t, 3, H, W]`, a few frames at a time → their visual tokens `[t, h, w, D]`, not pooled yet."""
         for pixel_values in chunks:
-            features = self.vision_tower(pixel_values.to(self.device, self.dtype))
-            yield pool_frames(self.projector(features), self.config.video_pooling_stride)
+            yield self.projector(self.vision_tower(pixel_values.to(self.device, self.dtype)))
+
+    def pool(self, visual_tokens: Tensor) -> Tensor:
+        """Visual tokens `[t, h, w, D]` of a video of several frames, averaged over space as its config says."""
+        return pool_frames(visual_tokens, self.config.video_pooling_stride)
 
     def encode_video(self, pixel_values: Tensor, *, chunk_size: int = 8) -> VisualTokens:
-        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more."""
-        return self.split(torch.cat(list(self.encode_chunks(pixel_values.split(chunk_size)))))
+        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more.
+
+        Visual tokens of an only frame, a picture's or a video's, are not pooled (reference).
+        """
+        frames = self.encode_frames(pixel_values.split(chunk_size))
+        if len(pixel_values) > 1:
+            frames = (self.pool(part) for part in frames)
+        return self.split(torch.cat(list(frames)))
 
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
         return split_video(visual_tokens, self.config)
-
-    def encode_image(self, pixel_values: Tensor) -> VisualTokens:
-        """Pixels `[3, H, W]` of one image, whose visual tokens are not pooled."""
-        features = self.vision_tower(pixel_values[None].to(self.device, self.dtype))
-        return split_image(self.projector(features)[0], self.config)
 
     # --- tokens → logits -------------------------------------------------------------------------------------------
 

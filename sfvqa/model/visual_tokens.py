@@ -117,9 +117,3 @@ def split_video(frames: Tensor, config: SlowFastConfig) -> VisualTokens:
     fast = average_over_time(frames[kept], config.temporal_stride, config.min_fast_frames)
     fast = pool_frames(fast, config.spatial_stride)
     return VisualTokens(slow=frames.flatten(0, 2), fast=fast.flatten(0, 2))
-
-
-def split_image(tokens: Tensor, config: SlowFastConfig) -> VisualTokens:
-    """Slow and fast tokens of one image's visual tokens `[h, w, D]`: only the spatial average applies."""
-    fast = pool_frames(tokens[None], config.spatial_stride)
-    return VisualTokens(slow=tokens.flatten(0, 1), fast=fast.flatten(0, 2))

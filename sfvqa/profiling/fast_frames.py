@@ -38,5 +38,5 @@ def config_for(config: SlowFastConfig, num_frames: int) -> SlowFastConfig:
 
 def split_again(slow: Tensor, num_frames: int, config: SlowFastConfig) -> VisualTokens:
     """Slow and fast tokens of `slow` `[S, D]`, the visual tokens of `num_frames` frames, by a model's own config."""
-    cells = config.vision.grid_size // config.video_pooling_stride
-    return split_video(slow.view(num_frames, cells, cells, -1), config_for(config, num_frames))
+    side = config.grid_side(num_frames)
+    return split_video(slow.view(num_frames, side, side, -1), config_for(config, num_frames))

@@ -68,7 +68,7 @@ def count_on_model(
     """
     side = model.config.vision.image_size
     with _Counter() as seeing:
-        list(model.encode_chunks([torch.zeros(1, 3, side, side)]))
+        list(model.encode_frames([torch.zeros(1, 3, side, side)]))
     projector = seeing.inside("Projector")
     inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
     with _Counter() as asking:

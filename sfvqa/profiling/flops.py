@@ -45,10 +45,10 @@ def prompt_size(sizes: Architecture, fast: FastTokens, num_frames: int, num_text
     >>> prompt_size(spec.architecture, spec.fast_tokens, 64, num_text=50)
     PromptSize(length=1346, num_slow=5184, num_looking=50)
     """
-    cells = (sizes.cells_per_side // fast.spatial_stride) ** 2
+    cells = (sizes.grid_side(num_frames) // fast.spatial_stride) ** 2
     return PromptSize(
         fast.num_averages(num_frames) * cells + num_text,
-        num_slow=num_frames * sizes.tokens_per_frame,
+        num_slow=sizes.num_visual_tokens(num_frames),
         num_looking=num_text,
     )
 
@@ -77,7 +77,7 @@ def vision_flops(sizes: Architecture) -> float:
 
 
 def projector_flops(sizes: Architecture) -> float:
-    """Of the projector on one frame, whose cells are pooled only behind it."""
+    """Of the projector on one frame, whose cells are pooled, if at all, behind it."""
     cells = (sizes.image_size // sizes.vision_stride) ** 2
     return 2.0 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
 

@@ -79,8 +79,8 @@ def measure_hybrid_layer(spec: ModelSpec, num_frames: int, repeats: int) -> Meas
         vision_dims=(4,) * num_stages,
     )
     model = random_model(config_of(replace(spec, architecture=sizes)), dtype=torch.float32)
-    num_slow = num_frames * sizes.tokens_per_frame
-    num_fast = spec.fast_tokens.min_fast_frames * sizes.tokens_per_frame
+    num_slow = sizes.num_visual_tokens(num_frames)
+    num_fast = spec.fast_tokens.min_fast_frames * sizes.grid_side(num_frames) ** 2
     generator = torch.Generator().manual_seed(0)
     slow = torch.randn(num_slow, sizes.hidden_size, generator=generator)
     fast = slow[:: num_slow // num_fast][:num_fast]

@@ -91,7 +91,7 @@ def sweep(
     yield SweepProgress(SweepStage.COUNT, len(points), len(points))
     first = measured.runs[options.frame_counts[0]][0].encoded
     sizes, num_fast_frames = architecture_of(model.config), model.config.min_fast_frames
-    smallest = PromptSize(num_fast_frames * sizes.tokens_per_frame + points[0].num_text_tokens)
+    smallest = PromptSize(sizes.num_visual_tokens(num_fast_frames) + points[0].num_text_tokens)
     return Profile(
         model=_model_facts(checkpoint),
         device=device,

@@ -35,8 +35,8 @@ class Architecture:
     ...     intermediate_size=384, num_layers=4, num_attention_heads=4, num_key_value_heads=2, vocab_size=768,
     ...     max_position_embeddings=2048, rope_theta=10_000.0, tie_word_embeddings=True, hybrid_layers=(0, 2),
     ... )
-    >>> tiny.tokens_per_frame, tiny.head_dim
-    (16, 32)
+    >>> tiny.num_visual_tokens(32), tiny.num_visual_tokens(1), tiny.head_dim
+    (512, 64, 32)
     """
 
     image_size: int
@@ -77,7 +77,7 @@ class Architecture:
             raise _contradiction(f"vision_depths {self.vision_depths} and vision_dims {self.vision_dims} do not pair")
         if self.image_size % self.vision_stride:
             raise _contradiction(f"image_size {self.image_size} is no multiple of {self.vision_stride}")
-        if self.cells_per_side < 1:
+        if self.grid_side(num_frames=2) < 1:
             raise _contradiction(f"video_pooling_stride {self.video_pooling_stride} leaves no token of a frame")
         self._check_divides(self.num_attention_heads, self.num_key_value_heads)
         if any(not 0 <= layer < self.num_layers for layer in self.hybrid_layers):
@@ -95,15 +95,13 @@ class Architecture:
         """Pixels a cell of the feature map covers in each direction."""
         return int(4 * 2 ** (len(self.vision_dims) - 1))
 
-    @property
-    def cells_per_side(self) -> int:
-        """Visual tokens of one video frame in each direction."""
-        return self.image_size // self.vision_stride // self.video_pooling_stride
+    def grid_side(self, num_frames: int) -> int:
+        """Visual tokens of a frame in each direction; those of an only frame are not pooled (reference)."""
+        return self.image_size // self.vision_stride // (self.video_pooling_stride if num_frames > 1 else 1)
 
-    @property
-    def tokens_per_frame(self) -> int:
-        """Visual tokens of one video frame."""
-        return self.cells_per_side**2
+    def num_visual_tokens(self, num_frames: int) -> int:
+        """Of so many frames together: all of them are slow tokens."""
+        return num_frames * self.grid_side(num_frames) ** 2
 
     @property
     def query_size(self) -> int:

@@ -98,10 +98,9 @@ class ModelSpec:
             raise self.invalid("has both `repo_id` and `folder`", "Keep one of them.")
         if min(self.size_bytes, self.num_frames, self.training_max_length) < 1:
             raise self.invalid("has a size, a number of frames or a length below 1", "Give positive numbers.")
-        if self.fast_tokens.spatial_stride > self.architecture.cells_per_side:
+        if self.fast_tokens.spatial_stride > (side := self.architecture.grid_side(num_frames=2)):
             raise self.invalid(
-                f"averages over {self.fast_tokens.spatial_stride} cells, where a frame has "
-                f"{self.architecture.cells_per_side} a side",
+                f"averages over {self.fast_tokens.spatial_stride} cells, where a frame has {side} a side",
                 "Correct spatial_stride, or the architecture.",
             )
         if self.repo_id is not None and not _is_repo_id(self.repo_id):

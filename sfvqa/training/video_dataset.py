@@ -95,8 +95,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
 
 def num_fast_tokens(num_frames: int, config: SlowFastConfig) -> int:
     """How many fast tokens a video of so many frames becomes."""
-    cells = config.vision.grid_size // config.video_pooling_stride
-    return len(split_video(torch.empty(num_frames, cells, cells, 1), config).fast)
+    side = config.grid_side(num_frames)
+    return len(split_video(torch.empty(num_frames, side, side, 1), config).fast)
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

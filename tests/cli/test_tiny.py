@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sfvqa.cli.demo import DemoVideo, load_demo_videos
 from tests.cli.conftest import RunCli
+from tests.inference.conftest import write_video
 
 VIDEOS = load_demo_videos()
 
@@ -23,6 +25,29 @@ def test_the_demo_questions_are_answered_rightly(video: DemoVideo, run_cli: RunC
     assert [(answer["question"], answer["answer"]) for answer in answers] == list(video.questions)
     assert all(answer["finish_reason"] == "stop" and answer["warnings"] == [] for answer in answers)
     assert {answer["model"] for answer in answers} == {"tiny"}
+
+
+@pytest.mark.parametrize("kind", ["clip", "still", "one of many"])
+def test_an_only_frame_keeps_all_of_its_tokens(kind: str, tmp_path: Path, run_cli: RunCli) -> None:
+    """The reference pools the visual tokens of several frames alone; here a quarter of them was left of one."""
+    video, flags = Path(VIDEOS[0].path), ["--json", "-q", "--device", "cpu"]
+    if kind == "clip":
+        video = write_video(tmp_path / "clip.mp4", num_frames=1, colour=(200, 30, 30))
+    elif kind == "still":
+        video = tmp_path / "still.png"
+        Image.new("RGB", (96, 96), "red").save(video)
+    else:
+        flags += ["--frames", "1"]
+    planned = json.loads(run_cli("ask", str(video), "Which colour?", "--dry-run", *flags).stdout)
+    seen = json.loads(run_cli("ask", str(video), "Which colour?", *flags).stdout)
+    assert (seen["tokens"]["slow"], seen["tokens"]["fast"]) == (64, 64)
+    assert (planned["tokens"]["slow"], planned["tokens"]["fast"]) == (64, 64)
+
+
+def test_of_two_frames_the_tokens_are_pooled(run_cli: RunCli) -> None:
+    run = run_cli("ask", VIDEOS[0].path, "Which colour?", "--frames", "2", "--json", "-q", "--device", "cpu")
+    tokens = json.loads(run.stdout)["tokens"]
+    assert (tokens["slow"], tokens["fast"]) == (32, 32)
 
 
 def test_slow_tokens_dropped_while_decoding_still_answers(run_cli: RunCli) -> None:

@@ -69,7 +69,7 @@ def test_the_second_time_nothing_is_read_and_the_answer_is_the_same(
 ) -> None:
     without = qa.encode(video)
     first = caching.encode(video)
-    monkeypatch.setattr(qa.checkpoint.model, "encode_chunks", None)  # the vision tower cannot run any more
+    monkeypatch.setattr(qa.checkpoint.model, "encode_frames", None)  # the vision tower cannot run any more
     second = caching.encode(video)
     assert reads == ["clip.mp4"]
     assert same(first, without)

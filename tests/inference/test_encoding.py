@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,41 @@ def test_the_chunk_size_changes_nothing_but_the_steps(
     torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)
     assert sum(step.stage is EncodeStage.ENCODE for step in steps) == -(-8 // chunk_size)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 8])
+@pytest.mark.parametrize("reader", [FakeReader(1), FakeReader(3, damaged=(0, 2))], ids=["one", "one left"])
+def test_an_only_frame_is_not_pooled(
+    qa: VideoQA, reader: FakeReader, chunk_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the reference, be it known before that there is one or found out at the end."""
+    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
+    model = qa.checkpoint.model
+    picture = np.random.default_rng(reader.info.num_frames // 2).integers(0, 256, (1, 48, 64, 3), np.uint8)
+    with torch.inference_mode():
+        (expected,) = model.encode_frames([pixel_values(picture, model.config.vision)])
+    assert expected.shape[:3] == (1, 4, 4)
+    seen, _ = run(see_progressively(model, reader, SamplingOptions(num_frames=8)))[1]
+    torch.testing.assert_close(seen.visual_tokens, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 8])
+def test_no_more_than_a_chunk_waits_unpooled(qa: VideoQA, chunk_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpooled the tokens of a long video are four times as many."""
+    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
+    model = qa.checkpoint.model
+    pool, made, alive = model.pool, list[weakref.ref[torch.Tensor]](), list[int]()
+
+    def watched(tokens: torch.Tensor) -> torch.Tensor:
+        made.append(weakref.ref(tokens))
+        alive.append(sum(ref() is not None for ref in made))
+        return pool(tokens)
+
+    monkeypatch.setattr(model, "pool", watched)
+    seen, _ = run(see_progressively(model, FakeReader(20), SamplingOptions(num_frames=20)))[1]
+    assert seen.visual_tokens.shape[:3] == (20, 2, 2)
+    assert len(made) == -(-20 // chunk_size)
+    assert max(alive) == 1
 
 
 def test_progress_reaches_all_frames_of_both_stages_in_order(qa: VideoQA, video_path: Path) -> None:

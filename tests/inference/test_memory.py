@@ -31,9 +31,20 @@ def test_tokens_are_counted_as_the_network_makes_them(num_frames: int, fast: Fas
     config = config_of(spec)
     for name, value in vars(fast).items():
         setattr(config, name, value)
-    tokens = split_video(torch.zeros(num_frames, 9, 9, 2), config)
+    side = 9 if num_frames > 1 else 18
+    tokens = split_video(torch.zeros(num_frames, side, side, 2), config)
     estimate = estimate_memory(spec.architecture, fast, RunSize(num_frames, "bfloat16", "cpu"))
     assert (estimate.num_slow_tokens, estimate.num_fast_tokens) == (len(tokens.slow), len(tokens.fast))
+
+
+def test_an_only_frame_takes_what_its_unpooled_tokens_take() -> None:
+    """Twice what two pooled frames take: slow keys and values, and the fast tokens in the KV cache."""
+    spec = find_model("slowfast-7b-64f")
+    one, two = (estimate_memory(spec.architecture, spec.fast_tokens, RunSize(n, "bfloat16", "cuda")) for n in (1, 2))
+    assert (one.num_slow_tokens, one.num_fast_tokens) == (324, 324)
+    assert one.slow_keys_values_bytes == 2 * two.slow_keys_values_bytes
+    assert one.visual_tokens_bytes == 2 * two.visual_tokens_bytes == 648 * 3584 * 2
+    assert one.kv_cache_bytes > two.kv_cache_bytes
 
 
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])

@@ -67,7 +67,8 @@ def all_at_once(model: SlowFastForConditionalGeneration, path: Path, sampling: S
     clip = read_clip(path, sampling, fit=FitSquare(model.config.vision.image_size))
     chunks = pixel_value_chunks(clip.frames, model.config.vision, CHUNK_SIZE)
     with torch.inference_mode():
-        return model.split(torch.cat(list(model.encode_chunks(chunks))))
+        tokens = torch.cat(list(model.encode_frames(chunks)))
+        return model.split(model.pool(tokens) if len(tokens) > 1 else tokens)
 
 
 def is_same(one: VisualTokens, other: VisualTokens) -> bool:
@@ -404,10 +405,10 @@ def test_an_error_keeps_nothing_of_what_was_seen(
 ) -> None:
     """An exception and its traceback that hold each other would keep the tokens on the GPU."""
     made = list[weakref.ref[torch.Tensor]]()
-    encode_chunks = model.encode_chunks
+    encode_frames = model.encode_frames
 
     def watched(chunks: object) -> Iterator[torch.Tensor]:
-        for tokens in encode_chunks(chunks):  # type: ignore[arg-type]
+        for tokens in encode_frames(chunks):  # type: ignore[arg-type]
             made.append(weakref.ref(tokens))
             yield tokens
 
@@ -415,7 +416,7 @@ def test_an_error_keeps_nothing_of_what_was_seen(
         if index == 30:
             raise OSError("gone")
 
-    monkeypatch.setattr(model, "encode_chunks", watched)
+    monkeypatch.setattr(model, "encode_frames", watched)
     gc.collect()
     gc.disable()
     try:

@@ -2,16 +2,22 @@
 
 import functools
 import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfvqa.inference.encoding import encode_progressively
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.reference_format import read_reference_config
+from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
+from tests.inference.steps import run
 
 OVERRIDES = {
     "temporal_stride": "fast_token_temporal_stride",
@@ -108,11 +114,24 @@ class GoldenCase:
 
 
 def _encode(model: SlowFastForConditionalGeneration, frames: list[int] | None) -> VisualTokens:
-    if frames is None:  # the reference's stand-in for no video: zeros after normalisation
-        return model.encode_image(torch.zeros_like(pixel_values()[0]))
-    if len(frames) == 1:
-        return model.encode_image(pixel_values()[frames[0]])
-    return model.encode_video(pixel_values()[frames])
+    """By what the commands do with a file: pictures on the disk are read, fitted, seen in chunks and split."""
+    if frames is None:  # the reference's stand-in for no video, zeros after normalisation, is no picture
+        return model.encode_video(torch.zeros_like(pixel_values()[:1]))
+    with tempfile.TemporaryDirectory() as folder:
+        return see(model, write_frames(Path(folder), frames), SamplingOptions(num_frames=len(frames)))
+
+
+def see(model: SlowFastForConditionalGeneration, video: Path, sampling: SamplingOptions) -> VisualTokens:
+    """What the commands would see of a video."""
+    return run(encode_progressively(model, video, sampling))[1].visual_tokens
+
+
+def write_frames(folder: Path, frames: list[int]) -> Path:
+    """Some of `frames.safetensors` as a folder of pictures."""
+    pixels = load_file(GOLDEN / "frames.safetensors")["frames"].numpy()
+    for place, frame in enumerate(frames):
+        Image.fromarray(pixels[frame]).save(folder / f"{place:02}.png")
+    return folder
 
 
 def _expand(

@@ -52,5 +52,7 @@ def test_saved_and_read_again_it_is_the_same(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "slow_fast"
 
 
-def test_tokens_per_frame_of_the_published_size() -> None:
-    assert SlowFastConfig(text_config={"num_hidden_layers": 28}).tokens_per_frame == 81
+def test_visual_tokens_of_the_published_size() -> None:
+    """The reference pools those of several frames only."""
+    config = SlowFastConfig(text_config={"num_hidden_layers": 28})
+    assert [config.grid_side(num_frames) ** 2 for num_frames in (1, 2, 64)] == [324, 81, 81]

@@ -7,6 +7,7 @@ cases and files.
 import functools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.reference_format import UNUSED_TENSORS, read_reference_config, rename_tensor
+from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
-from tests.model.golden_case import GoldenCase, cases, pixel_values
+from tests.model.golden_case import GoldenCase, cases, pixel_values, see, write_frames
 
 assert_tokens_close = functools.partial(torch.testing.assert_close, atol=1e-5, rtol=0.0)
 assert_logits_close = functools.partial(torch.testing.assert_close, atol=5e-5, rtol=0.0)
@@ -85,6 +87,21 @@ def test_slow_and_fast_tokens(name: str) -> None:
     for row, sample in enumerate(case.samples):
         assert_tokens_close(sample.fast, case.expected[f"fast_{row}"])
         assert_tokens_close(sample.slow, case.expected[f"slow_{row}"])
+
+
+@needs("frames.safetensors", "case_image.safetensors")
+@pytest.mark.parametrize("kind", ["clip", "still", "one of many"])
+def test_an_only_frame_is_seen_as_the_reference_sees_a_picture(kind: str, tmp_path: Path) -> None:
+    """The visual tokens of a clip of one frame, of a still, and of `--frames 1` were pooled."""
+    case, (frame,) = load_case("image"), cases()["image"]["frames"][0]
+    video, sampling = write_frames(tmp_path, [frame]), SamplingOptions(num_frames=32)
+    if kind == "still":
+        (video,) = tmp_path.iterdir()
+    elif kind == "one of many":
+        video, sampling = write_frames(tmp_path, [0, frame, 1]), SamplingOptions(num_frames=1)
+    sample = see(case.model, video, sampling)
+    assert_tokens_close(sample.fast, case.expected["fast_0"])
+    assert_tokens_close(sample.slow, case.expected["slow_0"])
 
 
 @pytest.mark.parametrize("name", cases())

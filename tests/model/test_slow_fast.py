@@ -86,7 +86,7 @@ def test_a_batch_of_different_videos_gives_what_each_gives_alone(model: SlowFast
 
 def test_a_single_image_goes_through_generation(model: SlowFastForConditionalGeneration) -> None:
     with torch.inference_mode():
-        sample = model.encode_image(frames(1)[0])
+        sample = model.encode_video(frames(1))
     assert sample.slow.shape == sample.fast.shape == (16, 32)
     assert len(greedy(model, [prompt(sample, QUESTION)], [sample])[0]) == 12
 

@@ -104,15 +104,18 @@ def test_a_network_without_memory_counts_like_one_that_runs() -> None:
     assert count_prefill_on_meta(config_of(spec), prompt) == prefill_flops(spec.architecture, prompt)
 
 
-@pytest.mark.parametrize("num_frames", [3, 8, 16, 40, 96, 128])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 8, 16, 40, 96, 128])
 def test_as_many_fast_frames_as_in_training_are_kept(num_frames: int) -> None:
     """Whatever the number of frames; and what the formula expects is what the split gives."""
     config = config_of(find_model("tiny"))
-    slow = torch.randn(num_frames * 16, 8)
+    of_a_frame = 16 if num_frames > 1 else 64
+    slow = torch.randn(num_frames * of_a_frame, 8)
     tokens = split_again(slow, num_frames, config)
-    assert len(tokens.fast) == 16 * min(num_frames, config.min_fast_frames)
+    assert len(tokens.fast) == of_a_frame * min(num_frames, config.min_fast_frames)
     assert torch.equal(tokens.slow, slow)
-    assert fast_tokens_for(FastTokens(8, 4), num_frames).num_averages(num_frames) * 16 == len(tokens.fast)
+    assert fast_tokens_for(FastTokens(8, 4), num_frames).num_averages(num_frames) * of_a_frame == len(tokens.fast)
+    size = prompt_size(architecture_of(config), fast_tokens_for(FastTokens(8, 4), num_frames), num_frames, num_text=5)
+    assert size == PromptSize(len(tokens.fast) + 5, len(tokens.slow), num_looking=5)
 
 
 def test_in_training_nothing_is_another() -> None:

@@ -75,6 +75,16 @@ def test_a_profile_has_counts_baselines_and_ratios() -> None:
     assert profile.settings["video"] == str(VIDEO)
 
 
+def test_one_frame_is_measured_as_it_is_seen() -> None:
+    """Unpooled it has more tokens than two; the formula says of it what torch counts."""
+    _, profile = _sweep(SweepOptions((1, 2), num_repeats=1, num_warmups=0, baselines=True))
+    assert [(point.num_fast_tokens, point.num_slow_tokens) for point in profile.points] == [(64, 64), (32, 32)]
+    assert all(point.flops_counted == point.flops for point in profile.points)
+    assert profile.baselines is not None
+    everything = [of.prefill_flops for of in profile.baselines if of.baseline is Baseline.ALL_IN_SELF_ATTENTION]
+    assert everything == [point.prefill_flops_all_in_self_attention for point in profile.points]
+
+
 def test_of_quantized_weights_nothing_is_counted() -> None:
     """torch knows no product of theirs, and half a count would be a wrong one."""
     qa = VideoQA.load("tiny", device="cpu", quantization="4bit")

@@ -68,6 +68,14 @@ def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and
         assert published.size_bytes == 8_500_648_304 * 2  # bf16
 
 
+def test_an_only_frame_has_all_of_its_tokens() -> None:
+    """They are pooled where there are more, as in the reference."""
+    counts = (1, 2, 64)
+    published, tiny = (find_model(name).architecture for name in ("slowfast-7b-64f", "tiny"))
+    assert [published.num_visual_tokens(count) for count in counts] == [324, 162, 5184]
+    assert [tiny.num_visual_tokens(count) for count in counts] == [64, 32, 1024]
+
+
 @pytest.mark.parametrize(
     ("written_out", "enum"),
     [

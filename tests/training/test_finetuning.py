@@ -25,7 +25,7 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.training.conversion import ConversionOptions, convert
 from sfvqa.training.finetune import main
 from sfvqa.training.finetuning import FineTuning, Stage, choose_learned, fine_tune
-from sfvqa.training.video_dataset import collate
+from sfvqa.training.video_dataset import collate, num_fast_tokens
 from sfvqa.training.vision_source import VisionSource
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
@@ -69,6 +69,16 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path) -> SlowFastForConditionalGeneration:
     return SlowFastForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_a_row_has_a_place_for_each_fast_token(model: Path, num_frames: int) -> None:
+    """An only frame, which is not pooled, has more of them than two."""
+    seeing = load(model)
+    side = seeing.config.vision.image_size
+    with torch.inference_mode():
+        seen = seeing.encode_video(torch.zeros(num_frames, 3, side, side))
+    assert num_fast_tokens(num_frames, seeing.config) == len(seen.fast)
 
 
 def losses(run: Path) -> list[float]:

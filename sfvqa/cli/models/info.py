@@ -132,9 +132,11 @@ def _here(model: "ModelSizes") -> dict[str, object]:
 def _in_words(sizes: "Architecture") -> str:
     heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"
     hybrid = ", ".join(str(layer) for layer in sizes.hybrid_layers)
+    of_several, of_one = sizes.grid_side(num_frames=2) ** 2, sizes.num_visual_tokens(1)
+    alone = f", {of_one} of an only one" if of_one != of_several else ""
     return (
         f"{_count(sizes.num_parameters)} parameters: a ConvNeXt of {plural(sum(sizes.vision_depths), 'block')} that "
-        f"sees {sizes.image_size} px and gives {plural(sizes.tokens_per_frame, 'token')} a frame; a decoder of "
+        f"sees {sizes.image_size} px and gives {plural(of_several, 'token')} a frame{alone}; a decoder of "
         f"{plural(sizes.num_layers, 'layer')}, width {sizes.hidden_size}, {heads}, {sizes.vocab_size:,} tokens; "
         f"layers {hybrid} also attend to slow tokens"
     )

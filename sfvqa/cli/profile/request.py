@@ -146,7 +146,7 @@ class ProfileRequest:
         from sfvqa.video.sampling import SamplingOptions
 
         most = max(counts)
-        in_prompt = most * sizes.sizes.tokens_per_frame if self.baselines else 0
+        in_prompt = max(map(sizes.sizes.num_visual_tokens, counts)) if self.baselines else 0
         plan = make_plan(
             replace(sizes, fast=fast_tokens_for(sizes.fast, most)),
             device=self.model.device,
@@ -171,19 +171,21 @@ class ProfileRequest:
     def _seconds_on_cpu(self, sizes: "ModelSizes", plan: "Plan", counts: Sequence[int]) -> float | None:
         """About how long all rounds take together; None on other devices."""
         from sfvqa.inference.duration import Operations, count_operations, measure_cpu_speed, seconds_on_cpu
+        from sfvqa.profiling.fast_frames import fast_tokens_for
+        from sfvqa.profiling.flops import prompt_size
 
         if plan.device.type != "cpu":
             return None
         vision = prefill = decode = 0.0
         for count in counts:
-            num_slow, text = count * sizes.sizes.tokens_per_frame, num_question_tokens([self.question])
-            fast = min(count, sizes.fast.min_fast_frames) * sizes.sizes.tokens_per_frame
-            for length in [fast, num_slow] if self.baselines else [fast]:
+            text = num_question_tokens([self.question])
+            prompt = prompt_size(sizes.sizes, fast_tokens_for(sizes.fast, count), count, text)
+            for length in [prompt.length, prompt.num_slow + text] if self.baselines else [prompt.length]:
                 needed = count_operations(
                     sizes.sizes,
                     num_frames=count,
-                    num_slow=num_slow,
-                    length=length + text,
+                    num_slow=prompt.num_slow,
+                    length=length,
                     num_new_tokens=self.num_new_tokens,
                 )
                 prefill, decode = prefill + needed.prefill, decode + needed.decode

@@ -10,10 +10,10 @@ from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReaderName
 from sfvqa.video.sampling import SamplingOptions
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """Raise it whenever the same video may become other visual tokens, or other facts beside them, than before.
 
-So with any change to reading, sampling, fitting, normalising, random weights, the vision tower or the projector.
+So with any change to reading, sampling, fitting, normalising, random weights, vision tower, projector or pooling.
 """
 
 _LIBRARIES = ("av", "numpy", "opencv-python-headless", "pillow", "torch")

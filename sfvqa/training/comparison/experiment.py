@@ -16,7 +16,6 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from sfvqa.errors import UsageError
-from sfvqa.model.visual_tokens import pool_frames
 from sfvqa.training.benchmark.items import TESTING, TRAINING, chances, digest, draw_item
 from sfvqa.training.benchmark.scenes import Timeline
 from sfvqa.training.comparison.cells import BASE, Settings, plan
@@ -134,7 +133,7 @@ class Experiment:
             pixels, aims = seeing_batch(step, settings.see_scenes, settings.image_size, grid, settings.timeline)
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
                 features = model.vision_tower(pixels.to(self.device))
-                tokens = pool_frames(model.projector(features).float(), model.config.video_pooling_stride)
+                tokens = model.pool(model.projector(features).float())
             loss, right = heads.loss(features.float().flatten(1, 2), tokens.flatten(1, 2), aims.to(self.device))
             loss.backward()
             return loss.item(), " ".join(f"{name} {share:.0%}" for name, share in right.items())
@@ -281,8 +280,8 @@ def _corpus(settings: Settings) -> Iterator[str]:
 
 
 def _grid(model: SlowFastForConditionalGeneration) -> int:
-    """Visual tokens of a frame in each direction."""
-    return model.config.vision.grid_size // model.config.video_pooling_stride
+    """Visual tokens of one of several frames in each direction."""
+    return model.config.grid_side(num_frames=2)
 
 
 def _sees(name: str) -> bool:

@@ -79,4 +79,4 @@ def test_pixels_are_those_of_this_version_of_the_preprocessing() -> None:
     path = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
     clip = read_clip(path, SamplingOptions(num_frames=5), fit=FitSquare(64, CropMode.CENTER))
     digest = hashlib.sha256(clip.frames.tobytes()).hexdigest()[:16]
-    assert (PREPROCESSING_VERSION, digest) == (1, "f9d9e0c7d5794862")
+    assert (PREPROCESSING_VERSION, digest) == (2, "f9d9e0c7d5794862")
