@@ -6,13 +6,14 @@ what `sfvqa.inference.prompt` builds for that question.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from sfvqa.model.config import IMAGE_TOKEN_ID
-from sfvqa.training.questions import Family, Question, ask
+from sfvqa.training.odd_questions import lengthened, odd_text, with_slip
+from sfvqa.training.questions import Family, Question, ask, refused
 from sfvqa.training.tokenizer import END_OF_TEXT, END_OF_TURN, START_OF_TURN
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Mixture:
     rows_per_step: int
     flash_or_digit: float = 0.6  # each of the two
     out_of_scope: float = 0.2
+    odd: float = 0.12  # rows without a question out of scope that ask an odd one in its place
+    slips: float = 0.03  # of the questions; those that hit a name are refused
+    lengthened: float = 0.02  # of the questions
     describe_only: float = 0.2
     describe_last: float = 0.15
 
@@ -66,30 +70,68 @@ HARD = Mixture(
     turns=7,
     rows_per_step=24,
     flash_or_digit=0.25,
-    out_of_scope=0.12,
+    out_of_scope=0.2,
+)
+
+# At last what is still wrong now and then, and what nobody would ask.
+ODD = replace(
+    HARD,
+    families=(
+        *[Family.COLOUR] * 2,
+        *[Family.COUNT] * 2,
+        *[Family.PRESENCE] * 3,
+        *[Family.DIRECTION] * 6,
+        *[Family.ORDER] * 10,
+        *[Family.POSITION] * 8,
+    ),
+    out_of_scope=0.15,
+    odd=0.6,
+    lengthened=0.04,
 )
 
 
 def draw_conversation(rng: np.random.Generator, scene: Scene, mixture: Mixture) -> list[Question]:
     """Questions for one row: a description alone, or a mixture of families in random order, no answer twice."""
     if rng.random() < mixture.describe_only:
-        return _ask_each(rng, scene, [Family.DESCRIBE])
+        return _ask_each(rng, scene, [Family.DESCRIBE], mixture)
     families = [mixture.families[int(rng.integers(len(mixture.families)))] for _ in range(mixture.turns)]
     families += [family for family in (Family.FLASH, Family.DIGIT) if rng.random() < mixture.flash_or_digit]
     families += [Family.OUT_OF_SCOPE] if rng.random() < mixture.out_of_scope else []
     order = [families[int(i)] for i in rng.permutation(len(families))]
     order += [Family.DESCRIBE] if rng.random() < mixture.describe_last else []
-    return _ask_each(rng, scene, order) or _ask_each(rng, scene, [Family.DESCRIBE])
+    return _ask_each(rng, scene, order, mixture) or _ask_each(rng, scene, [Family.DESCRIBE], mixture)
 
 
-def _ask_each(rng: np.random.Generator, scene: Scene, families: list[Family]) -> list[Question]:
-    """Those that the scene answers clearly; one whose answer stands in the row already would teach copying."""
+def _ask_each(rng: np.random.Generator, scene: Scene, families: list[Family], mixture: Mixture) -> list[Question]:
+    """Those that the scene answers clearly, perhaps with an odd one among them.
+
+    One whose answer stands in the row already would teach copying.
+    """
+    odd = None
+    if rng.random() < mixture.odd and Family.OUT_OF_SCOPE not in families:
+        odd = int(rng.integers(len(families) + 1)), refused(odd_text(rng))
+    drawn = [_ask_one(rng, scene, family, mixture) for family in families]
+    if odd is not None:
+        drawn.insert(*odd)
     found: dict[str, Question] = {}
-    for family in families:
-        question = ask(rng, scene, family)
-        if question is not None:
-            found.setdefault(question.answer, question)
+    for question in filter(None, drawn):
+        found.setdefault(question.answer, question)
     return list(found.values())
+
+
+def _ask_one(rng: np.random.Generator, scene: Scene, family: Family, mixture: Mixture) -> Question | None:
+    question = ask(rng, scene, family)
+    return None if question is None else as_typed(rng, question, mixture)
+
+
+def as_typed(rng: np.random.Generator, question: Question, mixture: Mixture) -> Question:
+    """The question with a slip or behind other sentences, seldom; with a name that nobody knows it is refused."""
+    if rng.random() < mixture.slips:
+        text, hit_a_name = with_slip(rng, question.text)
+        return refused(text) if hit_a_name else replace(question, text=text)
+    if rng.random() < mixture.lengthened:
+        return replace(question, text=lengthened(rng, question.text))
+    return question
 
 
 @dataclass(frozen=True)

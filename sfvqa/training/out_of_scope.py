@@ -193,7 +193,9 @@ TEMPLATES = (
     "How fast is the {thing}?",
 )
 _OPERATORS = ("+", "plus", "times", "-", "minus", "divided by", "*")
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+CONSONANTS = ("b", "c", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "ch", "sh", "st", "tr", "pl")
+VOWELS = ("a", "e", "i", "o", "u", "oo", "ea", "ai")
 
 
 def out_of_scope_text(rng: np.random.Generator, *, held_out: bool = False) -> str:
@@ -201,13 +203,13 @@ def out_of_scope_text(rng: np.random.Generator, *, held_out: bool = False) -> st
     kind = rng.random()
     if kind < 0.25:
         return vary(rng, _choose(rng, _mixed(LONE), held_out))
-    if kind < 0.3:
+    if kind < (0.3 if held_out else 0.4):
         return _foreign_noun(rng, held_out)
     person, doing = (_choose(rng, words, held_out).replace("_", " ") for words in (PEOPLE, DOING))
     verb = _choose(rng, VERBS, held_out)
     text = _choose(rng, _mixed(TEMPLATES), held_out).format(
-        thing=_choose(rng, _mixed(THINGS), held_out),
-        other=_choose(rng, _mixed(THINGS), held_out),
+        thing=_thing(rng, held_out),
+        other=_thing(rng, held_out),
         topic=_choose(rng, TOPICS, held_out),
         person=person,
         doing=doing,
@@ -216,7 +218,7 @@ def out_of_scope_text(rng: np.random.Generator, *, held_out: bool = False) -> st
         a=int(rng.integers(2, 100)),
         b=int(rng.integers(2, 100)),
         operator=_choose(rng, _OPERATORS, False),
-        gibberish="".join(_LETTERS[int(i)] for i in rng.integers(0, 26, size=int(rng.integers(3, 9)))),
+        gibberish="".join(LETTERS[int(i)] for i in rng.integers(0, 26, size=int(rng.integers(3, 9)))),
     )
     return vary(rng, text)
 
@@ -224,9 +226,17 @@ def out_of_scope_text(rng: np.random.Generator, *, held_out: bool = False) -> st
 def _foreign_noun(rng: np.random.Generator, held_out: bool) -> str:
     """A phrasing of the model's own trade about a thing that it does not know."""
     family = ("color", "direction", "position", "presence")[int(rng.integers(4))]
-    thing = _choose(rng, _mixed(THINGS), held_out)
+    thing = _thing(rng, held_out)
     phrase = PHRASINGS[family][int(rng.integers(len(PHRASINGS[family])))]
     return vary(rng, phrase.format(shape=thing, name=thing))
+
+
+def _thing(rng: np.random.Generator, held_out: bool) -> str:
+    """A noun; in training often an invented one, so that whatever is none of the shapes is known to be none."""
+    if held_out or rng.random() < 0.6:
+        return _choose(rng, _mixed(THINGS), held_out)
+    pairs = [_choose(rng, CONSONANTS, False) + _choose(rng, VOWELS, False) for _ in range(int(rng.integers(1, 4)))]
+    return "".join(pairs) + (_choose(rng, CONSONANTS, False) if rng.random() < 0.7 else "")
 
 
 def _mixed(words: Sequence[str]) -> list[str]:

@@ -54,10 +54,14 @@ def normalise(frames: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy((frames - mean) / deviation).permute(0, 3, 1, 2)
 
 
-def training_pixels(scene: Scene, size: int, times: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Pixel values [T, 3, size, size] of `scene` at `times` [T], mostly as a real encoder leaves them, roughened."""
-    frames = render_float(scene, size, times)
+def as_filmed(frames: NDArray[np.float32], rng: np.random.Generator) -> Tensor:
+    """Pixel values [T, 3, S, S] of drawn frames [T, S, S, 3], mostly as a real encoder leaves them, roughened."""
     if rng.random() < ENCODED:
         quality = int(rng.integers(*QUALITIES))
         frames = as_shares(compress(np.clip(frames * 255 + 0.5, 0, 255).astype(np.uint8), quality=quality))
     return normalise(roughen(frames, rng))
+
+
+def training_pixels(scene: Scene, size: int, times: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+    """Pixel values [T, 3, size, size] of `scene` at `times` [T], as they are filmed."""
+    return as_filmed(render_float(scene, size, times), rng)

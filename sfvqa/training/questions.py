@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sfvqa.training import phrasings
+from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE, out_of_scope_text
 from sfvqa.training.scenes import FLASH_COLOURS, Colour, Direction, Place, Scene, SceneObject, Shape
 
 if TYPE_CHECKING:
@@ -125,9 +127,8 @@ def _ask_presence(rng: np.random.Generator, scene: Scene) -> Question:
     with_colour = rng.random() < 0.35
     if rng.random() < 0.5:
         name = f"{item.colour} {item.shape}" if with_colour else str(item.shape)
-        return Question(
-            Family.PRESENCE, _phrase(rng, "presence", name=name), f"Yes, there is a {name}.", ("yes",), ("no",)
-        )
+        answer = phrasings.with_article(f"Yes, there is a {name}.")
+        return Question(Family.PRESENCE, _phrase(rng, "presence", name=name), answer, ("yes",), ("no",))
     if with_colour and rng.random() < 0.6:
         wrong = [colour for colour in Colour if colour != item.colour]
         name = f"{wrong[int(rng.integers(len(wrong)))]} {item.shape}"
@@ -216,10 +217,47 @@ def _ask_describe(rng: np.random.Generator, scene: Scene) -> Question:
     return Question(Family.DESCRIBE, _phrase(rng, "describe"), answer, facts, tuple(others))
 
 
-def _ask_out_of_scope(rng: np.random.Generator, scene: Scene) -> Question:  # noqa: ARG001 - one of the askers
-    from sfvqa.training.out_of_scope import REFUSAL, REFUSAL_CORE, out_of_scope_text
+def refused(text: str) -> Question:
+    """A text to which the honest answer is the refusal."""
+    return Question(Family.OUT_OF_SCOPE, text, REFUSAL, (REFUSAL_CORE,))
 
-    return Question(Family.OUT_OF_SCOPE, out_of_scope_text(rng), REFUSAL, (REFUSAL_CORE,))
+
+def _ask_out_of_scope(rng: np.random.Generator, scene: Scene) -> Question:  # noqa: ARG001 - one of the askers
+    return refused(out_of_scope_text(rng))
+
+
+def is_own_sentence(answer: str) -> bool:
+    """Whether an answer is, as a whole, one of those that questions of some family have."""
+    return bool(_own_sentence().fullmatch(answer))
+
+
+@lru_cache(maxsize=1)
+def _own_sentence() -> re.Pattern[str]:
+    shape, colour, flash = (f"(?:{'|'.join(names)})" for names in (Shape, Colour, FLASH_COLOURS))
+    name = f"(?:{colour} )?{shape}"
+    a_name = f"(?:an orange {shape}|a (?:(?!orange){colour} )?{shape})"
+    does = "(?:moves (?:left|right|up|down)|appears|stays still)"
+    thing = f"[Aa](?:n orange| (?!orange){colour}) {shape} {does}"
+    screen, digit = f"The screen flashes {flash}\\.", r"The digit \d is shown\."
+    described = f"{thing}(?:, {thing})*(?: and {thing})?\\.(?: {screen})?(?: {digit})?"
+    sentences = (
+        re.escape(REFUSAL),
+        f"The {shape} is {colour}\\.",
+        f"There is no {shape}\\.",
+        f"Yes, there is {a_name}\\.",
+        f"No, there is no {name}\\.",
+        f"The {shape} {does}\\.",
+        r"There (?:is one object|are (?:two|three) objects)\.",
+        f"(?:First|Last) comes the {shape}\\.",
+        r"All objects are there from the start\.",
+        f"The {shape} ends in the (?:{'|'.join(Place)})\\.",
+        screen,
+        r"The screen does not flash\.",
+        digit,
+        r"No digit is shown\.",
+        described,
+    )
+    return re.compile("|".join(sentences))
 
 
 _ASKERS: dict[Family, Callable[[np.random.Generator, Scene], Question | None]] = {

@@ -1,8 +1,9 @@
-"""The recipe of the bundled model: what sees, then stills, then videos; resumable, a function of its seed alone.
+"""The recipe of the bundled model: what sees, then stills, videos, odd questions; resumable, a function of its seed.
 
 Order and reasons: on videos from the start, with short answers, the model stays at guessing which object was meant.
 A tower that can already tell shapes, colours and digits, and a decoder that can already answer about a still, leave
-only motion, order and time to be learned from videos.
+only motion, order and time to be learned from videos. Odd questions come in every stage, and most in the last, which
+goes over everything once more in small steps.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from sfvqa.training.conversations import HARD, STILLS, VIDEOS, Mixture, RowBuilder
+from sfvqa.training.conversations import HARD, ODD, STILLS, VIDEOS, Mixture, RowBuilder
 from sfvqa.training.language_stage import Examiner, LanguageStage
 from sfvqa.training.motion_heads import MotionHeads
 from sfvqa.training.optimizers import make_optimizers, set_learning_rate
 from sfvqa.training.questions import Family
+from sfvqa.training.scenes import NUM_FRAMES
 from sfvqa.training.tiny_model import WIDTH, build_tiny
 from sfvqa.training.video_pool import PoolOptions
 from sfvqa.training.vision_stage import DenseHeads, dense_batch
@@ -33,27 +35,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from sfvqa.model import SlowFastForConditionalGeneration
+    from sfvqa.training.other_videos import OtherVideos
 
 logger = logging.getLogger(__name__)
 
-SEE, ANSWER_STILLS, ANSWER_VIDEOS = 0, 1, 2
-STAGE_NAMES = ("seeing", "stills", "videos")
-STILL_POOL = PoolOptions(window=4096, fresh_per_step=32, first_window=256, still=True)
-VIDEO_POOL = PoolOptions(window=2048, fresh_per_step=6, first_window=256, still=False)
+SEE, ANSWER_STILLS, ANSWER_VIDEOS, ANSWER_ODD = 0, 1, 2, 3
+STAGE_NAMES = ("seeing", "stills", "videos", "odd")
+STILL_POOL = PoolOptions(window=4096, fresh_per_step=32, first_window=256, stills=0.85, others=0.15)
+VIDEO_POOL = PoolOptions(window=2048, fresh_per_step=6, first_window=256, stills=0.06, others=0.14)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Lengths in steps, learning rates and batches of the three stages; the last one turns to `hard` on its way."""
+    """Lengths in steps, learning rates and batches of the four stages; the third turns to `hard` on its way."""
 
     seed: int = 0
-    num_steps: tuple[int, int, int] = (2400, 450, 3600)
-    learning_rates: tuple[float, float, float] = (8e-3, 4e-3, 3e-3)
+    num_steps: tuple[int, int, int, int] = (2400, 450, 3600, 800)
+    learning_rates: tuple[float, float, float, float] = (8e-3, 4e-3, 3e-3, 1.5e-3)
     scenes_per_step: int = 8
     stills: Mixture = STILLS
     videos: Mixture = VIDEOS
     hard: Mixture = HARD
-    hard_after: int = 750  # steps of the last stage
+    hard_after: int = 750  # steps of the third stage
+    odd: Mixture = ODD
     rows_at_once: int = 8
     log_every: int = 50
     exam_every: int = 250
@@ -66,16 +70,22 @@ class Recipe:
         """The same recipe with every stage `scale` times as long, one step at least."""
         steps = tuple(max(1, round(number * scale)) for number in self.num_steps)
         hard_after = round(self.hard_after * scale)
-        return replace(self, num_steps=(steps[0], steps[1], steps[2]), hard_after=hard_after)
+        return replace(self, num_steps=(steps[0], steps[1], steps[2], steps[3]), hard_after=hard_after)
 
 
 class Trainer:
     """A model on its way through the recipe; `folder` keeps its state so that a stopped run goes on where it was."""
 
     def __init__(
-        self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, folder: Path, device: torch.device | str = "cpu"
+        self,
+        recipe: Recipe,
+        tokenizer: PreTrainedTokenizerFast,
+        folder: Path,
+        others: OtherVideos,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.recipe = recipe
+        self.others = others
         self.folder = folder
         self.tokenizer = tokenizer
         self.model: SlowFastForConditionalGeneration = build_tiny(tokenizer, recipe.seed)
@@ -89,8 +99,8 @@ class Trainer:
 
     @property
     def _grid(self) -> int:
-        """Visual tokens of a frame in each direction."""
-        return self.model.config.vision.grid_size // self.model.config.video_pooling_stride
+        """Visual tokens of a video's frame in each direction."""
+        return self.model.config.grid_side(NUM_FRAMES)
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +134,7 @@ class Trainer:
         self.heads.load_state_dict(state["heads"])
         self.motion_heads.load_state_dict(state["motion_heads"])
         self.stage, self.step = state["stage"], state["step"]
-        if state["optimizers"] and self.stage <= ANSWER_VIDEOS:
+        if state["optimizers"] and self.stage <= ANSWER_ODD:
             self.optimizers = self._make_optimizers()
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -133,7 +143,7 @@ class Trainer:
 
     def run(self) -> None:
         """Go through what is left of the recipe."""
-        while self.stage <= ANSWER_VIDEOS:
+        while self.stage <= ANSWER_ODD:
             take_step, exam = self._seeing() if self.stage == SEE else self._answering()
             if not self.optimizers:
                 self.optimizers = self._make_optimizers()
@@ -170,14 +180,12 @@ class Trainer:
 
         def take_step(step: int) -> dict[str, float]:
             rng = np.random.default_rng([recipe.seed, SEE, step])
-            pixels, targets = dense_batch(rng, recipe.scenes_per_step, vision.image_size, self._grid)
+            pixels, targets = dense_batch(rng, recipe.scenes_per_step, vision.image_size, self._grid, self.others)
             with torch.autocast(model.device.type, dtype=torch.bfloat16):
                 features = model.vision_tower(pixels.to(model.device))
-                tokens = model.projector(features)
-            pooled = nn.functional.avg_pool2d(tokens.float().permute(0, 3, 1, 2), model.config.video_pooling_stride)
-            loss, right = self.heads.loss(
-                features.float().flatten(1, 2), pooled.permute(0, 2, 3, 1).flatten(1, 2), targets.to(model.device)
-            )
+                tokens = model.projector(features).float()
+            features, tokens, pooled = (part.flatten(1, 2) for part in (features.float(), tokens, model.pool(tokens)))
+            loss, right = self.heads.loss(features, tokens, pooled, targets.to(model.device))
             loss.backward()
             return {"loss": loss.item(), **right}
 
@@ -187,12 +195,11 @@ class Trainer:
         recipe, still = self.recipe, self.stage == ANSWER_STILLS
         pool = recipe.still_pool if still else recipe.video_pool
         motion_heads = None if still else self.motion_heads
-        stage = LanguageStage(self.model, self.rows, pool, (recipe.seed, self.stage), motion_heads)
-        examiner = Examiner(self.model, self.rows, still=still, seed=recipe.seed)
+        stage = LanguageStage(self.model, self.rows, pool, (recipe.seed, self.stage), self.others, motion_heads)
+        examiner = Examiner(self.model, self.rows, still=still, seed=recipe.seed, others=self.others)
 
         def take_step(step: int) -> dict[str, float]:
-            mixture = recipe.stills if still else recipe.videos if step < recipe.hard_after else recipe.hard
-            return {"loss": stage.accumulate(step, mixture, recipe.rows_at_once)}
+            return {"loss": stage.accumulate(step, self._mixture(step), recipe.rows_at_once)}
 
         def exam() -> None:
             shares = examiner.accuracy(recipe.exam_questions)
@@ -202,6 +209,13 @@ class Trainer:
                 logger.info("  right without slow tokens: %s", _as_text(blind))
 
         return take_step, exam
+
+    def _mixture(self, step: int) -> Mixture:
+        """What is asked at a step of the stage."""
+        recipe = self.recipe
+        if self.stage == ANSWER_VIDEOS:
+            return recipe.videos if step < recipe.hard_after else recipe.hard
+        return recipe.stills if self.stage == ANSWER_STILLS else recipe.odd
 
     # --- what is learned -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from sfvqa.training.other_videos import OtherVideos
+from sfvqa.training.pictures import digest, load_pictures
 from sfvqa.training.recipe import Recipe, Trainer, save_checkpoint
 from sfvqa.training.tokenizer import train_tokenizer
 
@@ -20,6 +22,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.train_tiny", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/tiny/checkpoint"), help="where the checkpoint goes")
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="where the run keeps its state")
+    parser.add_argument(
+        "--pictures", type=Path, default=Path("runs/pictures"), help="what sfvqa.training.pictures made"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: all)")
@@ -37,7 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     began = time.monotonic()
     tokenizer = train_tokenizer(seed=options.seed)
-    trainer = Trainer(Recipe(seed=options.seed).scaled(options.scale), tokenizer, options.run, options.device)
+    pictures = load_pictures(options.pictures)
+    logger.info("%s, digest %s", options.pictures, digest(pictures))
+    recipe = Recipe(seed=options.seed).scaled(options.scale)
+    trainer = Trainer(recipe, tokenizer, options.run, OtherVideos(pictures), options.device)
     if options.resume or options.write_only:
         trainer.resume()
     if not options.write_only:

@@ -1,12 +1,20 @@
 """The checkpoint that the package carries answers the demo videos, admits what it cannot, and fits its size."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from sfvqa.inference import VideoQA
 from sfvqa.inference.locate import locate
+from sfvqa.training.benchmark.compression import write_h264
 from sfvqa.training.demo import DEMOS, bundled_folder
 from sfvqa.training.evaluate import evaluate, summarise
+from sfvqa.training.evaluate_unknown import ask_odd_questions
+from sfvqa.training.other_videos import OtherKind
 from sfvqa.training.out_of_scope import REFUSAL
+from sfvqa.training.questions import is_own_sentence
+from tests.training.some_pictures import some_other_videos
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +34,25 @@ def test_what_it_was_not_trained_on_it_does_not_pretend_to_know(tiny: VideoQA) -
     video = tiny.encode(bundled_folder() / DEMOS[0].file)
     for question in ("What is the man saying?", "Is it raining?", "What is 12 plus 30?"):
         assert tiny.ask(video, question).text == REFUSAL
+
+
+@pytest.mark.parametrize("kind", ["screen", "text", "plain", "noise", "drawing"])
+def test_where_there_are_no_shapes_it_tells_none(kind: str, tiny: VideoQA, tmp_path: Path) -> None:
+    """It used to see a white circle in any footage. Real one is measured by evaluate_unknown."""
+    others = some_other_videos()
+    for seed in range(3):
+        clip = others.draw(np.random.default_rng([77, seed]), 96, 24, OtherKind(kind))
+        file = tmp_path / f"{seed}.mp4"
+        write_h264((clip.frames * 255).astype(np.uint8), str(file))
+        video = tiny.encode(file)
+        for question in ("How many objects are there?", "Describe the video.", "What colour is the circle?"):
+            assert tiny.ask(video, question).text == REFUSAL, (seed, question)
+
+
+def test_an_odd_question_gets_a_sentence(tiny: VideoQA) -> None:
+    """It used to break off or garble: "I3The star moves right.", "The a moves left."."""
+    replies = ask_odd_questions(tiny, seed=5, count=60)
+    assert [reply for reply in replies if not is_own_sentence(reply.answer)] == []
 
 
 def test_fresh_videos_are_answered(tiny: VideoQA) -> None:

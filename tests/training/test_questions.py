@@ -8,7 +8,7 @@ import pytest
 from sfvqa.training.demo import DEMOS
 from sfvqa.training.out_of_scope import REFUSAL, out_of_scope_text
 from sfvqa.training.phrasings import PHRASINGS, vary, with_article
-from sfvqa.training.questions import Family, Question, ask, describe
+from sfvqa.training.questions import Family, Question, ask, describe, is_own_sentence
 from sfvqa.training.scenes import Colour, DigitCard, Direction, Flash, Scene, SceneObject, Shape, random_scene
 
 DARK = ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
@@ -86,6 +86,27 @@ def test_every_drawn_answer_counts_as_right_and_none_of_another_scene_does() -> 
                 assert question.is_right(question.answer), question
                 wrong = [other for other in question.other_values if question.is_right(f"{question.answer} {other}")]
                 assert not wrong, question
+
+
+def test_every_answer_is_a_sentence_of_its_own_and_nothing_garbled_is() -> None:
+    rng = np.random.default_rng(6)
+    answers = {q.answer for _ in range(300) for family in Family if (q := ask(rng, random_scene(rng), family))}
+    assert len(answers) > 300
+    assert [answer for answer in answers if not is_own_sentence(answer)] == []
+    assert "Yes, there is an orange star." in answers
+    for garbled in (
+        "",
+        "I3The star moves right.",
+        "The a moves left.",
+        "The circle is red",
+        "Yes, there is a orange star.",
+        "A orange star appears.",
+        "There are four objects.",
+        "The circle is red. The circle is red.",
+        "IIII was trained",
+        "The screen flashes white.",
+    ):
+        assert not is_own_sentence(garbled), garbled
 
 
 def test_values_are_balanced_so_that_guessing_does_not_pay() -> None:

@@ -9,27 +9,30 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sfvqa.inference.prompt import build_prompt, question_turn
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.training.conversations import HARD, IGNORED, STILLS, VIDEOS, RowBuilder
+from sfvqa.training.conversations import HARD, IGNORED, ODD, STILLS, VIDEOS, RowBuilder
 from sfvqa.training.questions import Family, Question
 from sfvqa.training.recipe import Recipe, Trainer, save_checkpoint
 from sfvqa.training.tokenizer import train_tokenizer
 from sfvqa.training.video_pool import PoolOptions
+from tests.training.some_pictures import some_other_videos
 
+OTHERS = some_other_videos()
 SMALL = Recipe(
     seed=3,
-    num_steps=(4, 3, 3),
+    num_steps=(4, 3, 3, 2),
     scenes_per_step=1,
     stills=replace(STILLS, rows_per_step=4),
     videos=replace(VIDEOS, rows_per_step=4),
     hard=replace(HARD, rows_per_step=4),
     hard_after=2,
+    odd=replace(ODD, rows_per_step=4),
     rows_at_once=2,
     log_every=2,
     exam_every=100,
     exam_questions=2,
     save_every=100,
-    still_pool=PoolOptions(window=8, fresh_per_step=2, first_window=4, still=True),
-    video_pool=PoolOptions(window=3, fresh_per_step=1, first_window=2, still=False),
+    still_pool=PoolOptions(window=8, fresh_per_step=2, first_window=4, stills=0.7, others=0.3),
+    video_pool=PoolOptions(window=3, fresh_per_step=1, first_window=2, stills=0.2, others=0.3),
 )
 
 
@@ -43,7 +46,7 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def test_whole_recipe_runs_and_the_checkpoint_loads(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    trainer = Trainer(SMALL, tokenizer, tmp_path / "run")
+    trainer = Trainer(SMALL, tokenizer, tmp_path / "run", OTHERS)
     before = weights(trainer)
     trainer.run()
     after = weights(trainer)
@@ -60,16 +63,16 @@ def test_whole_recipe_runs_and_the_checkpoint_loads(tokenizer: PreTrainedTokeniz
     assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     stage: int, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     """Both the stage that sees and the pool of videos must go on as if nothing had happened."""
-    steps = (3 if stage == 0 else 1, 1, 3 if stage == 2 else 1)
+    steps = (3 if stage == 0 else 1, 1, 3 if stage == 2 else 1, 3 if stage == 3 else 1)
     recipe = replace(SMALL, num_steps=steps, save_every=2)
-    whole = Trainer(recipe, tokenizer, tmp_path / "whole")
+    whole = Trainer(recipe, tokenizer, tmp_path / "whole", OTHERS)
     whole.run()
-    stopped = Trainer(recipe, tokenizer, tmp_path / "stopped")
+    stopped = Trainer(recipe, tokenizer, tmp_path / "stopped", OTHERS)
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
@@ -84,7 +87,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     stopped.save = save_then_stop  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
-    resumed = Trainer(recipe, tokenizer, tmp_path / "stopped")
+    resumed = Trainer(recipe, tokenizer, tmp_path / "stopped", OTHERS)
     resumed.resume()
     assert (resumed.stage, resumed.step) == (stage, 2)
     resumed.run()
@@ -93,14 +96,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
 
 
 def test_a_state_of_another_seed_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    trainer = Trainer(SMALL, tokenizer, tmp_path)
+    trainer = Trainer(SMALL, tokenizer, tmp_path, OTHERS)
     trainer.save()
     with pytest.raises(ValueError, match="seed"):
-        Trainer(replace(SMALL, seed=4), tokenizer, tmp_path).resume()
+        Trainer(replace(SMALL, seed=4), tokenizer, tmp_path, OTHERS).resume()
 
 
 def test_repeating_a_step_lowers_its_loss(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    trainer = Trainer(SMALL, tokenizer, tmp_path)
+    trainer = Trainer(SMALL, tokenizer, tmp_path, OTHERS)
     trainer.stage = 1
     trainer.optimizers = trainer._make_optimizers()
     take_step, _ = trainer._answering()

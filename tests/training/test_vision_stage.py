@@ -8,7 +8,16 @@ import torch
 from sfvqa.training.backdrop import Backdrop, Camera, Pattern, Shot
 from sfvqa.training.render import render
 from sfvqa.training.scenes import Colour, DigitCard, Direction, Flash, Scene, SceneObject, Shape
-from sfvqa.training.vision_stage import COLOURS, SHAPES, DenseHeads, dense_batch, dense_targets
+from sfvqa.training.vision_stage import (
+    COLOURS,
+    FRAMES_PER_SCENE,
+    SHAPES,
+    UNKNOWN,
+    DenseHeads,
+    dense_batch,
+    dense_targets,
+)
+from tests.training.some_pictures import some_other_videos
 
 DARK = ((0.1, 0.1, 0.1), (0.1, 0.1, 0.1))
 # Moves from the middle of the first token of the second row to that of its third token; appears at 10.
@@ -55,27 +64,44 @@ def test_targets_follow_the_camera() -> None:
 def test_loss_falls_and_perfect_reading_is_right() -> None:
     """A token that carries its own target as features can be read by linear heads, so the loss must go down."""
     torch.manual_seed(0)
-    _, targets = dense_batch(np.random.default_rng(0), 2, 64, 4)
+    _, targets = dense_batch(np.random.default_rng(0), 4, 64, 4, some_other_videos())
     frames = len(targets.flashes)
     known = torch.cat(
         [
             targets.objects.flatten(2),
             targets.digits,
             torch.nn.functional.one_hot(targets.flashes, 6).float()[:, None].expand(frames, 16, 6),
+            (targets.others == 1).float()[:, None, None].expand(frames, 16, 1),
             torch.eye(16).expand(frames, 16, 16),
         ],
         dim=-1,
     )
-    features = torch.zeros(frames, 64, 8)
-    heads = DenseHeads(8, known.shape[-1], 4)
+    kinds = [torch.nn.functional.one_hot(aim) for aim in targets.cells.unbind(-1)]
+    cells = torch.cat([*kinds, torch.eye(64, dtype=torch.int64).expand(frames, 64, 64)], dim=-1).float()
+    cells = torch.nn.functional.pad(cells, (0, known.shape[-1] - cells.shape[-1]))
+    heads = DenseHeads(cells.shape[-1], known.shape[-1], 4)
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.1)
     losses = []
     right: dict[str, float] = {}
     for _ in range(80):
-        loss, right = heads.loss(features, known, targets)
+        loss, right = heads.loss(cells, cells, known, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
-    assert right == {"place": 1.0, "objects": 1.0, "digit": 1.0, "flash": 1.0}
+    assert right == {"place": 1.0, "objects": 1.0, "digit": 1.0, "flash": 1.0, "other": 1.0}
+
+
+def test_frames_of_other_videos_hold_nothing_and_plain_ones_are_not_asked() -> None:
+    """A frame of one colour may be a flash, or a scene before anything has appeared: it cannot tell."""
+    pixels, targets = dense_batch(np.random.default_rng(3), 40, 32, 4, some_other_videos())
+    assert len(pixels) == len(targets.others) == 50 * FRAMES_PER_SCENE
+    scenes, others = slice(0, 40 * FRAMES_PER_SCENE), slice(40 * FRAMES_PER_SCENE, None)
+    assert (targets.others[scenes] == 0).all()
+    assert set(targets.others[others].tolist()) <= {1, UNKNOWN}
+    assert (targets.others[others] == 1).float().mean() > 0.7
+    assert (targets.objects[others][..., 0] == 1).all()
+    assert (targets.digits[others][..., 0] == 1).all()
+    assert (targets.cells[others] == 0).all()
+    assert (targets.flashes[others] == 0).all()

@@ -75,4 +75,4 @@ class EncodedVideos:
 
     def _encode(self, item: Item, model: SlowFastForConditionalGeneration) -> Tensor:
         frames = compress(render(item.scene, self._settings.image_size), quality=self._settings.quality)
-        return encode_frames(model, normalise(as_shares(frames)))
+        return model.pool(encode_frames(model, normalise(as_shares(frames))))
