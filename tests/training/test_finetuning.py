@@ -407,7 +407,7 @@ def test_a_converted_decoder_learns_which_colour_flashes(family: str, tmp_path: 
     options = replace(
         SHORT,
         batch_size=16,
-        num_steps=120,
+        num_steps=300,
         learning_rate=3e-3,
         warmup_share=0.2,
         freeze_vision=True,
