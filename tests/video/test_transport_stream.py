@@ -40,6 +40,13 @@ def assert_right(clip: Clip) -> None:
     assert [number_in(frame) for frame in clip.frames] == list(clip.indices)
 
 
+def assert_second_group_suffers_alone(clip: Clip) -> None:
+    assert [number_in(frame) for frame in clip.frames] == [round(time * 25) for time in clip.timestamps_seconds]
+    lost = set(range(60)) - {number_in(frame) for frame in clip.frames}
+    assert lost
+    assert lost < set(range(GROUP, 2 * GROUP))
+
+
 def positions(path: Path) -> list[int]:
     """Where the data of each frame begins, in decoding order."""
     with av.open(str(path)) as container:
@@ -74,11 +81,7 @@ def test_a_segment_that_is_cut_costs_its_last_frames_alone(video: WriteVideo, tm
     pieces[1] = pieces[1][: len(pieces[1]) - 5 * PACKET - 61]
     path = tmp_path / "cut_segment.ts"
     path.write_bytes(b"".join(pieces))
-    clip = read_all(path)
-    assert [number_in(frame) for frame in clip.frames] == [round(time * 25) for time in clip.timestamps_seconds]
-    lost = set(range(60)) - {number_in(frame) for frame in clip.frames}
-    assert lost
-    assert lost < set(range(GROUP, 2 * GROUP))
+    assert_second_group_suffers_alone(read_all(path))
 
 
 @pytest.mark.parametrize("packet", [1, 3])
@@ -160,8 +163,4 @@ def test_a_segment_that_is_cut_between_packets_shows_nothing_wrong(
     pieces[1] = pieces[1][: -num_lost * PACKET]
     path = tmp_path / "cut_segment.ts"
     path.write_bytes(b"".join(pieces))
-    clip = read_all(path)
-    assert [number_in(frame) for frame in clip.frames] == [round(time * 25) for time in clip.timestamps_seconds]
-    lost = set(range(60)) - {number_in(frame) for frame in clip.frames}
-    assert lost
-    assert lost < set(range(GROUP, 2 * GROUP))
+    assert_second_group_suffers_alone(read_all(path))
