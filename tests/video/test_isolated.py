@@ -218,17 +218,23 @@ def test_leaving_early_ends_the_process(path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("is_stopped", [False, True])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_the_process_does_not_outlive_the_one_it_works_for(path: Path, name: str, is_stopped: bool) -> None:
+def test_the_process_does_not_outlive_the_one_it_works_for(
+    path: Path, tmp_path: Path, name: str, is_stopped: bool
+) -> None:
     """Even while it hangs, and even if nobody could tell it; one that was stopped lived on for ever."""
+    hanging = tmp_path / "hanging"
+    hang = f"PyAVReader._prepare = lambda reader: (open({str(hanging)!r}, 'w').close(), time.sleep(60))"
     program = f"""
 import sys; sys.path[:] = {sys.path!r}
 from sfvqa.video import open_video
 from sfvqa.video.readers import isolated
-isolated._PROGRAM = {SABOTAGE.format(what="PyAVReader._prepare = lambda reader: time.sleep(60)")!r}
+isolated._PROGRAM = {SABOTAGE.format(what=hang)!r}
 open_video({str(path)!r})
 """
     parent = subprocess.Popen([sys.executable, "-c", program])
     child = _wait_for_child(parent.pid)
+    while not hanging.exists():  # stopped before that, it could not yet have asked for its end
+        time.sleep(0.05)
     if is_stopped:
         os.kill(child, signal.SIGSTOP)
         while Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(") ")[2][0] != "T":
