@@ -87,7 +87,6 @@ _PARAMETERS = {
     "quant": "quantization",
     "random-weights": "random_weights=True",
     "no-cache": "video_cache=None",
-    "force": "force=True",
     "num-frames": "num_frames",
     "stage": "stage",
     "batch-size": "batch_size",

@@ -1,5 +1,7 @@
 """Counts and sizes in words, for messages of every layer."""
 
+from collections.abc import Sequence
+
 
 def plural(count: float, noun: str) -> str:
     """`1 frame`, `2 frames`, `0.5 seconds`."""
@@ -13,3 +15,8 @@ def readable_size(num_bytes: int) -> str:
     while size >= 999.95 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """`a, b, c, d, …`: at most four of them."""
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

@@ -13,7 +13,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SFVQA_MODELS"] = os.devnull
 _OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
 os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")
-os.environ["SFVQA_DATA_DIR"] = str(_OWN / "data")
 os.environ["SFVQA_CACHE_DIR"] = str(_OWN / "cache")
 
 

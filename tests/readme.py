@@ -1,18 +1,22 @@
-"""Reads README.md: its commands, and the transcripts of what they print."""
+"""Reads the READMEs of the repository: their commands, and the transcripts of what they print."""
 
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+LAB = ROOT / "sfvqa" / "lab"
+READMES = [README, *sorted(path for part in ("sfvqa", "tests") for path in (ROOT / part).rglob("README.md"))]
 _BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command of the README, and the lines a transcript shows under it."""
+    """One command of a README, and the lines a transcript shows under it."""
 
+    readme: Path
     line: str
     output: str = ""
 
@@ -28,14 +32,15 @@ class Command:
         return words[: words.index("|")] if "|" in words else words
 
 
-def commands() -> list[Command]:
-    """Every command: the lines of ```sh blocks, and the lines after `$ ` of ```console blocks."""
+def commands(readme: Path = README) -> list[Command]:
+    """Every command of a README: the lines of ```sh blocks, and the lines after `$ ` of ```console blocks."""
     found: list[Command] = []
-    for kind, text in _BLOCK.findall(README.read_text(encoding="utf-8")):
+    for kind, text in _BLOCK.findall(readme.read_text(encoding="utf-8")):
         if kind == "sh":
-            found += [Command(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+            lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+            found += [Command(readme, line) for line in lines]
         else:
             for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                 line, _, output = part.partition("\n")
-                found.append(Command(line, output))
+                found.append(Command(readme, line, output))
     return found

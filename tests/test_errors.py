@@ -42,12 +42,12 @@ def test_the_command_line_is_told_of_flags(capsys: pytest.CaptureFixture[str]) -
 def test_parameters_are_the_library_s() -> None:
     """A name that nothing takes any more would be worse than a flag."""
     from sfvqa import GenerationOptions, SamplingOptions, VideoQA
-    from sfvqa.inference.prompt_options import PromptOptions
-    from sfvqa.inference.quantize_copy import quantize_copy
-    from sfvqa.training.finetuning import FineTuning, fine_tune
+    from sfvqa.checkpoints.quantize import quantize
+    from sfvqa.inference.question import PromptOptions
+    from sfvqa.training.finetune import FineTuning, fine_tune
     from sfvqa.video.readers import ReadOptions
 
-    takers: list[typing.Any] = [VideoQA.load, VideoQA.encode, VideoQA.chat, quantize_copy, fine_tune]
+    takers: list[typing.Any] = [VideoQA.load, VideoQA.encode, VideoQA.chat, quantize, fine_tune]
     takers += [GenerationOptions, SamplingOptions, PromptOptions, FineTuning, ReadOptions]
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     assert {name.partition("=")[0] for name in errors._PARAMETERS.values()} <= known

@@ -1,5 +1,6 @@
-"""The README tells the truth: its commands are run where that takes seconds, and parsed where it does not."""
+"""The READMEs tell the truth: their commands are run where that takes seconds, and parsed where it does not."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -11,13 +12,11 @@ import pytest
 import typer
 
 from sfvqa.cli.app import app
-from sfvqa.training.comparison.cells import MAIN, SMALL
-from sfvqa.training.tables import as_table, differences_table, families_table, read_rows
-from tests.readme import README, Command, commands
+from tests.readme import LAB, READMES, ROOT, Command, commands
 
-ROOT = README.parent
-SFVQA = [command for command in commands() if command.words[0] == "sfvqa"]
-MODULES = [command for command in commands() if command.line.startswith("python -m sfvqa.")]
+ALL = [command for readme in READMES for command in commands(readme)]
+SFVQA = [command for command in ALL if command.words[0] == "sfvqa"]
+MODULES = [command for command in ALL if command.line.startswith("python -m sfvqa.")]
 NEEDS_MORE = ("slowfast-7b", "my-")
 """Words of commands that need weights or files nobody has here: these are parsed, not run."""
 
@@ -39,7 +38,7 @@ def test_the_first_two_commands_are_the_ones_that_ci_runs() -> None:
 def test_every_command_is_one_of_the_kinds_tested_here() -> None:
     tested = [*commands()[:2], *SFVQA, *MODULES]
     needing_no_test = ("python -m pytest", ". .venv/bin/activate", "apt-get download", "pip download")
-    others = [command.line for command in commands() if command not in tested]
+    others = [command.line for command in ALL if command not in tested]
     assert all(line.startswith(needing_no_test) for line in others), others
 
 
@@ -82,18 +81,31 @@ def written_by(command: Command) -> list[str]:
 
 
 def run(command: Command, clone: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run it as a person sees it, on a terminal, but one that moves no cursor; what is typed comes from a pipe."""
+    import pty  # not on Windows
+
     own = {name: value for name, value in os.environ.items() if not name.startswith("SFVQA_")}
     empty = {name: str(cache) for name in ("HF_HUB_CACHE", "SFVQA_CACHE_DIR")}
-    return subprocess.run(
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
         [sys.executable, "-m", "sfvqa", *command.words[1:]],
-        input="".join(f"{line}\n" for line in command.typed),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdin=subprocess.PIPE,
+        stdout=end,
+        stderr=end,
         text=True,
-        check=False,
         cwd=clone,
-        env=own | empty | {"COLUMNS": "120", "SFVQA_CONFIG": os.devnull},
-    )
+        env=own | empty | {"COLUMNS": "120", "TERM": "dumb", "SFVQA_CONFIG": os.devnull},
+    ) as process:
+        os.close(end)
+        assert process.stdin is not None
+        process.stdin.write("".join(f"{line}\n" for line in command.typed))
+        process.stdin.close()
+        printed = b""
+        with contextlib.suppress(OSError):  # Linux says EIO once the other end is closed
+            while piece := os.read(terminal, 65536):
+                printed += piece
+    os.close(terminal)
+    return subprocess.CompletedProcess(process.args, process.returncode, printed.decode().replace("\r\n", "\n"))
 
 
 _VARYING = re.compile(r"Timings: |First token |\s*load +read|\s*\d+\.\d+ s +-?\d+\.\d+ s|Ask something; /help")
@@ -109,7 +121,14 @@ def comparable_lines(text: str) -> list[str]:
     return [line for line in lines if not _VARYING.match(line)]
 
 
-@pytest.mark.parametrize("command", MODULES, ids=by_line)
+def test_the_laboratory_is_tested_too() -> None:
+    assert {command.readme.parent.parent for command in MODULES} >= {LAB}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=[pytest.mark.lab] if LAB in c.readme.parents else [], id=c.line) for c in MODULES],
+)
 def test_module_commands_parse(command: Command) -> None:
     module = importlib.import_module(command.words[2])
     options = vars(module.parse_arguments(command.words[3:]))
@@ -117,18 +136,18 @@ def test_module_commands_parse(command: Command) -> None:
     assert set(flags) <= options.keys()
 
 
-def test_the_comparison_s_tables_are_those_of_the_results_beside_them() -> None:
-    rows = read_rows(ROOT / ".github" / "comparison")
-    text = README.read_text(encoding="utf-8")
-    for group in (MAIN, SMALL):
-        of_group = [row for row in rows if row.group == group]
-        assert as_table(of_group) in text
-    main = [row for row in rows if row.group == MAIN]
-    assert families_table(main) in text
-    assert differences_table(main) in text
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: str(readme.relative_to(ROOT)))
+def test_what_is_linked_exists(readme: Path) -> None:
+    """Pictures, files, folders, and headings of other READMEs."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", readme.read_text(encoding="utf-8")):
+        if not link.startswith(("https:", "http:")):
+            path, _, heading = link.partition("#")
+            linked = readme.parent / path if path else readme
+            assert linked.exists(), link
+            assert not heading or heading in headings(linked), link
 
 
-def test_pictures_exist() -> None:
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8"))
-    assert pictures
-    assert all((ROOT / Path(picture)).is_file() for picture in pictures)
+def headings(readme: Path) -> set[str]:
+    """The headings of a README, as links name them."""
+    found = re.findall(r"^#+ (.+)$", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}

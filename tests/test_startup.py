@@ -22,7 +22,7 @@ code = main(sys.argv[1:])
 loaded = [name for name in {_HEAVY} if name in sys.modules]
 sys.exit(f"exit code {{code}}, loaded {{loaded}}" if code or loaded else 0)
 """
-_LIMIT_SECONDS = 0.3
+_LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
 
 
 @pytest.mark.parametrize(

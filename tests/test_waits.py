@@ -15,31 +15,31 @@ _HELD_SHORTLY = "a lock that is held for a few instructions, in none of which an
 _A_PERSON = "a person may stop it, and sees what it waits for"
 
 REASONS = {
+    "checkpoints/download.py: fetched.result()": "asked once it is done",
+    "checkpoints/download.py: pool.shutdown(wait=False)": "waits for nothing",
     "batch/cluster/connection.py: ray.shutdown()": "Ray bounds it, and has killed what runs by then",
-    "batch/frame_budget.py: with self._changed": _HELD_SHORTLY,
     "batch/journal.py: with self._mutex": "held while a line is written, for which a disk or a reader must make room",
-    "batch/reading_pool.py: self._changed.wait_for(lambda: self._is_closed or (self._works and len(self._ahead) < "
-    "self._most_ahead))": "an idle thread's, which is in no way; work or the end of the batch wakes it",
+    "batch/reading_pool.py: self._changed.wait_for(lambda: self._is_closed or (self._attempts and len(self._ahead) "
+    "< self._most_ahead))": "an idle thread's, which is in no way; work or the end of the batch wakes it",
     "batch/reading_pool.py: with self._changed": _HELD_SHORTLY,
-    "batch/report/page/thumbnails.py: waiting.popleft().result()": "reading has its own time-out, and is killed then",
-    "batch/report/page/thumbnails.py: executor.shutdown(cancel_futures=True)": "the same",
-    "batch/time_limit.py: outcomes.get()": "who decided in favour of the outcome puts it there next",
+    "batch/report/cards.py: waiting.popleft().result()": "reading has its own time-out, and is killed then",
+    "batch/report/cards.py: executor.shutdown(cancel_futures=True)": "the same",
+    "batch/watchdog.py: outcomes.get()": "who decided in favour of the outcome puts it there next",
     "batch/video_ahead.py: with self._changed": _HELD_SHORTLY,
     "batch/watchdog.py: with self._mutex": _HELD_SHORTLY,
     "inference/reading_ahead.py: room.acquire()": "who takes the chunks makes room, and more of it when it leaves",
     "inference/video_cache/store.py: with self._lock()": "a FileLock with LOCK_SECONDS",
-    "profiling/readers.py: subprocess.run(command, capture_output=True, text=True, check=False)": _A_PERSON,
-    "profiling/seen_again.py: subprocess.run(command, capture_output=True, text=True, check=True, env=environment)": (
-        _A_PERSON
-    ),
-    "profiling/workers.py: running.communicate()": "asked once the process has ended",
-    "video/readers/isolated.py: pickle.load(_open_pipe(self._process.stdout))": "the process is killed at its time-out",
+    "lab/measurements/readers.py: subprocess.run(command, capture_output=True, text=True, check=False)": _A_PERSON,
+    "lab/measurements/seen_again.py: subprocess.run(command, capture_output=True, text=True, check=True, "
+    "env=environment)": _A_PERSON,
+    "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
+    "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",
     "video/readers/reading_process.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/reading_process.py: requests.get()": "the same, told by the thread that takes the requests",
-    "video/readers/video_track.py: with _LOG_LOCK": "held while FFmpeg describes a file that is open already",
-    "video/readers/side_by_side.py: thread.join()": "stopped, it ends behind its next result; hanging, it is killed",
-    "video/readers/side_by_side.py: waiting.get()": "each piece ends in _END or an error; hanging, it is killed",
+    "video/readers/tracks.py: with _LOG_LOCK": "held while FFmpeg describes a file that is open already",
+    "video/readers/pyav.py: thread.join()": "stopped, it ends behind its next result; hanging, it is killed",
+    "video/readers/pyav.py: waiting.get()": "each piece ends in _END or an error; hanging, it is killed",
 }
 
 # By how many arguments a call is bounded that has no `timeout`; None: by none.

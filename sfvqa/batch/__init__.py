@@ -1,1 +1,1 @@
-"""Many videos: items and where they come from, records and the file that keeps them, the run. Prints nothing."""
+"""Many videos: items and where they come from, the run, and the file that keeps the records. Prints nothing."""

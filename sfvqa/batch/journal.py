@@ -1,69 +1,74 @@
-"""The journal: the file of records, which one process at a time appends to, line by line, and which loses none."""
+"""The file that a batch appends its records to: locked, written through to the disk, and resumed by what is in it."""
 
+import errno
 import os
+import stat
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import IO, Self
 
-from sfvqa.batch.output_file import (
-    STANDARD_OUTPUT,
-    cannot_be_written,
-    is_stream,
-    move_aside,
-    open_locked,
-    open_stream,
-    real_path,
-    sync_folder,
-    write_all,
-)
 from sfvqa.batch.record import ERROR, OK, Line, check_records, describe_damage, read_lines, to_line
-from sfvqa.batch.record_keeper import RecordKeeper
 from sfvqa.errors import JournalError
 from sfvqa.wording import plural
 
+STANDARD_OUTPUT = "-"
 
-class Journal(RecordKeeper):
-    """A context manager that holds the lock on the file; the lock goes with the process, however that ends.
 
-    What is in the file stays, but for a torn last line: that is cut off, and `notices` say so. With `overwrite` a file
-    that is there is moved aside, to `OUT.jsonl.old`, or `.old.2` and on. Standard output (`-`), pipes and devices are
-    written to as well; they remember nothing, so that nothing can be resumed.
-    A child made by fork alone, without exec, shares the lock, and holds it as long as it lives.
-    Raises JournalError when built, before anything is spent, for a file that is in use, none of records, or read-only.
+class RecordKeeper:
+    """Knows which items have a record: by id, "ok" or "error". By itself it keeps no more; see Journal.
+
+    On the workers of a cluster that is enough: their records travel in events, and are kept where those arrive.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        self.path = path
-        self.notices: list[str] = []
-        self._done: dict[str, str] = {}
-        self._mutex = threading.Lock()
-        self._is_file = not is_stream(path)
-        try:
-            if not self._is_file:
-                self._stream: IO[bytes] = open_stream(path)
-                return
-            self.path = real_path(path)  # what is moved aside or locked is the file, not a link to it
-            self._stream = self._open_file(overwrite=overwrite)
-        except OSError as error:
-            raise cannot_be_written(path, error) from error
-
-    @property
-    def remembers(self) -> bool:
-        """Whether another run can go on with it: not with a stream."""
-        return self._is_file
+    def __init__(self, done: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._done = dict(done)
 
     @property
     def done(self) -> Mapping[str, str]:
         """The ids of the items that have a record, each with "ok" or "error"."""
         return MappingProxyType(self._done)
 
-    def append(self, record: Mapping[str, object]) -> None:
-        """Write a record; when this returns it is on the disk, and if this raises the file is as it was before.
+    def is_done(self, item_id: str, *, retry_errors: bool) -> bool:
+        """Whether an item need not be asked: it has an answer, or an error that is not to be retried."""
+        status = self._done.get(item_id)
+        return status == OK or (status == ERROR and not retry_errors)
 
-        Raises JournalError when it cannot be written, and ValueError for an item that is answered, or for a record
-        that is none.
+    def append(self, record: Mapping[str, object]) -> None:
+        """Take a record, which is kept elsewhere."""
+
+
+class Journal(RecordKeeper):
+    """A context manager that holds a lock on the file, which goes with the process, however that ends.
+
+    What is in the file stays, but for a torn last line, which is cut off, as `notices` say. With `overwrite` a file
+    that exists is moved aside. Standard output (`-`), pipes and devices are written to as well, and cannot be resumed.
+    A child made by fork alone, without exec, shares the lock, and holds it as long as it lives.
+    `remembers` says whether another run can resume from it. Raises JournalError at once for a file that is in use,
+    cannot be written, or holds something else than records.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        super().__init__()
+        self.path = path
+        self.notices: list[str] = []
+        self.remembers = not is_stream(path)
+        self._mutex = threading.Lock()
+        try:
+            if not self.remembers:
+                self._stream: IO[bytes] = open_stream(path)
+                return
+            self.path = real_path(path)  # the file is moved aside or locked, not a link to it
+            self._stream = self._open_file(overwrite=overwrite)
+        except OSError as error:
+            raise cannot_be_written(path, error) from error
+
+    def append(self, record: Mapping[str, object]) -> None:
+        """Write a record. It is on the disk when this returns; if this raises, the file is as it was before.
+
+        JournalError if it cannot be written; ValueError for an item that has an answer, or for what is no record.
         """
         item_id, status = record.get("item_id"), record.get("status")
         if not isinstance(item_id, str) or status not in (OK, ERROR):
@@ -73,7 +78,7 @@ class Journal(RecordKeeper):
             if self._done.get(item_id) == OK:
                 raise ValueError(f"item {item_id} has an ok record already")
             try:
-                if self._is_file:
+                if self.remembers:
                     self._append_to_file(line)
                 else:
                     write_all(self._stream, line)
@@ -82,16 +87,14 @@ class Journal(RecordKeeper):
             self._done[item_id] = str(status)
 
     def close(self) -> None:
-        """Give the file and its lock back; of standard output nothing is closed."""
+        """Close the file, and so unlock it; standard output stays open."""
         if str(self.path) != STANDARD_OUTPUT:
             self._stream.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _open_file(self, *, overwrite: bool) -> IO[bytes]:
@@ -99,7 +102,7 @@ class Journal(RecordKeeper):
         stream = open_locked(self.path)
         try:
             if overwrite and os.fstat(stream.fileno()).st_size:
-                check_records(stream, str(self.path))  # a manifest, or a video, is nobody's to move away
+                check_records(stream, str(self.path))  # never move a manifest or a video aside
                 self.notices.append(f"The old “{self.path}” is now “{move_aside(self.path)}”.")
                 old, stream, is_new = stream, open_locked(self.path, exclusive=True), True
                 old.close()
@@ -167,3 +170,91 @@ class Journal(RecordKeeper):
                 f"“{self.path}” was deleted or replaced while it was written to.",
                 "Leave it in place while a batch runs, and run the batch again.",
             )
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is `-` for a standard stream, a pipe, or a device."""
+    if str(path) == STANDARD_OUTPUT:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def real_path(path: Path) -> Path:
+    """Where a link leads, even in a circle or to nothing: opening it reports that."""
+    return Path(os.path.realpath(path))
+
+
+def open_stream(path: Path) -> IO[bytes]:
+    """A pipe, a device, or standard output. OSError, also for a standard output that was closed (`>&-`)."""
+    if str(path) == STANDARD_OUTPUT:
+        if sys.__stdout__ is None:  # what stands in for it drops what it gets
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return sys.stdout.buffer
+    return path.open("wb", buffering=0)
+
+
+def open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
+    """Open a file, made if need be, for reading and appending, and lock it. OSError; JournalError if it is locked."""
+    from filelock import lock_descriptor
+
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if exclusive else 0) | getattr(os, "O_BINARY", 0)
+    stream = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: PTH123, SIM115  a context of the caller's
+    try:
+        if lock_descriptor(stream.fileno(), blocking=False) and os.path.samestat(
+            path.stat(), os.fstat(stream.fileno())
+        ):
+            return stream
+    except BaseException:
+        stream.close()
+        raise
+    stream.close()
+    raise JournalError(
+        f"Another process is writing to “{path}”.", "Wait until it is done, or write to another file with -o."
+    )
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file to `NAME.old`, or `NAME.old.2` and on."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.old{f'.{number}' if number > 1 else ''}")).exists():
+        number += 1
+    return path.rename(aside)
+
+
+def write_all(stream: IO[bytes], data: bytes) -> None:
+    """Write all of it: an unbuffered stream may take less at a time."""
+    left = memoryview(data)
+    while left:
+        written = stream.write(left)
+        if written is None:  # what a pipe says that is full and does not wait
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left = left[written:]
+    stream.flush()
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the system store that a file is new in a folder, where folders can be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_be_written(path: Path, error: OSError) -> JournalError:
+    """The error for a file of records that the system refuses to write."""
+    if isinstance(error, BrokenPipeError):
+        return JournalError("Whoever read the records has gone: the pipe is closed.", "Write them to a file with -o.")
+    missing = isinstance(error, FileNotFoundError)
+    return JournalError(
+        f"“{path}” cannot be written: {error.strerror or error}.",
+        f"Make the folder “{real_path(path).parent if path.is_symlink() else path.parent}” first, or write to another."
+        if missing
+        else "See to its permissions and to the room on the disk, and run this again; what is in it is kept.",
+    )

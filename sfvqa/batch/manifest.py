@@ -1,23 +1,28 @@
-"""Manifests: files that list videos and questions, a line each, as JSON lines or CSV. Reads no video."""
+"""Manifests: JSON lines, or CSV, each line of which names a video and what to ask about it, made into items."""
 
 import codecs
 import csv
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sfvqa.batch.item import Item
-from sfvqa.batch.manifest_line import FIELDS, to_items
-from sfvqa.batch.output_file import is_stream
+from sfvqa.batch.journal import is_stream
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule, is_match
 from sfvqa.given_file import STANDARD_INPUT, read_given
+from sfvqa.inference.question import check_choices, check_question, check_text
+from sfvqa.video.sampling import SamplingOptions, parse_time
 from sfvqa.wording import plural
 
+FIELDS = ("video", "question", "id", "start", "end", "choices", "answer", "group")
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_LIST = 10
 _LONGEST_NAME = 40
 _MOST_BYTES = 512_000_000  # millions of lines
@@ -25,18 +30,18 @@ _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
 
 Row = tuple[int, "dict[str, object] | str"]
-"""The number of a line, and its fields, or what is wrong with it."""
+"""The number of a line, and its fields or what is wrong with it."""
 
 
 def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: list[str] | None = None) -> list[Item]:
     """The items of a manifest, or of standard input (`-`), in its order.
 
-    A line is a JSON object, or a row of CSV under a header (`,`, `;` or tabs), with `video` and, where they are known,
-    `question`, `id`, `start`, `end` (seconds, or times as 1:30), `choices` (a list, or text as in CSV), `answer` and
-    `group`. A line without a question takes each of `questions`. Relative paths are relative to the manifest's folder,
-    from standard input or a pipe to the working directory; a folder of pictures may be named as well.
-    Lines that repeat another are left out, and `notices` are told so, and which fields are none of these.
-    Raises UsageError that names every line that cannot be meant, the first ten with what is wrong.
+    A line is a JSON object, or a row of CSV under a header (`,`, `;` or tabs), with `video` and optionally `question`,
+    `id`, `start`, `end` (seconds, or times such as 1:30), `choices` (a list, or text as in CSV), `answer` and `group`.
+    A line without a question takes each of `questions`. Paths are relative to the manifest's folder, or the working
+    directory for standard input or a pipe; a folder of pictures counts as a video.
+    Lines that repeat another are left out; `notices` say so, and name fields that mean nothing here.
+    Raises a UsageError that counts the lines that cannot be used and says what is wrong with the first ten.
     """
     name = "standard input" if str(source) == STANDARD_INPUT else f"“{source}”"
     folder = Path() if is_stream(Path(source)) else Path(source).parent
@@ -67,7 +72,7 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
 
 @dataclass
 class _Lines:
-    """The lines so far: their items, what is wrong with them, and what the user should hear."""
+    """The items of the lines so far, what is wrong with lines, and what the user should hear."""
 
     name: str
     items: list[Item] = field(default_factory=list)
@@ -79,12 +84,12 @@ class _Lines:
     _num_repeated: int = 0
 
     def add(self, number: int, items: Sequence[Item]) -> None:
-        """Take the items of a line; UsageError if its id was used, or if it contradicts another about the truth."""
+        """Take a line's items; UsageError if its id is taken, or another line asks the same with another answer."""
         own_id = items[0].own_id
         if own_id is not None and self._own_ids.setdefault(own_id, number) != number:
             raise UsageError(f"its id “{own_id}” is that of line {self._own_ids[own_id]}")
         for item in items:
-            # One file may be written in several ways ("a", "b/../a"), and is one video with one item id.
+            # One file may be written in several ways ("a", "b/../a"), and is one video.
             asked = replace(item, video=Path(os.path.realpath(item.video)), answer=None, group=None)
             line, same = self._seen.setdefault(asked, (number, item))
             if same is item:
@@ -109,7 +114,7 @@ class _Lines:
             raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
 
     def describe(self) -> list[str]:
-        """What the user should hear of lines that were used."""
+        """What the user should hear of the lines that were used."""
         told = []
         if self.unknown:
             names = ", ".join(f"“{name}”" for name in sorted(self.unknown))
@@ -123,14 +128,14 @@ class _Lines:
 
 
 def _has_answer_that_is_no_choice(item: Item) -> bool:
-    """As the report will judge it, to which a letter names a choice."""
+    """As the report will judge it, which takes a letter for a choice."""
     if item.choices is None or item.answer is None:
         return False
     return not any(is_match(choice, item.answer, item.choices, rule=Rule.EXACT) for choice in item.choices)
 
 
 def _read(source: Path | str, name: str) -> str:
-    """The whole of it as text; bytes that are not UTF-8 stay what they are, for names of files may have such."""
+    """All of it as text; bytes that are not UTF-8 stay what they are, since names of files may have them."""
     if str(source) == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
     try:
@@ -146,7 +151,7 @@ def _read(source: Path | str, name: str) -> str:
 
 
 def _rows(text: str, name: str) -> Iterator[Row]:
-    """Its lines that are not empty, by what it begins with: an object, or a header."""
+    """The lines that are not empty, as JSON or CSV by what the text begins with."""
     first = text.lstrip()[:1]
     if first == "[":
         raise UsageError(
@@ -175,7 +180,8 @@ def _without_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _csv_rows(text: str, name: str) -> Iterator[Row]:
-    delimiter = _delimiter_of(text)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = next((each for each in _DELIMITERS if each in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] | None = None
     while True:
@@ -197,25 +203,97 @@ def _csv_rows(text: str, name: str) -> Iterator[Row]:
             yield number, dict(zip(header, cells, strict=False))  # what a shorter row lacks is not given
 
 
-def _delimiter_of(text: str) -> str:
-    """The first of the three that is in the header."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    return next((delimiter for delimiter in _DELIMITERS if delimiter in header), ",")
-
-
-def _shortened(header: list[str]) -> str:
-    """Its names, which may be whatever a file that is no text begins with."""
-    shown = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in header[:_LONGEST_LIST]]
-    return ", ".join(shown) + (", …" if len(header) > _LONGEST_LIST else "")
-
-
 def _check_header(header: list[str], name: str) -> list[str]:
-    if "video" not in header:
+    if "video" not in header:  # it may be whatever a file that is no text begins with
+        shown = [column if len(column) <= _LONGEST_NAME else f"{column[:_LONGEST_NAME]}…" for column in header]
         raise UsageError(
-            f"The header of {name} has no “video”: {_shortened(header)}.",
+            f"The header of {name} has no “video”: {', '.join(shown[:_LONGEST_LIST])}"
+            f"{', …' if len(header) > _LONGEST_LIST else ''}.",
             "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
         )
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
         raise UsageError(f"The header of {name} has “{repeated[0]}” more than once.", "Give each column its own name.")
     return header
+
+
+def to_items(fields: Mapping[str, object], folder: Path, questions: Sequence[str]) -> list[Item]:
+    """The items of a line: one for its question, or else one for each of `questions`.
+
+    Fields that are None or empty count as not given; paths are relative to `folder`. UsageError for what cannot be.
+    """
+    given = {name: value for name, value in fields.items() if value is not None and value != ""}
+    video, name = _video(given.get("video"), folder)
+    asked = [check_question(_text(given, "question") or "")] if "question" in given else list(questions)
+    if not asked:
+        raise UsageError("it has no question, and none was given with --question")
+    start_seconds, end_seconds = _seconds(given, "start"), _seconds(given, "end")
+    SamplingOptions(start_seconds=start_seconds, end_seconds=end_seconds)  # raises for a range that cannot be
+    item = Item(
+        video=video,
+        name=name,
+        question="",
+        own_id=_text(given, "id"),
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        choices=_choices(given.get("choices")),
+        answer=_text(given, "answer"),
+        group=_text(given, "group"),
+    )
+    return [replace(item, question=question) for question in asked]
+
+
+def _video(value: object, folder: Path) -> tuple[Path, str]:
+    """The video's path, and its name: relative to the folder if it is in it, else as given."""
+    if value is None:
+        raise UsageError("it has no video")
+    if not isinstance(value, str) or "\0" in value:
+        raise UsageError(f"its video is no path but {value!r}")
+    if _ADDRESS.match(value):
+        raise UsageError(f"“{value}” is an address, and only local files are read")
+    path, name = folder / value, Path(value)
+    if name.is_absolute() and name.is_relative_to(folder.absolute()):
+        name = name.relative_to(folder.absolute())
+    plain = Path(os.path.normpath(name))
+    # ".." after a linked folder leads elsewhere than the text says: such a name stays, or two videos would share it.
+    is_same = ".." not in name.parts or os.path.realpath(folder / plain) == os.path.realpath(path)
+    return path, (plain if is_same else name).as_posix()
+
+
+def _text(given: Mapping[str, object], field: str) -> str | None:
+    """A text, or a number as text."""
+    value = given.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"its {field} is no text but {value!r}")
+    return check_text(str(value), field, "")
+
+
+def _seconds(given: Mapping[str, object], field: str) -> float | None:
+    """Seconds of a number, or of `90`, `1:30` or `0:01:30.5`."""
+    value = given.get(field)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_time(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"its {field} is no time but {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError(f"its {field} is no time but a number of {len(str(value))} digits") from None
+
+
+def _choices(value: object) -> tuple[str, ...] | None:
+    """A list of texts or numbers, or one text as a row of a CSV file."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = next(csv.reader([value], skipinitialspace=True, strict=True), [])
+        except csv.Error as error:
+            raise UsageError(f"its choices cannot be read: {error}") from error
+    if not isinstance(value, list):
+        raise UsageError(f"its choices are no list but {value!r}")
+    return check_choices([_text({"choice": choice}, "choice") or "" for choice in value])

@@ -1,4 +1,4 @@
-"""Several files of records made into one that has one record an item: what shards wrote, or runs on other machines."""
+"""Merges files of records, from shards or other machines, into one file with one record an item."""
 
 import contextlib
 import itertools
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from sfvqa.batch.output_file import cannot_be_written, is_stream, move_aside, open_locked, real_path, sync_folder
-from sfvqa.batch.record import OK, Line, Record, check_records, describe_damage, parse_line, read_lines
+from sfvqa.batch.journal import cannot_be_written, is_stream, move_aside, open_locked, real_path, sync_folder
+from sfvqa.batch.record import OK, Line, check_records, parse_line, read_record_lines
 from sfvqa.errors import JournalError, UsageError
 
 
@@ -18,8 +18,8 @@ from sfvqa.errors import JournalError, UsageError
 class MergeSummary:
     """What was merged: records by status, how many were dropped and why, and what the user should hear.
 
-    `num_repeated` ok records say what one before them says; `num_superseded` error records had an answer or a newer
-    error; `conflicts` are items with several answers, of which the first was kept.
+    `num_repeated` ok records repeat an earlier one; `num_superseded` error records gave way to an answer or a newer
+    error; `conflicts` are items with different answers, of which the first was kept.
     """
 
     output: Path
@@ -32,11 +32,11 @@ class MergeSummary:
 
 
 def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = False) -> MergeSummary:
-    """Write the records of `parts` to `output`, one an item, as they are, in the order in which items first come.
+    """Write the records of `parts` to `output`, one an item, unchanged, in the order in which items first come.
 
-    An ok record wins over errors, the first over others; of errors the one that finished last. Torn and damaged lines
-    are left out. The output appears whole or not at all; one that is there is moved aside with `overwrite`, and else
-    refused with a UsageError. Raises JournalError for what cannot be read, is no file of records, or cannot be written.
+    The first ok record of an item wins, else the error that finished last. Torn and damaged lines are left out. The
+    output appears whole or not at all; an existing one is moved aside with `overwrite`, and refused with a UsageError
+    without. Raises JournalError for what cannot be read, is no file of records, or cannot be written.
     """
     if is_stream(output):
         raise UsageError(f"“{output}” is no file, and a merge is written to one.", "Give the name of a file.")
@@ -44,17 +44,27 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
         raise UsageError(f"“{output}” is there already.", "Give another name, or --overwrite to move it aside.")
     merge = _Merge()
     for part in parts:
-        merge.learn(part)
+        for line in read_record_lines(part, merge.notices):
+            merge.learn(part, line)
     try:
         _write_whole(merge, real_path(output))
     except OSError as error:
         raise cannot_be_written(output, error) from error
-    return merge.summary(output)
+    num_ok = sum(place.is_ok for place in merge.best.values())
+    return MergeSummary(
+        output=output,
+        num_ok=num_ok,
+        num_errors=len(merge.best) - num_ok,
+        num_repeated=merge.num_repeated,
+        num_superseded=merge.num_superseded,
+        conflicts=tuple(merge.conflicts),
+        notices=tuple(merge.notices),
+    )
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a record is, and what it takes to compare it with another of its item."""
+    """Where a record is, and what it is compared by with another of its item."""
 
     part: Path
     start: int
@@ -74,21 +84,10 @@ class _Merge:
     conflicts: dict[str, None] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def learn(self, part: Path) -> None:
-        """Go through a part. JournalError."""
-        unread: list[Line] = []
-        try:
-            with part.open("rb") as stream:
-                for line in read_lines(stream, str(part)):
-                    if line.record is not None:
-                        self._compare(line.record, part, line)
-                    elif not line.is_empty:
-                        unread.append(line)
-        except OSError as error:
-            raise JournalError(f"“{part}” cannot be read: {error.strerror or error}.", "Check the path.") from error
-        self.notices += describe_damage(part, unread)
-
-    def _compare(self, record: Record, part: Path, line: Line) -> None:
+    def learn(self, part: Path, line: Line) -> None:
+        """Compare a record with the best of its item."""
+        assert line.record is not None
+        record = line.record
         item_id, is_ok = record["item_id"], record["status"] == OK
         place = _Place(part, line.start, line.size_bytes, is_ok, str(record.get("finished", "")), record.get("answer"))
         before = self.best.get(item_id)
@@ -103,22 +102,9 @@ class _Merge:
             if is_ok or (not before.is_ok and place.finished >= before.finished):
                 self.best[item_id] = place
 
-    def summary(self, output: Path) -> MergeSummary:
-        """What was done."""
-        num_ok = sum(place.is_ok for place in self.best.values())
-        return MergeSummary(
-            output=output,
-            num_ok=num_ok,
-            num_errors=len(self.best) - num_ok,
-            num_repeated=self.num_repeated,
-            num_superseded=self.num_superseded,
-            conflicts=tuple(self.conflicts),
-            notices=tuple(self.notices),
-        )
-
 
 def _write_whole(merge: _Merge, output: Path) -> None:
-    """Write beside the output, then give it its name. OSError; JournalError when the one that is there is in use."""
+    """Write beside the output, then rename. OSError; JournalError while an existing output is in use."""
     with contextlib.ExitStack() as stack:
         if output.exists():
             check_records(stack.enter_context(open_locked(output)), str(output))

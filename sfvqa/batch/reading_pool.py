@@ -1,63 +1,88 @@
-"""The threads that read the videos to come, in order, while the model works on those that are here."""
+"""The threads that open and read videos ahead of the model, several at a time."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from types import TracebackType
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
-from sfvqa.batch.frame_budget import FrameBudget
-from sfvqa.batch.video_ahead import VideoAhead
-from sfvqa.batch.work import Work
+from sfvqa.batch.identify import identify, not_in_time, sort_out
+from sfvqa.batch.item import VideoGroup
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.plan import BatchOptions
+from sfvqa.batch.record import Failure
+from sfvqa.batch.video_ahead import Attempt, FrameBudget, Opened, VideoAhead
+from sfvqa.batch.watchdog import TooLateError, within
+from sfvqa.checkpoints.device import memory_errors
+from sfvqa.errors import ReadTimeoutError
+from sfvqa.inference.encode import start_reading
+from sfvqa.inference.video_qa import VideoQuestionAnswerer
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 
+_GRACE_SECONDS = 5.0  # in which a reading process that hangs is killed, which says more
 _PATIENCE_SECONDS = 0.1  # before a reader is told again to end
-_LAST_WAIT_SECONDS = 2.0  # for threads that end; native code that hangs while opening may take them longer
+_LAST_WAIT_SECONDS = 2.0  # for threads to end; native code that hangs while opening may take longer
 _MOST_WAITING = 64
 """Videos that wait for the model beside those being read: bounds what is known of them; frames are bounded apart."""
 
 
 class ReadingPool:
-    """Has `num_readers` videos prepared at a time, in the order of `works`; a context manager.
+    """A context manager that reads `num_readers` videos at a time, in their order, within the `budget` of frames.
 
-    `prepare` does everything for a video that needs no model, in one of the threads: `VideoAhead.arrive`, then `feed`.
-    What it raises itself is raised again by `next_ready`. Everything else is called by the thread that has the model.
+    A video whose items all have their records is not opened. What goes wrong with a video becomes its failure; any
+    other error of a thread is raised by `next_ready`. All methods are called by the thread that has the model.
     """
 
     def __init__(
-        self, works: Iterable[Work], prepare: Callable[[VideoAhead], None], *, num_readers: int, budget: FrameBudget
+        self,
+        answerer: VideoQuestionAnswerer,
+        groups: Iterable[VideoGroup],
+        keeper: RecordKeeper,
+        options: BatchOptions,
     ) -> None:
-        self._works = deque(works)
-        self._prepare = prepare
-        self._budget = budget
-        self._most_ahead = num_readers + _MOST_WAITING
+        self.budget = FrameBudget(options.frames_ahead)
+        self._answerer = answerer
+        self._keeper = keeper
+        self._options = options
+        self._reading = options.reading_within_limits
+        self._fit = answerer.fit(options.crop)
+        self._attempts = deque(map(Attempt, groups))
+        self._most_ahead = options.num_readers + _MOST_WAITING
         self._changed = threading.Condition()
         self._ahead: list[VideoAhead] = []
         self._crash: BaseException | None = None
         self._is_closed = False
-        self._num_readers = num_readers
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        for _ in range(self._num_readers):
+        for _ in range(self._options.num_readers):
             self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        """Give up whatever is being read, and end the threads."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + _LAST_WAIT_SECONDS
+        while (alive := [thread for thread in self._threads if thread.is_alive()]) and time.monotonic() < deadline:
+            for video in list(self._ahead):
+                video.leave()
+            alive[0].join(_PATIENCE_SECONDS)
+        self._ahead.clear()
 
     @property
     def is_over(self) -> bool:
         """Whether no video is left to be read or taken."""
         with self._changed:
-            return not self._works and not self._ahead
+            return not self._attempts and not self._ahead
 
     def next_ready(self, patience_seconds: float) -> VideoAhead | None:
         """The first of the videos begun that can go on; None if none can within that time.
 
-        The first, so that few videos are seen in part; any, so that a slow one is in the way of no other.
+        The first, so that few videos are half seen; any, so that a slow one holds up no other.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._first_ready() or self._crash, timeout=patience_seconds)
@@ -66,11 +91,11 @@ class ReadingPool:
                 try:
                     raise crash
                 finally:
-                    del crash  # else error and traceback would keep each other
+                    del crash  # or error and traceback would keep each other alive
             return self._first_ready()
 
     def standing_still(self, since: float) -> list[VideoAhead]:
-        """The videos in the way where none moved since then; those that only wait for memory are in no way."""
+        """The videos that hold up the batch where none has moved since then: not those that only wait for memory."""
         with self._changed:
             if any(video.moved_at > since for video in self._ahead):
                 return []
@@ -89,23 +114,11 @@ class ReadingPool:
         self.leave(video)
         self._start()
 
-    def again(self, work: Work) -> None:
+    def again(self, attempt: Attempt) -> None:
         """Have a video read before all others that are not begun."""
         with self._changed:
-            self._works.appendleft(work)
+            self._attempts.appendleft(attempt)
             self._changed.notify_all()
-
-    def close(self) -> None:
-        """Give up whatever is being read, and end the threads."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-        deadline = time.monotonic() + _LAST_WAIT_SECONDS
-        while (alive := [thread for thread in self._threads if thread.is_alive()]) and time.monotonic() < deadline:
-            for video in list(self._ahead):
-                video.leave()
-            alive[0].join(_PATIENCE_SECONDS)
-        self._ahead.clear()
 
     def _first_ready(self) -> VideoAhead | None:
         return next((video for video in self._ahead if video.can_go_on), None)
@@ -118,10 +131,10 @@ class ReadingPool:
     def _run(self) -> None:
         try:
             while (video := self._begin()) is not None:
-                self._prepare(video)
+                self._open(video)
                 if video.is_given_up:
                     return
-                del video  # else the thread would hold it until the next one comes
+                del video  # or the thread would hold it until the next one comes
         except BaseException as error:  # noqa: BLE001  raised again in the thread that has the model
             with self._changed:
                 self._crash = error
@@ -130,10 +143,67 @@ class ReadingPool:
     def _begin(self) -> VideoAhead | None:
         """The next video, once there is one and it may be begun; None when there will be none."""
         with self._changed:
-            # Not bounded: what it waits for comes with the end of the batch, of which this thread is in no way.
-            self._changed.wait_for(lambda: self._is_closed or (self._works and len(self._ahead) < self._most_ahead))
+            # Unbounded: the end of the batch wakes this thread, and nothing waits for it.
+            self._changed.wait_for(lambda: self._is_closed or (self._attempts and len(self._ahead) < self._most_ahead))
             if self._is_closed:
                 return None
-            video = VideoAhead(self._works.popleft(), self._budget, self._changed)
+            video = VideoAhead(self._attempts.popleft(), self.budget, self._changed)
             self._ahead.append(video)
             return video
+
+    def _open(self, video: VideoAhead) -> None:
+        """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
+        found = identify(video.attempt.group, self._options)
+        questions, before = sort_out(found.asked, self._keeper, self._options)
+        opened = Opened(questions, before, self._options.prompt, failure=found.failure, file=found.file)
+        if not questions or found.failure is not None:
+            video.arrive(opened)
+            return
+        try:
+            with memory_errors("reading the video"):
+                self._read(video, opened)
+        except Exception as error:  # noqa: BLE001  becomes the error record of each of its items
+            video.arrive(replace(opened, failure=Failure.of(self._with_own_remedy(error))))
+
+    def _read(self, video: VideoAhead, opened: Opened) -> None:
+        options, path = self._options, video.attempt.group.video
+        sampling = video.attempt.sampling(options.sampling)
+        is_kept = self._answerer.is_kept(path, sampling, reading=self._reading, crop=options.crop)
+        opened = replace(opened, sampling=sampling, source=path)
+        if is_kept and not options.reads_subtitles:
+            video.arrive(opened)
+            return
+        with _open_in_time(path, self._reading) as reader:
+            video.reader = reader
+            try:
+                if options.reads_subtitles:
+                    subtitles = reader.subtitles()
+                    prompt = replace(options.prompt, subtitles=subtitles, subtitle_tokens=options.subtitle_tokens)
+                    opened = replace(opened, prompt=prompt)
+                if is_kept:
+                    video.arrive(opened)
+                    return
+                source = start_reading(reader, sampling, self._fit, make_chunk=video.make_chunk)
+                video.arrive(replace(opened, source=replace(source, chunks=video.chunks())))
+                video.feed(source.chunks)
+            finally:
+                video.reader = None
+
+    def _with_own_remedy(self, error: Exception) -> Exception:
+        """Name the item's time limit where that is the shorter one: more of the reader's would change nothing."""
+        is_shorter = self._reading.timeout_seconds < self._options.reading.timeout_seconds
+        if isinstance(error, ReadTimeoutError) and is_shorter:
+            return ReadTimeoutError(error.message, error.remedy.replace("--read-timeout", "--item-timeout"))
+        return error
+
+
+def _open_in_time(path: Path, reading: ReadOptions) -> VideoReader:
+    """Open a video even where this process hangs, before there is another that opens the file and can be killed."""
+    try:
+        return within(
+            reading.timeout_seconds + _GRACE_SECONDS,
+            lambda: open_video(path, reading),
+            undo=lambda reader: reader.close(),
+        )
+    except TooLateError:
+        raise not_in_time(path, reading.timeout_seconds, "opened") from None

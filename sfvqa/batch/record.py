@@ -1,5 +1,6 @@
-"""Records: what became of an item, as one JSON object. How they are made, and how a file of them is read."""
+"""Records, each one JSON object that says what became of an item: how they are made, and how a file of them is read."""
 
+import contextlib
 import functools
 import importlib.metadata
 import itertools
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import sfvqa
-from sfvqa.batch.item import Item
+from sfvqa.batch.item import Question
 from sfvqa.errors import JournalError, OutOfMemoryError, ReadingMemoryError, SfvqaError
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ _HEAD_BYTES = 1 << 20  # many times a record
 _LONGEST_LINE_BYTES = 32 << 20  # more than a record with the evidence of 200,000 frames
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an item has no answer, in words: an error itself would keep its traceback, and all that was at work there.
+    """Why an item has no answer, in words: an error would keep its traceback alive, and every object in its frames.
 
-    `kind` is the error's type; `traceback` is of one that was not raised on purpose. Where `fewer_frames_may_help`,
+    `kind` is the error's type; `traceback` belongs to one that was not raised on purpose. `fewer_frames_may_help` after
     memory ran out over several.
     """
 
@@ -50,7 +51,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
-        """The error in words; the error is kept by nobody here."""
+        """The error in words; the error itself is not kept."""
         kind = type(error).__name__
         of_memory = isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError)
         if isinstance(error, SfvqaError):
@@ -65,16 +66,16 @@ class Failure:
         return said if self.traceback is None else {**said, "traceback": self.traceback}
 
 
-def ok_record(item: Item, item_id: str, answer: "Answer", settings: Mapping[str, object]) -> Record:
-    """What was answered, and all there is to know about how; `settings` are those that were asked for."""
-    return {**answer.to_dict(), **_facts(item, item_id, OK, settings)}
+def ok_record(question: Question, answer: "Answer", settings: Mapping[str, object]) -> Record:
+    """The answer and all there is to know about it; `settings` are those that were asked for."""
+    return {**answer.to_dict(), **_facts(question, OK, settings)}
 
 
-def error_record(item: Item, item_id: str, failure: Failure, settings: Mapping[str, object]) -> Record:
-    """Why there is no answer. An error that was not raised on purpose brings its traceback."""
+def error_record(question: Question, failure: Failure, settings: Mapping[str, object]) -> Record:
+    """Why there is no answer, with the traceback of an error that was not raised on purpose."""
     return {
         "schema_version": SCHEMA_VERSION,
-        **_facts(item, item_id, ERROR, settings),
+        **_facts(question, ERROR, settings),
         "error": failure.to_dict(),
     }
 
@@ -102,10 +103,10 @@ def _is_record(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a file of records: where it lies, in bytes, and what it holds (None: nothing of use).
+    """A line of a file of records: where it is, in bytes, and the record it holds, if any.
 
-    `is_whole` says that it ends with a newline, as every line does that was written to its end; `is_torn` that it is
-    half a record, or what a crash of the system left of one, which only a last line can be.
+    `is_whole` if it ends with a newline, as every line does that was written to its end; `is_torn` if it is part of a
+    record, or what a crash of the system left of one, which only a last line can be.
     """
 
     number: int
@@ -118,9 +119,9 @@ class Line:
 
 
 def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
-    """Every line from the beginning. JournalError at once for a file that is none of records, see `check_records`.
+    """Every line from the beginning. JournalError at once for a file of something else, see `check_records`.
 
-    A line longer than any record is passed over, not held: a crash of the system may leave one as long as the disk.
+    A line longer than any record is skipped, not held: a crash of the system may leave one as long as the disk.
     """
     check_records(stream, name)
     start = 0
@@ -158,9 +159,9 @@ def _pass_over(stream: IO[bytes]) -> tuple[int, bool]:
 
 
 def check_records(stream: IO[bytes], name: str) -> None:
-    """JournalError, naming the file, for one that is none of records; the stream is then at its beginning.
+    """Raise JournalError, naming the file, unless it is a file of records; leave the stream at its beginning.
 
-    It is one if it is empty, has a record in its first megabyte, or is no more than the torn beginning of a record.
+    It is one if it is empty, has a record in its first megabyte, or holds only the torn beginning of a record.
     """
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
@@ -172,17 +173,24 @@ def check_records(stream: IO[bytes], name: str) -> None:
 
 
 def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Record]:
-    """The records of a file in their order, also while another process appends to it.
+    """The records of a file in their order, as `read_record_lines` finds them."""
+    for line in read_record_lines(path, notices):
+        assert line.record is not None
+        yield line.record
 
-    A torn last line and damaged ones are left out, and `notices` are told so at the end. Raises JournalError for a
-    file that cannot be read or is none of records.
+
+def read_record_lines(path: Path, notices: list[str] | None = None) -> Iterator[Line]:
+    """The lines of a file that hold records, also while another process appends to it.
+
+    A torn last line and damaged ones are left out, and the last of `notices` says so. Raises JournalError for a file
+    that cannot be read or holds something else.
     """
     unread: list[Line] = []
     try:
         with path.open("rb") as stream:
             for line in read_lines(stream, str(path)):
                 if line.record is not None:
-                    yield line.record
+                    yield line
                 elif not line.is_empty:
                     unread.append(line)
     except OSError as error:
@@ -194,7 +202,7 @@ def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Recor
 
 
 def describe_damage(path: Path, unread: Sequence[Line]) -> list[str]:
-    """The notice about lines that hold no record, a torn last one among them."""
+    """The notice about lines that hold no record, including a torn last one."""
     if not unread:
         return []
     numbers = ", ".join(str(line.number) for line in unread[:_LONGEST_LIST])
@@ -211,21 +219,22 @@ def _may_hold_records(head: bytes) -> bool:
 
 
 def _parse_json(line: bytes) -> Any:
-    """What it says, None if that cannot be read: no JSON, no UTF-8, a number of thousands of digits, or too deep."""
+    """Its value, None if there is none: no JSON, no UTF-8, a number of thousands of digits, or nested too deep."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
 
 
-def _facts(item: Item, item_id: str, status: str, settings: Mapping[str, object]) -> Record:
+def _facts(question: Question, status: str, settings: Mapping[str, object]) -> Record:
+    item = question.item
     choices = None if item.choices is None else list(item.choices)
     own = {"start_seconds": item.start_seconds, "end_seconds": item.end_seconds, "choices": choices}
     return {
         "video": item.name,
         "video_path": str(item.video.absolute()),
         "question": item.question,
-        "item_id": item_id,
+        "item_id": question.item_id,
         "id": item.own_id,
         "status": status,
         "answer_expected": item.answer,
@@ -239,15 +248,8 @@ def _facts(item: Item, item_id: str, status: str, settings: Mapping[str, object]
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    return {
-        "sfvqa": sfvqa.__version__,
-        **{name: _version(name) for name in _LIBRARIES},
-        "python": sys.version.split()[0],
-    }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found: dict[str, str | None] = {"sfvqa": sfvqa.__version__, **dict.fromkeys(_LIBRARIES)}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[library] = importlib.metadata.version(library)
+    return {**found, "python": sys.version.split()[0]}

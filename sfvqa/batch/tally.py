@@ -1,19 +1,23 @@
-"""How far a batch is: items by what became of them, and where the time of the model's thread went. Data only."""
+"""How far a batch is: items by what became of them, and where the time of the model's thread went."""
 
+import contextlib
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sfvqa.batch.item import Item
+from sfvqa.batch.record import ERROR, OK
 from sfvqa.errors import ExitCode
+from sfvqa.wording import plural
 
-_LONGEST_STILL_SECONDS = 10.0  # that say nothing: items finish in batches
+_LONGEST_STILL_SECONDS = 10.0  # that mean nothing: items finish in batches
 
 
 class Stage(StrEnum):
-    """What the thread that has the model does; the one that takes longest is the bottleneck."""
+    """What the thread that has the model does; the stage that takes longest is the bottleneck."""
 
     READING = "reading"
     """Waiting for frames: the model is idle."""
@@ -25,11 +29,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Tally:
-    """Of `num_items` so many were answered in this run or before it, or failed in it or before it.
+    """How many of `num_items` were answered or failed, in this run or before it.
 
-    `stage_seconds` by the wall clock, `elapsed_seconds` in all; `num_frames_held` are read and not seen yet.
-    `still_seconds` is how long ago the last item was finished, or it began.
-    On a cluster `num_workers` of `num_workers_wanted` are ready, and times and frames are the sums over all of them.
+    `stage_seconds` are by the wall clock, of `elapsed_seconds` in all; `num_frames_held` are read and not yet encoded.
+    `still_seconds` is how long ago the last item finished, or the run began. On a cluster `num_workers` of
+    `num_workers_wanted` are ready, and times and frames are sums over all of them.
     """
 
     num_items: int
@@ -47,12 +51,12 @@ class Tally:
 
     @property
     def num_left(self) -> int:
-        """Items of which nothing became yet."""
+        """Items that have no record yet."""
         return self.num_items - self.num_answered - self.num_failed - self.num_before
 
     @property
     def num_before(self) -> int:
-        """Items that were not asked, because they have their record."""
+        """Items that were not asked, because they had their record."""
         return self.num_answered_before + self.num_failed_before
 
     @property
@@ -92,7 +96,7 @@ class ItemFinished:
 
 @dataclass(frozen=True)
 class Working:
-    """Time passed, or items were skipped, or there is something to be told: `notice`, a sentence."""
+    """Time passed, or items were skipped, or there is something to tell: `notice`, a sentence."""
 
     tally: Tally
     notice: str = ""
@@ -103,7 +107,7 @@ BatchEvent = ItemFinished | Working
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """How a batch ended; `stopped` says why it ended early, in a sentence."""
+    """How a batch ended; `stopped` says in a sentence why it ended early."""
 
     tally: Tally
     most_frames_held: int
@@ -111,12 +115,12 @@ class BatchSummary:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command line returns: failures of items count, whichever run they are of."""
+        """What the command line returns: items that failed count, in whichever run they did."""
         has_failures = self.tally.num_failed or self.tally.num_failed_before
         return ExitCode.BATCH_FAILURES if has_failures else ExitCode.OK
 
     def to_dict(self) -> dict[str, object]:
-        """The object `sfvqa batch --json` prints."""
+        """The object that `sfvqa batch --json` prints."""
         tally = self.tally
         return {
             "schema_version": 1,
@@ -136,3 +140,66 @@ class BatchSummary:
             "most_frames_held": self.most_frames_held,
             "stopped": self.stopped,
         }
+
+
+class Counts:
+    """Counts the items of a run as their records come, those done `before` it, and the seconds of each stage."""
+
+    def __init__(self, num_items: int, max_failures: int | None) -> None:
+        self.before: Counter[str] = Counter()
+        self._num_items = num_items
+        self._max_failures = max_failures
+        self._num_answered = 0
+        self._errors: Counter[str] = Counter()
+        self._seconds = dict.fromkeys(Stage, 0.0)
+        self._began: float | None = None
+        self._finished_at = 0.0
+
+    def begin(self) -> None:
+        """Start the clock, unless it runs."""
+        if self._began is None:
+            self._began = self._finished_at = time.perf_counter()
+
+    @contextlib.contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - start
+
+    def count(self, record: Mapping[str, Any]) -> None:
+        """Count an item that has its record now."""
+        self._finished_at = time.perf_counter()
+        if record["status"] == OK:
+            self._num_answered += 1
+        else:
+            self._errors[record["error"]["type"]] += 1
+
+    @property
+    def has_failed_too_often(self) -> bool:
+        """Whether the run is to stop, after `max_failures`."""
+        return self._max_failures is not None and self._errors.total() >= self._max_failures
+
+    def tally(self) -> Tally:
+        """How far the run is."""
+        now = time.perf_counter()
+        return Tally(
+            num_items=self._num_items,
+            num_answered=self._num_answered,
+            num_failed=self._errors.total(),
+            num_answered_before=self.before[OK],
+            num_failed_before=self.before[ERROR],
+            elapsed_seconds=0.0 if self._began is None else now - self._began,
+            stage_seconds=dict(self._seconds),
+            errors=dict(self._errors),
+            still_seconds=0.0 if self._began is None else now - self._finished_at,
+        )
+
+    def summary(self, most_frames_held: int) -> BatchSummary:
+        """How the run ended."""
+        tally = self.tally()
+        is_stopped = self.has_failed_too_often and tally.num_left
+        stopped = f"Stopped after {plural(tally.num_failed, 'failure')}." if is_stopped else None
+        return BatchSummary(tally, most_frames_held, stopped)

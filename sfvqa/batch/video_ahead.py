@@ -1,42 +1,125 @@
-"""One video between the thread that reads it and the one that has the model: what is known of it, then its chunks."""
+"""A video between the thread that reads it and the one that has the model, and the memory for all of their frames."""
 
 import threading
 import time
+import weakref
 from collections import Counter, deque
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfvqa.batch.frame_budget import FrameBudget, NoLongerWantedError
-from sfvqa.batch.item import Item
+import numpy as np
+
+from sfvqa.batch.item import Item, Question, VideoGroup
 from sfvqa.batch.record import Failure
-from sfvqa.batch.work import Work
-from sfvqa.inference.being_read import VideoBeingRead
-from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.encode import VideoBeingRead
+from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.reading_ahead import Chunk, Reading
-from sfvqa.video.readers.file_state import FileState
-from sfvqa.video.reading import ClipFacts, ReadProgress, ReadStage
-from sfvqa.video.sampling import SamplingOptions
+from sfvqa.video.clip import ClipFacts
+from sfvqa.video.readers.local_file import FileState
+from sfvqa.video.reading import ReadProgress, ReadStage
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
 if TYPE_CHECKING:
     from sfvqa.video.readers import VideoReader
 
+_MOST_HALVINGS = 3  # down to an eighth of the frames
+_PATIENCE_SECONDS = 1.0  # between two looks at whether memory is still wanted, and whether there is some
+
 
 @dataclass(frozen=True)
-class Question:
-    """An item that is not done yet, and its id."""
+class Attempt:
+    """A video to be seen for its items; `warnings` go with every answer.
 
-    item: Item
-    item_id: str
+    `num_frames` is None for as many as were asked for; after memory ran out it is fewer, halved `num_halvings` times.
+    """
+
+    group: VideoGroup
+    num_frames: int | None = None
+    num_halvings: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def sampling(self, asked: SamplingOptions) -> SamplingOptions:
+        """The frames to take, from what was asked for all videos. UsageError for a range that cannot be."""
+        start, end = self.group.start_seconds, self.group.end_seconds
+        return replace(
+            asked,
+            num_frames=self.num_frames or asked.num_frames,
+            start_seconds=asked.start_seconds if start is None else start,
+            end_seconds=asked.end_seconds if end is None else end,
+        )
+
+    def smaller(self, items: Iterable[Item], asked: SamplingOptions, num_available: int | None) -> "Attempt | None":
+        """Another attempt for some of the items, with half the frames of which a video may have `num_available`.
+
+        None below an eighth of them, or where the frames were given one by one.
+        """
+        before = min(self.num_frames or asked.num_frames, num_available or asked.num_frames)
+        if self.num_halvings == _MOST_HALVINGS or before < 2 or asked.strategy is SamplingStrategy.TIMESTAMPS:
+            return None
+        return Attempt(
+            replace(self.group, items=tuple(items)),
+            num_frames=before // 2,
+            num_halvings=self.num_halvings + 1,
+            warnings=(
+                f"Memory ran out with {before} frames; {before // 2} {'was' if before < 4 else 'were'} looked at.",
+            ),
+        )
+
+
+class NoLongerWantedError(Exception):
+    """The video was given up while its thread waited for memory: ends the reading, and nobody is told."""
+
+
+class FrameBudget:
+    """Hands out memory for chunks while at most `num_frames` frames of it are alive, whoever holds them.
+
+    A chunk's frames are given back when the last reference to its memory goes. `num_held` frames are alive now;
+    `most_held` is the most there were at a time. Safe to use from several threads.
+    """
+
+    def __init__(self, num_frames: int) -> None:
+        self.num_frames = num_frames
+        self.num_held = 0
+        self.most_held = 0
+        # Reentrant, since garbage may be collected, and a chunk go, while its own thread holds the lock.
+        self._changed = threading.Condition()
+
+    def make_chunk(self, shape: tuple[int, ...], is_wanted: Callable[[], bool]) -> Chunk:
+        """Memory `[t, H, W, 3]`, once there is room for its frames. NoLongerWantedError once it is not wanted."""
+        with self._changed:
+            while self.num_held + shape[0] > self.num_frames and is_wanted():
+                self._changed.wait(_PATIENCE_SECONDS)
+            if not is_wanted():
+                raise NoLongerWantedError
+            self.num_held += shape[0]
+            self.most_held = max(self.most_held, self.num_held)
+        try:
+            chunk = np.empty(shape, np.uint8)
+        except MemoryError:
+            self._give_back(shape[0])
+            raise
+        weakref.finalize(chunk, self._give_back, shape[0]).atexit = False
+        return chunk
+
+    def wake(self) -> None:
+        """Have every thread that waits check again whether its memory is still wanted."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _give_back(self, num_frames: int) -> None:
+        with self._changed:
+            self.num_held -= num_frames
+            self._changed.notify_all()
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Opened:
     """What is known once a video is opened, or need not be.
 
-    `questions` are left; `before` counts the other items by the status of their records. `source` is what to encode,
-    with `sampling`; None where no question is left or there is a `failure`. `file` is what the items' ids were made of.
+    `questions` are left to ask; `before` counts the other items by the status of their records. `source` is what to
+    encode, with `sampling`; None where no question is left or there is a `failure`. `file` is what was hashed for ids.
     """
 
     questions: tuple[Question, ...]
@@ -49,16 +132,16 @@ class Prepared:
 
 
 class VideoAhead:
-    """`prepared` and then chunks, put here by the thread that reads and taken by the one that has the model.
+    """`opened` and then chunks, put here by the thread that reads and taken by the one that has the model.
 
-    `changed` is notified of whatever comes. Once the video is given up (`leave`), nothing comes any more, and what is
-    here goes. `reader` is set while a file is open; `num_frames` once it is known how many will be read. `moved_at` is
-    when the thread that reads last got on with it, by the monotonic clock; `is_given_up` once it never may again.
+    `changed` is notified of all that comes. After `leave` nothing comes any more, and what is here goes. `reader` is
+    set while a file is open; `num_frames` once it is known how many will be read. `moved_at` is when the reading thread
+    last made progress, by the monotonic clock; `is_given_up` once it never may again.
     """
 
-    def __init__(self, work: Work, budget: FrameBudget, changed: threading.Condition) -> None:
-        self.work = work
-        self.prepared: Prepared | None = None
+    def __init__(self, attempt: Attempt, budget: FrameBudget, changed: threading.Condition) -> None:
+        self.attempt = attempt
+        self.opened: Opened | None = None
         self.reader: VideoReader | None = None
         self.num_frames: int | None = None
         self.moved_at = time.monotonic()
@@ -73,55 +156,50 @@ class VideoAhead:
         self._found_nothing = False
 
     def make_chunk(self, shape: tuple[int, ...]) -> Chunk:
-        """Memory for the thread that reads. NoLongerWantedError once the video is given up."""
+        """Memory for the reading thread. NoLongerWantedError once the video is given up."""
         self.waits_for_memory = True
         try:
             return self._budget.make_chunk(shape, lambda: self.is_wanted)
         finally:
             self.waits_for_memory = False
 
-    def arrive(self, prepared: Prepared) -> None:
-        """Tell that the video can be begun with, or that it failed; then what was read of it goes at once."""
+    def arrive(self, opened: Opened) -> None:
+        """Hand over the opened video, or that it failed; then what was read of it goes at once."""
         with self._changed:
-            self.prepared = prepared
-            if prepared.failure is not None:
+            self.opened = opened
+            if opened.failure is not None:
                 self._messages.clear()
             self._moved()
 
     def feed(self, chunks: Reading) -> None:
-        """Run reading to its end, or until the video is given up. Raises what reading raises.
-
-        The thread that calls this waits while there is no room for frames.
-        """
+        """Read to the end, or until the video is given up; waits while memory is full. Raises what reading raises."""
         try:
             while True:
                 try:
                     message = next(chunks)
                 except StopIteration as end:
-                    self._end(end.value)
+                    with self._changed:
+                        self._facts = end.value
+                        self._moved()
                     return
                 self._put(message)
-                del message  # else this thread would hold a chunk that the model is done with
+                del message  # or this thread would hold a chunk that the model is done with
         except NoLongerWantedError:
             return
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the thread that has the model need not wait for this video now.
-
-        It need not until `chunks` was asked and had nothing to give: how much is asked of it, and what is done after
-        its end, is for whoever takes the chunks to know.
-        """
-        if self.prepared is None:
+        """Whether the model's thread has something to do here: always, until `chunks` was asked and had nothing."""
+        if self.opened is None:
             return False
-        if self.prepared.failure is not None:
+        if self.opened.failure is not None:
             return True
         return bool(self._messages) or self._facts is not None or not self._found_nothing
 
     def chunks(self) -> Generator[ReadProgress | Chunk, None, ClipFacts]:
-        """What was read, for the thread that has the model, which never waits here.
+        """What was read, for the model's thread, which never waits here.
 
-        Where nothing has come it is given the last progress again, and the video cannot go on until something comes.
+        Where nothing has come it yields the last progress again, and the video cannot go on until something comes.
         """
         while True:
             with self._changed:
@@ -152,11 +230,6 @@ class VideoAhead:
             if isinstance(message, ReadProgress):
                 self.num_frames = message.total if message.stage is ReadStage.READ else None
             self._messages.append(message)
-            self._moved()
-
-    def _end(self, facts: ClipFacts) -> None:
-        with self._changed:
-            self._facts = facts
             self._moved()
 
     def _moved(self) -> None:

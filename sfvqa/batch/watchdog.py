@@ -1,4 +1,4 @@
-"""Watches the thread that has the model: what stands still in it is ended, and all stacks say where that was."""
+"""Time limits for what may hang: work in a thread that nobody waits for any longer, and steps that are interrupted."""
 
 import contextlib
 import ctypes
@@ -7,30 +7,69 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
+from queue import Empty, SimpleQueue
+from typing import Self, TypeVar
 
-from sfvqa.batch.time_limit import TooLateError, within
-from sfvqa.batch.video_ahead import Question
+from sfvqa.batch.item import Question
 from sfvqa.errors import ExitCode, ItemTimeoutError
 from sfvqa.wording import plural
+
+Result = TypeVar("Result")
 
 _LAST_SECONDS = 600.0  # after which a step that cannot be interrupted is ended with the process
 _LONGEST_LOOK_SECONDS = 1.0  # between two looks
 _SECONDS_TO_WRITE = 5.0
-_STDERR = 2  # Python's own stream may be locked by what stands still
+_STDERR = 2  # the file: Python's stream may be locked by what stands still
+
+
+class TooLateError(Exception):
+    """The work was not done in time, and nobody waits for it any longer."""
+
+
+def within(seconds: float, work: Callable[[], Result], *, undo: Callable[[Result], object] | None = None) -> Result:
+    """The result of `work`, or what it raises; TooLateError after that time.
+
+    Native code and system calls cannot be interrupted: the work goes on in a thread of its own, for which the process
+    does not wait when it ends, and a result that comes so late is given to `undo`.
+    """
+    outcomes: SimpleQueue[Result | BaseException] = SimpleQueue()
+    decision = threading.Lock()  # taken for good by whichever comes first: the result or the time limit
+
+    def run() -> None:
+        try:
+            outcome: Result | BaseException = work()
+        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+            outcome = error
+        if decision.acquire(blocking=False):
+            outcomes.put(outcome)
+        elif undo is not None and not isinstance(outcome, BaseException):
+            undo(outcome)
+
+    threading.Thread(target=run, name="sfvqa-within-time", daemon=True).start()
+    try:
+        outcome = outcomes.get(timeout=seconds)
+    except Empty:
+        if decision.acquire(blocking=False):
+            raise TooLateError from None
+        outcome = outcomes.get()
+    if isinstance(outcome, BaseException):
+        try:
+            raise outcome
+        finally:
+            del outcome  # or error and traceback would keep each other alive
+    return outcome
 
 
 class _Interruption(BaseException):
-    """Raised within the step that stood still; nobody but `step` catches it."""
+    """Raised within the step that stood still; only `step` catches it."""
 
 
 class Watchdog:
-    """A context manager, around steps of one thread at a time.
+    """A context manager around the steps of one thread, one step at a time.
 
-    A step in which nothing moves for `limit_seconds` is interrupted, with an ItemTimeoutError. That needs Python to
-    come to its next instruction: native code that never returns can be ended only with the process, which happens
-    `_LAST_SECONDS` later, after `give_up` was told the step's questions in a thread of its own.
+    A step that makes no progress for `limit_seconds` is interrupted with an ItemTimeoutError. For that Python must come
+    to its next instruction: native code that never returns ends only with the process, `_LAST_SECONDS` later, after
+    `give_up` was called with the step's questions, in the watchdog's thread.
     """
 
     def __init__(self, limit_seconds: float, give_up: Callable[[Sequence[Question], ItemTimeoutError], None]) -> None:
@@ -49,15 +88,13 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self._thread.join(_LONGEST_LOOK_SECONDS)
 
     @contextlib.contextmanager
     def step(self, doing: str, questions: Sequence[Question]) -> Iterator[None]:
-        """What is watched, and whose it is. ItemTimeoutError, raised somewhere in the block, where it stands still."""
+        """Watch the block, which is about these questions. Raises ItemTimeoutError where it stands still."""
         with self._mutex:
             self._doing, self._questions, self._watched = doing, questions, threading.get_ident()
             self._is_interrupted, self._moved_at = False, time.monotonic()
@@ -75,12 +112,12 @@ class Watchdog:
             raise self._error() from None
 
     def moved(self) -> None:
-        """Tell that the step gets on."""
+        """Note that the step makes progress."""
         if self._moved_at is not None:
             self._moved_at = time.monotonic()
 
     def _leave(self) -> None:
-        """End the step; an interruption that is on its way must come here, not wherever the thread is by then."""
+        """End the step; an interruption on its way must arrive here, not wherever the thread is by then."""
         with self._mutex:
             self._moved_at = None
         while self._is_interrupted:
@@ -94,7 +131,7 @@ class Watchdog:
                 if is_new:
                     self._is_interrupted = True
                     dump_stacks(f"nothing moved for {plural(self._limit_seconds, 'second')} while {self._doing}")
-                    # By the one function that Python has for it: a signal would reach the main thread alone.
+                    # Python has one function for it; a signal would reach only the main thread.
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
                         ctypes.c_ulong(self._watched), ctypes.py_object(_Interruption)
                     )
@@ -115,7 +152,7 @@ class Watchdog:
 
 
 def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
-    """What an item's record says of it."""
+    """The error that the item's record holds."""
     return ItemTimeoutError(
         f"Nothing moved for {plural(seconds, 'second')} while {doing}.",
         "Standard error shows where it stood still; allow more with --item-timeout, or use fewer frames (--frames).",
@@ -123,7 +160,7 @@ def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
 
 
 def dump_stacks(reason: str) -> None:
-    """Write on standard error what every thread is doing."""
+    """Write the stack of every thread to standard error."""
 
     def dump() -> None:
         os.write(_STDERR, f"sfvqa: {reason}; what each thread does:\n".encode())
@@ -133,6 +170,6 @@ def dump_stacks(reason: str) -> None:
 
 
 def _unless_stuck(write: Callable[[], object]) -> None:
-    """Write, but not wait for a pipe that nobody reads, or a stopped terminal: that may be what stands still."""
+    """Write, but do not wait for a pipe that nobody reads or a stopped terminal, which may be what stands still."""
     with contextlib.suppress(OSError, ValueError, TooLateError):  # it may be closed
         within(_SECONDS_TO_WRITE, write)

@@ -1,5 +1,6 @@
 """The app: its commands, `--version`, and the help that all of them share."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ import sfvqa
 from sfvqa.cli import ask, cache, demo, doctor, frames, merge, models, report
 from sfvqa.cli.batch import command as batch
 from sfvqa.cli.chat import command as chat
+from sfvqa.cli.option_groups import Command, compose
 from sfvqa.cli.profile import command as profile
 
 EXAMPLES = """\b
@@ -65,24 +67,18 @@ def main_options(
     """Options that stand before any command."""
 
 
-app.command("ask", help=ask.HELP, epilog=EXIT_CODES, short_help="Ask one or more questions about a video.")(ask.ask)
-app.command("chat", help=chat.HELP, epilog=EXIT_CODES, short_help="Talk about a video, question by question.")(
-    chat.chat
-)
-app.command("batch", help=batch.HELP, epilog=EXIT_CODES, short_help="Ask questions about many videos.")(batch.batch)
-app.command("frames", help=frames.HELP, epilog=EXIT_CODES, short_help="Show which frames a model would see.")(
-    frames.frames
-)
-app.command("merge", help=merge.HELP, epilog=EXIT_CODES, short_help="Make one file of records from several.")(
-    merge.merge
-)
-app.command("report", help=report.HELP, epilog=EXIT_CODES, short_help="Say what became of a batch.")(report.report)
-app.command(
-    "profile", help=profile.HELP, epilog=EXIT_CODES, short_help="Measure where the time goes, by the number of frames."
-)(profile.profile)
-app.command("demo", help=demo.HELP, short_help="Name the bundled videos and what to ask about them.")(demo.demo)
+def _add(name: str, function: Callable[..., None], help_text: str, short_help: str, epilog: str | None = None) -> None:
+    app.command(name, cls=Command, help=help_text, short_help=short_help, epilog=epilog)(compose(function))
+
+
+_add("ask", ask.ask, ask.HELP, "Ask one or more questions about a video.", EXIT_CODES)
+_add("chat", chat.chat, chat.HELP, "Talk about a video, question by question.", EXIT_CODES)
+_add("batch", batch.batch, batch.HELP, "Ask questions about many videos.", EXIT_CODES)
+_add("frames", frames.frames, frames.HELP, "Show which frames a model would see.", EXIT_CODES)
+_add("merge", merge.merge, merge.HELP, "Make one file of records from several.", EXIT_CODES)
+_add("report", report.report, report.HELP, "Say what became of a batch.", EXIT_CODES)
+_add("profile", profile.profile, profile.HELP, "Measure where the time goes, by the number of frames.", EXIT_CODES)
+_add("demo", demo.demo, demo.HELP, "Name the bundled videos and what to ask about them.")
 app.add_typer(models.app, name="models", short_help="The models that can be asked.")
 app.add_typer(cache.app, name="cache", short_help="The videos that are kept as the model saw them.")
-app.command("doctor", help=doctor.HELP, short_help="Say what is here, what is wrong, and what would be used.")(
-    doctor.doctor
-)
+_add("doctor", doctor.doctor, doctor.HELP, "Say what is here, what is wrong, and what would be used.")

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sfvqa.cli.text import plural
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
+    from sfvqa.checkpoints.settings import ModelSettings
     from sfvqa.inference.answer import Answer
-    from sfvqa.inference.encoding import EncodedVideo
+    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.registry import ModelSpec
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo
+
 
 _SHOWN_MOMENTS, _BAR_CELLS = 5, 24
 _WORTH_SAYING = 0.03  # the share of a picture from which on its loss is said where it is not asked for
@@ -33,6 +36,21 @@ def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
     )
     how = sampling.strategy.value if sampling.fps is None else f"{sampling.fps:g} {sampling.strategy.value}"
     return f"{plural(len(times), 'frame')} {span} ({how})"
+
+
+def describe_briefly(encoded: "EncodedVideo", spec: "ModelSpec | None", settings: "ModelSettings") -> str:
+    """`clip.mp4 · 32 frames, 0:00–0:04.958 · tiny (synthetic videos only)`: what is looked at, and who looks."""
+    from sfvqa.cli.demo import is_bundled
+    from sfvqa.video.sampling import format_time
+
+    times, path = encoded.timestamps_seconds, encoded.video.path
+    span = "–".join(format_time(time) for time in (times[0], times[-1])[: len(times)])
+    video = f"{path.name} (bundled)" if is_bundled(path) else path.name
+    bits = settings.quantization
+    model = f"{settings.name}" if bits in ("none", "auto") else f"{settings.name} in {bits}"
+    if spec is not None and spec.is_bundled and not is_bundled(path):
+        model += " (synthetic videos only)"
+    return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"
 
 
 def describe_encoded(encoded: "EncodedVideo", sampling: "SamplingOptions") -> str:

@@ -1,28 +1,153 @@
-"""Runs the app and turns whatever happens into an exit code and, if need be, two sentences or a JSON error object."""
+"""What is wrong with a command line, a variable or the config file, in our words instead of the parser's."""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any, BinaryIO, cast
 
 import typer
 
 from sfvqa.cli.interrupts import Interrupt
-from sfvqa.cli.parse_errors import describe_parse_error
-from sfvqa.cli.streams import safe_streams
-from sfvqa.cli.text import printable, printable_line
+from sfvqa.cli.terminal import printable, printable_line
+from sfvqa.cli.user_config import user_config_path
 from sfvqa.errors import ExitCode, SfvqaError
+
+
+def describe_parse_error(error: typer.TyperException) -> tuple[str, str]:
+    """What happened and what to do, a sentence each; a value is blamed on where it came from."""
+    message = _invalid_value(error) if _has_value(error) else error.format_message()
+    return _end(message), _remedy(error)
+
+
+def _has_value(error: typer.TyperException) -> bool:
+    return type(error) is typer.BadParameter and getattr(error, "param", None) is not None
+
+
+def _invalid_value(error: Any) -> str:
+    reason = error.message.removeprefix("Value error, ")  # pydantic's, from inside typer
+    checks = getattr(error.__cause__, "errors", None)
+    if checks is not None:
+        reason = reason.replace("Input should", f"“{checks()[0]['input']}” should", 1)
+    return f"Invalid value for {_origin(error)}: {reason}"
+
+
+def _origin(error: Any) -> str:
+    """The flag, the variable or the line of the config file that gave the value."""
+    source = error.ctx.get_parameter_source(error.param.name) if error.ctx else None
+    match source.name if source else None:
+        case "ENVIRONMENT":
+            return str(error.param.envvar)
+        case "DEFAULT_MAP":
+            return f"`{error.param.name}` in {user_config_path()}"
+        case _:
+            return str(error.param_hint or " / ".join(error.param.opts))
+
+
+def _remedy(error: Any) -> str:
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    if not path:
+        return ""
+    option = getattr(error, "option_name", "")
+    if option and not option.startswith("--"):  # -d of -dash.mp4
+        return f"See `{path} --help`; write -- before a file or a question that begins with a dash."
+    return f"See `{path} --help`."
+
+
+def _end(message: str) -> str:
+    return message if not message or message[-1] in ".!?…" else f"{message}."
+
+
+# Read by the libraries when they are imported, which is why this runs before they are. What the user set stays.
+_QUIET_ENVIRONMENT = {
+    "TRANSFORMERS_VERBOSITY": "critical",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "critical",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OPENCV_LOG_LEVEL": "SILENT",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET
+    "TORCH_CPP_LOG_LEVEL": "FATAL",
+    "KINETO_LOG_LEVEL": "99",  # of torch's profiler
+}
+
+
+def silence_third_parties() -> None:
+    """Turn off telemetry, progress bars, warnings and logs of the libraries underneath, for this process."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if os.environ.get("SFVQA_DEBUG", "") not in ("", "0"):
+        return
+    for name, value in _QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+
+
+class _Unfailing(io.RawIOBase):
+    """Passes bytes on to a stream, and drops what that refuses: a full disk, a reader that has gone.
+
+    Nothing is buffered: a thread that waits for a terminal would hold the buffer's lock, for which the main thread
+    waits deaf to Ctrl-C.
+    """
+
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self._target = target
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return bool(self._target.isatty())
+
+    def fileno(self) -> int:
+        return int(self._target.fileno())
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[self._target.write(left) or len(left) :]
+        return len(data)
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[None]:
+    """While this runs a notice that cannot be written costs nothing else, least of all the answer on stdout."""
+    _replace_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    stderr = sys.stderr
+    if isinstance(stderr, io.TextIOWrapper):
+        raw = _Unfailing(getattr(stderr.buffer, "raw", stderr.buffer))
+        sys.stderr = io.TextIOWrapper(
+            cast("BinaryIO", raw), encoding=stderr.encoding, errors="backslashreplace", line_buffering=True
+        )
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = stderr
+
+
+def _replace_closed_streams() -> None:
+    """`>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
 
 JSON_SCHEMA_VERSION = 1
 _LONGEST_REASON = 500
-_CONFIGURED = ("ask", "batch", "chat", "frames", "profile")
-"""The commands that take defaults from the user's config file."""
 _INTERNAL_REMEDY = "Run it again with SFVQA_DEBUG=1 to see where, and report what it prints."
 
 
@@ -38,8 +163,6 @@ class Failure:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line on `argv`, without the program's name, and return the exit code; raises nothing."""
-    from sfvqa.cli.silence import silence_third_parties
-
     as_json = wants_json(argv)
     silence_third_parties()
     with safe_streams():
@@ -123,12 +246,13 @@ def _run_guarded(argv: Sequence[str], as_json: bool, interrupt: Interrupt) -> in
 
 def _invoke(argv: Sequence[str]) -> int:
     from sfvqa.cli.app import app
-    from sfvqa.cli.user_config import load_user_config
+    from sfvqa.cli.user_config import configurable, load_user_config
 
     name = next((word for word in argv if not word.startswith("-")), None)
-    needs_config = name in _CONFIGURED and not {"-h", "--help"} & set(_options(argv))
-    default_map = {name: load_user_config()} if needs_config else {}  # a broken file must stop nothing else
     command = typer.main.get_command(app)
+    known = configurable(command)
+    needs_config = name in known and not {"-h", "--help", "--help-all"} & set(_options(argv))
+    default_map = {name: load_user_config(known)} if needs_config else {}  # a broken file must stop nothing else
     result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=default_map)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -169,7 +293,7 @@ def _print_error(failure: Failure) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from sfvqa.cli.screen import print_line
+    from sfvqa.cli.terminal import print_line
 
     message = Text.assemble(("Error: ", "bold red"), printable_line(failure.message))
     if failure.remedy:

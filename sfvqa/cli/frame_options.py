@@ -1,22 +1,27 @@
-"""The options that say which frames are looked at and how they are read, shared by `ask` and `frames`."""
+"""Which frames of a video are looked at, and how the file is read: options, and what they come to."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.options import check_positive
+from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
+from sfvqa.cli.options import Count, check_positive, parse_count
+from sfvqa.errors import UsageError
 from sfvqa.registry.spec import CropName, SamplingName
+
+if TYPE_CHECKING:
+    from sfvqa.video.fitting import CropMode
+    from sfvqa.video.readers import ReadOptions
+    from sfvqa.video.sampling import SamplingOptions
+
 
 # The names of an enum, written out because importing it would import numpy; a test compares.
 Reader = Literal["auto", "pyav", "opencv", "pillow"]
 
-_FRAMES = "Which frames"
-
 
 def _parse_time(text: str) -> float:
     """Seconds of `90`, `1:30` or `0:01:30.5`."""
-    from sfvqa.errors import UsageError
     from sfvqa.video.sampling import parse_time
 
     try:
@@ -36,121 +41,166 @@ def _parse_times(text: str) -> Times:
     return Times(_parse_time(part) for part in text.split(","))
 
 
-def _check_rate(value: float | None) -> float | None:
-    return value if value is None else check_positive(value)
-
-
-@dataclass(frozen=True)
-class FrameCount:
-    """How many frames; None is `auto`."""
-
-    count: int | None
-
-
-def parse_frames(text: str) -> FrameCount:
-    """How many frames `text` means; typer.BadParameter where it means none."""
-    if text == "auto":
-        return FrameCount(None)
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"{text!r} is no number of frames; use 1 or more, or auto.")
-    return FrameCount(int(text))
-
-
 Frames = Annotated[
-    FrameCount | None,
+    Count | None,
     typer.Option(
-        parser=parse_frames,
+        parser=parse_count,
         metavar="N|auto",
         envvar="SFVQA_FRAMES",
-        help="How many frames to look at (default: as many as the model was trained with; auto: fewer if memory is "
+        help="How many frames to look at (default: as many as in the model's training; auto: fewer if memory is "
         "short).",
-        rich_help_panel=_FRAMES,
+        rich_help_panel="Which frames",
     ),
 ]
-SamplingOption = Annotated[
-    SamplingName | None,
-    typer.Option(
-        "--sampling",
-        metavar="NAME",
-        envvar="SFVQA_SAMPLING",
-        help="How they are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, reference-training or "
-        "reference-evaluation (default: as in training).",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Fps = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        envvar="SFVQA_FPS",
-        callback=_check_rate,
-        help="Frames a second, up to --frames of them; means --sampling fps.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Timestamps = Annotated[
-    Times | None,
-    typer.Option(
-        parser=_parse_times,
-        metavar="T,T,…",
-        envvar="SFVQA_TIMESTAMPS",
-        help="The frames shown at these times, such as 5,1:30; means --sampling timestamps.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-Start = Annotated[
-    float | None,
-    typer.Option(
-        parser=_parse_time,
-        metavar="TIME",
-        envvar="SFVQA_START",
-        help="Look from here on: 90, 1:30 or 0:01:30.5.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-End = Annotated[
-    float | None,
-    typer.Option(
-        parser=_parse_time, metavar="TIME", envvar="SFVQA_END", help="Look up to here.", rich_help_panel=_FRAMES
-    ),
-]
-CropOption = Annotated[
-    CropName | None,
-    typer.Option(
-        "--crop",
-        metavar="NAME",
-        envvar="SFVQA_CROP",
-        help="How a picture becomes square: center cuts, pad adds bars, squash distorts (default: as in training).",
-        rich_help_panel=_FRAMES,
-    ),
-]
-ReaderOption = Annotated[
-    Reader,
-    typer.Option(
-        "--reader",
-        metavar="NAME",
-        envvar="SFVQA_READER",
-        help="What reads the file: auto, pyav, opencv or pillow.",
-        rich_help_panel=_FRAMES,
-    ),
-]
-ReadThreads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        envvar="SFVQA_READ_THREADS",
-        min=1,
-        help="How many threads read (default: one a core).",
-        rich_help_panel=_FRAMES,
-    ),
-]
-ReadTimeout = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        envvar="SFVQA_READ_TIMEOUT",
-        callback=check_positive,
-        help="Give up when reading takes longer.",
-        rich_help_panel=_FRAMES,
-    ),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(OptionGroup):
+    """How frames are read and made square. Raises UsageError when built."""
+
+    panel = "How the video is read"
+
+    crop: Annotated[
+        CropName | None,
+        typer.Option(
+            "--crop",
+            metavar="NAME",
+            help="How a picture becomes square: center cuts, pad adds bars, squash distorts (default: as in training).",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    reader: Annotated[
+        Reader, typer.Option(metavar="NAME", help="What reads the file: auto, pyav, opencv or pillow."), SETTING, RARE
+    ] = "auto"
+    read_threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many threads read (default: one a core)."), SETTING, RARE
+    ] = None
+    read_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", callback=check_positive, help="Give up when reading takes longer."),
+        SETTING,
+        RARE,
+    ] = 600.0
+
+    def __post_init__(self) -> None:
+        self.read_options()  # for its checks
+
+    def crop_mode(self) -> "CropMode | None":
+        """How frames become square, None where that is left to the model."""
+        from sfvqa.video.fitting import CropMode
+
+        return None if self.crop is None else CropMode(self.crop)
+
+    def read_options(self) -> "ReadOptions":
+        """How the file is read."""
+        from sfvqa.video.readers import ReaderName, ReadOptions
+
+        return ReadOptions(ReaderName(self.reader), num_threads=self.read_threads, timeout_seconds=self.read_timeout)
+
+
+_ALTERNATIVES = (("sampling", "fps"), ("sampling", "timestamps"), ("fps", "timestamps"), ("frames", "timestamps"))
+"""Options that may contradict each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions(ReadingOptions):
+    """Which frames are taken, None leaves it to the model, and how they are read. Raises UsageError when built.
+
+    Of two options that contradict each other the stronger one holds: a flag, its variable, the config file.
+    """
+
+    panel = "Which frames"
+
+    frames: Frames = None
+    sampling: Annotated[
+        SamplingName | None,
+        typer.Option(
+            metavar="NAME",
+            help="How they are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, reference-training "
+            "or reference-evaluation (default: as in training).",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            callback=check_positive,
+            help="Frames a second, up to --frames of them; implies --sampling fps.",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    timestamps: Annotated[
+        Times | None,
+        typer.Option(
+            parser=_parse_times,
+            metavar="T,T,…",
+            help="The frames shown at these times, such as 5,1:30; implies --sampling timestamps.",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    start: Annotated[
+        float | None,
+        typer.Option(parser=_parse_time, metavar="TIME", help="Start here: 90, 1:30 or 0:01:30.5."),
+        SETTING,
+    ] = None
+    end: Annotated[float | None, typer.Option(parser=_parse_time, metavar="TIME", help="Stop here."), SETTING] = None
+
+    def __post_init__(self) -> None:
+        from sfvqa.video.sampling import SamplingOptions
+
+        super().__post_init__()
+        for first, second in _ALTERNATIVES:
+            if self._contradict(first, second):
+                if self.source(first) is self.source(second):
+                    raise self._contradiction(first, second)
+                self.overrule(min(first, second, key=self.source))
+        self.resolve(SamplingOptions())  # for its checks: what is wrong must be said before a model is loaded
+
+    @property
+    def num_frames(self) -> int | None:
+        """How many frames are asked for, None where that is left to the model or the memory."""
+        return None if self.frames is None else self.frames.number
+
+    @property
+    def fewer_if_short(self) -> bool:
+        """Whether the frames may be fewer than in training where memory is short."""
+        return self.frames is not None and self.frames.number is None
+
+    def resolve(self, default: "SamplingOptions") -> "SamplingOptions":
+        """The frames to take of any video, with the model's number and strategy where none is asked for."""
+        from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+
+        strategy = default.strategy
+        if self.sampling is not None:
+            strategy = SamplingStrategy(self.sampling)
+        elif self.fps is not None:
+            strategy = SamplingStrategy.FPS
+        elif self.timestamps is not None:
+            strategy = SamplingStrategy.TIMESTAMPS
+        return SamplingOptions(
+            num_frames=self.num_frames or default.num_frames,
+            strategy=strategy,
+            fps=self.fps,
+            timestamps_seconds=self.timestamps,
+            start_seconds=self.start,
+            end_seconds=self.end,
+        )
+
+    def _contradict(self, first: str, second: str) -> bool:
+        """Whether two options cannot both hold: all alternatives but `--sampling fps --fps 2` and the like."""
+        one = getattr(self, first)
+        return one is not None and getattr(self, second) is not None and one != second
+
+    def _contradiction(self, first: str, second: str) -> UsageError:
+        if first == "sampling":
+            wrong = f"--{second} goes with --sampling {second}, not with --sampling {self.sampling}."
+        elif first == "frames":
+            wrong = "--timestamps says which frames are wanted, --frames how many."
+        else:
+            wrong = f"--{first} and --{second} are two ways of choosing frames."
+        return UsageError(wrong, "Leave one of them out.")

@@ -1,12 +1,169 @@
-"""`sfvqa frames`: which frames of a video a model would see, as a table, as JSON, or as a picture; loads no model."""
+"""`sfvqa frames`: what a model would see of a video, as a table, one JSON object, or a contact sheet."""
 
 import json as jsonlib
 import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli import frame_options, options
+from sfvqa.cli.describe import describe_crop, describe_frames, describe_video
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.model import NamedModel
+from sfvqa.cli.options import OutputOptions, Video, parse_file
+from sfvqa.cli.terminal import printable_line
+from sfvqa.errors import UsageError
+from sfvqa.registry import load_registry
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sfvqa.checkpoints.known import TrainedWith
+    from sfvqa.video import Clip, CropMode, FitWithin, ReadOptions, SamplingOptions
+
+
+_SMALLEST_EDGE = 64  # of frames that nobody looks at, read only to know which can be
+
+
+def choose_fit(sampling: "SamplingOptions", *, is_drawn: bool) -> "FitWithin":
+    """How frames are fitted, for a sheet of as many as there may be; UsageError if they are more than it holds."""
+    from sfvqa.video import FitWithin
+    from sfvqa.video.contact_sheet import MAX_CELLS, fit_for_sheet
+
+    if not is_drawn:
+        return FitWithin(_SMALLEST_EDGE, _SMALLEST_EDGE)
+    most = len(sampling.timestamps_seconds or ()) or sampling.num_frames
+    if most > MAX_CELLS:
+        raise UsageError(f"{most:,} frames were asked for, a sheet holds {MAX_CELLS:,}.", "Ask for fewer (--frames).")
+    return fit_for_sheet(most)
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """A clip, what was asked for, and how the model's square is cut from it.
+
+    Raises UnreadableVideoError when built where the centre crop refuses the picture, as `ask` does.
+    """
+
+    clip: "Clip"
+    sampling: "SamplingOptions"
+    crop: "CropMode"
+
+    def __post_init__(self) -> None:
+        from sfvqa.video.fitting import CropMode, size_for_shortest_edge
+
+        if self.crop is CropMode.CENTER:
+            size_for_shortest_edge(self.clip.video.width, self.clip.video.height, 1)  # for its refusal of slivers
+
+    @property
+    def summary(self) -> str:
+        """The video, the frames and the crop in a line."""
+        return f"{self.clip.video.path.name}: {describe_video(self.clip.video)}; {self._choice}"
+
+    @property
+    def _choice(self) -> str:
+        missing = f", {len(self.clip.missing)} missing" if self.clip.missing else ""
+        frames = describe_frames(self.clip.timestamps_seconds, self.sampling)
+        return f"{frames}{missing}; {describe_crop(self.crop, self.clip.video)}"
+
+    def table(self) -> str:
+        """A line a frame, missing ones with the reason, under a line that names the columns."""
+        from sfvqa.video import format_time
+
+        rows = [
+            (str(index), format_time(time), "")
+            for index, time in zip(self.clip.indices, self.clip.timestamps_seconds, strict=True)
+        ]
+        rows += [
+            (str(gap.index), format_time(gap.timestamp_seconds), f"missing: {printable_line(gap.reason)}")
+            for gap in self.clip.missing
+        ]
+        rows.sort(key=lambda row: int(row[0]))
+        rows.insert(0, ("index", "time", ""))
+        indices, times = (max(len(row[column]) for row in rows) for column in (0, 1))
+        lines = (f"{index:>{indices}}  {time:<{times}}  {note}".rstrip() for index, time, note in rows)
+        return "\n".join(lines)
+
+    def document(self, video: Path, model: str, reading: "ReadOptions", warnings: list[str]) -> dict[str, object]:
+        """The object that `--json` prints; `video` is the path as it was given."""
+        clip, sampling, info = self.clip, self.sampling, self.clip.video
+        return {
+            "schema_version": 1,
+            "video": str(video),
+            "info": {**asdict(info), "path": str(video)},
+            "frames": [
+                {"index": index, "timestamp_seconds": time}
+                for index, time in zip(clip.indices, clip.timestamps_seconds, strict=True)
+            ],
+            "missing": [asdict(gap) for gap in clip.missing],
+            "warnings": warnings,
+            "settings": {
+                "model": model,
+                **asdict(sampling),
+                "crop": self.crop.value,
+                "lost_share": round(self.crop.lost_share(info.width, info.height), 4),
+                "reader": clip.reader,
+                "read_threads": reading.num_threads,
+                "read_timeout_seconds": reading.timeout_seconds,
+            },
+        }
+
+    def sheet(self) -> "Image":
+        """The frames as one picture."""
+        from sfvqa.video.contact_sheet import Cell, draw_contact_sheet
+
+        clip = self.clip
+        cells = [
+            Cell(index, time, pixels)
+            for index, time, pixels in zip(clip.indices, clip.timestamps_seconds, clip.frames, strict=True)
+        ]
+        cells += [Cell(gap.index, gap.timestamp_seconds, None) for gap in clip.missing]
+        cells.sort(key=lambda cell: cell.index)
+        dark = " (dark)" if self.crop.lost_share(clip.video.width, clip.video.height) else ""
+        facts = f"{describe_video(clip.video)}; {self._choice}{dark}"
+        return draw_contact_sheet(cells, titles=[clip.video.path.name], facts=facts, crop=self.crop)
+
+
+@dataclass(frozen=True)
+class ExpectedModel:
+    """A model's name, how it looked at videos in training, and a sentence on why it is taken."""
+
+    name: str
+    trained_with: "TrainedWith"
+    reason: str
+
+
+def expect_model(name: str | None) -> ExpectedModel:
+    """The model of that name or folder, downloaded or not; without a name the one `ask` would choose.
+
+    Whether a model that is here fits the memory cannot be known here, and is said. Raises ModelError.
+    """
+    from sfvqa.checkpoints.find import find, is_downloaded
+    from sfvqa.checkpoints.known import read_trained_with
+
+    if name is not None:
+        return ExpectedModel(name, read_trained_with(find(name)), f"The frames are those that {name} would see.")
+    here = next((spec for spec in load_registry() if not spec.is_bundled and is_downloaded(spec)), None)
+    if here is not None:
+        why = "which is on this machine and which `ask` uses if it fits the memory"
+        reason = f"The frames are those that {here.name} would see, {why}; --model names another."
+    else:
+        here = next(spec for spec in load_registry() if spec.is_bundled)
+        reason = f"The frames are those that the bundled {here.name} would see; --model names another."
+    return ExpectedModel(here.name, read_trained_with(here), reason)
+
+
+Sheet = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        parser=parse_file,
+        metavar="FILE",
+        help="Draw the frames into this picture: .png, .jpg or .webp.",
+        rich_help_panel=OutputOptions.panel,
+    ),
+]
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa frames clip.mp4
@@ -22,54 +179,33 @@ file."""
 
 
 def frames(
-    context: typer.Context,
-    video: options.Video,
-    model: options.Model = None,
-    frames: frame_options.Frames = None,  # noqa: ARG001  these are read from the context, with where they came from
-    sampling: frame_options.SamplingOption = None,  # noqa: ARG001
-    fps: frame_options.Fps = None,  # noqa: ARG001
-    timestamps: frame_options.Timestamps = None,  # noqa: ARG001
-    start: frame_options.Start = None,  # noqa: ARG001
-    end: frame_options.End = None,  # noqa: ARG001
-    crop: frame_options.CropOption = None,  # noqa: ARG001
-    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
-    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
-    read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    out: options.Sheet = None,
-    json: options.Json = False,
-    quiet: options.QuietFrames = False,
+    video: Video, out: Sheet = None, *, model: NamedModel = None, frames: FrameOptions, output: OutputOptions
 ) -> None:
     """Check everything that can be checked, read, and say what was seen."""
-    from sfvqa.cli.clip_view import SMALLEST_FIT, ClipView, choose_sheet_fit
-    from sfvqa.cli.expected_model import expect_model
-    from sfvqa.cli.frame_request import FrameRequest
-    from sfvqa.cli.picture_file import check_picture_path, write_picture
-    from sfvqa.cli.render import Notices
-    from sfvqa.video.readers.local_file import check_local_file
-    from sfvqa.video.readers.standard_input import STANDARD_INPUT, local_video
+    from sfvqa.cli.video import check_video
+    from sfvqa.cli.whole_file import check_picture_path, write_picture
+    from sfvqa.video.readers.local_file import local_video
     from sfvqa.video.reading import read_clip_progressively
 
-    request = FrameRequest.of(context)
-    if str(video) != STANDARD_INPUT:
-        check_local_file(video)
+    check_video(video)
     if out is not None:
         check_picture_path(out, keep=video)
     expected = expect_model(model)
-    wanted, reading = request.sampling(expected.trained_with.sampling), request.reading()
-    fit = SMALLEST_FIT if out is None else choose_sheet_fit(wanted)
-    notices = Notices(quiet=quiet)
-    notices.note(expected.reason)
-    with local_video(video, timeout_seconds=request.read_timeout_seconds) as path:
+    wanted, reading = frames.resolve(expected.trained_with.sampling), frames.read_options()
+    fit = choose_fit(wanted, is_drawn=out is not None)
+    notices = output.notices()
+    notices.detail(expected.reason)
+    with local_video(video, timeout_seconds=frames.read_timeout) as path:
         clip = notices.follow(read_clip_progressively(path, wanted, reading=reading, fit=fit))
-    view = ClipView(clip, wanted, request.crop_mode() or expected.trained_with.crop)
+    view = ClipView(clip, wanted, frames.crop_mode() or expected.trained_with.crop)
     num_chosen = len(clip.indices) + len(clip.missing)
     warnings = [*clip.warnings, *expected.trained_with.warnings(wanted, num_chosen, view.crop)]
     if out is not None:
         write_picture(view.sheet(), out)
     document = view.document(video, expected.name, reading, warnings)
-    sys.stdout.write((jsonlib.dumps(document, allow_nan=False) if json else view.table()) + "\n")
+    sys.stdout.write((jsonlib.dumps(document, allow_nan=False) if output.json else view.table()) + "\n")
     sys.stdout.flush()
-    notices.note(view.summary)  # at the end, where it is seen: the table may be long
+    notices.hint(view.summary)  # at the end, where it is seen: the table may be long
     for warning in warnings:
         notices.warn(warning)
     if out is not None:

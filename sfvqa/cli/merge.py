@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli.models.options import Json, Quiet
-from sfvqa.cli.options import parse_file
+from sfvqa.cli.options import ResultOptions, parse_file
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.batch.merge import MergeSummary
@@ -34,24 +34,21 @@ Overwrite = Annotated[
 _LONGEST_LIST = 10
 
 
-def merge(output: Output, parts: Parts, overwrite: Overwrite = False, json: Json = False, quiet: Quiet = False) -> None:
+def merge(output: Output, parts: Parts, overwrite: Overwrite = False, *, result: ResultOptions) -> None:
     """Merge, and say what became of the records."""
     from sfvqa.batch.merge import merge_records
-    from sfvqa.cli.render import Notices
 
-    notices = Notices(quiet=quiet)
+    notices = result.notices()
     summary = merge_records(parts, output, overwrite=overwrite)
     for notice in _warnings(summary):
         notices.warn(notice)
-    if json:
+    if result.json:
         typer.echo(jsonlib.dumps(_document(summary)))
     else:
         notices.note(_sentence(summary))
 
 
 def _warnings(summary: "MergeSummary") -> list[str]:
-    from sfvqa.cli.text import plural
-
     if not summary.conflicts:
         return list(summary.notices)
     shown = ", ".join(summary.conflicts[:_LONGEST_LIST]) + (", …" if len(summary.conflicts) > _LONGEST_LIST else "")
@@ -60,8 +57,6 @@ def _warnings(summary: "MergeSummary") -> list[str]:
 
 
 def _sentence(summary: "MergeSummary") -> str:
-    from sfvqa.cli.text import plural
-
     dropped = f"{plural(summary.num_repeated, 'repeated answer')}, {plural(summary.num_superseded, 'older error')}"
     kept = f"{plural(summary.num_ok, 'answer')} and {plural(summary.num_errors, 'error')}"
     return f"{summary.output}: {kept}; left out: {dropped}."

@@ -1,24 +1,20 @@
-"""The options that commands share: names, help, variables, and the checks that need no model. See frame_options and
-writing_options."""
+"""What commands share beside frames, answers and the model: the video, what is printed, the video cache, and checks."""
 
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
 from sfvqa.errors import UnreadableVideoError, UsageError
 
-# The names of the library's enums, written out because importing those would import torch or cv2; a test compares.
-Attention = Literal["sdpa", "eager", "flash_attention_2"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quant = Literal["auto", "none", "8bit", "4bit"]
-
-GENERATION = "How it answers"
-_MACHINE = "Where it runs"
-_OUTPUT = "What is printed"
+if TYPE_CHECKING:
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.video_cache.store import VideoCache
 
 
 def check_finite(value: float) -> float:
@@ -28,63 +24,60 @@ def check_finite(value: float) -> float:
     return value
 
 
-def check_positive(value: float) -> float:
-    """A callback of options that take a finite number above 0."""
-    if check_finite(value) <= 0:
+def check_positive(value: float | None) -> float | None:
+    """A callback of options that take a finite number above 0, or nothing."""
+    if value is not None and check_finite(value) <= 0:
         raise typer.BadParameter(f"{value} is not above 0.")
     return value
 
 
-def _check_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise typer.BadParameter(f"{value!r} is not a device; use auto, cpu, mps, cuda or cuda:N.")
-    return value
-
-
-def complete_model(incomplete: str) -> list[tuple[str, str]]:
-    """The models that can be named, for the shell."""
-    from sfvqa.registry import load_registry
-
-    return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
-
-
 @dataclass(frozen=True)
-class BatchSize:
-    """How many questions are answered at a time; None is `auto`."""
+class Count:
+    """A whole number above 0; None is `auto`."""
 
-    size: int | None
+    number: int | None
+
+    def __str__(self) -> str:
+        return "auto" if self.number is None else f"{self.number}"
 
 
-def parse_batch_size(text: str) -> BatchSize:
-    """How many `text` means; typer.BadParameter where it means none."""
+ONE, AUTO = Count(1), Count(None)
+
+
+def parse_count(text: str) -> Count:
+    """The count that `text` means; typer.BadParameter where it means none."""
     if text == "auto":
-        return BatchSize(None)
+        return AUTO
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"{text!r} is no size of a batch; use 1 or more, or auto.")
-    return BatchSize(int(text))
-
-
-def _parse_questions_at_once(text: str) -> int:
-    """The same where somebody waits for the answers: `auto` is one after the other, as they are written."""
-    return parse_batch_size(text).size or 1
+        raise typer.BadParameter(f"{text!r} is neither a whole number above 0 nor auto.")
+    return Count(int(text))
 
 
 def parse_video(text: str) -> Path:
-    """The path of a video; typer.BadParameter for an empty one, UnreadableVideoError for a URL."""
+    """The path of a video, or of the bundled one of that name where no file has it.
+
+    Raises typer.BadParameter for an empty path, UnreadableVideoError for a URL.
+    """
+    from sfvqa.cli.demo import bundled_video
     from sfvqa.video.readers.local_file import refuse_address
 
     if not text:  # an unset variable, most likely; a Path would make it the current folder
         raise typer.BadParameter("the path is empty.")
     refuse_address(text)  # a Path would make one slash of two
-    return Path(text)
+    return bundled_video(text) or Path(text)
 
 
 def parse_file(text: str) -> Path:
     """The path of any other file, to read or to write; typer.BadParameter for an empty one, UsageError for a URL."""
+    from sfvqa.video.readers.local_file import refuse_address
+
+    if not text:
+        raise typer.BadParameter("the path is empty.")
     try:
-        return parse_video(text)
+        refuse_address(text)
     except UnreadableVideoError:
-        raise UsageError(f"“{text}” is an address, and no file here.", "Download it first, or name a file.") from None
+        raise UsageError(f"“{text}” is an address, not a local file.", "Download it first, or name a file.") from None
+    return Path(text)
 
 
 Video = Annotated[
@@ -96,166 +89,109 @@ Video = Annotated[
         show_default=False,
     ),
 ]
-Questions = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),
-]
-QuestionFile = Annotated[
-    str | None,
-    typer.Option(
-        "--questions",
-        metavar="FILE",
-        help="Ask the questions of a text file too, one a line; - is standard input.",
-        show_default=False,
-    ),
-]
-QuestionsAtOnce = Annotated[
-    int,
-    typer.Option(
-        "--batch-size",
-        parser=_parse_questions_at_once,
-        metavar="N",
-        envvar="SFVQA_BATCH_SIZE",
-        help="Answer up to N questions at once, in one batch; above 1 answers come when they are whole.",
-        rich_help_panel=GENERATION,
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="SFVQA_MODEL",
-        metavar="NAME|FOLDER",
-        help="A name from `sfvqa models list`, or a checkpoint folder. Without it: a downloaded model, else tiny.",
-        autocompletion=complete_model,
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        envvar="SFVQA_DEVICE",
-        callback=_check_device,
-        help="auto, cpu, mps, cuda or cuda:N.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        "--dtype",
-        envvar="SFVQA_DTYPE",
-        metavar="NAME",
-        help="auto, float32, bfloat16 or float16.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-AttentionOption = Annotated[
-    Attention,
-    typer.Option(
-        "--attention",
-        envvar="SFVQA_ATTENTION",
-        metavar="NAME",
-        help="sdpa, eager or flash_attention_2.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-QuantOption = Annotated[
-    Quant,
-    typer.Option(
-        "--quant",
-        envvar="SFVQA_QUANT",
-        metavar="NAME",
-        help="Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-RandomWeights = Annotated[
-    bool,
-    typer.Option(
-        "--random-weights",
-        metavar="",
-        help="Build the model without its weights, to measure time and memory; its answers mean nothing.",
-        rich_help_panel=_MACHINE,
-    ),
-]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
         metavar="",
-        help="Say what would run, with how much memory, and whether that fits (if not: exit code 5); load nothing.",
-        rich_help_panel=_OUTPUT,
+        help="Only say what would run, with how much memory, and whether it fits (exit code 5 if not).",
+        rich_help_panel="What it prints",
     ),
 ]
-Json = Annotated[
-    bool,
-    typer.Option(
-        "--json", metavar="", help="JSON on stdout, an object a question; errors too.", rich_help_panel=_OUTPUT
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        "-q",
-        metavar="",
-        help="Nothing but the answers, one a line, and warnings on stderr.",
-        rich_help_panel=_OUTPUT,
-    ),
-]
-Sheet = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        parser=parse_file,
-        metavar="FILE",
-        help="Draw the frames into this picture: .png, .jpg or .webp.",
-        show_default=False,
-        rich_help_panel=_OUTPUT,
-    ),
-]
-QuietFrames = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.", rich_help_panel=_OUTPUT),
-]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on stdout, for errors too.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but the result and warnings.")]
 
-# What the user's config file may set: every option above that has a variable, by parameter name.
-CONFIGURABLE = (
-    "model",
-    "frames",
-    "sampling",
-    "fps",
-    "timestamps",
-    "start",
-    "end",
-    "crop",
-    "reader",
-    "read_threads",
-    "read_timeout",
-    "max_new_tokens",
-    "temperature",
-    "top_p",
-    "repetition_penalty",
-    "seed",
-    "context",
-    "system",
-    "template",
-    "subtitle_tokens",
-    "slow_attention",
-    "static_decode",
-    "batch_size",
-    "readers",
-    "frames_ahead",
-    "item_timeout",
-    "workers",
-    "gpus_per_worker",
-    "device",
-    "dtype",
-    "attention",
-    "quant",
-    "no_cache",
-    "cache_size",
-    "full_hash",
-)
+
+@dataclass(frozen=True, kw_only=True)
+class ResultOptions(OptionGroup):
+    """As what the result is printed, and whether anything else is."""
+
+    panel = "What it prints"
+
+    json: Json = False
+    quiet: Quiet = False
+
+    def notices(self) -> "Notices":
+        """What prints on stderr."""
+        from sfvqa.cli.notices import Notices
+
+        return Notices(quiet=self.quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(ResultOptions):
+    """The same of commands that have more to tell. UsageError when built for what contradicts itself."""
+
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print what was chosen and read, and how long it took.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other.", "Leave one of them out.")
+
+    def notices(self) -> "Notices":
+        """What prints on stderr."""
+        from sfvqa.cli.notices import Notices
+
+        return Notices(quiet=self.quiet, verbose=self.verbose)
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `10GB`, `1.5 G`, `500 MB`, or a plain number of them; typer.BadParameter for anything else.
+
+    >>> parse_size("1.5GB"), parse_size("0")
+    (1500000000, 0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size; write it like 10GB, 500MB or 0.")
+    return int(Decimal(found[1]) * _UNITS[found[2]])
+
+
+def _check_size(text: str) -> str:
+    parse_size(text)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions(OptionGroup):
+    """The video cache: whether to use it, and how."""
+
+    panel = "The video cache"
+
+    no_cache: Annotated[
+        bool, typer.Option(help="Neither take the encoded video from the video cache nor keep it there."), SETTING
+    ] = False
+    cache_size: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            callback=_check_size,
+            help="The most the cache may take on the disk; the least recently used videos go first.",
+        ),
+        SETTING,
+        RARE,
+    ] = "10GB"
+    full_hash: Annotated[
+        bool,
+        typer.Option(
+            help="Recognise a video by every byte of it; without this, one above 32 MiB by its size, samples and the "
+            "time of its last change."
+        ),
+        SETTING,
+        RARE,
+    ] = False
+
+    def open(self, video: Path | None = None) -> "VideoCache | None":
+        """The cache for a command about one `video`, or about many; None for none."""
+        from sfvqa.inference.video_cache.store import VideoCache
+        from sfvqa.video.readers.local_file import STANDARD_INPUT
+
+        if self.no_cache:
+            return None
+        is_fresh = str(video) == STANDARD_INPUT  # a copy of it, whose time of change says nothing
+        return VideoCache(limit_bytes=parse_size(self.cache_size), whole_files=self.full_hash or is_fresh)

@@ -1,16 +1,100 @@
-"""`sfvqa report`: what a file of records says as a whole: on the terminal, as JSON, as a table, as a page."""
+"""`sfvqa report`: what became of a batch, on the terminal, as a table, or as a page."""
 
 import json as jsonlib
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli.models.options import Json
-from sfvqa.cli.options import parse_file
+from sfvqa.cli.option_groups import OptionGroup
+from sfvqa.cli.options import ResultOptions, parse_file
+from sfvqa.cli.whole_file import check_place, whole_text_file
+from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule
+from sfvqa.wording import plural, readable_size
+
+if TYPE_CHECKING:
+    from sfvqa.batch.report.against import Comparison
+    from sfvqa.batch.report.facts import RunFacts
+    from sfvqa.batch.report.summary import Summary
+    from sfvqa.cli.notices import Notices
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles(OptionGroup):
+    """What is written: a table, a page, how many frames of a video it shows, and where the videos lie."""
+
+    panel = "What it writes"
+
+    csv: Annotated[
+        Path | None, typer.Option(parser=parse_file, metavar="FILE", help="Write a table, a row an item.")
+    ] = None
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_file, metavar="FILE", help="Write one page with everything in it, to look at in a browser."
+        ),
+    ] = None
+    thumbnails: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=32, help="Show up to N of the frames of a video on the page; 0 reads no video."
+        ),
+    ] = 6
+    videos: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_file,
+            metavar="FOLDER",
+            help="Where the videos lie now; else where they lay then, here, or beside the records.",
+        ),
+    ] = None
+
+    def check(self, *records: Path | None) -> None:
+        """Fail now for what would fail at the end: UsageError, SfvqaError."""
+        wanted = [path for path in (self.csv, self.html) if path is not None]
+        if len({os.path.realpath(path) for path in wanted}) < len(wanted):
+            raise UsageError("--csv and --html name the same file.", "Name two.")
+        if self.videos is not None and not self.videos.is_dir():
+            raise UsageError(f"There is no folder {self.videos} with videos.", "Name the folder they lie in.")
+        for path in wanted:
+            check_place(path, keep=[kept for kept in records if kept is not None])
+
+    def write(self, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices") -> None:
+        """Write what is wanted, each whole or not at all."""
+        if self.csv is not None:
+            self._write_csv(self.csv, run, notices)
+        if self.html is not None:
+            self._write_page(self.html, run, summary, comparison, notices)
+
+    def _write_csv(self, path: Path, run: "RunFacts", notices: "Notices") -> None:
+        from sfvqa.batch.report.exports import write_csv
+        from sfvqa.batch.report.facts import last_records
+
+        with whole_text_file(path) as stream:
+            num_rows = write_csv(last_records(run), stream, run.rule)
+        notices.note(f"{plural(num_rows, 'row')} written to {path}.")
+
+    def _write_page(
+        self, path: Path, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices"
+    ) -> None:
+        from sfvqa.batch.report.page import PageOptions, write_page
+
+        options = PageOptions(self.thumbnails, self.videos)
+        with whole_text_file(path) as stream:
+            outcome = notices.follow(write_page(stream, run, summary, comparison, options))
+        size = readable_size(path.stat().st_size)
+        notices.note(f"A page about {plural(outcome.num_videos, 'video')} written to {path} ({size}).")
+        if outcome.num_without_pictures:
+            notices.warn(
+                f"{plural(outcome.num_without_pictures, 'video')} could not be read for the page, which says why. "
+                "--videos names the folder they lie in now."
+            )
+
 
 HELP = f"""\b
 [bold]Examples[/bold]
@@ -30,11 +114,8 @@ end, and the letter of a choice.
 In the CSV a text that a spreadsheet would calculate, and one that begins with
 ', has a ' before it: take it away to get what was recorded."""
 
-_FILES = "What is written"
-
 Records = Annotated[
-    Path,
-    typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The records of a batch.", show_default=False),
+    Path, typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The records of a batch.", show_default=False)
 ]
 Against = Annotated[
     Path | None,
@@ -42,88 +123,34 @@ Against = Annotated[
         parser=parse_file,
         metavar="OLD.jsonl",
         help="Compare with the records of another run, on the labelled items that both have.",
-        show_default=False,
-    ),
-]
-Csv = Annotated[
-    Path | None,
-    typer.Option(
-        parser=parse_file,
-        metavar="FILE",
-        help="Write a table, a row an item.",
-        show_default=False,
-        rich_help_panel=_FILES,
-    ),
-]
-Html = Annotated[
-    Path | None,
-    typer.Option(
-        parser=parse_file,
-        metavar="FILE",
-        help="Write one page with everything in it, to look at in a browser.",
-        show_default=False,
-        rich_help_panel=_FILES,
-    ),
-]
-Thumbnails = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        max=32,
-        help="Show up to N of the frames of a video on the page; 0 reads no video.",
-        rich_help_panel=_FILES,
-    ),
-]
-Videos = Annotated[
-    Path | None,
-    typer.Option(
-        parser=parse_file,
-        metavar="FOLDER",
-        help="Where the videos lie now; else where they lay then, here, or beside the records.",
-        show_default=False,
-        rich_help_panel=_FILES,
     ),
 ]
 Exact = Annotated[
-    bool,
-    typer.Option("--exact", metavar="", help="An answer is right only if it equals the expected one."),
+    bool, typer.Option("--exact", metavar="", help="An answer is right only if it equals the expected one.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Only warnings and errors on stderr.")]
 
 
 def report(
-    records: Records,
-    against: Against = None,
-    exact: Exact = False,
-    csv: Csv = None,
-    html: Html = None,
-    thumbnails: Thumbnails = 6,
-    videos: Videos = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    records: Records, against: Against = None, exact: Exact = False, *, files: ReportFiles, result: ResultOptions
 ) -> None:
     """Check what can be checked, read the records once, write what was asked for, print the figures."""
     from rich.console import Console
 
     from sfvqa.batch.report.against import compare_runs
-    from sfvqa.batch.report.collecting import collect
-    from sfvqa.batch.report.document import summary_document
+    from sfvqa.batch.report.exports import summary_document
+    from sfvqa.batch.report.facts import collect
     from sfvqa.batch.report.summary import summarise
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.report_files import ReportFiles
-    from sfvqa.cli.report_view import report_page
+    from sfvqa.cli.report_figures import report_page
 
-    files = ReportFiles(csv, html, thumbnails, videos)
     files.check(records, against)
-    notices = Notices(quiet=quiet)
+    notices = result.notices()
     with notices.waiting("Reading the records"):
         rule = Rule.EXACT if exact else Rule.PHRASE
         run = collect(records, rule)
         other = None if against is None else collect(against, rule)
     summary = summarise(run)
     comparison = None if other is None else compare_runs(run, other)
-    if json:
+    if result.json:
         sys.stdout.write(jsonlib.dumps(summary_document(summary, comparison), allow_nan=False) + "\n")
     else:
         Console(highlight=False, markup=False, emoji=False).print(report_page(summary, comparison))

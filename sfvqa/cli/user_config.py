@@ -3,11 +3,12 @@
 import difflib
 import os
 import tomllib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
-from sfvqa.cli.options import CONFIGURABLE
 from sfvqa.errors import UsageError
 
 CONFIG_FILE = "config.toml"
@@ -19,10 +20,11 @@ def user_config_path() -> Path:
     return Path(override) if override else Path(platformdirs.user_config_dir("sfvqa", appauthor=False)) / CONFIG_FILE
 
 
-def load_user_config() -> dict[str, object]:
+def load_user_config(known: Mapping[str, Collection[str]]) -> dict[str, object]:
     """Defaults by parameter name, empty when there is no file; UsageError names an unknown key or a broken file.
 
-    Keys are the options' names, `max-new-tokens` or `max_new_tokens`. Their values are checked where flags are.
+    Keys are the names of options, `max-new-tokens` or `max_new_tokens`, and `known` are those of each command. Their
+    values are checked where flags are.
     """
     path = user_config_path()
     try:
@@ -31,14 +33,24 @@ def load_user_config() -> dict[str, object]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"The config file {path} cannot be read: {error}.", "Correct it or remove it.") from error
-    return {_known_key(key, path): _plain_value(key, value, path) for key, value in document.items()}
+    names = sorted({name for of_command in known.values() for name in of_command})
+    return {_known_key(key, names, path): _plain_value(key, value, path) for key, value in document.items()}
 
 
-def _known_key(key: str, path: Path) -> str:
+def configurable(app: Any) -> dict[str, list[str]]:
+    """The options that the file may set, those with a variable, by the command of the app that takes them."""
+    options = {
+        name: [parameter.name for parameter in command.params if parameter.envvar]
+        for name, command in app.commands.items()
+    }
+    return {name: names for name, names in options.items() if names}
+
+
+def _known_key(key: str, known: Sequence[str], path: Path) -> str:
     name = key.replace("-", "_")
-    if name not in CONFIGURABLE:
-        near = difflib.get_close_matches(name, CONFIGURABLE, n=1)
-        hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(CONFIGURABLE)}."
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(known)}."
         raise UsageError(f"The config file {path} has an unknown key `{key}`.", hint)
     return name
 

@@ -6,9 +6,12 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from sfvqa.errors import SfvqaError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
@@ -64,3 +67,22 @@ def whole_text_file(path: Path) -> Iterator[TextIO]:
 def _real_path(path: Path) -> Path:
     """Where a link leads; of one that leads in a circle Path.resolve would make an error of its own."""
     return Path(os.path.realpath(path))
+
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def check_picture_path(path: Path, *, keep: Path) -> None:
+    """Fail now if a picture cannot be written there, or would take the place of `keep`.
+
+    UsageError for an unknown suffix or a path that is no place for a file, SfvqaError for a folder without permission.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {', '.join(_FORMATS)}.")
+    check_place(path, keep=[keep])
+
+
+def write_picture(picture: "Image", path: Path) -> None:
+    """Write it; SfvqaError if that fails."""
+    with whole_file(path, what="picture") as file:
+        picture.save(file, _FORMATS[path.suffix.lower()])

@@ -4,21 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfvqa.inference.answer import Answer, FinishReason, Timings
-    from sfvqa.inference.answer_stream import AnswerStream
-    from sfvqa.inference.encoding import EncodedVideo
-    from sfvqa.inference.generation import GenerationOptions
-    from sfvqa.inference.prompt_options import PromptOptions
+    from sfvqa.inference.answer import Answer, AnswerStream, FinishReason, Timings
+    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.engine import GenerationOptions
+    from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
 
 # Loaded on first use: looking for a model (`locate`) must not wait for torch.
 _HOME = {
     "Answer": "answer",
-    "AnswerStream": "answer_stream",
-    "EncodedVideo": "encoding",
+    "AnswerStream": "answer",
+    "EncodedVideo": "encode",
     "FinishReason": "answer",
-    "GenerationOptions": "generation",
-    "PromptOptions": "prompt_options",
+    "GenerationOptions": "engine",
+    "PromptOptions": "question",
     "Timings": "answer",
     "VideoQA": "video_qa",
     "VideoQuestionAnswerer": "video_qa",

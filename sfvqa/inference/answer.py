@@ -1,8 +1,10 @@
-"""What comes out: an answer, what the model saw, and where the time went. Plain data, no tensors."""
+"""What comes out: an answer, whole or as it streams, what the model saw, and where the time went. No tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from types import TracebackType
+from typing import Self
 
 SCHEMA_VERSION = 1
 
@@ -195,3 +197,44 @@ class Answer:
             "warnings": list(self.warnings),
             "settings": asdict(self.settings),
         }
+
+
+class AnswerStream:
+    """Pieces of an answer as they come; `answer` is what there is so far, whole once the pieces are at an end.
+
+    Leaving early (`close`, the end of a `with` block, an exception such as Ctrl-C) keeps what came: `answer` then
+    says `interrupted`.
+    """
+
+    def __init__(self, pieces: Iterator[str], answer_so_far: Callable[[], Answer]) -> None:
+        self._pieces = pieces
+        self._answer_so_far = answer_so_far
+
+    @classmethod
+    def of(cls, answer: Answer) -> Self:
+        """The stream of an answer that is whole already: one piece."""
+        return cls(iter([answer.text] if answer.text else []), lambda: answer)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        return self._answer_so_far()
+
+    def close(self) -> None:
+        """Stop generating and free what it holds; harmless when it is over already."""
+        if close := getattr(self._pieces, "close", None):
+            close()

@@ -2,36 +2,129 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from transformers import PreTrainedTokenizerBase
+
+from sfvqa.checkpoints.device import check_static_decode, free_memory_bytes, memory_errors, peak_memory_bytes
+from sfvqa.checkpoints.load import LoadedCheckpoint
+from sfvqa.checkpoints.plan import what_should_fit
 from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
+    ChoiceProbability,
+    FinishReason,
     FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
-from sfvqa.inference.answer_row import AnswerRow
-from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
-from sfvqa.inference.detokenize import IncrementalDetokenizer
-from sfvqa.inference.device import free_memory_bytes, memory_errors, peak_memory_bytes
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.evidence import NOTHING_LOOKED_AT, num_question_tokens, weigh_frames
-from sfvqa.inference.generation import GenerationOptions, Prefilled, generate_tokens
-from sfvqa.inference.kept_prompt import KeptPrompt, prefill_one, prefill_together
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import prompt_for
-from sfvqa.inference.question import check_choices, check_static_decode
-from sfvqa.inference.remedy import what_should_fit
-from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.inference.encode import EncodedVideo, Stopwatch
+from sfvqa.inference.engine import (
+    GeneratedToken,
+    GenerationOptions,
+    KeptPrompt,
+    Prefilled,
+    generate_tokens,
+    prefill_one,
+    prefill_together,
+)
+from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
+from sfvqa.inference.prompt import BuiltPrompt, prompt_for
+from sfvqa.inference.question import PromptOptions, check_choices
 from sfvqa.model import SlowAttention, SlowFastCache
-from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
+from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class IncrementalDetokenizer:
+    """Turns one token after another into text; the pieces together are exactly the decoded whole.
+
+    A byte-level token may hold part of a character: its text is held back while it ends in a replacement character,
+    and whatever is still held when `finish` is called comes out as it is.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._token_ids: list[int] = []
+        # Decoding starts at `_context`, not at what is new: some decoders treat the first token differently.
+        self._context = 0
+        self._written = 0
+
+    def push(self, token_id: int) -> str:
+        """Take one token, return the text that is now certain (often empty for a part of a character)."""
+        self._token_ids.append(token_id)
+        piece = self._pending()
+        if not piece or piece.endswith(REPLACEMENT):
+            return ""
+        self._context, self._written = self._written, len(self._token_ids)
+        return piece
+
+    def finish(self) -> str:
+        """Return what is still held back."""
+        piece = self._pending()
+        self._context = self._written = len(self._token_ids)
+        return piece
+
+    def _pending(self) -> str:
+        known = self._decode(self._token_ids[self._context : self._written])
+        return self._decode(self._token_ids[self._context :])[len(known) :]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        text = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+
+@dataclass(eq=False)
+class AnswerRow:
+    """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may."""
+
+    encoded: EncodedVideo | None
+    question: str
+    prompt: BuiltPrompt
+    detokenizer: IncrementalDetokenizer
+    num_last: int = 1
+    pieces: list[str] = field(default_factory=list)
+    new_ids: list[int] = field(default_factory=list)
+    num_reused: int = 0
+    finish_reason: FinishReason = FinishReason.INTERRUPTED
+    choices: tuple[ChoiceProbability, ...] = ()
+
+    def take(self, token: GeneratedToken | None) -> str:
+        """Add one token and return the text it completes."""
+        if token is None:
+            return ""
+        self.new_ids.append(token.token_id)
+        piece = "" if token.is_end else self.detokenizer.push(token.token_id)
+        if token.finish_reason is not None:
+            self.finish_reason = token.finish_reason
+            piece += self.detokenizer.finish()
+        self.pieces.append(piece)
+        return piece
+
+    def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
+        """Take the likeliest choice for the answer and return it; of equals the first."""
+        best = max(range(len(choices)), key=lambda place: choices[place].probability)
+        self.choices, self.new_ids, self.finish_reason = choices, list(token_ids[best]), FinishReason.CHOICE
+        self.pieces.append(choices[best].text)
+        return choices[best].text
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no token of it comes any more."""
+        return self.finish_reason is not FinishReason.INTERRUPTED
+
+    @property
+    def visual_tokens(self) -> VisualTokens | None:
+        """Those of its video."""
+        return self.encoded.visual_tokens if self.encoded else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,19 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.errors import PromptTooLongError, UsageError
-from sfvqa.inference.answer import Answer, FinishReason
-from sfvqa.inference.answer_stream import AnswerStream
+from sfvqa.inference.answer import Answer, AnswerStream, FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.checkpoint import LoadedCheckpoint
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import prompt_for, subtitle_budget
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prompt import prompt_for, subtitle_budget
+from sfvqa.inference.question import PromptOptions
 from sfvqa.model import SlowAttention
 
 if TYPE_CHECKING:
-    from sfvqa.inference.kept_prompt import KeptPrompt
+    from sfvqa.inference.engine import KeptPrompt
 
 _NEXT_QUESTION_TOKENS = 32  # what one is taken to need, to say beforehand that turns will go
 _ANY_QUESTION = "?"

@@ -17,8 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sfvqa.errors import UsageError
-from sfvqa.inference.answer import ChoiceProbability
-from sfvqa.inference.generation import Prefilled, check_finite
+from sfvqa.inference.answer import (
+    ChoiceProbability,
+)
+from sfvqa.inference.engine import (
+    Prefilled,
+    check_finite,
+)
 from sfvqa.model import SlowFastForConditionalGeneration
 
 _WORTH_WARNING = 0.01

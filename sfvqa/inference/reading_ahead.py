@@ -10,11 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sfvqa.video.reading import ClipFacts, ReadProgress, ReadStep
-
-CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
-CHUNKS_AHEAD = 2
-"""Chunks that wait to be encoded, beside the one being read and the one being encoded."""
+from sfvqa.video.clip import ClipFacts
+from sfvqa.video.reading import ReadProgress, ReadStep
 
 _PATIENCE_SECONDS = 0.1  # of what Ctrl-C cannot wake everywhere, and before a thread is told again to end
 

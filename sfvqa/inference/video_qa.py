@@ -4,23 +4,21 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 
+from sfvqa.checkpoints.known import TrainedWith
+from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import UsageError
-from sfvqa.inference.answer import Answer
-from sfvqa.inference.answer_stream import AnswerStream
+from sfvqa.inference.answer import Answer, AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.cached_encoding import encode_through_cache, encoding_key
 from sfvqa.inference.chat import Chat
-from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, encode_progressively
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.question import check_choices, check_question
-from sfvqa.inference.question_answerer import Unseen, VideoQuestionAnswerer, VideoSource, never
-from sfvqa.inference.trained_with import TrainedWith
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, VideoBeingRead, encode_progressively
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.question import PromptOptions, check_choices, check_question
+from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
@@ -28,7 +26,104 @@ from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
 if TYPE_CHECKING:
-    from sfvqa.inference.kept_prompt import KeptPrompt
+    from sfvqa.inference.engine import KeptPrompt
+
+
+VideoSource = EncodedVideo | str | Path | None
+"""What a question may be about: an encoded video, a video file, or no video at all."""
+Unseen = str | Path | VideoReader | VideoBeingRead
+"""What may be encoded: a video file, an open one, or one that another thread reads."""
+
+
+def never() -> bool:
+    """For answers that nothing stops."""
+    return False
+
+
+class VideoQuestionAnswerer(Protocol):
+    """Anything that can answer questions about videos: a VideoQA, or a fake in a test."""
+
+    @property
+    def default_sampling(self) -> SamplingOptions:
+        """Which frames `encode` takes unless told otherwise."""
+
+    def fit(self, crop: CropMode | None = None) -> Fit:
+        """What is done to each frame before it is encoded."""
+
+    def is_kept(
+        self,
+        video: Path,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+    ) -> bool:
+        """Whether encoding this video, so, needs no reading."""
+
+    def encode_progressively(
+        self,
+        video: Unseen,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+    ) -> Generator[EncodeProgress, None, EncodedVideo]:
+        """See a video, yielding progress."""
+
+    def encode(
+        self,
+        video: str | Path | VideoReader,
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+    ) -> EncodedVideo:
+        """See a video."""
+
+    def ask(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Answer:
+        """Answer one question."""
+
+    def stream(
+        self,
+        video: VideoSource,
+        question: str,
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> AnswerStream:
+        """Answer one question piece by piece."""
+
+    def stream_all(
+        self,
+        video: VideoSource,
+        questions: Sequence[str],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Iterator[AnswerStream]:
+        """Answer one question after the other."""
+
+    def answer_batch(
+        self,
+        questions: Sequence[tuple[VideoSource, str]],
+        options: GenerationOptions | None = None,
+        *,
+        prompt: PromptOptions | None = None,
+        choices: Sequence[str] | None = None,
+        stop: Callable[[], bool] = never,
+    ) -> list[Answer]:
+        """Answer many questions at once."""
+
 
 __all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
 
@@ -66,15 +161,10 @@ class VideoQA:
         in `video_cache` before they are encoded, and kept there; without one nothing is kept on disk. Raises
         ModelError, UsageError, OutOfMemoryError.
         """
-        checkpoint = load_checkpoint(
-            model,
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            quantization=quantization,
-            random_weights=random_weights,
+        settings = ModelSettings(
+            model, device, str(dtype).removeprefix("torch."), attention, quantization, random_weights
         )
-        return cls(checkpoint, video_cache=video_cache)
+        return cls(load_checkpoint(settings), video_cache=video_cache)
 
     @property
     def trained_with(self) -> TrainedWith:

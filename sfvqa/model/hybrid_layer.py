@@ -1,11 +1,15 @@
 """The slow-fast idea itself: gated cross-attention to slow tokens inside a decoder layer, for any decoder family.
 
-Two mixins turn a family's attention and decoder layer into hybrid ones (see hybrid_decoders.py). What they add is
+Two mixins turn a family's attention and decoder layer into hybrid ones. What they add is
 `a += gate · softmax(q k_sᵀ/√d) v_s` between self-attention and `o_proj`, for the positions that look (section 3.2).
+Everything else of a decoder is transformers' own: a further family is a line in `FAMILIES`, if its attention fits
+HybridAttentionMixin.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,8 +18,9 @@ from transformers import Cache, PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
-from sfvqa.model.cache import SlowFastCache
-from sfvqa.model.config import Gating, SlowAttentionScope
+from sfvqa.errors import CheckpointError
+from sfvqa.model.config import Gating, SlowAttentionScope, SlowFastConfig
+from sfvqa.model.kv_cache import SlowFastCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,3 +303,41 @@ def attention_function(config: PreTrainedConfig) -> Callable[..., tuple[Tensor, 
         config._attn_implementation, eager_attention_forward
     )
     return function
+
+
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+"""By transformers' model type, how the names of a family's classes begin."""
+
+
+class HybridModelMixin:
+    """A family's decoder whose `hybrid_layers` also attend to slow tokens; put before the family's model."""
+
+    layer_class: type[Any]
+
+    def __init__(self: Any, config: SlowFastConfig) -> None:
+        decoder = config.decoder_config
+        super().__init__(decoder)  # type: ignore[call-arg]
+        squash_warm_up = config.slow_attention_scope is not SlowAttentionScope.ALL
+        for layer_idx in config.hybrid_layers:
+            self.layers[layer_idx] = self.layer_class(
+                decoder, layer_idx, squash_warm_up=squash_warm_up, gating=config.gating
+            )
+        self.post_init()
+
+
+@cache
+def hybrid_decoder(model_type: str) -> type[Any]:
+    """The hybrid model of a family, made of its attention, layer and model; CheckpointError for an unknown one."""
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"Decoders of type {model_type!r} have no hybrid layers.", f"Known: {', '.join(sorted(FAMILIES))}."
+        )
+    family = FAMILIES[model_type]
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    plain_attention, plain_layer, plain_model = (
+        getattr(module, f"{family}{part}") for part in ("Attention", "DecoderLayer", "Model")
+    )
+    attention = type(f"Hybrid{family}Attention", (HybridAttentionMixin, plain_attention), {})
+    layer = type(f"Hybrid{family}DecoderLayer", (HybridLayerMixin, plain_layer), {"attention_class": attention})
+    own = {"layer_class": layer, "_no_split_modules": [plain_layer.__name__, layer.__name__]}
+    return type(f"Hybrid{family}Model", (HybridModelMixin, plain_model), own)

@@ -1,6 +1,6 @@
 """The decoder layers' own linear layers in 8 or 4 bits, by bitsandbytes; nothing else of the network ever is.
 
-Values are quantized as stored, whatever dtype the model computes in, so that a kept copy equals quantizing anew.
+Values are quantized as stored, whatever dtype the model computes in: a quantized checkpoint equals quantizing anew.
 """
 
 import importlib.util
@@ -230,7 +230,7 @@ def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
 
 
 def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization) -> None:
-    """UsageError when a checkpoint is a quantized copy of another kind than is wanted."""
+    """UsageError when a checkpoint is a quantized checkpoint of another kind than is wanted."""
     if stored not in (Quantization.NONE, wanted):
         raise UsageError(
             f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",
@@ -239,7 +239,7 @@ def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization)
 
 
 def quantization_config(quantization: Quantization) -> dict[str, Any]:
-    """What config.json says of a quantized copy, in transformers' words."""
+    """What config.json says of a quantized checkpoint, in transformers' words."""
     if quantization is Quantization.EIGHT_BIT:
         return {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
     return {

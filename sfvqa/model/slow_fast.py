@@ -1,5 +1,9 @@
-"""The assembled model: frames → visual tokens → slow and fast tokens → logits. Knows nothing of files or prompts."""
+"""The assembled model: frames → visual tokens → slow and fast tokens → logits. Knows nothing of files or prompts.
 
+`random_model` makes one of any size with random weights, to measure what cannot be fetched.
+"""
+
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,14 +14,12 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from sfvqa.model.cache import SlowFastCache
-from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
-from sfvqa.model.hybrid_decoders import hybrid_decoder
-from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext
-from sfvqa.model.loading import LoadsStrictlyMixin
-from sfvqa.model.projector import Projector
-from sfvqa.model.reference_format import UNUSED_TENSORS
-from sfvqa.model.vision_tower import ConvNextBlock, VisionTower
+from sfvqa.model.config import IMAGE_TOKEN_ID, UNUSED_TENSORS, SlowFastConfig
+from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext, hybrid_decoder
+from sfvqa.model.kv_cache import SlowFastCache
+from sfvqa.model.loading import LoadsStrictlyMixin, ModelBuilder, Placement, build_empty
+from sfvqa.model.quantization import Quantization, quantizer_for
+from sfvqa.model.vision_tower import ConvNextBlock, Projector, VisionTower
 from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
 
 
@@ -300,3 +302,39 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
+
+
+STANDARD_DEVIATION = 0.02
+_OPEN = 0.5  # gates and layer scales: at their first value, 0, slow attention and the vision tower would do nothing
+
+
+def random_model(
+    config: SlowFastConfig,
+    *,
+    dtype: torch.dtype,
+    device_map: Placement = None,
+    attn_implementation: str | None = None,
+    quantization: Quantization | str = Quantization.NONE,
+    seed: int = 0,
+) -> SlowFastForConditionalGeneration:
+    """A model whose tensors are drawn one by one on their devices, so that no more than one is there unquantized.
+
+    Weights are normal with a deviation of 0.02, norms 1, biases 0; the same seed gives the same model on one device.
+    """
+    model = build_empty(SlowFastForConditionalGeneration, config, attn_implementation)
+    shapes = {name: tensor.shape for name, tensor in model.named_parameters()}
+    builder = ModelBuilder(model, dtype, device_map, quantizer_for(quantization))
+    for name, shape in shapes.items():
+        builder.put(name, _draw(name, shape, dtype, builder.device_of(name), seed), copy=False)
+    finished: SlowFastForConditionalGeneration = builder.finish()
+    return finished
+
+
+def _draw(name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device, seed: int) -> Tensor:
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    if name.endswith((".gamma", ".warm_up_gate", "gate_proj.bias")):
+        return tensor.fill_(_OPEN)
+    if len(shape) == 1:
+        return tensor.fill_(1.0 if name.endswith("weight") else 0.0)
+    own_seed = zlib.crc32(f"{seed} {name}".encode())  # by name: the order of modules does not matter
+    return tensor.normal_(std=STANDARD_DEVIATION, generator=torch.Generator(device).manual_seed(own_seed))

@@ -1,4 +1,4 @@
-"""ConvNeXt: normalised pixels become a feature map. No classification head, no pooling."""
+"""ConvNeXt: normalised pixels become a feature map; the projector brings it to the decoder's width."""
 
 import torch
 from torch import Tensor, nn
@@ -83,4 +83,18 @@ class VisionTower(nn.Module):
         # Channels last is what the permutes around the MLPs want: none of them copies then.
         features = self.stages(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
         output: Tensor = features.permute(0, 2, 3, 1)
+        return output
+
+
+class Projector(nn.Module):
+    """The reference's `mlp2x_gelu`: Linear, exact (erf) GELU, Linear, on the last dimension."""
+
+    def __init__(self, vision_dim: int, decoder_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(vision_dim, decoder_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(decoder_dim, decoder_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        output: Tensor = self.fc2(self.act(self.fc1(features)))
         return output

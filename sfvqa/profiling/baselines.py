@@ -8,15 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sfvqa.inference.generation import (
-    GenerationInputs,
-    GenerationOptions,
-    Prefilled,
-    TokenChooser,
-    decode,
-    prefill,
-)
-from sfvqa.inference.stopwatch import Stopwatch
+from sfvqa.inference.encode import Stopwatch
+from sfvqa.inference.engine import GenerationInputs, GenerationOptions, Prefilled, TokenChooser, decode, prefill
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 

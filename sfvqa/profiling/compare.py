@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sfvqa.errors import UsageError
-from sfvqa.profiling.profile import SCHEMA_VERSION, Profile
-from sfvqa.profiling.spread import Spread
+from sfvqa.profiling.profile import SCHEMA_VERSION, Profile, Spread
 
 LEAST_CHANGE = 0.05
 """Less is not worth a mark, however steady both were: another day, another temperature."""

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from sfvqa.inference.device import release_memory, synchronize
-from sfvqa.inference.memory import ITEM_BYTES, weights_bytes
+from sfvqa.checkpoints.device import release_memory, synchronize
+from sfvqa.checkpoints.memory import ITEM_BYTES, weights_bytes
 from sfvqa.profiling.flops import Flops, PromptSize, slow_keys_values_flops
 from sfvqa.registry import Architecture, QuantizationName
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfvqa.inference.generation import GenerationInputs, decode, prefill
+from sfvqa.inference.engine import GenerationInputs, decode, prefill
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration, VisualTokens
-from sfvqa.model.building import build_empty
 from sfvqa.model.hybrid_layer import LookingPositions, SlowContext
+from sfvqa.model.loading import build_empty
 from sfvqa.profiling.flops import Flops, PromptSize
 
 _SLOW_ATTENTION = ".slow_attention"

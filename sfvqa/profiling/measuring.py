@@ -1,27 +1,187 @@
-"""One video, one number of frames, once: seen and asked about by the steps that `ask` takes, with the time of each."""
+"""One video, one number of frames, once: seen and asked about by the steps that `ask` takes, with the time of each.
 
-from collections.abc import Sequence
+Parts of the network are timed by hooks that are there for a while only. The released models keep 16 fast frames
+whatever they are given (stride 4 of 64 frames, 6 of 96), and a profile does the same, since that is what makes more
+frames cheap; a model's own stride, fixed, would lengthen the prompt.
+"""
+
+import contextlib
+import copy
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
 
+from sfvqa.checkpoints.device import synchronize
+from sfvqa.checkpoints.load import LoadedCheckpoint
+from sfvqa.checkpoints.memory import CHUNKS_AHEAD
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.checkpoint import LoadedCheckpoint
-from sfvqa.inference.encoding import EncodedVideo, encode_progressively
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import prompt_for
-from sfvqa.inference.reading_ahead import CHUNKS_AHEAD
-from sfvqa.inference.stopwatch import Stopwatch
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttentionScope, VisualTokens
-from sfvqa.profiling.fast_frames import split_again
+from sfvqa.inference.encode import EncodedVideo, Stopwatch, encode_progressively
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prompt import prompt_for
+from sfvqa.inference.question import PromptOptions
+from sfvqa.model import (
+    IMAGE_TOKEN_ID,
+    SlowAttentionScope,
+    SlowFastConfig,
+    SlowFastForConditionalGeneration,
+    VisualTokens,
+)
+from sfvqa.model.hybrid_layer import HybridLayerMixin
+from sfvqa.model.visual_tokens import split_video
 from sfvqa.profiling.flops import PromptSize
-from sfvqa.profiling.peak_memory import PeakMemory
-from sfvqa.profiling.stages import watch_parts
+from sfvqa.registry import FastTokens
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, open_video
 from sfvqa.video.sampling import SamplingOptions
+
+_MARK = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Set back when built; `host_bytes` and `device_bytes` are the peaks since then, None where unknown."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._devices = range(torch.cuda.device_count()) if device.type == "cuda" else range(0)
+        for index in self._devices:
+            torch.cuda.reset_peak_memory_stats(index)
+        try:
+            _MARK.write_text("5", encoding="ascii")
+        except OSError:  # another system, or one that forbids it
+            self._knows_host = False
+        else:
+            self._knows_host = True
+
+    @property
+    def device_bytes(self) -> int | None:
+        """What torch held at most on all GPUs together; None on other devices."""
+        if not self._devices:
+            return None
+        return sum(torch.cuda.max_memory_allocated(index) for index in self._devices)
+
+    @property
+    def host_bytes(self) -> int | None:
+        """What was resident at most, weights on the CPU included."""
+        if not self._knows_host:
+            return None
+        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+
+
+class PartClock:
+    """Adds up the device time between `start` and `stop`, without making a GPU wait: CUDA notes when it got there.
+
+    A part that is started again before it was stopped begins anew: only what was stopped counts.
+    """
+
+    def __init__(self, device: torch.device, *, waits: bool) -> None:
+        self._device, self._waits = device, waits
+        self._started: Any = None
+        self._spans: list[tuple[Any, Any]] = []  # of seconds, or of CUDA's events
+
+    def start(self) -> None:
+        """The part begins."""
+        self._started = self._now()
+
+    def stop(self) -> None:
+        """It is over."""
+        self._spans.append((self._started, self._now()))
+
+    @property
+    def seconds(self) -> float:
+        """All spans together; waits for the device."""
+        synchronize(self._device)
+        if self._waits:
+            return float(sum(stop - start for start, stop in self._spans))
+        return float(sum(start.elapsed_time(stop) for start, stop in self._spans)) / 1000
+
+    def _now(self) -> Any:
+        if self._waits:
+            synchronize(self._device)
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+class PartClocks:
+    """The clocks of the vision tower and of the slow keys and values: the slow tokens' norm and their projection."""
+
+    def __init__(self, model: SlowFastForConditionalGeneration) -> None:
+        devices = {parameter.device for parameter in model.parameters()}
+        waits = not (len(devices) == 1 and model.device.type == "cuda")
+        self.vision_tower, self.slow_keys_values = (PartClock(model.device, waits=waits) for _ in range(2))
+
+
+@contextlib.contextmanager
+def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]:
+    """Let the clocks run while the block does; the hooks are gone behind it."""
+    clocks = PartClocks(model)
+    tower, slow = clocks.vision_tower, clocks.slow_keys_values
+    with contextlib.ExitStack() as hooks:
+        _hook(hooks, model.vision_tower, before=tower.start, after=tower.stop)
+        layers: list[Any] = [layer for layer in model.language_model.layers if isinstance(layer, HybridLayerMixin)]
+        for layer in layers:
+            # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
+            _hook(hooks, layer.input_layernorm, before=slow.start)
+            _hook(hooks, layer.self_attn.slow_attention.kv_proj, after=slow.stop)
+        yield clocks
+
+
+def _hook(
+    hooks: contextlib.ExitStack,
+    module: Any,
+    *,
+    before: Callable[[], None] | None = None,
+    after: Callable[[], None] | None = None,
+) -> None:
+    def call_before(_module: nn.Module, _arguments: Any) -> None:
+        assert before is not None
+        before()
+
+    def call_after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
+        assert after is not None
+        after()
+
+    if before is not None:
+        hooks.callback(module.register_forward_pre_hook(call_before).remove)
+    if after is not None:
+        hooks.callback(module.register_forward_hook(call_after).remove)
+
+
+def stride_for(num_frames: int, min_fast_frames: int) -> int:
+    """The temporal stride that leaves `min_fast_frames` fast frames.
+
+    >>> [stride_for(num_frames, 16) for num_frames in (8, 16, 64, 96, 128)]
+    [1, 1, 4, 6, 8]
+    """
+    return max(1, num_frames // min_fast_frames)
+
+
+def fast_tokens_for(fast: FastTokens, num_frames: int) -> FastTokens:
+    """The settings of a model trained with `num_frames`."""
+    return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1)
+
+
+def config_for(config: SlowFastConfig, num_frames: int) -> SlowFastConfig:
+    """The same in a config of its own."""
+    own = copy.deepcopy(config)
+    own.temporal_stride = stride_for(num_frames, own.min_fast_frames)
+    own.temporal_sampling_stride = 1
+    return own
+
+
+def split_again(slow: Tensor, num_frames: int, config: SlowFastConfig) -> VisualTokens:
+    """Slow and fast tokens of `slow` `[S, D]`, the visual tokens of `num_frames` frames, by a model's own config."""
+    side = config.grid_side(num_frames)
+    return split_video(slow.view(num_frames, side, side, -1), config_for(config, num_frames))
 
 
 @dataclass(frozen=True)
@@ -183,3 +343,15 @@ def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:
     """The same with all visual tokens in the prompt, for self-attention; they are not to be looked at beside it."""
     slow = encoded.visual_tokens.slow
     return replace(encoded, visual_tokens=VisualTokens(slow=slow, fast=slow))
+
+
+def write_trace(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work, path: Path) -> None:
+    """Measure one run once more and write every operation of it; the profiler itself takes time, so that its figures
+    are not those of a profile.
+    """
+    activities = [ProfilerActivity.CPU]
+    if checkpoint.model.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with torch.inference_mode(), profile(activities=activities) as trace, record_function(f"{num_frames} frames"):
+        measure_run(checkpoint, video, num_frames, work)
+    trace.export_chrome_trace(str(path))

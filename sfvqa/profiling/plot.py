@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sfvqa.errors import SfvqaError
 from sfvqa.profiling.baselines import Baseline
-from sfvqa.profiling.stacking import layers_of
+from sfvqa.profiling.profile import layers_of
 
 if TYPE_CHECKING:
     from sfvqa.profiling.profile import Profile

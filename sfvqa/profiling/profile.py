@@ -1,14 +1,106 @@
-"""A profile: what was measured for each number of frames, against what, on what. Plain data, no tensors."""
+"""A profile: what was measured for each number of frames, against what, on what; as JSON and as a table. No tensors."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import csv
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
+
+import torch
 
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.floors import DeviceRates
 from sfvqa.profiling.flops import Flops
-from sfvqa.profiling.machine import Device
-from sfvqa.profiling.spread import Spread
+
+
+@dataclass(frozen=True)
+class Spread:
+    """`noise` is how far apart least and most are, as a share of the median; None where that says nothing.
+
+    >>> spread = Spread.of([1.0, 1.3, 1.1])
+    >>> spread.median, spread.least, spread.most, round(spread.noise, 2)
+    (1.1, 1.0, 1.3, 0.27)
+    """
+
+    median: float
+    least: float
+    most: float
+    num_repeats: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one value or more."""
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    @property
+    def noise(self) -> float | None:
+        """None for a single repeat, and for a median of 0."""
+        return None if self.num_repeats < 2 or not self.median else (self.most - self.least) / self.median
+
+    def overlaps(self, other: "Spread") -> bool:
+        """Whether some value may have been seen in both."""
+        return self.least <= other.most and other.least <= self.most
+
+
+_CPU_FACTS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the network ran. `load_average` is the machine's own of the last minute, before the first run; None where
+    unknown.
+    """
+
+    kind: str
+    name: str
+    num_threads: int
+    num_cores: int | None
+    load_average: float | None
+    torch_version: str
+    transformers_version: str
+    python_version: str
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Device":
+        """The facts of now."""
+        return cls(
+            kind=device.type,
+            name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            num_threads=torch.get_num_threads(),
+            num_cores=os.cpu_count(),
+            load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            torch_version=torch.__version__,
+            transformers_version=version("transformers"),
+            python_version=platform.python_version(),
+        )
+
+    @property
+    def title(self) -> str:
+        """`NVIDIA H200`, `Intel Xeon, 2 threads`."""
+        return (
+            self.name
+            if self.kind == "cuda"
+            else f"{self.name}, {self.num_threads} thread{'' if self.num_threads == 1 else 's'}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _processor() -> str:
+    """The processor's own name; Linux alone tells it in a file."""
+    try:
+        lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
 
 SCHEMA_VERSION = 1
 
@@ -181,3 +273,79 @@ def _spreads_to_dict(spreads: Spreads) -> dict[str, object]:
         "spread": {name: [spread.least, spread.most] for name, spread in spreads.items()},
         "num_repeats": next(iter(spreads.values())).num_repeats,
     }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One part of a bar: its name for people, and the seconds it takes of a point."""
+
+    name: str
+    seconds: float
+
+
+def layers_of(point: ProfilePoint) -> list[Layer]:
+    """They add up to the time to the first token, but for choosing it; reading that overlaps is left out."""
+    median = point.median
+    slow = median("slow_keys_values_seconds")
+    return [
+        Layer("open and read", max(0.0, median("open_seconds") + median("read_seconds") - median("overlap_seconds"))),
+        Layer("preprocess", median("preprocess_seconds")),
+        Layer("vision tower", median("vision_tower_seconds")),
+        Layer("projector and pooling", median("projector_seconds")),
+        Layer("slow keys and values", slow),
+        Layer("rest of the prefill", median("prefill_seconds") - slow),
+    ]
+
+
+SLOW_FAST = "slow_fast"
+"""What the mode column says of the model as it is; else it names a baseline."""
+
+_TOKENS = ("num_prompt_tokens", "num_fast_tokens", "num_slow_tokens")
+_PEAKS = ("peak_host_bytes", "peak_device_bytes")
+
+
+def write_csv(profile: Profile, stream: TextIO) -> int:
+    """Write it, and say how many rows there are; what is unknown stays empty."""
+    figures = list(profile.points[0].spreads)
+    flops = list(profile.points[0].flops.to_dict())
+    columns = [
+        *("mode", "num_frames", *_TOKENS),
+        *(column for name in figures for column in (name, f"{name}_least", f"{name}_most")),
+        *("num_repeats", *_PEAKS, *(f"{name}_flops" for name in flops)),
+    ]
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    rows = [*map(_row, profile.points), *_baseline_rows(profile)]
+    writer.writerows(rows)
+    return len(rows)
+
+
+def _row(point: ProfilePoint) -> dict[str, object]:
+    return {
+        "mode": SLOW_FAST,
+        "num_frames": point.num_frames,
+        **{name: getattr(point, name) for name in _TOKENS},
+        **_figures(point.spreads),
+        **{name: getattr(point, name) for name in _PEAKS},
+        **{f"{name}_flops": value for name, value in point.flops.to_dict().items()},
+    }
+
+
+def _baseline_rows(profile: Profile) -> Iterator[dict[str, object]]:
+    for point in profile.baselines or ():
+        yield {
+            "mode": point.baseline.value,
+            "num_frames": point.num_frames,
+            "num_prompt_tokens": point.num_prompt_tokens,
+            **_figures(point.spreads),
+            "prefill_flops": point.prefill_flops,
+            "decode_per_token_flops": point.decode_flops,
+        }
+
+
+def _figures(spreads: Spreads) -> dict[str, object]:
+    cells: dict[str, object] = {}
+    for name, spread in spreads.items():
+        cells |= {name: spread.median, f"{name}_least": spread.least, f"{name}_most": spread.most}
+        cells["num_repeats"] = spread.num_repeats
+    return cells

@@ -6,24 +6,16 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from sfvqa.checkpoints.load import LoadedCheckpoint
+from sfvqa.checkpoints.plan import architecture_of
 from sfvqa.errors import UsageError
-from sfvqa.inference.architecture import architecture_of
-from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
 from sfvqa.profiling.floors import DeviceRates, floors, measure_rates
 from sfvqa.profiling.flop_counter import count_on_model
-from sfvqa.profiling.flops import (
-    PromptSize,
-    count_by_formula,
-    decode_flops,
-    prefill_flops,
-    slow_keys_values_flops,
-)
-from sfvqa.profiling.machine import Device
+from sfvqa.profiling.flops import PromptSize, count_by_formula, decode_flops, prefill_flops, slow_keys_values_flops
 from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
-from sfvqa.profiling.profile import BaselinePoint, Profile, ProfilePoint
-from sfvqa.profiling.spread import Spread
+from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""How the bundled checkpoint is made: synthetic videos, questions about them, the recipe and its evaluation."""
+"""For users: convert a plain decoder into a slow-fast model, and fine-tune one on videos of their own."""

@@ -1,15 +1,314 @@
-"""`python -m sfvqa.training.convert`: a plain decoder folder of transformers becomes a slow-fast checkpoint folder."""
+"""`python -m sfvqa.training.convert`: a plain decoder folder of transformers becomes a slow-fast checkpoint folder.
+
+This is the paper's "plug and play", tensor by tensor. With its warm-up gates at zero the result's logits equal the
+plain decoder's exactly, until it is trained. The vision tower is a checkpoint's, a folder of a tower alone, or new.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sfvqa.errors import SfvqaError
-from sfvqa.model import SlowFastVisionConfig
-from sfvqa.training.conversion import ConversionOptions, SlowInit, convert
-from sfvqa.training.vision_source import VisionSource
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from sfvqa.checkpoints.find import locate
+from sfvqa.checkpoints.load import check_checkpoint
+from sfvqa.errors import CheckpointError, SfvqaError
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
+from sfvqa.model.checkpoint_files import TensorFiles, appearing, check_new, read_json, reason_of, write_shards
+from sfvqa.model.hybrid_layer import FAMILIES
+from sfvqa.model.loading import StoredModel, build_checked
+from sfvqa.model.vision_tower import ConvNextBlock, Projector, VisionTower
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
+_HEAD = "head."  # of a tower that classified; nothing computes with it
+_SHALLOW = 12  # blocks; ConvNeXt's layer scale of 1e-6 is for deeper towers: in a shallow one little would be learned
+_SHALLOW_GAMMA = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class VisionSource:
+    """A vision tower's sizes and its tensors by the tower's own names; `folder` None for random ones."""
+
+    config: SlowFastVisionConfig
+    folder: Path | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, model: str | Path) -> VisionSource:
+        """That of a registered model, of a slow-fast checkpoint folder, or of a folder with a tower alone.
+
+        The latter has a config.json of model type `slow_fast_vision` and timm's names of a ConvNeXt in its safetensors.
+        Raises ModelError.
+        """
+        folder = locate(model).folder
+        fields = read_json(folder / "config.json")
+        if fields.get("model_type") == TOWER_MODEL_TYPE:
+            config = SlowFastVisionConfig.from_dict(fields)
+        else:
+            config = StoredModel.of(folder, SlowFastForConditionalGeneration).config.vision
+        return cls(config, folder)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """By name, without prefix; CheckpointError when a tower's folder holds others than its config describes."""
+        if self.folder is None:
+            yield from self._random_tower().state_dict().items()
+        elif read_json(self.folder / "config.json").get("model_type") == TOWER_MODEL_TYPE:
+            yield from self._of_tower_alone(self.folder)
+        else:
+            prefix = "vision_tower."
+            for name, parts in StoredModel.of(self.folder, SlowFastForConditionalGeneration).tensors():
+                if name.startswith(prefix):
+                    yield name.removeprefix(prefix), parts["weight"]
+
+    def _of_tower_alone(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
+        with torch.device("meta"):
+            wanted = {name: list(tensor.shape) for name, tensor in VisionTower(self.config).state_dict().items()}
+        files = TensorFiles.of(folder)
+        found = {name: shape for name, shape in files.shapes().items() if not name.startswith(_HEAD)}
+        if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+            raise CheckpointError(
+                f"{folder} holds another vision tower than its config.json describes: {wrong[0]} is "
+                f"{found.get(wrong[0], 'missing')}, not {wanted.get(wrong[0], 'expected')}.",
+                "Check depths and dims in its config.json.",
+            )
+        for shard in files.shards():
+            yield from ((name, shard.read(name)) for name in shard.names if name in wanted)
+
+    def _random_tower(self) -> VisionTower:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            tower = VisionTower(self.config)
+        if sum(self.config.depths) < _SHALLOW:
+            for module in tower.modules():
+                if isinstance(module, ConvNextBlock):
+                    torch.nn.init.constant_(module.gamma, _SHALLOW_GAMMA)
+        return tower
+
+
+def new_projector(vision_width: int, decoder_width: int, seed: int) -> dict[str, Tensor]:
+    """The tensors of a projector that has learned nothing yet."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        return Projector(vision_width, decoder_width).state_dict()
+
+
+PAPER_EVERY = 8  # the paper's hybrid layers: 0, 8, 16, 24 of 28
+GATE_BIAS = 1.0  # of a new dynamic gate, open alike for every token: the warm-up gate gets a gradient of one sign
+_NOT_IN_THE_DECODER = ("vision_tower.", "projector.")
+_RECOMPUTED = ".rotary_emb.inv_freq"  # in files of old versions of transformers
+
+
+class SlowInit(StrEnum):
+    """Where the first projection of slow keys and values comes from."""
+
+    DECODER = "decoder"
+    """The layer's own k_proj and v_proj: slow tokens look as they would in self-attention, but for RoPE."""
+    RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What the plain decoder does not say. `hybrid_layers` None: every eighth from 0, as in the paper."""
+
+    hybrid_layers: tuple[int, ...] | None = None
+    slow_init: SlowInit = SlowInit.DECODER
+    temporal_stride: int = 4
+    min_fast_frames: int = 16
+    video_pooling_stride: int = 2
+    seed: int = 0
+
+
+def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionOptions | None = None) -> SlowFastConfig:
+    """Write the slow-fast checkpoint folder `out` of a decoder folder (config.json, safetensors, tokenizer).
+
+    The folder appears when it is whole and has been checked as loading does; at most a file's worth of tensors is in
+    memory. Raises UsageError when `out` is there already or cannot be written, CheckpointError for an unknown family,
+    weights that are missing, no safetensors or not those of the config, and a tokenizer that cannot be read.
+    """
+    options = options or ConversionOptions()
+    check_new(out)
+    config = slow_fast_config(decoder, vision, options)
+    files = _decoder_files(decoder)
+    stored = {_own_name(name): shape for name, shape in files.shapes().items() if not name.endswith(_RECOMPUTED)}
+    _check_decoder(decoder, config, stored)
+    with appearing(out) as folder:
+        write_shards(([part] for part in _tensors(files, vision, config, options)), folder)
+        config.save_pretrained(folder)
+        _write_tokenizer(decoder, folder)
+        check_checkpoint(folder)
+    return config
+
+
+def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOptions) -> SlowFastConfig:
+    """The config of the converted model; CheckpointError when decoder and options do not go together."""
+    fields = read_json(decoder / "config.json")
+    if fields.get("model_type") not in FAMILIES:
+        raise CheckpointError(
+            f"{decoder} holds a decoder of type {fields.get('model_type')!r}, which gets no hybrid layers.",
+            f"Known: {', '.join(sorted(FAMILIES))}.",
+        )
+    if fields.get("quantization_config") is not None:
+        raise CheckpointError(f"The decoder in {decoder} is quantized.", "Convert the unquantized one.")
+    try:
+        text_config = AutoConfig.from_pretrained(decoder, local_files_only=True)
+    except Exception as error:  # transformers checks little before it computes with what it was given
+        raise CheckpointError(f"{decoder / 'config.json'} cannot be used: {reason_of(error)}.", "Check it.") from error
+    hybrid = options.hybrid_layers
+    return SlowFastConfig(
+        vision_config=vision.config,
+        text_config=text_config,
+        video_pooling_stride=options.video_pooling_stride,
+        temporal_stride=options.temporal_stride,
+        min_fast_frames=options.min_fast_frames,
+        hybrid_layers=tuple(range(0, text_config.num_hidden_layers, PAPER_EVERY)) if hybrid is None else hybrid,
+        dtype=text_config.dtype,
+        architectures=[SlowFastForConditionalGeneration.__name__],
+    )
+
+
+def interleave(keys: Tensor, values: Tensor, num_kv_heads: int) -> Tensor:
+    """Rows of k_proj and v_proj → rows laid out `[kv_head, (k | v), head_dim]`, as slow attention reads them.
+
+    >>> interleave(torch.tensor([0, 1, 2, 3]), torch.tensor([10, 11, 12, 13]), num_kv_heads=2).tolist()
+    [0, 1, 10, 11, 2, 3, 12, 13]
+    """
+    both = [part.unflatten(0, (num_kv_heads, -1)) for part in (keys, values)]
+    return torch.stack(both, dim=1).flatten(0, 2)
+
+
+def _own_name(name: str) -> str:
+    return f"language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
+
+
+def _decoder_files(decoder: Path) -> TensorFiles:
+    if not list(decoder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"There are no weights in {decoder} (looked for *.safetensors).",
+            "Download them, or save the model with transformers' save_pretrained.",
+        )
+    return TensorFiles.of(decoder)
+
+
+def _check_decoder(decoder: Path, config: SlowFastConfig, stored: dict[str, list[int]]) -> None:
+    """CheckpointError unless the files hold exactly the plain decoder's tensors."""
+    model = build_checked(SlowFastForConditionalGeneration, decoder, config)
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    wanted = {name: shape for name, shape in shapes.items() if not _is_new(name)}
+    if config.tie_word_embeddings:
+        wanted.pop("lm_head.weight")
+        stored = {name: shape for name, shape in stored.items() if name != "lm_head.weight"}
+    if wrong := sorted(name for name in wanted | stored if wanted.get(name) != stored.get(name)):
+        name = wrong[0]
+        raise CheckpointError(
+            f"The tensors in {decoder} are not those its config.json describes: {len(wrong)} differ, of which {name} "
+            f"is {stored.get(name, 'missing')}, not {wanted.get(name, 'expected')}.",
+            "Fetch the decoder again.",
+        )
+
+
+def _is_new(name: str) -> bool:
+    """Whether a plain decoder has no such tensor."""
+    return name.startswith(_NOT_IN_THE_DECODER) or ".slow_attention." in name
+
+
+def _tensors(
+    files: TensorFiles, vision: VisionSource, config: SlowFastConfig, options: ConversionOptions
+) -> Iterator[tuple[str, Tensor]]:
+    """Everything the converted model holds, the new tensors in the decoder's own dtype."""
+    own = SlowProjections(config, options)
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
+    for shard in files.shards():
+        for stored_name in shard.names:
+            name = _own_name(stored_name)
+            if name.endswith(_RECOMPUTED) or (config.tie_word_embeddings and name == "lm_head.weight"):
+                continue
+            tensor = shard.read(stored_name)
+            dtype = dtype or tensor.dtype
+            yield name, tensor
+            own.take(name, tensor)
+    assert dtype is not None
+    for name, tensor in own.tensors(dtype):
+        yield name, tensor
+    for name, tensor in vision.tensors():
+        yield f"vision_tower.{name}", tensor.to(dtype)
+    projector = new_projector(config.vision.dims[-1], config.decoder_config.hidden_size, options.seed)
+    for name, tensor in projector.items():
+        yield f"projector.{name}", tensor.to(dtype)
+
+
+class SlowProjections:
+    """Collects what the hybrid layers' slow attention starts from, while a decoder's tensors go by."""
+
+    def __init__(self, config: SlowFastConfig, options: ConversionOptions) -> None:
+        self._config, self._options = config, options
+        self._taken: dict[str, Tensor] = {}
+        self._wanted = {
+            f"language_model.layers.{layer}.self_attn.{part}_proj.{kind}": (layer, part, kind)
+            for layer in config.hybrid_layers
+            for part in "kv"
+            for kind in ("weight", "bias")
+        }
+
+    def take(self, name: str, tensor: Tensor) -> None:
+        """Keep a copy of a tensor that is needed later."""
+        if name in self._wanted:
+            self._taken[name] = tensor.clone()
+
+    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of slow attention, by name."""
+        generator = torch.Generator().manual_seed(self._options.seed)
+        decoder: Any = self._config.decoder_config
+        for layer in self._config.hybrid_layers:
+            attention = f"language_model.layers.{layer}.self_attn"
+            own = f"{attention}.slow_attention"
+            keys = self._taken[f"{attention}.k_proj.weight"]
+            head_dim = keys.shape[0] // decoder.num_key_value_heads
+            queries = decoder.num_attention_heads * head_dim
+            if self._options.slow_init is SlowInit.DECODER:
+                yield f"{own}.kv_proj.weight", self._interleaved(attention, "weight")
+                yield f"{own}.kv_proj.bias", self._interleaved(attention, "bias")
+            else:
+                size = (2 * keys.shape[0], keys.shape[1])
+                drawn = torch.randn(size, generator=generator) * decoder.initializer_range
+                yield f"{own}.kv_proj.weight", drawn.to(dtype)
+                yield f"{own}.kv_proj.bias", torch.zeros(size[0], dtype=dtype)
+            gate = torch.randn(1, queries, generator=generator) * decoder.initializer_range
+            yield f"{own}.gate_proj.weight", gate.to(dtype)
+            yield f"{own}.gate_proj.bias", torch.full((1,), GATE_BIAS, dtype=dtype)
+            yield f"{own}.warm_up_gate", torch.zeros(1, dtype=dtype)
+
+    def _interleaved(self, attention: str, kind: str) -> Tensor:
+        rows = self._taken[f"{attention}.k_proj.weight"]
+        absent = rows.new_zeros(len(rows))
+        keys, values = (self._taken.get(f"{attention}.{part}_proj.{kind}", absent) for part in "kv")
+        return interleave(keys, values, num_kv_heads=self._config.decoder_config.num_key_value_heads)
+
+
+def _write_tokenizer(decoder: Path, folder: Path) -> None:
+    """Written anew, so that it can be loaded without knowing the decoder's type; generation settings go along."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(decoder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises a bare one for a damaged file
+        raise CheckpointError(
+            f"The tokenizer in {decoder} cannot be read: {reason_of(error)}.", "Fetch the decoder again."
+        ) from error
+    tokenizer.save_pretrained(folder)
+    generation = decoder / "generation_config.json"
+    if generation.is_file():
+        shutil.copyfile(generation, folder / generation.name)
+
 
 RANDOM = "random"
 

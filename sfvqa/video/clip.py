@@ -1,15 +1,21 @@
-"""What a video file holds (VideoInfo) and the frames taken from it (Clip): data only, no reading."""
+"""What a video file holds (VideoInfo) and the frames taken from it (Clip)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+"""One picture [H, W, 3], uint8 RGB."""
+
+Box = tuple[float, float, float, float]
+"""A part of a picture in its pixels: left, upper, right, lower."""
+
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """One video file as far as it can be read.
+    """One video file, as far as it can be read.
 
     `num_frames` counts the frames that can be asked for (fewer than the container claims if the file is cut off),
     `duration_seconds` runs from the first of them to the end of the last one, `fps` is their mean rate (0 if unknown).
@@ -47,14 +53,13 @@ class MissingFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
-    """The sampled frames of one video.
+class ClipFacts:
+    """All that a Clip says of itself, without its frames.
 
-    `frames` [T, H, W, 3] uint8 RGB; `timestamps_seconds` and `indices` [T] say when each is shown (first frame of the
-    file = 0 s) and which place it has in the file; `missing` are those that were chosen but could not be read.
+    `timestamps_seconds` and `indices` [T] say when each is shown (first frame of the file = 0 s) and which place it has
+    in the file; `missing` are those that were chosen but could not be read.
     """
 
-    frames: NDArray[np.uint8]
     timestamps_seconds: tuple[float, ...]
     indices: tuple[int, ...]
     video: VideoInfo
@@ -62,6 +67,13 @@ class Clip:
     reader: str
     warnings: tuple[str, ...] = ()
     missing: tuple[MissingFrame, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(ClipFacts):
+    """The sampled frames of one video: `frames` [T, H, W, 3] uint8 RGB."""
+
+    frames: NDArray[np.uint8] = field(kw_only=True)
 
     def __post_init__(self) -> None:
         shape = self.frames.shape

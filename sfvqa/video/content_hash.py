@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sfvqa.errors import UnreadableVideoError, VideoNotFoundError
-from sfvqa.video.readers.image_folder import pictures_in
-from sfvqa.video.readers.local_file import check_local_file
+from sfvqa.video.readers.local_file import check_local_file, pictures_in
 
 WHOLE_LIMIT_BYTES = 32 << 20
 """Files that are no larger, taken together, are hashed in whole: some hundredths of a second."""
@@ -21,8 +20,8 @@ def hash_content(path: str | Path, *, whole: bool = False) -> str:
     """Hash a video file, or the pictures of a folder: `whole:…` over every byte, or `sampled:…`.
 
     What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail and places between, and the time
-    of its last change, so that a change elsewhere is noticed too; only a forged time deceives it. The file's own name
-    and place do not matter, names within a folder do. Raises VideoError for what could not be opened as a video.
+    of its last change, so that only a change under a forged time goes unnoticed. The file's own name and folder do not
+    count, names within a folder do. Raises VideoError for what could not be opened as a video.
     """
     file = check_local_file(path)
     try:

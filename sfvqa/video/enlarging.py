@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sfvqa.video.pixels import Box, Pixels
+from sfvqa.video.clip import Box, Pixels
 
 _WEIGHT_BITS = 14
 """Weights are multiples of 2^-14, half a unit of which still shows in a sum of weighted pixels: 24 bits in all."""

@@ -1,7 +1,4 @@
-"""A frame of any size becomes what is looked at: the model's square, or a small picture for a person. Opens no file.
-
-Everything is resized with Pillow's bicubic filter, the reference's.
-"""
+"""A frame of any size becomes what is looked at, resized with the reference's filter: Pillow's bicubic."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,10 +9,9 @@ import numpy as np
 from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.pixels import Box, Pixels
+from sfvqa.video.clip import Box, Pixels
 
-# The centre crop looks at one square of the picture; beyond this that square is next to nothing of it.
-MAX_ASPECT_RATIO = 16
+MAX_ASPECT_RATIO = 16  # of a centre crop: beyond, its square is next to nothing of the picture
 
 
 class Fit(Protocol):
@@ -125,7 +121,7 @@ def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
     """Resize pixels [H, W, 3] to [height, width, 3] with Pillow's bicubic (antialiased when it shrinks)."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    return _resize(pixels, width, height, None)
+    return _resize(pixels, width, height)
 
 
 def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -139,10 +135,9 @@ def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
     return picture
 
 
-def _resize(pixels: Pixels, width: int, height: int, box: Box | None) -> Pixels:
+def _resize(pixels: Pixels, width: int, height: int, box: Box | None = None) -> Pixels:
     from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
 
-    enlarged = enlarge(pixels, width, height, box)
-    if enlarged is not None:
+    if (enlarged := enlarge(pixels, width, height, box)) is not None:
         return enlarged
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))

@@ -5,40 +5,23 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from os import PathLike
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.clip import Clip, MissingFrame, VideoInfo
+from sfvqa.video.clip import Clip, ClipFacts, MissingFrame, Pixels
 from sfvqa.video.fitting import Fit, FitExactly, between_bars
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.sampling import (
-    FrameChoice,
-    SamplingOptions,
-    SamplingStrategy,
-    Timeline,
-    choose_frames,
-    format_time,
-)
+from sfvqa.video.sampling import FrameChoice, SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
 from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
-from sfvqa.wording import plural
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from sfvqa.video.pixels import Pixels
-
-_TIMES_NAMED = 4  # how many of the missing frames a warning names
+from sfvqa.wording import first_few, plural
 
 
 class ReadStage(StrEnum):
     """What frames are read for."""
 
-    SEARCH = "search"
-    """To find the cuts between scenes."""
-    READ = "read"
-    """To be looked at."""
+    SEARCH = "search"  # to find the cuts between scenes
+    READ = "read"  # to be looked at
 
 
 @dataclass(frozen=True)
@@ -55,24 +38,7 @@ class ReadStep:
     """How far reading is, and the `pixels` [H, W, 3] of the frame that came, if this step brought one to look at."""
 
     progress: ReadProgress
-    pixels: "Pixels | None" = None
-
-
-@dataclass(frozen=True)
-class ClipFacts:
-    """All that a Clip says of itself, without its frames."""
-
-    timestamps_seconds: tuple[float, ...]
-    indices: tuple[int, ...]
-    video: VideoInfo
-    strategy: str
-    reader: str
-    warnings: tuple[str, ...] = ()
-    missing: tuple[MissingFrame, ...] = ()
-
-    def with_frames(self, frames: "NDArray[np.uint8]") -> Clip:
-        """The clip that has these frames [T, H, W, 3]."""
-        return Clip(frames=frames, **vars(self))
+    pixels: Pixels | None = None
 
 
 def read_clip(
@@ -84,7 +50,7 @@ def read_clip(
 ) -> Clip:
     """Read the frames of one video that `options` choose (64 over the whole file by default).
 
-    fit: what is done to each frame (see fitting), None for the size as shown.
+    fit: what is done to each frame, None for the size as shown.
     Raises VideoNotFoundError, UnreadableVideoError, RangeOutsideVideoError.
     """
     steps = read_clip_progressively(path, options, reading=reading, fit=fit)
@@ -121,7 +87,7 @@ def read_clip_progressively(
                 pixels[step.progress.done - 1] = step.pixels
             yield step.progress
     assert pixels is not None  # of nothing there are no facts
-    return facts.with_frames(pixels[: len(facts.indices)])
+    return Clip(frames=pixels[: len(facts.indices)], **vars(facts))
 
 
 def read_frame_by_frame(
@@ -170,7 +136,7 @@ def _timeline_of(video: VideoReader) -> Timeline:
 def _find_cuts(
     video: VideoReader, timeline: Timeline, options: SamplingOptions
 ) -> Generator[ReadStep, None, tuple[int, ...]]:
-    """Compare thumbnails of some frames of the range (see sampling.scenes for which, and how exact that is)."""
+    """Compare thumbnails of some frames of the range (sampling.scenes says which, and how exact that is)."""
     compared = frames_to_compare(timeline, options)
     thumbnails: list[Pixels] = []
     indices: list[int] = []
@@ -221,8 +187,7 @@ def _read_frames(
 
 
 def _missing_warning(missing: Sequence[MissingFrame], num_wanted: int) -> str:
-    times = [format_time(frame.timestamp_seconds) for frame in missing]
-    named = ", ".join(times[:_TIMES_NAMED]) + (", …" if len(times) > _TIMES_NAMED else "")
-    count = f"{len(times)} of the {plural(num_wanted, 'frame')} asked for"
-    were = "was" if len(times) == 1 else "were"
-    return f"{count} could not be decoded without damage and {were} left out (at {named}): {missing[0].reason}."
+    times = first_few([format_time(frame.timestamp_seconds) for frame in missing])
+    count = f"{len(missing)} of the {plural(num_wanted, 'frame')} asked for"
+    were = "was" if len(missing) == 1 else "were"
+    return f"{count} could not be decoded without damage and {were} left out (at {times}): {missing[0].reason}."

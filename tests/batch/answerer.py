@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from sfvqa.inference.answer import Answer, FinishReason
-from sfvqa.inference.being_read import VideoBeingRead
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.question_answerer import Unseen, VideoSource, never
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.video_qa import Unseen, VideoSource, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions
 from sfvqa.video.reading import ReadProgress

@@ -8,14 +8,14 @@ import av
 from PIL import Image
 
 from tests.video import videos
+from tests.video.readers.test_alpha import CLEAR, with_alpha
+from tests.video.readers.test_decoder_state import PARTS, join_flv, write_palettes
+from tests.video.readers.test_encrypted import KEY, in_fragments
+from tests.video.readers.test_length import write_with_sound
+from tests.video.readers.test_shapes import write_changing
+from tests.video.readers.test_tracks import DEFAULT, Track, write_tracks
+from tests.video.readers.test_transport_stream import lose, segments
 from tests.video.stored import Stored, write_frames
-from tests.video.test_alpha import CLEAR, with_alpha
-from tests.video.test_encrypted import KEY, in_fragments
-from tests.video.test_length import write_with_sound
-from tests.video.test_said_once import PARTS, join_flv, write_palettes
-from tests.video.test_shapes import write_changing
-from tests.video.test_transport_stream import lose, segments
-from tests.video.test_video_track import DEFAULT, Track, write_tracks
 
 
 def broken_files(folder: Path) -> list[Path]:

@@ -8,11 +8,11 @@ import pytest
 
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, BatchSummary
-from sfvqa.inference.question_answerer import VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQuestionAnswerer
 from sfvqa.video import ReadOptions
 from tests.inference.conftest import write_video
 from tests.inference.steps import run

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sfvqa.batch.item import Item, item_id
+from sfvqa.batch.item import Item, Question, item_id
 from sfvqa.batch.record import Failure, Record, error_record, ok_record
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
@@ -43,10 +43,10 @@ def answer_of(text: str, question: str = "Q?", video: str = "/videos/clip.mp4") 
 
 def ok_of(number: int, text: str | None = None) -> Record:
     """The answer to the number-th item."""
-    return ok_record(item_of(number), id_of(number), answer_of(text or f"It is {number}."), SETTINGS)
+    return ok_record(Question(item_of(number), id_of(number)), answer_of(text or f"It is {number}."), SETTINGS)
 
 
 def error_of(number: int, message: str = "It is broken.") -> Record:
     """What went wrong with the number-th item."""
     failure = Failure.of(UnreadableVideoError(message, "Copy it again."))
-    return error_record(item_of(number), id_of(number), failure, SETTINGS)
+    return error_record(Question(item_of(number), id_of(number)), failure, SETTINGS)

@@ -14,8 +14,8 @@ import pytest
 
 from sfvqa.batch.record import read_records
 from sfvqa.errors import ExitCode
-from sfvqa.training.evaluate import draw_questions
-from sfvqa.training.video_files import write_video
+from sfvqa.lab.tiny.evaluate import draw_questions
+from sfvqa.lab.tiny.render import write_video
 
 NUM_VIDEOS, NUM_BAD, NUM_KILLS = 300, 15, 10
 QUESTIONS = ("Describe the video.", "Which digit is shown?")

@@ -18,18 +18,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.batch import preparing, runner, watchdog
-from sfvqa.batch.frame_budget import FrameBudget
+from sfvqa.batch import reading_pool, runner, watchdog
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import Record, read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import ItemFinished
+from sfvqa.batch.video_ahead import FrameBudget
 from sfvqa.errors import OutOfMemoryError, SfvqaError
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.question_answerer import VideoQuestionAnswerer
-from sfvqa.inference.video_qa import VideoQA
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
@@ -38,7 +37,7 @@ from tests.batch.conftest import HERE
 from tests.inference.conftest import write_video
 from tests.inference.fake_reader import FakeReader
 from tests.video import videos
-from tests.video.test_isolated import SABOTAGE
+from tests.video.readers.test_isolated import SABOTAGE
 
 LONGEST_SECONDS = 60
 OPTIONS = BatchOptions(
@@ -70,7 +69,7 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[FrameBudget]:
             super().__init__(num_frames)
             made.append(self)
 
-    monkeypatch.setattr("sfvqa.batch.runner.FrameBudget", Watched)
+    monkeypatch.setattr("sfvqa.batch.reading_pool.FrameBudget", Watched)
     return made
 
 
@@ -105,7 +104,7 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeReader]:
         reader.info = replace(reader.info, path=path)
         return reader
 
-    monkeypatch.setattr(preparing, "open_video", open_made)
+    monkeypatch.setattr(reading_pool, "open_video", open_made)
     return made
 
 
@@ -288,7 +287,7 @@ from pathlib import Path
 from sfvqa.batch import watchdog
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import ItemFinished
 from tests.batch.answerer import FakeAnswerer

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.batch.gathering import gather_items
+from sfvqa.batch.find_videos import gather_items
 from sfvqa.errors import UsageError
 
 

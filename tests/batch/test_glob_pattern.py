@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.glob_pattern import GlobPattern
+from sfvqa.batch.find_videos import GlobPattern
 
 NAMES = st.lists(st.text("ab\n", min_size=1, max_size=2), min_size=1, max_size=4)
 PARTS = st.lists(st.sampled_from(["a", "*", "?", "[ab]", "a*", "**", "**"]), min_size=1, max_size=4)

@@ -85,7 +85,7 @@ def test_killed_again_and_again_nothing_is_lost_or_torn(tmp_path: Path) -> None:
         notice = check(path, said)
         assert not notice or ("torn" in notice and "cut off" in notice)
         num_torn += bool(notice)
-    assert len(said) > 100
+    assert len(said) > 20
     assert num_torn >= 3  # or this would show nothing
 
 

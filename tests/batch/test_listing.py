@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfvqa.batch.listing import list_videos
+from sfvqa.batch.find_videos import list_videos
 from sfvqa.errors import UnreadableVideoError, UsageError
 from tests.batch.unprivileged import unprivileged_folder
 

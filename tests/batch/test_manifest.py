@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfvqa.batch.gathering import gather_items
+from sfvqa.batch.find_videos import gather_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest import read_manifest
 from sfvqa.batch.record import to_line

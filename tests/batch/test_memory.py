@@ -11,8 +11,8 @@ from statistics import median
 import pytest
 
 from sfvqa.batch.record import read_records
-from sfvqa.training.evaluate import draw_questions
-from sfvqa.training.video_files import write_video
+from sfvqa.lab.tiny.evaluate import draw_questions
+from sfvqa.lab.tiny.render import write_video
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
 

@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sfvqa.batch import preparing
-from sfvqa.batch.frame_budget import FrameBudget, NoLongerWantedError
+from sfvqa.batch import reading_pool
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import Stage
-from sfvqa.batch.video_ahead import VideoAhead
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress
-from sfvqa.inference.reading_ahead import CHUNK_SIZE, Reading
+from sfvqa.batch.video_ahead import FrameBudget, NoLongerWantedError, VideoAhead
+from sfvqa.checkpoints.memory import CHUNK_SIZE
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress
+from sfvqa.inference.reading_ahead import Reading
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.conftest import HERE, RunBatch, items_of
 from tests.inference.conftest import write_video
 from tests.inference.fake_reader import FakeReader
-from tests.video.test_isolated import SABOTAGE
+from tests.video.readers.test_isolated import SABOTAGE
 
 OPTIONS = BatchOptions(reading=HERE, content_of=lambda path: path.name, sampling=SamplingOptions(num_frames=1000))
 
@@ -65,7 +65,7 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeReader]:
         reader.info = replace(reader.info, path=path)
         return reader
 
-    monkeypatch.setattr(preparing, "open_video", open_made)
+    monkeypatch.setattr(reading_pool, "open_video", open_made)
     return made
 
 
@@ -123,7 +123,7 @@ def test_frames_are_never_more_than_may_be_held(
             budgets.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sfvqa.batch.runner.FrameBudget", Watched)
+        patch.setattr("sfvqa.batch.reading_pool.FrameBudget", Watched)
         options = replace(OPTIONS, frames_ahead=frames_ahead, num_readers=num_readers)
         _, summary, records = run_items(FakeAnswerer(on_chunk=watch), items_named(*readers), options)
     whole_chunks = frames_ahead // CHUNK_SIZE * CHUNK_SIZE
@@ -275,8 +275,8 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
         readers[path.name].info = replace(readers[path.name].info, path=path)
         return readers[path.name]
 
-    monkeypatch.setattr(preparing, "open_video", open_late)
-    monkeypatch.setattr(preparing, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(reading_pool, "open_video", open_late)
+    monkeypatch.setattr(reading_pool, "_GRACE_SECONDS", 0.1)
     options = replace(OPTIONS, item_timeout_seconds=0.3, num_readers=1, content_of=content_of)
     try:
         _, summary, records = run_items(FakeAnswerer(), items_named("lost", "good"), options)

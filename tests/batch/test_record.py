@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sfvqa
-from sfvqa.batch.item import Item
+from sfvqa.batch.item import Item, Question
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import START, Failure, error_record, ok_record, parse_line, read_records, to_line
 from sfvqa.errors import JournalError, VideoNotFoundError
@@ -22,7 +22,7 @@ NAMES = st.binary(min_size=1, max_size=20).map(os.fsdecode)
 def test_an_answer_is_recorded_with_everything() -> None:
     item = Item(Path("clips/a.mp4"), "a.mp4", "Q?", "7", 1.5, None, ("yes", "no"), "no", "hard")
     answer = answer_of("yes", video="clips/a.mp4")
-    record = json.loads(to_line(ok_record(item, "0" * 24, answer, SETTINGS)))
+    record = json.loads(to_line(ok_record(Question(item, "0" * 24), answer, SETTINGS)))
     asked = answer.to_dict() | {"video": "a.mp4"}
     assert {name: record[name] for name in asked} == json.loads(json.dumps(asked))
     assert record["video_path"] == str(Path("clips/a.mp4").absolute())
@@ -36,7 +36,7 @@ def test_an_answer_is_recorded_with_everything() -> None:
 
 def test_an_error_is_recorded_with_its_kind_and_what_to_do() -> None:
     item = Item(Path("a.mp4"), "a.mp4", "Q?")
-    record = error_record(item, "0" * 24, Failure.of(VideoNotFoundError("It is gone.", "Copy it.")), SETTINGS)
+    record = error_record(Question(item, "0" * 24), Failure.of(VideoNotFoundError("It is gone.", "Copy it.")), SETTINGS)
     assert (record["status"], record["error"]) == (
         "error",
         {"type": "VideoNotFoundError", "message": "It is gone. Copy it."},
@@ -49,7 +49,7 @@ def test_an_error_that_nobody_raised_on_purpose_brings_its_traceback() -> None:
     try:
         raise ValueError("odd\n  shape" + "!" * 9999)
     except ValueError as error:
-        described = error_record(Item(Path("a"), "a", "Q?"), "0" * 24, Failure.of(error), {})["error"]
+        described = error_record(Question(Item(Path("a"), "a", "Q?"), "0" * 24), Failure.of(error), {})["error"]
     assert described["type"] == "ValueError"
     assert described["message"].startswith("ValueError: odd shape!!!")
     assert len(described["message"]) < 600

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sfvqa import Answer, EncodedVideo
-from sfvqa.batch import preparing, runner
+from sfvqa.batch import reading_pool, runner
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Stage
 from sfvqa.batch.video_ahead import VideoAhead
 from sfvqa.errors import DeviceLostError, ExitCode, JournalError, OutOfMemoryError, ReadingMemoryError
@@ -219,7 +219,7 @@ def test_what_is_done_is_not_opened_again(
         opened.append(path.name)
         return open_video(path, options)
 
-    monkeypatch.setattr(preparing, "open_video", watch)
+    monkeypatch.setattr(reading_pool, "open_video", watch)
     _, summary, records = run_items(answerer, items, OPTIONS)
     assert sorted(answerer.seen) == sorted(opened) == ["b.mp4", "c.mp4", "d.mp4"]
     assert (summary.tally.num_before, summary.tally.num_answered) == (3, 5)

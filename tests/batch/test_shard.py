@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.group import take_shard
-from sfvqa.batch.item import Item
-from sfvqa.batch.shard import Shard, parse_shard
+from sfvqa.batch.item import Item, Shard, parse_shard, take_shard
 from sfvqa.errors import UsageError
 
 

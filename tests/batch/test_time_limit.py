@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sfvqa.batch.time_limit import TooLateError, within
+from sfvqa.batch.watchdog import TooLateError, within
 
 
 def test_what_is_done_in_time_is_what_it_would_be() -> None:

@@ -15,9 +15,9 @@ import torch
 
 from sfvqa import Answer, EncodedVideo
 from sfvqa.batch.item import Item
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import read_records
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, SamplingStrategy
@@ -120,7 +120,7 @@ def test_what_the_cache_holds_is_not_opened(
     def never(*_: object) -> None:
         raise AssertionError("opened")
 
-    monkeypatch.setattr("sfvqa.batch.preparing.open_video", never)
+    monkeypatch.setattr("sfvqa.batch.reading_pool.open_video", never)
     _, _, records = run_items(caching, items, options_for(tiny, settings={"again": True}), overwrite=True)
     assert answers(records) == expected
     assert all(record["from_video_cache"] for record in records)

@@ -14,7 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from sfvqa.__main__ import main
-from sfvqa.cli.frame_request import FrameRequest
+from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.model import ModelOptions
+from sfvqa.video import SamplingOptions
 from tests.cli.fake import ScriptedVideoQA
 
 _PATIENCE_SECONDS = 20  # with what a terminal is awaited to say, on a machine that is busy
@@ -43,8 +46,7 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
             del os.environ[name]
     os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), SFVQA_MODELS=os.devnull)
     os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
-    os.environ.update(SFVQA_DATA_DIR=str(tmp_path / "data"), SFVQA_CACHE_DIR=str(tmp_path / "cache"))
-    os.environ["SFVQA_HISTORY"] = str(tmp_path / "history")
+    os.environ.update(SFVQA_CACHE_DIR=str(tmp_path / "cache"), SFVQA_HISTORY=str(tmp_path / "history"))
     interrupt = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, interrupt)  # a command that was interrupted keeps its own until the process ends
@@ -66,16 +68,21 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
     scripted = ScriptedVideoQA()
 
     @contextlib.contextmanager
-    def unopened(path: Path, frames: FrameRequest, *_: object) -> Iterator[SimpleNamespace]:
-        scripted.read_with.append(frames.reading())
-        yield SimpleNamespace(path=path, to_encode=path, cache=None, looking_seconds=0.0, close=lambda: None)
+    def unopened(path: Path, frames: FrameOptions, *_: object) -> Iterator[SimpleNamespace]:
+        scripted.read_with.append(frames.read_options())
+        yield SimpleNamespace(
+            path=path, to_encode=path, cache=None, looking_seconds=0.0, close=lambda: None, is_kept=lambda _: False
+        )
 
-    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", unopened)
-    monkeypatch.setattr(
-        "sfvqa.cli.planning.plan_run", lambda asked, frames, *_, **__: SimpleNamespace(model=asked, frames=frames)
-    )
-    monkeypatch.setattr("sfvqa.cli.planning.check_fit", lambda *_: None)
-    monkeypatch.setattr("sfvqa.cli.session.load_model", lambda *_: scripted)
+    def plan(_model: ModelOptions, frames: FrameOptions, *_: object, **__: object) -> tuple[object, SamplingOptions]:
+        settings = ModelSettings("scripted", quantization="none")
+        sizes, device = SimpleNamespace(name="scripted", spec=None), SimpleNamespace(type="cuda")
+        planned = SimpleNamespace(settings=settings, sizes=sizes, device=device, notices=(), check=lambda: ())
+        return planned, frames.resolve(scripted.default_sampling)
+
+    monkeypatch.setattr("sfvqa.cli.video.VideoFile", unopened)
+    monkeypatch.setattr("sfvqa.cli.video.plan_question", plan)
+    monkeypatch.setattr("sfvqa.cli.model.load", lambda *_: scripted)
     return scripted
 
 

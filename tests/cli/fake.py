@@ -12,20 +12,18 @@ import torch
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
+    AnswerStream,
     FinishReason,
     FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
-from sfvqa.inference.answer_stream import AnswerStream
-from sfvqa.inference.being_read import VideoBeingRead
 from sfvqa.inference.chat import ChatTurn, ContextUse
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.question import check_question
-from sfvqa.inference.question_answerer import Unseen, never
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.question import PromptOptions, check_question
+from sfvqa.inference.video_qa import Unseen, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
 from sfvqa.video.fitting import Fit, FitSquare

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.cli.answer_request import parse_choices
+from sfvqa.cli.answer_options import parse_choices
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.errors import UsageError
-from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.question import PromptOptions
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
@@ -106,8 +106,8 @@ def test_choices_that_are_none_are_a_usage_error(values: list[str]) -> None:
 def test_contradictions_end_before_anything_is_loaded(
     flags: list[str], exit_code: int, says: str, run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", _never)
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.cli.video.VideoFile", _never)
+    monkeypatch.setattr("sfvqa.cli.model.load", _never)
     run = run_cli("ask", str(video), "Q?", *flags)
     assert run.exit_code == exit_code, run.stderr
     assert says in " ".join(run.stderr.split())
@@ -145,7 +145,7 @@ def test_subtitles_used_and_cut_are_said(run_cli: RunCli, tmp_path: Path) -> Non
     cues = [f"00:0{second}.000 --> 00:0{second}.900\nline {second} of many words\n" for second in range(5)]
     path.write_text("\n".join(["WEBVTT\n", *cues]), encoding="utf-8")
     command = ["ask", DEMO, "Which way does the circle move?", "--max-new-tokens", "20", "--subtitles", str(path)]
-    whole = run_cli(*command)
+    whole = run_cli(*command, "-v")
     assert f"Subtitles: 5 lines of {path}, " in whole.stderr
     assert " cut" not in whole.stderr
     few = json.loads(run_cli(*command, "--subtitle-tokens", "80", "--json", "-q").stdout)

@@ -19,8 +19,11 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def test_stdout_holds_the_answer_and_stderr_everything_else(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA
 ) -> None:
-    """What is piped on must be the answer alone; the sampling is always reported."""
+    """In a pipe there is nothing else, unless one wants to know: which frames, how long."""
+    model.script = [["The circle ", "moves left."]] * 2
     run = run_cli("ask", str(video), "Which way does the circle move?")
+    assert (run.exit_code, run.stdout, run.stderr) == (0, "The circle moves left.\n", "")
+    run = run_cli("ask", str(video), "Which way does the circle move?", "-v")
     assert (run.exit_code, run.stdout) == (0, "The circle moves left.\n")
     assert "clip.mp4: 0:08 long" in run.stderr
     assert "32 frames from 0:00 to 0:07.75 (uniform), 32 fast tokens and 512 slow tokens" in run.stderr
@@ -59,15 +62,15 @@ def test_the_crop_is_left_to_the_model_unless_said(run_cli: RunCli, video: Path,
 def test_what_the_crop_cuts_off_is_said_where_it_is_much(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
     """Nothing to say of a square, nor of a picture that is padded."""
     model.script, model.size = [["A."]] * 3, (1920, 1080)
-    assert "the centre crop cuts off 44 % of the picture" in run_cli("ask", str(video), "Q?").stderr
-    assert "cut" not in run_cli("ask", str(video), "Q?", "--crop", "pad").stderr
+    assert "the centre crop cuts off 44 % of the picture" in run_cli("ask", str(video), "Q?", "-v").stderr
+    assert "cut" not in run_cli("ask", str(video), "Q?", "-v", "--crop", "pad").stderr
     model.size = (64, 64)
-    assert "cut" not in run_cli("ask", str(video), "Q?").stderr
+    assert "cut" not in run_cli("ask", str(video), "Q?", "-v").stderr
 
 
 def test_the_sampling_is_said(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
     """By its name, a rate by its number."""
-    run = run_cli("ask", str(video), "Q?", "--fps", "2.5")
+    run = run_cli("ask", str(video), "Q?", "--fps", "2.5", "-v")
     assert "(2.5 fps)" in run.stderr
     assert model.sampled == [SamplingOptions(32, SamplingStrategy.FPS, fps=2.5)]
 
@@ -77,7 +80,7 @@ def test_several_questions_are_answered_in_order_from_one_encoding(
 ) -> None:
     """The video is seen once; answers are set apart; stderr says which question comes next."""
     model.script = [["Left."], ["Red.\n", "Then blue."]]
-    run = run_cli("ask", str(video), "Where?", "Which?")
+    run = run_cli("ask", str(video), "Where?", "Which?", "-v")
     assert run.stdout == "Left.\n\nRed.\nThen blue.\n"
     assert run.stderr.index("Where?") < run.stderr.index("Which?")
     assert len(model.sampled) == 1
@@ -105,7 +108,7 @@ def test_json_is_one_object_a_question(run_cli: RunCli, video: Path, model: Scri
 @pytest.mark.usefixtures("model")
 def test_json_alone_keeps_notices_on_stderr(run_cli: RunCli, video: Path) -> None:
     """`--json` says what stdout holds; only `-q` silences stderr."""
-    run = run_cli("ask", str(video), "Where?", "--json")
+    run = run_cli("ask", str(video), "Where?", "--json", "-v")
     assert len(run.stdout.splitlines()) == 1
     assert "32 frames" in run.stderr
 
@@ -134,7 +137,7 @@ def test_control_characters_never_reach_the_terminal_raw(
     path = tmp_path / "evil\x1b]0;title\x07\u202e.mp4"
     path.write_bytes(b"not looked at\0")
     model.script, model.warnings = [["\x1b[2J", "gone\r\x9b31m"], ["B"]], (f"{path.name} is odd.",)
-    run = run_cli("ask", str(path), "Q\x1b[1m?", "R?")
+    run = run_cli("ask", str(path), "Q\x1b[1m?", "R?", "-v")
     assert run.stdout == "\\x1b[2Jgone\\x0d\\x9b31m\n\nB\n".replace("\\x0d", "\\r")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", run.stderr)
     assert "evil\\x1b]0;title\\x07\\u202e.mp4" in run.stderr
@@ -148,29 +151,49 @@ def test_square_brackets_are_text(run_on_terminal: RunOnTerminal, tmp_path: Path
     exit_code, sent = run_on_terminal("ask", str(path), "[red]Where?", "[/]")
     plain = _ESCAPE.sub("", sent)
     assert exit_code == 0
-    for text in ("[bold]clip[red].mp4: ", "[red]Left[/red]\n", "[red]Where?\n", "[blink]odd[/blink]", "\n[/]\n"):
+    for text in ("[bold]clip[red].mp4 · ", "[red]Left[/red]\n", "[red]Where?\n", "[blink]odd[/blink]", "\n[/]\n"):
         assert text in plain
 
 
 @pytest.mark.usefixtures("model")
-def test_a_terminal_gets_progress_the_answer_and_a_table(run_on_terminal: RunOnTerminal, video: Path) -> None:
-    """Progress first and gone again; the answer unadorned; the table last."""
+def test_a_terminal_gets_progress_and_a_line_before_and_after_the_answer(
+    run_on_terminal: RunOnTerminal, video: Path
+) -> None:
+    """Progress first and gone again; the answer unadorned, on a line of its own."""
     exit_code, sent = run_on_terminal("ask", str(video), "Where?")
     assert exit_code == 0
     plain = _ESCAPE.sub("", sent)
-    positions = [plain.index(part) for part in ("Reading frames", "Encoding frames", "clip.mp4: 0:08 long")]
+    positions = [plain.index(part) for part in ("Reading frames", "Encoding frames", "clip.mp4 · 32 frames")]
     assert "32/32" in plain
     assert positions == sorted(positions)
-    assert re.search(r"[\r\n]The circle moves left\.\n", plain)
-    assert "tokens/s" not in plain.split("moves left.")[0]
-    assert "first token" in plain.split("moves left.")[1]
+    lines = [line for line in re.split(r"[\r\n]+", plain) if line.strip() and "Thinking" not in line]
+    assert lines[-3:-1] == ["clip.mp4 · 32 frames, 0:00–0:07.75 · scripted", "The circle moves left."]
+    assert all(seconds in lines[-1] for seconds in ("0.88 s", "1.38 s"))
+
+
+@pytest.mark.usefixtures("model")
+def test_verbose_gives_facts_and_a_table(run_on_terminal: RunOnTerminal, video: Path) -> None:
+    plain = _ESCAPE.sub("", run_on_terminal("ask", str(video), "Where?", "-v")[1])
+    before, after = plain.split("moves left.")
+    assert "clip.mp4: 0:08 long" in before
+    assert "first token" not in before
+    assert "first token" in after
+
+
+@pytest.mark.usefixtures("model")
+def test_quiet_on_a_terminal_is_the_answer_alone(run_on_terminal: RunOnTerminal, video: Path) -> None:
+    assert run_on_terminal("ask", str(video), "Where?", "-q") == (0, "The circle moves left.\n")
+
+
+def test_quiet_and_verbose_are_a_usage_error(run_cli: RunCli, video: Path) -> None:
+    assert run_cli("ask", str(video), "Where?", "-q", "-v").exit_code == 2
 
 
 @pytest.mark.usefixtures("model")
 def test_the_progress_bar_leaves_no_trace(run_on_terminal: RunOnTerminal, video: Path) -> None:
     """Each line the bars took is erased, and the cursor is shown again."""
     sent = run_on_terminal("ask", str(video), "Where?")[1]
-    before_summary = sent[: sent.index("clip.mp4: 0:08 long")]
+    before_summary = sent[: sent.index("clip.mp4 · 32 frames")]
     assert "\x1b[2K" in before_summary.split("32/32")[-1]
     assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h") > 0
 
@@ -262,7 +285,7 @@ def test_a_narrow_terminal_gets_whole_numbers(
 ) -> None:
     """A table squeezed to "0…" says nothing: plain lines then."""
     monkeypatch.setenv("COLUMNS", "48")
-    plain = _ESCAPE.sub("", run_on_terminal("ask", str(video), "Where?")[1])
+    plain = _ESCAPE.sub("", run_on_terminal("ask", str(video), "Where?", "-v")[1])
     assert "Timings: load 1.00 s, read 0.25 s" in plain
     assert "…" not in plain.split("moves left.")[1]
 
@@ -276,4 +299,4 @@ def test_what_was_done_at_the_same_time_is_shown_where_it_is_worth_seeing(
 ) -> None:
     """It was shown as a time below zero, which no time is."""
     model.overlap_seconds = overlap
-    assert shown in run_cli("ask", str(video), "Where?").stderr
+    assert shown in run_cli("ask", str(video), "Where?", "-v").stderr

@@ -124,7 +124,7 @@ def test_an_address_is_no_file_and_is_shown_as_it_was_given(
     address = "https://example.org//read/a.jsonl"
     run = run_cli(*(address if each == "URL" else each for each in command))
     assert (run.exit_code, run.stdout) == (2, "")
-    assert run.stderr == f"Error: “{address}” is an address, and no file here.\nDownload it first, or name a file.\n"
+    assert run.stderr == f"Error: “{address}” is an address, not a local file.\nDownload it first, or name a file.\n"
 
 
 @pytest.mark.parametrize("reader", ["auto", "pyav"])

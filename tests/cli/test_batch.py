@@ -13,7 +13,7 @@ import pytest
 import sfvqa
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records
-from sfvqa.cli.batch import display
+from sfvqa.cli.batch import running
 from sfvqa.errors import OutOfMemoryError
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli, RunOnTerminal
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def answerer(monkeypatch: pytest.MonkeyPatch) -> FakeAnswerer:
     """A fake in place of every model."""
     fake = FakeAnswerer()
-    monkeypatch.setattr("sfvqa.cli.session.load_model", lambda *_: fake)
+    monkeypatch.setattr("sfvqa.cli.model.load", lambda *_: fake)
     return fake
 
 
@@ -123,7 +123,7 @@ def test_the_same_command_goes_on(batch: RunBatchCli, answerer: FakeAnswerer, fo
 
 def test_no_model_is_loaded_when_all_is_done(batch: RunBatchCli, monkeypatch: pytest.MonkeyPatch) -> None:
     batch()
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.cli.model.load", _never)
     done = batch("--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["answered_before"] == 6
@@ -189,7 +189,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     batch()
     before = out.read_bytes()
     write_video(folder / "new.mp4", num_frames=4, colour=(1, 1, 1))
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.cli.model.load", _never)
     done = batch("--dry-run")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[:3] == [
@@ -254,7 +254,7 @@ def test_nothing_to_ask_is_a_usage_error(batch: RunBatchCli, tmp_path: Path) -> 
 def test_a_file_that_cannot_be_written_ends_it_before_a_model_is_loaded(
     batch: RunBatchCli, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.cli.model.load", _never)
     out.mkdir()
     done = batch()
     assert done.exit_code == 1
@@ -306,9 +306,11 @@ def test_ctrl_c_says_how_to_go_on(batch: RunBatchCli, answerer: FakeAnswerer, ou
 def test_plain_lines_tell_how_far_it_is(
     batch: RunBatchCli, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.05)
+    monkeypatch.setattr(running, "SECONDS_BETWEEN_LINES", 0.05)
     answerer.on_answer = lambda *_: time.sleep(0.1)
-    lines = [line for line in batch("--batch-size", "1").stderr.splitlines() if "bottleneck" in line and "left" in line]
+    lines = [
+        line for line in batch("--batch-size", "1", "-v").stderr.splitlines() if "bottleneck" in line and "left" in line
+    ]
     assert 4 <= len(lines) <= 20
     assert all("\x1b" not in line for line in lines)
 

@@ -14,9 +14,8 @@ import pytest
 
 from sfvqa.batch.record import read_records
 from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally, Working
-from sfvqa.cli.batch.display import LiveDisplay, PlainDisplay
-from sfvqa.cli.batch.words import describe_rate
-from sfvqa.cli.render import Notices
+from sfvqa.cli.batch.running import LiveDisplay, PlainDisplay, describe_rate
+from sfvqa.cli.notices import Notices
 from tests.batch.cluster.conftest import cluster, needs_ray, processes_of, ray_folder
 from tests.cli.conftest import RunCli
 from tests.inference.conftest import write_video
@@ -59,7 +58,7 @@ def test_the_file_is_the_one_of_a_run_without_ray(folder: Path, cluster: Any, tm
     """On a user's cluster, which goes on; paths are relative to a folder that no worker is in."""
     there, here = tmp_path / "there.jsonl", tmp_path / "here.jsonl"
     asked = ("-o", there.name, "--frames", "4", "--ray-address")
-    done = run(folder, *asked, cluster.address, "--json")
+    done = run(folder, *asked, cluster.address, "--json", "-v")
     assert done.returncode == 6, done.stderr
     assert json.loads(done.stdout)["answered"] == NUM_VIDEOS - 1
     assert "2 workers" in done.stderr

@@ -42,7 +42,7 @@ def chat(run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pyte
 
 def test_every_line_is_a_question_and_stdout_holds_the_answers(chat: ChatWith, model: ScriptedVideoQA) -> None:
     """No prompt; the question, which nobody saw, stands on stderr; the video is seen once."""
-    run = chat("Where?\n\n  \n /is it red?  \nLast?")
+    run = chat("Where?\n\n  \n /is it red?  \nLast?", "-v")
     assert (run.exit_code, run.stdout) == (0, "Left.\n\nRed.\n\nBlue.\n")
     assert [question for question, _ in model.asked] == ["Where?", "/is it red?", "Last?"]
     assert run.stderr.index("clip.mp4: 0:08 long") < run.stderr.index("Where?") < run.stderr.index("/is it red?")
@@ -54,7 +54,7 @@ def test_every_line_is_a_question_and_stdout_holds_the_answers(chat: ChatWith, m
 def test_a_line_a_turn_says_where_the_time_went(chat: ChatWith) -> None:
     """Of this turn: the seconds of reading and encoding were spent before it."""
     line = "First token after 0.12 s, 6 tokens (10.0/s), 30 of 40 reused, context {} of 2,048.\n"
-    run = chat("Where?\nWhich?\n")
+    run = chat("Where?\nWhich?\n", "-v")
     assert run.stderr.index(line.format(50)) < run.stderr.index(line.format(90))
 
 
@@ -176,7 +176,7 @@ def test_ctrl_c_ends_a_pipe_with_130(chat: ChatWith, model: ScriptedVideoQA) -> 
 
 def test_a_full_context_is_said_before_it_costs_a_turn(chat: ChatWith, model: ScriptedVideoQA) -> None:
     """Once beforehand, then each time that a turn goes, before the answer that made it go."""
-    run = chat("A?\nB?\nC?\nD?\n", "--context", "100")
+    run = chat("A?\nB?\nC?\nD?\n", "--context", "100", "-v")
     full = "Warning: The conversation takes 90 of 100 tokens: the oldest turns may be dropped"
     gone = "Warning: The oldest turn was dropped."
     assert (run.stderr.count(full), run.stderr.count(gone)) == (1, 2)
@@ -249,7 +249,8 @@ def test_reset_forgets_the_turns(chat: ChatWith, model: ScriptedVideoQA, tmp_pat
 @pytest.mark.parametrize("quoted", ['"{}"', "'{}'", "{}"])
 def test_open_goes_on_with_another_video(chat: ChatWith, model: ScriptedVideoQA, other: Path, quoted: str) -> None:
     """With the same options, and nothing of the conversation; a space in a name needs quotes, or not."""
-    run = chat(f"A?\n/open {quoted.format(other)}\nB?\n", "--frames", "4", "--max-new-tokens", "9", "--context", "300")
+    flags = ("--frames", "4", "--max-new-tokens", "9", "--context", "300", "-v")
+    run = chat(f"A?\n/open {quoted.format(other)}\nB?\n", *flags)
     assert run.exit_code == 0
     assert "other clip.mp4: 0:01 long" in run.stderr
     assert "The conversation begins anew" in run.stderr

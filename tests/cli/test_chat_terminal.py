@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli import interrupts
-from sfvqa.cli.chat import lines
+from sfvqa.cli.chat import loop
 from tests.cli.conftest import RunOnTerminal
 from tests.cli.fake import Press, ScriptedVideoQA
 
@@ -196,15 +196,15 @@ def test_ctrl_c_on_a_dumb_terminal_says_how_to_leave(
 ) -> None:
     """In a line of its own, not behind the prompt."""
     reads = iter([KeyboardInterrupt()])
-    read = lines.PipedLines.read
+    read = loop.PipedLines.read
 
-    def interrupted(source: lines.PipedLines) -> str | None:
+    def interrupted(source: loop.PipedLines) -> str | None:
         for error in reads:
             raise error
         return read(source)
 
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(lines.PipedLines, "read", interrupted)
+    monkeypatch.setattr(loop.PipedLines, "read", interrupted)
     exit_code, sent = run_on_terminal("chat", str(video), typing=[("/quit leaves.\r\n> ", CTRL_D)])
     assert exit_code == 0
     assert "> \nCtrl-D or /quit leaves." in _ESCAPE.sub("", sent)

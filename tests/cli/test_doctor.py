@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.inference import environment, plan
+from sfvqa.checkpoints import plan
+from sfvqa.cli import doctor
 from tests.cli.conftest import RunCli
 
 
 @pytest.fixture(autouse=True)
 def _empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("SFVQA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("SFVQA_MODELS", str(tmp_path / "models.toml"))
 
 
@@ -124,11 +124,11 @@ def test_one_reader_is_enough(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) 
     def broken() -> dict[str, str]:
         raise OSError("libavcodec.so is missing")
 
-    monkeypatch.setattr("sfvqa.video.readers.versions.pyav_version", broken)
+    monkeypatch.setattr("sfvqa.video.readers.pyav_version", broken)
     run = run_cli("doctor")
     assert run.exit_code == 0
     assert "cannot be used: OSError: libavcodec.so is missing" in run.stdout
-    monkeypatch.setattr("sfvqa.video.readers.versions.opencv_version", broken)
+    monkeypatch.setattr("sfvqa.video.readers.opencv_version", broken)
     assert "Neither PyAV nor OpenCV" in run_cli("doctor").stdout
 
 
@@ -149,5 +149,5 @@ def test_too_little_memory_is_a_problem(run_cli: RunCli, monkeypatch: pytest.Mon
 def test_gpus_are_named_with_their_memory(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = {"device": "cuda:0", "name": "Some GPU", "memory_bytes": 24 * 10**9, "free_memory_bytes": 20 * 10**9}
     facts = {"cuda_build": "13.0", "cuda": [gpu], "mps": False, "threads": 1}
-    monkeypatch.setattr(environment, "devices", lambda: facts)
+    monkeypatch.setattr(doctor, "devices", lambda: facts)
     assert "Some GPU, 24.0 GB of memory, 20.0 GB free" in run_cli("doctor").stdout

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import sfvqa
-from sfvqa.inference import plan
-from sfvqa.inference.device import free_memory_bytes
-from sfvqa.inference.video_cache.checkpoint_identity import identify_model
+from sfvqa.checkpoints import plan
+from sfvqa.checkpoints.device import free_memory_bytes
+from sfvqa.checkpoints.find import identify_model
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model.quantization import Quantization, quantization_config
 from sfvqa.video import SamplingOptions
 from tests.cli.conftest import RunCli
@@ -28,9 +27,9 @@ def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def load(*_args: object, **_settings: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(VideoQA, "load", load)
+    monkeypatch.setattr("sfvqa.checkpoints.load.load_checkpoint", load)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("sfvqa.inference.duration.measure_cpu_speed", lambda _dtype: 1e11)
+    monkeypatch.setattr("sfvqa.checkpoints.duration.measure_cpu_speed", lambda _dtype: 1e11)
     monkeypatch.setattr(plan, "free_memory_bytes", lambda _device: 100 * 10**9)
 
 
@@ -74,7 +73,7 @@ def test_a_video_that_was_seen_takes_less_time(run_cli: RunCli) -> None:
         key_of(),
         content=cache.content_of(VIDEO),
         sampling=SamplingOptions(num_frames=64),
-        checkpoint=identify_model(BIG[1], "auto", random_weights=True),
+        checkpoint=identify_model(BIG[1], random_weights=True),
     )
     before = dry_run(run_cli, *flags)["seconds_on_cpu"]
     seen = replace(

@@ -52,8 +52,8 @@ def test_every_error_of_ours_is_told_with_its_code(
         (["clip.mp4", "Q?", " \n"], 2, "A question is empty."),
         (["clip.mp4", "What is \udce9?"], 2, "not valid UTF-8"),
         (["clip.mp4", "Q?", "--frames", "0"], 2, "--frames"),
-        (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames: 'many' is no number of frames"),
-        (["clip.mp4", "Q?", "--frames", "-1"], 2, "--frames: '-1' is no number of frames"),
+        (["clip.mp4", "Q?", "--frames", "many"], 2, "--frames: 'many' is neither"),
+        (["clip.mp4", "Q?", "--frames", "-1"], 2, "--frames: '-1' is neither"),
         (["-dash.mp4", "Q?"], 2, "write -- before a file or a question that begins with a dash"),
         (["clip.mp4", "-5 or 5?"], 2, "write -- before"),
         (["clip.mp4", "Q?", "--start", "5", "--end", "3"], 2, "start"),
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
     def refuse(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("sfvqa.cli.session.load_model", refuse)
+    monkeypatch.setattr("sfvqa.cli.model.load", refuse)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip.mp4").write_bytes(b"not looked at\0")
@@ -143,7 +143,7 @@ def test_ctrl_c_counts_even_when_a_library_turns_it_into_an_error(
         except KeyboardInterrupt as error:
             raise ImportError("torch cannot be imported") from error
 
-    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", interrupted_import)
+    monkeypatch.setattr("sfvqa.cli.video.VideoFile", interrupted_import)
     run = run_cli("ask", str(video), "Q?")
     assert (run.exit_code, run.stdout, run.stderr) == (130, "", "\n")
 
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_ends_it_at_once(run_cli: RunCli, video: Path, monkeypat
             time.sleep(1)
 
     left: list[int] = []
-    monkeypatch.setattr("sfvqa.cli.video_file.VideoFile", stuck)
+    monkeypatch.setattr("sfvqa.cli.video.VideoFile", stuck)
     monkeypatch.setattr(os, "_exit", left.append)
     assert run_cli("ask", str(video), "Q?").exit_code == 130
     assert left == [130]
@@ -312,7 +312,7 @@ except KeyboardInterrupt:
 
 WRITES_IN_A_THREAD = """
 import os, signal, sys, threading, time
-from sfvqa.cli.streams import safe_streams
+from sfvqa.cli.exits import safe_streams
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 with safe_streams():
     threading.Thread(target=lambda: sys.stderr.write("." * 1_000_000), daemon=True).start()

@@ -36,8 +36,8 @@ def damaged(monkeypatch: pytest.MonkeyPatch, video: Path) -> Path:
         yield ReadProgress(2, 3)
         info, grey = VideoInfo(path, 100, 25.0, 4.0, 64, 36, "vp9", 0), np.full((2, 9, 16, 3), 200, np.uint8)
         return Clip(
-            grey, (0.0, 2.0), (0, 50), info, "uniform", "pyav",
-            ("The file ends early.",), (MissingFrame(25, 1.0, "its group is\x1b[2J damaged"),),
+            (0.0, 2.0), (0, 50), info, "uniform", "pyav",
+            ("The file ends early.",), (MissingFrame(25, 1.0, "its group is\x1b[2J damaged"),), frames=grey,
         )  # fmt: skip
 
     monkeypatch.setattr("sfvqa.video.reading.read_clip_progressively", read)
@@ -46,7 +46,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch, video: Path) -> Path:
 
 def test_the_table_is_on_stdout_and_the_summary_on_stderr(run_cli: RunCli) -> None:
     """As many frames as the model that `ask` would use was trained with, each with its time."""
-    run = run_cli("frames", SHAPES)
+    run = run_cli("frames", SHAPES, "-v")
     assert run.exit_code == 0
     head, *rows = run.stdout.splitlines()
     assert head.split() == ["index", "time"]
@@ -107,7 +107,7 @@ def test_json_says_all_of_it(run_cli: RunCli, wide: Path) -> None:
     ],
 )
 def test_the_crop_and_what_it_costs(crop: str, says: str, lost: float, run_cli: RunCli, wide: Path) -> None:
-    run = run_cli("frames", str(wide), "--crop", crop, "--json")
+    run = run_cli("frames", str(wide), "--crop", crop, "--json", "-v")
     assert says in run.stderr
     assert json.loads(run.stdout)["settings"]["lost_share"] == lost
     assert ("trained with the centre crop" in run.stderr) == (crop != "center")
@@ -144,7 +144,7 @@ def test_an_unknown_model_is_told_before_reading(run_cli: RunCli, wide: Path) ->
 
 def test_standard_input_is_read_and_named_as_it_was_given(wide: Path) -> None:
     """In a process of its own: there is only one standard input."""
-    command = [sys.executable, "-m", "sfvqa", "frames", "-", "--frames", "2", "--json"]
+    command = [sys.executable, "-m", "sfvqa", "frames", "-", "--frames", "2", "--json", "-v"]
     with wide.open("rb") as file:
         run = subprocess.run(command, stdin=file, capture_output=True, text=True, check=True)
     document = json.loads(run.stdout)
@@ -154,7 +154,7 @@ def test_standard_input_is_read_and_named_as_it_was_given(wide: Path) -> None:
 
 def test_missing_frames_are_in_the_table_with_the_reason(damaged: Path, run_cli: RunCli) -> None:
     """In their places, and nothing in a file reaches the terminal raw."""
-    run = run_cli("frames", str(damaged))
+    run = run_cli("frames", str(damaged), "-v")
     assert [line.split(maxsplit=2) for line in run.stdout.splitlines()] == [
         ["index", "time"],
         ["0", "0:00"],

@@ -1,7 +1,6 @@
 """`sfvqa models verify` says of a checkpoint what `ask` would say, before minutes go into loading it."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from sfvqa.cli.demo import load_demo_videos
+from tests.checkpoints.hub.fake_hub import FakeHub
+from tests.checkpoints.hub.published import INDEX, SHARDS, connected, flip_a_bit, shard
 from tests.cli.conftest import RunCli
-from tests.inference.hub.fake_hub import FakeHub
-from tests.inference.hub.published import INDEX, SHARDS, connected, flip_a_bit, shard
 from tests.inference.small_checkpoint import write_checkpoint, write_reference_checkpoint
 
 ASK = ("ask", load_demo_videos()[0].path, "What happens?", "--device", "cpu", "--model")
@@ -122,16 +121,3 @@ def test_it_refuses_what_ask_would_refuse(
     assert (verified.exit_code, asked.exit_code) == (4, 4)
     assert said in verified.stderr
     assert verified.stderr == asked.stderr
-
-
-def test_a_kept_copy_is_verified_by_its_folder(run_cli: RunCli) -> None:
-    made = run_cli("models", "quantize", "tiny", "--quant", "4bit", "--device", "cpu", "--json")
-    folder = Path(json.loads(made.stdout)["folder"])
-    assert run_cli("models", "verify", str(folder)).exit_code == 0
-    shutil.copyfile(
-        Path(run_cli("models", "path", "tiny").stdout.strip()) / "model.safetensors", folder / "a.safetensors"
-    )
-    index = json.loads((folder / INDEX).read_text())
-    index["weight_map"] = dict.fromkeys(load_file(folder / "a.safetensors"), "a.safetensors")
-    (folder / INDEX).write_text(json.dumps(index))
-    assert run_cli("models", "verify", str(folder)).exit_code == 4

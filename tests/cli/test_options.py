@@ -1,5 +1,6 @@
 """Options: that they name what the library knows, and which of flag, variable and config file wins."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -7,11 +8,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sfvqa.cli import frame_options, options, writing_options
+from sfvqa.checkpoints.device import AttentionKernel, DtypeName
+from sfvqa.cli import answer_options, frame_options, model
 from sfvqa.cli.app import app
-from sfvqa.inference.attention import AttentionKernel
-from sfvqa.inference.device import DtypeName
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.cli.user_config import configurable
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowAttention
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli
@@ -22,9 +23,9 @@ from tests.cli.fake import ScriptedVideoQA
     ("written_out", "enum"),
     [
         (frame_options.Reader, ReaderName),
-        (options.Attention, AttentionKernel),
-        (options.Dtype, DtypeName),
-        (writing_options.SlowAttentionName, SlowAttention),
+        (model.Attention, AttentionKernel),
+        (model.Dtype, DtypeName),
+        (answer_options.SlowAttentionName, SlowAttention),
     ],
 )
 def test_names_written_out_are_the_library_s(written_out: object, enum: type[str]) -> None:
@@ -88,14 +89,36 @@ def test_defaults_are_the_library_s() -> None:
 
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
-    variables = {
-        parameter.name: parameter.envvar
-        for command in ("ask", "batch", "chat")
-        for parameter in _parameters(command)
-        if parameter.envvar
+    known = configurable(typer.main.get_command(app))
+    assert known.keys() == {"ask", "batch", "chat", "frames", "profile"}
+    for command, names in known.items():
+        variables = {parameter.name: parameter.envvar for parameter in _parameters(command) if parameter.envvar}
+        assert variables == {name: f"SFVQA_{name.upper()}" for name in names}
+    assert {"frames", "seed", "device", "no_cache", "batch_size"} < set(known["ask"])
+    assert not {"choices", "random_weights", "dry_run", "json"} & set(known["ask"])
+
+
+@pytest.mark.parametrize("command", ["ask", "batch", "chat", "frames", "profile"])
+def test_help_shows_the_everyday_options_and_help_all_every_one(command: str) -> None:
+    """Nobody finds anything among fifty."""
+
+    def shown(flag: str) -> set[str]:
+        output = CliRunner().invoke(app, [command, flag], env={"COLUMNS": "200"}).output
+        return set(re.findall(r"^│ \*? *(--[a-z-]+)", output, re.MULTILINE))
+
+    everyday, every = shown("--help"), shown("--help-all")
+    assert 5 < len(everyday) <= 25
+    assert everyday < every
+    assert every == {parameter.opts[0] for parameter in _parameters(command) if parameter.opts[0][0] == "-"} | {
+        "--help"
     }
-    assert sorted(variables) == sorted(options.CONFIGURABLE)
-    assert all(variable == f"SFVQA_{str(name).upper()}" for name, variable in variables.items())
+
+
+def test_the_shell_completes_every_option() -> None:
+    group: Any = typer.main.get_command(app)
+    context = group.commands["ask"].make_context("ask", ["VIDEO"])
+    found = [item.value for item in group.commands["ask"].shell_complete(context, "--read-")]
+    assert sorted(found) == ["--read-threads", "--read-timeout"]
 
 
 def test_flag_before_variable_before_file(
@@ -143,7 +166,7 @@ def test_contradictions_are_usage_errors_before_anything_is_loaded(
     command: str, flags: str, says: str, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, video: Path
 ) -> None:
     """Neither a model nor the video has been opened by then."""
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _never)
+    monkeypatch.setattr("sfvqa.cli.model.load", _never)
     monkeypatch.setattr("sfvqa.video.reading.read_clip_progressively", _never)
     run = run_cli(command, str(video), *(["Q?"] if command == "ask" else []), *flags.split())
     assert run.exit_code == 2

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.profile.figures import operations_text, seconds_text, times_text
-from sfvqa.cli.profile.options import parse_frame_counts
-from sfvqa.cli.profile.view import print_profile, profile_page
+from sfvqa.cli.profile.command import parse_frame_counts
+from sfvqa.cli.profile.view import operations_text, print_profile, profile_page, seconds_text, times_text
 from sfvqa.profiling.compare import compare, read_profile
 from tests.cli.conftest import RunCli
 from tests.profiling.made import ALL_BASELINES, made_point, made_profile
@@ -57,7 +56,7 @@ def test_a_trace_that_cannot_be_written_costs_nothing_that_was_measured(
     run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It was written first: a full disk, and everything was to be measured again."""
-    monkeypatch.setattr("sfvqa.profiling.trace.write_trace", _stop)
+    monkeypatch.setattr("sfvqa.profiling.measuring.write_trace", _stop)
     table = tmp_path / "t.csv"
     flags = ("--frames", "8", "--csv", str(table), "--trace", str(tmp_path / "trace.json"))
     run = run_cli("profile", VIDEO, *QUICK, *flags)
@@ -80,7 +79,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
     run = run_cli("profile", VIDEO, *QUICK, "--frames", "16,128")
     assert run.exit_code == 2
     assert "The video has 120 frames, fewer than the 128 to be measured." in run.stderr
-    monkeypatch.setattr("sfvqa.cli.profile.request.PlannedProfile.measure", _stop)
+    monkeypatch.setattr("sfvqa.profiling.sweep.sweep", lambda *arguments: _stop(*arguments[2:]))
     run = run_cli("profile", VIDEO, *QUICK)
     assert run.exit_code == 1
     assert "The video has 120 frames: measured are 8, 16, 32, 64, 96." in run.stderr
@@ -90,8 +89,8 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--frames", "8,x"), "no number of frames"),
-        (("--frames", "0"), "no number of frames"),
+        (("--frames", "8,x"), "--frames"),
+        (("--frames", "0"), "--frames"),
         (("--repeat", "0"), "--repeat"),
         (("--new-tokens", "1"), "--new-tokens"),
         (("--question", " "), "question"),
@@ -107,7 +106,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
 def test_what_cannot_be_is_refused_before_anything_is_loaded(
     flags: tuple[str, ...], says: str, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _stop)
+    monkeypatch.setattr("sfvqa.cli.model.load", _stop)
     run = run_cli("profile", VIDEO, *QUICK, *flags)
     assert run.exit_code == 2
     assert says in run.stderr
@@ -116,16 +115,16 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
 def test_the_7b_goes_the_same_way_and_is_refused_where_it_does_not_fit(
     run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.inference.plan.free_memory_bytes", lambda _: 8_000_000_000)
+    monkeypatch.setattr("sfvqa.checkpoints.plan.free_memory_bytes", lambda _: 8_000_000_000)
     flags = ("--model", "slowfast-7b", "--random-weights", "--device", "cpu", "--frames", "8", "--dtype", "bfloat16")
     run = run_cli("profile", VIDEO, *flags, "--json")
     assert run.exit_code == 5
     assert "are free" in json.loads(run.stdout)["error"]["message"]
-    monkeypatch.setattr("sfvqa.inference.plan.free_memory_bytes", lambda _: 80_000_000_000)
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _stop)
+    monkeypatch.setattr("sfvqa.checkpoints.plan.free_memory_bytes", lambda _: 80_000_000_000)
+    monkeypatch.setattr("sfvqa.cli.model.load", _stop)
     run = run_cli("profile", VIDEO, *flags)
     assert run.exit_code == 1
-    assert "ModelRequest(name='slowfast-7b" in run.stderr
+    assert "ModelSettings(name='slowfast-7b" in run.stderr
 
 
 def test_the_config_files_frames_are_not_the_profiles(
@@ -133,7 +132,7 @@ def test_the_config_files_frames_are_not_the_profiles(
 ) -> None:
     """`frames` is how many `ask` looks at; the model it names is taken."""
     (tmp_path / "absent.toml").write_text('frames = 5\nmodel = "tiny"\ncrop = "pad"\n', encoding="utf-8")
-    monkeypatch.setattr("sfvqa.cli.profile.request.PlannedProfile.measure", _stop)
+    monkeypatch.setattr("sfvqa.profiling.sweep.sweep", lambda *arguments: _stop(*arguments[2:]))
     run = run_cli("profile", VIDEO, "--frames", "8,16")
     said = " ".join(run.stderr.split())
     assert "frame_counts=(8, 16)" in said
@@ -145,7 +144,7 @@ def test_a_profile_of_other_numbers_of_frames_is_refused_before_anything_is_load
 ) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(made_profile(made_point(64)).to_dict()), encoding="utf-8")
-    monkeypatch.setattr("sfvqa.cli.session.load_model", _stop)
+    monkeypatch.setattr("sfvqa.cli.model.load", _stop)
     run = run_cli("profile", VIDEO, *QUICK, "--frames", "8", "--compare", str(path))
     assert run.exit_code == 2
     assert "there is nothing to compare" in " ".join(run.stderr.split())

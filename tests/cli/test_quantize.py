@@ -14,24 +14,26 @@ QUESTION, ANSWER = VIDEO.questions[0]
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SFVQA_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def test_a_copy_is_made_used_and_said(run_cli: RunCli, tmp_path: Path) -> None:
-    made = run_cli("models", "quantize", "tiny", "--quant", "4bit", "--device", "cpu", "--json")
-    copy = json.loads(made.stdout)
-    assert (made.exit_code, copy["folder"]) == (0, str(tmp_path / "data" / "quantized" / "tiny-4bit"))
-    asked = run_cli("ask", VIDEO.path, QUESTION, "--model", "tiny", "--quant", "4bit")
-    assert asked.stdout == f"{ANSWER}\n"
-    assert f"Using the 4bit copy in {copy['folder']}." in asked.stderr
-    again = run_cli("models", "quantize", "tiny", "--quant", "4bit")
-    assert (again.exit_code, "--force" in again.stderr) == (2, True)
+def test_a_folder_is_written_and_answers(run_cli: RunCli, tmp_path: Path) -> None:
+    out = str(tmp_path / "tiny-4bit")
+    made = run_cli("models", "quantize", "tiny", out, "--quant", "4bit", "--device", "cpu", "--json")
+    document = json.loads(made.stdout)
+    assert (made.exit_code, document["folder"], document["quantization"]) == (0, out, "4bit")
+    assert document["size_bytes"] == sum(path.stat().st_size for path in Path(out).iterdir())
+    asked = json.loads(run_cli("ask", VIDEO.path, QUESTION, "--model", out, "--json").stdout)
+    assert (asked["answer"], asked["settings"]["quantization"]) == (ANSWER, "4bit")
+    assert [warning for warning in asked["warnings"] if "trained with" in warning] == []
+    assert run_cli("models", "quantize", "tiny", out).exit_code == 2
+    assert run_cli("models", "verify", out).exit_code == 0
 
 
-def test_the_copy_is_named_on_stdout(run_cli: RunCli) -> None:
-    made = run_cli("models", "quantize", "tiny", "--quant", "8bit", "--device", "cpu", "--quiet")
-    assert "tiny-8bit  (tiny in 8bit, " in made.stdout
+def test_the_folder_is_named_on_stdout(run_cli: RunCli, tmp_path: Path) -> None:
+    out = str(tmp_path / "tiny-8bit")
+    made = run_cli("models", "quantize", "tiny", out, "--quant", "8bit", "--device", "cpu", "--quiet")
+    assert made.stdout.startswith(f"{out}  (tiny in 8bit, ")
     assert made.stderr == ""
 
 
@@ -60,18 +62,3 @@ def test_a_model_without_weights_asks_for_the_flag(run_cli: RunCli) -> None:
 def test_a_folder_has_weights_already(run_cli: RunCli, tmp_path: Path) -> None:
     run = run_cli("ask", VIDEO.path, QUESTION, "--model", str(tmp_path), "--random-weights")
     assert (run.exit_code, "checkpoint folder" in run.stderr) == (2, True)
-
-
-def test_copies_are_removed_by_themselves(run_cli: RunCli) -> None:
-    """The bundled model itself cannot be removed, what was made of it can."""
-    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 4
-    run_cli("models", "quantize", "tiny", "--quant", "4bit")
-    assert run_cli("models", "remove", "tiny", "--quantized").exit_code == 2
-    removed = json.loads(run_cli("models", "remove", "tiny", "--quantized", "--yes", "--json", "-q").stdout)
-    assert removed["quantizations"] == ["4bit"]
-    assert removed["freed_bytes"] > 1_000_000
-    folder = Path(json.loads(run_cli("models", "quantize", "tiny", "--json").stdout)["folder"])
-    (folder / "sfvqa_copy.json").write_text("damaged")
-    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 0
-    assert not folder.exists()
-    assert run_cli("models", "remove", "tiny", "--quantized", "--yes").exit_code == 4

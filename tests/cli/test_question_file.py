@@ -108,7 +108,7 @@ def test_questions_are_answered_in_batches_and_printed_in_order(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA
 ) -> None:
     model.script = [["A."], ["B."], ["C."]]
-    run = run_cli("ask", str(video), "One?", "Two?", "Three?", "--batch-size", "2")
+    run = run_cli("ask", str(video), "One?", "Two?", "Three?", "--batch-size", "2", "-v")
     assert run.stdout == "A.\n\nB.\n\nC.\n"
     assert model.batches == [["One?", "Two?"], ["Three?"]]
     assert run.stderr.index("One?") < run.stderr.index("Three?")
@@ -128,4 +128,4 @@ def test_what_a_batch_may_choose_for_itself_is_one_here(
 def test_a_batch_size_that_is_none_is_refused(run_cli: RunCli, video: Path) -> None:
     run = run_cli("ask", str(video), "One?", "--batch-size", "0")
     assert run.exit_code == ExitCode.USAGE
-    assert "no size of a batch" in run.stderr
+    assert "--batch-size" in run.stderr

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sfvqa.cli.text import plural, printable, printable_line, readable_size
+from sfvqa.cli.terminal import printable, printable_line
+from sfvqa.wording import plural, readable_size
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_slow_tokens_dropped_while_decoding_still_answers(run_cli: RunCli) -> No
 
 
 def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: Path) -> None:
-    """As typed: one line on stdout; stderr names the model and what it can answer, and nothing else."""
+    """As typed: one line on stdout; with -v stderr names the model, and nothing that is not ours."""
     question, answer = VIDEOS[0].questions[0]
     hidden = ("SFVQA_", "HF_", "TRANSFORMERS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
@@ -69,7 +69,7 @@ def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: P
         "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(
-        [sys.executable, "-m", "sfvqa", "ask", VIDEOS[0].path, question],
+        [sys.executable, "-m", "sfvqa", "ask", VIDEOS[0].path, question, "-v"],
         env=environment,
         capture_output=True,
         text=True,
@@ -78,6 +78,5 @@ def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: P
     assert (run.returncode, run.stdout) == (0, f"{answer}\n"), run.stderr
     model, read, timings = run.stderr.splitlines()
     assert model.startswith("Using the bundled tiny")
-    assert "can answer questions about" in model
     assert "32 frames" in read
     assert timings.startswith("Timings: ")

@@ -7,23 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import typer
 
-from sfvqa.cli.cache_options import parse_size, video_cache
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.frame_request import FrameRequest
-from sfvqa.cli.render import Notices
-from sfvqa.cli.video_file import VideoFile
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.notices import Notices
+from sfvqa.cli.options import CacheOptions, parse_size
+from sfvqa.cli.video import VideoFile
 from sfvqa.errors import ExitCode
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.video.readers import isolated
 from tests.cli.conftest import RunCli
 
 DEMO, QUESTION = load_demo_videos()[0].path, load_demo_videos()[0].questions[0][0]
-ASK = ("--model", "tiny", "--device", "cpu", "--json")
+ASK = ("--model", "tiny", "--device", "cpu", "--json", "-v")
 
 
 @pytest.fixture
@@ -105,14 +104,13 @@ def test_a_large_video_on_standard_input_is_recognised_by_every_byte(
 ) -> None:
     """Its copy is new each time, and so is the time of its last change."""
     monkeypatch.setattr("sfvqa.video.content_hash.WHOLE_LIMIT_BYTES", 0)
-    given = {"no_cache": False, "cache_size": "1GB", "full_hash": False, "video": Path("-")}
-    cache = video_cache(SimpleNamespace(params=given))  # type: ignore[arg-type]
+    cache = CacheOptions(cache_size="1GB").open(Path("-"))
     assert cache is not None
     assert cache.content_of(clip).startswith("whole:")
 
 
 def test_only_the_first_batch_pays_for_the_video(run_cli: RunCli, clip: str) -> None:
-    run = run_cli("ask", clip, QUESTION, "What flashes?", "Which digit is shown?", *ASK, "--batch-size", "2", "-q")
+    run = run_cli("ask", clip, QUESTION, "What flashes?", "Which digit is shown?", *ASK, "--batch-size", "2")
     read_seconds = [json.loads(line)["timings"]["read_seconds"] for line in run.stdout.splitlines()]
     assert [seconds > 0 for seconds in read_seconds] == [True, True, False]
 
@@ -136,7 +134,7 @@ def test_other_flags_read_the_video_again(
 def test_what_is_wrong_with_a_video_is_found_before_a_model_is_loaded(
     run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.planning.plan_run", None)
+    monkeypatch.setattr("sfvqa.cli.video.plan_question", None)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)
     run = run_cli("ask", str(broken), QUESTION, *ASK)
@@ -147,7 +145,7 @@ def test_what_is_wrong_with_a_video_is_found_before_a_model_is_loaded(
 def test_a_range_outside_the_video_is_found_before_a_model_is_loaded(
     run_cli: RunCli, clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.cli.planning.plan_run", None)
+    monkeypatch.setattr("sfvqa.cli.video.plan_question", None)
     run = run_cli("ask", clip, QUESTION, *ASK, "--start", "100")
     assert run.exit_code == ExitCode.VIDEO
     assert "RangeOutsideVideoError" in run.stdout
@@ -185,7 +183,7 @@ def test_standard_input_is_known_by_what_comes(clip: str, tmp_path: Path) -> Non
 
 
 def test_an_open_video_is_closed_when_it_is_left(clip: str) -> None:
-    with VideoFile(Path(clip), FrameRequest(), None, Notices(quiet=True)) as file:
+    with VideoFile(Path(clip), FrameOptions(), None, Notices(quiet=True)) as file:
         reader = file.reader
         assert file.to_encode is reader
     assert isinstance(reader, isolated.IsolatedReader)

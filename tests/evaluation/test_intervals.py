@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sfvqa.evaluation.intervals import paired_difference_interval, wilson_interval
+from sfvqa.evaluation.scores import paired_difference_interval, wilson_interval
 
 COUNT = st.integers(0, 10_000)
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.evaluation.matching import Rule, is_match, normalise
-from sfvqa.evaluation.words import words_of
+from sfvqa.evaluation.matching import Rule, is_match, normalise, words_of
 
 CHOICES = ("The circle moves left.", "right", "up")
 

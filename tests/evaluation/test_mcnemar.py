@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.evaluation.mcnemar import _EXACT_TO, _large_p_value, mcnemar_p_value
+from sfvqa.evaluation.scores import _EXACT_TO, _large_p_value, mcnemar_p_value
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 import pytest
 
-from sfvqa.evaluation.comparison import PairedCounts
-from sfvqa.evaluation.scores import Score, Verdict, judge, score_groups
+from sfvqa.evaluation.scores import PairedCounts, Score, Verdict, judge, score_groups
 
 RIGHT, WRONG, FAILED = Verdict
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sfvqa.inference.checkpoint import LoadedCheckpoint, load_checkpoint
-from sfvqa.inference.encoding import EncodedVideo
+from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.video_qa import VideoQA
 from tests.inference.small_checkpoint import write_checkpoint, write_reference_checkpoint
 
@@ -31,7 +32,7 @@ def reference_folder(checkpoint_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(checkpoint_folder: Path) -> LoadedCheckpoint:
-    return load_checkpoint(checkpoint_folder, device="cpu")
+    return load_checkpoint(ModelSettings(checkpoint_folder, device="cpu"))
 
 
 @pytest.fixture(scope="session")

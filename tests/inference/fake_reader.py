@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sfvqa.video import Fit, ReaderName, VideoInfo, VideoReader
-from sfvqa.video.pixels import Pixels
+from sfvqa.video.clip import Pixels
 
 
 class FakeReader(VideoReader):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from sfvqa.inference.architecture import config_of
+from sfvqa.checkpoints.plan import config_of
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
 from tests.inference.small_checkpoint import byte_level_tokenizer, reference_name

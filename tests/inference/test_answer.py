@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError, UsageError
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 
 QUESTION = "Which way does the bar move?"

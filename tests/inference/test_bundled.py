@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sfvqa.inference.locate import WEIGHTS
+from sfvqa.checkpoints.find import WEIGHTS
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import find_model
 

@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sfvqa.errors import UnreadableVideoError, VideoNotFoundError
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, SamplingStrategy, open_video
-from sfvqa.video.readers.file_state import FileState
+from sfvqa.video.readers.local_file import FileState
 from tests.inference.conftest import write_video
 from tests.inference.fake_reader import FakeReader
 
@@ -49,7 +49,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append(Path(path).name)
         return open_video(path, options)
 
-    monkeypatch.setattr("sfvqa.inference.cached_encoding.open_video", counting)
+    monkeypatch.setattr("sfvqa.inference.video_cache.encode.open_video", counting)
     return opened
 
 
@@ -271,7 +271,7 @@ def test_a_video_that_changes_before_it_is_opened_is_not_kept_under_what_it_was(
         other_video(video)
         return open_video(path, options)
 
-    monkeypatch.setattr("sfvqa.inference.cached_encoding.open_video", changing)
+    monkeypatch.setattr("sfvqa.inference.video_cache.encode.open_video", changing)
     caching.encode(video)
     assert cache.entries() == []
 

@@ -8,9 +8,9 @@ from sfvqa.errors import PromptTooLongError, UsageError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowAttention
 from sfvqa.video.subtitles import SubtitleLine, Subtitles

@@ -11,8 +11,8 @@ import torch
 from sfvqa.errors import PromptTooLongError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.choices import choice_token_ids, compare, ends_count, unlikely_warning
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.prompt import build_prompt, question_turn
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
-from sfvqa.inference import being_read, chunk_encoder
-from sfvqa.inference.encoding import (
+from sfvqa.inference import encode
+from sfvqa.inference.encode import (
     EncodedVideo,
     EncodeProgress,
     EncodeStage,
     SeeingCosts,
     encode_progressively,
     encoded_from,
+    pixel_values,
     see_progressively,
 )
-from sfvqa.inference.preprocess import pixel_values
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
 from tests.inference.fake_reader import FakeReader
@@ -46,7 +46,7 @@ def test_encoding_is_reading_preprocessing_and_the_model(qa: VideoQA, video_path
 def test_the_chunk_size_changes_nothing_but_the_steps(
     qa: VideoQA, video_path: Path, encoded: EncodedVideo, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
     steps, again = run(qa.encode_progressively(video_path))
     torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)
@@ -59,7 +59,7 @@ def test_an_only_frame_is_not_pooled(
     qa: VideoQA, reader: FakeReader, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in the reference, be it known before that there is one or found out at the end."""
-    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
     model = qa.checkpoint.model
     picture = np.random.default_rng(reader.info.num_frames // 2).integers(0, 256, (1, 48, 64, 3), np.uint8)
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def test_an_only_frame_is_not_pooled(
 @pytest.mark.parametrize("chunk_size", [1, 8])
 def test_no_more_than_a_chunk_waits_unpooled(qa: VideoQA, chunk_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unpooled the tokens of a long video are four times as many."""
-    monkeypatch.setattr(being_read, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
     model = qa.checkpoint.model
     pool, made, alive = model.pool, list[weakref.ref[torch.Tensor]](), list[int]()
 
@@ -227,7 +227,7 @@ def test_running_out_of_memory_again_names_what_should_fit(
 ) -> None:
     """A chunk of one frame gets its second try too: what was kept of freed tensors is given back before it."""
     sizes, _ = run_out(qa, monkeypatch, lambda *_: True)
-    monkeypatch.setattr(chunk_encoder, "free_memory_bytes", lambda _device: 10**9)
+    monkeypatch.setattr(encode, "free_memory_bytes", lambda _device: 10**9)
     with pytest.raises(OutOfMemoryError, match="encoding the frames") as caught:
         qa.encode(video_path, SamplingOptions(num_frames=only))
     assert sizes == [only, 1]
@@ -240,7 +240,7 @@ def test_memory_is_given_back_between_the_two_tries(
 ) -> None:
     sizes, _ = run_out(qa, monkeypatch, lambda call, _: call == 1)
     released = []
-    monkeypatch.setattr(chunk_encoder, "release_memory", lambda _device: released.append(len(sizes)))
+    monkeypatch.setattr(encode, "release_memory", lambda _device: released.append(len(sizes)))
     qa.encode(video_path)
     assert released == [1]
 

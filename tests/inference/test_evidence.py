@@ -8,14 +8,12 @@ import torch
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.evidence import NOTHING_LOOKED_AT
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.question_answerer import VideoSource
-from sfvqa.inference.video_qa import VideoQA
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder
+from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.video_qa import VideoQA, VideoSource
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration
-from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 

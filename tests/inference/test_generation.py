@@ -7,8 +7,8 @@ import torch
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import (
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import (
     GeneratedToken,
     GenerationInputs,
     GenerationOptions,
@@ -18,13 +18,7 @@ from sfvqa.inference.generation import (
     prefill,
 )
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import (
-    IMAGE_TOKEN_ID,
-    SlowAttention,
-    SlowFastCache,
-    SlowFastForConditionalGeneration,
-    VisualTokens,
-)
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 from tests.model.golden_case import GoldenCase, cases
 
 NO_END: frozenset[int] = frozenset()

@@ -8,10 +8,9 @@ import torch
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.kept_prompt import KeptPrompt, num_shared
-from sfvqa.inference.prompt_options import PromptOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions, KeptPrompt, num_shared
+from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention
 

@@ -17,12 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
+from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD
 from sfvqa.errors import OutOfMemoryError, RangeOutsideVideoError, UnreadableVideoError
-from sfvqa.inference import being_read, reading_ahead
-from sfvqa.inference.encoding import EncodedVideo, EncodeProgress, EncodeStage, encode_progressively
-from sfvqa.inference.preprocess import pixel_value_chunks
-from sfvqa.inference.reading_ahead import CHUNK_SIZE, CHUNKS_AHEAD, Reading
-from sfvqa.inference.stopwatch import HOST, Stopwatch, seconds_together
+from sfvqa.inference import encode, reading_ahead
+from sfvqa.inference.encode import (
+    HOST,
+    EncodedVideo,
+    EncodeProgress,
+    EncodeStage,
+    Stopwatch,
+    encode_progressively,
+    pixel_value_chunks,
+    seconds_together,
+)
+from sfvqa.inference.reading_ahead import Reading
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.video import ReadOptions, ReadProgress, SamplingOptions, SamplingStrategy, VideoReader, open_video, read_clip
@@ -30,7 +38,7 @@ from sfvqa.video.fitting import FitSquare
 from sfvqa.video.readers import isolated
 from tests.inference.fake_reader import FakeReader
 from tests.inference.steps import run
-from tests.video.test_damaged import RECIPES, wipe_group
+from tests.video.readers.test_damaged import RECIPES, wipe_group
 from tests.video.videos import write_video
 
 ALL_FRAMES = SamplingOptions(num_frames=1000)
@@ -273,7 +281,7 @@ def test_a_fast_reader_waits_for_a_slow_tower(
             yield item
 
     on_the_tower(model, monkeypatch, slowly)
-    monkeypatch.setattr(being_read, "in_chunks", watched)
+    monkeypatch.setattr(encode, "in_chunks", watched)
     see(model, reader, chunks_ahead=chunks_ahead)
     assert len(chunks) == 12
     assert max(num_alive) == most

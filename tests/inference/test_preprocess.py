@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sfvqa.inference.preprocess import pixel_value_chunks, pixel_values
+from sfvqa.inference.encode import pixel_value_chunks, pixel_values
 from sfvqa.model import SlowFastVisionConfig
 from sfvqa.video.fitting import FitSquare
 from tests.golden_folder import GOLDEN

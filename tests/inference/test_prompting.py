@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from sfvqa.errors import UsageError
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import BuiltPrompt, cut_to, prompt_for, sampled_range
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prompt import BuiltPrompt, cut_to, prompt_for, sampled_range
+from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID
 from sfvqa.video.subtitles import SubtitleLine, Subtitles

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sfvqa.checkpoints.device import check_static_decode
 from sfvqa.errors import UsageError
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationInputs, GenerationOptions, decode, generate_tokens, prefill
-from sfvqa.inference.question import check_static_decode
-from sfvqa.inference.static_decode import StaticDecoder
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationInputs, GenerationOptions, StaticDecoder, decode, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration
 

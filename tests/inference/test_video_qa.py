@@ -10,8 +10,8 @@ import torch
 
 from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.encoding import EncodedVideo
-from sfvqa.inference.generation import GenerationOptions
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
 from sfvqa.model import SlowAttention, VisualTokens
 from sfvqa.registry import find_model
@@ -256,7 +256,7 @@ def test_every_setting_of_attention_and_dtype_answers(checkpoint_folder: Path, v
 
 def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     """The ids of the free answer to QUESTION, re-encoded from a run that records them."""
-    from sfvqa.inference.generation import GenerationInputs, generate_tokens, prefill
+    from sfvqa.inference.engine import GenerationInputs, generate_tokens, prefill
     from sfvqa.inference.prompt import build_prompt, question_turn
 
     prompt = build_prompt(qa.checkpoint.tokenizer, [question_turn(QUESTION, shows_video=True)])

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sfvqa.inference.encoding import encode_progressively
+from sfvqa.inference.encode import encode_progressively
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, VisualTokens
-from sfvqa.model.reference_format import read_reference_config
+from sfvqa.model.config import read_reference_config
 from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
 from tests.inference.steps import run

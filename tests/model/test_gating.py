@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.inference.architecture import architecture_of
+from sfvqa.checkpoints.plan import architecture_of
 from sfvqa.model import Gating, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from tests.model.conftest import ModelMaker, frames, prompt

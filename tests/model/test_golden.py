@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
-from sfvqa.model.reference_format import UNUSED_TENSORS, read_reference_config, rename_tensor
+from sfvqa.model.config import UNUSED_TENSORS, read_reference_config, rename_tensor
 from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
 from tests.model.golden_case import GoldenCase, cases, pixel_values, see, write_frames

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from sfvqa.checkpoints.plan import architecture_of
 from sfvqa.errors import CheckpointError
-from sfvqa.inference.architecture import architecture_of
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.hybrid_decoders import FAMILIES, hybrid_decoder
+from sfvqa.model.hybrid_layer import FAMILIES, hybrid_decoder
 from sfvqa.model.quantization import quantizable_linears
 from tests.model.conftest import ModelMaker, frames, greedy, prompt, small_config
 from tests.model.families import DECODERS

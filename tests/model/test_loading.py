@@ -13,8 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastForConditionalGeneration, read_config
-from sfvqa.model.building import ModelBuilder
-from sfvqa.model.reference_format import rename_tensor
+from sfvqa.model.config import rename_tensor
+from sfvqa.model.loading import ModelBuilder
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker
 

@@ -12,14 +12,8 @@ from torch import nn
 
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.quantization import (
-    Quantization,
-    quantizable_linears,
-    quantization_of,
-    quantizer_for,
-    weight_bytes,
-)
-from sfvqa.model.random_weights import random_model
+from sfvqa.model.quantization import Quantization, quantizable_linears, quantization_of, quantizer_for, weight_bytes
+from sfvqa.model.slow_fast import random_model
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker, small_config
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.random_weights import random_model
+from sfvqa.model.slow_fast import random_model
 from tests.model.conftest import frames, left_padded, prompt, small_config
 
 

@@ -5,10 +5,10 @@ import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor
 
+from sfvqa.inference import evidence as recording
+from sfvqa.inference.evidence import SlowAttentionRecorder
 from sfvqa.model import Gating, SlowAttentionScope, SlowFastForConditionalGeneration
-from sfvqa.model import slow_attention_recorder as recording
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues
-from sfvqa.model.slow_attention_recorder import SlowAttentionRecorder
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
 from tests.model.families import DECODERS
 

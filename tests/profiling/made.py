@@ -5,10 +5,8 @@ from dataclasses import fields
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.floors import DeviceRates
 from sfvqa.profiling.flops import Flops
-from sfvqa.profiling.machine import Device
 from sfvqa.profiling.measuring import Figures
-from sfvqa.profiling.profile import BaselinePoint, Profile, ProfilePoint
-from sfvqa.profiling.spread import Spread
+from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
 
 DEVICE = Device("cpu", "A processor", 2, 4, 0.1, "2.13", "5.24", "3.11")
 NAMES = [each.name for each in fields(Figures)]

@@ -1,4 +1,4 @@
-"""FLOPs by formula are those that torch counts on the running network, and the paper's claim follows from them."""
+"""FLOPs by formula are those that torch counts on the running network."""
 
 from dataclasses import replace
 
@@ -6,15 +6,14 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
-from sfvqa.inference.architecture import architecture_of, config_of
+from sfvqa.checkpoints.plan import architecture_of, config_of
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, VisualTokens
-from sfvqa.model.random_weights import random_model
+from sfvqa.model.slow_fast import random_model
 from sfvqa.model.visual_tokens import split_video
-from sfvqa.profiling.fast_frames import config_for, fast_tokens_for, split_again
 from sfvqa.profiling.flop_counter import count_on_model, count_prefill_on_meta
 from sfvqa.profiling.flops import PromptSize, count_by_formula, prefill_flops, prompt_size
-from sfvqa.profiling.prefill_cost import main, num_text_at_claim, prefill_cost
+from sfvqa.profiling.measuring import config_for, fast_tokens_for, split_again
 from sfvqa.registry import FastTokens, find_model
 
 SEVEN_B = find_model("slowfast-7b-64f")
@@ -70,32 +69,6 @@ def test_they_agree_on_another_form_too() -> None:
     prompt = [IMAGE_TOKEN_ID] * 16 + [2] * 9
     counted = count_on_model(model, 10, prompt, visual_tokens)
     assert counted == count_by_formula(sizes, 10, PromptSize(25, num_slow=160, num_looking=9))
-
-
-@pytest.mark.parametrize(("num_frames", "at_most"), [(64, 0.01), (96, 0.015), (128, 0.02)])
-def test_more_frames_cost_the_7b_a_few_percent(num_frames: int, at_most: float) -> None:
-    """At full size, 50 text tokens: by formula, counted, and without the scores that a causal mask hides."""
-    cost = prefill_cost(SEVEN_B, num_frames, num_text=50)
-    assert cost.prompt == PromptSize(16 * 81 + 50, num_frames * 81, 50)
-    assert cost.overhead_counted == pytest.approx(cost.overhead_by_formula, rel=1e-6)
-    assert at_most - 0.002 < cost.overhead_by_formula < cost.overhead_needed < at_most
-
-
-def test_the_papers_three_percent_is_a_longer_question() -> None:
-    skipped, all_scores = (num_text_at_claim(SEVEN_B, 128, skip_masked=skip) for skip in (True, False))
-    assert (skipped, all_scores) == (1182, 1446)
-    assert num_text_at_claim(SEVEN_B, 64, skip_masked=True) is None
-
-
-def test_all_in_self_attention_costs_many_times_as_much() -> None:
-    assert prefill_cost(SEVEN_B, 128, num_text=50).all_in_self_attention == pytest.approx(8.7, abs=0.1)
-
-
-def test_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--frames", "128"])
-    printed = capsys.readouterr().out
-    assert "| 128 | 1,346 | 10,368 | 18.6 TFLOP | +1.83% | +1.83% | +1.86% | 8.8× |" in printed
-    assert "at 1,446 text tokens, or at 1,182 text tokens" in printed
 
 
 def test_a_network_without_memory_counts_like_one_that_runs() -> None:

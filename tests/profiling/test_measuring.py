@@ -9,14 +9,22 @@ import torch
 from torch import nn
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.inference.generation import GenerationInputs, GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationInputs, GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowAttentionScope, VisualTokens
 from sfvqa.profiling.baselines import Baseline, run_baseline
 from sfvqa.profiling.flops import PromptSize
-from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
-from sfvqa.profiling.peak_memory import PeakMemory
-from sfvqa.profiling.stages import watch_parts
+from sfvqa.profiling.measuring import (
+    PeakMemory,
+    Run,
+    Work,
+    all_in_prompt,
+    measure_run,
+    prompt_ids,
+    see,
+    size_of,
+    watch_parts,
+)
 from sfvqa.video.readers import ReadOptions
 
 VIDEO = Path(load_demo_videos()[0].path)

@@ -1,9 +1,8 @@
-"""What becomes of a profile: compared with an earlier one, as a table, as a picture, against the claims."""
+"""What becomes of a profile: compared with an earlier one, as a table, as a picture."""
 
 import csv
 import io
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +12,8 @@ from PIL import Image
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.profiling import plot
-from sfvqa.profiling.claims import as_table, judge, main
 from sfvqa.profiling.compare import check_comparable, compare, read_profile
-from sfvqa.profiling.csv_table import write_csv
-from sfvqa.profiling.profile import Profile
-from sfvqa.profiling.stacking import layers_of
+from sfvqa.profiling.profile import Profile, layers_of, write_csv
 from tests.profiling.made import ALL_BASELINES, NAMES, made_point, made_profile
 
 FULL = made_profile(baselines=ALL_BASELINES)
@@ -197,22 +193,3 @@ def test_without_matplotlib_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(plot, "find_spec", lambda _: None)
     with pytest.raises(SfvqaError, match=r"pip install 'sfvqa\[plot\]'"):
         plot.check_matplotlib()
-
-
-def test_the_claims_are_judged_by_their_bounds() -> None:
-    claims = judge(FULL.to_dict())
-    assert [claim.holds for claim in claims] == [True] * 4
-    assert [claim.measured for claim in claims] == [1.0, 1.0, 8.0, 1.75]
-    slower = made_profile(made_point(16), made_point(64), made_point(128, seconds=1.3), baselines=ALL_BASELINES)
-    judged = judge(slower.to_dict())
-    assert [claim.holds for claim in judged] == [False, False, True, True]
-    assert "| prefill, 128 frames over 64 | 1.30× | at most 1.05× | **no** |" in as_table(judged)
-    with pytest.raises(ValueError, match="baselines"):
-        judge(made_profile().to_dict())
-
-
-def test_a_kept_profile_is_judged_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _old(FULL, tmp_path)
-    main(["--profile", str(tmp_path / "old.json")])
-    assert "each token, 64 frames" in capsys.readouterr().out
-    assert not math.isnan(judge(read_profile(tmp_path / "old.json"))[0].measured)

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.errors import UsageError
-from sfvqa.inference.checkpoint import LoadedCheckpoint
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.profiling import sweep as sweeping
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.measuring import Run, Work, measure_run
-from sfvqa.profiling.profile import Profile
-from sfvqa.profiling.spread import Spread
+from sfvqa.profiling.profile import Profile, Spread
 from sfvqa.profiling.sweep import SweepOptions, SweepProgress, SweepStage, sweep
 from sfvqa.video.readers import ReadOptions
 from tests.inference.steps import run as drain

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from sfvqa.inference.locate import locate
+from sfvqa.checkpoints.find import locate
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:

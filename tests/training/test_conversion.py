@@ -14,10 +14,7 @@ import sfvqa
 from sfvqa.errors import CheckpointError, SfvqaError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, SlowFastVisionConfig
-from sfvqa.training import conversion
-from sfvqa.training.conversion import ConversionOptions, SlowInit, convert
-from sfvqa.training.convert import main
-from sfvqa.training.vision_source import VisionSource
+from sfvqa.training.convert import ConversionOptions, SlowInit, VisionSource, convert, main
 from tests.model.families import DECODERS
 from tests.training.plain_decoder import save_plain_decoder
 
@@ -79,7 +76,7 @@ def test_slow_keys_and_values_are_the_layers_own_without_rope(fields: dict[str, 
 
 def test_keys_and_values_stacked_whole_are_not_the_layers_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the published reference writes: `[k; v]`, read as if interleaved. The test above must notice."""
-    monkeypatch.setattr(conversion, "interleave", lambda keys, values, **_: torch.cat([keys, values]))
+    monkeypatch.setattr("sfvqa.training.convert.interleave", lambda keys, values, **_: torch.cat([keys, values]))
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         test_slow_keys_and_values_are_the_layers_own_without_rope(LLAMA, tmp_path)
 

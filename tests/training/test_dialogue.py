@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from sfvqa.errors import CheckpointError
-from sfvqa.inference.prompt import Role, Turn, build_prompt, question_turn
-from sfvqa.inference.prompt_options import PromptOptions
-from sfvqa.inference.prompting import prompt_for
+from sfvqa.inference.prompt import Role, Turn, build_prompt, prompt_for, question_turn
+from sfvqa.inference.question import PromptOptions
 from sfvqa.model import IMAGE_TOKEN_ID
 from sfvqa.training.annotations import Example
-from sfvqa.training.dialogue import IGNORED, DialogueWriter
+from sfvqa.training.rows import IGNORED, DialogueWriter
 from tests.training.plain_decoder import tiny_tokenizer
 
 TALK = Example("a", Path("a.mp4"), (("What moves?", "The circle."), ("Where to?", "Left."), ("And then?", "Nothing.")))

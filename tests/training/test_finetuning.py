@@ -16,17 +16,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from sfvqa.checkpoints.device import resolve_device
+from sfvqa.checkpoints.known import TrainedWith, read_trained_with
 from sfvqa.errors import OutOfMemoryError, SfvqaError, UnknownModelError, UsageError
 from sfvqa.inference import VideoQA
-from sfvqa.inference.device import resolve_device
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.trained_with import TrainedWith, read_trained_with
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.training.conversion import ConversionOptions, convert
-from sfvqa.training.finetune import main
-from sfvqa.training.finetuning import FineTuning, Stage, choose_learned, fine_tune
-from sfvqa.training.video_dataset import collate, num_fast_tokens
-from sfvqa.training.vision_source import VisionSource
+from sfvqa.training.convert import ConversionOptions, VisionSource, convert
+from sfvqa.training.finetune import FineTuning, Stage, choose_learned, fine_tune, main
+from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -377,7 +375,7 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]

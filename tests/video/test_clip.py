@@ -12,7 +12,7 @@ INFO = VideoInfo(Path("a.mp4"), 10, 25.0, 0.4, 8, 6, "h264", 0)
 
 
 def make_clip(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], indices: tuple[int, ...]) -> Clip:
-    return Clip(frames, tuple(index / 25 for index in indices), indices, INFO, "uniform", "pyav")
+    return Clip(tuple(index / 25 for index in indices), indices, INFO, "uniform", "pyav", frames=frames)
 
 
 def test_a_sound_clip_is_taken() -> None:

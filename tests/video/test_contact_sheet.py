@@ -10,12 +10,11 @@ from sfvqa.video.contact_sheet import (
     Cell,
     _peaks,
     draw_contact_sheet,
-    draw_filmstrip,
-    fit_for_filmstrip,
     fit_for_sheet,
+    fit_lines,
+    font,
 )
 from sfvqa.video.fitting import CropMode, FitWithin
-from sfvqa.video.lettering import fit_lines, font
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -26,7 +25,7 @@ def grey_cells(num_cells: int, width: int, height: int, level: int = 255) -> lis
 
 
 def sheet(cells: list[Cell], crop: CropMode = CropMode.CENTER, title: str = "clip.mp4") -> NDArray[np.uint8]:
-    return np.asarray(draw_contact_sheet(cells, title=title, facts="4 s long, 2 frames", crop=crop))
+    return np.asarray(draw_contact_sheet(cells, titles=[title], facts="4 s long, 2 frames", crop=crop))
 
 
 def box_of(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -95,18 +94,24 @@ def test_captions_and_title_are_what_was_given(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
     cells = [Cell(0, 0.0, np.zeros((180, 320, 3), np.uint8)), Cell(107_999, 3599.967, None)]
-    draw_contact_sheet(cells, title="Café\n日本\udcff.mp4", facts="640×360 — “ok”", crop=CropMode.PAD)
+    draw_contact_sheet(cells, titles=["Café\n日本\udcff.mp4"], facts="640×360 — “ok”", crop=CropMode.PAD)
     assert drawn[:2] == ["Cafe????.mp4", '640x360 - "ok"']
     assert {"0:00", "#0", "59:59.967", "#107999", "missing"} <= set(drawn)
 
 
-@pytest.mark.parametrize("num_cells", [1, 2, 7, 64, 1000, MAX_CELLS])
-@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (8192, 16)])
+@pytest.mark.parametrize(
+    ("width", "height", "num_cells"),
+    [
+        *((1920, 1080, num_cells) for num_cells in (1, 2, 7, 64, MAX_CELLS)),
+        *((1080, 1920, num_cells) for num_cells in (1, 7, 1000)),
+        *((8192, 16, num_cells) for num_cells in (1, 7, 1000)),
+    ],
+)
 def test_the_size_is_bounded_and_the_shape_that_of_a_screen(num_cells: int, width: int, height: int) -> None:
     """However many frames: not above 40 megapixels, nor a ribbon; JPEG and WebP hold it."""
     small = fit_for_sheet(num_cells)(np.zeros((height, width, 3), np.uint8))
     cells = [Cell(n, n / 30, small) for n in range(num_cells)]
-    picture = draw_contact_sheet(cells, title="t", facts="f", crop=CropMode.PAD)
+    picture = draw_contact_sheet(cells, titles=["t"], facts="f", crop=CropMode.PAD)
     assert picture.width * picture.height < 40_000_000
     assert max(picture.size) < 16_384
     if num_cells > 2:
@@ -144,7 +149,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 def test_the_frames_are_left_as_they_were() -> None:
     """A pure function: what is darkened is a copy."""
     cells = grey_cells(1, 320, 180)
-    assert isinstance(draw_contact_sheet(cells, title="t", facts="", crop=CropMode.CENTER), Image.Image)
+    assert isinstance(draw_contact_sheet(cells, titles=["t"], facts="", crop=CropMode.CENTER), Image.Image)
     assert cells[0].pixels is not None
     assert (cells[0].pixels == 255).all()
 
@@ -156,7 +161,9 @@ BAR, STRONGEST = (96, 148, 214), (255, 132, 92)
 
 def strip(cells: list[Cell], weights: list[float]) -> NDArray[np.uint8]:
     return np.asarray(
-        draw_filmstrip(cells, weights, titles=("What flashes?", "Answer: It."), facts="4 s", crop=CropMode.PAD)
+        draw_contact_sheet(
+            cells, titles=("What flashes?", "Answer: It."), facts="4 s", crop=CropMode.PAD, weights=weights
+        )
     )
 
 
@@ -193,7 +200,7 @@ def test_a_second_peak_is_framed_too() -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 8, 32, 128])
 def test_a_filmstrip_is_about_as_wide_as_a_screen(num_frames: int) -> None:
-    fit = fit_for_filmstrip(num_frames)
+    fit = fit_for_sheet(num_frames, with_bars=True)
     cells = grey_cells(num_frames, fit.width, fit.height)
     height, width, _ = strip(cells, [1 / num_frames] * num_frames).shape
     assert 480 <= width <= 2400
@@ -215,7 +222,7 @@ def test_a_long_question_takes_lines_of_its_own() -> None:
     question = " ".join(["words"] * 80) + " end?"
     cells, crop = grey_cells(3, 120, 90), CropMode.PAD
     heights = [
-        draw_filmstrip(cells, [0.2, 0.3, 0.5], titles=[title], facts="4 s", crop=crop).height
+        draw_contact_sheet(cells, titles=[title], facts="4 s", crop=crop, weights=[0.2, 0.3, 0.5]).height
         for title in ("Q?", question[-80:], question, question * 9)
     ]
     assert heights[0] < heights[1] < heights[2] == heights[3]

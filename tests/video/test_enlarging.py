@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sfvqa.video.clip import Box, Pixels
 from sfvqa.video.enlarging import enlarge
-from sfvqa.video.pixels import Box, Pixels
 
 
 def pillow(pixels: Pixels, width: int, height: int, box: Box | None) -> Pixels:

@@ -8,8 +8,8 @@ from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import fitting
+from sfvqa.video.clip import Pixels
 from sfvqa.video.fitting import CropMode, FitSquare, FitWithin, resize_to, size_for_shortest_edge
-from sfvqa.video.pixels import Pixels
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,14 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+SPEED = {
+    "libx264": {"preset": "medium", "x264-params": "scenecut=0"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+}
+"""Options of the encoders."""
+
 COLUMNS, ROWS, BLOCK = 6, 4, 24
 WIDTH, HEIGHT = COLUMNS * BLOCK, ROWS * BLOCK
 BITS = COLUMNS * ROWS // 2
@@ -84,7 +92,7 @@ def write_video(path: Path, recipe: Recipe) -> Path:
         stream.codec_context.thread_count = 3  # what is written depends on it: the same bytes on every machine
         if recipe.codec not in ("mpeg4", "mpeg2video"):  # these want a time base that is a frame rate
             stream.codec_context.time_base = Fraction(1, recipe.ticks_per_second)
-        stream.options = {**_speed(recipe.codec), **recipe.options}
+        stream.options = {**SPEED.get(recipe.codec, {}), **recipe.options}
         if recipe.rotation:
             stream.set_display_rotation(recipe.rotation)
         sound = container.add_stream("aac", rate=16000) if recipe.with_sound else None
@@ -115,12 +123,3 @@ def _silence(stream: av.AudioStream, seconds: float) -> "Iterable[av.Packet[av.A
         frame.sample_rate, frame.pts = 16000, start
         yield from stream.encode(frame)
     yield from stream.encode(None)
-
-
-def _speed(codec: str) -> dict[str, str]:
-    return {
-        "libx264": {"preset": "medium", "x264-params": "scenecut=0"},
-        "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3"},
-        "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
-        "libvpx": {"deadline": "realtime", "cpu-used": "8"},
-    }.get(codec, {})

@@ -1,1 +1,1 @@
-"""A batch on a Ray cluster: Ray places workers, watches them and ships what they yield; here is who has which video."""
+"""A batch on a Ray cluster: Ray places and watches workers and ships what they yield; we give out the videos."""

@@ -1,31 +1,95 @@
-"""The workers as Ray actors: started, given shares, listened to, and replaced when they are lost.
-
-Ray says where an actor runs, that it ended, and hands over what it yields; this only keeps count of them.
-"""
+"""The workers on a cluster: which videos each is given, and what becomes of those that it had when it was lost."""
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sfvqa
-from sfvqa.batch.cluster.connection import alive_nodes, check_own_node
-from sfvqa.batch.cluster.placement import Placement
-from sfvqa.batch.cluster.shares import Share
+from sfvqa.batch.cluster.connection import Placement, alive_nodes, check_own_node
 from sfvqa.batch.cluster.worker import Loader, Ready, Worker
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.item import Item, VideoGroup
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.tally import BatchEvent, BatchSummary
 from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, UsageError
 from sfvqa.wording import plural
 
-_MOST_LOADS = 3
-"""Times that a worker may fail to load in a row; where the model or what is asked for is wrong, one is enough."""
-_SECONDS_WITHOUT_ROOM = 60.0  # that nodes may take to come back
+LARGEST_SHARE = 32
+"""Videos given out at a time: after a worker is lost, the others must take at most these one by one."""
+MOST_LOSSES = 3
+"""Workers that a video may cost before it is given up."""
+_SHARES_A_WORKER = 2  # of what is left: shares are large at first, and single videos in the end
+_MOST_LOADS = 3  # failures in a row; where the model or what is asked for is wrong, one is enough
+_SECONDS_WITHOUT_ROOM = 60.0  # for nodes to come back
 _SECONDS_TO_LOAD = 3600.0  # a model, once the worker's process runs
 _SECONDS_TO_FETCH = 60.0  # what is ready, from another node
 _GRACE_SECONDS = 60.0  # in which a worker that stands still ends the item itself
 _LONGEST_REASON = 300
+
+
+class Share:
+    """The videos that one worker has and not finished, each with the items that have no record yet."""
+
+    def __init__(self, groups: Iterable[VideoGroup], num_losses: int = 0) -> None:
+        self.num_losses = num_losses
+        self.unfinished = list(groups)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items that are not finished, video by video."""
+        return tuple(item for group in self.unfinished for item in group.items)
+
+    def finish(self, item: Item) -> None:
+        """Note that an item has its record. ValueError unless it is one of the share's unfinished items."""
+        for place, group in enumerate(self.unfinished):
+            if item in group.items:
+                left = list(group.items)
+                left.remove(item)
+                rest = [replace(group, items=tuple(left))] if left else []
+                self.unfinished = [*self.unfinished[:place], *rest, *self.unfinished[place + 1 :]]
+                return
+        raise ValueError(f"{item} is not in the share, or finished")
+
+
+class Shares:
+    """What no worker has: videos in their order, given out in ever smaller shares, and after them the suspects.
+
+    A suspect is a video that a worker had not finished when it was lost. It is given out alone, so that one that kills
+    every worker is found out, and costs no other video.
+    """
+
+    def __init__(self, groups: Iterable[VideoGroup]) -> None:
+        self._fresh = deque(groups)
+        self._suspects: deque[Share] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to give out, until a share is lost."""
+        return not self._fresh and not self._suspects
+
+    def take(self, num_workers: int) -> Share | None:
+        """The next share for one of `num_workers`."""
+        if self._fresh:
+            size = min(LARGEST_SHARE, math.ceil(len(self._fresh) / (_SHARES_A_WORKER * max(num_workers, 1))))
+            return Share(self._fresh.popleft() for _ in range(size))
+        return self._suspects.popleft() if self._suspects else None
+
+    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoGroup | None:
+        """Take back what a lost worker had not finished; the video that is given up because of it, if any.
+
+        A single video that a worker is stuck with is given up at once: nothing but the video can have stopped it.
+        """
+        unfinished = share.unfinished
+        num_losses = share.num_losses + 1 if len(unfinished) == 1 else 0
+        if num_losses and is_stuck:
+            num_losses = MOST_LOSSES
+        if num_losses == MOST_LOSSES:
+            return unfinished[0]
+        self._suspects.extend(Share([group], num_losses) for group in unfinished)
+        return None
 
 
 class _Stuck(Exception):  # noqa: N818  a state, as Lost
@@ -34,12 +98,12 @@ class _Stuck(Exception):  # noqa: N818  a state, as Lost
 
 @dataclass(eq=False)
 class Member:
-    """A worker's place, whoever holds it at the moment: it loads, then it has a share, or none."""
+    """A worker's place, which outlives the worker: it loads, then it has a share, or none."""
 
-    actor: Any
-    waits_for: Any  # Ray's reference to its loading, or the generator of what it yields
-    placed: Any  # Ray's reference that is ready once its process runs, for which there must be room
-    heard_at: float | None = None  # None while it has no place yet
+    actor: Any = None
+    waits_for: Any = None  # Ray's reference to its loading, or the generator of what it yields
+    placed: Any = None  # Ray's reference that is ready once its process runs, for which there must be room
+    heard_at: float | None = None  # None while it has no process yet
     share: Share | None = None
     num_failed_loads: int = 0
 
@@ -50,13 +114,13 @@ class Member:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether its model answered."""
+        """Whether it has a model."""
         return self.is_idle or self.share is not None
 
 
 @dataclass(frozen=True)
 class Said:
-    """A member said that it is ready, or something of its share, whose summary is the last; it is idle then."""
+    """A member said that it is ready, or something about its share; with the summary it is idle."""
 
     member: Member
     what: Ready | BatchEvent | BatchSummary
@@ -67,7 +131,7 @@ class Said:
 class Lost:
     """A worker ended, for a `reason` that is a clause; its member loads again unless it `is_given_up`.
 
-    One that `is_stuck` was ended because it said nothing any more.
+    One that `is_stuck` was ended because it went silent.
     """
 
     reason: str
@@ -77,7 +141,7 @@ class Lost:
 
 
 class Crew:
-    """A context manager: workers are asked for when it is entered, and ended when it is left, whatever they do."""
+    """A context manager that asks Ray for workers when it is entered, and ends them when it is left."""
 
     def __init__(self, placement: Placement, loader: Loader, options: BatchOptions, done: Mapping[str, str]) -> None:
         import ray
@@ -88,12 +152,14 @@ class Crew:
         self._actor_class: Any = self._ray.remote(Worker)
         self._num_members = placement.num_workers
         self._without_room_since: float | None = None
-        # A batch that stands still is asked again item by item, before a word is said of it.
+        # A batch that stands still is asked again item by item before the worker says so.
         self._longest_silence_seconds = 2 * options.still_seconds + _GRACE_SECONDS
         self.members: list[Member] = []
 
     def __enter__(self) -> "Crew":
-        self.members += [self._start() for _ in range(self._num_members)]
+        self.members += [Member() for _ in range(self._num_members)]
+        for member in self.members:
+            self._start(member)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,10 +182,10 @@ class Crew:
         member.waits_for = member.actor.answer.options(num_returns="streaming").remote(share.items)
 
     def listen(self, patience_seconds: float) -> Iterator[Said | Lost]:
-        """What came within that time; at most one from each.
+        """What came within that time, at most one message from each member.
 
-        Raises what a worker stumbled over that has nothing to do with a video, and ClusterError, or what loading
-        raised, where there is no worker left that could go on.
+        Raises an error of a worker that is not about a video, and ClusterError, or what loading raised, where no worker
+        is left that could go on.
         """
         waiting = {member.waits_for: member for member in self.members if not member.is_idle}
         if waiting and self._ray.wait(list(waiting), timeout=patience_seconds)[0]:
@@ -130,7 +196,7 @@ class Crew:
         self._check_room()
 
     def _end_stuck(self) -> Iterator[Lost]:
-        """Workers that live and say nothing, though a worker that works says something all the time."""
+        """End workers that live and say nothing: one that works reports every second or so."""
         for member in [member for member in self.members if not member.is_idle]:
             if member.heard_at is None:
                 if self._ray.wait([member.placed], timeout=0)[0]:
@@ -145,7 +211,9 @@ class Crew:
         share, member.heard_at = member.share, time.monotonic()
         try:
             if share is None:
-                return self._is_ready(member, self._ray.get(member.waits_for, timeout=_SECONDS_TO_FETCH))
+                ready = self._ray.get(member.waits_for, timeout=_SECONDS_TO_FETCH)
+                member.waits_for, member.num_failed_loads = None, 0
+                return Said(member, ready)
             said = next(member.waits_for)  # not bounded, but there: Ray named the generator as ready
             what = self._ray.get(said, timeout=_SECONDS_TO_FETCH)
         except self._ray.exceptions.RayTaskError as error:
@@ -156,12 +224,8 @@ class Crew:
             member.share, member.waits_for = None, None
         return Said(member, what, share)
 
-    def _is_ready(self, member: Member, ready: Ready) -> Said:
-        member.waits_for, member.num_failed_loads = None, 0
-        return Said(member, ready)
-
     def _failed(self, member: Member, error: Exception) -> Lost:
-        """Replace the worker, or do without; raise what another worker would stumble over as well."""
+        """Replace the worker, or do without; raise an error that another worker would have as well."""
         share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError | _Stuck)
         if share is not None and not is_lost:
             raise error
@@ -173,19 +237,24 @@ class Crew:
             if member.num_failed_loads >= (1 if isinstance(error, ModelError | UsageError) else _MOST_LOADS):
                 self.members.remove(member)
                 if not self.members:
-                    raise error if isinstance(error, SfvqaError) else _cannot_start(reason) from error
+                    if isinstance(error, SfvqaError):
+                        raise error
+                    raise ClusterError(
+                        f"No worker could be started: {reason}.",
+                        f"Every node needs sfvqa {sfvqa.__version__} and the same Python.",
+                    ) from error
                 return Lost(reason, is_given_up=True)
-        fresh = self._start()
-        member.actor, member.waits_for, member.share = fresh.actor, fresh.waits_for, None
-        member.placed, member.heard_at = fresh.placed, None
+        self._start(member)
         return Lost(reason, share)
 
-    def _start(self) -> Member:
+    def _start(self, member: Member) -> None:
         """Ask Ray for a worker; it begins to load once there is room for it somewhere."""
-        actor = self._actor_class.options(
+        member.actor = self._actor_class.options(
             num_cpus=self._size.num_cpus, num_gpus=self._size.num_gpus, scheduling_strategy="SPREAD"
         ).remote()
-        return Member(actor, actor.load.remote(*self._to_load), actor.__ray_ready__.remote())
+        member.waits_for = member.actor.load.remote(*self._to_load)
+        member.placed = member.actor.__ray_ready__.remote()
+        member.share, member.heard_at = None, None
 
     def _end(self, member: Member) -> None:
         with contextlib.suppress(self._ray.exceptions.RayError):
@@ -205,14 +274,8 @@ class Crew:
             )
 
 
-def _cannot_start(reason: str) -> ClusterError:
-    return ClusterError(
-        f"No worker could be started: {reason}.", f"Every node needs sfvqa {sfvqa.__version__} and the same Python."
-    )
-
-
 def _describe(error: Exception) -> str:
-    """What Ray says in many lines, as a clause."""
+    """What Ray says in many lines, as one clause."""
     from ray.exceptions import ActorDiedError, ActorUnavailableError
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

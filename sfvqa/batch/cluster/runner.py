@@ -1,30 +1,73 @@
-"""A batch on the workers of a Ray cluster: the same events, records and summary as of `run_batch`, from many machines.
+"""A batch on a cluster: shares go out to the workers, records come back, and one tally counts all of it."""
 
-Each worker runs `run_batch` on its share of the videos; this hands shares out and is the only one that writes records.
-"""
-
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from sfvqa.batch.cluster.connection import alive_nodes, connected, free_resources
-from sfvqa.batch.cluster.counts import Counts
-from sfvqa.batch.cluster.crew import Crew, Lost, Said
-from sfvqa.batch.cluster.options import ClusterOptions
-from sfvqa.batch.cluster.placement import Placement, place_workers
-from sfvqa.batch.cluster.shares import MOST_LOSSES, Shares
+from sfvqa.batch.cluster.connection import (
+    ClusterOptions,
+    Placement,
+    alive_nodes,
+    connected,
+    free_resources,
+    place_workers,
+)
+from sfvqa.batch.cluster.crew import MOST_LOSSES, Crew, Lost, Said, Share, Shares
 from sfvqa.batch.cluster.worker import Loader, Ready
-from sfvqa.batch.group import VideoGroup, group_items
-from sfvqa.batch.item import Item
-from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.preparing import identify, sort_out
-from sfvqa.batch.record import Failure, error_record
-from sfvqa.batch.record_keeper import RecordKeeper
-from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Tally, Working
+from sfvqa.batch.identify import identify, sort_out
+from sfvqa.batch.item import Item, VideoGroup, group_items
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.plan import BatchOptions
+from sfvqa.batch.record import ERROR, OK, Failure, error_record
+from sfvqa.batch.tally import BatchEvent, BatchSummary, Counts, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
 from sfvqa.video.content_hash import hash_content
-from sfvqa.wording import plural
 
 _PATIENCE_SECONDS = 0.5  # between two events while nothing comes
+
+
+class _ShareCounts(Counts):
+    """Counts records as they come; times, frames and what was done `before` are sums of what workers say of shares.
+
+    The clock runs from the first worker that is ready, as without a cluster it runs from the loaded model.
+    """
+
+    def __init__(self, num_items: int, max_failures: int | None) -> None:
+        super().__init__(num_items, max_failures)
+        self.num_workers = 0
+        self.num_workers_wanted = 0
+        self.most_frames_held = 0
+        self._of_shares: dict[Share, Tally] = {}
+
+    def hear(self, share: Share, what: BatchEvent | BatchSummary) -> None:
+        """Take what a worker says of its share; with the summary the share is done."""
+        self._of_shares[share] = what.tally
+        if isinstance(what, BatchSummary):
+            self.most_frames_held = max(self.most_frames_held, what.most_frames_held)
+            self.before += Counter({OK: what.tally.num_answered_before, ERROR: what.tally.num_failed_before})
+            self.forget(share)
+
+    def forget(self, share: Share) -> None:
+        """End a share, done or lost: the time it took counts; what it skipped, others skip again."""
+        tally = self._of_shares.pop(share, None)
+        for stage, seconds in (tally.stage_seconds if tally else {}).items():
+            self._seconds[stage] += seconds
+
+    def tally(self) -> Tally:
+        """How far the run is, with the shares that workers have now."""
+        whole, live = super().tally(), self._of_shares.values()
+        return replace(
+            whole,
+            num_answered_before=whole.num_answered_before + sum(tally.num_answered_before for tally in live),
+            num_failed_before=whole.num_failed_before + sum(tally.num_failed_before for tally in live),
+            stage_seconds={
+                stage: seconds + sum(tally.stage_seconds.get(stage, 0.0) for tally in live)
+                for stage, seconds in whole.stage_seconds.items()
+            },
+            num_frames_held=sum(tally.num_frames_held for tally in live),
+            num_workers=self.num_workers,
+            num_workers_wanted=self.num_workers_wanted,
+        )
 
 
 def run_on_cluster(
@@ -32,20 +75,20 @@ def run_on_cluster(
 ) -> Generator[BatchEvent, None, BatchSummary]:
     """Answer every item that has no record, on the workers of a cluster, and yield what happens.
 
-    Workers open each video by its absolute path. What a lost worker had not finished goes to others; a video that
-    MOST_LOSSES workers were lost with becomes error records. `content_of` is for this machine: the loader, which runs
-    on each worker, sets the worker's own. Raises as `run_batch` and as loading the model, UsageError where no worker
-    fits, ClusterError where there is no cluster or it has no worker left. Closing the generator ends the workers.
+    Workers open each video by its absolute path. What a lost worker had not finished goes to others; a video with
+    which MOST_LOSSES workers were lost becomes error records. `content_of` is for this machine: the loader, which runs
+    on each worker, sets the worker's own. Raises what `run_batch` and loading the model raise, UsageError where no
+    worker fits, ClusterError where there is no cluster, or no worker left. Closing the generator ends the workers.
     """
     items = [replace(item, video=item.video.absolute()) for item in items]
     run = _ClusterRun(items, keeper, options)
-    yield Working(run.tally())
+    yield Working(run.counts.tally())
     with connected(cluster.address):
         placement = place_workers(alive_nodes(), cluster)
         shipped = replace(options, max_failures=None, content_of=hash_content)
         with Crew(placement, loader, shipped, keeper.done) as crew:
             yield from run.events(crew, placement)
-    return run.summary()
+    return run.counts.summary(run.counts.most_frames_held)
 
 
 class _ClusterRun:
@@ -53,37 +96,21 @@ class _ClusterRun:
         self._keeper = keeper
         self._options = options
         self._shares = Shares(group_items(items))
-        self._counts = Counts(len(items))
+        self.counts = _ShareCounts(len(items), options.max_failures)
         self._said: set[str] = set()
 
     def events(self, crew: Crew, placement: Placement) -> Iterator[BatchEvent]:
-        """Until every item is done, or there were too many failures."""
+        """Run until every item is done, or too many failed."""
         yield self._working(_what_is_missing(placement))
-        while (not self._shares.is_empty or crew.is_busy) and not self._has_failed_too_often:
+        while (not self._shares.is_empty or crew.is_busy) and not self.counts.has_failed_too_often:
             self._give_out(crew)
             for heard in crew.listen(_PATIENCE_SECONDS):
                 if isinstance(heard, Lost):
                     yield from self._lose(heard)
                 else:
                     yield from self._hear(heard)
-            self._counts.num_workers, self._counts.num_workers_wanted = crew.num_loaded, placement.num_workers
+            self.counts.num_workers, self.counts.num_workers_wanted = crew.num_loaded, placement.num_workers
             yield self._working()
-
-    def tally(self) -> Tally:
-        """How far it is."""
-        return self._counts.tally()
-
-    def summary(self) -> BatchSummary:
-        """How it ended."""
-        tally = self.tally()
-        is_stopped = self._has_failed_too_often and tally.num_left
-        stopped = f"Stopped after {plural(tally.num_failed, 'failure')}." if is_stopped else None
-        return BatchSummary(tally, self._counts.most_frames_held, stopped)
-
-    @property
-    def _has_failed_too_often(self) -> bool:
-        limit = self._options.max_failures
-        return limit is not None and self._counts.errors.total() >= limit
 
     def _give_out(self, crew: Crew) -> None:
         for member in crew.members:
@@ -93,25 +120,25 @@ class _ClusterRun:
     def _hear(self, said: Said) -> Iterator[BatchEvent]:
         what, share = said.what, said.share
         if isinstance(what, Ready):
-            self._counts.begin()
+            self.counts.begin()
             for notice in what.notices:
                 yield self._working(f"{what.host}: {notice}")
             return
         assert share is not None
-        self._counts.hear(share, what)
-        if isinstance(what, ItemFinished) and not self._has_failed_too_often:
+        self.counts.hear(share, what)
+        if isinstance(what, ItemFinished) and not self.counts.has_failed_too_often:
             share.finish(what.item)
             yield self._finish(what.item, dict(what.record))
         if isinstance(what, BatchSummary):
             assert len(share.items) == what.tally.num_before, "a worker left items of its share"
 
     def _lose(self, lost: Lost) -> Iterator[BatchEvent]:
-        """Say so, and put back what the worker had, or give up the video that it was lost with."""
+        """Say so, and put back what the worker had, or give up the video that kills workers."""
         again = "it is done without" if lost.is_given_up else "it is replaced"
         yield self._working(f"A worker was lost, {again}: {lost.reason}", is_new=True)
         if lost.share is None:
             return
-        self._counts.forget(lost.share)
+        self.counts.forget(lost.share)
         if (video := self._shares.lost(lost.share, is_stuck=lost.is_stuck)) is not None:
             yield from self._give_up(video, lost)
 
@@ -124,26 +151,25 @@ class _ClusterRun:
         )
         failure = Failure.of(error)
         left, before = sort_out(identify(video, self._options).asked, self._keeper, self._options)
-        self._counts.before += before
+        self.counts.before += before
         for question in left:
-            record = error_record(question.item, question.item_id, failure, self._options.settings)
-            yield self._finish(question.item, record)
+            yield self._finish(question.item, error_record(question, failure, self._options.settings))
 
     def _finish(self, item: Item, record: dict[str, object]) -> ItemFinished:
         self._keeper.append(record)
-        self._counts.count(record)
-        return ItemFinished(item, record, self.tally())
+        self.counts.count(record)
+        return ItemFinished(item, record, self.counts.tally())
 
     def _working(self, notice: str = "", *, is_new: bool = False) -> Working:
-        """An event; what was said before is not said again, unless it happened again."""
+        """An event, with a notice that was not given before, or is of something new."""
         if notice in self._said and not is_new:
             notice = ""
         self._said.add(notice)
-        return Working(self.tally(), notice)
+        return Working(self.counts.tally(), notice)
 
 
 def _what_is_missing(placement: Placement) -> str:
-    """The notice that there is not room for all workers now; empty where there is."""
+    """The notice that there is no room for all workers now; empty where there is."""
     wanted, size = placement.num_workers, placement.size
     if placement.num_fitting < wanted:
         return f"{placement.num_fitting} of the {wanted} workers fit the cluster; others begin as nodes come."

@@ -1,39 +1,38 @@
-"""What runs on a worker: one loaded model, and the batch runner on the share it is given. Knows nothing of Ray."""
+"""What runs on a worker: one loaded model, and the batch runner on the shares it is given. Knows nothing of Ray."""
 
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sfvqa
-from sfvqa.batch.cluster.placement import WorkerSize
+from sfvqa.batch.cluster.connection import WorkerSize
 from sfvqa.batch.item import Item
-from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.record_keeper import RecordKeeper
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.plan import BatchModel, BatchOptions, default_num_readers
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished
-from sfvqa.errors import SfvqaError, UsageError
-from sfvqa.inference.question_answerer import VideoQuestionAnswerer
+from sfvqa.checkpoints.find import identify_model
+from sfvqa.checkpoints.load import load_checkpoint
+from sfvqa.errors import ModelError, SfvqaError, UsageError
+from sfvqa.inference.video_cache.store import VideoCache
+from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+from sfvqa.video.content_hash import hash_content
 
 _SECONDS_BETWEEN_TALLIES = 0.5
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to answer with these options, and what there is to say about how it was loaded."""
+    """A model that is ready to answer with these options, and notices about how it was loaded."""
 
     answerer: VideoQuestionAnswerer
     options: BatchOptions
     notices: tuple[str, ...] = ()
 
 
-class Loader(Protocol):
-    """Loads the model where it is called; what is to be decided by the machine is decided there."""
-
-    def __call__(self, options: BatchOptions, size: WorkerSize) -> Loaded:
-        """A model and options fit for a worker of this size."""
+Loader = Callable[[BatchOptions, WorkerSize], Loaded]
+"""Loads the model for a worker of a size, on the machine where it is called, which decides what was left open."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +40,16 @@ class Ready:
     """What a worker says once its model is loaded."""
 
     host: str
-    pid: int
     notices: tuple[str, ...]
 
 
 class Worker:
-    """Holds one model in a process of its own, which Ray starts and watches.
-
-    What it yields is all that is kept of its work: it writes no file of records.
-    """
+    """Holds one model in a process of its own, which Ray starts and watches. It yields records, and writes no file."""
 
     def load(
-        self,
-        loader: Loader,
-        options: BatchOptions,
-        size: WorkerSize,
-        done: Mapping[str, str],
-        version: str,
+        self, loader: Loader, options: BatchOptions, size: WorkerSize, done: Mapping[str, str], version: str
     ) -> Ready:
-        """Load the model; `done` has the items that have a record. What is wrong is raised with the host's name."""
+        """Load the model; `done` has the items that have a record. Errors are raised with the host's name."""
         host = platform.node()
         try:
             if version != sfvqa.__version__:
@@ -70,11 +60,11 @@ class Worker:
             self._loaded = loader(options, size)
         except SfvqaError as error:
             raise type(error)(f"On {host}: {error.message}", error.remedy) from error
-        self._keeper = _KeptElsewhere(done)
-        return Ready(host, os.getpid(), self._loaded.notices)
+        self._keeper = RecordKeeper(done)
+        return Ready(host, self._loaded.notices)
 
     def answer(self, items: Sequence[Item]) -> Iterator[BatchEvent | BatchSummary]:
-        """Run a batch of these items: every one that is finished, a tally now and then, and the summary at the end."""
+        """Run a batch: yield every item that is finished, a tally now and then, and the summary last."""
         loaded, said_at = self._loaded, time.monotonic()
         events = run_batch(loaded.answerer, items, self._keeper, loaded.options)
         while True:
@@ -88,15 +78,47 @@ class Worker:
                 yield event
 
 
-class _KeptElsewhere(RecordKeeper):
-    """Knows what was done before; records are yielded, and kept by whoever takes them."""
+@dataclass(frozen=True)
+class CacheOptions:
+    """The video cache of each machine, in its own folder."""
 
-    def __init__(self, done: Mapping[str, str]) -> None:
-        self._done = done
+    limit_bytes: int
+    whole_files: bool
 
-    @property
-    def done(self) -> Mapping[str, str]:
-        return self._done
 
-    def append(self, record: Mapping[str, object]) -> None:
-        """Nothing: the event that is yielded has it."""
+@dataclass(frozen=True)
+class ModelLoader:
+    """Loads `model`, whose weights must be `weights`; `num_readers` None depends on the worker's cores."""
+
+    model: BatchModel
+    weights: str
+    cache: CacheOptions | None
+    num_readers: int | None
+
+    def __call__(self, options: BatchOptions, size: WorkerSize) -> Loaded:
+        """Load it. Raises ModelError, UsageError, and OutOfMemoryError where what was left open cannot fit."""
+        # A worker without a GPU must not take one that Ray gave to another.
+        keeps_off = self.model.settings.device == "auto" and not size.num_gpus
+        settings = replace(self.model.settings, device="cpu") if keeps_off else self.model.settings
+        found = identify_model(settings.name, random_weights=settings.random_weights)
+        if found != self.weights:
+            raise ModelError(
+                f"The weights of {settings.name} are others ({found}) than where the batch was started "
+                f"({self.weights}).",
+                "Have the same model on every node.",
+            )
+        plan, options = replace(self.model, settings=settings).plan(options)
+        notices = (*plan.notices, *plan.check())
+        cache = None if self.cache is None else VideoCache(**vars(self.cache))
+        answerer = VideoQA(load_checkpoint(plan.settings), video_cache=cache)
+        return Loaded(answerer, self._options_here(options, cache, size), notices)
+
+    def _options_here(self, options: BatchOptions, cache: VideoCache | None, size: WorkerSize) -> BatchOptions:
+        num_readers = self.num_readers or default_num_readers(size.num_cpus)
+        threads = options.reading.num_threads or max(1, size.num_cpus // num_readers)
+        return replace(
+            options,
+            num_readers=num_readers,
+            reading=replace(options.reading, num_threads=threads),
+            content_of=hash_content if cache is None else cache.content_of,
+        )

@@ -1,1 +1,1 @@
-"""What a file of records says as a whole: figures, a table, a page to look at. From records alone; prints nothing."""
+"""What a file of records says as a whole: figures, a table, a page. Made from records alone; prints nothing."""

@@ -1,18 +1,16 @@
-"""Two runs over the same labelled items, though with other settings: which items are the same, and what changed."""
+"""Two runs over the same labelled items, perhaps with other settings: which items match, and what changed."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sfvqa.batch.report.collecting import RunFacts
-from sfvqa.batch.report.facts import ItemFacts
-from sfvqa.evaluation.comparison import PairedCounts
-from sfvqa.evaluation.scores import Verdict
+from sfvqa.batch.report.facts import ItemFacts, RunFacts
+from sfvqa.evaluation.scores import PairedCounts, Verdict
 
 
 @dataclass(frozen=True)
 class Change:
-    """An item on which the two runs differ: right in one of them only."""
+    """An item that is right in one of the two runs only."""
 
     video: str
     question: str
@@ -25,8 +23,8 @@ class Change:
 class Comparison:
     """The items that both runs have, by video, question, id, range and choices, and with the same true answer.
 
-    The others are counted: in one run only, more than once in a run (of other settings, so that it is not known which
-    is meant), or with another true answer.
+    The others are only counted: those in one run only, more than once in a run (with other settings, so that it is
+    unknown which one is meant), or with another true answer.
     """
 
     counts: PairedCounts

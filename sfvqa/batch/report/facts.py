@@ -1,19 +1,21 @@
-"""The little of each record that figures are made of, so that a million fit into memory. Tolerant of strange values."""
+"""The little of each record that figures are made of, so that a million fit into memory; strange values are ignored."""
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from sfvqa.batch.record import Failure, Record, read_records
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict, judge
 
 STAGES = ("read", "encode", "prefill", "decode")
-"""Where the time of an item goes, in their order; `timings` has each with `_seconds` behind it."""
+"""Where the time of an item goes, in order; in a record's `timings` each ends in `_seconds`."""
 
 _OF_THE_ITEM = ("start_seconds", "end_seconds", "choices")  # what is requested for one item, not for the run
 _NAMES, _NUMBERS = re.compile("“[^”]*”"), re.compile(r"\d+(?:[.,:]\d+)*")
@@ -21,9 +23,9 @@ _NAMES, _NUMBERS = re.compile("“[^”]*”"), re.compile(r"\d+(?:[.,:]\d+)*")
 
 @dataclass(frozen=True, slots=True)
 class StageSeconds:
-    """How long one answer was waited for, in seconds, stage by stage as in STAGES, and in all.
+    """How long one answer took, in seconds, by the stages of STAGES, and in all.
 
-    Prefill and decode are those of all `num_together` questions that were asked together.
+    Prefill and decode are shared by all `num_together` questions that were asked together.
     """
 
     stages: tuple[float, ...]
@@ -32,27 +34,19 @@ class StageSeconds:
 
     @property
     def own(self) -> tuple[float, ...]:
-        """The stages with this answer's part of what a batch of questions shared, so that answers add up."""
+        """The stages with this answer's part of what was shared, so that answers add up."""
         read, encode, prefill, decode = self.stages
         return read, encode, prefill / self.num_together, decode / self.num_together
 
     @property
     def own_total(self) -> float:
-        """What this answer added to the run, were nothing done side by side."""
+        """What this answer added to the run if nothing was done side by side."""
         return max(self.total - sum(self.stages) + sum(self.own), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no answer."""
-
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Setup:
-    """What one item was asked with: the settings requested, and what answered; JSON text, None where not recorded."""
+    """The settings requested for an item, and what answered it; JSON text, None where not recorded."""
 
     requested: str
     model: str | None
@@ -64,10 +58,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is known of an item whose true answer is known; `key` says which item it is in any run.
-
-    `wrong_answer` is None unless the answer is wrong.
-    """
+    """The true answer of an item and the verdict, `wrong_answer` if it is wrong; `key` is the same in any run."""
 
     expected: str
     verdict: Verdict
@@ -78,7 +69,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class ItemFacts:
-    """One item by its last record, the `ordinal`-th of the file."""
+    """An item by its last record, the `ordinal`-th of the file."""
 
     ordinal: int
     video: str
@@ -94,7 +85,7 @@ class ItemFacts:
 
 
 class FactMaker:
-    """Makes the facts of records, judged by a rule; what many of them share is held in memory once."""
+    """Makes the facts of records, judged by a rule; values that many of them share are kept once."""
 
     def __init__(self, rule: Rule = Rule.PHRASE) -> None:
         self._rule = rule
@@ -136,7 +127,7 @@ class FactMaker:
 
 
 def warning_kind(text: str) -> str:
-    """The sentence without its names and numbers, by which like warnings are counted together.
+    """A warning without its names and numbers, by which similar warnings are counted together.
 
     >>> warning_kind("“a.mp4” ends early: 1.5 s of 2 are missing.")
     '“…” ends early: # s of # are missing.'
@@ -145,7 +136,7 @@ def warning_kind(text: str) -> str:
 
 
 def text_of(record: Mapping[str, Any], name: str) -> str | None:
-    """The text that a record holds under a name; of a number its digits, of anything else None."""
+    """The text that a record holds under a name, also of a number; None for anything else."""
     value = record.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
@@ -165,7 +156,7 @@ def mapping_of(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """A finite number that is not negative, None for anything else: so a record can spoil no sum."""
+    """A finite number that is not negative; None for anything else, so that no record spoils a sum."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if 0 <= value < 1e15 and math.isfinite(value) else None
@@ -177,22 +168,18 @@ def failure_of(record: Mapping[str, Any]) -> Failure:
     return Failure(text_of(error, "type") or "Unknown", text_of(error, "message") or "Nothing is recorded of it.")
 
 
-def choices_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The choices that an item was asked with."""
-    return texts_of(mapping_of(record, "requested"), "choices")
-
-
 def verdict_of(record: Mapping[str, Any], rule: Rule) -> Verdict | None:
     """Whether the answer is the expected one by a rule; None where none is expected."""
     expected = text_of(record, "answer_expected")
     if expected is None:
         return None
     answer = text_of(record, "answer") if record.get("status") == "ok" else None
-    return judge(answer, expected, choices_of(record), question=text_of(record, "question") or "", rule=rule)
+    choices = texts_of(mapping_of(record, "requested"), "choices")
+    return judge(answer, expected, choices, question=text_of(record, "question") or "", rule=rule)
 
 
 def _key_of(record: Mapping[str, Any]) -> bytes:
-    """Which item it is, whatever the settings."""
+    """A hash of what was asked, whatever the settings."""
     requested = mapping_of(record, "requested")
     which = [record.get("video"), record.get("question"), record.get("id"), *map(requested.get, _OF_THE_ITEM)]
     return hashlib.blake2b(json.dumps(which).encode("ascii"), digest_size=16).digest()
@@ -231,3 +218,40 @@ def _moment(text: object) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The items of a file of `num_records` records, by item id in the order they first came in, judged by `rule`.
+
+    `notices` report lines that hold no record; `warning_examples` has one whole warning of each kind.
+    """
+
+    path: Path
+    items: dict[str, ItemFacts]
+    num_records: int
+    notices: tuple[str, ...]
+    warning_examples: dict[str, str]
+    rule: Rule
+
+
+def collect(path: Path, rule: Rule = Rule.PHRASE) -> RunFacts:
+    """Read a file of records; the last record of an item counts. JournalError if the file cannot be read."""
+    notices: list[str] = []
+    maker = FactMaker(rule)
+    items: dict[str, ItemFacts] = {}
+    ordinal = -1
+    for ordinal, record in enumerate(read_records(path, notices)):
+        items[record["item_id"]] = maker.make(record, ordinal)
+    return RunFacts(path, items, ordinal + 1, tuple(notices), maker.warning_examples, rule)
+
+
+def last_records(run: RunFacts) -> Iterator[Record]:
+    """The last record of each item, whole, in the order of the file, by another pass over it.
+
+    What another process has appended since `collect` is left out.
+    """
+    for ordinal, record in enumerate(read_records(run.path)):
+        facts = run.items.get(record["item_id"])
+        if facts is not None and facts.ordinal == ordinal:
+            yield record

@@ -1,4 +1,4 @@
-"""The figures of a run: counts, rates, where the time went, what failed, with which settings. Pure arithmetic."""
+"""The figures of a run: its time, the stages, the slowest items, errors, warnings, settings and scores."""
 
 import json
 from collections import Counter
@@ -8,20 +8,61 @@ from heapq import nlargest
 from statistics import median
 from typing import Any
 
-from sfvqa.batch.report.collecting import RunFacts
-from sfvqa.batch.report.facts import STAGES, ItemFacts, Setup
-from sfvqa.batch.report.span import TimeSpan, measure_span
+from sfvqa.batch.report.facts import STAGES, ItemFacts, RunFacts, Setup
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score, Verdict, score_groups
 
+PAUSE_SECONDS = 600.0
+"""Time that no item accounts for, above which the run was paused: loading a model takes less."""
 _NUM_SLOWEST = 5
 
 
 @dataclass(frozen=True)
-class StageTime:
-    """What one stage took of all answers, in seconds, what a batch of questions shared once.
+class TimeSpan:
+    """From the start of the first item or batch to the end of the last, in seconds since 1970.
 
-    The median is of how long an answer waited for the stage, over those that went through it.
+    `active_seconds` leaves out `num_pauses` pauses, which are longer than PAUSE_SECONDS beyond what the next item took,
+    as when a run is interrupted and resumed. Loading the model before the first item does not count.
+    """
+
+    began: float
+    ended: float
+    active_seconds: float
+    num_pauses: int
+
+    def per_minute(self, count: int) -> float | None:
+        """A rate a minute while the run was active."""
+        return count * 60 / self.active_seconds if self.active_seconds > 0 else None
+
+    def per_second(self, count: int) -> float | None:
+        """A rate a second while the run was active."""
+        return count / self.active_seconds if self.active_seconds > 0 else None
+
+
+def measure_span(items: Iterable[ItemFacts]) -> TimeSpan | None:
+    """The span of a run; None if no record says when it was finished."""
+    ended = sorted(
+        ((item.finished, item.seconds) for item in items if item.finished is not None), key=lambda end: end[0]
+    )
+    if not ended:
+        return None
+    num_first = ended[0][1].num_together if ended[0][1] else 1
+    began = before = ended[0][0] - sum(seconds.own_total for _, seconds in ended[:num_first] if seconds)
+    active, num_pauses = 0.0, 0
+    for end, seconds in ended:
+        taken = seconds.total if seconds else 0.0
+        gap = end - before
+        if gap > taken + PAUSE_SECONDS:
+            gap, num_pauses = taken, num_pauses + 1
+        active, before = active + gap, end
+    return TimeSpan(began, before, active, num_pauses)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage took for all answers, in seconds, with what a batch of questions shared counted once.
+
+    The median is over the answers that went through the stage, of all that each waited for it.
     """
 
     stage: str
@@ -31,7 +72,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class SlowItem:
-    """An answer that took long, and the stage that took most of it."""
+    """One of the answers that took longest, and the stage that took most of it."""
 
     video: str
     question: str
@@ -51,7 +92,7 @@ class WrongItem:
 
 @dataclass(frozen=True)
 class ErrorKind:
-    """A kind of error, how many items have it, and one of them."""
+    """A type of error, how many items have it, and one of them."""
 
     kind: str
     count: int
@@ -62,7 +103,7 @@ class ErrorKind:
 
 @dataclass(frozen=True)
 class WarningKind:
-    """Warnings that differ in names and numbers only, on how many items, and one of them."""
+    """Warnings that differ only in names and numbers: on how many items, and one of them."""
 
     count: int
     example: str
@@ -70,7 +111,7 @@ class WarningKind:
 
 @dataclass(frozen=True)
 class SettingsUse:
-    """Settings that were asked for, and by how many items; `differing` has those in which the run is mixed."""
+    """Settings requested by `count` items; `differing` has those that are not the same in the whole run."""
 
     count: int
     requested: dict[str, Any]
@@ -79,7 +120,7 @@ class SettingsUse:
 
 @dataclass(frozen=True)
 class Answerer:
-    """What answered, and how many items: a model, its revision, and the settings as used."""
+    """What answered `count` items: a model, its revision, and the settings as used."""
 
     count: int
     model: str
@@ -119,7 +160,9 @@ def summarise(run: RunFacts) -> Summary:
     answered = [item for item in items if item.failure is None]
     labels = [item.label for item in items if item.label is not None]
     setups = Counter(item.setup for item in items)
-    settings, versions = _settings(setups), _versions(setups)
+    settings = _settings(setups)
+    all_versions = _count((setup.versions, count) for setup, count in setups.items())
+    versions = tuple(_object(text) for text, _ in all_versions)
     return Summary(
         num_records=run.num_records,
         num_items=len(items),
@@ -223,14 +266,9 @@ def _answerers(setups: Counter[Setup]) -> tuple[Answerer, ...]:
 
 
 def _object(text: str | None) -> dict[str, Any]:
-    """What JSON text says, an empty object if it is none; NaN and infinity, which JSON has not, become text."""
+    """The object in JSON text, empty if there is none; NaN and infinity, which JSON lacks, become text."""
     values = json.loads(text, parse_constant=str) if text else {}
     return values if isinstance(values, dict) else {}
-
-
-def _versions(setups: Counter[Setup]) -> tuple[dict[str, Any], ...]:
-    counted = _count((setup.versions, count) for setup, count in setups.items())
-    return tuple(_object(text) for text, _ in counted)
 
 
 def _count(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
@@ -243,7 +281,7 @@ def _count(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
 
 
 def _mixed(settings: Sequence[SettingsUse], versions: Sequence[object]) -> list[str]:
-    """That figures are of unlike things."""
+    """Notices that the figures are of unlike items."""
     notices = []
     if len(settings) > 1:
         names = ", ".join(settings[0].differing)

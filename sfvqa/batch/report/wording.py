@@ -1,14 +1,13 @@
-"""Figures in words, for the terminal and for the page alike."""
+"""Figures in words, for the terminal and the page."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sfvqa import errors
 from sfvqa.batch.report.against import Comparison
-from sfvqa.batch.report.span import TimeSpan
-from sfvqa.batch.report.summary import StageTime
-from sfvqa.evaluation.intervals import Interval
-from sfvqa.evaluation.scores import Share
+from sfvqa.batch.report.summary import StageTime, Summary, TimeSpan
+from sfvqa.evaluation.scores import Interval, Share
+from sfvqa.wording import plural
 
 RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
 
@@ -28,14 +27,9 @@ _ADVICE_BY_CODE = {
 
 
 def advice_for(kind: str) -> str:
-    """What to do about errors of this type before asking again, by its place in the tree; empty if nothing is known."""
+    """What to do about errors of this type before asking again, by its place in the tree; empty if that is unknown."""
     code = getattr(getattr(errors, kind, None), "exit_code", errors.ExitCode.FAILED)
     return _ADVICE.get(kind) or _ADVICE_BY_CODE.get(code, "")
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 item`, `2 items`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -66,7 +60,7 @@ def span_text(span: TimeSpan) -> str:
 
 
 def stages_text(stages: Sequence[StageTime], span: TimeSpan | None) -> str:
-    """What the stages come to, beside what the run took."""
+    """What the stages add up to, compared with the time that the run took."""
     whole = sum(stage.sum_seconds for stage in stages)
     if span is None:
         return f"Together {duration(whole)}."
@@ -85,10 +79,35 @@ def percent(value: float) -> str:
 
 
 def share_text(share: Share) -> str:
-    """`81.3 % (76.2–85.5)`, `–` where there is nothing."""
+    """`81.3 % (76.2–85.5)`; `–` of nothing."""
     if share.value is None:
         return "–"
     return f"{percent(share.value)} ({100 * share.interval.low:.1f}–{100 * share.interval.high:.1f})"
+
+
+def score_table(summary: Summary) -> list[list[str]]:
+    """A header, then a row for all answers and one for each group; nothing where no true answer is known.
+
+    Errors have columns only where there are any.
+    """
+    if summary.score is None:
+        return []
+    has_failed = summary.score.failed > 0
+    header = [
+        "",
+        "right",
+        "wrong",
+        *(["failed", "errors count as wrong", "errors left out"] if has_failed else ["accuracy"]),
+    ]
+    rows = []
+    for name, score in (("all", summary.score), *summary.groups.items()):
+        row = [name, f"{score.right:,}", f"{score.wrong:,}"]
+        if has_failed:
+            row += [f"{score.failed:,}", share_text(score.of_all), share_text(score.of_answered)]
+        else:
+            row.append(share_text(score.of_all))
+        rows.append(row)
+    return [header, *rows]
 
 
 def p_text(p_value: float) -> str:
@@ -97,7 +116,7 @@ def p_text(p_value: float) -> str:
 
 
 def difference_texts(comparison: Comparison) -> list[str]:
-    """How two runs differ, and which items that leaves out; a sentence each."""
+    """How two runs differ, and which items are left out; a sentence each."""
     counts = comparison.counts
     sentences = []
     if counts.difference is None:

@@ -1,10 +1,29 @@
-"""`sfvqa batch`: ask questions about many videos, and keep every answer, or what went wrong, as a line of JSON."""
+"""`sfvqa batch`: what is asked of which videos, how much at a time, and when it gives up."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli import answer_options, cache_options, frame_options, options, writing_options
-from sfvqa.cli.batch import cluster_options
-from sfvqa.cli.batch import options as batch_options
+from sfvqa.cli.answer_options import AnswerOptions, read_questions
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.model import ModelOptions, num_question_tokens
+from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
+from sfvqa.cli.options import AUTO, CacheOptions, Count, DryRun, OutputOptions, check_positive, parse_count, parse_file
+from sfvqa.errors import UsageError
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.batch.cluster.connection import ClusterOptions
+    from sfvqa.batch.cluster.worker import ModelLoader
+    from sfvqa.batch.item import Item
+    from sfvqa.batch.plan import BatchModel, BatchOptions
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.video_cache.store import VideoCache
+
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -21,74 +40,366 @@ What cannot be answered gets a line that says why, and the rest goes on (exit
 code 6). The same command again goes on where it was ended; an item is asked
 anew only if its video, its question or a setting is another."""
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER|GLOB|MANIFEST",
+        help="A folder of videos and all within it, a pattern in quotes, or a list of videos and questions as JSON "
+        "lines or CSV; - is such a list on standard input.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemOptions(OptionGroup):
+    """What is asked."""
+
+    panel = "What is asked"
+
+    question: Annotated[
+        list[str] | None,
+        typer.Option("--question", metavar="QUESTION", help="Ask this about every video; repeat to ask more."),
+    ] = None
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            "--questions", metavar="FILE", help="Also ask the questions of a text file, one a line; - is stdin."
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Take the Ith of N shares of the videos, from 1/N to N/N; `sfvqa merge` joins their records.",
+        ),
+        RARE,
+    ] = None
+
+    def gather(self, source: str, notices: "Notices") -> "list[Item]":
+        """The items of this run, at least one. Raises UsageError."""
+        from sfvqa.batch.find_videos import gather_items
+        from sfvqa.batch.item import parse_shard, take_shard
+        from sfvqa.given_file import STANDARD_INPUT
+
+        if self.questions == source == STANDARD_INPUT:
+            raise UsageError(
+                "Manifest and questions cannot both come from standard input.", "Name a file for one of them."
+            )
+        shard = None if self.shard is None else parse_shard(self.shard)
+        questions = [*(self.question or ()), *(read_questions(self.questions) if self.questions else ())]
+        said: list[str] = []
+        with notices.waiting("Looking for videos"):
+            items = gather_items(source, questions, said)
+        for notice in said:
+            notices.note(notice)
+        if shard is None:
+            return items
+        share = take_shard(items, shard)
+        notices.note(f"Shard {shard}: {len(share):,} of the {plural(len(items), 'item')}.")
+        return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAnswerOptions(AnswerOptions):
+    """How `batch` answers: subtitles are those of each video."""
+
+    subtitles: Annotated[
+        Literal["auto"] | None,
+        typer.Option(
+            metavar="auto",
+            help="auto: put each video's own text track into the prompt, with its times.",
+            rich_help_panel="What the model is told",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions(OptionGroup):
+    """How much is done at a time, and when it gives up."""
+
+    panel = "How it works"
+
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            parser=parse_file,
+            metavar="FILE",
+            help="Append the records here, one JSON object a line; - is standard output. What it holds is not asked "
+            "again.",
+            rich_help_panel=OutputOptions.panel,
+        ),
+    ]
+    overwrite: Annotated[
+        bool, typer.Option(help="Move an old FILE aside and start over.", rich_help_panel=OutputOptions.panel)
+    ] = False
+    retry_errors: Annotated[bool, typer.Option(help="Ask again where FILE holds an error.")] = False
+    batch_size: Annotated[
+        Count,
+        typer.Option(
+            parser=parse_count,
+            metavar="N|auto",
+            help="Answer up to N questions at once, about one video or several; auto: as memory allows, at most 16.",
+        ),
+        SETTING,
+    ] = AUTO
+    readers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Read so many videos at a time, ahead of the model (default: by the cores)."
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    frames_ahead: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=8, help="Hold at most N frames, of all videos together, that the model has not seen yet."
+        ),
+        SETTING,
+        RARE,
+    ] = 256
+    item_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            callback=check_positive,
+            help="Give up a video when reading or encoding it takes longer, and a question when its answer does "
+            "(default: when nothing moves for 10 minutes in reading, or for an hour in the model).",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    max_failures: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N failures."), RARE] = None
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.retry_errors:
+            raise UsageError("--overwrite leaves no errors to be asked again.", "Leave out --retry-errors.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions(OptionGroup):
+    """Whether a Ray cluster answers, and how. UsageError when built for what contradicts itself."""
+
+    panel = "More than one machine or GPU (needs sfvqa\\[ray])"  # a bracket of markup, unless it is escaped
+
+    ray: Annotated[
+        bool,
+        typer.Option(
+            help="Answer on the workers of a Ray cluster: the one of RAY_ADDRESS, one that `ray start` began on this "
+            "machine, or one that is started here and ended again. Nodes open the videos by the same paths, and have "
+            "the model."
+        ),
+    ] = False
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The cluster at HOST:PORT; implies --ray."), RARE
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Have N workers with a model each (default: one a GPU, without GPUs one a node)."
+        ),
+        SETTING,
+        RARE,
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            min=0.0,
+            help="Give each worker G GPUs; 0.5 lets two share one (default: 1 where the cluster has any).",
+        ),
+        SETTING,
+        RARE,
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in () if self.is_wanted else ("workers", "gpus_per_worker"):
+            if self.is_flag(name):
+                raise UsageError(f"--{name.replace('_', '-')} is for a Ray cluster.", "Add --ray.")
+        if self.ray_address == "":  # an unset variable, most likely
+            raise UsageError("--ray-address is empty.", "Name HOST:PORT, or use --ray alone.")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a cluster answers."""
+        return self.ray or self.ray_address is not None
+
+    def cluster(self, device: str) -> "ClusterOptions | None":
+        """The cluster, None for none. UsageError where Ray is not installed."""
+        if not self.is_wanted:
+            return None
+        from sfvqa.batch.cluster.connection import ClusterOptions, check_installed
+
+        check_installed()
+        return ClusterOptions(self.ray_address, self.workers, self.gpus_per_worker, device)
+
 
 def batch(
-    context: typer.Context,
-    source: batch_options.Source,  # noqa: ARG001  read from the context, as most are
-    out: batch_options.Out,
-    questions: batch_options.QuestionOption = None,  # noqa: ARG001
-    question_file: batch_options.QuestionFile = None,  # noqa: ARG001
-    shard: batch_options.Shard = None,  # noqa: ARG001
-    model: options.Model = None,  # noqa: ARG001
-    frames: frame_options.Frames = None,  # noqa: ARG001
-    sampling: frame_options.SamplingOption = None,  # noqa: ARG001
-    fps: frame_options.Fps = None,  # noqa: ARG001
-    timestamps: frame_options.Timestamps = None,  # noqa: ARG001
-    start: frame_options.Start = None,  # noqa: ARG001
-    end: frame_options.End = None,  # noqa: ARG001
-    crop: frame_options.CropOption = None,  # noqa: ARG001
-    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
-    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
-    read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    max_new_tokens: writing_options.MaxNewTokens = 256,  # noqa: ARG001
-    temperature: writing_options.Temperature = 0.0,  # noqa: ARG001
-    top_p: writing_options.TopP = 1.0,  # noqa: ARG001
-    repetition_penalty: writing_options.RepetitionPenalty = 1.0,  # noqa: ARG001
-    seed: writing_options.Seed = 0,  # noqa: ARG001
-    static_decode: writing_options.StaticDecode = False,  # noqa: ARG001
-    slow_attention: writing_options.SlowAttentionOption = "always",  # noqa: ARG001
-    choices: answer_options.Choices = None,  # noqa: ARG001
-    system: answer_options.System = None,  # noqa: ARG001
-    template: answer_options.Template = None,  # noqa: ARG001
-    subtitles: batch_options.Subtitles = None,  # noqa: ARG001
-    subtitle_tokens: answer_options.SubtitleTokens = None,  # noqa: ARG001
-    evidence: answer_options.Evidence = False,  # noqa: ARG001
-    device: options.Device = "auto",  # noqa: ARG001
-    dtype: options.DtypeOption = "auto",  # noqa: ARG001
-    attention: options.AttentionOption = "sdpa",  # noqa: ARG001
-    quant: options.QuantOption = "auto",  # noqa: ARG001
-    random_weights: options.RandomWeights = False,  # noqa: ARG001
-    batch_size: batch_options.BatchSizeOption = "auto",  # type: ignore[assignment]  # noqa: ARG001
-    readers: batch_options.Readers = None,  # noqa: ARG001
-    frames_ahead: batch_options.FramesAhead = 256,  # noqa: ARG001
-    item_timeout: batch_options.ItemTimeout = None,  # noqa: ARG001
-    max_failures: batch_options.MaxFailures = None,  # noqa: ARG001
-    ray: cluster_options.Ray = False,  # noqa: ARG001
-    ray_address: cluster_options.RayAddress = None,  # noqa: ARG001
-    workers: cluster_options.Workers = None,  # noqa: ARG001
-    gpus_per_worker: cluster_options.GpusPerWorker = None,  # noqa: ARG001
-    retry_errors: batch_options.RetryErrors = False,  # noqa: ARG001
-    overwrite: batch_options.Overwrite = False,
-    no_cache: cache_options.NoCache = False,  # noqa: ARG001
-    cache_size: cache_options.CacheSize = cache_options.DEFAULT_SIZE,  # noqa: ARG001
-    full_hash: cache_options.FullHash = False,  # noqa: ARG001
-    dry_run: batch_options.DryRun = False,
-    json: batch_options.Json = False,
-    quiet: batch_options.Quiet = False,
+    source: Source,
+    *,
+    items: ItemOptions,
+    work: WorkOptions,
+    model: ModelOptions,
+    frames: FrameOptions,
+    answers: BatchAnswerOptions,
+    ray: RayOptions,
+    cache: CacheOptions,
+    dry_run: DryRun = False,
+    output: OutputOptions,
 ) -> None:
     """Find the items, check what can be checked, load, and answer them."""
     from sfvqa.batch.journal import Journal
     from sfvqa.cli.batch.dry_run import show_what_is_left
-    from sfvqa.cli.batch.request import BatchRequest
     from sfvqa.cli.batch.running import run, show_summary
-    from sfvqa.cli.render import Notices
 
-    notices = Notices(quiet=quiet)
-    request = BatchRequest.of(context, notices)
+    if output.json and str(work.out) == "-":
+        raise UsageError("Records and the summary cannot both go to standard output.", "Leave out --json.")
+    notices, cluster = output.notices(), ray.cluster(model.device)
+    if cluster is not None and model.model is None:  # what fits this machine says nothing of others
+        raise UsageError("A cluster needs to be told the model.", "Name it with --model: it must be on every node.")
+    answers.check(model)
+    model.check(needs_weights=not dry_run)
+    request = plan_batch(items.gather(source, notices), work, model, frames, answers, cluster, cache, notices)
     if dry_run:
-        raise typer.Exit(show_what_is_left(request, out, notices, overwrite=overwrite, json=json))
-    if out.is_fifo():
-        notices.note(f"Waiting for somebody to read from “{out}”.")
-    with Journal(out, overwrite=overwrite) as journal:
+        raise typer.Exit(show_what_is_left(request, work.out, notices, overwrite=work.overwrite, json=output.json))
+    if work.out.is_fifo():
+        notices.note(f"Waiting for somebody to read from “{work.out}”.")
+    with Journal(work.out, overwrite=work.overwrite) as journal:
         summary = run(request, journal, notices)
-    raise typer.Exit(show_summary(summary, out, notices, json=json))
+    raise typer.Exit(show_summary(summary, work.out, notices, json=output.json))
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """The items, and how they are run, with every choice made that is made here.
+
+    On a `cluster` each worker plans for itself: there `plan` is None, and `loader` loads the model.
+    """
+
+    items: "list[Item]"
+    asked: "BatchModel"
+    options: "BatchOptions"
+    cache: "VideoCache | None"
+    plan: "Plan | None"
+    cluster: "ClusterOptions | None" = None
+    loader: "ModelLoader | None" = None
+
+
+def plan_batch(
+    items: "list[Item]",
+    work: WorkOptions,
+    model: ModelOptions,
+    frames: FrameOptions,
+    answers: AnswerOptions,
+    cluster: "ClusterOptions | None",
+    cache: CacheOptions,
+    notices: "Notices",
+) -> PlannedBatch:
+    """Choose the model and, without a cluster, what fits this machine; nothing is loaded. ModelError, UsageError."""
+    sizes = model.choose(notices)
+    from sfvqa.batch.item import group_items
+    from sfvqa.batch.plan import BatchModel
+
+    asked = BatchModel(
+        settings=model.settings(sizes.name if model.model is None else model.model),
+        fewer_frames=frames.fewer_if_short,
+        num_text_tokens=num_question_tokens(item.question for item in items) + answers.num_prompt_tokens,
+        batch_size=work.batch_size.number,
+        num_questions=len(items),
+        num_videos=len(group_items(items)),
+    )
+    kept = cache.open()
+    options = _batch_options(asked, sizes, work, frames, answers, kept)
+    if cluster is not None:
+        loader = _loader(asked, options, work, cache, kept)
+        return PlannedBatch(items, asked, options, kept, None, cluster, loader)
+    plan, options = asked.plan(options)
+    return PlannedBatch(items, asked, options, kept, plan)
+
+
+def _batch_options(
+    asked: "BatchModel",
+    sizes: "ModelSizes",
+    work: WorkOptions,
+    frames: FrameOptions,
+    answers: AnswerOptions,
+    cache: "VideoCache | None",
+) -> "BatchOptions":
+    """How the batch runs, as far as that needs no plan."""
+    from sfvqa.batch.plan import BatchOptions, default_num_readers
+    from sfvqa.video.content_hash import hash_content
+
+    return BatchOptions(
+        settings=_requested_settings(asked, sizes, frames, answers),
+        sampling=frames.resolve(sizes.trained_with.sampling),
+        crop=frames.crop_mode(),
+        reading=frames.read_options(),
+        generation=answers.generation(),
+        prompt=answers.fixed_prompt,
+        choices=answers.compared,
+        reads_subtitles=answers.reads_text_track,
+        subtitle_tokens=answers.subtitle_tokens,
+        num_readers=work.readers or default_num_readers(),
+        frames_ahead=work.frames_ahead,
+        item_timeout_seconds=work.item_timeout,
+        max_failures=work.max_failures,
+        retry_errors=work.retry_errors,
+        content_of=hash_content if cache is None else cache.content_of,
+    )
+
+
+def _loader(
+    asked: "BatchModel", options: "BatchOptions", work: WorkOptions, cache: CacheOptions, kept: "VideoCache | None"
+) -> "ModelLoader":
+    """What a worker does to have the model."""
+    from sfvqa.batch.cluster.worker import CacheOptions as WorkerCache
+    from sfvqa.batch.cluster.worker import ModelLoader
+    from sfvqa.checkpoints.find import find
+
+    found = find(asked.settings.name)
+    if isinstance(found, Path):  # workers are in other folders
+        asked = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
+    there = None if kept is None else WorkerCache(kept.limit_bytes, cache.full_hash)
+    return ModelLoader(asked, str(options.settings["weights"]), there, work.readers)
+
+
+_IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
+
+
+def _requested_settings(
+    asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: AnswerOptions
+) -> dict[str, object]:
+    """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
+    from sfvqa.checkpoints.find import identify_model
+
+    model, prompt = asked.settings, answers.fixed_prompt
+    return {
+        "model": _short_name(str(model.name)),
+        "weights": identify_model(model.name, random_weights=model.random_weights),
+        "quantization": model.quantization,
+        "dtype": model.dtype,
+        "attention": model.attention,
+        "sampling": asdict(frames.resolve(sizes.trained_with.sampling)),
+        "fewer_frames_if_short": frames.fewer_if_short,
+        "crop": (frames.crop_mode() or sizes.trained_with.crop).value,
+        "reader": frames.read_options().reader.value,
+        **{name: value for name, value in asdict(answers.generation()).items() if name in _IN_THE_ID},
+        "slow_attention": answers.slow_attention,
+        "choices": answers.compared,
+        "system": prompt.system,
+        "template": prompt.template,
+        "subtitles": "auto" if answers.reads_text_track else None,
+        "subtitle_tokens": answers.subtitle_tokens,
+        **({"evidence": True} if answers.evidence else {}),  # without it the ids are those of before there was any
+    }
+
+
+def _short_name(model: str) -> str:
+    """A registered name as it is; a folder by its own name, however the way to it was written."""
+    from sfvqa.checkpoints.find import find
+
+    found = find(model)
+    return found.absolute().name if isinstance(found, Path) else model

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfvqa.cli.text import plural, readable_size
 from sfvqa.errors import ExitCode
+from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.batch.item import Item
-    from sfvqa.batch.options import BatchOptions
-    from sfvqa.cli.batch.request import BatchRequest
-    from sfvqa.cli.planning import PlannedRun
-    from sfvqa.cli.render import Notices
+    from sfvqa.batch.plan import BatchOptions
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.cli.batch.command import PlannedBatch
+    from sfvqa.cli.notices import Notices
 
 
 def show_what_is_left(
-    request: "BatchRequest", out: Path, notices: "Notices", *, overwrite: bool, json: bool
+    request: "PlannedBatch", out: Path, notices: "Notices", *, overwrite: bool, json: bool
 ) -> ExitCode:
     """Print it on stdout; the exit code says whether the model fits."""
     items, options = request.items, request.options
@@ -31,42 +31,42 @@ def show_what_is_left(
         "items": len(items),
         "videos": len({item.video for item in items}),
         **counts,
-        "model": request.asked.name,
-        **(_on_cluster(request) if request.planned is None else _on_this_machine(request.planned, options)),
+        "model": str(request.asked.settings.name),
+        **(_on_cluster(request) if request.plan is None else _on_this_machine(request.plan, options)),
     }
     sys.stdout.write((jsonlib.dumps(document) if json else "\n".join(_lines(document))) + "\n")
     sys.stdout.flush()
-    fits = request.planned is None or request.planned.plan.fit.fits
-    return ExitCode.OK if fits else ExitCode.OUT_OF_MEMORY
+    for notice in request.plan.notices if request.plan else ():
+        notices.note(notice)
+    return ExitCode.OK if request.plan is None or request.plan.fit.fits else ExitCode.OUT_OF_MEMORY
 
 
-def _on_this_machine(planned: "PlannedRun", options: "BatchOptions") -> dict[str, object]:
-    run, fit = planned.plan.run, planned.plan.fit
+def _on_this_machine(plan: "Plan", options: "BatchOptions") -> dict[str, object]:
     return {
-        "device": str(planned.plan.device),
-        "dtype": run.dtype,
-        "quantization": run.quantization.value,
-        "frames": run.num_frames,
+        "device": str(plan.device),
+        "dtype": plan.run.dtype,
+        "quantization": plan.run.quantization.value,
+        "frames": plan.run.num_frames,
         "batch_size": options.batch_size,
         "readers": options.num_readers,
         "memory": {
-            "fits": fit.fits,
-            "needed_bytes": fit.estimate.needed_bytes,
-            "free_bytes": planned.plan.free_bytes,
+            "fits": plan.fit.fits,
+            "needed_bytes": plan.fit.estimate.needed_bytes,
+            "free_bytes": plan.free_bytes,
         },
     }
 
 
-def _on_cluster(request: "BatchRequest") -> dict[str, object]:
+def _on_cluster(request: "PlannedBatch") -> dict[str, object]:
     """What was asked for: each worker decides the rest, and none is looked for."""
-    asked, cluster = request.asked, request.cluster
+    asked, cluster = request.asked.settings, request.cluster
     assert cluster is not None
     return {
         "device": asked.device,
         "dtype": asked.dtype,
         "quantization": asked.quantization,
-        "frames": asked.sampling.num_frames,
-        "batch_size": asked.batch_size,
+        "frames": request.options.sampling.num_frames,
+        "batch_size": request.asked.batch_size,
         "cluster": {
             "address": cluster.address,
             "workers": cluster.num_workers,
@@ -91,8 +91,8 @@ def _statuses(out: Path, notices: "Notices") -> dict[str, str]:
 
 
 def _count(items: "Sequence[Item]", statuses: Mapping[str, str], options: "BatchOptions") -> dict[str, int]:
-    from sfvqa.batch.group import group_items
-    from sfvqa.batch.preparing import identify
+    from sfvqa.batch.identify import identify
+    from sfvqa.batch.item import group_items
 
     found = Counter(
         statuses.get(question.item_id, "new")
@@ -126,7 +126,4 @@ def _memory_lines(memory: Mapping[str, Any]) -> list[str]:
 def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
     gpus = "" if cluster["gpus_per_worker"] is None else f", {cluster['gpus_per_worker']:g} GPUs each"
     where = cluster["address"] or "the one that Ray finds, or one of its own"
-    return [
-        f"workers {cluster['workers'] or 'as many as fit'}{gpus}; each plans by its own memory",
-        f"cluster {where}",
-    ]
+    return [f"workers {cluster['workers'] or 'as many as fit'}{gpus}; each plans by its own memory", f"cluster {where}"]

@@ -1,11 +1,32 @@
-"""The command `sfvqa chat`: its options, and what is checked and loaded before the first question."""
+"""`sfvqa chat`: from a video to a conversation about it; the first video, and those that /open names."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli import answer_options, cache_options, frame_options, options, writing_options
+from sfvqa.cli.answer_options import TurnOptions
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.model import ModelOptions, seconds_on_cpu
+from sfvqa.cli.option_groups import SETTING
+from sfvqa.cli.options import CacheOptions, OutputOptions, parse_video
+from sfvqa.errors import UsageError
+
+if TYPE_CHECKING:
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.video import VideoFile
+    from sfvqa.inference.chat import Chat
+    from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.video_cache.store import VideoCache
+    from sfvqa.inference.video_qa import VideoQA
+    from sfvqa.video.sampling import SamplingOptions
+
+
+TOKENS_PLANNED_FOR = 2048
+"""How long a conversation is taken to be when memory is planned and --context does not say: a few dozen turns."""
+
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -24,86 +45,110 @@ command, and the exit code is that of the first that failed."""
 Video = Annotated[
     Path,
     typer.Argument(
-        parser=options.parse_video,
-        metavar="VIDEO",
-        help="A video file, or a folder of pictures.",
-        show_default=False,
+        parser=parse_video, metavar="VIDEO", help="A video file, or a folder of pictures.", show_default=False
     ),
 ]
-Context = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        envvar="SFVQA_CONTEXT",
-        min=1,
-        help="Tokens the conversation may take, the fast tokens with it; the oldest turns are dropped when it is full "
-        "(default: the model's positions).",
-        show_default=False,
-        rich_help_panel=options.GENERATION,
-    ),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions(TurnOptions):
+    """How a chat answers."""
+
+    context: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Tokens the conversation may take, the fast tokens with it; the oldest turns are dropped when it is "
+            "full (default: the model's positions).",
+            rich_help_panel=TurnOptions.panel,
+        ),
+        SETTING,
+    ] = None
 
 
 def chat(
-    given: typer.Context,
     video: Video,
-    model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
-    frames: frame_options.Frames = None,  # noqa: ARG001
-    sampling: frame_options.SamplingOption = None,  # noqa: ARG001
-    fps: frame_options.Fps = None,  # noqa: ARG001
-    timestamps: frame_options.Timestamps = None,  # noqa: ARG001
-    start: frame_options.Start = None,  # noqa: ARG001
-    end: frame_options.End = None,  # noqa: ARG001
-    crop: frame_options.CropOption = None,  # noqa: ARG001
-    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
-    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
-    read_timeout: frame_options.ReadTimeout = 600.0,  # noqa: ARG001
-    max_new_tokens: writing_options.MaxNewTokens = 256,
-    temperature: writing_options.Temperature = 0.0,  # noqa: ARG001
-    top_p: writing_options.TopP = 1.0,  # noqa: ARG001
-    repetition_penalty: writing_options.RepetitionPenalty = 1.0,  # noqa: ARG001
-    seed: writing_options.Seed = 0,  # noqa: ARG001
-    static_decode: writing_options.StaticDecode = False,  # noqa: ARG001
-    context: Context = None,
-    system: answer_options.System = None,  # noqa: ARG001
-    template: answer_options.Template = None,  # noqa: ARG001
-    subtitles: answer_options.SubtitlesOption = None,  # noqa: ARG001
-    subtitle_tokens: answer_options.SubtitleTokens = None,  # noqa: ARG001
-    device: options.Device = "auto",  # noqa: ARG001
-    dtype: options.DtypeOption = "auto",  # noqa: ARG001
-    attention: options.AttentionOption = "sdpa",  # noqa: ARG001
-    quant: options.QuantOption = "auto",  # noqa: ARG001
-    random_weights: options.RandomWeights = False,  # noqa: ARG001
-    no_cache: cache_options.NoCache = False,  # noqa: ARG001
-    cache_size: cache_options.CacheSize = cache_options.DEFAULT_SIZE,  # noqa: ARG001
-    full_hash: cache_options.FullHash = False,  # noqa: ARG001
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    *,
+    model: ModelOptions,
+    frames: FrameOptions,
+    answers: ChatOptions,
+    cache: CacheOptions,
+    output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, talk."""
-    from sfvqa.cli import planning, session
-    from sfvqa.cli.answer_request import AnswerRequest
     from sfvqa.cli.chat.conversation import Conversation
-    from sfvqa.cli.chat.lines import check_standard_input, open_lines
-    from sfvqa.cli.chat.loop import ChatLoop
-    from sfvqa.cli.chat.opening import TOKENS_PLANNED_FOR, VideoOpener
-    from sfvqa.cli.frame_request import FrameRequest
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.video_file import VideoFile
+    from sfvqa.cli.chat.loop import ChatLoop, check_standard_input, open_lines
+    from sfvqa.cli.model import check_fit, load
+    from sfvqa.cli.video import check_video, open_video, plan_question
 
-    frame_request, model_request = FrameRequest.of(given), session.ModelRequest.of(given)
     check_standard_input(video)
-    session.check_request(video, (), model_request)
-    request, notices = AnswerRequest.of(given), Notices(quiet=quiet)
-    with VideoFile(video, frame_request, cache_options.video_cache(given), notices) as file:
-        prompt, to_come = request.prompt(file), max(max_new_tokens, context or TOKENS_PLANNED_FOR)
-        planned = planning.plan_run(
-            model_request, frame_request, file, [""], to_come, notices, prompt.num_tokens_about, batch_size=1
+    check_video(video)
+    model.check()
+    answers.check(model)
+    notices = output.notices()
+    with open_video(video, frames, cache.open(video), notices) as file:
+        prompt, to_come = answers.prompt(file), max(answers.max_new_tokens, answers.context or TOKENS_PLANNED_FOR)
+        plan, sampling = plan_question(
+            model, frames, file, [""], prompt, notices, max_new_tokens=to_come, static_decode=answers.static_decode
         )
-        planning.check_fit(planned, model_request.quantization, notices)
-        answerer = session.load_model(planned.model, file.cache, notices)
-        opener = VideoOpener(answerer, planned.frames, request, context, file.cache, video, notices)
+        check_fit(plan, seconds_on_cpu(plan, 1, is_seen=file.is_kept(sampling)), notices)
+        answerer = load(plan.settings, file.cache, notices)
+        opener = VideoOpener(answerer, plan, sampling, frames, answers, file.cache, video, notices)
         begun = opener.start(file, prompt)
     lines = open_lines(notices)
-    conversation = Conversation(opener, begun, notices, json=json, echoes_questions=not lines.is_terminal)
-    raise typer.Exit(ChatLoop(conversation, lines, notices, json=json).run())
+    conversation = Conversation(opener, begun, notices, json=output.json, echoes_questions=not lines.is_terminal)
+    raise typer.Exit(ChatLoop(conversation, lines, notices, json=output.json).run())
+
+
+@dataclass(frozen=True)
+class VideoOpener:
+    """Starts a chat about a video, each with the options that the command was given; `first` is the video of these."""
+
+    model: "VideoQA"
+    plan: "Plan"
+    sampling: "SamplingOptions"
+    frames: FrameOptions
+    answers: ChatOptions
+    cache: "VideoCache | None"
+    first: Path
+    notices: "Notices"
+
+    def start(self, file: "VideoFile", prompt: "PromptOptions") -> "Chat":
+        """Read and encode a video under a progress bar, and begin a chat about it."""
+        from sfvqa.cli.video import encode_video
+
+        encoded = encode_video(self.model, file, self.plan, self.sampling, self.frames, self.notices)
+        options, context = self.answers.generation(), self.answers.context
+        return self.model.chat(encoded, options, prompt=prompt, context_tokens=context)
+
+    def open(self, path: Path) -> "Chat":
+        """The same with another video. Raises VideoError and what encoding does, UsageError for standard input."""
+        from sfvqa.cli.demo import bundled_video
+        from sfvqa.cli.video import VideoFile, check_video
+        from sfvqa.video.readers.local_file import STANDARD_INPUT
+
+        path = bundled_video(str(path)) or path
+        if str(path) == STANDARD_INPUT:
+            raise UsageError("A chat cannot open a video on standard input.", "Save it to a file, and open that.")
+        check_video(path)
+        with VideoFile(path, self.frames, self.cache, self.notices) as file:
+            return self.start(file, self._prompt_for(path, file))
+
+    def _prompt_for(self, path: Path, file: "VideoFile") -> "PromptOptions":
+        """The prompt without a subtitle file where that belongs to another video."""
+        prompt = self.answers.prompt(file)
+        subtitles = self.answers.fixed_prompt.subtitles
+        if subtitles is None or _is_same_file(path, self.first):
+            return prompt
+        self.notices.warn(
+            f"The subtitles of {subtitles.source} belong to {self.first.name}: there are none here.", again=True
+        )
+        return replace(prompt, subtitles=None, subtitle_tokens=None)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # the first video may be gone by now
+        return False

@@ -1,19 +1,104 @@
-"""One chat and what a user sees of it: answers, warnings, where the time went, how full it is. Reads no input."""
+"""What a chat says of its turns, its frames and its context, in words. Prints nothing."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfvqa.cli.answers import make_printer
-from sfvqa.cli.chat.wording import describe_fullness, describe_turn
 from sfvqa.cli.describe import describe_subtitles
+from sfvqa.cli.print_answers import AnswerPrinter
+from sfvqa.cli.terminal import printable, printable_line
+from sfvqa.cli.whole_file import check_place, whole_file
+from sfvqa.errors import UsageError
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from sfvqa.cli.chat.opening import VideoOpener
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.session import AnswerPrinter
-    from sfvqa.inference.answer import Answer
-    from sfvqa.inference.answer_stream import AnswerStream
-    from sfvqa.inference.chat import Chat
+    from collections.abc import Sequence
+
+    from sfvqa.cli.chat.command import VideoOpener
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.answer import Answer, AnswerStream
+    from sfvqa.inference.chat import Chat, ContextUse
+
+
+def describe_turn(answer: "Answer", context: "ContextUse", *, in_full: bool) -> str:
+    """`First token after 0.02 s, context 119 of 2,048.`, and in full what it took and reused.
+
+    The wait is that for this turn: reading and encoding were done before it.
+    """
+    timings, tokens = answer.timings, answer.tokens
+    seeing = timings.read_seconds + timings.encode_seconds - timings.overlap_seconds
+    parts = [f"First token after {timings.ttft_seconds - seeing:.2f} s"]
+    if in_full:
+        speed = "" if timings.tokens_per_second is None else f" ({timings.tokens_per_second:.1f}/s)"
+        parts += [f"{plural(tokens.new, 'token')}{speed}", f"{tokens.reused:,} of {tokens.prompt:,} reused"]
+    return f"{', '.join([*parts, f'context {context.num_tokens:,} of {context.limit:,}'])}."
+
+
+def describe_fullness(context: "ContextUse", *, can_be_more: bool) -> str:
+    """How full the conversation is, what will happen, and what can be done about it."""
+    more = ", and a larger --context gives it more room" if can_be_more else ""
+    return (
+        f"The conversation takes {context.num_tokens:,} of {context.limit:,} tokens: the oldest turns may be dropped "
+        f"to make room for the next answer. /reset begins it anew{more}."
+    )
+
+
+def describe_context(chat: "Chat") -> str:
+    """`119 of 2,048 tokens, room for 1,929 more; 3 turns, 1 more was dropped.`"""
+    use, dropped = chat.context, chat.num_dropped
+    gone = f"; {plural(dropped, 'older turn')} dropped" if dropped else ""
+    return (
+        f"{use.num_tokens:,} of {use.limit:,} tokens, room for {use.room:,} more; "
+        f"{plural(len(chat.turns), 'turn')}{gone}."
+    )
+
+
+def describe_times(seconds: "Sequence[float]") -> str:
+    """`0:00 0:00.16 0:00.32`."""
+    from sfvqa.video.sampling import format_time
+
+    return " ".join(format_time(time) for time in seconds)
+
+
+_ENDINGS = {"length": "cut: the longest answer was reached", "interrupted": "stopped before its end"}
+
+
+class TranscriptWriter:
+    """Writes conversations to files, over none but its own."""
+
+    def __init__(self) -> None:
+        self._written: set[Path] = set()
+
+    def save(self, path: Path, title: str, facts: str, answers: "Sequence[Answer]") -> None:
+        """Write them. UsageError where there are none, or something else is in the way; SfvqaError if it fails."""
+        if not answers:
+            raise UsageError("There is nothing to save: no question was answered yet.", "Ask something first.")
+        check_place(path)
+        target = path.resolve()
+        if target.exists() and target not in self._written:
+            raise UsageError(f"{path} is there already, and not from this chat.", "Name another file, or remove it.")
+        is_json = path.suffix.lower() == ".json"
+        text = as_json(answers) if is_json else as_markdown(title, facts, answers)
+        with whole_file(path, what="conversation") as file:
+            file.write(text.encode())
+        self._written.add(target)
+
+
+def as_json(answers: "Sequence[Answer]") -> str:
+    """A list of the objects that --json prints, one a line."""
+    objects = ",\n".join(json.dumps(answer.to_dict(), allow_nan=False) for answer in answers)
+    return f"[\n{objects}\n]\n"
+
+
+def as_markdown(title: str, facts: str, answers: "Sequence[Answer]") -> str:
+    """Questions as quotations, answers below them; `facts` say what the model saw."""
+    parts = [f"# {printable_line(title)}", f"{printable_line(facts)}. Answered by {answers[0].model}."]
+    for answer in answers:
+        question = "\n".join(f"> {line}".rstrip() for line in printable(answer.question).splitlines())
+        parts += [question, printable(answer.text).strip()]
+        if ending := _ENDINGS.get(answer.finish_reason.value):
+            parts.append(f"*({ending})*")
+    return "\n\n".join(parts) + "\n"
 
 
 class AnswerStopped(KeyboardInterrupt):
@@ -54,12 +139,12 @@ class Conversation:
             self._notices.warn(warning, again=has_dropped and warning not in self._lasting_warnings)
         answer = self._show(question, stream)
         for line in describe_subtitles(answer) if len(self.answers) == 1 else []:
-            self._notices.note(line)
+            self._notices.hint(line)
         for warning in answer.warnings:
             self._notices.warn(warning)
         if not has_dropped:  # all but the one on dropped turns, which comes as often as that happens
             self._lasting_warnings.update(answer.warnings)
-        self._notices.note(describe_turn(answer, self.chat.context))
+        self._notices.hint(describe_turn(answer, self.chat.context, in_full=self._notices.verbose))
         self.say_if_full()
 
     def reset(self) -> None:
@@ -79,7 +164,7 @@ class Conversation:
         is_full = self.chat.will_drop
         if is_full and not self._said_full:
             self._notices.warn(
-                describe_fullness(self.chat.context, can_be_more=self.opener.context_tokens is not None), again=True
+                describe_fullness(self.chat.context, can_be_more=self.opener.answers.context is not None), again=True
             )
         self._said_full = is_full
 
@@ -106,10 +191,5 @@ class Conversation:
         self._said_full = False
         self._lasting_warnings.clear()
 
-    def _make_printer(self) -> "AnswerPrinter":
-        return make_printer(
-            self._notices,
-            json=self._json,
-            quiet=self._notices.quiet,
-            num_questions=2 if self._echoes_questions else 1,
-        )
+    def _make_printer(self) -> AnswerPrinter:
+        return AnswerPrinter(self._notices, json=self._json, several=self._echoes_questions)

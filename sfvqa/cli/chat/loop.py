@@ -1,25 +1,198 @@
-"""The chat itself: read a line, ask it or do what it says, and go on whatever happens."""
+"""The commands that can be typed in a chat: their names, their help, and how a line becomes one."""
 
 import contextlib
+import difflib
+import os
+import shlex
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from sfvqa.cli import exits
-from sfvqa.cli.answers import write_object
-from sfvqa.cli.chat.conversation import AnswerStopped
-from sfvqa.cli.chat.slash import Typed, describe_commands, parse_command
-from sfvqa.cli.chat.transcript import TranscriptWriter
-from sfvqa.cli.chat.wording import describe_context, describe_times
+from sfvqa.cli.chat.conversation import AnswerStopped, TranscriptWriter, describe_context, describe_times
 from sfvqa.cli.describe import describe_encoded
 from sfvqa.cli.interrupts import ChatInterrupts, chat_interrupts
-from sfvqa.cli.screen import columns_of, wrap
-from sfvqa.cli.text import printable
-from sfvqa.errors import ExitCode
+from sfvqa.cli.options import parse_file
+from sfvqa.cli.print_answers import write_object
+from sfvqa.cli.terminal import columns_of, printable, wrap
+from sfvqa.errors import ExitCode, UsageError
+from sfvqa.inference.question import LONGEST_TEXT
 
 if TYPE_CHECKING:
     from sfvqa.cli.chat.conversation import Conversation
-    from sfvqa.cli.chat.lines import LineSource
-    from sfvqa.cli.render import Notices
+    from sfvqa.cli.notices import Notices
+
+
+@dataclass(frozen=True)
+class SlashCommand:
+    """A command; `argument` names what has to stand behind it, empty where nothing may."""
+
+    name: str
+    argument: str
+    help: str
+
+
+COMMANDS = (
+    SlashCommand("/frames", "", "Say which frames of the video the model sees."),
+    SlashCommand("/open", "VIDEO", "Go on with another video; the conversation begins anew."),
+    SlashCommand("/reset", "", "Forget the conversation, keep the video."),
+    SlashCommand("/save", "FILE", "Write the conversation to a file, as JSON if it ends in .json, else as Markdown."),
+    SlashCommand("/context", "", "Say how full the conversation is."),
+    SlashCommand("/help", "", "Say this."),
+    SlashCommand("/quit", "", "Leave; so do /exit and Ctrl-D."),
+)
+_OTHER_NAMES = {"/exit": "/quit"}
+NAMES = (*(command.name for command in COMMANDS), *_OTHER_NAMES)
+_LONGEST_COMMAND = 10_000
+HINT = "A question that begins with a slash needs a space before it."
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command as it was typed."""
+
+    name: str
+    argument: str
+
+    @property
+    def path(self) -> Path:
+        """The argument as a path: as it stands if that is there, else without quotes and backslashes; ~ is home.
+
+        >>> Typed("/open", "'my clip.mp4'").path.name
+        'my clip.mp4'
+        """
+        as_it_stands = _with_home(self.argument)
+        if os.path.lexists(as_it_stands):
+            return as_it_stands
+        try:
+            words = shlex.split(self.argument)
+        except ValueError:  # a quotation mark on its own
+            return as_it_stands
+        return _with_home(words[0]) if len(words) == 1 and words[0] else as_it_stands
+
+
+def parse_command(line: str) -> Typed | None:
+    """The command of a line, None for a question; UsageError for no command of ours, or one used wrongly."""
+    if not line.startswith("/"):
+        return None
+    if len(line) > _LONGEST_COMMAND:
+        raise UsageError(f"The command {line[:10]}… has more than {_LONGEST_COMMAND:,} characters.", HINT)
+    word, *behind = line.strip().split(maxsplit=1)
+    name, argument = _OTHER_NAMES.get(word.lower(), word.lower()), "".join(behind)
+    command = next((command for command in COMMANDS if command.name == name), None)
+    if command is None:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        raise UsageError(
+            f"There is no command {word}.", f"{f'Did you mean {near[0]}?' if near else 'See /help.'} {HINT}"
+        )
+    if command.argument and not argument:
+        raise UsageError(f"{name} needs a {command.argument}.", f"Type {name} {command.argument}.")
+    if argument and not command.argument:
+        raise UsageError(f"{name} takes nothing behind it.", f"Type {name} alone. {HINT}")
+    return Typed(name, argument)
+
+
+def _with_home(text: str) -> Path:
+    path = parse_file(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody has that name, so that the tilde is part of one
+        return path
+
+
+def describe_commands() -> str:
+    """What /help shows."""
+    usages = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS]
+    width = max(map(len, usages))
+    rows = [f"{usage:<{width}}  {command.help}" for usage, command in zip(usages, COMMANDS, strict=True)]
+    return "\n".join([*rows, f"Anything else is a question. {HINT}", "Ctrl-C stops an answer, or clears the line."])
+
+
+PROMPT = "> "
+_LONGEST_LINE = LONGEST_TEXT + 1000  # and white space around it
+
+
+class LineSource(Protocol):
+    """Gives a line at a time; `is_terminal` says whether someone is typing them."""
+
+    is_terminal: bool
+
+    def read(self) -> str | None:
+        """The next line, None at the end; KeyboardInterrupt for Ctrl-C on an empty line."""
+        ...
+
+
+class PipedLines:
+    """Every line of a pipe or file; no prompt."""
+
+    is_terminal = False
+
+    def __init__(self, source: TextIO) -> None:
+        # What is no UTF-8 is spelt as in arguments, so that it fails as a question, not as an input.
+        if reconfigure := getattr(source, "reconfigure", None):
+            reconfigure(errors="surrogateescape")
+        self._source = source
+
+    def read(self) -> str | None:
+        """The next line."""
+        line = self._source.readline(_LONGEST_LINE)
+        if len(line) == _LONGEST_LINE and not line.endswith("\n"):
+            self._pass_over()
+        return line.removeprefix("\ufeff").rstrip("\n") if line else None
+
+    def _pass_over(self) -> None:
+        """Skip the rest of a line that has no end, instead of holding it; what was held fails as a question."""
+        while (piece := self._source.readline(_LONGEST_LINE)) and not piece.endswith("\n"):
+            pass
+
+
+class PlainPrompt(PipedLines):
+    """A terminal without cursor movement, such as Emacs's shell: a prompt, and the editing that the system offers."""
+
+    is_terminal = True
+
+    def __init__(self, source: TextIO, screen: TextIO) -> None:
+        super().__init__(source)
+        self._screen = screen
+
+    def read(self) -> str | None:
+        """Show the prompt and wait for a line."""
+        self._screen.write(PROMPT)
+        self._screen.flush()
+        line = None
+        try:
+            line = super().read()
+        finally:
+            if line is None:
+                self._screen.write("\n")  # after ^C or ^D: what comes must not stick to the prompt
+        return line
+
+
+def check_standard_input(video: Path) -> None:
+    """UsageError when the questions cannot come from there: it is closed, or it is to be the video."""
+    from sfvqa.video.readers.local_file import STANDARD_INPUT
+
+    if str(video) == STANDARD_INPUT:
+        raise UsageError(
+            "Standard input cannot be both the video and the questions.", "Save the video to a file and give its path."
+        )
+    if sys.stdin is None:
+        raise UsageError("No question can be read: standard input is closed.", "Connect it to a terminal or a file.")
+
+
+def open_lines(notices: "Notices") -> LineSource:
+    """The lines of standard input. The prompt is shown on stderr, on stdout only if that alone is a terminal."""
+    if not sys.stdin.isatty():
+        return PipedLines(sys.stdin)
+    from prompt_toolkit.utils import is_dumb_terminal
+
+    screen = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
+    if screen is None or is_dumb_terminal():
+        return PlainPrompt(sys.stdin, sys.stderr)
+    from sfvqa.cli.chat.prompt import EditedLines
+
+    return EditedLines(sys.stdin, screen, notices)
 
 
 class ChatLoop:

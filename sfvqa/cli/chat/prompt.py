@@ -1,10 +1,12 @@
-"""Lines typed on a terminal, with editing, history and completion by prompt_toolkit."""
+"""The file that keeps what was typed in chats, for this user's eyes only."""
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+import platformdirs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
@@ -14,12 +16,31 @@ from prompt_toolkit.output import Output, create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from sfvqa.cli.chat.history_file import history_path, prepare_history
-from sfvqa.cli.chat.lines import PROMPT
-from sfvqa.cli.chat.slash import COMMANDS, NAMES
+from sfvqa.cli.chat.loop import COMMANDS, NAMES, PROMPT
 
 if TYPE_CHECKING:
-    from sfvqa.cli.render import Notices
+    from sfvqa.cli.notices import Notices
+
+
+def history_path() -> Path | None:
+    """Where it is: what SFVQA_HISTORY says, None where that is empty, else in the user's folder for states."""
+    override = os.environ.get("SFVQA_HISTORY")
+    if override is None:
+        return Path(platformdirs.user_state_dir("sfvqa", appauthor=False)) / "chat_history"
+    return Path(override).expanduser() if override else None
+
+
+def prepare_history(path: Path) -> None:
+    """Make the file, with mode 0600, unless it is there. OSError when it cannot be read and written."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file") from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
 
 _TAKES_PATH = tuple(f"{command.name} " for command in COMMANDS if command.argument)
 

@@ -1,18 +1,53 @@
-"""`sfvqa models info`: everything that is known of a model, and the memory it takes in each quantization."""
+"""What is known of a model, in lines."""
 
 import json as jsonlib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sfvqa.cli import frame_options, options
-from sfvqa.wording import plural
+from sfvqa.cli.model import Device, DtypeOption, QuantOption
+from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
-    from sfvqa.inference.memory import MemoryEstimate
-    from sfvqa.inference.sizes import ModelSizes
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.memory import MemoryEstimate
     from sfvqa.registry import Architecture, QuantizationName
+
+
+def fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    """A line a fact, from the object that `models info --json` prints."""
+    lines = []
+    if "license" in facts:
+        lines += [
+            facts["description"],
+            f"Licence of the weights: {facts['license']}; {readable_size(facts['size_bytes'])}.",
+            _where(facts),
+        ]
+        if facts["aliases"]:
+            lines.append(f"Also called {', '.join(facts['aliases'])}.")
+    trained, fast = facts["trained_with"], facts["fast_tokens"]
+    frames = "an unknown number of frames" if trained["num_frames"] is None else plural(trained["num_frames"], "frame")
+    lines += [
+        f"{facts['described_as']}.",
+        f"Trained with {frames}, {trained['sampling']} sampling, {trained['crop']} crop; fast tokens are averages of "
+        f"{plural(fast['temporal_stride'], 'frame')}, at least {fast['min_fast_frames']}.",
+        f"Quantization unless told otherwise: {facts['quantization']}.",
+    ]
+    if "memory_hint" in facts:
+        lines.append(facts["memory_hint"])
+    return lines
+
+
+def _where(facts: Mapping[str, Any]) -> str:
+    at = f" at commit {facts['revision']}" if facts["revision"] else ""
+    here = "not on this machine" if facts["folder"] is None else f"in {facts['folder']}{at}"
+    if facts["repo_id"]:
+        return f"Repository: {facts['repo_id']}; {here}."
+    return f"Bundled, {here}." if facts["folder"] else "There are no weights of it: it runs with --random-weights only."
+
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -43,20 +78,19 @@ _ROWS = {
 def info(
     name: Name,
     frames: frame_options.Frames = None,
-    quant: options.QuantOption = "auto",
-    dtype: options.DtypeOption = "auto",
-    device: options.Device = "auto",
+    quant: QuantOption = "auto",
+    dtype: DtypeOption = "auto",
+    device: Device = "auto",
     json: options.Json = False,
 ) -> None:
     """Print paragraphs and a table, or an object."""
-    from sfvqa.inference.fit import BEST_FIRST
-    from sfvqa.inference.memory import RunSize, estimate_memory
-    from sfvqa.inference.sizes import read_sizes
+    from sfvqa.checkpoints.known import read_sizes
+    from sfvqa.checkpoints.memory import BEST_FIRST, RunSize, estimate_memory
     from sfvqa.registry import QuantizationName
 
     model = read_sizes(name)
     kind, free = _device(device)
-    num_frames = (frames and frames.count) or model.trained_with.sampling.num_frames
+    num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
     computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.stored_dtype or "bfloat16"
     kinds = BEST_FIRST if quant == "auto" else (QuantizationName(quant),)
     estimates = {
@@ -75,19 +109,17 @@ def info(
 
 def _device(name: str) -> tuple[str, int | None]:
     """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
-    from sfvqa.inference.host_memory import free_host_bytes
+    from sfvqa.checkpoints.host_memory import free_host_bytes
 
     if name == "cpu":
         return "cpu", free_host_bytes()
-    from sfvqa.inference.device import free_memory_bytes, resolve_device
+    from sfvqa.checkpoints.device import free_memory_bytes, resolve_device
 
     where = resolve_device(name, must_be_here=False)
     return where.type, free_memory_bytes(where)
 
 
 def _facts(model: "ModelSizes") -> dict[str, object]:
-    from sfvqa.cli.models.copies import copy_facts
-
     trained, sizes, fast, spec = model.trained_with, model.sizes, model.fast, model.spec
     facts: dict[str, object] = {}
     if spec is not None:
@@ -100,7 +132,6 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
             "aliases": list(spec.aliases),
             "memory_hint": spec.memory_hint,
             **_here(model),
-            "copies": copy_facts(spec),
         }
     return facts | {
         "quantization": model.quantization.value,
@@ -118,8 +149,8 @@ def _facts(model: "ModelSizes") -> dict[str, object]:
 
 def _here(model: "ModelSizes") -> dict[str, object]:
     """Where the model is on this machine, and the commit if it was downloaded."""
+    from sfvqa.checkpoints.find import locate_registered
     from sfvqa.errors import ModelError
-    from sfvqa.inference.locate import locate_registered
 
     assert model.spec is not None
     try:
@@ -163,8 +194,7 @@ def _memory(
 
 
 def _print_facts(name: str, facts: dict[str, object]) -> None:
-    from sfvqa.cli.models.info_lines import fact_lines
-    from sfvqa.cli.screen import echo
+    from sfvqa.cli.terminal import echo
 
     echo(f"{name}\n" + "\n".join(f"  {line}" for line in fact_lines(facts)) + "\n")
 
@@ -176,8 +206,8 @@ def _print_table(
     from rich.console import Console
     from rich.table import Table
 
-    from sfvqa.cli.screen import echo
-    from sfvqa.cli.text import plural, readable_size
+    from sfvqa.cli.terminal import echo
+    from sfvqa.wording import plural, readable_size
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("memory")

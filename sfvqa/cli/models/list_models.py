@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from sfvqa.cli import options
-from sfvqa.cli.models.copies import copy_facts, copy_line
+from sfvqa.cli.models import shared
 
 if TYPE_CHECKING:
     from sfvqa.registry import ModelSpec
+
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -23,7 +24,7 @@ The models that `sfvqa ask --model NAME` knows by name. A checkpoint folder can 
 
 def list_models(json: options.Json = False) -> None:
     """Print a row or an object a model."""
-    from sfvqa.cli.screen import echo
+    from sfvqa.cli.terminal import echo
     from sfvqa.registry import load_registry
 
     entries = [(spec, _find(spec)) for spec in load_registry()]
@@ -46,8 +47,8 @@ class _Found:
 
 def _find(spec: "ModelSpec") -> _Found:
     """Look at names and sizes only: a list must be quick."""
-    from sfvqa.inference.hub.cache import disk_bytes
-    from sfvqa.inference.locate import cached_snapshot, locate_registered, missing_files
+    from sfvqa.checkpoints.download import disk_bytes
+    from sfvqa.checkpoints.find import cached_snapshot, locate_registered, missing_files
 
     if spec.is_bundled:
         return _Found(locate_registered(spec).folder, is_whole=True, revision=spec.revision)
@@ -58,7 +59,7 @@ def _find(spec: "ModelSpec") -> _Found:
 
 
 def _entry(spec: "ModelSpec", found: _Found) -> dict[str, object]:
-    from sfvqa.inference.quantized_copies import is_here
+    from sfvqa.checkpoints.find import is_downloaded
 
     return {
         "name": spec.name,
@@ -72,16 +73,15 @@ def _entry(spec: "ModelSpec", found: _Found) -> dict[str, object]:
         "repo_id": spec.repo_id,
         "revision": found.revision,
         "bundled": spec.is_bundled,
-        "available": is_here(spec),
+        "available": is_downloaded(spec),
         "folder": None if found.folder is None else str(found.folder),
         "disk_bytes": found.disk_bytes,
-        "copies": copy_facts(spec),
     }
 
 
 def _paragraph(spec: "ModelSpec", found: _Found) -> str:
     """A model in a few lines: readable in any width, and greppable by name."""
-    from sfvqa.cli.text import plural, readable_size
+    from sfvqa.wording import plural, readable_size
 
     downloaded = "downloaded" if found.is_whole else "partly downloaded" if found.folder else "not downloaded"
     where = "bundled" if spec.is_bundled else downloaded
@@ -94,7 +94,30 @@ def _paragraph(spec: "ModelSpec", found: _Found) -> str:
         lines.append(f"  Also called {', '.join(spec.aliases)}.")
     if found.disk_bytes is not None:
         lines.append(f"  Commit {found.revision}, {readable_size(found.disk_bytes)} on disk in {found.folder}")
-    lines += [f"  {copy_line(copy)}" for copy in copy_facts(spec)]
     if not found.is_whole and spec.repo_id:
         lines.append(f"  Download: sfvqa models pull {spec.name}")
     return "\n".join(lines)
+
+
+PATH_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models path slowfast-7b-64f
+  du -shL "$(sfvqa models path slowfast-7b-64f)"
+
+Print the folder a model is loaded from, and nothing else. Exit code 4 when it
+is not on this machine, or only partly."""
+
+
+def path(
+    model: shared.NameOrFolder,
+    _offline: shared.Offline = False,  # it never asks a hub
+    json: shared.Json = False,
+    _quiet: shared.Quiet = False,  # it says nothing else anyway
+) -> None:
+    """Print the folder."""
+    from sfvqa.checkpoints.find import locate
+
+    location = locate(model)
+    folder = str(location.folder.absolute())
+    document = {"schema_version": 1, "name": location.name, "revision": location.revision, "folder": folder}
+    typer.echo(jsonlib.dumps(document) if json else folder)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli.models import options
+from sfvqa.cli.models import shared
 from sfvqa.errors import ModelNotDownloadedError, UsageError
 
 if TYPE_CHECKING:
-    from sfvqa.cli.render import Notices
-    from sfvqa.inference.hub.pull import PulledModel, PullPlan
-    from sfvqa.inference.locate import CheckpointLocation
+    from sfvqa.checkpoints.download import PullPlan
+    from sfvqa.checkpoints.find import CheckpointLocation
+    from sfvqa.cli.notices import Notices
     from sfvqa.registry import ModelSpec
 
 HELP = """\b
@@ -21,28 +21,29 @@ HELP = """\b
   sfvqa models pull slowfast-7b-64f --update
   HF_HOME=/big/disk sfvqa models pull slowfast-7b-64f
 
-Fetch a model from the Hugging Face hub into its cache (HF_HOME). Licence and
-size are shown before; an interrupted download goes on where it stopped; every
-file is checked against its hash. The commit that comes first is kept until
---update. HF_TOKEN and HF_ENDPOINT are honoured."""
+Download a model from the Hugging Face hub into its cache (HF_HOME). Licence
+and size are shown first. Rerun an interrupted download to resume it: files that
+are complete are kept. Every file is checked against its hash. The first commit
+is kept until --update. HF_TOKEN and HF_ENDPOINT are honoured."""
 
 _SHORT = 12
 Update = Annotated[bool, typer.Option("--update", metavar="", help="Move to the newest commit on the hub.")]
 
 
 def pull(
-    name: options.Name,
+    name: shared.Name,
     update: Update = False,
-    offline: options.Offline = False,
-    yes: options.Yes = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    offline: shared.Offline = False,
+    yes: shared.Yes = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Say what it takes, ask, download, check."""
     from huggingface_hub import constants
 
-    from sfvqa.cli.render import Notices
-    from sfvqa.inference.hub.pull import plan_pull
+    from sfvqa.checkpoints.download import plan_pull
+    from sfvqa.checkpoints.find import locate_registered
+    from sfvqa.cli.notices import Notices
     from sfvqa.registry import find_model
 
     notices, spec = Notices(quiet=quiet), find_model(name)
@@ -56,8 +57,9 @@ def pull(
     else:
         with notices.waiting("Asking the hub"):
             plan = plan_pull(spec, update=update)
-        pulled = _carry_out(plan, notices, update=update, yes=yes)
-        location, downloaded, previous = pulled.location, pulled.downloaded_bytes, plan.previous_commit
+        downloaded, previous = _carry_out(plan, notices, update=update, yes=yes), plan.previous_commit
+        location = locate_registered(spec)
+        notices.note(f"{spec.name} is here and every file is as the hub states: {location.folder}")
     if json:
         document = {
             "schema_version": 1,
@@ -73,22 +75,26 @@ def pull(
 
 
 def _look_here(spec: "ModelSpec") -> "CheckpointLocation":
-    from sfvqa.inference.hub.pull import adopt
+    """Find a model on this machine alone, and keep its commit."""
+    from sfvqa.checkpoints.find import is_commit, locate_registered, record_commit
 
     try:
-        return adopt(spec)
+        location = locate_registered(spec)
     except ModelNotDownloadedError as error:
         if spec.repo_id is None:
             raise
         remedy = "To download it, leave out --offline, and HF_HUB_OFFLINE if it is set."
         raise ModelNotDownloadedError(error.message, remedy) from error
+    if location.revision is not None and is_commit(location.revision):
+        record_commit(spec, location.revision)
+    return location
 
 
-def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool) -> "PulledModel":
-    from sfvqa.cli.models.byte_bars import follow_bytes
-    from sfvqa.cli.models.confirm import confirm
-    from sfvqa.cli.text import readable_size
-    from sfvqa.inference.hub.pull import pull
+def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool) -> int:
+    """The bytes that were downloaded, once the user agreed to them."""
+    from sfvqa.checkpoints.download import pull
+    from sfvqa.cli.models.shared import confirm, follow_bytes
+    from sfvqa.wording import readable_size
 
     for line in _describe(plan, update):
         notices.note(line)
@@ -99,43 +105,30 @@ def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool)
             notices.note("Nothing was downloaded.")
             raise typer.Exit(1)
     try:
-        pulled = follow_bytes(pull(plan), notices)
+        replaced = follow_bytes(pull(plan), notices)
     except KeyboardInterrupt:
-        notices.note("What has come is kept, and the same command goes on from there.")
+        notices.note("Rerun the command to resume: files that are complete are kept.")
         raise
-    if pulled.replaced:
-        notices.warn(f"Fetched again, because what was here was damaged: {', '.join(pulled.replaced)}")
-    notices.note(f"{plan.spec.name} is here and every file is as the hub states: {pulled.location.folder}")
-    return pulled
+    if replaced:
+        notices.warn(f"Fetched again, because what was here was damaged: {', '.join(replaced)}")
+    return plan.missing_bytes + sum(plan.file_bytes[name] for name in replaced)
 
 
 def _describe(plan: "PullPlan", update: bool) -> list[str]:
     """What is shown before the question: what it is, whose terms it has, what it takes."""
-    from sfvqa.cli.text import plural, readable_size
+    from sfvqa.checkpoints.find import is_commit
+    from sfvqa.wording import plural, readable_size
 
-    spec, listing = plan.spec, plan.listing
-    files = f"{readable_size(listing.total_bytes)} in {plural(len(listing.files), 'file')}"
-    lines = [f"{spec.name}: {listing.repo_id} at commit {listing.commit}, licence {spec.license}"]
-    if plan.changes_commit:
-        lines.append(f"It moves from commit {str(plan.previous_commit)[:_SHORT]} to {listing.commit[:_SHORT]}.")
+    spec, commit, previous = plan.spec, plan.commit, plan.previous_commit
+    lines = [f"{spec.name}: {spec.repo_id} at commit {commit}, licence {spec.license}"]
+    if previous not in (None, commit):
+        lines.append(f"It moves from commit {str(previous)[:_SHORT]} to {commit[:_SHORT]}.")
     elif update:
-        lines.append(
-            f"{listing.commit[:_SHORT]} is the newest commit{' that models.toml lets it have' * _pinned(spec)}."
-        )
-    if plan.missing_bytes:
-        lines.append(
-            f"{files}, of which {readable_size(plan.missing_bytes)} are still to come; "
-            f"{readable_size(plan.free_bytes)} are free in {plan.folder.parents[2]}"
-        )
-    else:
-        lines.append(f"{files}, all of it here")
-    return lines
-
-
-def _pinned(spec: "ModelSpec") -> bool:
-    from sfvqa.inference.hub.records import is_commit
-
-    return is_commit(spec.revision)
+        pinned = " that models.toml lets it have" * is_commit(spec.revision)
+        lines.append(f"{commit[:_SHORT]} is the newest commit{pinned}.")
+    files = f"{readable_size(plan.total_bytes)} in {plural(len(plan.file_bytes), 'file')}"
+    to_come = f"{readable_size(plan.missing_bytes)} of it to download into {plan.folder.parents[2]}"
+    return [*lines, f"{files}, {to_come if plan.missing_bytes else 'all of it here'}"]
 
 
 def _state(spec: "ModelSpec", location: "CheckpointLocation") -> str:

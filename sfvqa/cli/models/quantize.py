@@ -1,52 +1,55 @@
-"""`sfvqa models quantize`: keep a quantized copy of a model, so that the next start reads less."""
+"""`sfvqa models quantize`: write a model in fewer bits to a folder, so that loading it reads less."""
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sfvqa.cli import options
+from sfvqa.cli.model import Device
+from sfvqa.cli.models import shared
 
 HELP = """\b
 [bold]Examples[/bold]
-  sfvqa models quantize slowfast-7b-64f --quant 4bit
-  sfvqa ask clip.mp4 "What happens?" --model slowfast-7b-64f --quant 4bit   (reads the copy)
+  sfvqa models quantize slowfast-7b-64f ./7b-4bit
+  sfvqa ask clip.mp4 "What happens?" --model ./7b-4bit
 
-Keep a copy of a model with its decoder in 4 or 8 bits, in your data folder (SFVQA_DATA_DIR).
-`ask --quant` then loads the copy, as long as it is of the same version of the model."""
+Write a model with its decoder in 4 or 8 bits to a new folder. --model takes it
+like any other checkpoint folder, and needs no --quant."""
 
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace a copy that is there already.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False)]
 Bits = Annotated[Literal["4bit", "8bit"], typer.Option("--quant", metavar="NAME", help="4bit or 8bit.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `sfvqa models list`.", show_default=False)]
 
 
 def quantize(
-    name: Name,
+    model: shared.NameOrFolder,
+    out: Out,
     quant: Bits = "4bit",
-    force: Force = False,
-    device: options.Device = "auto",
+    device: Device = "auto",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make the copy, and say where it is."""
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.screen import echo
-    from sfvqa.cli.text import readable_size
+    """Write the folder, and say where it is."""
+    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.terminal import echo
+    from sfvqa.wording import readable_size
 
-    with Notices(quiet=quiet).waiting(f"Quantizing {name}"):
-        from sfvqa.inference.quantize_copy import quantize_copy
+    with Notices(quiet=quiet).waiting(f"Quantizing {model}"):
+        from sfvqa.checkpoints.find import revision_of
+        from sfvqa.checkpoints.quantize import quantize
 
-        copy = quantize_copy(name, quant, device=device, force=force)
-    made_of = copy.provenance
+        made_of = quantize(model, out, quant, device=device)
+    size_bytes = sum(path.stat().st_size for path in out.iterdir())
     if json:
         fields = {
             "schema_version": 1,
-            "model": made_of.model,
-            "revision": made_of.revision,
-            "quantization": made_of.quantization,
-            "folder": str(copy.folder),
-            "size_bytes": copy.size_bytes,
+            "model": made_of.name,
+            "revision": revision_of(made_of),
+            "quantization": quant,
+            "folder": str(out),
+            "size_bytes": size_bytes,
         }
         typer.echo(jsonlib.dumps(fields))
     else:
-        echo(f"{copy.folder}  ({made_of.model} in {made_of.quantization}, {readable_size(copy.size_bytes)})")
+        echo(f"{out}  ({made_of.name} in {quant}, {readable_size(size_bytes)})")

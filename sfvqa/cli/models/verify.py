@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sfvqa.cli.models import options
+from sfvqa.cli.models import shared
 from sfvqa.errors import CheckpointError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from sfvqa.inference.hub.integrity import FileCheck
-    from sfvqa.inference.locate import CheckpointLocation
+    from sfvqa.checkpoints.download import FileCheck
+    from sfvqa.checkpoints.find import CheckpointLocation
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -26,17 +26,17 @@ wrong, as NaN is, are not found."""
 
 
 def verify(
-    model: options.NameOrFolder,
-    offline: options.Offline = False,  # noqa: ARG001  it never asks a hub
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    model: shared.NameOrFolder,
+    _offline: shared.Offline = False,  # it never asks a hub
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Check and say what was found; CheckpointError names the files that are wrong."""
-    from sfvqa.cli.models.byte_bars import follow_bytes
-    from sfvqa.cli.render import Notices
-    from sfvqa.cli.screen import echo
-    from sfvqa.inference.hub.integrity import check_folder
-    from sfvqa.inference.locate import locate, missing_files
+    from sfvqa.checkpoints.download import check_folder
+    from sfvqa.checkpoints.find import locate, missing_files
+    from sfvqa.cli.models.shared import follow_bytes
+    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.terminal import echo
 
     location = locate(model)
     if missing := missing_files(location.folder):
@@ -44,14 +44,14 @@ def verify(
     notices = Notices(quiet=quiet)
     checks = follow_bytes(check_folder(location.folder), notices)
     if wrong := [check for check in checks if check.fault]:
-        faults = "; ".join(f"{check.name} ({check.fault})" for check in wrong)
+        faults = "; ".join(f"{check.path.name} ({check.fault})" for check in wrong)
         are = "is" if len(wrong) == 1 else "are"
         raise CheckpointError(
             f"{len(wrong)} of the {plural(len(checks), 'file')} of {location.name} {are} damaged: {faults}.",
             _remedy(location),
         )
     with notices.waiting("Checking what would be loaded"):  # importing torch is most of it
-        from sfvqa.inference.checkpoint import check_checkpoint
+        from sfvqa.checkpoints.load import check_checkpoint
 
         check_checkpoint(location.folder)
     if json:
@@ -69,7 +69,7 @@ def _remedy(location: "CheckpointLocation") -> str:
 
 
 def _sentence(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -> str:
-    from sfvqa.cli.text import plural, readable_size
+    from sfvqa.wording import plural, readable_size
 
     files = f"{plural(len(checks), 'file')}, {readable_size(sum(check.size_bytes for check in checks))}"
     compared = sum(check.compared_with is not None for check in checks)
@@ -90,7 +90,7 @@ def _document(location: "CheckpointLocation", checks: "tuple[FileCheck, ...]") -
         "revision": location.revision,
         "folder": str(location.folder),
         "files": [
-            {"name": check.name, "size_bytes": check.size_bytes, "compared_with": check.compared_with}
+            {"name": check.path.name, "size_bytes": check.size_bytes, "compared_with": check.compared_with}
             for check in checks
         ],
     }

@@ -1,13 +1,266 @@
-"""`sfvqa profile`: where the time of a question goes, and how it grows with the number of frames."""
+"""`sfvqa profile`: what is measured, what that becomes on this machine, and the files that are written of it."""
 
 import json as jsonlib
+import shutil
 import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfvqa.cli import frame_options, options
-from sfvqa.cli.profile import options as profile_options
-from sfvqa.cli.profile.options import DEFAULT_FRAMES
+from sfvqa.cli.frame_options import ReadingOptions
+from sfvqa.cli.model import ModelOptions, num_question_tokens
+from sfvqa.cli.option_groups import OptionGroup
+from sfvqa.cli.options import OutputOptions, Video, parse_file
+from sfvqa.cli.whole_file import check_place, whole_file, whole_text_file
+from sfvqa.errors import UsageError
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.video_qa import VideoQA
+    from sfvqa.profiling.measuring import Work
+    from sfvqa.profiling.profile import Profile
+
+
+class FrameCounts(tuple[int, ...]):
+    """Numbers of frames, ascending; a type of its own, because typer takes a bare tuple for several values."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+DEFAULT_FRAMES = FrameCounts((8, 16, 32, 64, 96, 128))
+
+
+def parse_frame_counts(text: str) -> FrameCounts:
+    """The numbers of `8,16,32`, each once; typer.BadParameter where one is none.
+
+    >>> parse_frame_counts("32,8,8")
+    (8, 32)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and int(part) > 0):
+            raise typer.BadParameter(f"{part!r} is no number of frames; write it like {DEFAULT_FRAMES}.")
+    return FrameCounts(sorted({int(part) for part in parts}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(OptionGroup):
+    """What is measured. UsageError when built for what contradicts itself."""
+
+    panel = "What is measured"
+
+    # Not called `frames`: the config file's `frames` is how many `ask` looks at, and says nothing of a profile.
+    frame_counts: Annotated[
+        FrameCounts,
+        typer.Option(
+            "--frames",
+            parser=parse_frame_counts,
+            metavar="N,N,…",
+            help="The numbers of frames to measure; of the default, those that the video has.",
+        ),
+    ] = DEFAULT_FRAMES
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is measured; medians count.")] = 3
+    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Rounds before that, which do not count.")] = 1
+    new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=2, help="How many tokens each answer has, whatever they are.")
+    ] = 32
+    question: Annotated[str, typer.Option(metavar="TEXT", help="What is asked; its tokens count.")] = (
+        "What happens in this video?"
+    )
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            help="Measure other modes of the same model too: few frames and self-attention only, all visual tokens in "
+            "self-attention, and slow keys and values recomputed for every token, as the reference does."
+        ),
+    ] = False
+    overlap: Annotated[
+        bool,
+        typer.Option(
+            help="Read ahead while frames are encoded, as `ask` does; else one waits for the other, undisturbed."
+        ),
+    ] = False
+    static_decode: Annotated[
+        bool, typer.Option(help="Write tokens over buffers of fixed size, as `ask --static-decode` does.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.static_decode and self.baselines:
+            raise UsageError(
+                "--baselines decode step by step, and beside --static-decode that would be compared, not the modes.",
+                "Leave one of them out.",
+            )
+
+    def check(self, model: ModelOptions) -> None:
+        """Fail now on what needs no model to be wrong: UsageError."""
+        from sfvqa.inference.question import check_question
+
+        check_question(self.question)
+        if self.static_decode:
+            from sfvqa.checkpoints.device import check_static_decode
+
+            check_static_decode(model.attention, model.quant)
+
+    def counts_in(self, video: Path, reading: ReadingOptions, notices: "Notices") -> tuple[int, ...]:
+        """The numbers of frames that the video has; a frame is never shown twice to make up a number. UsageError."""
+        from sfvqa.video.readers import open_video
+        from sfvqa.video.reading import choose_unread
+        from sfvqa.video.sampling import SamplingOptions
+
+        with notices.waiting("Looking at the video"), open_video(video, reading.read_options()) as opened:
+            there = len(choose_unread(opened, SamplingOptions(max(self.frame_counts))).indices)
+        too_many = [count for count in self.frame_counts if count > there]
+        if not too_many:
+            return self.frame_counts
+        if self.is_flag("frame_counts"):
+            raise UsageError(
+                f"The video has {plural(there, 'frame')}, fewer than the {too_many[0]} to be measured.",
+                f"Use a longer video, or --frames up to {there}.",
+            )
+        kept = tuple(count for count in self.frame_counts if count <= there) or (there,)
+        notices.warn(f"The video has {plural(there, 'frame')}: measured are {', '.join(map(str, kept))}.")
+        return kept
+
+    def plan(self, model: ModelOptions, sizes: "ModelSizes", counts: Sequence[int]) -> "Plan":
+        """How the largest of them runs."""
+        from sfvqa.checkpoints.plan import make_plan
+        from sfvqa.profiling.measuring import fast_tokens_for
+
+        most = max(counts)
+        in_prompt = max(map(sizes.sizes.num_visual_tokens, counts)) if self.baselines else 0
+        return make_plan(
+            model.settings(sizes.name),
+            replace(sizes, fast=fast_tokens_for(sizes.fast, most)),
+            num_frames=most,
+            num_text_tokens=num_question_tokens([self.question]) + in_prompt,
+            max_new_tokens=self.new_tokens,
+            static_decode=self.static_decode,
+        )
+
+    def seconds_on_cpu(self, sizes: "ModelSizes", plan: "Plan", counts: Sequence[int]) -> float | None:
+        """About how long all rounds take together; None on other devices."""
+        from sfvqa.checkpoints.duration import Operations, count_operations, measure_cpu_speed, seconds_on_cpu
+        from sfvqa.profiling.flops import prompt_size
+        from sfvqa.profiling.measuring import fast_tokens_for
+
+        if plan.device.type != "cpu":
+            return None
+        vision = prefill = decode = 0.0
+        for count in counts:
+            text = num_question_tokens([self.question])
+            prompt = prompt_size(sizes.sizes, fast_tokens_for(sizes.fast, count), count, text)
+            for length in [prompt.length, prompt.num_slow + text] if self.baselines else [prompt.length]:
+                needed = count_operations(
+                    sizes.sizes,
+                    num_frames=count,
+                    num_slow=prompt.num_slow,
+                    length=length,
+                    num_new_tokens=self.new_tokens,
+                )
+                prefill, decode = prefill + needed.prefill, decode + needed.decode
+            vision += needed.vision
+        rounds = self.repeat + self.warmup
+        every = Operations(rounds * vision, rounds * prefill, rounds * decode)
+        return seconds_on_cpu(every, measure_cpu_speed(plan.run.dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileFiles(OptionGroup):
+    """What is written, and what is compared with."""
+
+    panel = "What is written"
+
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_file,
+            metavar="OLD.json",
+            help="Say what changed since an earlier profile's --json, beyond the noise of both.",
+        ),
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option(parser=parse_file, metavar="FILE", help="Write a table, a row a number of frames.")
+    ] = None
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_file,
+            metavar="FILE",
+            help="Draw a picture, .png or .svg; needs matplotlib, `pip install 'sfvqa\\[plot]'`.",
+        ),
+    ] = None
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_file,
+            metavar="FILE",
+            help="Trace one more run, the one with the most frames, for chrome://tracing or Perfetto (.json).",
+        ),
+    ] = None
+
+    def check(self, video: Path) -> dict[str, Any] | None:
+        """Fail now for what would fail after minutes: UsageError, SfvqaError. Gives the profile to compare with."""
+        wanted = [path for path in (self.csv, self.plot, self.trace) if path is not None]
+        if len({path.resolve() for path in wanted}) < len(wanted):
+            raise UsageError("Two of --csv, --plot and --trace name the same file.", "Name one for each.")
+        for path in wanted:
+            check_place(path, keep=[kept for kept in (video, self.compare) if kept is not None])
+        if self.plot is not None:
+            from sfvqa.profiling.plot import FORMATS, check_matplotlib
+
+            if self.plot.suffix.lower() not in FORMATS:
+                raise UsageError(
+                    f"“{self.plot}” does not say what kind of picture it is.", f"End it in {' or '.join(FORMATS)}."
+                )
+            check_matplotlib()
+        if self.compare is None:
+            return None
+        from sfvqa.profiling.compare import read_profile
+
+        return read_profile(self.compare)
+
+    def write_trace(self, answerer: "VideoQA", video: Path, num_frames: int, work: "Work", notices: "Notices") -> None:
+        """Trace one more run, where that is wanted."""
+        if self.trace is None:
+            return
+        from sfvqa.profiling.measuring import write_trace
+
+        with (
+            notices.waiting(f"Tracing one run with {plural(num_frames, 'frame')}"),
+            tempfile.TemporaryDirectory() as folder,
+            whole_file(self.trace, what="trace") as file,
+        ):
+            written = Path(folder) / "trace.json"
+            write_trace(answerer.checkpoint, video, num_frames, work, written)
+            with written.open("rb") as trace:
+                shutil.copyfileobj(trace, file)
+        notices.note(f"A trace of one run with {plural(num_frames, 'frame')} is in {self.trace}.")
+
+    def write(self, profile: "Profile", notices: "Notices") -> None:
+        """Write table and picture, each whole or not at all."""
+        if self.csv is not None:
+            from sfvqa.profiling.profile import write_csv
+
+            with whole_text_file(self.csv) as stream:
+                num_rows = write_csv(profile, stream)
+            notices.note(f"{plural(num_rows, 'row')} written to {self.csv}.")
+        if self.plot is not None:
+            from sfvqa.profiling.plot import FORMATS, draw
+
+            with whole_file(self.plot, what="picture") as file:
+                draw(profile, file, FORMATS[self.plot.suffix.lower()])
+            notices.note(f"The picture is in {self.plot}.")
+
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -27,54 +280,46 @@ the figures are too high: the table says how restless they were."""
 
 
 def profile(
-    context: typer.Context,
-    video: options.Video,
-    model: options.Model = None,  # noqa: ARG001  read from the context, with where it came from
-    frame_counts: profile_options.FrameCountsOption = DEFAULT_FRAMES,  # type: ignore[assignment]  # noqa: ARG001
-    repeat: profile_options.Repeat = 3,  # noqa: ARG001
-    warmup: profile_options.Warmup = 1,  # noqa: ARG001
-    new_tokens: profile_options.NewTokens = 32,  # noqa: ARG001
-    question: profile_options.Question = "What happens in this video?",  # noqa: ARG001
-    baselines: profile_options.Baselines = False,  # noqa: ARG001
-    overlap: profile_options.Overlap = False,  # noqa: ARG001
-    static_decode: profile_options.StaticDecode = False,  # noqa: ARG001
-    crop: frame_options.CropOption = None,  # noqa: ARG001
-    reader: frame_options.ReaderOption = "auto",  # noqa: ARG001
-    read_threads: frame_options.ReadThreads = None,  # noqa: ARG001
-    read_timeout: frame_options.ReadTimeout = 600.0,
-    device: options.Device = "auto",  # noqa: ARG001
-    dtype: options.DtypeOption = "auto",  # noqa: ARG001
-    attention: options.AttentionOption = "sdpa",  # noqa: ARG001
-    quant: options.QuantOption = "auto",  # noqa: ARG001
-    random_weights: options.RandomWeights = False,  # noqa: ARG001
-    compare: profile_options.Compare = None,
-    csv: profile_options.Csv = None,
-    plot: profile_options.Plot = None,
-    trace: profile_options.Trace = None,
-    json: profile_options.Json = False,
-    quiet: profile_options.Quiet = False,
+    video: Video,
+    *,
+    measure: MeasureOptions,
+    model: ModelOptions,
+    reading: ReadingOptions,
+    files: ProfileFiles,
+    output: OutputOptions,
 ) -> None:
     """Check what can be checked, measure, print, write what was asked for."""
-    from sfvqa.cli import session
-    from sfvqa.cli.profile.files import ProfileFiles
-    from sfvqa.cli.profile.request import ProfileRequest
+    from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.profile.view import print_profile
-    from sfvqa.cli.render import Notices
-    from sfvqa.video.readers.standard_input import local_video
+    from sfvqa.cli.video import check_video
+    from sfvqa.video.readers.local_file import local_video
 
-    notices = Notices(quiet=quiet)
-    request = ProfileRequest.of(context)
-    session.check_request(video, [request.question], request.model)
-    files = ProfileFiles(csv, plot, trace)
-    files.check(keep=[video, compare])
-    old = files.earlier(compare)
-    with local_video(video, timeout_seconds=read_timeout) as path:
-        planned = request.plan(path, notices)
-        files.check_comparable(old, planned)
-        answerer = session.load_model(planned.model, None, notices)
-        measured = planned.measure(answerer, path, notices).about(video)
-        comparison = None if old is None else files.compare(old, measured)
-        if json:
+    measure.check(model)
+    check_video(video)
+    model.check()
+    old, notices = files.check(video), output.notices()
+    with local_video(video, timeout_seconds=reading.read_timeout) as path:
+        sizes = model.choose(notices)
+        from sfvqa.checkpoints.device import memory_errors
+        from sfvqa.profiling.compare import check_comparable, compare
+        from sfvqa.profiling.measuring import Work
+        from sfvqa.profiling.sweep import SweepOptions, sweep
+
+        counts = measure.counts_in(path, reading, notices)
+        plan = measure.plan(model, sizes, counts)
+        check_fit(plan, measure.seconds_on_cpu(sizes, plan, counts), notices)
+        if old is not None:
+            check_comparable(old, counts)
+        crop = reading.crop_mode() or sizes.trained_with.crop
+        work = Work(
+            measure.question, measure.new_tokens, reading.read_options(), crop, measure.overlap, measure.static_decode
+        )
+        answerer = load(plan.settings, None, notices)
+        options = SweepOptions(counts, measure.repeat, measure.warmup, measure.baselines)
+        with memory_errors("profiling"):
+            measured = notices.follow(sweep(answerer.checkpoint, path, work, options)).about(video)
+        comparison = None if old is None else compare(old, measured)
+        if output.json:
             document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})
             sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
         else:
@@ -83,4 +328,4 @@ def profile(
         for warning in measured.warnings:
             notices.warn(warning)
         files.write(measured, notices)
-        files.write_trace(answerer, path, planned, notices)  # last: what was measured is not to be lost with it
+        files.write_trace(answerer, path, max(counts), work, notices)  # last: what was measured is not lost with it

@@ -1,21 +1,139 @@
-"""A profile as a page of a terminal, plain text elsewhere: a column a number of frames."""
+"""Figures of a profile in words: seconds, operations, shares; for people, not for programs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from sfvqa.cli.profile.chart import chart_lines
-from sfvqa.cli.profile.figures import noise_text, operations_text, seconds_text, times_text
-from sfvqa.cli.profile.frame_table import FrameTable
-from sfvqa.cli.text import plural, printable_line, readable_size
+from sfvqa.cli.terminal import printable_line
+from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.profiling.compare import Change, Comparison
-    from sfvqa.profiling.profile import Profile, ProfilePoint
+    from sfvqa.profiling.profile import Profile, ProfilePoint, Spread
+
+
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def seconds_text(seconds: float) -> str:
+    """Three digits of it.
+
+    >>> seconds_text(0.0123), seconds_text(4.5), seconds_text(123.4), seconds_text(0)
+    ('12.3 ms', '4.50 s', '123 s', '0')
+    """
+    if seconds == 0:
+        return "0"
+    if seconds < 0.9995:
+        return f"{_three_digits(seconds * 1000)} ms"
+    return f"{_three_digits(seconds)} s"
+
+
+def noise_text(spread: "Spread") -> str:
+    """` ±4%`: how far the outermost repeat lies from the middle of all; nothing below a half percent."""
+    half = (spread.noise or 0) / 2
+    return f" ±{half:.0%}" if half >= 0.005 else ""
+
+
+def operations_text(operations: float) -> str:
+    """`18.6 TFLOP`."""
+    for size, prefix in _PREFIXES:
+        if operations >= size:
+            return f"{_three_digits(operations / size)} {prefix}FLOP"
+    return f"{operations:.0f} FLOP"
+
+
+def times_text(ratio: float) -> str:
+    """`8.7×`, with two digits behind the point near 1."""
+    return f"{ratio:.2f}×" if ratio < 2 else f"{ratio:.1f}×"
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:,.0f}"
+
+
+_SIGNS = "░▒█▓#+"
+_STYLES = ("bright_black", "yellow", "blue", "cyan", "red", "magenta")
+_WIDTH, _NARROWEST = 56, 12
+_BESIDE = len("   128 frames ") + len(" 12.3 ms ")  # before and behind a bar
+_ENTRY = 24  # of the legend
+
+
+def chart_lines(points: "Sequence[ProfilePoint]", width: int) -> "Iterator[Text]":
+    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and below them what the
+    signs mean.
+    """
+    from sfvqa.profiling.profile import layers_of
+
+    stacks = [layers_of(point) for point in points]
+    longest = max(sum(layer.seconds for layer in stack) for stack in stacks)
+    room = max(_NARROWEST, min(_WIDTH, width - _BESIDE))
+    for point, stack in zip(points, stacks, strict=True):
+        line = Text(f"{point.num_frames:>6} frames ")
+        edges = [0.0]
+        for layer in stack:
+            edges.append(edges[-1] + layer.seconds)
+        cells = [round(edge / longest * room) for edge in edges]  # of the edges, so that lengths do not drift
+        for number, (start, stop) in enumerate(pairwise(cells)):
+            line.append(_SIGNS[number] * (stop - start), style=_STYLES[number])
+        line.append(f" {seconds_text(point.median('ttft_seconds'))}")
+        yield line
+    num_beside = max(1, min(3, (width - 1) // _ENTRY))
+    names = [layer.name for layer in stacks[0]]
+    for first in range(0, len(names), num_beside):
+        row = range(len(names))[first : first + num_beside]
+        legend = Text(" ")
+        for number in row:
+            legend.append(f"{_SIGNS[number]} ", style=_STYLES[number])
+            legend.append(names[number].ljust(_ENTRY - 2 if number != row[-1] else 0), style="dim")
+        yield legend
+
+
+class FrameTable:
+    """Rows under numbers of frames. As many columns stand side by side as fit, at least one; none is cut off."""
+
+    def __init__(self, frame_counts: Sequence[int]) -> None:
+        self._frame_counts = frame_counts
+        self._rows: list[tuple[str, tuple[str, ...]]] = []
+
+    def add_row(self, words: str, *cells: str) -> None:
+        """What the row is about, and what is said of it for each number of frames."""
+        self._rows.append((words, cells))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        alone = [self._width(console, options, slice(place, place + 1)) for place in range(len(self._frame_counts))]
+        return Measurement(max(alone), self._width(console, options, slice(None)))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | str]:
+        start, end = 0, len(self._frame_counts)
+        while start < end:
+            stop = start + 1
+            while stop < end and self._width(console, options, slice(start, stop + 1)) <= options.max_width:
+                stop += 1
+            if start:
+                yield ""
+            yield self._table(slice(start, stop))
+            start = stop
+
+    def _width(self, console: Console, options: ConsoleOptions, columns: slice) -> int:
+        unlimited = options.update(max_width=1000)
+        return console.measure(self._table(columns), options=unlimited).maximum
+
+    def _table(self, columns: slice) -> Table:
+        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("frames", no_wrap=True)
+        for count in self._frame_counts[columns]:
+            table.add_column(f"{count}", justify="right", no_wrap=True)
+        for words, cells in self._rows:
+            if any(cells[columns]):
+                table.add_row(words, *cells[columns])
+        return table
+
 
 _STAGES = {
     "open_seconds": "open",

@@ -1,25 +1,85 @@
 """One entry: a safetensors file with a video's visual tokens and, in its header, what they are of. Knows no folder.
 
-Two checksums cover every byte: `header_sha256` the header, as it is with zeros for that checksum's own digits, so that
-the facts can be trusted without reading the tokens; `tensor_sha256`, in the header, all that follows.
+EncodingKey is everything that visual tokens depend on, and names the entry. Two checksums cover every byte:
+`header_sha256` the header, as it is with zeros for that checksum's own digits, so that the facts can be trusted without
+reading the tokens; `tensor_sha256`, in the header, all that follows.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from sfvqa.inference.video_cache.key import EncodingKey
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import ReaderName
+from sfvqa.video.sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sfvqa.inference.seen_video import SeenVideo
+    from sfvqa.inference.encode import SeenVideo
+
+
+PREPROCESSING_VERSION = 2
+"""Raise it whenever the same video may become other visual tokens, or other facts beside them, than before.
+
+So with any change to reading, sampling, fitting, normalising, random weights, vision tower, projector or pooling.
+"""
+
+_LIBRARIES = ("av", "numpy", "opencv-python-headless", "pillow", "torch")
+"""What makes pixels of files, and features of pixels."""
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries that visual tokens depend on, as installed; `none` for one that is not."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+@dataclass(frozen=True)
+class EncodingKey:
+    """What decides how a video is seen; two that are equal have the same visual tokens.
+
+    `content` is of hash_content, `checkpoint` of identify_checkpoint; `reader` is the one asked for; `dtype` is the
+    model's (`float32`, `bfloat16`, `float16`), `device_kind` cpu, cuda or mps.
+    """
+
+    content: str
+    sampling: SamplingOptions
+    crop: CropMode
+    reader: ReaderName
+    checkpoint: str
+    dtype: str
+    device_kind: str
+    preprocessing_version: int = PREPROCESSING_VERSION
+    libraries: dict[str, str] = field(default_factory=library_versions, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        document: dict[str, Any] = json.loads(self._canonical)
+        return document
+
+    @property
+    def digest(self) -> str:
+        """A hash of all of it, 64 hexadecimal digits."""
+        return hashlib.sha256(self._canonical.encode()).hexdigest()
+
+    @property
+    def _canonical(self) -> str:
+        named = {each.name: getattr(self, each.name) for each in fields(self)} | {"sampling": asdict(self.sampling)}
+        return json.dumps(named, sort_keys=True, separators=(",", ":"))
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
 
 FORMAT_VERSION = 1
 _TOKENS = "visual_tokens"
@@ -78,7 +138,7 @@ class EntryFacts:
 
     def with_tokens(self, visual_tokens: "Tensor") -> "SeenVideo":
         """The SeenVideo again."""
-        from sfvqa.inference.seen_video import SeenVideo
+        from sfvqa.inference.encode import SeenVideo
 
         named = {name: value for name, value in vars(self).items() if name not in ("key", "shape")}
         return SeenVideo(visual_tokens=visual_tokens, **named)

@@ -21,19 +21,18 @@ from sfvqa.errors import SfvqaError
 from sfvqa.inference.video_cache.entry import (
     FORMAT_VERSION,
     DamagedEntryError,
+    EncodingKey,
     EntryFacts,
     entry_bytes,
     read_entry,
     read_facts,
 )
-from sfvqa.inference.video_cache.key import EncodingKey
 from sfvqa.video.content_hash import hash_content
-from sfvqa.video.readers.file_state import FileState
-from sfvqa.video.readers.local_file import check_local_file
+from sfvqa.video.readers.local_file import FileState, check_local_file
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
-    from sfvqa.inference.seen_video import SeenVideo
+    from sfvqa.inference.encode import SeenVideo
 
 DEFAULT_LIMIT_BYTES = 10_000_000_000
 LOCK_SECONDS = 10.0

@@ -1,13 +1,13 @@
 """Readers of video files behind one interface: PyAV first, OpenCV second; each library is loaded when it is used."""
 
+import re
 import time
 from os import PathLike
 from pathlib import Path
 
 from sfvqa.errors import DamagedVideoError, EncryptedVideoError, UnreadableVideoError
-from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import Frame, ReaderName, ReadOptions, VideoReader
-from sfvqa.video.readers.local_file import check_local_file
+from sfvqa.video.readers.local_file import FileState, check_local_file
 
 __all__ = ["Frame", "ReadOptions", "ReaderName", "VideoReader", "open_here", "open_video"]
 
@@ -36,16 +36,33 @@ def open_video(path: str | PathLike[str], options: ReadOptions | None = None) ->
 
 def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
     """Open a local video file in this process, where nothing can end native code that hangs."""
+    from sfvqa.video.readers.images import open_pictures
+
     file = check_local_file(path)
-    pictures = _open_pictures(file)
-    if pictures is not None or options.reader is ReaderName.PILLOW:
-        return _chosen(pictures, options.reader, file)
-    if options.reader is ReaderName.OPENCV:
-        return _open_with_opencv(file)
+    if pictures := open_pictures(file):
+        if options.reader in (ReaderName.AUTO, pictures.name):
+            return pictures
+        pictures.close()
+        raise UnreadableVideoError(
+            f"“{file}” holds pictures ({pictures.info.codec}), which the reader “{options.reader}” does not read.",
+            f"Leave the choice of reader, or choose “{pictures.name}”.",
+        )
+    if options.reader is ReaderName.PILLOW:
+        raise UnreadableVideoError(
+            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
+            "Leave the choice of reader.",
+        )
+    return _open_with_opencv(file) if options.reader is ReaderName.OPENCV else _open_with_pyav(file, options)
+
+
+def _open_with_pyav(file: Path, options: ReadOptions) -> VideoReader:
+    """With AUTO, OpenCV steps in where PyAV finds no video; what is damaged or encrypted it would show repaired."""
+    from sfvqa.video.readers.pyav import PyAVReader
+
     try:
-        return _open_with_pyav(file, options.num_threads)
+        return PyAVReader(file, options.num_threads)
     except (DamagedVideoError, EncryptedVideoError):
-        raise  # OpenCV would show its repairs for frames
+        raise
     except UnreadableVideoError as error:
         if options.reader is ReaderName.PYAV:
             raise
@@ -59,35 +76,34 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
     return fallback
 
 
-def _open_pictures(file: Path) -> VideoReader | None:
-    from sfvqa.video.readers.image_files import open_pictures
-
-    return open_pictures(file)
-
-
-def _chosen(pictures: VideoReader | None, reader: ReaderName, file: Path) -> VideoReader:
-    """The reader of pictures, if the one asked for is none other."""
-    if pictures is None:
-        raise UnreadableVideoError(
-            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
-            "Leave the choice of reader.",
-        )
-    if reader not in (ReaderName.AUTO, pictures.name):
-        pictures.close()
-        raise UnreadableVideoError(
-            f"“{file}” holds pictures ({pictures.info.codec}), which the reader “{reader}” does not read.",
-            f"Leave the choice of reader, or choose “{pictures.name}”.",
-        )
-    return pictures
-
-
-def _open_with_pyav(file: Path, num_threads: int | None) -> VideoReader:
-    from sfvqa.video.readers.pyav import PyAVReader
-
-    return PyAVReader(file, num_threads)
-
-
 def _open_with_opencv(file: Path) -> VideoReader:
     from sfvqa.video.readers.opencv import OpenCVReader
 
     return OpenCVReader(file)
+
+
+# --- The libraries, and the FFmpeg inside each: raises what importing them raises ---
+
+
+def pyav_version() -> dict[str, str]:
+    """Of PyAV and its FFmpeg."""
+    import av
+    from av import _core
+
+    versions = {name: _core.library_meta[name]["version"] for name in ("libavcodec", "libavformat")}
+    return {"version": av.__version__, "ffmpeg": ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in versions.items())}
+
+
+def opencv_version() -> dict[str, str]:
+    """Of OpenCV and its FFmpeg, by what OpenCV says of its build."""
+    import cv2
+
+    found = re.findall(r"^\s*(avcodec|avformat):\s+\w+ \(([\d.]+)\)", cv2.getBuildInformation(), re.MULTILINE)
+    return {"version": cv2.__version__, "ffmpeg": ", ".join(f"lib{n} {v}" for n, v in found) or "none"}
+
+
+def pillow_version() -> dict[str, str]:
+    """Of Pillow."""
+    import PIL
+
+    return {"version": PIL.__version__}

@@ -1,4 +1,4 @@
-"""One demux pass, nothing decoded: when every frame is shown, where decoding can start, where the file breaks off.
+"""One demux pass, nothing decoded: when each frame is shown, where decoding can start, where the file breaks off.
 
 An mp4's own index holds decode times and is not used. Times are whole numbers in the stream's time base.
 """
@@ -14,28 +14,23 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from sfvqa.video.readers.cut_files import is_cut
-from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates
-from sfvqa.video.readers.fresh_start import FreshStarts
+from sfvqa.video.readers.container_bytes import CodedPicture, damaged_pictures, is_cut
+from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates, FreshStarts
 from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
-from sfvqa.video.readers.transport_stream import Picture, damaged_pictures
-from sfvqa.video.readers.video_track import packets_of
+from sfvqa.video.readers.tracks import packets_of
 
-if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+if TYPE_CHECKING:
     from av.packet import Packet
 
 
 @dataclass(frozen=True)
 class PacketTimes:
-    """What is kept of one packet; `duration` is 0 where the container has none.
-
-    `state` is what a decoder that starts with it must have been told.
-    """
+    """What is kept of one packet; `state` is what a decoder that starts with it must have been told."""
 
     pts: int | None
     dts: int | None
-    duration: int
+    duration: int  # 0 where the container has none
     is_key: bool
     is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
     is_corrupt: bool
@@ -54,14 +49,11 @@ class KeyFrame:
 
 @dataclass(frozen=True)
 class FrameTable:
-    """Every frame that can be vouched for; both lists increase and `keys` starts at or before `times[0]`.
-
-    `num_before` says how many frames come before the first key frame, which cannot be decoded.
-    """
+    """Every sound frame; both lists increase and `keys` starts at or before `times[0]`."""
 
     times: tuple[int, ...]
     keys: tuple[KeyFrame, ...]
-    num_before: int = 0
+    num_before: int = 0  # frames before the first key frame, which cannot be decoded
 
     @property
     def key_frames(self) -> tuple[int, ...]:
@@ -88,12 +80,11 @@ class FrameTable:
 
 @dataclass(frozen=True)
 class Demuxed:
-    """The outcome of the demux pass.
+    """The outcome of the demux pass; `packets` stand in file order.
 
-    `packets` stand in file order; `last_duration` is how long the last frame is shown; `claimed_seconds` is the length
-    that the container names; `ends_early` says that the file was cut off, `skips_packets` that the demuxer
-    passed over damaged ones within it: in an AVI file all that follow then have others' times. `damaged_at` is what a
-    Handle should know of damage.
+    `last_duration` is how long the last frame is shown; `claimed_seconds` is the length that the container names;
+    `ends_early`: the file was cut off; `skips_packets`: the demuxer passed over damaged ones, and in an AVI file all
+    that follow have others' times; `damaged_at` is what a Handle should know of damage.
     """
 
     packets: tuple[PacketTimes, ...]
@@ -120,29 +111,63 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     """Read every packet of the video once; what cannot be read any more ends the pass without an error."""
     container, stream = handle.container, handle.stream
     hides_frames = stream.codec_context.name == "vp8"
-    counts_its_packets = container.format.name == "mpegts"
+    has_counters = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
-    pictures: list[Picture] = []
+    pictures: list[CodedPicture] = []
     states, fresh_starts = DecoderStates(stream), FreshStarts(stream)
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
         for packet in packets_of(container, stream):
             if packet.size:  # the last one is empty
-                if counts_its_packets and packet.pos is not None:
-                    pictures.append(Picture(packet.pos, packet.is_keyframe, packet.is_corrupt))
+                if has_counters and packet.pos is not None:
+                    pictures.append(CodedPicture(packet.pos, packet.is_keyframe, packet.is_corrupt))
                 packets.append(_kept(packet, hides_frames, states, fresh_starts))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
         failed = True
-    damaged_at = damaged_pictures(path, pictures) if counts_its_packets else None
-    # What proves that a file was cut off: not a duration, which may be the sound's, a tag's, or a guess.
+    damaged_at = damaged_pictures(path, pictures) if has_counters else None
+    # What proves that a file was cut off is no duration, which may be the sound's, a tag's, or a guess.
     last_is_damaged = bool(packets) and packets[-1].is_corrupt and damaged_at is None
     has_all_counted = 0 < stream.frames <= len(packets)
     ends_early = failed or last_is_damaged or (is_cut(path) is True and not has_all_counted)
     claimed_seconds = _claimed_seconds(container, stream)
     return Demuxed(tuple(packets), _last_duration(packets), claimed_seconds, ends_early, skips_packets, damaged_at)
+
+
+def _kept(
+    packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates, fresh_starts: FreshStarts
+) -> PacketTimes:
+    is_shown = not packet.is_discard
+    if hides_frames:
+        # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
+        is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
+    pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
+    starts_afresh = not is_key or fresh_starts.is_one(packet)  # before its data is used up
+    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), starts_afresh)
+
+
+def _last_duration(packets: Sequence[PacketTimes]) -> int:
+    """How long the last frame is shown: the usual step if it does not say."""
+    shown = sorted((packet.pts, packet.duration) for packet in packets if packet.pts is not None and packet.is_shown)
+    if not shown:
+        return 0
+    steps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(shown))
+    return shown[-1][1] or (steps[len(steps) // 2] if steps else 0)
+
+
+def _claimed_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """What the container says about its length (0 if nothing): of the video if it can, else of the whole."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)  # FFmpeg fits an AVI's duration to the file's size
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    tag = stream.metadata.get("DURATION", "")  # matroska: 00:00:20.000000000
+    parts = tag.split(":")
+    if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
+        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    return (container.duration or 0) / av.time_base
 
 
 def build_table(demuxed: Demuxed) -> FrameTable | None:
@@ -159,11 +184,8 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         # One frame next to a cut was seen to be wrong without being flagged, so the group goes; where it is the only
         # group, its packets before the last one are whole and each depends on earlier ones only (see _before_gaps).
         last_place = places[-1] if len(places) > 1 else len(packets) - 1
-    candidates = [
-        KeyFrame(packets[place].pts or 0, packets[place].dts, packets[place].state)
-        for place in places
-        if place < last_place
-    ]
+    key_packets = [packets[place] for place in places if place < last_place]
+    candidates = [KeyFrame(packet.pts or 0, packet.dts, packet.state) for packet in key_packets]
     follows_edits = any(not packet.is_shown for packet in packets)  # an edit list may show a piece again
     keys = _increasing(candidates, may_ignore=not follows_edits)
     if keys is None:
@@ -220,37 +242,3 @@ def _before_gaps(times: list[int], last_packet: PacketTimes) -> list[int]:
     if last_packet.dts is None:
         return times[:-DEEPEST_REORDERING]
     return times[: bisect_right(times, last_packet.dts)]
-
-
-def _kept(
-    packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates, fresh_starts: FreshStarts
-) -> PacketTimes:
-    is_shown = not packet.is_discard
-    if hides_frames:
-        # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
-        is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
-    pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
-    starts_afresh = not is_key or fresh_starts.is_one(packet)  # before its data is used up
-    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), starts_afresh)
-
-
-def _last_duration(packets: Sequence[PacketTimes]) -> int:
-    """How long the last frame is shown: the usual step if it does not say."""
-    shown = sorted((packet.pts, packet.duration) for packet in packets if packet.pts is not None and packet.is_shown)
-    if not shown:
-        return 0
-    steps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(shown))
-    return shown[-1][1] or (steps[len(steps) // 2] if steps else 0)
-
-
-def _claimed_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """What the container says about its length (0 if nothing): of the video if it can, else of the whole."""
-    if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return float(stream.frames / stream.average_rate)  # FFmpeg fits an AVI's duration to the file's size
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "")  # matroska: 00:00:20.000000000
-    parts = tag.split(":")
-    if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
-        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
-    return (container.duration or 0) / av.time_base

@@ -11,21 +11,21 @@ from types import TracebackType
 from typing import Self
 
 from sfvqa.errors import UsageError
-from sfvqa.video.clip import MissingFrame, VideoInfo
+from sfvqa.video.clip import MissingFrame, Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.pixels import Pixels
-from sfvqa.video.readers.file_state import FileState
-from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.video.readers.local_file import FileState
+from sfvqa.video.subtitles import Subtitles
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
-
+NO_PICTURE = "the decoder gave no picture for it"
+"""Why a frame is missing, if nothing else is known."""
 
 _LONGEST_TIMEOUT_SECONDS = 365 * 24 * 3600
 
 
 class ReaderName(StrEnum):
-    """Which library reads the file; AUTO is Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
+    """Which library reads the file; AUTO: Pillow for pictures, else PyAV, and OpenCV for what PyAV cannot open."""
 
     AUTO = "auto"
     PYAV = "pyav"
@@ -69,10 +69,10 @@ class Frame:
 class VideoReader(ABC):
     """One open video file; a context manager, used by one thread at a time.
 
-    `timestamps_seconds` has one entry a frame that can be asked for: when it is shown, from the first frame = 0,
-    increasing; `key_frames` are the places of those that need no other one. `open_seconds` is what finding that out
-    took, `asked_for` the reader that was asked for, `opened_as` the file just before it was opened. A frame that turns
-    out to be damaged is left out of `read` and named in `missing`; what is yielded is the very frame asked for.
+    `timestamps_seconds` says when each frame is shown (increasing, the first at 0); `key_frames` are the places of
+    those that need no other one. `open_seconds` is what opening took, `asked_for` the reader that was asked for,
+    `opened_as` the file just before it was opened. A frame that turns out to be damaged is left out of `read` and named
+    in `missing`; what is yielded is the very frame asked for.
     """
 
     name: ReaderName
@@ -91,7 +91,7 @@ class VideoReader(ABC):
         self.timestamps_seconds = timestamps_seconds
         self.key_frames = key_frames
         self._warnings = list(warnings)
-        self._missing: tuple[MissingFrame, ...] = ()
+        self.missing: tuple[MissingFrame, ...] = ()  # what the last complete `read` was asked for and could not give
 
     @property
     def is_unchanged(self) -> bool:
@@ -112,23 +112,18 @@ class VideoReader(ABC):
         """Add something that the user should know."""
         self._warnings.append(sentence)
 
-    @property
-    def missing(self) -> tuple[MissingFrame, ...]:
-        """What the last complete `read` was asked for and could not give."""
-        return self._missing
-
     def read(self, indices: Sequence[int], fit: Fit | None = None) -> Iterator[Frame]:
         """Yield the frames at `indices` (sorted, unique) in order, each fitted as soon as it is converted.
 
-        fit: what is done to each (see fitting), None for the size as shown. Damaged frames are left out.
+        fit: what is done to each, None for the size as shown. Damaged frames are left out.
         """
         wanted = list(indices)
         if wanted != sorted(set(wanted)) or (
             wanted and not 0 <= wanted[0] <= wanted[-1] < len(self.timestamps_seconds)
         ):
             raise ValueError(f"indices are sorted, unique and below {len(self.timestamps_seconds)}, got {wanted}")
-        missing = dict.fromkeys(wanted, "the decoder gave no picture for it")
-        with closing(self.pictures(wanted, fit or as_stored)) as pictures:
+        missing = dict.fromkeys(wanted, NO_PICTURE)
+        with closing(self.pictures(wanted, fit or _as_stored)) as pictures:
             for index, picture in pictures:
                 if isinstance(picture, str):
                     missing[index] = picture
@@ -136,27 +131,23 @@ class VideoReader(ABC):
                     del missing[index]
                     yield Frame(index, self.timestamps_seconds[index], picture)
         times = self.timestamps_seconds
-        self._missing = tuple(MissingFrame(index, times[index], reason) for index, reason in missing.items())
+        self.missing = tuple(MissingFrame(index, times[index], reason) for index, reason in missing.items())
 
     @abstractmethod
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
-        """Yield (index, fitted pixels) in order; what cannot be vouched for gives its reason, or nothing.
-
-        What `read` is made of: of the wanted frames only the sound ones may come as pixels.
-        """
+        """Yield (index, fitted pixels) of every sound frame in order; a damaged one gives its reason, or nothing."""
 
     def subtitles(self) -> Subtitles:
         """The lines of the file's own text track; none, and a warning, where there is none or no way to read it."""
         return Subtitles((), "none", (f"The reader “{self.name}” reads no subtitles: the model gets none.",))
 
-    def cancel(self) -> None:  # noqa: B027  nothing is what most can do
-        """End what another thread is doing with this reader, which gets an error; afterwards it can be used again.
+    def cancel(self) -> None:  # noqa: B027  native code can only be ended with its process
+        """End what another thread is doing with this reader, which gets an error; nothing if reading is not isolated.
 
-        Native code can only be ended with its process: where reading is not isolated, nothing happens.
+        Afterwards it can be used again.
         """
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  many readers open the file only while they read
         """Close the file; safe to call twice."""
 
     def __enter__(self) -> Self:
@@ -166,6 +157,11 @@ class VideoReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _as_stored(pixels: Pixels) -> Pixels:
+    """The fit that changes nothing."""
+    return pixels
 
 
 def early_end_warning(claimed_seconds: float, readable_seconds: float) -> str:
@@ -184,8 +180,3 @@ def num_available_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def as_stored(pixels: Pixels) -> Pixels:
-    """The fit that changes nothing."""
-    return pixels

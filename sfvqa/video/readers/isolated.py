@@ -9,15 +9,14 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import IO
 
 from sfvqa.errors import ReadTimeoutError, SfvqaError, UnreadableVideoError
+from sfvqa.video.clip import Pixels
 from sfvqa.video.fitting import Fit
-from sfvqa.video.pixels import Pixels
 from sfvqa.video.readers import reading_process as process
-from sfvqa.video.readers.file_state import FileState
 from sfvqa.video.readers.interface import ReadOptions, VideoReader
-from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.video.readers.local_file import FileState
+from sfvqa.video.subtitles import Subtitles
 from sfvqa.wording import plural
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
@@ -31,10 +30,9 @@ _IF_KILLED = "Most likely the system did so because memory ran out: free some, a
 
 
 class IsolatedReader(VideoReader):
-    """Reads like the reader it stands for, in another process, within `timeout_seconds` from opening on.
+    """Reads like the reader it stands for, in another process, within `timeout_seconds` of waiting from opening on.
 
-    Only the time that somebody waits for the process counts. Raises ReadTimeoutError, and UnreadableVideoError when
-    the process dies.
+    Raises ReadTimeoutError, and UnreadableVideoError when the process dies.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
@@ -59,7 +57,7 @@ class IsolatedReader(VideoReader):
             while True:
                 stage = f"reading frame {min(done + 1, len(indices))} of {len(indices)}"
                 message = self._receive(stage)
-                if isinstance(message, process.Finished):
+                if message is process.Signal.FINISHED:
                     is_complete = True
                     return
                 assert isinstance(message, tuple)
@@ -73,7 +71,7 @@ class IsolatedReader(VideoReader):
         """As the reader's in the process."""
         self._ensure_running()
         try:
-            self._send(process.SubtitlesRequest())
+            self._send(process.Signal.READ_SUBTITLES)
             subtitles = self._receive("reading the subtitles")
         except BaseException:
             self.close()
@@ -94,10 +92,8 @@ class IsolatedReader(VideoReader):
         running.kill()
         for pipe in (running.stdin, running.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(OSError):  # what was still to be sent to the killed process
                 pipe.close()
-            except OSError:  # what was still to be sent to the killed process
-                continue
         _end(running)
 
     def _ensure_running(self) -> None:
@@ -121,7 +117,7 @@ class IsolatedReader(VideoReader):
         try:
             self._send(process.OpenRequest(str(self._path), self._options))
             started = self._receive(_STARTING)
-            assert isinstance(started, process.Started)
+            assert started is process.Signal.STARTED
             opened = self._receive("opening it")
         except BaseException:
             self.close()
@@ -131,20 +127,21 @@ class IsolatedReader(VideoReader):
 
     def _send(self, request: object) -> None:
         assert self._process is not None
-        requests = _open_pipe(self._process.stdin)
+        assert self._process.stdin is not None
         try:
             with self._in_time():
-                pickle.dump(request, requests)
-                requests.flush()
+                pickle.dump(request, self._process.stdin)
+                self._process.stdin.flush()
         except OSError as error:
             raise self._death("being asked") from error
 
     def _receive(self, stage: str) -> object:
         """The next message; raises the error that it holds, or that its absence means."""
         assert self._process is not None
+        assert self._process.stdout is not None
         try:
             with self._in_time():
-                message: object = pickle.load(_open_pipe(self._process.stdout))
+                message: object = pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise self._death(stage) from error
         if isinstance(message, process.Failed):
@@ -190,11 +187,6 @@ class IsolatedReader(VideoReader):
             f"The process that read “{self._path}” {how} while {stage}.",
             _IF_KILLED if was_killed else "The file may be damaged: convert it, or copy or download it again.",
         )
-
-
-def _open_pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:

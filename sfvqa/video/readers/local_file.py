@@ -1,28 +1,35 @@
-"""The door that every path goes through: a local file, or folder of images, that pulls in no other file or host."""
+"""The door that every path goes through: a local file, a folder of images or standard input; no other file, no host."""
 
 import codecs
 import errno
+import os
 import re
+import select
+import shutil
 import stat
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Self
 
-from sfvqa.errors import UnreadableVideoError, VideoNotFoundError
-from sfvqa.video.readers.image_folder import IMAGE_SUFFIXES, names_of, other_pictures_in, pictures_in
+from sfvqa.errors import UnreadableVideoError, UsageError, VideoError, VideoNotFoundError
+from sfvqa.wording import first_few, plural
 
 # FFmpeg's names of the containers that are opened. A list of what is let in, because the formats that name other
 # files or hosts (hls, concat, sdp, dash, imf, image2 patterns, …) are too many to keep a list of what is kept out.
 # Of these only mov can name another file (a data reference), which FFmpeg does not follow unless told to.
-# Left out, though they do no harm: containers of old games (avs, smk, bink), streams that only studios or archives
-# have; and gif and apng, which have a reader of their own.
-VIDEO_FORMATS = (
+# Left out, though harmless: containers of old games (avs, smk, bink) and of studios; gif and apng, read elsewhere.
+FORMAT_WHITELIST = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,av1,flv,swf,asf,ogg,"
-    "mxf,nut,rm,wtv,dv,mjpeg,yuv4mpegpipe"
+    "mxf,nut,rm,wtv,dv,mjpeg,yuv4mpegpipe,"
+    "mp3,wav,w64,flac,aac,ac3,eac3,aiff,au,caf,dts,amr,ape,wv,tta,mpc,mpc8,opus"  # sound, opened to say so
 )
-AUDIO_FORMATS = "mp3,wav,w64,flac,aac,ac3,eac3,aiff,au,caf,dts,amr,ape,wv,tta,mpc,mpc8,opus"  # opened to say so
-FORMAT_WHITELIST = f"{VIDEO_FORMATS},{AUDIO_FORMATS}"
 PROTOCOL_WHITELIST = "file"
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
 _HEAD_BYTES = 4096
 # No container is free of control characters for as long as a head, except one that begins with words.
@@ -42,8 +49,7 @@ _LISTS = {
 def check_local_file(path: str | PathLike[str]) -> Path:
     """Return the path if it is a regular local file worth opening, or a folder with pictures in it.
 
-    Raises VideoNotFoundError or UnreadableVideoError; opens nothing but the file itself, and no pipe or device,
-    which could keep the reader waiting for ever.
+    Opens no pipe or device, which could keep the reader waiting for ever. VideoNotFoundError, UnreadableVideoError.
     """
     refuse_address(path)
     file = Path(path)
@@ -70,17 +76,10 @@ def check_local_file(path: str | PathLike[str]) -> Path:
 
 def refuse_address(path: str | PathLike[str]) -> None:
     """Raise UnreadableVideoError for a URL; as text it is shown as it was given, which a Path of it is not any more."""
-    if _URL.match(str(path)) and not _exists(Path(path)):
+    if _URL.match(str(path)) and not os.path.exists(path):  # noqa: PTH110  a Path raises for a name that is too long
         raise UnreadableVideoError(
             f"“{path}” is an address, and only local files are read.", "Download the video first."
         )
-
-
-def _exists(file: Path) -> bool:
-    try:
-        return file.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def _no_permission(file: Path) -> UnreadableVideoError:
@@ -89,12 +88,12 @@ def _no_permission(file: Path) -> UnreadableVideoError:
 
 def _refuse_without_pictures(folder: Path) -> None:
     try:
-        pictures, others = pictures_in(folder), other_pictures_in(folder)
+        pictures, others = pictures_in(folder), pictures_in(folder, UNREAD_SUFFIXES)
     except PermissionError as error:
         raise _no_permission(folder) from error
     if not pictures:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        what = f" in a format that is read ({names_of(others)})" if others else ""
+        what = f" in a format that is read ({first_few([file.name for file in others])})" if others else ""
         raise UnreadableVideoError(
             f"“{folder}” is a folder and holds no images{what}.",
             f"Give the path of one video file, or of a folder with images in it ({kinds}).",
@@ -103,7 +102,15 @@ def _refuse_without_pictures(folder: Path) -> None:
 
 def _refuse_text(file: Path) -> None:
     """Refuse text, whatever the suffix: it holds no picture, but may name other files or hosts."""
-    text = _text_in(_head_of(file))
+    try:
+        with file.open("rb") as stream:
+            text = _text_in(stream.read(_HEAD_BYTES))
+    except PermissionError as error:
+        raise _no_permission(file) from error
+    except OSError as error:
+        raise UnreadableVideoError(
+            f"“{file}” cannot be read: {error.strerror}.", "Check the disk or copy the file."
+        ) from error
     if text is None:
         return
     for kind, pattern in _LISTS.items():
@@ -125,13 +132,167 @@ def _text_in(head: bytes) -> str | None:
     return None if text.startswith(_RAW_VIDEO) or _CONTROL_CHARACTER.search(text) else text
 
 
-def _head_of(file: Path) -> bytes:
+# --- Pictures in a folder ---
+
+IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+UNREAD_SUFFIXES = (
+    ".arw", ".cr2", ".cr3", ".crw", ".dcm", ".dds", ".djvu", ".dng", ".eps", ".exr", ".fits", ".hdr",
+    ".icns", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".mrw", ".nef", ".nrw", ".orf", ".pbm", ".pcx",
+    ".pef", ".pgm", ".pnm", ".ppm", ".psd", ".qoi", ".raf", ".rw2", ".sgi", ".sr2", ".srw", ".svg", ".tga",
+    ".wmf", ".x3f", ".xcf",
+)  # fmt: skip
+
+
+def pictures_in(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files with the suffix of a picture, in natural order; hidden files and folders within are left out.
+
+    Raises OSError if the folder cannot be listed.
+    """
+    named = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    return sorted((file for file in named if file.is_file()), key=lambda file: natural_order(file.name))
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A key to sort names by: letters without regard to case, a run of digits by its value, equals by the plain name.
+
+    >>> sorted(["frame10.png", "frame2.png", "Frame1.png"], key=natural_order)
+    ['Frame1.png', 'frame2.png', 'frame10.png']
+    """
+    parts = re.split(r"([0-9]+)", name.casefold())  # every second part is a number, so that like is compared with like
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+# --- Which file a path meant, so that a replaced one is noticed ---
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file, or a folder with the pictures in it, as it was when it was first opened."""
+
+    path: Path
+    device: int
+    inode: int
+    size_bytes: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Note the file at `path` as it is now. Raises OSError."""
+        status = path.stat()
+        size_bytes, changed_ns = status.st_size, status.st_mtime_ns
+        if path.is_dir():  # which does not change itself when a picture in it is written to, but with other files
+            pictures = [picture.stat() for picture in pictures_in(path)]
+            size_bytes = sum(picture.st_size for picture in pictures)
+            changed_ns = max((picture.st_mtime_ns for picture in pictures), default=0)
+        return cls(path, status.st_dev, status.st_ino, size_bytes, changed_ns)
+
+    def check(self) -> list[str]:
+        """Raise UnreadableVideoError if the path means another file by now, or that file's content is another.
+
+        One that has only grown, as while it is recorded, still begins with what was there: that is a warning.
+        """
+        try:
+            now = FileState.of(self.path)
+        except OSError as error:
+            raise _changed(self.path, "is gone") from error
+        if now == self:
+            return []
+        if (now.device, now.inode) == (self.device, self.inode) and now.size_bytes > self.size_bytes:
+            return [f"“{self.path}” grew while it was read: what was added is not looked at."]
+        raise _changed(self.path, "was changed")
+
+
+def _changed(path: Path, how: str) -> UnreadableVideoError:
+    return UnreadableVideoError(f"“{path}” {how} while it was read.", "Try again when nothing writes to it.")
+
+
+# --- Standard input ---
+
+STANDARD_INPUT = "-"
+"""The path that means standard input; a file of that name is reached by its absolute path (a Path drops the `./`)."""
+_STANDARD_INPUT_NAME = "standard input"
+_CHUNK_BYTES = 1 << 20
+_SHARE_OF_FREE_SPACE = 0.9
+
+
+@contextmanager
+def local_video(path: str | PathLike[str], *, timeout_seconds: float = 600.0) -> Iterator[Path]:
+    """Give a path that can be opened: `path` itself, or for `-` a private copy of standard input, deleted afterwards.
+
+    A copy, because readers go back and forth. It lies in the folder for temporary files (TMPDIR) and may take nine
+    tenths of what is free there. timeout_seconds: how long the whole of it may take to come (on Windows, where a pipe
+    cannot be waited for: for ever). Raises UsageError if nothing is connected to standard input but a terminal,
+    UnreadableVideoError if it is empty, stalls or does not fit. A VideoError raised while the copy is in use names
+    standard input instead.
+
+    >>> with local_video("clip.mp4") as path:
+    ...     print(path)
+    clip.mp4
+    """
+    if str(path) != STANDARD_INPUT:
+        yield Path(path)
+        return
+    source = _connected_input()
+    with tempfile.TemporaryDirectory(prefix="sfvqa-") as folder:
+        copy = Path(folder) / _STANDARD_INPUT_NAME
+        _spool(source, copy, timeout_seconds)
+        try:
+            yield copy
+        except VideoError as error:
+            message = error.message.replace(f"“{copy}”", _STANDARD_INPUT_NAME)
+            raise type(error)(message[:1].upper() + message[1:], error.remedy) from error
+
+
+def _connected_input() -> int:
+    """The file descriptor of standard input, if something other than a keyboard may write to it."""
     try:
-        with file.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except PermissionError as error:
-        raise _no_permission(file) from error
+        source = sys.stdin.fileno()
+        what = "a terminal" if os.isatty(source) else "a folder" if stat.S_ISDIR(os.fstat(source).st_mode) else None
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by something without a descriptor
+        what = "closed"
+    if what is not None:
+        raise UsageError(
+            f"No video comes in on standard input: it is {what}.",
+            "Connect one, as in “sfvqa ask - 'What happens?' < video.mp4”, or give the path of a video.",
+        )
+    return source
+
+
+def _spool(source: int, copy: Path, timeout_seconds: float) -> None:
+    limit_bytes = int(shutil.disk_usage(copy.parent).free * _SHARE_OF_FREE_SPACE)
+    done_bytes = 0
+    deadline = time.monotonic() + timeout_seconds
+    with copy.open("xb") as target:
+        while chunk := _next_chunk(source, deadline, done_bytes):
+            done_bytes += len(chunk)
+            try:
+                if done_bytes > limit_bytes:
+                    raise OSError(errno.ENOSPC, "as good as full")
+                target.write(chunk)
+                target.flush()
+            except OSError as error:
+                raise UnreadableVideoError(
+                    f"The video on standard input is larger than the {limit_bytes // 10**6:,} MB that "
+                    f"“{copy.parent.parent}” may hold.",
+                    "Save it to a file and give its path, or set TMPDIR to a folder with more room.",
+                ) from error
+    if not done_bytes:
+        raise UnreadableVideoError(
+            "Standard input is empty: it ended before the first byte.", "Check the command that writes the video."
+        )
+
+
+def _next_chunk(source: int, deadline: float, done_bytes: int) -> bytes:
+    """The next bytes, none at the end."""
+    try:
+        seconds_left = max(deadline - time.monotonic(), 0.0)
+        if os.name != "nt" and not select.select([source], [], [], seconds_left)[0]:
+            raise UnreadableVideoError(
+                f"The video on standard input did not come to an end in time: {plural(done_bytes, 'byte')} came.",
+                "Check the command that writes it, allow more with --read-timeout, or save the video to a file first.",
+            )
+        return os.read(source, _CHUNK_BYTES)
     except OSError as error:
         raise UnreadableVideoError(
-            f"“{file}” cannot be read: {error.strerror}.", "Check the disk or copy the file."
+            f"Standard input cannot be read: {error.strerror}.", "Save the video to a file first."
         ) from error

@@ -12,16 +12,13 @@ import cv2
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.clip import VideoInfo
+from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.pixels import Pixels
-from sfvqa.video.readers.cut_files import is_cut
-from sfvqa.video.readers.encryption import check_not_encrypted
-from sfvqa.video.readers.file_state import FileState
+from sfvqa.video.readers.container_bytes import check_not_encrypted, is_cut
 from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
-from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST
-from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
-from sfvqa.video.readers.video_track import Crop, VideoTrack, choose_track, open_container
+from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, FileState
+from sfvqa.video.readers.picture_converter import size_with_square_pixels, usable_pixel_aspect
+from sfvqa.video.readers.tracks import Crop, VideoTrack, choose_track, open_container
 from sfvqa.wording import plural
 
 _INTRA_FRAME = ord("I")
@@ -42,7 +39,7 @@ class OpenCVReader(VideoReader):
     name = ReaderName.OPENCV
 
     def __init__(self, path: Path) -> None:
-        """Open a checked local file (see local_file); raises UnreadableVideoError if no frame of it can be read."""
+        """Open a checked local file; raises UnreadableVideoError if no frame of it can be read."""
         self._path = path
         self._state = FileState.of(path)
         track = _track_of_players(path)

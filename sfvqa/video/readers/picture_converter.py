@@ -4,6 +4,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Self
 
 import av
@@ -13,14 +14,17 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.pixels import Pixels
-from sfvqa.video.readers.picture_size import size_with_square_pixels, usable_pixel_aspect
-from sfvqa.video.readers.tone_mapping import HLG, PQ, tone_map
-from sfvqa.video.readers.video_track import Crop
+from sfvqa.video.clip import Pixels
+from sfvqa.video.readers.tracks import Crop
 
+MAX_PIXELS = 2**26
+"""Of the largest picture that is read: 8192 × 8192, four times what cameras make, 200 MB as RGB."""
+PQ, HLG = 16, 18
+"""Transfer characteristics of HDR video (ITU-T H.273): SMPTE ST 2084 and ARIB STD-B67."""
 # Matrix coefficients by their number in ITU-T H.273; 10 is BT.2020's constant luminance, near enough to its other one.
 _MATRICES = {
     1: Colorspace.ITU709,
@@ -40,9 +44,9 @@ _LIMITED_TO_FULL = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).as
 
 
 class PictureConverter:
-    """Turns the frames of one opened stream into pictures.
+    """Turns the frames of one opened stream into pictures, for one thread.
 
-    Made for one thread: it keeps FFmpeg's conversion from frame to frame. A change of size or format in mid-stream is
+    A change of size or format in mid-stream is
     followed, and one of the shape of pixels (see Handle.decode), unless the container overrules what the bitstream said
     at its start. `crop` is what the container has players cut off; what the bitstream cuts off is off already.
     """
@@ -73,8 +77,7 @@ class PictureConverter:
         """The picture [H, W, 3] uint8 RGB; raises UnreadableVideoError if it is too large or cannot be converted.
 
         Interlaced frames keep their first field, and of the second what does not comb (yadif, within the frame alone);
-        alpha is put over black, unless it is 0 all over in a format that hardly defines it; HDR is tone-mapped (see
-        tone_mapping).
+        alpha is put over black, unless it is 0 all over in a format that hardly defines it; HDR is tone-mapped.
         """
         orientation = Orientation.of(frame)
         width, height = self.size_shown(frame)
@@ -82,8 +85,7 @@ class PictureConverter:
             width, height = height, width
         has_alpha = _has_alpha(frame.format)
         try:
-            filters = [*_deinterlacing(frame), *_cropping(self._crop.within(frame.width, frame.height))]
-            if filters:
+            if filters := _filters_for(frame, self._crop.within(frame.width, frame.height)):
                 frame = _filtered(frame, filters)
             pixels = self._to_rgb(frame, width, height, "rgba" if has_alpha else "rgb24")
         except (av.FFmpegError, ValueError) as error:
@@ -108,15 +110,66 @@ class PictureConverter:
 
     def _to_rgb(self, frame: VideoFrame, width: int, height: int, layout: str) -> Pixels:
         matrix = None if frame.format.is_rgb else _matrix(frame)
-        converted = self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            layout,
-            src_colorspace=matrix,
-            threads=1,  # more would only wake idle threads for a millisecond's work
-        )
+        # More threads would only be woken for a millisecond's work.
+        converted = self._reformatter.reformat(frame, width, height, layout, src_colorspace=matrix, threads=1)
         return converted.to_ndarray().astype(np.uint8, copy=False)
+
+
+def _has_alpha(layout: VideoFormat) -> bool:
+    return layout.has_palette or any(component.is_alpha for component in layout.components)
+
+
+def _matrix(frame: VideoFrame) -> Colorspace:
+    """Which Y′CbCr the frame is in: as it says, else by its size (as mpv), HDR by its standard."""
+    matrix = _MATRICES.get(frame.colorspace)
+    if matrix is not None:
+        return matrix
+    if frame.color_trc in (PQ, HLG):
+        return Colorspace.BT2020
+    is_high_definition = frame.width >= 1280 or frame.height > 576
+    return Colorspace.ITU709 if is_high_definition else Colorspace.ITU601
+
+
+def _is_limited_grey(frame: VideoFrame) -> bool:
+    """FFmpeg takes all grey for full range, whatever its tag says."""
+    layout = frame.format
+    is_grey = not layout.is_rgb and not layout.has_palette and len(layout.components) <= 2
+    return is_grey and frame.color_range == ColorRange.MPEG
+
+
+def _filters_for(frame: VideoFrame, crop: Crop) -> list[tuple[str, str]]:
+    filters = []
+    if frame.interlaced_frame and min(frame.width, frame.height) >= _SMALLEST_DEINTERLACED:
+        # It leaves alone what does not comb, such as progressive pictures that are flagged as interlaced.
+        filters.append(("yadif", "mode=send_frame:deint=interlaced"))
+    if crop != Crop():
+        size = f"w=iw-{crop.left + crop.right}:h=ih-{crop.top + crop.bottom}"
+        filters.append(("crop", f"{size}:x={crop.left}:y={crop.top}:exact=1"))
+    return filters
+
+
+def _filtered(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
+    """The frame after FFmpeg's filters; it is the only one that they see, so nothing can shift in time."""
+    graph = Graph()
+    source = graph.add(
+        "buffer",
+        f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1:pixel_aspect=1/1"
+        f":colorspace={frame.colorspace}:range={frame.color_range}",
+    )
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    graph.vpush(None)
+    return graph.vpull()
+
+
+def _over_black(colours: Pixels, alpha: Pixels) -> Pixels:
+    picture = Image.new("RGB", (alpha.shape[1], alpha.shape[0]))
+    picture.paste(Image.fromarray(np.ascontiguousarray(colours)), mask=Image.fromarray(np.ascontiguousarray(alpha)))
+    return np.asarray(picture)
+
+
+# --- Which way up ---
 
 
 @dataclass(frozen=True)
@@ -168,64 +221,108 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _matrix(frame: VideoFrame) -> Colorspace:
-    """Which Y′CbCr the frame is in: as it says, else by its size (as mpv), HDR by its standard."""
-    matrix = _MATRICES.get(frame.colorspace)
-    if matrix is not None:
-        return matrix
-    if frame.color_trc in (PQ, HLG):
-        return Colorspace.BT2020
-    is_high_definition = frame.width >= 1280 or frame.height > 576
-    return Colorspace.ITU709 if is_high_definition else Colorspace.ITU601
+# --- Square pixels ---
+
+_MOST_OBLONG_PIXEL = 8  # the standards' own pixels stay below 3:1 (H.264, table E-1)
 
 
-def _has_alpha(layout: VideoFormat) -> bool:
-    return layout.has_palette or any(component.is_alpha for component in layout.components)
+def usable_pixel_aspect(aspect: Fraction | None) -> tuple[Fraction, list[str]]:
+    """Width to height of a stored pixel, and a warning where what the file says is absurd and was ignored.
 
-
-def _is_limited_grey(frame: VideoFrame) -> bool:
-    """FFmpeg takes all grey for full range, whatever its tag says."""
-    layout = frame.format
-    return (
-        frame.color_range == ColorRange.MPEG
-        and not layout.is_rgb
-        and not layout.has_palette
-        and len(layout.components) <= 2
-    )
-
-
-def _deinterlacing(frame: VideoFrame) -> list[tuple[str, str]]:
-    """The filter that takes out combs: it interpolates where the fields differ.
-
-    It leaves alone what does not comb, such as progressive pictures that are flagged as interlaced.
+    None or 0 means that the file says nothing: square.
     """
-    is_interlaced = frame.interlaced_frame and min(frame.width, frame.height) >= _SMALLEST_DEINTERLACED
-    return [("yadif", "mode=send_frame:deint=interlaced")] if is_interlaced else []
+    if not aspect or aspect == 1:
+        return Fraction(1), []
+    if not Fraction(1, _MOST_OBLONG_PIXEL) <= aspect <= _MOST_OBLONG_PIXEL:
+        claim = f"{aspect.numerator}:{aspect.denominator}"
+        return Fraction(1), [f"The file claims pixels of {claim}, which cannot be: they were taken to be square."]
+    return aspect, []
 
 
-def _cropping(crop: Crop) -> list[tuple[str, str]]:
-    if crop == Crop():
-        return []
-    size = f"w=iw-{crop.left + crop.right}:h=ih-{crop.top + crop.bottom}"
-    return [("crop", f"{size}:x={crop.left}:y={crop.top}:exact=1")]
+def size_with_square_pixels(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """(width, height) of a stored picture as a player shows it; raises UnreadableVideoError beyond MAX_PIXELS.
+
+    Wide pixels stretch the width, tall ones the height, so that no stored pixel is lost (as mpv does).
+
+    >>> size_with_square_pixels(1440, 1080, Fraction(4, 3))
+    (1920, 1080)
+    >>> size_with_square_pixels(720, 480, Fraction(8, 9))
+    (720, 540)
+    """
+    if pixel_aspect > 1:
+        width = round(width * pixel_aspect)
+    else:
+        height = round(height / pixel_aspect)
+    if width * height > MAX_PIXELS:
+        raise UnreadableVideoError(
+            f"The picture is {width} × {height} pixels; more than {MAX_PIXELS // 2**20} million are not read.",
+            "Make a smaller copy of the video.",
+        )
+    return width, height
 
 
-def _filtered(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFrame:
-    """The frame after FFmpeg's filters; it is the only one that they see, so nothing can shift in time."""
-    graph = Graph()
-    source = graph.add(
-        "buffer",
-        f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1:pixel_aspect=1/1"
-        f":colorspace={frame.colorspace}:range={frame.color_range}",
-    )
-    graph.link_nodes(source, *(graph.add(name, options) for name, options in filters), graph.add("buffersink"))
-    graph.configure()
-    graph.vpush(frame)
-    graph.vpush(None)
-    return graph.vpull()
+# --- HDR on an ordinary screen ---
+
+_WHITE_NITS = 203.0  # diffuse white of HDR (ITU-R BT.2408): white on an ordinary screen
+_PEAK_NITS = 1000.0  # the brightest light kept apart: what most HDR is mastered to
+_SCREEN_GAMMA = 2.4  # ITU-R BT.1886
+_TABLE_SIZE = 65
+_BT2020_TO_BT709 = np.array(
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]
+)  # ITU-R BT.2087
+_BT2020_LUMINANCE = np.array([0.2627, 0.6780, 0.0593])
+_Floats = NDArray[np.float64]
 
 
-def _over_black(colours: Pixels, alpha: Pixels) -> Pixels:
-    picture = Image.new("RGB", (alpha.shape[1], alpha.shape[0]))
-    picture.paste(Image.fromarray(np.ascontiguousarray(colours)), mask=Image.fromarray(np.ascontiguousarray(alpha)))
-    return np.asarray(picture)
+def tone_map(pixels: NDArray[np.uint8], transfer: int, is_wide_gamut: bool) -> NDArray[np.uint8]:
+    """Turn R′G′B′ [H, W, 3] coded by `transfer` (PQ or HLG) into BT.709 R′G′B′ [H, W, 3].
+
+    is_wide_gamut: the primaries are those of BT.2020 rather than of BT.709. Light up to about 95 cd/m² is kept as it
+    is; 203 cd/m² come out at nine tenths of white, 1000 and more as white. A picture costs one look-up in a table of
+    8-bit RGB, baked from the standards' curves.
+    """
+    return np.asarray(Image.fromarray(pixels).filter(_table(transfer, is_wide_gamut)))
+
+
+@cache
+def _table(transfer: int, is_wide_gamut: bool) -> ImageFilter.Color3DLUT:
+    steps = np.linspace(0, 1, _TABLE_SIZE)
+    blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")  # Pillow wants red to change fastest
+    codes = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
+    light = _pq_to_nits(codes) if transfer == PQ else _hlg_to_nits(codes)
+    light = _roll_off(light) / _WHITE_NITS
+    if is_wide_gamut:
+        light = light @ _BT2020_TO_BT709.T
+    shown = light.clip(0, 1) ** (1 / _SCREEN_GAMMA)
+    return ImageFilter.Color3DLUT(_TABLE_SIZE, shown.ravel())
+
+
+def _hlg_to_nits(code: _Floats) -> _Floats:
+    """Light (cd/m²) of HLG codes [N, 3] on a screen of 1000 cd/m² (ITU-R BT.2100, table 5)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
+    luminance = scene @ _BT2020_LUMINANCE
+    return np.asarray(_PEAK_NITS * scene * luminance[:, None] ** 0.2)
+
+
+def _roll_off(nits: _Floats) -> _Floats:
+    """Bring 0 to 1000 cd/m² down to 0 to 203: below the knee as it is, above it a spline (ITU-R BT.2390, 5.4.1)."""
+    peak = _nits_to_pq(np.array(_PEAK_NITS))
+    target = _nits_to_pq(np.array(_WHITE_NITS)) / peak
+    knee = 1.5 * target - 0.5
+    level = np.minimum(_nits_to_pq(nits) / peak, 1)
+    t = (level - knee) / (1 - knee)
+    spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * target
+    return _pq_to_nits(np.where(level < knee, level, spline) * peak)
+
+
+def _pq_to_nits(code: _Floats) -> _Floats:
+    """Light (cd/m²) of a PQ code from 0 to 1 (SMPTE ST 2084, equation 4.1)."""
+    power = code ** (32 / 2523)
+    return 10000 * (np.maximum(power - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)
+
+
+def _nits_to_pq(nits: _Floats) -> _Floats:
+    """The PQ code from 0 to 1 of light in cd/m² (SMPTE ST 2084, equation 5.1)."""
+    power = (nits / 10000) ** (2610 / 16384)
+    return ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)

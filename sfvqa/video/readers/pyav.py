@@ -1,45 +1,46 @@
-"""The first reader: PyAV, exact to the frame by presentation time, in damaged files too."""
+"""The first reader: PyAV, exact to the frame by presentation time, in damaged files too, on several threads."""
 
+import itertools
 import math
+import queue
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from av.video.frame import VideoFrame
 
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
-from sfvqa.video.clip import VideoInfo
+from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.pixels import Pixels
-from sfvqa.video.readers.encryption import check_not_encrypted
-from sfvqa.video.readers.file_state import FileState
+from sfvqa.video.readers.container_bytes import check_not_encrypted
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.interface import (
     DEEPEST_REORDERING,
+    NO_PICTURE,
     ReaderName,
     VideoReader,
     early_end_warning,
     num_available_cores,
 )
+from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
-from sfvqa.video.readers.pyav_plans import Damage, can_be_entered, read_group, read_group_start, read_in_order
-from sfvqa.video.readers.side_by_side import in_order
-from sfvqa.video.readers.text_tracks import read_text_track
+from sfvqa.video.readers.seeking import Damage, can_be_entered, read_group, read_group_start, read_in_order
+from sfvqa.video.readers.tracks import read_text_track
 from sfvqa.video.sampling import format_time
-from sfvqa.video.subtitles.lines import Subtitles
+from sfvqa.video.subtitles import Subtitles
 from sfvqa.wording import plural
 
 _CHECKED_FRAMES = 16  # as many as H.264 may reorder: enough to see that packet times are not the frames' times
 _ASSUMED_RATE = Fraction(25)
 _RATE_TOLERANCE = 0.001
-_NO_TIMES = "The packets of this file carry no usable presentation times"
-_NO_SEEKING = "This file cannot be entered anywhere but at its start"
 _MOST_HANDLES = 8  # unless asked for: each holds the pictures that its decoder may still need
 
 
@@ -55,7 +56,7 @@ class PyAVReader(VideoReader):
     name = ReaderName.PYAV
 
     def __init__(self, path: Path, num_threads: int | None = None) -> None:
-        """Open a checked local file (see local_file); raises UnreadableVideoError if no frame of it can be read."""
+        """Open a checked local file; raises UnreadableVideoError if no frame of it can be read."""
         self._path = path
         self._num_threads = num_threads or min(num_available_cores(), _MOST_HANDLES)
         self._state = FileState.of(path)
@@ -76,7 +77,7 @@ class PyAVReader(VideoReader):
         if not demuxed.packets:
             raise UnreadableVideoError(f"“{self._path}” holds no frame of video.", "Check that the file plays.")
         warnings = list(self._handle.track.warnings)
-        time_base = Fraction(self._handle.stream.time_base or 1)
+        self._time_base = time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
         self._is_strict = demuxed.starts_afresh
         if self._is_strict:
@@ -87,9 +88,9 @@ class PyAVReader(VideoReader):
         first = self._first_frame(table) if table is not None and is_searchable else None
         if table is None or first is None:
             self._table = None
-            first, seconds, key_frames, last_seconds = self._decode_everything(
-                demuxed, _NO_TIMES if is_searchable else _NO_SEEKING, warnings
-            )
+            why = "The packets of this file carry no usable presentation times"
+            why = why if is_searchable else "This file cannot be entered anywhere but at its start"
+            first, seconds, key_frames, last_seconds = self._decode_everything(demuxed, why, warnings)
         else:
             self._table = table
             first = self._decode_watchfully(table, first) or first
@@ -118,7 +119,7 @@ class PyAVReader(VideoReader):
         raise _nothing_decodable(self._path)
 
     def _decode_watchfully(self, table: FrameTable, first: VideoFrame) -> VideoFrame | None:
-        """Change over to a decoder that notices more, where there is one that gives this video's frames as well."""
+        """Change over to a decoder that notices more damage, where there is one that gives this video's frames."""
         watchful = self._handle.with_watchful_decoder()
         if watchful is None or Orientation.of(first) != UPRIGHT:
             return None
@@ -163,11 +164,11 @@ class PyAVReader(VideoReader):
         slots = demuxed.decode_times
         if is_timed:
             warnings.append(f"{what}.")
-            seconds = _seconds(known, Fraction(self._handle.stream.time_base or 1))
+            seconds = _seconds(known, self._time_base)
         elif num_shown == len(slots):
             # An AVI file has slots rather than times: the n-th frame shown fills the n-th one that is not empty.
             warnings.append(f"{what}; times are those of the file's slots for frames.")
-            seconds = _seconds([slots[place] for place in places], Fraction(self._handle.stream.time_base or 1))
+            seconds = _seconds([slots[place] for place in places], self._time_base)
         else:
             rate = self._handle.stream.average_rate or self._handle.stream.guessed_rate or _ASSUMED_RATE
             warnings.append(
@@ -208,17 +209,18 @@ class PyAVReader(VideoReader):
     ) -> Generator[tuple[int, Pixels | str]]:
         for index, frame in read_group(handle, table, place, group):
             if isinstance(frame, Damage):
-                reason = self._reason(table, index, frame)
-                yield index, "it is encrypted" if frame.pts in handle.encrypted_at else reason
+                yield index, self._reason(handle, table, index, frame)
             else:
                 yield index, fit(handle.converter.convert(frame))
 
-    def _reason(self, table: FrameTable, index: int, damage: Damage) -> str:
+    def _reason(self, handle: Handle, table: FrameTable, index: int, damage: Damage) -> str:
+        if damage.pts in handle.encrypted_at:
+            return "it is encrypted"
         if damage.pts is None:
-            return "the decoder gave no picture for it"
+            return NO_PICTURE
         if damage.pts == table.times[index]:
             return "its data is damaged"
-        seconds = _seconds((table.times[0], damage.pts), Fraction(self._handle.stream.time_base or 1))[1]
+        seconds = _seconds((table.times[0], damage.pts), self._time_base)[1]
         return f"it may depend on data at {format_time(max(seconds, 0.0))} that is damaged"
 
     def _read_in_order(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
@@ -262,3 +264,67 @@ def _nothing_decodable(path: Path) -> DamagedVideoError:
 def _seconds(times: Sequence[int], time_base: Fraction) -> tuple[float, ...]:
     """Presentation times as seconds from the first one."""
     return tuple((time - times[0]) * time_base.numerator / time_base.denominator for time in times)
+
+
+# --- Pieces of work side by side ---
+
+H = TypeVar("H")
+Result = TypeVar("Result")
+_WAITING = 8  # results of one piece that may wait to be taken: what bounds the memory
+_PATIENCE_SECONDS = 0.1  # how long a thread waits for room before it looks whether anybody still wants its results
+_END = object()
+
+
+def in_order(
+    pieces: Sequence[Callable[[H], Iterator[Result]]],
+    handles: Sequence[Callable[[], AbstractContextManager[H]]],
+) -> Generator[Result]:
+    """Run every piece on whichever handle is free and yield the results of the first, then of the second, …
+
+    Each handle is entered, used and left by a thread of its own. The first error, of a piece or of entering a handle,
+    is raised here in place of the results. Closing the generator stops the threads and waits for them.
+    """
+    results: list[queue.Queue[object]] = [queue.Queue(_WAITING) for _ in pieces]
+    numbers = itertools.count()
+    stopped = threading.Event()
+
+    def put(number: int, result: object) -> None:
+        while not stopped.is_set():
+            try:
+                results[number].put(result, timeout=_PATIENCE_SECONDS)
+            except queue.Full:
+                continue
+            break
+
+    def run(enter: Callable[[], AbstractContextManager[H]]) -> None:
+        number = next(numbers)  # an error of entering the handle stands in for the results of its first piece
+        try:
+            with enter() as handle:
+                while number < len(pieces) and not stopped.is_set():
+                    for result in pieces[number](handle):
+                        put(number, result)
+                        if stopped.is_set():
+                            return
+                    put(number, _END)
+                    number = next(numbers)
+        except BaseException as error:  # noqa: BLE001  raised again where the results are taken
+            if number < len(pieces):
+                put(number, error)
+
+    threads = [threading.Thread(target=run, args=(enter,), daemon=True) for enter in handles[: len(pieces)]]
+    for thread in threads:
+        thread.start()
+    try:
+        for waiting in results:
+            # Bounded by the pieces: each is taken by some thread in its turn, and ends in _END or an error.
+            while (result := waiting.get()) is not _END:
+                if isinstance(result, BaseException):
+                    try:
+                        raise result
+                    finally:
+                        del result  # else error and traceback would keep each other, and the results in its frames
+                yield result  # type: ignore[misc]  # what is neither an end nor an error is a Result
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()

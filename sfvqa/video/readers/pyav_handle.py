@@ -1,4 +1,4 @@
-"""One opened file of PyAV's with the video track that is looked at; a thread that reads has a handle of its own."""
+"""One opened file of PyAV's with the video track that is looked at; each thread that reads has a handle of its own."""
 
 import errno
 from dataclasses import dataclass, field, replace
@@ -13,15 +13,15 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.readers.avi_index import CHUNK_HEADER_BYTES, places_by_position
-from sfvqa.video.readers.encryption import is_locked
+from sfvqa.video.readers.container_bytes import AVI_CHUNK_HEADER_BYTES, avi_index, is_locked
 from sfvqa.video.readers.picture_converter import PictureConverter
-from sfvqa.video.readers.video_track import VideoTrack, choose_track, open_container
+from sfvqa.video.readers.tracks import VideoTrack, choose_track, open_container
 
-if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+if TYPE_CHECKING:
     from fractions import Fraction
 
     from av.packet import Packet
+
 
 _WATCHFUL_DECODERS = {"vp9": "libvpx-vp9"}
 
@@ -115,16 +115,18 @@ class Handle:
         self.decoder.flush_buffers()
 
     def places_in_file(self) -> dict[int, int]:
-        """Where each packet's data begins in an AVI file → its place there (see avi_index); empty where none is known.
+        """Where each packet's data begins in an AVI file → its place there; empty where none is known.
 
-        FFmpeg's index where it is whole; what it has otherwise is what it came upon, and the file itself is asked.
+        The packets carry no times but those that the demuxer counts: one that is lost or there twice would give all
+        that follow the place of another. FFmpeg's index where it is whole; otherwise it holds what FFmpeg came upon,
+        and the file itself is asked.
         """
         if self.container.format.name != "avi":
             return {}
-        known = {entry.pos + CHUNK_HEADER_BYTES: place for place, entry in enumerate(self.stream.index_entries)}
+        known = {entry.pos + AVI_CHUNK_HEADER_BYTES: place for place, entry in enumerate(self.stream.index_entries)}
         if len(known) == self.stream.frames:
             return known
-        return places_by_position(Path(self.container.name), self.stream.index)
+        return avi_index(Path(self.container.name), self.stream.index)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""

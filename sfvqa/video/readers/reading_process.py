@@ -1,7 +1,7 @@
 """The process that a video is read in: takes requests on standard input, gives messages on standard output.
 
-Native code cannot be interrupted, only killed with its process; and what a hostile file makes it allocate is lost with
-the process as well. isolated.py is the other end.
+Native code cannot be interrupted, only killed with its process, which also frees what a hostile file made it allocate.
+IsolatedReader is the other end.
 """
 
 import os
@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,20 +34,18 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """Read frames; answered by their pictures, then Finished."""
+    """Read frames; answered by their pictures, then FINISHED."""
 
     indices: list[int]
     fit: Fit
 
 
-@dataclass(frozen=True)
-class SubtitlesRequest:
-    """Read the file's own text track; answered by its Subtitles."""
+class Signal(Enum):
+    """Messages that carry nothing."""
 
-
-@dataclass(frozen=True)
-class Started:
-    """The process runs; comes first, unasked."""
+    STARTED = auto()  # the process runs: comes first, unasked
+    FINISHED = auto()  # all pictures of a ReadRequest have been sent
+    READ_SUBTITLES = auto()  # a request for the file's own text track, answered by its Subtitles
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,6 @@ class Opened:
     timestamps_seconds: tuple[float, ...]
     key_frames: tuple[int, ...]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """All pictures of a ReadRequest have been sent."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.SimpleQueue[object] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
-    _send(messages, Started())
+    _send(messages, Signal.STARTED)
     _serve(requests, messages)
 
 
@@ -104,7 +98,7 @@ def _serve(requests: "queue.SimpleQueue[object]", messages: BinaryIO) -> None:
                 answer: object = Opened(
                     reader.name, reader.info, reader.timestamps_seconds, reader.key_frames, reader.warnings
                 )
-            elif isinstance(request, SubtitlesRequest):
+            elif request is Signal.READ_SUBTITLES:
                 assert reader is not None
                 answer = reader.subtitles()
             else:
@@ -112,13 +106,16 @@ def _serve(requests: "queue.SimpleQueue[object]", messages: BinaryIO) -> None:
                 assert reader is not None
                 for picture in reader.pictures(request.indices, request.fit):
                     _send(messages, picture)
-                answer = Finished()
+                answer = Signal.FINISHED
         except SfvqaError as error:
             answer = Failed(error)
         except MemoryError:
-            answer = Failed(_out_of_memory())
+            what = f"Reading the video takes more than {_MEMORY_BYTES // 1024**3} GiB of memory."
+            remedy = "Convert it to a smaller picture, or use fewer --read-threads."
+            answer = Failed(ReadingMemoryError(what, remedy))
         except Exception as error:  # noqa: BLE001  told at the other end, not here
-            answer = Failed(_broken(error))
+            what = f"The video made its reader fail: {type(error).__name__}: {' '.join(str(error).split())}."
+            answer = Failed(UnreadableVideoError(what, "Convert it, for example with FFmpeg."))
         _send(messages, answer)
 
 
@@ -139,17 +136,3 @@ def _limit_memory() -> None:
     if hard_limit != resource.RLIM_INFINITY:
         limit = min(limit, hard_limit)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
-
-
-def _out_of_memory() -> ReadingMemoryError:
-    return ReadingMemoryError(
-        f"Reading the video takes more than {_MEMORY_BYTES // 1024**3} GiB of memory.",
-        "Convert it to a smaller picture, or use fewer --read-threads.",
-    )
-
-
-def _broken(error: Exception) -> UnreadableVideoError:
-    reason = " ".join(str(error).split())
-    return UnreadableVideoError(
-        f"The video made its reader fail: {type(error).__name__}: {reason}.", "Convert it, for example with FFmpeg."
-    )

@@ -3,29 +3,37 @@
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
+
 from sfvqa.errors import RangeOutsideVideoError
-from sfvqa.video.sampling.options import SamplingOptions, SamplingStrategy
-from sfvqa.video.sampling.reference import demo_places, evaluation_places, training_places
-from sfvqa.video.sampling.spreading import share_out, spread, spread_within
+from sfvqa.video.sampling.options import SamplingOptions, SamplingStrategy, format_time
 from sfvqa.video.sampling.timeline import (
     TIME_TOLERANCE_SECONDS,
-    FrameChoice,
     Timeline,
     frame_on_screen,
     frames_in_range,
 )
-from sfvqa.video.sampling.times import format_time
 from sfvqa.wording import plural
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """The chosen frames (`indices`, sorted, unique) and sentences that the user should know (`notes`)."""
+
+    indices: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 def choose_frames(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     """Choose the frames to read: sorted, unique, and in the range.
 
-    A frame is in the range if it is on screen in it. Where the range holds no more frames than a strategy wants, each
-    is chosen once. Raises RangeOutsideVideoError when the range begins, or a wanted time lies, beyond the end of the
-    video.
+    Where the range holds no more frames than a strategy wants, each is chosen once. Raises RangeOutsideVideoError when
+    the range begins, or a wanted time lies, beyond the end of the video.
 
     >>> choose_frames(Timeline([0.0, 0.5, 1.0, 1.5, 2.0]), SamplingOptions(num_frames=3)).indices
     (0, 2, 4)
@@ -45,8 +53,8 @@ def _uniform(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
 def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     """The frames nearest in time to the ticks start, start + 1/fps, … up to the last frame in the range.
 
-    What is on screen at the start counts as shown from there. Frames are taken once however many ticks they are
-    nearest to. If they are more than `num_frames`, only as many ticks are used, spread evenly over all.
+    What is on screen at the start counts as shown from there. A frame is taken once, however many ticks it is nearest
+    to. For more than `num_frames` frames, only as many ticks are used, spread evenly over all.
     """
     if options.fps is None:
         raise ValueError("the fps strategy comes with a rate")
@@ -111,9 +119,8 @@ def _keyframes(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
 def _scene(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     """Share the frames out over the scenes in the range, one each at least, the rest in proportion to their length.
 
-    The length of a scene is the number of its frames (see UNIFORM). A scene's frames are the middles of as many equal
-    parts of it, so one alone is from its middle, and none stands right at a cut. With more scenes than frames the
-    longest are seen, of equal ones the earlier.
+    The length of a scene is the number of its frames. A scene's frames are the middles of as many equal parts of it, so
+    none stands right at a cut. With more scenes than frames the longest are seen, of equal ones the earlier.
     """
     frames = frames_in_range(timeline, options)
     borders = [frames.start, *(cut for cut in timeline.cuts if cut in frames and cut > frames.start), frames.stop]
@@ -156,25 +163,94 @@ def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     return FrameChoice(tuple(indices), (note,))
 
 
+# --- The published reference's own samplers, so that its answers and scores can be reproduced ---
+# SHI-Labs/Slow-Fast-Video-Multimodal-LLM: simple_inference_demo.py, train.py, lmms_eval's read_video_pyav2. It knows no
+# ranges: here each runs over the frames of the range as if they were the whole file.
+
+
 def _reference_demo(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """Evenly from the first to the last frame of the range, rounded down.
+
+    The reference repeats frames where there are fewer than asked for; here each comes once. (It also computes
+    round(fps) and stops where that is 0, below 0.5 fps, but has no use for it: here such videos work.)
+    """
     frames = frames_in_range(timeline, options)
+    # NumPy's own floats: i * (n - 1) / (N - 1) in whole numbers differs from them here and there.
+    places: list[int] = np.linspace(0, len(frames) - 1, min(options.num_frames, len(frames)), dtype=int).tolist()
     notes = []
     if len(frames) < options.num_frames:
         notes.append(
             f"There {'is' if len(frames) == 1 else 'are'} only {plural(len(frames), 'frame')}: the reference would "
             f"repeat what there is to make {options.num_frames}; here each is seen once."
         )
-    return FrameChoice(_at(frames, demo_places(len(frames), options.num_frames)), tuple(notes))
+    return FrameChoice(_at(frames, places), tuple(notes))
 
 
-def _reference_training(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+def _reference_rate(target_fps: int, timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """Every round(fps / target_fps)-th frame, thinned out evenly to `num_frames` if there are more.
+
+    Every single frame where that rounds to 0 or the rate is unknown. Halves round to the even number.
+    """
     frames = frames_in_range(timeline, options)
-    return FrameChoice(_at(frames, training_places(len(frames), timeline.mean_fps, options.num_frames)))
+    # 25 fps computed from timestamps may be 25.000000000000004, and that would turn 12.5 from 12 into 13.
+    step = round(Fraction(timeline.mean_fps).limit_denominator(1_000_000) / target_fps)
+    stepped = frames[:: max(step, 1)]
+    if len(stepped) < options.num_frames:
+        return FrameChoice(tuple(stepped))
+    # In floats like the reference: the ends of `num_frames` equal parts, so the first frame is usually not among them.
+    part = len(stepped) / options.num_frames
+    return FrameChoice(tuple(stepped[round((number + 1) * part - 1)] for number in range(options.num_frames)))
 
 
-def _reference_evaluation(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
-    frames = frames_in_range(timeline, options)
-    return FrameChoice(_at(frames, evaluation_places(len(frames), timeline.mean_fps, options.num_frames)))
+# --- Arithmetic ---
+
+
+def spread(available: int, wanted: int) -> list[int]:
+    """`wanted` numbers from 0 to `available` - 1, both included, as even as whole numbers allow (halves round up).
+
+    All of them if there are no more than wanted; one alone is in the middle.
+
+    >>> spread(10, 4)
+    [0, 3, 6, 9]
+    """
+    if wanted >= available:
+        return list(range(available))
+    if wanted == 1:
+        return [(available - 1) // 2]
+    steps = wanted - 1
+    return [(2 * place * (available - 1) + steps) // (2 * steps) for place in range(wanted)]
+
+
+def spread_within(available: int, wanted: int) -> list[int]:
+    """The middles of `wanted` equal parts of the numbers below `available`: as even as `spread`, away from the ends.
+
+    wanted ≤ available, so that no two are the same.
+
+    >>> spread_within(10, 1), spread_within(10, 2), spread_within(3, 3)
+    ([5], [2, 7], [0, 1, 2])
+    """
+    return [(2 * part + 1) * available // (2 * wanted) for part in range(wanted)]
+
+
+def share_out(sizes: Sequence[int], total: int) -> list[int]:
+    """Share `total` out over parts of these sizes: one each, the rest in proportion to what is left of each part.
+
+    The largest remainders get what whole numbers leave over, earlier parts first. No part gets more than its size;
+    len(sizes) ≤ total ≤ sum(sizes).
+
+    >>> share_out([100, 50, 1], 10)
+    [6, 3, 1]
+    """
+    left = [size - 1 for size in sizes]
+    rest = total - len(sizes)
+    if rest == 0:
+        return [1] * len(sizes)
+    quotas = [divmod(rest * size, sum(left)) for size in left]
+    shares = [1 + whole for whole, _ in quotas]
+    by_remainder = sorted(range(len(sizes)), key=lambda part: -quotas[part][1])
+    for part in by_remainder[: total - sum(shares)]:
+        shares[part] += 1
+    return shares
 
 
 def _at(frames: range, places: Sequence[int]) -> tuple[int, ...]:
@@ -188,6 +264,6 @@ _CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameCho
     SamplingStrategy.SCENE: _scene,
     SamplingStrategy.TIMESTAMPS: _timestamps,
     SamplingStrategy.REFERENCE_DEMO: _reference_demo,
-    SamplingStrategy.REFERENCE_TRAINING: _reference_training,
-    SamplingStrategy.REFERENCE_EVALUATION: _reference_evaluation,
+    SamplingStrategy.REFERENCE_TRAINING: partial(_reference_rate, 4),
+    SamplingStrategy.REFERENCE_EVALUATION: partial(_reference_rate, 2),
 }

@@ -1,16 +1,16 @@
 """What the user asks for: how many frames, spread how, from where; contradictions are found when it is built."""
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sfvqa.errors import UsageError
-from sfvqa.video.sampling.times import format_time
 from sfvqa.wording import plural
 
+_TIME = re.compile(r"(?:(?:(?P<hours>\d+):)?(?P<minutes>\d+):)?(?P<seconds>\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 _HIGHEST_FPS = 1_000_000
 """Far above any camera; beyond it the arithmetic would lose the ticks in rounding."""
-
 _LATEST_SECONDS = 1e10
 """Three hundred years: beyond any video, and far below what a clock of milliseconds can show."""
 
@@ -37,10 +37,10 @@ class SamplingStrategy(StrEnum):
 class SamplingOptions:
     """How many frames, spread how, from where.
 
-    `num_frames` is how many are taken at most (TIMESTAMPS alone takes one for every time). `fps` is the rate of FPS, in
-    frames a second; `timestamps_seconds` are the times of TIMESTAMPS, in any order. All times are presentation seconds
-    as a player shows them: the first frame of the video is at 0, whatever time the container gives it. `start_seconds`
-    and `end_seconds` are both included. Raises UsageError when built.
+    At most `num_frames` are taken (TIMESTAMPS alone takes one for every time). `fps` is the rate of FPS;
+    `timestamps_seconds` are the times of TIMESTAMPS, in any order. All times are presentation seconds: the first frame
+    is at 0, whatever time the container gives it. `start_seconds` and `end_seconds` are both included. Raises
+    UsageError when built.
     """
 
     num_frames: int = 64
@@ -53,11 +53,6 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
             raise UsageError(f"{self.num_frames} frames were asked for.", "Ask for a whole number, at least one.")
-        self._check_range()
-        self._check_fps()
-        self._check_timestamps()
-
-    def _check_range(self) -> None:
         for name, seconds in (("start", self.start_seconds), ("end", self.end_seconds)):
             if seconds is not None:
                 _check_time(f"The {name} of the range", seconds)
@@ -67,8 +62,6 @@ class SamplingOptions:
                 f"{format_time(self.start_seconds or 0.0)}.",
                 "Give a start that lies before the end.",
             )
-
-    def _check_fps(self) -> None:
         if self.strategy is not SamplingStrategy.FPS:
             if self.fps is not None:
                 rate = f"{plural(self.fps, 'frame')} a second"
@@ -84,6 +77,7 @@ class SamplingOptions:
             raise UsageError(
                 f"The rate is {plural(self.fps, 'frame')} a second.", f"Give one above 0 and up to {_HIGHEST_FPS:,}."
             )
+        self._check_timestamps()
 
     def _check_timestamps(self) -> None:
         if self.strategy is not SamplingStrategy.TIMESTAMPS:
@@ -115,3 +109,35 @@ def _check_time(what: str, seconds: float) -> None:
         raise UsageError(
             f"{what} is {seconds} seconds.", "Give times as seconds from the first frame, for example 90 or 1:30."
         )
+
+
+# --- Times as people write them ---
+
+
+def parse_time(text: str) -> float:
+    """Read a time such as `90`, `1:30` or `0:01:30.5` as seconds; anything else is a UsageError.
+
+    >>> parse_time("0:01:30.5")
+    90.5
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"“{text}” is not a time.", "Write times as 90, 1:30 or 0:01:30.5.")
+    hours, minutes, seconds = match["hours"], match["minutes"], float(match["seconds"])
+    if minutes is not None and (seconds >= 60 or (hours is not None and int(minutes) >= 60)):
+        raise UsageError(f"“{text}” is not a time: what follows a colon is below 60.", "Write 1:30 or 0:01:30.5.")
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
+
+
+def format_time(seconds: float) -> str:
+    """Print seconds as `m:ss` or `h:mm:ss`, with as many of three decimals as are needed; parse_time reads it back.
+
+    >>> format_time(90.5)
+    '1:30.5'
+    """
+    milliseconds = round(seconds * 1000)
+    whole, fraction = divmod(milliseconds, 1000)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return clock + f".{fraction:03d}".rstrip("0") if fraction else clock

@@ -37,13 +37,10 @@ def frames_to_compare(
     """The frames of the range whose thumbnails `find_cuts` should compare: sorted, at most `max_frames` (2 or more).
 
     Key frames first, because encoders put one at a cut and they are cheap to read: those at least 0.5 s apart, and
-    evenly spread frames in between where they lie more than 5 s apart. If those are too many, the range is divided
-    into `max_frames` equal stretches of time; each gives its first key frame, or, if it has none and the stretch before
-    it gave nothing, its first frame.
-
-    So a cut is placed exactly where its frame is a compared key frame, and else late: by less than 5 s, or, with 400
-    frames, in a range beyond some 33 minutes (or with that many key frames) by less than three four-hundredths of it,
-    27 s in an hour. (At variable rate a single frame may be shown for longer.)
+    evenly spread frames where they lie more than 5 s apart. If those are too many, the range is divided into
+    `max_frames` equal stretches of time; each gives its first key frame, or, if it has none and the stretch before it
+    gave nothing, its first frame. So a cut that is no compared key frame is placed late: by less than 5 s, or, beyond
+    some 33 minutes, by less than 3/400 of the range (27 s in an hour). A frame of variable rate may last longer.
 
     >>> frames_to_compare(Timeline([float(second) for second in range(20)], key_frames=[0, 8, 12]))
     (0, 4, 8, 12, 16)
@@ -85,7 +82,7 @@ def _one_a_stretch(times: Sequence[float], frames: range, keys: Sequence[int], m
 def find_cuts(thumbnails: NDArray[np.uint8], indices: Sequence[int]) -> tuple[int, ...]:
     """Find which of the frames at `indices` begin a scene: each is the first compared frame after a cut.
 
-    thumbnails: [N, h, w] uint8 grey, one a frame, sorted like `indices` [N] (see frames_to_compare).
+    thumbnails: [N, h, w] uint8 grey, one a frame, sorted like `indices` [N].
     Two pictures differ as far as they neither correlate (where they fit best, one shifted by up to an eighth over the
     other; brightness and contrast do not count) nor have like grey levels in the four quarters. A cut differs by more
     than is usual around it, within limits. Blank pictures (fades to black, white flashes) are passed over, and so is a

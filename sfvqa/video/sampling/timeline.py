@@ -1,12 +1,11 @@
-"""What is known of a video before any picture is decoded (Timeline), and what was chosen from it (FrameChoice)."""
+"""What is known of a video before any picture is decoded, and which of its frames a range of time shows."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfvqa.errors import RangeOutsideVideoError
-from sfvqa.video.sampling.options import SamplingOptions
-from sfvqa.video.sampling.times import format_time
+from sfvqa.video.sampling.options import SamplingOptions, format_time
 
 TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9
 """Times are printed to the millisecond: the frame at 7.0333… s is meant by 0:07.033."""
@@ -14,12 +13,11 @@ TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a reader knows of a video without decoding pictures.
+    """When each frame is first shown: `timestamps_seconds` increase, the first is 0. What is unknown is 0 or empty.
 
-    `timestamps_seconds` says when each frame is first shown: increasing, the first at 0. `key_frames` are the sorted
-    indices of frames where decoding can start, empty if unknown. `fps` is the mean rate that the container gives, 0 if
-    unknown. `cuts` are the sorted indices of the first frame of every scene but the first; only SCENE needs them (see
-    scenes). `duration_seconds` runs to the end of the last frame, 0 if unknown.
+    `key_frames` are the sorted indices of frames where decoding can start; `fps` is the mean rate that the container
+    gives; `cuts` are the sorted indices of the first frame of every scene but the first, which only SCENE needs;
+    `duration_seconds` runs to the end of the last frame.
     """
 
     timestamps_seconds: Sequence[float]
@@ -57,14 +55,6 @@ class Timeline:
         return last + 1 / self.mean_fps if self.mean_fps else last
 
 
-@dataclass(frozen=True)
-class FrameChoice:
-    """The chosen frames (`indices`, sorted, unique) and sentences that the user should know (`notes`)."""
-
-    indices: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-
 def frames_in_range(timeline: Timeline, options: SamplingOptions) -> range:
     """The indices of the frames on screen from the start to the end of the range, both included.
 
@@ -77,7 +67,11 @@ def frames_in_range(timeline: Timeline, options: SamplingOptions) -> range:
     times = timeline.timestamps_seconds
     start, end = options.start_seconds or 0.0, options.end_seconds
     if start > timeline.end_seconds + TIME_TOLERANCE_SECONDS:
-        raise _beyond_the_end(times, start, end)
+        asked = f"from {format_time(start)}" + ("" if end is None else f" to {format_time(end)}")
+        raise RangeOutsideVideoError(
+            f"The range {asked} lies beyond the last frame of the video, at {format_time(times[-1])}.",
+            f"Choose a start between 0:00 and {format_time(times[-1])}.",
+        )
     return range(frame_on_screen(times, start), len(times) if end is None else frame_on_screen(times, end) + 1)
 
 
@@ -94,11 +88,3 @@ def frame_on_screen(times: Sequence[float], seconds: float) -> int:
         return max(following - 1, 0)
     late, early = times[following] - seconds, seconds - times[following - 1]
     return following if late <= TIME_TOLERANCE_SECONDS and late < early else following - 1
-
-
-def _beyond_the_end(times: Sequence[float], start: float, end: float | None) -> RangeOutsideVideoError:
-    asked = f"from {format_time(start)}" + ("" if end is None else f" to {format_time(end)}")
-    return RangeOutsideVideoError(
-        f"The range {asked} lies beyond the last frame of the video, at {format_time(times[-1])}.",
-        f"Choose a start between 0:00 and {format_time(times[-1])}.",
-    )

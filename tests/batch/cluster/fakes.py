@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfvqa.batch.cluster.placement import WorkerSize
+from sfvqa.batch.cluster.connection import WorkerSize
 from sfvqa.batch.cluster.worker import Loaded
-from sfvqa.batch.options import BatchOptions
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.errors import ModelNotDownloadedError
 from tests.batch.answerer import FakeAnswerer
 

@@ -4,27 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from sfvqa.batch.cluster.loading import CacheOptions, ModelLoader
-from sfvqa.batch.cluster.placement import WorkerSize
-from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.plan import BatchModel
+from sfvqa.batch.cluster.connection import WorkerSize
+from sfvqa.batch.cluster.worker import CacheOptions, ModelLoader
+from sfvqa.batch.plan import BatchModel, BatchOptions
+from sfvqa.checkpoints.find import identify_model
+from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import ModelError, OutOfMemoryError
-from sfvqa.inference.video_cache.checkpoint_identity import identify_model
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.video import ReadOptions, SamplingOptions
+from sfvqa.video import ReadOptions
 
 CPU_WORKER = WorkerSize(num_cpus=8, num_gpus=0)
 ASKED = BatchModel(
-    name="tiny",
-    device="auto",
-    dtype="auto",
-    attention="sdpa",
-    quantization="auto",
-    random_weights=False,
-    sampling=SamplingOptions(num_frames=32),
+    settings=ModelSettings("tiny"),
     fewer_frames=False,
     num_text_tokens=50,
-    max_new_tokens=24,
     batch_size=None,
     num_questions=5,
     num_videos=5,
@@ -33,7 +26,7 @@ ASKED = BatchModel(
 
 @pytest.fixture
 def loader() -> ModelLoader:
-    return ModelLoader(ASKED, identify_model("tiny", "auto", random_weights=False), None, None)
+    return ModelLoader(ASKED, identify_model("tiny", random_weights=False), None, None)
 
 
 def test_other_weights_are_refused(loader: ModelLoader) -> None:
@@ -64,9 +57,9 @@ def test_what_was_asked_for_stays(loader: ModelLoader) -> None:
 def test_what_cannot_fit_is_not_tried_unless_it_was_asked_for(
     loader: ModelLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.inference.plan.free_memory_bytes", lambda _: 1000)
-    large = replace(ASKED, name="slowfast-7b-64f", random_weights=True)
-    weights = identify_model("slowfast-7b-64f", "auto", random_weights=True)
+    monkeypatch.setattr("sfvqa.checkpoints.plan.free_memory_bytes", lambda _: 1000)
+    large = replace(ASKED, settings=ModelSettings("slowfast-7b-64f", random_weights=True))
+    weights = identify_model("slowfast-7b-64f", random_weights=True)
     with pytest.raises(OutOfMemoryError, match=r"slowfast-7b-64f .* needs about"):
         replace(loader, model=large, weights=weights)(BatchOptions(), CPU_WORKER)
     assert any("needs about" in notice for notice in loader(BatchOptions(), CPU_WORKER).notices)

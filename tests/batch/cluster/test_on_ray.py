@@ -12,20 +12,19 @@ from typing import Any
 import pytest
 
 from sfvqa.batch.cluster import crew
-from sfvqa.batch.cluster.loading import CacheOptions, ModelLoader
-from sfvqa.batch.cluster.options import ClusterOptions
+from sfvqa.batch.cluster.connection import ClusterOptions
 from sfvqa.batch.cluster.runner import run_on_cluster
-from sfvqa.batch.cluster.worker import Loader
+from sfvqa.batch.cluster.worker import CacheOptions, Loader, ModelLoader
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
-from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.plan import BatchModel
+from sfvqa.batch.plan import BatchModel, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Working
+from sfvqa.checkpoints.find import identify_model
+from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageError
-from sfvqa.inference.generation import GenerationOptions
-from sfvqa.inference.video_cache.checkpoint_identity import identify_model
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 from tests.batch.answerer import FakeAnswerer
@@ -98,7 +97,7 @@ def comparable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path, tmp_path: Path) -> None:
     """Of a real model, in float32, to the token; the workers keep what they saw in the video cache."""
-    weights = identify_model("tiny", "auto", random_weights=False)
+    weights = identify_model("tiny", random_weights=False)
     items = items_of(video_folder, "abcd", ["Which way does the circle move?", "Describe the video."])
     qa = VideoQA.load("tiny", device="cpu")
     options = replace(
@@ -109,7 +108,7 @@ def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path,
     )
     with Journal(tmp_path / "alone.jsonl") as journal:
         run(run_batch(qa, items, journal, options))
-    records = run_on(loader_of(qa, weights, len(items), num_videos=4), items, options)
+    records = run_on(loader_of(weights, len(items), num_videos=4), items, options)
     alone = list(read_records(tmp_path / "alone.jsonl"))
     check_all_answered(records, items)
     assert comparable(records) == comparable(alone)
@@ -126,7 +125,7 @@ def test_records_of_broken_and_unusual_files_are_those_of_a_run_without_ray(run_
     (tmp_path / "videos").mkdir()
     paths = broken_files(tmp_path / "videos")[::4] + unusual_files(tmp_path / "videos")
     items = [Item(path, path.name, "Describe the video.") for path in paths]
-    weights = identify_model("tiny", "auto", random_weights=False)
+    weights = identify_model("tiny", random_weights=False)
     qa = VideoQA.load("tiny", device="cpu")
     options = replace(
         OPTIONS,
@@ -138,19 +137,22 @@ def test_records_of_broken_and_unusual_files_are_those_of_a_run_without_ray(run_
     )
     with Journal(tmp_path / "alone.jsonl") as journal:
         run(run_batch(qa, items, journal, options))
-    records = run_on(loader_of(qa, weights, len(items), num_videos=len(paths)), items, options)
+    records = run_on(loader_of(weights, len(items), num_videos=len(paths)), items, options)
     assert len(records) == len(items)
     assert comparable(records) == comparable(list(read_records(tmp_path / "alone.jsonl")))
     assert not run_on.has_lost_one
 
 
-def loader_of(qa: VideoQA, weights: str, num_questions: int, num_videos: int) -> ModelLoader:
+def loader_of(weights: str, num_questions: int, num_videos: int) -> ModelLoader:
     """What loads `tiny` in each worker."""
     asked = BatchModel(
-        name="tiny", device="auto", dtype="auto", attention="sdpa", quantization="auto", random_weights=False,
-        sampling=qa.default_sampling, fewer_frames=False, num_text_tokens=50, max_new_tokens=24, batch_size=1,
-        num_questions=num_questions, num_videos=num_videos,
-    )  # fmt: skip
+        ModelSettings("tiny"),
+        fewer_frames=False,
+        num_text_tokens=50,
+        batch_size=1,
+        num_questions=num_questions,
+        num_videos=num_videos,
+    )
     return ModelLoader(asked, weights, CacheOptions(10**9, whole_files=False), num_readers=1)
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from sfvqa.batch.cluster.options import ClusterOptions
-from sfvqa.batch.cluster.placement import Node, Placement, WorkerSize, place_workers
+from sfvqa.batch.cluster.connection import ClusterOptions, Node, Placement, WorkerSize, place_workers
 from sfvqa.errors import UsageError
 
 HEAD = Node(0, 0)  # a head that is to do no work

@@ -4,9 +4,8 @@ import random
 
 import pytest
 
-from sfvqa.batch.cluster.shares import LARGEST_SHARE, MOST_LOSSES, Share, Shares
-from sfvqa.batch.group import VideoGroup, group_items
-from sfvqa.batch.item import Item
+from sfvqa.batch.cluster.crew import LARGEST_SHARE, MOST_LOSSES, Share, Shares
+from sfvqa.batch.item import Item, VideoGroup, group_items
 from tests.batch.made import item_of
 
 
@@ -90,7 +89,7 @@ def test_an_item_is_finished_once() -> None:
     (group,) = groups_of(1)
     share = Share([group])
     share.finish(group.items[0])
-    with pytest.raises(ValueError, match=r"not in list"):
+    with pytest.raises(ValueError, match=r"not in the share"):
         share.finish(group.items[0])
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 import sfvqa
-from sfvqa.batch.cluster.placement import WorkerSize
+from sfvqa.batch.cluster.connection import WorkerSize
 from sfvqa.batch.cluster.worker import Ready, Worker
-from sfvqa.batch.group import group_items
-from sfvqa.batch.item import Item
-from sfvqa.batch.options import BatchOptions
-from sfvqa.batch.preparing import identify
+from sfvqa.batch.identify import identify
+from sfvqa.batch.item import Item, group_items
+from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.tally import BatchSummary, ItemFinished
 from sfvqa.errors import ModelNotDownloadedError, UsageError
 from tests.batch.cluster.fakes import FakeLoader

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sfvqa.batch.item import Item, item_id
+from sfvqa.batch.item import Item, Question, item_id
 from sfvqa.batch.record import Failure, Record, error_record, ok_record, to_line
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
@@ -44,7 +44,7 @@ def ok(
     """An item that was answered; `more` are facts of the answer."""
     of = of or item()
     said = replace(ANSWER, text=answer, question=of.question, video=of.name, **more)
-    return {**ok_record(of, item_id(of, "content", settings), said, settings), "finished": finished}
+    return {**ok_record(Question(of, item_id(of, "content", settings)), said, settings), "finished": finished}
 
 
 def failed(
@@ -57,7 +57,8 @@ def failed(
     """An item that was not."""
     of = of or item()
     error = error or UnreadableVideoError(f"“{of.name}” holds no picture.", "Convert it.")
-    return {**error_record(of, item_id(of, "content", settings), Failure.of(error), settings), "finished": finished}
+    question = Question(of, item_id(of, "content", settings))
+    return {**error_record(question, Failure.of(error), settings), "finished": finished}
 
 
 def write(path: Path, records: Iterable[Mapping[str, object]]) -> Path:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from sfvqa.batch.record import Record
 from sfvqa.batch.report.against import Comparison, compare_runs
-from sfvqa.batch.report.collecting import collect
-from sfvqa.evaluation.comparison import PairedCounts
-from sfvqa.evaluation.scores import Verdict
+from sfvqa.batch.report.facts import collect
+from sfvqa.evaluation.scores import PairedCounts, Verdict
 from tests.batch.report.records import failed, item, ok, write
 
 OTHER = {"num_frames": 8}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.batch.record import to_line
-from sfvqa.batch.report.collecting import collect, last_records
+from sfvqa.batch.report.facts import collect, last_records
 from sfvqa.errors import JournalError
 from tests.batch.report.records import failed, item, ok, write
 

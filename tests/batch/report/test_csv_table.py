@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.report.csv_table import COLUMNS, defuse, write_csv
+from sfvqa.batch.report.exports import COLUMNS, defuse, write_csv
 from sfvqa.evaluation.matching import Rule
 from tests.batch.report.records import failed, item, ok
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.batch.report.collecting import collect
-from sfvqa.batch.report.document import summary_document
+from sfvqa.batch.report.exports import summary_document
+from sfvqa.batch.report.facts import collect
 from sfvqa.batch.report.summary import summarise
 from tests.batch.report.records import failed, item, ok, write
 

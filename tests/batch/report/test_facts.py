@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.report.csv_table import write_csv
+from sfvqa.batch.report.cards import gather_cards
+from sfvqa.batch.report.exports import write_csv
 from sfvqa.batch.report.facts import FactMaker, number, warning_kind
-from sfvqa.batch.report.page.cards import gather_cards
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from tests.batch.report.records import failed, item, ok

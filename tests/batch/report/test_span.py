@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sfvqa.batch.report.facts import FactMaker, ItemFacts
-from sfvqa.batch.report.span import measure_span
+from sfvqa.batch.report.summary import measure_span
 from tests.batch.report.records import failed, ok
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.batch.record import Record
-from sfvqa.batch.report.collecting import collect
+from sfvqa.batch.report.facts import collect
 from sfvqa.batch.report.summary import Summary, WrongItem, summarise
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.evaluation.matching import Rule

@@ -4,11 +4,9 @@ import pytest
 
 from sfvqa import errors
 from sfvqa.batch.report.against import Comparison
-from sfvqa.batch.report.span import TimeSpan
-from sfvqa.batch.report.summary import StageTime
+from sfvqa.batch.report.summary import StageTime, TimeSpan
 from sfvqa.batch.report.wording import advice_for, difference_texts, p_text, share_text, stages_text
-from sfvqa.evaluation.comparison import PairedCounts
-from sfvqa.evaluation.scores import Share
+from sfvqa.evaluation.scores import PairedCounts, Share
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.inference.seen_video import SeenVideo
-from sfvqa.inference.video_cache.key import EncodingKey
+from sfvqa.inference.encode import SeenVideo
+from sfvqa.inference.video_cache.entry import EncodingKey
 from sfvqa.inference.video_cache.store import VideoCache
 from tests.inference.video_cache.seen import VIDEO, key_of, seen_of
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.inference.seen_video import SeenVideo
-from sfvqa.inference.video_cache.key import EncodingKey
+from sfvqa.inference.encode import SeenVideo
+from sfvqa.inference.video_cache.entry import EncodingKey
 from sfvqa.video import CropMode, ReaderName, SamplingOptions, VideoInfo
 
 VIDEO = Path("/videos/clip.mp4")

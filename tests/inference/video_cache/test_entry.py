@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sfvqa.inference.seen_video import SeenVideo
+from sfvqa.inference.encode import SeenVideo
 from sfvqa.inference.video_cache import entry
-from sfvqa.inference.video_cache.entry import DamagedEntryError, entry_bytes, read_entry, read_facts
-from sfvqa.inference.video_cache.key import EncodingKey
+from sfvqa.inference.video_cache.entry import DamagedEntryError, EncodingKey, entry_bytes, read_entry, read_facts
 from tests.inference.video_cache.seen import VIDEO, key_of, seen_of
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -1,0 +1,73 @@
+"""Which items of a video are still to be asked: their ids, by what is in the file, and the records there are."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfvqa.batch.item import UNREADABLE, Question, VideoGroup, item_id
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.plan import BatchOptions
+from sfvqa.batch.record import Failure
+from sfvqa.batch.watchdog import TooLateError, within
+from sfvqa.errors import ReadTimeoutError, UnreadableVideoError, VideoError
+from sfvqa.video.readers.local_file import FileState
+from sfvqa.wording import plural
+
+
+@dataclass(frozen=True)
+class Identified:
+    """The items of a video with their ids, the file's state just before it was hashed, and why it cannot be read."""
+
+    asked: list[Question]
+    file: FileState | None
+    failure: Failure | None = None
+
+
+def identify(group: VideoGroup, options: BatchOptions) -> Identified:
+    """Hash a video, within the time limit, for the ids of its items."""
+    limit_seconds = options.reading_within_limits.timeout_seconds
+    failure: Failure | None = None
+    try:
+        file, content = within(limit_seconds, lambda: (_state_of(group.video), options.content_of(group.video)))
+    except (TooLateError, VideoError, OSError) as error:
+        file, content, failure = None, UNREADABLE, Failure.of(_why_unreadable(error, group.video, limit_seconds))
+    return Identified([Question(item, item_id(item, content, options.settings)) for item in group.items], file, failure)
+
+
+def sort_out(
+    asked: Sequence[Question], keeper: RecordKeeper, options: BatchOptions
+) -> tuple[tuple[Question, ...], Counter[str]]:
+    """The questions that are left to ask, and how many of the others have which status."""
+    left: list[Question] = []
+    before: Counter[str] = Counter()
+    for question in asked:
+        if keeper.is_done(question.item_id, retry_errors=options.retry_errors):
+            before[keeper.done[question.item_id]] += 1
+        else:
+            left.append(question)
+    return tuple(left), before
+
+
+def not_in_time(path: Path, seconds: float, what: str) -> ReadTimeoutError:
+    """The error for a file that the system did not give."""
+    return ReadTimeoutError(
+        f"“{path}” was not {what} within {plural(seconds, 'second')}.",
+        "See whether its disk or server answers, or allow more with --item-timeout or --read-timeout.",
+    )
+
+
+def _state_of(video: Path) -> FileState | None:
+    with contextlib.suppress(OSError):  # hashing raises the same, with a better message
+        return FileState.of(video)
+    return None
+
+
+def _why_unreadable(error: Exception, video: Path, limit_seconds: float) -> VideoError:
+    if isinstance(error, VideoError):
+        return error
+    if isinstance(error, OSError):  # it went away, or was forbidden, between two looks at it
+        reason = f"“{video}” cannot be read: {error.strerror or error}."
+        return UnreadableVideoError(reason, "Check that it is there, and try again.")
+    return not_in_time(video, limit_seconds, "looked through")

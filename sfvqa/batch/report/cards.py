@@ -1,0 +1,231 @@
+"""What the page shows of each video: its items, grouped by the frames they saw, and thumbnails of those frames."""
+
+import contextlib
+import io
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from sfvqa.batch.record import Failure, Record
+from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
+from sfvqa.batch.report.wording import duration
+from sfvqa.errors import SfvqaError
+from sfvqa.evaluation.matching import Rule
+from sfvqa.evaluation.scores import Verdict
+from sfvqa.inference.answer import FrameEvidence, standing_out
+from sfvqa.video import FitWithin, ReaderName, ReadOptions, open_video
+from sfvqa.video.readers.interface import num_available_cores
+from sfvqa.wording import plural
+
+_NUM_LIKELY = 6  # choices
+_NUM_MOMENTS = 3
+_SHORTEST_SECONDS = 0.005  # of a stage that is worth naming
+_FIT = FitWithin(240, 180)
+_QUALITY = 72
+_TIMEOUT_SECONDS = 60.0
+_SAME_TIME_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class PageItem:
+    """A question and what became of it.
+
+    `likely` holds the likeliest choices and their probabilities, `looked_at` the frames that stand out in the evidence,
+    and `facts` the small print: seconds by stage, tokens, the manifest's id and group.
+    """
+
+    question: str
+    answer: str | None
+    expected: str | None
+    verdict: Verdict | None
+    failure: Failure | None
+    likely: tuple[tuple[str, float], ...]
+    looked_at: tuple[FrameEvidence, ...]
+    warnings: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeenFrames:
+    """The frames that some items looked at: indices, and times in seconds. Empty for items that failed."""
+
+    indices: tuple[int, ...]
+    timestamps_seconds: tuple[float, ...]
+
+
+@dataclass
+class VideoCard:
+    """A video: its name in the records, where it was, the reader that read it, and its items by the frames they saw."""
+
+    name: str
+    recorded_path: Path | None
+    reader: str | None = None
+    views: dict[SeenFrames, list[PageItem]] = field(default_factory=dict)
+
+
+def gather_cards(records: Iterable[Record], rule: Rule) -> list[VideoCard]:
+    """The videos in the order of their first records, with their items judged by a rule."""
+    cards: dict[str, VideoCard] = {}
+    for record in records:
+        name, path = text_of(record, "video") or "", text_of(record, "video_path")
+        card = cards.setdefault(name, VideoCard(name, Path(path) if path else None))
+        card.reader = card.reader or text_of(mapping_of(record, "settings"), "reader")
+        frames = _frames_of(record)
+        card.views.setdefault(frames, []).append(_item_of(record, frames, rule))
+    return list(cards.values())
+
+
+def _item_of(record: Record, frames: SeenFrames, rule: Rule) -> PageItem:
+    is_ok = record.get("status") == "ok"
+    return PageItem(
+        question=text_of(record, "question") or "",
+        answer=text_of(record, "answer") or "" if is_ok else None,
+        expected=text_of(record, "answer_expected"),
+        verdict=verdict_of(record, rule),
+        failure=None if is_ok else failure_of(record),
+        likely=_likely_of(record),
+        looked_at=_looked_at(record, frames),
+        warnings=texts_of(record, "warnings"),
+        facts=tuple(_facts_of(record)),
+    )
+
+
+def _facts_of(record: Record) -> Generator[str]:
+    timings = mapping_of(record, "timings")
+    for stage in (*STAGES, "total"):
+        if (seconds := number(timings.get(f"{stage}_seconds")) or 0.0) >= _SHORTEST_SECONDS:
+            yield f"{stage} {duration(seconds)}"
+    if num_tokens := int(number(mapping_of(record, "tokens").get("new")) or 0):
+        yield plural(num_tokens, "token")
+    if (reason := text_of(record, "finish_reason")) not in (None, "stop", "choice"):
+        yield f"ended by {reason}"
+    for name in ("id", "group"):
+        if (value := text_of(record, name)) is not None:
+            yield f"{name} {value}"
+
+
+def _likely_of(record: Record) -> tuple[tuple[str, float], ...]:
+    choices = record.get("choices")
+    found = []
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and (share := number(choice.get("probability"))) is not None:
+            found.append((text_of(choice, "text") or "", share))
+    return tuple(sorted(found, key=lambda choice: -choice[1])[:_NUM_LIKELY])
+
+
+def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
+    """The frames that stand out; none unless every frame that was seen has its weight."""
+    evidence = record.get("evidence")
+    weights = (
+        [number(frame.get("weight")) for frame in evidence if isinstance(frame, dict)]
+        if isinstance(evidence, list)
+        else []
+    )
+    if len(weights) != len(frames.indices):
+        return ()
+    found = [
+        FrameEvidence(time, index, weight)
+        for time, index, weight in zip(frames.timestamps_seconds, frames.indices, weights, strict=True)
+        if weight is not None
+    ]
+    return tuple(standing_out(found, _NUM_MOMENTS)) if len(found) == len(weights) else ()
+
+
+def _frames_of(record: Record) -> SeenFrames:
+    """The frames of a record; none where indices and times do not belong together."""
+    frames = mapping_of(record, "frames")
+    indices, times = frames.get("indices"), frames.get("timestamps_seconds")
+    if not isinstance(indices, list) or not isinstance(times, list) or len(indices) != len(times):
+        return SeenFrames((), ())
+    numbers = tuple(number(time) for time in times)
+    is_sound = all(type(index) is int and index >= 0 for index in indices) and indices == sorted(set(indices))
+    if not is_sound or None in numbers:
+        return SeenFrames((), ())
+    return SeenFrames(tuple(indices), tuple(time for time in numbers if time is not None))
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """JPEG pictures of a video by frame index; `failure` says why there are none, or not all."""
+
+    pictures: dict[int, bytes]
+    failure: str | None = None
+
+
+def spread(frames: SeenFrames, num: int) -> dict[int, float]:
+    """`num` of the frames, evenly spread from the first to the last: the time of each by its index.
+
+    >>> spread(SeenFrames((0, 10, 20, 30), (0.0, 1.0, 2.0, 3.0)), 3)
+    {0: 0.0, 20: 2.0, 30: 3.0}
+    """
+    count = len(frames.indices)
+    if num >= count:
+        places = list(range(count))
+    elif num == 1:
+        places = [count // 2]
+    else:
+        places = [round(step * (count - 1) / (num - 1)) for step in range(num)]
+    return {frames.indices[place]: frames.timestamps_seconds[place] for place in places}
+
+
+def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | None:
+    """Where the video is now: by its name in the folder `videos`, or else where it was when it was asked about.
+
+    Without `videos` it is looked for where it was, in the working directory, and beside the file of records.
+    """
+    recorded = [card.recorded_path] if card.recorded_path is not None else []
+    if videos is not None:
+        places = [videos / card.name, *recorded]
+    else:
+        places = [*recorded, Path(card.name), records.resolve().parent / card.name]
+    for path in places:
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            if path.exists():
+                return path
+    return None
+
+
+def read_thumbnails(videos: Iterable[tuple[Path | None, dict[int, float], str | None]]) -> Generator[Thumbnails]:
+    """Read the pictures of each video, in order, given its path, the wanted frames' times by index, and its reader."""
+    num_side_by_side = num_available_cores()
+    waiting: deque[Future[Thumbnails]] = deque()
+    executor = ThreadPoolExecutor(num_side_by_side, thread_name_prefix="thumbnails")
+    try:
+        for video in videos:
+            waiting.append(executor.submit(_read, *video))
+            if len(waiting) >= 2 * num_side_by_side:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Thumbnails:
+    if not wanted:
+        return Thumbnails({})
+    if path is None:
+        return Thumbnails({}, "The video is not here any more.")
+    name = ReaderName(reader) if reader in set(ReaderName) else ReaderName.AUTO
+    pictures: dict[int, bytes] = {}
+    try:
+        options = ReadOptions(reader=name, num_threads=1, timeout_seconds=_TIMEOUT_SECONDS)
+        with open_video(path, options) as video:
+            times = video.timestamps_seconds
+            if not all(
+                index < len(times) and abs(times[index] - time) <= _SAME_TIME_SECONDS for index, time in wanted.items()
+            ):
+                return Thumbnails({}, "The video is another one than when it was asked about.")
+            for frame in video.read(sorted(wanted), _FIT):
+                file = io.BytesIO()
+                Image.fromarray(frame.pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
+                pictures[frame.index] = file.getvalue()
+    except SfvqaError as error:
+        return Thumbnails(pictures, error.message)
+    except OSError as error:
+        return Thumbnails(pictures, f"The system refused something: {error}.")
+    return Thumbnails(pictures, None if len(pictures) == len(wanted) else "Some frames cannot be read.")

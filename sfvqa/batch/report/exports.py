@@ -1,0 +1,165 @@
+"""What a report gives to other programs: records as a CSV table, and the summary as a JSON document."""
+
+import csv
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import asdict, astuple
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from sfvqa.batch.record import Record
+from sfvqa.batch.report.against import Comparison
+from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
+from sfvqa.batch.report.summary import Summary, TimeSpan
+from sfvqa.evaluation.matching import Rule
+from sfvqa.evaluation.scores import Score, Share
+
+COLUMNS = (
+    "video", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
+    "error_type", "error_message", "warnings", "model", "revision", "frames", "new_tokens",
+    *(f"{stage}_seconds" for stage in STAGES), "total_seconds", "asked_together", "finished",
+    "host", "item_id",
+)  # fmt: skip
+
+SCHEMA_VERSION = 1  # of the document
+_STARTS_A_FORMULA = ("=", "+", "-", "@")
+_MAY_BE_DROPPED = ("\t", "\r", "\n")
+_INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers, and a pattern without dots
+
+
+def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule) -> int:
+    """Write a header and a row a record, judged by a rule; the number of rows. `stream` must not translate newlines.
+
+    Cells with newlines, commas or quotes are quoted by RFC 4180; see `defuse` for cells that look like formulas.
+    """
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    num_rows = 0
+    for record in records:
+        row = _row(record, rule)
+        writer.writerow([defuse(value) if isinstance(value, str) else value for value in map(row.get, COLUMNS)])
+        num_rows += 1
+    return num_rows
+
+
+def defuse(text: str) -> str:
+    """Put a `'` before text that a spreadsheet would calculate, and before text that begins with one already.
+
+    A spreadsheet calculates text whose first visible character is = + - @ (full-width ones too); some drop a tab or
+    a newline before it. Removing one `'` from each cell that begins with one gives back exactly what was recorded.
+
+    >>> defuse("=1+1"), defuse("'tis"), defuse("left")
+    ("'=1+1", "''tis", 'left')
+    """
+    first = next((char for char in text if not _is_invisible(char)), "")
+    is_formula = unicodedata.normalize("NFKC", first).startswith(_STARTS_A_FORMULA)
+    return f"'{text}" if is_formula or text.startswith(("'", *_MAY_BE_DROPPED)) else text
+
+
+def _is_invisible(char: str) -> bool:
+    """Blanks, controls, formatting characters and marks without a base: spreadsheets drop some of them."""
+    return unicodedata.category(char)[0] in "CZM" or char in _INVISIBLE_LETTERS
+
+
+def _row(record: Record, rule: Rule) -> dict[str, Any]:
+    """The cells of one record, numbers as numbers."""
+    is_ok = record.get("status") == "ok"
+    failure = None if is_ok else failure_of(record)
+    timings = mapping_of(record, "timings")
+    as_text = (
+        "video", "id", "question", "status", "answer_expected", "group", "finish_reason", "model", "revision",
+        "finished", "host", "item_id",
+    )  # fmt: skip
+    return {
+        **{name: text_of(record, name) for name in as_text},
+        "answer": text_of(record, "answer") if is_ok else None,
+        "verdict": verdict_of(record, rule),
+        "error_type": failure.kind if failure else None,
+        "error_message": failure.message if failure else None,
+        "warnings": "\n".join(texts_of(record, "warnings")),
+        "frames": _whole(mapping_of(record, "frames").get("count")),
+        "new_tokens": _whole(mapping_of(record, "tokens").get("new")),
+        **{f"{stage}_seconds": number(timings.get(f"{stage}_seconds")) for stage in STAGES},
+        "total_seconds": number(timings.get("total_seconds")),
+        "asked_together": _whole(timings.get("asked_together")),
+    }
+
+
+def _whole(value: object) -> int | None:
+    count = number(value)
+    return None if count is None else int(count)
+
+
+def summary_document(summary: Summary, comparison: Comparison | None = None) -> dict[str, Any]:
+    """All of the summary; times in ISO 8601, shares between 0 and 1, None for what is unknown."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "records": summary.num_records,
+        "items": summary.num_items,
+        "ok": summary.num_ok,
+        "failed": summary.num_failed,
+        "videos": summary.num_videos,
+        "new_tokens": summary.new_tokens,
+        "time": None if summary.span is None else _span(summary.span, summary),
+        "stages": {
+            stage.stage: {"sum_seconds": stage.sum_seconds, "median_seconds": stage.median_seconds}
+            for stage in summary.stages
+        },
+        "slowest": [asdict(item) for item in summary.slowest],
+        "errors": [asdict(error) for error in summary.errors],
+        "warnings": [asdict(warning) for warning in summary.warnings],
+        "settings": [asdict(use) for use in summary.settings],
+        "answered_by": [asdict(answerer) for answerer in summary.answerers],
+        "versions": list(summary.versions),
+        "hosts": summary.hosts,
+        "matching": {"rule": summary.rule, "statement": summary.rule.statement},
+        "score": None if summary.score is None else _score(summary.score),
+        "groups": {name: _score(score) for name, score in summary.groups.items()},
+        "wrong": [asdict(item) for item in summary.wrong],
+        "comparison": None if comparison is None else _comparison(comparison),
+        "notices": list(summary.notices),
+    }
+
+
+def _span(span: TimeSpan, summary: Summary) -> dict[str, Any]:
+    return {
+        "began": _iso(span.began),
+        "ended": _iso(span.ended),
+        "active_seconds": span.active_seconds,
+        "pauses": span.num_pauses,
+        "items_per_minute": span.per_minute(summary.num_items),
+        "videos_per_minute": span.per_minute(summary.num_videos),
+        "tokens_per_second": span.per_second(summary.new_tokens),
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return {
+        **asdict(score),
+        "errors_count_as_wrong": _share(score.of_all),
+        "errors_left_out": _share(score.of_answered),
+    }
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {"right": share.right, "total": share.total, "accuracy": share.value, "interval_95": astuple(share.interval)}
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    counts = comparison.counts
+    return {
+        **asdict(counts),
+        "items": counts.total,
+        "difference": counts.difference,
+        "interval_95": astuple(counts.interval),
+        "p_value": counts.p_value,
+        "only_in_new": comparison.only_in_new,
+        "only_in_old": comparison.only_in_old,
+        "repeated": comparison.repeated,
+        "relabelled": comparison.relabelled,
+        "changes": [asdict(change) for change in comparison.changes],
+    }

@@ -1,0 +1,1 @@
+"""Which model, is it here, does it fit, load it."""

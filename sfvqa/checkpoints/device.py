@@ -1,0 +1,267 @@
+"""Where and how a model runs: device, dtype, attention kernel, quantization, and which layer goes to which GPU.
+
+Also the memory of a device, free and used, and what happens when it runs out.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from sfvqa.checkpoints.host_memory import free_host_bytes
+from sfvqa.checkpoints.memory import USE_LESS
+from sfvqa.errors import OutOfMemoryError, UsageError
+from sfvqa.model.loading import Placement
+from sfvqa.model.quantization import Quantization, quantizable_linears
+from sfvqa.registry import QuantizationName
+from sfvqa.wording import plural
+
+
+class DtypeName(StrEnum):
+    """What `--dtype` takes; `auto` is float32 on the CPU, and what the checkpoint is stored in elsewhere."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.device:
+    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there.
+
+    For what is only planned it need not be here.
+    """
+    if name == "auto":
+        kinds = [kind for kind in ("cuda", "mps") if _is_available(kind)]
+        return torch.device(kinds[0] if kinds else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"There is no device {name!r}.", "Use auto, cpu, cuda, cuda:N or mps.") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"The device {name!r} is not supported.", "Use auto, cpu, cuda, cuda:N or mps.")
+    if not must_be_here:
+        return device
+    if not is_here(device):
+        raise UsageError(f"This machine offers no {device.type} device to torch.", "Use --device auto or cpu.")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"There are {torch.cuda.device_count()} CUDA devices, no {name}.", "Count from cuda:0.")
+    return device
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether this machine offers such a device to torch."""
+    return device.type == "cpu" or _is_available(device.type)
+
+
+def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
+    """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
+    try:
+        wanted = DtypeName(str(name).removeprefix("torch."))
+    except ValueError:
+        raise UsageError(
+            f"There is no dtype {str(name)!r} for weights.", f"Use one of {', '.join(DtypeName)}."
+        ) from None
+    if wanted is not DtypeName.AUTO:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    return torch.float32 if device.type == "cpu" else stored or torch.bfloat16
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done what it was given, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory a model could still take on `device`; None where the system does not tell, or there is no such device."""
+    if not is_here(device):
+        return None
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_host_bytes()
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch keeps of freed tensors on a GPU: pieces of other sizes can then be had."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
+    if device.type == "cuda":  # a model may be spread over several
+        return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS) -> Iterator[None]:
+    """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
+    except RuntimeError as error:
+        # torch's CPU and MPS allocators raise nothing more precise
+        if "can't allocate memory" in str(error) or "MPS backend out of memory" in str(error):
+            raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
+        raise
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the GPU failed: CUDA then refuses everything that this process asks of it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
+    return isinstance(error, torch.AcceleratorError) or is_of_cuda
+
+
+def _ran_out(while_doing: str) -> str:
+    return f"Memory ran out while {while_doing}."
+
+
+def _is_available(kind: str) -> bool:
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+class AttentionKernel(StrEnum):
+    """What computes attention, in transformers' names."""
+
+    SDPA = "sdpa"
+    EAGER = "eager"
+    FLASH_ATTENTION_2 = "flash_attention_2"
+
+
+def resolve_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+    """The kernel `name` means; UsageError when it is unknown, not installed, or cannot compute there."""
+    try:
+        kernel = AttentionKernel(name)
+    except ValueError:
+        raise UsageError(f"There is no attention {name!r}.", f"Use one of {', '.join(AttentionKernel)}.") from None
+    if kernel is AttentionKernel.FLASH_ATTENTION_2:
+        _check_flash_attention(device, dtype)
+    return kernel
+
+
+def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
+    if importlib.util.find_spec("flash_attn") is None:
+        raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
+    if device.type != "cuda" or dtype is torch.float32:
+        raise UsageError(
+            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
+        )
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    again = "Install `sfvqa[flash-attn]` again, or use --attention sdpa."
+    try:
+        importlib.import_module("flash_attn")
+    except Exception as error:  # it is compiled for one torch and one CUDA, and says so in many ways
+        reason = f"{error or type(error).__name__}".splitlines()[0]
+        raise UsageError(f"flash-attn is installed but cannot be loaded: {reason}.", again) from error
+    if not is_flash_attn_2_available():
+        raise UsageError("flash-attn is installed but transformers finds no version of it that it can use.", again)
+
+
+_DEVICES = ("cuda", "cpu")  # on MPS bitsandbytes would fetch its kernels from the network when they are first used
+
+
+def resolve_quantization(name: str, device: torch.device, stored: Quantization) -> Quantization:
+    """The quantization `name` means on `device` for weights stored as `stored`; UsageError when it cannot be.
+
+    `auto` that nobody resolved by the free memory is what the checkpoint is stored in.
+    """
+    wanted = _known(name)
+    quantization = stored if wanted is QuantizationName.AUTO else Quantization(wanted.value)
+    if quantization is not Quantization.NONE and device.type not in _DEVICES:
+        raise UsageError(
+            f"{quantization} does not run on {device.type}.", "Use --quant none, or a CUDA device or the CPU."
+        )
+    return quantization
+
+
+def _known(name: str) -> QuantizationName:
+    try:
+        return QuantizationName(name)
+    except ValueError:
+        known = ", ".join(QuantizationName)
+        raise UsageError(f"There is no quantization {name!r}.", f"Use one of {known}.") from None
+
+
+ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and activations
+_BITS = {Quantization.EIGHT_BIT: 8, Quantization.FOUR_BIT: 4}
+
+
+def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization) -> Placement:
+    """Where a model goes: to `device`; with `auto` and several GPUs to as many as it takes, split between layers."""
+    if name != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
+        return device
+    free = {index: free_memory_bytes(torch.device("cuda", index)) or 0 for index in range(torch.cuda.device_count())}
+    return spread_over(free, dtype, quantization)
+
+
+def spread_over(
+    free_bytes: dict[int, int], dtype: torch.dtype, quantization: Quantization
+) -> Callable[[Any], dict[str, torch.device]]:
+    """What computes a device map for a network without memory: the first GPU if it has the room, else all evenly.
+
+    `free_bytes` is the free memory of each GPU by its number. The map is accelerate's, which keeps tied weights
+    together and no layer in two places.
+    """
+
+    def device_map(model: Any) -> dict[str, torch.device]:
+        from accelerate.utils import CustomDtype, compute_module_sizes, get_balanced_memory, infer_auto_device_map
+
+        small = {8: torch.int8, 4: CustomDtype.INT4}.get(_BITS.get(quantization, 0))
+        special = {f"{name}.weight": small for name in quantizable_linears(model)} if small is not None else None
+        needed = compute_module_sizes(model, dtype=dtype, special_dtypes=special)[""]
+        first = min(free_bytes)
+        if needed <= ROOM * free_bytes[first]:
+            return {"": torch.device("cuda", first)}
+        sizes = {
+            "no_split_module_classes": model._no_split_modules,
+            "dtype": dtype,
+            "special_dtypes": special,
+        }
+        balanced = get_balanced_memory(model, max_memory=dict(free_bytes), **sizes)
+        found = infer_auto_device_map(model, max_memory=balanced, **sizes)
+        if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk
+            raise OutOfMemoryError(
+                f"The weights take {needed / 1e9:.1f} GB and do not fit the free memory of "
+                f"{plural(len(free_bytes), 'GPU')}.",
+                "Use --quant 4bit, free some memory, or use a smaller model.",
+            )
+        return {part: torch.device("cuda", where) for part, where in found.items()}
+
+    return device_map
+
+
+def check_static_decode(attention: str, quantization: str = "none") -> None:
+    """UsageError where decoding steps cannot all be the same work; `quantization` may be auto."""
+    if "flash" in attention:
+        raise UsageError(
+            "Flash attention takes no mask over positions that are still empty, as --static-decode needs.",
+            "Use --attention sdpa, or leave out --static-decode.",
+        )
+    if quantization == "8bit":
+        raise UsageError(
+            "8-bit weights are multiplied in parts that depend on each step's numbers, which cannot be recorded.",
+            "Use --quant 4bit or none, or leave out --static-decode.",
+        )

@@ -1,0 +1,302 @@
+"""A model's name, or a folder, → the folder its checkpoint is in. Looks on this machine only and imports no torch.
+
+Which commit of a repository was pulled first is kept in a small JSON file, so that a new one on the hub changes nothing
+unasked.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+
+from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UnknownModelError, UsageError
+from sfvqa.registry import ModelSpec, find_model
+
+RECORDS_FILE = "revisions.json"
+SCHEMA_VERSION = 1
+DEFAULT_REVISION = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def records_path() -> Path:
+    """Where commits are recorded: SFVQA_REVISIONS, else revisions.json in the user's data folder."""
+    import platformdirs
+
+    override = os.environ.get("SFVQA_REVISIONS")
+    return Path(override) if override else Path(platformdirs.user_data_dir("sfvqa", appauthor=False)) / RECORDS_FILE
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is the full hash of a commit, which never means another one."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def fixed_commit(spec: ModelSpec) -> str | None:
+    """The commit a model stays at: pinned in models.toml, else recorded; None before the first pull.
+
+    Raises ModelError that names a record that cannot be read.
+    """
+    return spec.revision if is_commit(spec.revision) else _read().get(_key(spec))
+
+
+def record_commit(spec: ModelSpec, commit: str) -> None:
+    """Keep `commit` for a model from now on; one that models.toml pins needs no record."""
+    if not is_commit(spec.revision):
+        _write(_read() | {_key(spec): commit})
+
+
+def forget_commit(spec: ModelSpec) -> None:
+    """Let the next pull of a model take the newest commit."""
+    records = _read()
+    if records.pop(_key(spec), None) is not None:
+        _write(records)
+
+
+def _key(spec: ModelSpec) -> str:
+    return f"{spec.repo_id}@{spec.revision or DEFAULT_REVISION}"
+
+
+def _read() -> dict[str, str]:
+    path = records_path()
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise _corrupt(path, str(error)) from error
+    revisions = document.get("revisions") if isinstance(document, dict) else None
+    if not isinstance(revisions, dict):
+        raise _corrupt(path, "it has no `revisions`")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise _corrupt(path, f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
+    for key, commit in revisions.items():
+        if not isinstance(commit, str) or not is_commit(commit):
+            raise _corrupt(path, f"{commit!r} for {key} is no commit")
+    return revisions
+
+
+def _write(records: dict[str, str]) -> None:
+    """Write beside the file and rename, so that nobody ever reads half of it."""
+    path = records_path()
+    document = {"schema_version": SCHEMA_VERSION, "revisions": dict(sorted(records.items()))}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps(document, indent=2) + "\n")
+            Path(beside).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(beside).unlink()
+            raise
+    except OSError as error:
+        raise ModelError(
+            f"The commit of the model cannot be recorded in {path}: {error.strerror or error}.",
+            "Make that folder writable, or name another file with SFVQA_REVISIONS.",
+        ) from error
+
+
+def _corrupt(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"The record of pulled commits, {path}, cannot be read: {why}.",
+        "Remove that file: the next `sfvqa models pull NAME` writes a new one.",
+    )
+
+
+WEIGHTS_INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for a folder nobody registered."""
+
+    name: str
+    folder: Path
+    spec: ModelSpec | None = None
+    revision: str | None = None
+
+
+def locate(model: str | Path) -> CheckpointLocation:
+    """Find a checkpoint by registered name or by folder, without any download.
+
+    A registered name wins over a folder of the same name (write `./tiny` for the folder). Raises UnknownModelError
+    with the nearest names, ModelNotDownloadedError with the command that downloads it.
+    """
+    found = find(model)
+    if isinstance(found, ModelSpec):
+        return locate_registered(found)
+    return CheckpointLocation(name=str(model), folder=found)
+
+
+def find(model: str | Path) -> ModelSpec | Path:
+    """What a name or path means: a registered model, downloaded or not, or a folder that exists. Errors as `locate`."""
+    text = str(model)
+    if isinstance(model, str) and not _looks_like_path(text):
+        try:
+            return find_model(text)
+        except UnknownModelError:
+            if not Path(text).is_dir():
+                raise
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        _refuse_other_weights(folder)
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file, not a checkpoint folder.", "Name the folder it is in.")
+    raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """CheckpointError for a folder with weights, though none that can be loaded: those of an adapter, or pickles."""
+    with contextlib.suppress(OSError):  # whoever reads it says why it cannot be read
+        names = sorted(path.name for path in folder.iterdir())
+        if WEIGHTS in names or WEIGHTS_INDEX in names:
+            return
+        if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
+            raise CheckpointError(
+                f"{folder} holds an adapter (LoRA), not a model.",
+                "Merge it into the model that it was trained on (peft's `merge_and_unload`), and name the result.",
+            )
+        if pickles := [name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES)]:
+            raise CheckpointError(
+                f"{folder} holds its weights as pickles only ({pickles[0]}), which can run code when they are opened.",
+                "Name a folder with safetensors; whoever wrote these can save them as such.",
+            )
+
+
+def find_for_random_weights(model: str | Path) -> ModelSpec:
+    """The registered model a name means; UsageError for a folder, whose weights are there. Errors as `find`."""
+    found = find(model)
+    if not isinstance(found, ModelSpec):
+        raise UsageError(
+            f"{model} is a checkpoint folder, which has weights.", "Use --random-weights with a registered model."
+        )
+    return found
+
+
+def locate_registered(spec: ModelSpec) -> CheckpointLocation:
+    """Find a registered model in the package or the Hugging Face cache; ModelNotDownloadedError if it is not there."""
+    if spec.folder is not None:
+        folder = Path(str(resources.files("sfvqa").joinpath(*spec.folder.split("/"))))
+        if not folder.is_dir():
+            raise CheckpointError(f"The bundled model {spec.name} is not at {folder}.", "Install sfvqa again.")
+        return CheckpointLocation(spec.name, folder, spec, spec.revision)
+    if not spec.has_weights:
+        raise ModelNotDownloadedError(
+            f"There are no trained weights of the model {spec.name}.", "Run it with --random-weights."
+        )
+    cached = cached_snapshot(spec)
+    if cached is None:
+        raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", _how_to_download(spec))
+    if missing := missing_files(cached):
+        raise ModelNotDownloadedError(
+            f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
+            f"`sfvqa models pull {spec.name}` fetches what is missing.",
+        )
+    return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
+
+
+def is_downloaded(spec: ModelSpec) -> bool:
+    """Whether every file of a registered model is on this machine."""
+    if spec.repo_id is None:
+        return spec.is_bundled
+    cached = cached_snapshot(spec)
+    return cached is not None and not missing_files(cached)
+
+
+def cached_snapshot(spec: ModelSpec) -> Path | None:
+    """The folder of a registered model in the Hugging Face cache, whole or not; None when there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
+
+    assert spec.repo_id is not None
+    revision = fixed_commit(spec) or spec.revision
+    try:
+        return Path(snapshot_download(spec.repo_id, revision=revision, local_files_only=True))
+    except IncompleteSnapshotError as error:  # lacks something of the repository, though perhaps nothing we need
+        return Path(error.snapshot_path)
+    except LocalEntryNotFoundError:
+        return None
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Names of the files a checkpoint folder cannot do without and does not have; looks at names only."""
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += [name for name in weight_files(folder) if not (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        missing.append(TOKENIZER_FILES[0])
+    return missing
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The tensor files a folder should have: those its index names, else the one."""
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return [WEIGHTS]
+    try:
+        fields = json.loads(index.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        fields = None
+    weight_map = fields.get("weight_map") if isinstance(fields, dict) else None
+    named = weight_map.values() if isinstance(weight_map, dict) else ()
+    # Half a download may hold half an index: then the single file, which is not there, stands for what is missing.
+    return sorted(set(named)) if named and all(isinstance(name, str) for name in named) else [WEIGHTS]
+
+
+def _how_to_download(spec: ModelSpec) -> str:
+    size = f"{spec.size_bytes / 1e9:.1f} GB" if spec.size_bytes >= 1e9 else f"{spec.size_bytes / 1e6:.0f} MB"
+    return f"Download it with `sfvqa models pull {spec.name}` ({size}, licence {spec.license})."
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
+
+
+def revision_of(location: CheckpointLocation) -> str | None:
+    """The commit, or a hash of the bundled weights, which change with the package; None for a folder."""
+    if location.revision is not None or location.spec is None or not location.spec.is_bundled:
+        return location.revision
+    return hashlib.sha256((location.folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+
+
+def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -> str:
+    """Name the weights and config of a model as `locate` found it, or of one with random weights.
+
+    `REPOSITORY@COMMIT` for one that was pulled; for any other a hash of its files as they are now; `random:…` with a
+    hash of the architecture. Raises CheckpointError for files that cannot be read.
+    """
+    from sfvqa.video.content_hash import hash_files  # with it comes numpy, which completion must not wait for
+
+    spec = location.spec
+    if random_weights:
+        assert spec is not None  # find_for_random_weights refuses folders
+        architecture = json.dumps(asdict(spec.architecture), sort_keys=True)
+        return f"random:{spec.name}:{hashlib.sha256(architecture.encode()).hexdigest()[:16]}"
+    if spec is not None and spec.repo_id is not None and is_commit(location.revision):
+        return f"{spec.repo_id}@{location.revision}"
+    try:
+        weights = [location.folder / name for name in weight_files(location.folder)]
+        return f"{spec.name if spec else 'folder'}:{hash_files([location.folder / 'config.json', *weights])}"
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",
+            "Check the disk, or fetch the checkpoint again.",
+        ) from error
+
+
+def identify_model(model: str | Path, *, random_weights: bool) -> str:
+    """The same for a model by its name or folder. Errors as `locate`."""
+    if not random_weights:
+        return identify_checkpoint(locate(model), random_weights=False)
+    spec = find_for_random_weights(model)
+    return identify_checkpoint(CheckpointLocation(spec.name, Path(), spec), random_weights=True)

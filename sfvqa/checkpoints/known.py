@@ -1,0 +1,169 @@
+"""What is known of a model before it is loaded: its sizes, and how it looked at videos in training.
+
+From models.toml, or from a folder's config.json, for which alone torch is imported.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfvqa.checkpoints.find import find
+from sfvqa.errors import CheckpointError
+from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
+from sfvqa.video.fitting import CropMode
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.wording import plural
+
+DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
+_NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
+_CROPS = {CropMode.CENTER: "the centre crop", CropMode.PAD: "padding", CropMode.SQUASH: "squashing"}
+_SAMPLED_BY = [strategy for strategy in SamplingStrategy if strategy.needs_number_alone]
+_EVENLY_SPREAD = {
+    SamplingStrategy.UNIFORM,
+    SamplingStrategy.REFERENCE_DEMO,
+    SamplingStrategy.REFERENCE_TRAINING,
+    SamplingStrategy.REFERENCE_EVALUATION,
+}
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """How many frames a video (None: nobody wrote it down), spread how, made square how."""
+
+    num_frames: int | None
+    strategy: SamplingStrategy = SamplingStrategy.UNIFORM
+    crop: CropMode = CropMode.CENTER
+
+    @classmethod
+    def of(
+        cls, spec: ModelSpec | None, num_frames: int | None = None, strategy: str | None = None, crop: str | None = None
+    ) -> "TrainedWith":
+        """What models.toml says of a registered model, else what the checkpoint's config says, None where it does not.
+
+        Raises ValueError for a strategy or crop that does not exist.
+        """
+        if spec is None:
+            return cls(num_frames, SamplingStrategy(strategy or cls.strategy), CropMode(crop or cls.crop))
+        return cls(spec.num_frames, SamplingStrategy(spec.sampling), CropMode(spec.crop))
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """The frames to take unless told otherwise."""
+        return SamplingOptions(num_frames=self.num_frames or DEFAULT_NUM_FRAMES, strategy=self.strategy)
+
+    def warnings(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> list[str]:
+        """What there is to say of the frames chosen: a departure from training, and that they are fewer than asked for.
+
+        num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
+
+        >>> TrainedWith(None).warnings(SamplingOptions(500), 120, CropMode.CENTER)
+        ['500 frames were asked for, and there are only 120 to choose by uniform sampling.']
+        """
+        departure = self.departure(asked, num_chosen, crop)
+        said = [departure] if departure else []
+        if num_chosen < asked.num_frames != self.sampling.num_frames and asked.strategy.needs_number_alone:
+            there = f"there {'is' if num_chosen == 1 else 'are'} only {num_chosen:,}"
+            said.append(
+                f"{asked.num_frames:,} frames were asked for, and {there} to choose by {asked.strategy} sampling."
+            )
+        return said
+
+    def departure(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> str | None:
+        """The warning that a model is shown what it was not trained with; None where it is.
+
+        num_chosen: those that turned out to be missing included. It is no departure that a short video has fewer frames
+        than were asked for, nor that the reference's samplers round otherwise.
+
+        >>> TrainedWith(32).departure(SamplingOptions(8), 8, CropMode.PAD)
+        'The model was trained with 32 frames (here 8), the centre crop (here padding).'
+        >>> TrainedWith(32).departure(SamplingOptions(32), 20, CropMode.CENTER)
+        """
+        parts = []
+        spread_otherwise = asked.strategy is not self.strategy and not {asked.strategy, self.strategy} <= _EVENLY_SPREAD
+        if self.num_frames is not None and num_chosen != self.num_frames:
+            num_asked = len(asked.timestamps_seconds or ()) or asked.num_frames
+            if spread_otherwise or num_chosen > self.num_frames or num_asked < self.num_frames:
+                parts.append(f"{plural(self.num_frames, 'frame')} (here {num_chosen:,})")
+        if spread_otherwise:
+            parts.append(f"{self.strategy} sampling (here {asked.strategy})")
+        if crop is not self.crop:
+            parts.append(f"{_CROPS[self.crop]} (here {_CROPS[crop]})")
+        return f"The model was trained with {', '.join(parts)}." if parts else None
+
+
+def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
+    """The same for a registered model, downloaded or not, or a checkpoint folder, of which config.json is read.
+
+    Raises CheckpointError for a folder without one that can be read.
+    """
+    if isinstance(model, ModelSpec):
+        return TrainedWith.of(model)
+    path = model / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path.name} in {model}.", "Name a checkpoint folder.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", "Fetch the checkpoint again.") from error
+    named = fields if isinstance(fields, dict) else {}
+    num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
+    if num_frames is not None and (not isinstance(num_frames, int) or num_frames < 1):
+        raise CheckpointError(f"{path} gives {num_frames!r} as the frames of training.", "Fetch the checkpoint again.")
+    strategy, crop = named.get("training_sampling"), named.get("training_crop")
+    if strategy is not None and strategy not in _SAMPLED_BY:
+        raise CheckpointError(f"{path} gives {strategy!r} as the sampling of training.", "Fetch the checkpoint again.")
+    if crop is not None and crop not in list(CropMode):
+        raise CheckpointError(f"{path} gives {crop!r} as the crop of training.", "Fetch the checkpoint again.")
+    return TrainedWith.of(None, num_frames, strategy, crop)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`."""
+
+    name: str
+    sizes: Architecture
+    fast: FastTokens
+    trained_with: TrainedWith
+    stored_dtype: str | None
+    quantization: QuantizationName
+    training_max_length: int | None
+    spec: ModelSpec | None = None
+
+    @property
+    def stored_quantization(self) -> QuantizationName:
+        """What the weights are stored in; of a registered model they are never quantized."""
+        is_quantized = self.spec is None and self.quantization is not QuantizationName.AUTO
+        return self.quantization if is_quantized else QuantizationName.NONE
+
+
+def read_sizes(model: str | Path) -> ModelSizes:
+    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
+    found = find(model)
+    trained_with = read_trained_with(found)
+    if isinstance(found, ModelSpec):
+        return ModelSizes(
+            found.name,
+            found.architecture,
+            found.fast_tokens,
+            trained_with,
+            "bfloat16",
+            found.quantization,
+            found.training_max_length,
+            found,
+        )
+    from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
+    from sfvqa.model import read_config, read_quantization
+
+    config, stored = read_config(found), QuantizationName(read_quantization(found).value)
+    dtype = None if config.dtype is None else str(config.dtype).removeprefix("torch.")
+    default = QuantizationName.AUTO if stored is QuantizationName.NONE else stored
+    return ModelSizes(
+        str(model),
+        architecture_of(config),
+        fast_tokens_of(config),
+        trained_with,
+        dtype,
+        default,
+        config.training_max_length,
+    )

@@ -1,0 +1,355 @@
+"""How much memory an answer takes, part by part, and what fits: arithmetic over sizes. No torch."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, requires
+
+from sfvqa.registry import Architecture, FastTokens, QuantizationName
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NUM_TEXT_TOKENS = 64  # of a short question with the chat template around it
+MAX_NEW_TOKENS = 256
+
+CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
+CHUNKS_AHEAD = 2
+"""Chunks that wait to be encoded, beside the one being read and the one being encoded."""
+_MOST_FRAMES = (CHUNKS_AHEAD + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
+
+CPU_PROCESS_BYTES = 400_000_000
+"""Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
+CUDA_BUILD_BYTES = 390_000_000
+"""What torch's CUDA build adds to that where it computes on the CPU: measured alike (torch 2.14)."""
+BITSANDBYTES_BYTES = 30_000_000
+"""What importing bitsandbytes adds to that."""
+CUDA_WORKSPACE_BYTES = 40_000_000
+"""Of cuBLAS, which takes up to 32 MiB through torch's allocator."""
+CUDA_CONTEXT_BYTES = 500_000_000
+"""What CUDA itself holds beside torch's allocator, kernels included; assumed, it varies by GPU and driver."""
+SLACK = 1.05
+"""What is taken must stay this far below what is free: for the allocator, and for who else uses the machine."""
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """What decides, beside the network's sizes, how much memory one question takes.
+
+    `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
+    questions about `num_videos` are answered at a time; what prompts about one video begin with is prefilled once.
+    """
+
+    num_frames: int
+    dtype: str
+    device: str
+    quantization: QuantizationName = QuantizationName.NONE
+    num_text_tokens: int = NUM_TEXT_TOKENS
+    max_new_tokens: int = MAX_NEW_TOKENS
+    chunk_size: int = CHUNK_SIZE
+    attention: str = "sdpa"
+    batch_size: int = 1
+    num_videos: int = 1
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by part, for one question about one video. `peak_bytes` compares with an answer's `peak_memory_bytes`.
+
+    Weights, visual tokens and `process_bytes` (on the CPU the program itself, on CUDA the libraries' workspaces) are
+    there throughout; activations come and go, so that the peak is the largest phase and not the sum of everything.
+    """
+
+    num_slow_tokens: int
+    num_fast_tokens: int
+    process_bytes: int
+    weights_bytes: int
+    loading_bytes: int
+    frames_bytes: int
+    visual_tokens_bytes: int
+    encode_activations_bytes: int
+    kv_cache_bytes: int
+    slow_keys_values_bytes: int
+    prefill_activations_bytes: int
+    decode_activations_bytes: int
+    context_bytes: int
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """The most that is held in each phase."""
+        held = self.process_bytes + self.weights_bytes
+        asked = held + self.visual_tokens_bytes
+        caches = self.kv_cache_bytes + self.slow_keys_values_bytes
+        return {
+            "load": held + self.loading_bytes,
+            "encode": asked + self.frames_bytes + self.encode_activations_bytes,
+            "prefill": asked + caches + self.prefill_activations_bytes,
+            "decode": asked + caches + self.decode_activations_bytes,
+        }
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Every part by its name, without `_bytes`."""
+        return {name.removesuffix("_bytes"): size for name, size in vars(self).items() if name.endswith("_bytes")}
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is held at a time."""
+        return max(self.phases.values())
+
+    @property
+    def needed_bytes(self) -> int:
+        """What must be free for it, CUDA's own context being there already."""
+        return int(self.peak_bytes * SLACK)
+
+    def fits(self, free_bytes: int | None) -> bool:
+        """Whether it fits; where the free memory is unknown that is hoped for."""
+        return free_bytes is None or self.needed_bytes <= free_bytes
+
+
+def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> MemoryEstimate:
+    """What one question about `run.num_frames` frames takes, or one batch of questions.
+
+    >>> from sfvqa.registry import find_model
+    >>> spec = find_model("slowfast-7b-64f")
+    >>> run = RunSize(64, "bfloat16", "cuda", QuantizationName.FOUR_BIT)
+    >>> round(estimate_memory(spec.architecture, spec.fast_tokens, run).peak_bytes / 1e9, 1)
+    8.9
+    """
+    item = ITEM_BYTES[run.dtype]
+    num_slow = sizes.num_visual_tokens(run.num_frames)
+    num_fast = fast.num_averages(run.num_frames) * (sizes.grid_side(run.num_frames) // fast.spatial_stride) ** 2
+    length = num_fast + run.num_text_tokens
+    token = sizes.hidden_size * item
+    key_value = 2 * sizes.key_value_size * item
+    on_cpu = run.device == "cpu"
+    return MemoryEstimate(
+        num_slow_tokens=num_slow,
+        num_fast_tokens=num_fast,
+        process_bytes=_process_bytes(run),
+        weights_bytes=weights_bytes(sizes, run.quantization, item),
+        loading_bytes=_loading_bytes(sizes, item),
+        frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
+        visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
+        encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
+        kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
+        slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
+        prefill_activations_bytes=_prefill_bytes(
+            sizes,
+            run,
+            run.num_videos * num_slow,
+            max(run.num_videos * length, run.batch_size * run.num_text_tokens),
+        ),
+        decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
+        context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
+    )
+
+
+def weights_bytes(sizes: Architecture, quantization: QuantizationName, item: int) -> int:
+    """Of all tensors, where `item` bytes hold a number that is not quantized.
+
+    8bit: a byte a weight and a float32 scale a row. 4bit: half a byte a weight, a byte of scale every 64, and for every
+    256 of those a float32; a code book, an offset and those of the scales a layer.
+    """
+    linear = sizes.num_decoder_linear_weights
+    rest = (sizes.num_parameters - linear) * item
+    if quantization is QuantizationName.EIGHT_BIT:
+        rows = 2 * sizes.hidden_size + sizes.query_size + 2 * sizes.key_value_size + 2 * sizes.intermediate_size
+        return rest + linear + 4 * sizes.num_layers * rows
+    if quantization is QuantizationName.FOUR_BIT:
+        code_books = 7 * sizes.num_layers * 4 * (16 + 256 + 1)
+        return rest + linear // 2 + linear // 64 + linear // (64 * 256) * 4 + code_books
+    return rest + linear * item
+
+
+def _process_bytes(run: RunSize) -> int:
+    if run.device == "cpu":
+        libraries = BITSANDBYTES_BYTES if run.quantization is not QuantizationName.NONE else 0
+        return CPU_PROCESS_BYTES + libraries + (CUDA_BUILD_BYTES if _is_cuda_build() else 0)
+    return CUDA_WORKSPACE_BYTES if run.device == "cuda" else 0
+
+
+@lru_cache(maxsize=1)
+def _is_cuda_build() -> bool:
+    """Whether torch is the build that brings NVIDIA's libraries, told without importing it."""
+    with contextlib.suppress(PackageNotFoundError):
+        libraries = [name for name in requires("torch") or () if name.startswith(("nvidia", "cuda"))]
+        return bool(libraries) and sys.platform == "linux"
+    return False
+
+
+def _loading_bytes(sizes: Architecture, item: int) -> int:
+    """The tensor on its way while all others are there: the last is lm_head, or else one of the last layer."""
+    rows = sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size
+    return rows * sizes.hidden_size * item
+
+
+def _stage_bytes(sizes: Architecture, run: RunSize) -> list[int]:
+    """Of one feature map of each stage of the vision tower, for one chunk."""
+    frames = min(run.chunk_size, run.num_frames)
+    sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
+    return [frames * side**2 * dim * ITEM_BYTES[run.dtype] for side, dim in zip(sides, sizes.vision_dims, strict=True)]
+
+
+def _pixel_bytes(sizes: Architecture, run: RunSize) -> int:
+    """Of one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype."""
+    numbers = min(run.chunk_size, run.num_frames) * 3 * sizes.image_size**2
+    item = ITEM_BYTES[run.dtype]
+    prepared = 4 if run.device == "cpu" and item != 4 else 0
+    return numbers * (item + prepared)
+
+
+def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
+    """The peak inside a ConvNeXt block, at its GELU: the stage's input, the block's, what the convolution and the norm
+    made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
+    """
+    return max(12 * feature_map for feature_map in _stage_bytes(sizes, run)) + _pixel_bytes(sizes, run)
+
+
+def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int) -> int:
+    """The peak of the pass over the prompt: a decoder layer's MLP, or what a hybrid layer makes of the slow tokens.
+
+    Throughout: the slow tokens as a batch, the prompt's embeddings, the layer's input. MLP: residual and norm, then
+    gate, up and their product. Slow tokens: normed in float32, two copies; then their keys and values beside the norm.
+    """
+    item = ITEM_BYTES[run.dtype]
+    states, wide = length * sizes.hidden_size * item, length * sizes.intermediate_size * item
+    mlp = 2 * states + 3 * wide + _dequantized_bytes(sizes, run, length)
+    slow = num_slow * max(2 * 4 * sizes.hidden_size, sizes.hidden_size * item + 4 * sizes.key_value_size * item)
+    attention = 0
+    if run.attention == "eager":  # scores in the model's dtype, their softmax in float32 and back
+        attention = sizes.num_attention_heads * length**2 // run.num_videos * (2 * item + 4)
+    return num_slow * sizes.hidden_size * item + 2 * states + max(mlp, slow, attention)
+
+
+def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
+    """What multiplying with the largest quantized weight takes beside its input and output.
+
+    4bit: the weight in the model's dtype, and its scales in float32. 8bit: the input in 16 and in 8 bits; the sums in
+    32 and the output in 16, on the CPU three times the sums, which are scaled in steps.
+    """
+    weight = sizes.hidden_size * sizes.intermediate_size
+    if run.quantization is QuantizationName.FOUR_BIT:
+        return weight * ITEM_BYTES[run.dtype] + weight // 64 * 4
+    if run.quantization is QuantizationName.EIGHT_BIT:
+        sums = 12 if run.device == "cpu" else 6
+        return length * (3 * sizes.hidden_size + sums * sizes.intermediate_size)
+    return 0
+
+
+BEST_FIRST = (QuantizationName.NONE, QuantizationName.EIGHT_BIT, QuantizationName.FOUR_BIT)
+_EIGHTHS = range(8, 0, -1)
+
+USE_LESS = "Use fewer frames (--frames), a smaller model, or a device with more free memory."
+"""What to do where nothing in particular is known to fit."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How large a run is to be, what it takes, and whether that fits."""
+
+    run: RunSize
+    estimate: MemoryEstimate
+    fits: bool
+
+
+def frame_counts(num_frames: int) -> list[int]:
+    """What `--frames auto` tries: as many as in training, then seven eighths of them, down to one eighth.
+
+    >>> frame_counts(64)
+    [64, 56, 48, 40, 32, 24, 16, 8]
+    """
+    return list(dict.fromkeys(max(1, num_frames * eighths // 8) for eighths in _EIGHTHS))
+
+
+def choose_fit(
+    sizes: Architecture,
+    fast: FastTokens,
+    run: RunSize,
+    free_bytes: int | None,
+    *,
+    quantizations: Sequence[QuantizationName],
+    frames: Sequence[int],
+) -> Fit:
+    """The first run that fits, or the last one, which does not: all frames in every quantization, then fewer frames.
+
+    `quantizations` come best first and `frames` most first. Frames are given up after precision, because a model is
+    trained with so many of them. Where the free memory is unknown the first run is taken.
+    """
+    tried = None
+    for quantization, num_frames in _worse_and_worse(quantizations, frames):
+        resized = replace(run, quantization=quantization, num_frames=num_frames)
+        estimate = estimate_memory(sizes, fast, resized)
+        tried = Fit(resized, estimate, estimate.fits(free_bytes))
+        if tried.fits:
+            break
+    assert tried is not None, "nothing to choose from"
+    return tried
+
+
+def largest_that_fits(
+    sizes: Architecture,
+    fast: FastTokens,
+    run: RunSize,
+    free_bytes: int | None,
+    quantizations: Sequence[QuantizationName] = BEST_FIRST,
+) -> Fit | None:
+    """Below a run that did not fit: the next smaller one that should, None where none does.
+
+    Quantizations better than the run's own are left out, and so is the run itself.
+    """
+    worse = [quantization for quantization in quantizations if _rank(quantization) >= _rank(run.quantization)]
+    worse = worse or [run.quantization]  # better ones alone may be there
+    for quantization, num_frames in _worse_and_worse(worse, frame_counts(run.num_frames)):
+        resized = replace(run, quantization=quantization, num_frames=num_frames)
+        if resized == run:
+            continue
+        estimate = estimate_memory(sizes, fast, resized)
+        if free_bytes is not None and estimate.fits(free_bytes):
+            return Fit(resized, estimate, fits=True)
+    return None
+
+
+def remedy_for(
+    sizes: Architecture,
+    fast: FastTokens,
+    run: RunSize,
+    free_bytes: int | None,
+    quantizations: Sequence[QuantizationName] = BEST_FIRST,
+) -> str:
+    """The sentence that names the largest setting that should fit where `run` did not."""
+    smaller = largest_that_fits(sizes, fast, run, free_bytes, quantizations)
+    if smaller is None:
+        in_16_bits = estimate_memory(sizes, fast, replace(run, dtype="bfloat16"))
+        if run.dtype == "float32" and free_bytes is not None and in_16_bits.fits(free_bytes):
+            return f"--dtype bfloat16 should fit: it needs {gigabytes(in_16_bits.needed_bytes)}."
+        return USE_LESS
+    flags = []
+    if smaller.run.quantization is not run.quantization:
+        flags.append(f"--quant {smaller.run.quantization}")
+    if smaller.run.num_frames != run.num_frames:
+        flags.append(f"--frames {smaller.run.num_frames}")
+    return f"{' '.join(flags)} should fit: it needs {gigabytes(smaller.estimate.needed_bytes)}."
+
+
+def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
+    """Those that run on a kind of device, best first: bitsandbytes is for CUDA and the CPU."""
+    return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
+
+
+def gigabytes(size: int) -> str:
+    """`8.9 GB`; below a tenth of one in MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
+
+
+def _worse_and_worse(
+    quantizations: Sequence[QuantizationName], frames: Sequence[int]
+) -> Iterator[tuple[QuantizationName, int]]:
+    for quantization in quantizations:
+        yield quantization, frames[0]
+    for num_frames in frames[1:]:
+        yield quantizations[-1], num_frames
+
+
+def _rank(quantization: QuantizationName) -> int:
+    return BEST_FIRST.index(quantization)

@@ -1,0 +1,311 @@
+"""Which model a question is asked of, and how it runs: chosen by the free memory, without looking at weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import Qwen2Config
+
+from sfvqa.checkpoints.device import (
+    check_static_decode,
+    free_memory_bytes,
+    resolve_attention,
+    resolve_device,
+    resolve_dtype,
+    resolve_quantization,
+)
+from sfvqa.checkpoints.find import is_downloaded
+from sfvqa.checkpoints.known import ModelSizes, read_sizes
+from sfvqa.checkpoints.memory import (
+    MAX_NEW_TOKENS,
+    NUM_TEXT_TOKENS,
+    Fit,
+    RunSize,
+    choose_fit,
+    estimate_memory,
+    frame_counts,
+    gigabytes,
+    quantizations_on,
+    remedy_for,
+)
+from sfvqa.checkpoints.settings import AUTO, ModelSettings
+from sfvqa.errors import OutOfMemoryError
+from sfvqa.model import SlowFastConfig
+from sfvqa.model.quantization import Quantization, refuse_other
+from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
+from sfvqa.wording import plural
+
+
+def config_of(spec: ModelSpec) -> SlowFastConfig:
+    """The config of a registered model, from models.toml alone: what its checkpoint's config.json says as well."""
+    sizes, fast = spec.architecture, spec.fast_tokens
+    return SlowFastConfig(
+        vision_config={
+            "image_size": sizes.image_size,
+            "depths": sizes.vision_depths,
+            "dims": sizes.vision_dims,
+        },
+        text_config=Qwen2Config(
+            vocab_size=sizes.vocab_size,
+            hidden_size=sizes.hidden_size,
+            intermediate_size=sizes.intermediate_size,
+            num_hidden_layers=sizes.num_layers,
+            num_attention_heads=sizes.num_attention_heads,
+            num_key_value_heads=sizes.num_key_value_heads,
+            max_position_embeddings=sizes.max_position_embeddings,
+            rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
+            tie_word_embeddings=sizes.tie_word_embeddings,
+        ),
+        video_pooling_stride=sizes.video_pooling_stride,
+        temporal_stride=fast.temporal_stride,
+        temporal_sampling_stride=fast.temporal_sampling_stride,
+        spatial_stride=fast.spatial_stride,
+        min_fast_frames=fast.min_fast_frames,
+        hybrid_layers=sizes.hybrid_layers,
+        slow_attention_scope=sizes.slow_attention_scope,
+        gating=sizes.gating,
+        training_num_frames=spec.num_frames,
+        training_max_length=spec.training_max_length,
+        dtype="bfloat16",
+    )
+
+
+def architecture_of(config: SlowFastConfig) -> Architecture:
+    """The sizes of a network, from its config."""
+    decoder: Any = config.decoder_config
+    is_qwen2 = isinstance(decoder, Qwen2Config)
+    has_biases = bool(getattr(decoder, "attention_bias", False))
+    rope = decoder.rope_parameters
+    assert isinstance(rope, dict)
+    rope_theta = rope["rope_theta"]
+    assert rope_theta is not None
+    return Architecture(
+        image_size=config.vision.image_size,
+        vision_depths=tuple(config.vision.depths),
+        vision_dims=tuple(config.vision.dims),
+        video_pooling_stride=config.video_pooling_stride,
+        hidden_size=decoder.hidden_size,
+        intermediate_size=decoder.intermediate_size,
+        num_layers=decoder.num_hidden_layers,
+        num_attention_heads=decoder.num_attention_heads,
+        num_key_value_heads=decoder.num_key_value_heads or decoder.num_attention_heads,
+        vocab_size=decoder.vocab_size,
+        max_position_embeddings=decoder.max_position_embeddings,
+        rope_theta=float(rope_theta),
+        tie_word_embeddings=bool(decoder.tie_word_embeddings),
+        hybrid_layers=tuple(config.hybrid_layers),
+        slow_attention_scope=str(config.slow_attention_scope),
+        gating=str(config.gating),
+        head_dim=getattr(decoder, "head_dim", None) or 0,
+        has_qkv_biases=is_qwen2 or has_biases,
+        has_output_bias=has_biases and not is_qwen2,
+        has_query_key_norms=decoder.model_type == "qwen3",
+    )
+
+
+def fast_tokens_of(config: SlowFastConfig) -> FastTokens:
+    """How a network averages its fast tokens, from its config."""
+    return FastTokens(
+        temporal_stride=config.temporal_stride,
+        min_fast_frames=config.min_fast_frames,
+        temporal_sampling_stride=config.temporal_sampling_stride,
+        spatial_stride=config.spatial_stride,
+    )
+
+
+SMALL_CHUNK_SIZE = 1  # frames in the vision tower at a time, once memory ran out
+
+
+def what_should_fit(
+    config: SlowFastConfig,
+    num_frames: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: QuantizationName,
+    free_bytes: int | None,
+    is_loaded: bool,
+) -> str:
+    """The remedy for a question about `num_frames` frames that `free_bytes` were not enough for.
+
+    What a model that `is_loaded` takes counts as free: the next try begins anew.
+    """
+    sizes, fast = architecture_of(config), fast_tokens_of(config)
+    name = str(dtype).removeprefix("torch.")
+    run = RunSize(num_frames, name, device.type, quantization, chunk_size=SMALL_CHUNK_SIZE)
+    if free_bytes is not None and is_loaded:
+        held = estimate_memory(sizes, fast, run)
+        free_bytes += held.weights_bytes + held.process_bytes
+    return remedy_for(sizes, fast, run, free_bytes, quantizations_on(device.type))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a question will run. `notices` say what was chosen where it was left open; `free_bytes` None is unknown.
+
+    `settings` have the quantization that is chosen; `was_chosen` says whether it was ours to choose.
+    """
+
+    settings: ModelSettings
+    sizes: ModelSizes
+    device: torch.device
+    free_bytes: int | None
+    fit: Fit
+    notices: tuple[str, ...]
+    was_chosen: bool
+
+    @property
+    def run(self) -> RunSize:
+        """Frames, quantization, dtype."""
+        return self.fit.run
+
+    @property
+    def remedy(self) -> str:
+        """What would fit, where this does not."""
+        kinds = quantizations_on(self.device.type)
+        return remedy_for(self.sizes.sizes, self.sizes.fast, self.run, self.free_bytes, kinds)
+
+    @property
+    def too_much(self) -> str:
+        """That it needs more memory than there is, as a clause."""
+        run = self.run
+        kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
+        return (
+            f"{self.sizes.name} {kind} with {plural(run.num_frames, 'frame')} needs about "
+            f"{gigabytes(self.fit.estimate.needed_bytes)} on {self.device}, "
+            f"where {gigabytes(self.free_bytes or 0)} are free"
+        )
+
+    def check(self) -> tuple[str, ...]:
+        """The warning that what was asked for by name may not fit, none where it does.
+
+        That is tried, since an estimate may be wrong. Raises OutOfMemoryError where not even the smallest of the
+        choices fits: what is left to us is not tried.
+        """
+        if self.fit.fits:
+            return ()
+        error = OutOfMemoryError(f"{self.too_much}.", self.remedy)
+        if self.was_chosen:
+            raise error
+        return (error.with_flags,)
+
+
+def make_plan(
+    settings: ModelSettings,
+    sizes: ModelSizes,
+    *,
+    num_frames: int | None = None,
+    fewer_frames: bool = False,
+    num_text_tokens: int = NUM_TEXT_TOKENS,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 1,
+    num_videos: int = 1,
+    static_decode: bool = False,
+    device_must_be_here: bool = True,
+) -> Plan:
+    """Choose what was left open by the free memory; look at no weights.
+
+    `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
+    quantization is the model's own, and where that is auto too, the best that fits; `static_decode` leaves out what
+    cannot be decoded so. Of a device that need not be here the free memory is unknown. Raises UsageError for a device,
+    dtype, attention or quantization that is not there.
+    """
+    where, computed = resolve_place(settings, sizes, device_must_be_here=device_must_be_here)
+    run = RunSize(
+        num_frames=num_frames or sizes.trained_with.sampling.num_frames,
+        dtype=str(computed).removeprefix("torch."),
+        device=where.type,
+        num_text_tokens=num_text_tokens,
+        max_new_tokens=max_new_tokens,
+        attention=resolve_attention(settings.attention, where, computed).value,
+        batch_size=batch_size,
+        num_videos=num_videos,
+    )
+    kinds = _quantizations(sizes, QuantizationName(settings.quantization), where)
+    if static_decode:
+        kinds = _for_static_decode(kinds, settings.attention)
+    counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
+    free = free_memory_bytes(where)
+    fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=kinds, frames=counts)
+    notices = _notices(fit, free, where, kinds, counts)
+    chosen = replace(settings, quantization=fit.run.quantization.value)
+    return Plan(chosen, sizes, where, free, fit, notices, len(kinds) > 1)
+
+
+def resolve_place(
+    settings: ModelSettings, sizes: ModelSizes, *, device_must_be_here: bool = True
+) -> tuple[torch.device, torch.dtype]:
+    """Where a model will run, and in what. UsageError for a device or dtype that is not there."""
+    where = resolve_device(settings.device, must_be_here=device_must_be_here)
+    stored = getattr(torch, sizes.stored_dtype) if sizes.stored_dtype else None
+    return where, resolve_dtype(settings.dtype, where, stored)
+
+
+def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:
+    """What may be chosen, best first: what is asked for, else the model's own, else all that there are.
+
+    UsageError for what loading would refuse.
+    """
+    if asked is QuantizationName.AUTO:
+        asked = model.quantization
+    if asked is QuantizationName.AUTO:
+        return quantizations_on(device.type)
+    kind = resolve_quantization(asked, device, Quantization.NONE)
+    refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
+    return (asked,)
+
+
+def _for_static_decode(kinds: Sequence[QuantizationName], attention: str) -> tuple[QuantizationName, ...]:
+    """Those that it works with; UsageError where there is none."""
+    fitting = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
+    check_static_decode(attention, (fitting or kinds)[0])
+    return fitting
+
+
+def _notices(
+    fit: Fit,
+    free: int | None,
+    device: torch.device,
+    kinds: Sequence[QuantizationName],
+    counts: Sequence[int],
+) -> tuple[str, ...]:
+    """What was chosen other than the best, and why."""
+    said = []
+    beside = "" if free is None else f" of the {gigabytes(free)} that are free on {device}"
+    needs = f"{gigabytes(fit.estimate.needed_bytes)}{beside}"
+    if fit.run.quantization is not kinds[0] and fit.fits:
+        said.append(f"Using {fit.run.quantization}, the best quantization that fits: it needs about {needs}.")
+    if fit.run.num_frames != counts[0] and fit.fits:
+        said.append(f"Using {fit.run.num_frames} of {counts[0]} frames, the most that fit: they need about {needs}.")
+    return tuple(said)
+
+
+BUNDLED_MODEL = "tiny"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model to load, a sentence that says why, and one for each model that is here and too large."""
+
+    model: str
+    reason: str
+    too_large: tuple[str, ...] = ()
+
+
+def choose_model(*, device: str = AUTO, dtype: str = AUTO, device_must_be_here: bool = True) -> ModelChoice:
+    """Choose the first model that is downloaded and, in some quantization, not too large, else tiny.
+
+    Looks on this machine only.
+    """
+    too_large: list[str] = []
+    for spec in load_registry():
+        if spec.is_bundled or not is_downloaded(spec):
+            continue
+        asked = ModelSettings(spec.name, device, dtype)
+        plan = make_plan(asked, read_sizes(spec.name), device_must_be_here=device_must_be_here)
+        if plan.fit.fits:
+            return ModelChoice(spec.name, f"Using {spec.name}, which is downloaded.", tuple(too_large))
+        too_large.append(f"{plan.too_much}.")
+    reason = f"Using the bundled {BUNDLED_MODEL}, for synthetic videos only: see `sfvqa models list`."
+    return ModelChoice(BUNDLED_MODEL, reason, tuple(too_large))

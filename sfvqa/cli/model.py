@@ -1,0 +1,198 @@
+"""The model of a command: its options, which one that is, whether its plan fits, and loading it."""
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.video_cache.store import VideoCache
+    from sfvqa.inference.video_qa import VideoQA
+
+# The names of the library's enums, written out because importing those would import torch; a test compares.
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quant = Literal["auto", "none", "8bit", "4bit"]
+
+_CHARACTERS_A_TOKEN = 3  # of a question, rather too few than too many
+_TEMPLATE_TOKENS = 32  # of the chat template around it
+_TYPICAL_NEW_TOKENS = 50  # of an answer
+_WORTH_MEASURING = 1e12  # operations: what any CPU does in a minute
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """The models that can be named, for the shell."""
+    from sfvqa.registry import load_registry
+
+    return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
+
+
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a device; use auto, cpu, mps, cuda or cuda:N.")
+    return value
+
+
+NamedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="SFVQA_MODEL",
+        metavar="NAME|FOLDER",
+        help="A name from `sfvqa models list`, or a checkpoint folder (default: a downloaded model, else tiny).",
+        autocompletion=complete_model,
+        rich_help_panel="The model",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", envvar="SFVQA_DEVICE", callback=_check_device, help="auto, cpu, mps, cuda or cuda:N."),
+]
+DtypeOption = Annotated[
+    Dtype, typer.Option("--dtype", envvar="SFVQA_DTYPE", metavar="NAME", help="auto, float32, bfloat16 or float16.")
+]
+QuantOption = Annotated[
+    Quant,
+    typer.Option(
+        "--quant",
+        envvar="SFVQA_QUANT",
+        metavar="NAME",
+        help="Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(OptionGroup):
+    """Which model answers, None leaves it to us, and how it runs."""
+
+    panel = "The model"
+
+    model: NamedModel = None
+    device: Device = "auto"
+    quant: QuantOption = "auto"
+    dtype: Annotated[DtypeOption, RARE] = "auto"
+    attention: Annotated[
+        Attention, typer.Option(metavar="NAME", help="sdpa, eager or flash_attention_2."), SETTING, RARE
+    ] = "sdpa"
+    random_weights: Annotated[
+        bool,
+        typer.Option(help="Build the model without its weights, to measure time and memory; its answers mean nothing."),
+        RARE,
+    ] = False
+
+    def settings(self, name: str) -> ModelSettings:
+        """The same as one value, for the model of that name."""
+        return ModelSettings(name, self.device, self.dtype, self.attention, self.quant, self.random_weights)
+
+    def check(self, *, needs_weights: bool = True) -> None:
+        """ModelError, before torch is imported, for a model that is named and unknown or not on this machine."""
+        from sfvqa.checkpoints.find import find, find_for_random_weights, locate
+
+        if self.model is None:
+            return
+        if self.random_weights:
+            find_for_random_weights(self.model)
+        elif needs_weights:
+            locate(self.model)
+        else:
+            find(self.model)
+
+    def choose(self, notices: "Notices", *, device_must_be_here: bool = True) -> "ModelSizes":
+        """The model that is named, else one that is here and fits, else the bundled one; says which, if none is named.
+
+        Of what is only planned the device need not be here.
+        """
+        load_torch(notices)
+        from sfvqa.checkpoints.known import read_sizes
+        from sfvqa.checkpoints.plan import choose_model
+
+        if self.model is not None:
+            if not self.is_flag("model"):
+                notices.detail(f"Using {self.model}, as configured.")
+            return read_sizes(self.model)
+        with notices.waiting("Choosing the model"):
+            choice = choose_model(device=self.device, dtype=self.dtype, device_must_be_here=device_must_be_here)
+        for sentence in choice.too_large:
+            notices.hint(sentence)
+        notices.detail(choice.reason)
+        return read_sizes(choice.model)
+
+
+def load_torch(notices: "Notices") -> None:
+    """Import what takes seconds to import, and say so."""
+    if "torch" not in sys.modules:
+        with notices.waiting("Loading PyTorch"):
+            importlib.import_module("sfvqa.inference.video_qa")
+
+
+def load(settings: ModelSettings, cache: "VideoCache | None", notices: "Notices") -> "VideoQA":
+    """Load the model with the settings of its plan."""
+    load_torch(notices)
+    from sfvqa.checkpoints.load import load_checkpoint
+    from sfvqa.inference.video_qa import VideoQA
+
+    with notices.waiting("Loading the model"):
+        return VideoQA(load_checkpoint(settings), video_cache=cache)
+
+
+def num_question_tokens(questions: "Iterable[str]") -> int:
+    """About how many tokens the longest takes, with the chat template around it."""
+    return _TEMPLATE_TOKENS + max(map(len, questions), default=0) // _CHARACTERS_A_TOKEN
+
+
+def check_fit(plan: "Plan", seconds: float | None, notices: "Notices") -> None:
+    """OutOfMemoryError for what was ours to choose and does not fit; says what was chosen, and if it takes long."""
+    for sentence in plan.notices:
+        notices.detail(sentence)
+    tell_duration(seconds, notices.hint)
+    for warning in plan.check():
+        notices.warn(warning)
+
+
+def tell_duration(seconds: float | None, say: "Callable[[str], None]") -> None:
+    """Say how long it takes on a CPU, where that is long."""
+    from sfvqa.checkpoints.duration import WORTH_SAYING_SECONDS
+
+    if seconds is not None and seconds > WORTH_SAYING_SECONDS:
+        say(f"On this CPU that takes {describe_duration(seconds)}; --frames makes it fewer frames.")
+
+
+def describe_duration(seconds: float) -> str:
+    """`about 12 minutes`."""
+    if seconds < 90:
+        return f"about {plural(round(seconds), 'second')}"
+    return f"about {plural(round(seconds / 60), 'minute') if seconds < 5400 else plural(round(seconds / 3600), 'hour')}"
+
+
+def seconds_on_cpu(plan: "Plan", num_questions: int, *, is_seen: bool) -> float | None:
+    """About how long questions take, None on other devices; `is_seen` leaves out the vision tower."""
+    from sfvqa.checkpoints import duration
+
+    if plan.device.type != "cpu":
+        return None
+    estimate, run = plan.fit.estimate, plan.run
+    needed = duration.count_operations(
+        plan.sizes.sizes,
+        num_frames=0 if is_seen else run.num_frames,
+        num_slow=estimate.num_slow_tokens,
+        length=estimate.num_fast_tokens + run.num_text_tokens,
+        num_new_tokens=_TYPICAL_NEW_TOKENS,
+        num_questions=num_questions,
+    )
+    if needed.total <= _WORTH_MEASURING:
+        return 0.0
+    return duration.seconds_on_cpu(needed, duration.measure_cpu_speed(run.dtype))

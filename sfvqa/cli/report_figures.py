@@ -1,0 +1,193 @@
+"""The figures of a run as a page of a terminal, plain text elsewhere. Names and answers never move the cursor."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from sfvqa.batch.report.wording import (
+    RETRY,
+    advice_for,
+    difference_texts,
+    duration,
+    score_table,
+    span_text,
+    stages_text,
+)
+from sfvqa.cli.terminal import printable_line
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.batch.report.against import Change, Comparison
+    from sfvqa.batch.report.summary import Summary
+
+
+_BAR_WIDTH = 24
+_NUM_SHOWN = 12  # kinds, groups or changes
+_LONGEST = 240  # characters of a question or a message
+
+Section = tuple[str, Sequence[RenderableType]]
+
+
+def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> Group:
+    """Everything worth a line, section by section; those with nothing in them do not appear."""
+    parts: list[RenderableType] = [_headline(summary)]
+    sections = (
+        _time(summary),
+        _stages(summary),
+        _slowest(summary),
+        _errors(summary),
+        _warnings(summary),
+        _scores(summary),
+        _wrong(summary),
+        _compared(comparison),
+        _settings(summary),
+    )
+    for title, lines in sections:
+        if lines:
+            parts += [Text(f"\n{title}", style="bold"), *(_indented(line, 2) for line in lines)]
+    return Group(*parts)
+
+
+def _headline(summary: "Summary") -> Text:
+    return Text.assemble(
+        (plural(summary.num_items, "item"), "bold"),
+        f" about {plural(summary.num_videos, 'video')}: ",
+        (f"{summary.num_ok:,} answered", "green" if summary.num_ok else ""),
+        ", ",
+        (f"{summary.num_failed:,} failed", "red" if summary.num_failed else ""),
+    )
+
+
+def _time(summary: "Summary") -> Section:
+    span = summary.span
+    if span is None:
+        return "Time", []
+    rates = [
+        (span.per_minute(summary.num_items), "items a minute"),
+        (span.per_minute(summary.num_videos), "videos a minute"),
+        (span.per_second(summary.new_tokens), "tokens a second"),
+    ]
+    known = [f"{rate:,.1f} {unit}" for rate, unit in rates if rate is not None]
+    return "Time", [Text(line) for line in (span_text(span), ", ".join(known)) if line]
+
+
+def _stages(summary: "Summary") -> Section:
+    title = "Where the time went"
+    whole = sum(stage.sum_seconds for stage in summary.stages)
+    if not whole:
+        return title, []
+    table = _table("", "sum", "share", "", "median", left=(0, 3))
+    for stage in summary.stages:
+        share = stage.sum_seconds / whole
+        bar = Text("█" * round(share * _BAR_WIDTH), style="cyan")
+        table.add_row(stage.stage, duration(stage.sum_seconds), f"{share:.0%}", bar, duration(stage.median_seconds))
+    return title, [table, Text(stages_text(summary.stages, summary.span), style="dim")]
+
+
+def _slowest(summary: "Summary") -> Section:
+    table = _table("", "most of it", "video", "question", left=(1, 2, 3))
+    for item in summary.slowest:
+        table.add_row(duration(item.total_seconds), item.longest_stage, _line(item.video), _line(item.question))
+    return "Slowest", [table] if summary.slowest else []
+
+
+def _errors(summary: "Summary") -> Section:
+    lines: list[RenderableType] = []
+    for error in summary.errors[:_NUM_SHOWN]:
+        lines.append(
+            Text.assemble((f"{error.count:,} × {_line(error.kind)}", "red"), f", such as {_line(error.video)}")
+        )
+        more = [_line(error.message), advice_for(error.kind)]
+        lines += [_indented(Text(line, style="dim"), 2) for line in more if line]
+    return "Errors", [*lines, *_more(summary.errors, "kind"), Text(RETRY)] if lines else lines
+
+
+def _warnings(summary: "Summary") -> Section:
+    lines = [
+        Text.assemble((f"{warning.count:,} × ", "yellow"), _line(warning.example))
+        for warning in summary.warnings[:_NUM_SHOWN]
+    ]
+    return "Warnings, one of each kind", [*lines, *_more(summary.warnings, "kind")]
+
+
+def _scores(summary: "Summary") -> Section:
+    title = "Right answers (in brackets the 95 % interval)"
+    if summary.score is None:
+        return title, []
+    header, *rows = score_table(summary)
+    table = _table(*header, left=(0,))
+    for name, *cells in rows[: 1 + _NUM_SHOWN]:
+        table.add_row(_line(name), *cells)
+    return title, [table, *_more(rows[1:], "group"), Text(summary.rule.statement, style="dim")]
+
+
+def _wrong(summary: "Summary") -> Section:
+    lines: list[RenderableType] = []
+    for item in summary.wrong[:_NUM_SHOWN]:
+        lines.append(Text(f"{_line(item.video)}: {_line(item.question)}"))
+        expected, answer = (f"“{_line(text)}”" for text in (item.expected, item.answer))
+        lines.append(_indented(Text.assemble("expected ", (expected, "green"), ", answered ", (answer, "red")), 2))
+    return "Wrong answers", [*lines, *_more(summary.wrong, "wrong answer")]
+
+
+def _compared(comparison: "Comparison | None") -> Section:
+    title = "Against the other run (item by item; without an answer is not right; McNemar's exact test)"
+    if comparison is None:
+        return title, []
+    counts = comparison.counts
+    table = _table("", "right before", "not right before", left=(0,))
+    table.add_row("right now", f"{counts.both:,}", f"{counts.only_new:,}")
+    table.add_row("not right now", f"{counts.only_old:,}", f"{counts.neither:,}")
+    lines: list[RenderableType] = [table] if counts.total else []
+    lines += map(Text, difference_texts(comparison))
+    lines += map(_change, comparison.changes[:_NUM_SHOWN])
+    return title, [*lines, *_more(comparison.changes, "item")]
+
+
+def _change(change: "Change") -> Text:
+    sign = ("+ ", "green") if change.new == "right" else ("− ", "red")
+    return Text.assemble(sign, f"{_line(change.video)}: {_line(change.question)} ({change.old} → {change.new})")
+
+
+def _settings(summary: "Summary") -> Section:
+    lines: list[RenderableType] = []
+    for answerer in summary.answerers:
+        revision = f" {answerer.revision[:12]}" if answerer.revision else ""
+        used = [
+            str(answerer.settings[name]) for name in ("device", "dtype", "quantization") if name in answerer.settings
+        ]
+        facts = ", ".join([*used, plural(answerer.count, "item")])
+        lines.append(Text(printable_line(f"{answerer.model}{revision}: {facts}")))
+    if len(summary.settings) > 1:
+        for use in summary.settings:
+            differing = ", ".join(f"{name} {value}" for name, value in use.differing.items())
+            lines.append(Text.assemble((f"{use.count:,} × ", "yellow"), printable_line(differing)))
+    return "Answered by", lines
+
+
+def _more(entries: Sequence[object], noun: str) -> list[Text]:
+    """The line that says how many are not shown."""
+    left = len(entries) - _NUM_SHOWN
+    return [Text(f"and {plural(left, noun)} more; --json has all", style="dim")] if left > 0 else []
+
+
+def _table(*headers: str, left: Sequence[int]) -> Table:
+    """A table without lines; the columns that are not `left` hold numbers."""
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="left" if place in left else "right", overflow="fold")
+    return table
+
+
+def _indented(part: RenderableType, by: int) -> Padding:
+    return Padding(part, (0, 0, 0, by), expand=False)
+
+
+def _line(text: str) -> str:
+    """One line of it, safe to print, and not without end."""
+    spelt = printable_line(text)
+    return spelt if len(spelt) <= _LONGEST else f"{spelt[:_LONGEST]}…"

@@ -1,0 +1,226 @@
+"""The video of a command: opened when something of it is wanted that the video cache does not hold, planned, seen."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from sfvqa.cli.describe import describe_briefly, describe_encoded
+from sfvqa.cli.model import num_question_tokens
+from sfvqa.errors import ModelNotDownloadedError, UnreadableVideoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.plan import Plan
+    from sfvqa.checkpoints.settings import ModelSettings
+    from sfvqa.cli.frame_options import FrameOptions
+    from sfvqa.cli.model import ModelOptions
+    from sfvqa.cli.notices import Notices
+    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.video_cache.entry import EncodingKey, EntryFacts
+    from sfvqa.inference.video_cache.store import VideoCache
+    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.video.readers import VideoReader
+    from sfvqa.video.sampling import SamplingOptions
+
+
+def check_video(video: Path) -> None:
+    """VideoError, before torch is imported, for a file that is not there or cannot be a video."""
+    from sfvqa.video.readers.local_file import STANDARD_INPUT, check_local_file
+
+    if str(video) != STANDARD_INPUT:
+        check_local_file(video)
+
+
+@contextlib.contextmanager
+def open_video(
+    video: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices"
+) -> "Iterator[VideoFile]":
+    """The video of a command: a file, or a copy of standard input that is gone when the block ends."""
+    from sfvqa.video.readers.local_file import local_video
+
+    with (
+        local_video(video, timeout_seconds=frames.read_timeout) as path,
+        VideoFile(path, frames, cache, notices) as file,
+    ):
+        yield file
+
+
+class VideoFile:
+    """A context manager that closes what it opened.
+
+    A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
+    minutes go into loading a model. `looking_seconds` is what recognising it took, every byte of it if need be. Raises
+    VideoError when built, and when it is opened later.
+    """
+
+    def __init__(self, path: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices") -> None:
+        self.path = path
+        self._frames = frames
+        self.cache = cache
+        self._reader: VideoReader | None = None
+        self._kept: EntryFacts | None = None
+        self._kept_with: SamplingOptions | None = None
+        began = time.perf_counter()
+        with notices.waiting("Looking for the video in the video cache"):
+            may_be_kept = self._may_be_kept()
+        self.looking_seconds = time.perf_counter() - began
+        if not may_be_kept:
+            _ = self.reader
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; it is opened again if something of it is wanted."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def reader(self) -> "VideoReader":
+        """The open video. Raises VideoError, RangeOutsideVideoError too."""
+        if self._reader is None:
+            from sfvqa.video import readers
+            from sfvqa.video.reading import check_sampling
+            from sfvqa.video.sampling import SamplingOptions
+
+            self._reader = readers.open_video(self.path, self._frames.read_options())
+            try:
+                check_sampling(self._reader, self._frames.resolve(SamplingOptions()))
+            except BaseException:
+                self._reader.close()
+                raise
+        return self._reader
+
+    @property
+    def to_encode(self) -> "VideoReader | Path":
+        """What to encode: the path while nothing had to be opened, since the cache may hold it."""
+        return self.path if self._reader is None else self._reader
+
+    def look_up(self, sampling: "SamplingOptions", key_of: "Callable[[VideoCache], EncodingKey]") -> None:
+        """Find out what the cache holds of it, sampled so."""
+        if self.cache is not None and self._reader is None:
+            self._kept, self._kept_with = self.cache.peek(key_of(self.cache), self.path), sampling
+
+    def is_kept(self, sampling: "SamplingOptions") -> bool:
+        """Whether `look_up` found it, sampled so: then it is neither read nor encoded."""
+        return self._facts(sampling) is not None
+
+    def indices(self, sampling: "SamplingOptions") -> tuple[int, ...]:
+        """The frames that would be read, or were, when what is kept was seen."""
+        if kept := self._facts(sampling):
+            return kept.indices
+        from sfvqa.video.reading import choose_unread
+
+        return choose_unread(self.reader, sampling).indices
+
+    def _may_be_kept(self) -> bool:
+        try:
+            return self.cache is not None and self.cache.may_hold(self.cache.content_of(self.path))
+        except UnreadableVideoError:  # of bytes that a reader may do without; if it cannot, it says why
+            return False
+
+    def _facts(self, sampling: "SamplingOptions") -> "EntryFacts | None":
+        return self._kept if sampling == self._kept_with else None
+
+
+def plan_question(
+    model: "ModelOptions",
+    frames: "FrameOptions",
+    video: "VideoFile",
+    questions: Sequence[str],
+    prompt: "PromptOptions",
+    notices: "Notices",
+    *,
+    max_new_tokens: int,
+    batch_size: int = 1,
+    static_decode: bool = False,
+    is_only_planned: bool = False,
+) -> "tuple[Plan, SamplingOptions]":
+    """Choose the model, and the frames and quantization by the free memory; nothing is loaded.
+
+    Raises VideoError, ModelError, UsageError for a device, dtype, attention or quantization that is not there.
+    """
+    sizes = model.choose(notices, device_must_be_here=not is_only_planned)
+    from sfvqa.checkpoints.plan import make_plan
+
+    settings, sampling = model.settings(sizes.name), frames.resolve(sizes.trained_with.sampling)
+    with notices.waiting("Looking at the video"):
+        with contextlib.suppress(ModelNotDownloadedError):  # a dry run needs no weights, and has nothing kept for them
+            video.look_up(sampling, partial(_key_of, settings, sizes, frames, sampling, video.path))
+        available = len(video.indices(sampling))
+    plan = make_plan(
+        settings,
+        sizes,
+        num_frames=available,
+        fewer_frames=frames.fewer_if_short,
+        num_text_tokens=num_question_tokens(questions) + prompt.num_tokens_about,
+        max_new_tokens=max_new_tokens,
+        batch_size=min(batch_size, len(questions)),
+        static_decode=static_decode,
+        device_must_be_here=not is_only_planned,
+    )
+    if plan.run.num_frames < available:
+        sampling = replace(sampling, num_frames=plan.run.num_frames)
+    return plan, sampling
+
+
+def _key_of(
+    settings: "ModelSettings",
+    sizes: "ModelSizes",
+    frames: "FrameOptions",
+    sampling: "SamplingOptions",
+    path: Path,
+    cache: "VideoCache",
+) -> "EncodingKey":
+    """What the encoded video is kept under, should the model be loaded as asked for."""
+    from sfvqa.checkpoints.find import identify_model
+    from sfvqa.checkpoints.plan import resolve_place
+    from sfvqa.inference.video_cache.entry import EncodingKey
+
+    device, dtype = resolve_place(settings, sizes, device_must_be_here=False)
+    return EncodingKey(
+        content=cache.content_of(path),
+        sampling=sampling,
+        crop=frames.crop_mode() or sizes.trained_with.crop,
+        reader=frames.read_options().reader,
+        checkpoint=identify_model(settings.name, random_weights=settings.random_weights),
+        dtype=str(dtype).removeprefix("torch."),
+        device_kind=device.type,
+    )
+
+
+def encode_video(
+    model: "VideoQuestionAnswerer",
+    video: "VideoFile",
+    plan: "Plan",
+    sampling: "SamplingOptions",
+    frames: "FrameOptions",
+    notices: "Notices",
+) -> "EncodedVideo":
+    """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
+    reading, crop = frames.read_options(), frames.crop_mode()
+    steps = model.encode_progressively(video.to_encode, sampling, reading=reading, crop=crop)
+    encoded = notices.follow(steps)
+    encoded = replace(encoded, read_seconds=encoded.read_seconds + video.looking_seconds)
+    if notices.verbose:
+        kept = "; taken from the video cache" if encoded.is_from_cache else ""
+        notices.detail(f"{describe_encoded(encoded, sampling)}{kept}")
+    else:
+        notices.hint(describe_briefly(encoded, plan.sizes.spec, plan.settings))
+    for warning in encoded.warnings:
+        notices.warn(warning)
+    return encoded

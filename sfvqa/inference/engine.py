@@ -1,0 +1,472 @@
+"""From prompts to tokens: prefill what prompts share once, choose, decode. Knows nothing of text, files or clocks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+from torch import FloatTensor, LongTensor, Tensor
+from torch.nn import functional
+from transformers import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from sfvqa.checkpoints.device import check_static_decode
+from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.answer import FinishReason
+from sfvqa.inference.question import WRITING_OPTIONS, check_evidence
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How tokens are chosen. UsageError when a value cannot be.
+
+    `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
+    mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
+    count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
+    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see StaticDecoder). `evidence` notes which
+    frames an answer looks at (see evidence); it changes no token.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    slow_attention: SlowAttention = SlowAttention.ALWAYS
+    static_decode: bool = False
+    evidence: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind, wanted in (
+            ("max_new_tokens", int, "a whole number"),
+            ("temperature", int | float, "a number"),
+            ("top_p", int | float, "a number"),
+            ("repetition_penalty", int | float, "a number"),
+            ("seed", int, "a whole number"),
+        ):
+            value = getattr(self, name)
+            _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}", wanted)
+        for name in ("static_decode", "evidence"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"{name} is {value!r}", "true or false")
+        if self.evidence:
+            check_evidence(static_decode=self.static_decode)
+        known = " or ".join(SlowAttention)
+        _require(self.slow_attention in list(SlowAttention), f"slow_attention is {self.slow_attention!r}", known)
+        object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name
+        _require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}", "at least 1")
+        _require(0 <= self.temperature < float("inf"), f"temperature is {self.temperature}", "0 (greedy) or more")
+        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}", "above 0 and at most 1")
+        _require(
+            0 < self.repetition_penalty < float("inf"), f"repetition_penalty is {self.repetition_penalty}", "above 0"
+        )
+        _require(0 <= self.seed < 2**63, f"seed is {self.seed}", "0 or a positive 64-bit number")
+
+    def check_for_choices(self) -> None:
+        """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
+        default = GenerationOptions(slow_attention=self.slow_attention)
+        for name in WRITING_OPTIONS:
+            if getattr(self, name) != getattr(default, name):
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}, and choices are compared, not written.",
+                    f"Leave out {name} or the choices.",
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationInputs:
+    """Prompts, padded on the left: `input_ids` and `attention_mask` `[B, L]`, and each one's visual tokens."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    visual_tokens: tuple[VisualTokens | None, ...]
+
+    @classmethod
+    def pad_left(
+        cls, prompts: Sequence[Sequence[int]], visual_tokens: Sequence[VisualTokens | None], device: torch.device
+    ) -> "GenerationInputs":
+        """Pad prompts (fast tokens expanded) to the longest; the padding is token 0 and masked."""
+        longest = max(len(prompt) for prompt in prompts)
+        ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return cls(torch.tensor(ids, device=device), torch.tensor(mask, device=device), tuple(visual_tokens))
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One token of one answer; `finish_reason` is set on an answer's last."""
+
+    token_id: int
+    finish_reason: FinishReason | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is an end token, which is not part of the text."""
+        return self.finish_reason is FinishReason.STOP
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """What a pass leaves: logits of the last position `[B, V]`, and the cache that decoding goes on from."""
+
+    logits: Tensor
+    attention_mask: Tensor
+    cache: SlowFastCache
+
+
+@torch.inference_mode()
+def prefill(
+    model: SlowFastForConditionalGeneration,
+    inputs: GenerationInputs,
+    slow_attention: SlowAttention,
+) -> Prefilled:
+    """Run the prompts through the model once, computing slow keys and values on the way."""
+    logits, cache = model.prefill(
+        inputs.input_ids, inputs.attention_mask, inputs.visual_tokens, slow_attention=slow_attention
+    )
+    return Prefilled(logits, inputs.attention_mask, cache)
+
+
+@torch.inference_mode()
+def prefill_after(model: SlowFastForConditionalGeneration, after: SlowFastCache, inputs: GenerationInputs) -> Prefilled:
+    """Run the rests of prompts through the model, behind what a cache holds: unpadded, the video included; it grows."""
+    before = inputs.attention_mask.new_ones(len(inputs.input_ids), after.get_seq_length())
+    mask = torch.cat([before, inputs.attention_mask], dim=1)
+    output = model(inputs.input_ids, attention_mask=mask, cache=after, use_cache=True, logits_to_keep=1)
+    return Prefilled(output.logits[:, -1], mask, after)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPrompt:
+    """Tokens that went through the model, about one video or none, with the KV cache they left.
+
+    The slow keys and values are in the cache too, so that what follows looks at the slow tokens.
+    """
+
+    token_ids: tuple[int, ...]
+    visual_tokens: VisualTokens | None
+    cache: SlowFastCache
+
+    @classmethod
+    def of(cls, token_ids: Sequence[int], visual_tokens: VisualTokens | None, cache: SlowFastCache) -> Self | None:
+        """Keep as many of the tokens as every layer of the cache holds; None for a cache that forgets."""
+        if not cache.is_forkable:
+            return None
+        length = cache.num_complete
+        return cls(tuple(token_ids[:length]), visual_tokens, cache.fork(length))
+
+    def num_shared_with(self, prompt: Sequence[int], visual_tokens: VisualTokens | None, num_last: int = 1) -> int:
+        """How many first tokens of a prompt need no prefill; its last one always does, since its logits are wanted,
+        or its `num_last`.
+        """
+        if visual_tokens is not self.visual_tokens:
+            return 0
+        return num_shared([self.token_ids, prompt[:-num_last]])
+
+    def after(self, length: int) -> SlowFastCache:
+        """The cache behind the first `length` tokens, to go on from; the next prompt finds it as it was."""
+        return self.cache.fork(length)
+
+
+def num_shared(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, the whole video among them; 0 where they part before its end.
+
+    >>> num_shared([[1, 2, 3], [1, 2, 4, 5]])
+    2
+    >>> num_shared([[1, IMAGE_TOKEN_ID, IMAGE_TOKEN_ID, 3], [1, IMAGE_TOKEN_ID]])
+    0
+    """
+    count = 0
+    for tokens in zip(*prompts, strict=False):
+        if any(token != tokens[0] for token in tokens):
+            break
+        count += 1
+    return 0 if any(IMAGE_TOKEN_ID in prompt[count:] for prompt in prompts) else count
+
+
+@torch.inference_mode()
+def prefill_one(
+    model: SlowFastForConditionalGeneration,
+    prompt: Sequence[int],
+    visual_tokens: VisualTokens | None,
+    kept: KeptPrompt | None,
+    num_last: int = 1,
+) -> tuple[Prefilled, int]:
+    """Prefill a prompt, at least its `num_last` tokens, behind what is kept of it; also how many tokens needed none."""
+    shared = kept.num_shared_with(prompt, visual_tokens, num_last) if kept else 0
+    if not kept or not shared:
+        inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
+        return prefill(model, inputs, SlowAttention.ALWAYS), 0
+    rest = GenerationInputs.pad_left([prompt[shared:]], [None], model.device)
+    return prefill_after(model, kept.after(shared), rest), shared
+
+
+@torch.inference_mode()
+def prefill_together(
+    model: SlowFastForConditionalGeneration,
+    prompts: Sequence[Sequence[int]],
+    visual_tokens: Sequence[VisualTokens | None],
+    num_last: Sequence[int] | None = None,
+    around_ends: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _rows: nullcontext(),
+) -> tuple[Prefilled, list[int]]:
+    """Prefill a batch; what prompts about one video begin with goes through the model once, for the first of them.
+
+    The other prompts go through it together. Also how many tokens of each prompt needed none so. At least `num_last`
+    tokens of each prompt (its last one) go through in one pass, around which `around_ends` of its rows is entered.
+    """
+    num_last = num_last or [1] * len(prompts)
+    if not SlowFastCache(model.config).is_forkable:
+        with around_ends(range(len(prompts))):
+            return _prefill_padded(model, prompts, visual_tokens), [0] * len(prompts)
+    num_reused = [0] * len(prompts)
+    parts: list[Prefilled] = []
+    rows: list[int] = []
+    alone: list[int] = []
+    for about_one in _by_video(visual_tokens):
+        shared = num_shared([prompts[row][: -num_last[row]] for row in about_one]) if len(about_one) > 1 else 0
+        if not shared:
+            alone += about_one
+            continue
+        about, video = [prompts[row] for row in about_one], visual_tokens[about_one[0]]
+        beginning = _prefill_padded(model, [about[0][:shared]], [video]).cache
+        with around_ends(about_one):
+            parts.append(_prefill_forked(model, beginning, [prompt[shared:] for prompt in about]))
+        rows += about_one
+        for row in about_one[1:]:
+            num_reused[row] = shared
+    if alone:
+        with around_ends(alone):
+            parts.append(_prefill_padded(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
+        rows += alone
+    return _in_order(parts, rows), num_reused
+
+
+def _by_video(visual_tokens: Sequence[VisualTokens | None]) -> list[list[int]]:
+    """The places of each video."""
+    places: dict[int, list[int]] = {}
+    for place, tokens in enumerate(visual_tokens):
+        places.setdefault(id(tokens), []).append(place)
+    return list(places.values())
+
+
+def _prefill_padded(
+    model: SlowFastForConditionalGeneration,
+    prompts: Sequence[Sequence[int]],
+    visual_tokens: Sequence[VisualTokens | None],
+) -> Prefilled:
+    return prefill(model, GenerationInputs.pad_left(prompts, visual_tokens, model.device), SlowAttention.ALWAYS)
+
+
+def _prefill_forked(
+    model: SlowFastForConditionalGeneration, beginning: SlowFastCache, rests: Sequence[Sequence[int]]
+) -> Prefilled:
+    """Prefill what follows a beginning; the rests are padded on the left, between beginning and rest."""
+    beginning.batch_repeat_interleave(len(rests))
+    inputs = GenerationInputs.pad_left(rests, [None] * len(rests), model.device)
+    return prefill_after(model, beginning, inputs)
+
+
+def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
+    """Parts of a batch as one, whose `rows` are where each row of the parts is to be."""
+    if len(parts) == 1 and rows == sorted(rows):
+        return parts[0]
+    longest = max(part.attention_mask.shape[1] for part in parts)
+    mask = torch.cat(
+        [functional.pad(part.attention_mask, (longest - part.attention_mask.shape[1], 0)) for part in parts]
+    )
+    logits = torch.cat([part.logits for part in parts])
+    cache = SlowFastCache.stack([part.cache for part in parts])
+    order = torch.tensor(rows).argsort()
+    cache.batch_select_indices(order)
+    return Prefilled(logits[order], mask[order], cache)
+
+
+class TokenChooser:
+    """Chooses the next token of every answer of a batch from its logits and what it has said so far.
+
+    Each answer draws from a generator of its own, on the CPU, so that neither the batch it is in nor the device
+    changes what it draws.
+    """
+
+    def __init__(self, options: GenerationOptions, batch_size: int) -> None:
+        self._penalties, self._warpers = LogitsProcessorList(), LogitsProcessorList()
+        if options.repetition_penalty != 1:
+            self._penalties.append(RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
+        self._is_greedy = options.temperature == 0
+        if not self._is_greedy:
+            self._warpers.append(TemperatureLogitsWarper(float(options.temperature)))
+            if options.top_p < 1:
+                self._warpers.append(TopPLogitsWarper(float(options.top_p)))
+        self._generators = [torch.Generator().manual_seed(options.seed) for _ in range(batch_size)]
+        self._said = torch.empty(
+            batch_size, 0, dtype=torch.long
+        )  # what was chosen so far [B, n]; no prompt, so no placeholder, is in it
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Token ids `[B]`, on the CPU, from `logits` `[B, V]`; SfvqaError when they are no numbers."""
+        check_finite(logits)
+        chosen = logits.argmax(dim=-1).cpu() if self._is_plain else self._process(logits.float().cpu())
+        self._said = torch.cat([self._said, chosen[:, None]], dim=1)
+        return chosen
+
+    @property
+    def _is_plain(self) -> bool:
+        return self._is_greedy and not self._penalties
+
+    def _process(self, logits: Tensor) -> Tensor:
+        said = cast("LongTensor", self._said)
+        scores: Tensor = self._penalties(said, cast("FloatTensor", logits))
+        if self._is_greedy:
+            return scores.argmax(dim=-1)
+        # The likeliest at 0, so that dividing by a temperature near 0 cannot overflow.
+        scores = self._warpers(said, cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True)))
+        chances = scores.softmax(dim=-1)
+        drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(chances, self._generators, strict=True)]
+        return torch.cat(drawn)
+
+
+@torch.inference_mode()
+def decode(model: SlowFastForConditionalGeneration, state: Prefilled, token_ids: Tensor) -> Prefilled:
+    """Run one more token of every answer, `[B]`, through the model."""
+    mask = torch.cat([state.attention_mask, state.attention_mask.new_ones(len(token_ids), 1)], dim=1)
+    logits = model.decode(token_ids[:, None].to(mask.device), mask, state.cache)
+    return Prefilled(logits, mask, state.cache)
+
+
+def generate_tokens(
+    model: SlowFastForConditionalGeneration,
+    state: Prefilled,
+    options: GenerationOptions,
+    end_token_ids: frozenset[int],
+) -> Iterator[tuple[GeneratedToken | None, ...]]:
+    """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
+
+    An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
+    """
+    advance = _static(model, state, options) if options.static_decode else _growing(model, state)
+    logits = state.logits
+    del state  # its cache goes with what decodes
+    chooser = TokenChooser(options, batch_size=len(logits))
+    running = [True] * len(logits)
+    for count in range(1, options.max_new_tokens + 1):
+        chosen = chooser.choose(logits)
+        step: list[GeneratedToken | None] = []
+        for row, token_id in enumerate(chosen.tolist()):
+            reason = _finish_reason(token_id, count, options.max_new_tokens, end_token_ids)
+            step.append(GeneratedToken(token_id, reason) if running[row] else None)
+            running[row] = running[row] and reason is None
+        yield tuple(step)
+        if not any(running):
+            return
+        logits = advance(chosen)
+
+
+def _growing(model: SlowFastForConditionalGeneration, state: Prefilled) -> Callable[[Tensor], Tensor]:
+    """Decoding with a cache that grows by a position a step."""
+
+    def advance(token_ids: Tensor) -> Tensor:
+        nonlocal state
+        state = decode(model, state, token_ids)
+        return state.logits
+
+    return advance
+
+
+def _static(
+    model: SlowFastForConditionalGeneration, state: Prefilled, options: GenerationOptions
+) -> Callable[[Tensor], Tensor]:
+    return StaticDecoder(model, state.cache, state.attention_mask, options.max_new_tokens - 1).step
+
+
+def check_finite(logits: Tensor) -> None:
+    """SfvqaError when the model computed what is no number."""
+    if not bool(logits.isfinite().all()):
+        raise SfvqaError(
+            f"The model computed something that is no number ({str(logits.dtype).removeprefix('torch.')}).",
+            "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
+        )
+
+
+def _finish_reason(
+    token_id: int, count: int, max_new_tokens: int, end_token_ids: frozenset[int]
+) -> FinishReason | None:
+    if token_id in end_token_ids:
+        return FinishReason.STOP
+    return FinishReason.LENGTH if count == max_new_tokens else None
+
+
+def _require(condition: bool, what: str, wanted: str) -> None:
+    if not condition:
+        raise UsageError(f"{what}.", f"It must be {wanted}.")
+
+
+class StaticDecoder:
+    """Decodes one token of every answer a step, as `decode` does, with room for all of them at once.
+
+    On a single CUDA device the second step is recorded as a graph (the first runs as it is, so that whatever is set up
+    on first use is there) and replayed from then on: launching some hundred small kernels one by one takes the
+    processor longer than they run. Elsewhere every step runs as it is, over the same buffers.
+
+    `mask` `[B, L]` tells the `L` positions of `cache` apart from padding. UsageError for an attention or a cache whose
+    steps cannot be of fixed size.
+    """
+
+    def __init__(
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
+    ) -> None:
+        check_static_decode(model.config._attn_implementation)
+        batch_size, self._length = mask.shape
+        self._model, self._cache = model, cache.with_room_for(num_steps)
+        embeddings = model.get_input_embeddings().weight
+        assert isinstance(embeddings, Tensor)
+        device, dtype = embeddings.device, embeddings.dtype
+        # Added to the scores: whatever is not written yet is left out like padding, and let in step by step.
+        self._bias = torch.full(
+            (batch_size, 1, 1, self._length + num_steps), torch.finfo(dtype).min, dtype=dtype, device=device
+        )
+        self._bias[..., : self._length].masked_fill_(mask.to(device).bool()[:, None, None], 0)
+        self._token_ids = torch.zeros(batch_size, 1, dtype=torch.long, device=device)
+        self._positions = mask.to(device).long().sum(dim=1, keepdim=True)
+        is_on_one_device = len({parameter.device for parameter in model.parameters()}) == 1
+        self._can_record = device.type == "cuda" and is_on_one_device
+        self._num_done = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._recorded_logits: Tensor | None = None
+
+    @torch.inference_mode()
+    def step(self, token_ids: Tensor) -> Tensor:
+        """Run the tokens `[B]` through the model; logits `[B, V]`, which the next step may overwrite."""
+        self._token_ids.copy_(token_ids[:, None])
+        self._bias[..., self._length + self._num_done] = 0
+        logits = self._replay() if self._can_record and self._num_done > 0 else self._run()
+        self._positions += 1
+        self._num_done += 1
+        return logits
+
+    def _replay(self) -> Tensor:
+        if self._graph is None:
+            graph = torch.cuda.CUDAGraph()
+            # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._recorded_logits = self._run()
+            self._graph = graph
+        self._graph.replay()
+        assert self._recorded_logits is not None
+        return self._recorded_logits
+
+    def _run(self) -> Tensor:
+        output = self._model(
+            inputs_embeds=self._model.get_input_embeddings()(self._token_ids),
+            attention_mask=self._bias,
+            position_ids=self._positions,
+            cache=self._cache,
+            use_cache=True,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits

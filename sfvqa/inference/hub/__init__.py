@@ -1,1 +1,0 @@
-"""Models on a Hugging Face hub → its cache on this machine: planned, pulled, verified, removed. Imports no torch."""

@@ -1,1 +1,0 @@
-"""The synthetic benchmark: videos in continuous time, questions that need time, detail, both, or an overview."""

@@ -1,0 +1,219 @@
+"""Two ways for PyAV to reach the wanted frames: by group (one seek, by presentation time) and in order.
+
+Both leave out every frame that cannot be vouched for: once a packet of a group is damaged, nothing after it is
+believed until the next key frame. Errors are caught a packet at a time.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import av
+from av.video.frame import VideoFrame
+
+from sfvqa.video.readers.decoder_state import DecoderStates
+from sfvqa.video.readers.frame_table import FrameTable
+from sfvqa.video.readers.pyav_handle import Handle
+from sfvqa.video.readers.tracks import packets_of
+
+if TYPE_CHECKING:  # Packet can be subscripted by type checkers only
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+_SEEKS_TO_EARLIER_KEYS = 3
+_EARLIER_STARTS = 3
+_PROGRESSIVE = (0, 1)  # AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Stands for the frames of a group that are lost; those that precede it in decoding order are sound."""
+
+    pts: int | None  # of the packet that cost them, if one did
+
+
+def can_be_entered(handle: Handle, table: FrameTable) -> bool:
+    """Whether seeking leads to the first key frame: some containers have no index, some that of a single frame."""
+    with closing(_packets_from(handle, table, 0)) as packets:
+        return next(packets, None) is not None
+
+
+def read_group(
+    handle: Handle, table: FrameTable, place: int, group: Sequence[int]
+) -> Generator[tuple[int, VideoFrame | Damage]]:
+    """Yield (index, frame) in order for the wanted frames `group`, all of which hang on the key frame at `place`.
+
+    One seek; frames are matched by presentation time, never by counting. Some key frames are none quite (where a
+    picture is refreshed part by part): if a frame is missing without damage, decoding starts again one earlier. Those
+    that are lost come last.
+    """
+    left = list(group)
+    damage = Damage(None)
+    for start in range(place, max(place - _EARLIER_STARTS, 0) - 1, -1):
+        is_last = start == max(place - _EARLIER_STARTS, 0)
+        given, found = yield from _attempt(handle, table, start, left, may_skip=is_last)
+        left = [index for index in left if index not in given]
+        if found.pts is not None and found.pts >= table.keys[place].pts:
+            damage = found  # what an earlier group has lost is no reason for what this one lacks
+        if not left or found.pts is not None:
+            break
+    for index in left:
+        yield index, damage
+
+
+def _attempt(
+    handle: Handle, table: FrameTable, start: int, wanted: Sequence[int], *, may_skip: bool
+) -> Generator[tuple[int, VideoFrame | Damage], None, tuple[set[int], Damage]]:
+    """Decode from the key frame at `start`, up to the first wanted frame that is missing without damage.
+
+    may_skip: go on after such a frame.
+    """
+    damage = Damage(None)
+    expected = list(wanted)
+    index_at = {table.times[index]: index for index in wanted}
+    given: set[int] = set()
+    with closing(_wanted_frames(handle, table, start, frozenset(index_at))) as frames:
+        for frame in frames:
+            if isinstance(frame, Damage):
+                damage = frame
+                continue
+            index = index_at[frame.pts or 0]
+            if index not in expected:  # a decoder gives frames as they are shown, whatever else: this one is not sound
+                return given, Damage(frame.pts)
+            if index != expected[0] and not may_skip and damage.pts is None:
+                break
+            del expected[: expected.index(index) + 1]
+            given.add(index)
+            yield index, frame
+    return given, damage
+
+
+def read_in_order(handle: Handle) -> Generator[tuple[int, VideoFrame]]:
+    """Decode from here to the end and yield (place, frame) for every frame that can be vouched for, as they are shown.
+
+    The place counts frames; after damage it goes on at the packet that decoding goes on at, so that it stays true.
+    """
+    places_in_file = handle.places_in_file()
+    states = DecoderStates()
+    waiting_for_key, place, expected = False, 0, 0
+    with closing(_demux_quietly(handle)) as packets:
+        for packet in packets:
+            number = places_in_file.get(packet.pos or 0) if places_in_file and packet.size else expected
+            if number != expected:  # the demuxer lost one without a word, or took something else for one
+                handle.decoder.flush_buffers()
+                waiting_for_key = True
+            if number is None:
+                continue
+            expected = number + 1
+            state = states.before(packet)
+            if waiting_for_key:
+                if not packet.is_keyframe:
+                    continue
+                state.hand_over(handle.decoder, packet)
+                waiting_for_key, place = False, max(place, number)
+            frames, is_whole = _decode(handle, packet)
+            holds_back = handle.decoder.has_b_frames
+            if packet.size and not (frames or holds_back or packet.is_discard):
+                is_whole = False  # this one's picture is lost
+            for frame in frames:
+                if frame.is_corrupt:
+                    is_whole = False
+                    break
+                yield place, frame
+                place += 1
+            if not is_whole and packet.size:
+                # What the decoder still holds may have gaps: drop it, and wait for the next key frame.
+                handle.decoder.flush_buffers()
+                waiting_for_key = True
+
+
+def read_group_start(handle: Handle, table: FrameTable, place: int) -> Generator[VideoFrame]:
+    """Yield every sound frame that the decoder gives from the key frame at `place` on, up to the first damage."""
+    handle.decoder.skip_frame = "DEFAULT"
+    with closing(_packets_from(handle, table, place)) as packets:
+        for packet in packets:
+            frames, is_whole = _decode(handle, packet)
+            for frame in frames:
+                if frame.is_corrupt:
+                    return
+                if frame.pts is None or frame.pts >= table.keys[place].pts:
+                    yield frame
+            if not is_whole:
+                return
+
+
+def _wanted_frames(
+    handle: Handle, table: FrameTable, place: int, wanted: frozenset[int]
+) -> Generator[VideoFrame | Damage]:
+    """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`.
+
+    Damage ends it: after it come only those that the decoder still holds, which precede it in decoding order.
+    """
+    context = handle.decoder
+    # Unwanted frames that no other needs are passed over (not if interlaced: half of a wanted one could be lost).
+    passed_over = "NONREF" if context.field_order in _PROGRESSIVE else "DEFAULT"
+    not_yet_sent = set(wanted)
+    with closing(_packets_from(handle, table, place)) as packets:
+        for packet in packets:
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else passed_over  # type: ignore[assignment]
+            frames, is_whole = _decode(handle, packet)
+            not_yet_sent.discard(packet.pts or 0)
+            is_last = not is_whole or not not_yet_sent
+            if is_last:
+                # All that is wanted is in the decoder, or all that is sound: take it out and send no more.
+                frames = frames + _decode(handle, None)[0]
+            if not is_whole:
+                yield Damage(packet.pts)
+            for frame in frames:
+                if frame.is_corrupt:
+                    yield Damage(frame.pts)
+                    return
+                if frame.pts in wanted and (is_whole or frame.pts != packet.pts):
+                    yield frame
+            if is_last:
+                return
+
+
+def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["Packet[VideoStream]"]:
+    """Yield the packets from the key frame at `place` on, wherever the container's seek really lands."""
+    key = table.keys[place]
+    earlier = [table.keys[before].pts for before in range(place - 1, max(place - 1 - _SEEKS_TO_EARLIER_KEYS, -1), -1)]
+    first = table.keys[0]
+    # Some demuxers seek by decode time, so a seek to the presentation time may land too late: then try further back.
+    for target in dict.fromkeys([key.pts, *([] if key.dts is None else [key.dts]), *earlier, min(first.pts, 0)]):
+        try:
+            handle.seek(target)
+        except av.FFmpegError:
+            continue
+        with closing(_demux_quietly(handle)) as packets:
+            found = False
+            for packet in packets:
+                if not found and packet.is_keyframe and packet.pts is not None:
+                    if packet.pts > key.pts:
+                        break
+                    found = packet.pts == key.pts
+                    if found:
+                        key.state.hand_over(handle.decoder, packet)
+                if found:
+                    yield packet
+            if found:
+                return
+
+
+def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
+    """Demux to the end, or to where the file cannot be read further; the frame table already says where that is."""
+    try:
+        yield from packets_of(handle.container, handle.stream)
+    except av.FFmpegError:
+        return
+
+
+def _decode(handle: Handle, packet: "Packet[VideoStream] | None") -> tuple[list[VideoFrame], bool]:
+    """Decode one packet (None: what the decoder still holds): the frames that come out, and whether it was whole."""
+    if packet is not None and handle.is_damaged(packet):
+        return [], False
+    try:
+        return handle.decode(packet), True
+    except av.FFmpegError:
+        return [], False
