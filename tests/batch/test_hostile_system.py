@@ -258,7 +258,7 @@ def test_every_way_of_ending_it_leaves_a_file_to_go_on_with(
     running.send_signal(number)
     code, said = finish(running)
     assert code == 128 + number
-    assert "What is done is kept; the same command goes on from there." in said
+    assert "What is done is kept; rerun the command to resume." in said
     assert 1 <= len(statuses(out)) < 12
     assert finish(start(videos, out))[0] == 0
     assert len(statuses(out)) == 12

@@ -284,7 +284,7 @@ def test_too_many_failures_end_it(batch: RunBatchCli, answerer: FakeAnswerer, ou
     answerer.on_answer = fail
     done = batch("--max-failures", "2", "--frames", "1")
     assert done.exit_code == 6
-    assert "Stopped after 2 failures. Left: 4 items; the same command goes on with them." in done.stderr
+    assert "Stopped after 2 failures. Left: 4 items; rerun the command to resume." in done.stderr
     assert len(records_in(out)) == 2
 
 
@@ -297,7 +297,7 @@ def test_ctrl_c_says_how_to_go_on(batch: RunBatchCli, answerer: FakeAnswerer, ou
     done = batch("--readers", "1")
     assert done.exit_code == 130
     assert "2 of 6 items answered, 4 left." in done.stderr
-    assert "What is done is kept; the same command goes on from there." in done.stderr
+    assert "What is done is kept; rerun the command to resume." in done.stderr
     answerer.on_answer = lambda *_: None
     assert batch().exit_code == 0
     assert len(records_in(out)) == 6

@@ -93,7 +93,7 @@ def test_ctrl_c_ends_a_cluster_of_its_own_and_the_same_command_goes_on(
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130
     assert time.monotonic() - interrupted < 15
-    assert "the same command goes on" in said
+    assert "rerun the command to resume" in said
     assert set(processes_of(ray_folder)) <= before
     assert 1 <= len(answers(out)) < NUM_VIDEOS
     assert run(folder, *flags, "--json", "-q").returncode == 6
@@ -117,7 +117,7 @@ def test_where_ray_itself_is_killed_the_user_is_told(folder: Path, ray_folder: P
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1
     if "Error:" in said:  # unless Ray, asked for something at that very moment, ended this process itself
-        assert "What is done is kept; the same command goes on" in said
+        assert "What is done is kept; rerun the command" in said
         assert "Error: Ray has ended on this machine" in said
     assert set(answers(out).values())
 

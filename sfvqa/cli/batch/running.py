@@ -202,7 +202,7 @@ def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> "Bat
     except BaseException as error:
         notices.note(display.so_far)
         if journal.remembers and not isinstance(error, JournalError):  # which says what is left of the file
-            notices.note("What is done is kept; the same command goes on from there.")
+            notices.note("What is done is kept; rerun the command to resume.")
         raise
 
 
@@ -226,7 +226,7 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
     """What became of the items: a few lines, and with --json one object on stdout; the exit code that says so."""
     tally = summary.tally
     if summary.stopped:
-        notices.warn(f"{summary.stopped} Left: {plural(tally.num_left, 'item')}; the same command goes on with them.")
+        notices.warn(f"{summary.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
     notices.note(describe_tally(tally) + ".")
     for line in describe_errors(tally):
         notices.note(line)
