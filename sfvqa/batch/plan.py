@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sfvqa.batch.item import Item
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
 from sfvqa.checkpoints.memory import CHUNK_SIZE, estimate_memory
 from sfvqa.checkpoints.plan import Plan, make_plan
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions

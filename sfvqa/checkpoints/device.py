@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from sfvqa.model.loading import Placement
 from sfvqa.model.quantization import Quantization, quantizable_linears
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class DtypeName(StrEnum):
@@ -61,15 +63,17 @@ def is_here(device: torch.device) -> bool:
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
     """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
-    try:
-        wanted = DtypeName(str(name).removeprefix("torch."))
-    except ValueError:
-        raise UsageError(
-            f"There is no dtype {str(name)!r} for weights.", f"Use one of {', '.join(DtypeName)}."
-        ) from None
+    wanted = _member(DtypeName, str(name).removeprefix("torch."), "dtype")
     if wanted is not DtypeName.AUTO:
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+        return getattr(torch, wanted)  # type: ignore[no-any-return]
     return torch.float32 if device.type == "cpu" else stored or torch.bfloat16
+
+
+def _member(enum: type[E], name: str, what: str) -> E:
+    try:
+        return enum(name)
+    except ValueError:
+        raise UsageError(f"There is no {what} {name!r}.", f"Use one of {', '.join(enum)}.") from None
 
 
 def synchronize(device: torch.device) -> None:
@@ -116,12 +120,11 @@ def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS
     """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
-    except RuntimeError as error:
-        # torch's CPU and MPS allocators raise nothing more precise
-        if "can't allocate memory" in str(error) or "MPS backend out of memory" in str(error):
-            raise OutOfMemoryError(_ran_out(while_doing), remedy()) from error
+    except (MemoryError, RuntimeError) as error:
+        # torch's CPU and MPS allocators raise nothing more precise than RuntimeError
+        said_so = any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
+        if said_so or isinstance(error, torch.OutOfMemoryError | MemoryError):
+            raise OutOfMemoryError(f"Memory ran out while {while_doing}.", remedy()) from error
         raise
 
 
@@ -131,10 +134,6 @@ def is_device_lost(error: BaseException) -> bool:
         return False
     is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
     return isinstance(error, torch.AcceleratorError) or is_of_cuda
-
-
-def _ran_out(while_doing: str) -> str:
-    return f"Memory ran out while {while_doing}."
 
 
 def _is_available(kind: str) -> bool:
@@ -151,10 +150,7 @@ class AttentionKernel(StrEnum):
 
 def resolve_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
     """The kernel `name` means; UsageError when it is unknown, not installed, or cannot compute there."""
-    try:
-        kernel = AttentionKernel(name)
-    except ValueError:
-        raise UsageError(f"There is no attention {name!r}.", f"Use one of {', '.join(AttentionKernel)}.") from None
+    kernel = _member(AttentionKernel, name, "attention")
     if kernel is AttentionKernel.FLASH_ATTENTION_2:
         _check_flash_attention(device, dtype)
     return kernel
@@ -188,7 +184,7 @@ def resolve_quantization(name: str, device: torch.device, stored: Quantization) 
 
     `auto` that nobody resolved by the free memory is what the checkpoint is stored in.
     """
-    wanted = _known(name)
+    wanted = _member(QuantizationName, name, "quantization")
     quantization = stored if wanted is QuantizationName.AUTO else Quantization(wanted.value)
     if quantization is not Quantization.NONE and device.type not in _DEVICES:
         raise UsageError(
@@ -197,16 +193,7 @@ def resolve_quantization(name: str, device: torch.device, stored: Quantization) 
     return quantization
 
 
-def _known(name: str) -> QuantizationName:
-    try:
-        return QuantizationName(name)
-    except ValueError:
-        known = ", ".join(QuantizationName)
-        raise UsageError(f"There is no quantization {name!r}.", f"Use one of {known}.") from None
-
-
 ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and activations
-_BITS = {Quantization.EIGHT_BIT: 8, Quantization.FOUR_BIT: 4}
 
 
 def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization) -> Placement:
@@ -229,7 +216,7 @@ def spread_over(
     def device_map(model: Any) -> dict[str, torch.device]:
         from accelerate.utils import CustomDtype, compute_module_sizes, get_balanced_memory, infer_auto_device_map
 
-        small = {8: torch.int8, 4: CustomDtype.INT4}.get(_BITS.get(quantization, 0))
+        small = {Quantization.EIGHT_BIT: torch.int8, Quantization.FOUR_BIT: CustomDtype.INT4}.get(quantization)
         special = {f"{name}.weight": small for name in quantizable_linears(model)} if small is not None else None
         needed = compute_module_sizes(model, dtype=dtype, special_dtypes=special)[""]
         first = min(free_bytes)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from sfvqa.registry import Architecture
+from sfvqa.registry.architecture import PromptSize, decode_flops, prefill_flops, projector_flops, vision_flops
 
 WORTH_SAYING_SECONDS = 60.0
 _MEASURE_SECONDS = 0.1
@@ -36,21 +37,11 @@ def count_operations(
     >>> [round(part / 1e12, 2) for part in (needed.vision, needed.prefill, needed.decode)]
     [129.27, 18.08, 0.01]
     """
-    vision = 0.0
-    for stage, (depth, dim) in enumerate(zip(sizes.vision_depths, sizes.vision_dims, strict=True)):
-        cells = (sizes.image_size // (4 * 2**stage)) ** 2
-        before = 3 * 16 * dim if stage == 0 else 4 * sizes.vision_dims[stage - 1] * dim
-        vision += 2 * cells * (before + depth * (49 * dim + 8 * dim**2))
-    cells = (sizes.image_size // sizes.vision_stride) ** 2
-    projector = 2 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
-    a_token = 2.0 * sizes.num_decoder_linear_weights
-    attention = 2 * length**2 * sizes.query_size * sizes.num_layers  # scores and values, causal
-    slow = 4.0 * num_slow * sizes.hidden_size * sizes.key_value_size * len(sizes.hybrid_layers)
-    head = 2.0 * sizes.vocab_size * sizes.hidden_size
+    prompt = PromptSize(length, num_slow)
     return Operations(
-        vision=num_frames * (vision + projector),
-        prefill=num_questions * (length * a_token + attention + slow + head),
-        decode=num_questions * num_new_tokens * (a_token + head),
+        vision=num_frames * (vision_flops(sizes) + projector_flops(sizes)),
+        prefill=num_questions * prefill_flops(sizes, prompt, skip_masked=True),
+        decode=num_questions * num_new_tokens * decode_flops(sizes, length, num_slow),
     )
 
 

@@ -1,4 +1,4 @@
-"""A model's name, or a folder, → the folder its checkpoint is in. Looks on this machine only and imports no torch.
+"""Which model is to run and how, and the folder its checkpoint is in. Looks on this machine only; imports no torch.
 
 Which commit of a repository was pulled first is kept in a small JSON file, so that a new one on the hub changes nothing
 unasked.
@@ -17,6 +17,27 @@ from pathlib import Path
 
 from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UnknownModelError, UsageError
 from sfvqa.registry import ModelSpec, find_model
+from sfvqa.wording import readable_size
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A model by its name in models.toml or its folder, and how it is to run; `auto` is decided by the machine.
+
+    - `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16 or float16.
+    - `attention`: sdpa, eager or flash_attention_2; `quantization`: none, 8bit, 4bit or auto.
+    - `random_weights`: build a model of models.toml without its weights, to measure it.
+    """
+
+    name: str | Path
+    device: str = AUTO
+    dtype: str = AUTO
+    attention: str = "sdpa"
+    quantization: str = AUTO
+    random_weights: bool = False
+
 
 RECORDS_FILE = "revisions.json"
 SCHEMA_VERSION = 1
@@ -32,9 +53,9 @@ def records_path() -> Path:
     return Path(override) if override else Path(platformdirs.user_data_dir("sfvqa", appauthor=False)) / RECORDS_FILE
 
 
-def is_commit(revision: str | None) -> bool:
+def is_commit(revision: object) -> bool:
     """Whether a revision is the full hash of a commit, which never means another one."""
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
+    return isinstance(revision, str) and _COMMIT.fullmatch(revision) is not None
 
 
 def fixed_commit(spec: ModelSpec) -> str | None:
@@ -66,18 +87,20 @@ def _read() -> dict[str, str]:
     path = records_path()
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        revisions: dict[str, str] | None = document.get("revisions") if isinstance(document, dict) else None
+        if not isinstance(revisions, dict):
+            raise ValueError("it has no `revisions`")
+        if document.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
+        if (wrong := next((key for key in revisions if not is_commit(revisions[key])), None)) is not None:
+            raise ValueError(f"{revisions[wrong]!r} for {wrong} is no commit")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise _corrupt(path, str(error)) from error
-    revisions = document.get("revisions") if isinstance(document, dict) else None
-    if not isinstance(revisions, dict):
-        raise _corrupt(path, "it has no `revisions`")
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise _corrupt(path, f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
-    for key, commit in revisions.items():
-        if not isinstance(commit, str) or not is_commit(commit):
-            raise _corrupt(path, f"{commit!r} for {key} is no commit")
+        raise ModelError(
+            f"The record of pulled commits, {path}, cannot be read: {error}.",
+            "Remove that file: the next `sfvqa models pull NAME` writes a new one.",
+        ) from error
     return revisions
 
 
@@ -87,27 +110,15 @@ def _write(records: dict[str, str]) -> None:
     document = {"schema_version": SCHEMA_VERSION, "revisions": dict(sorted(records.items()))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(json.dumps(document, indent=2) + "\n")
-            Path(beside).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(beside).unlink()
-            raise
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:
+            written = Path(beside) / path.name
+            written.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            written.replace(path)
     except OSError as error:
         raise ModelError(
             f"The commit of the model cannot be recorded in {path}: {error.strerror or error}.",
             "Make that folder writable, or name another file with SFVQA_REVISIONS.",
         ) from error
-
-
-def _corrupt(path: Path, why: str) -> ModelError:
-    return ModelError(
-        f"The record of pulled commits, {path}, cannot be read: {why}.",
-        "Remove that file: the next `sfvqa models pull NAME` writes a new one.",
-    )
 
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -197,11 +208,15 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
         )
     cached = cached_snapshot(spec)
     if cached is None:
-        raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", _how_to_download(spec))
+        raise ModelNotDownloadedError(
+            f"The model {spec.name} is not on this machine.",
+            f"Download it with `sfvqa models pull {spec.name}` ({readable_size(spec.size_bytes)}, "
+            f"licence {spec.license}).",
+        )
     if missing := missing_files(cached):
         raise ModelNotDownloadedError(
             f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
-            f"`sfvqa models pull {spec.name}` fetches what is missing.",
+            f"Fetch what is missing with `sfvqa models pull {spec.name}`.",
         )
     return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
 
@@ -251,11 +266,6 @@ def weight_files(folder: Path) -> list[str]:
     named = weight_map.values() if isinstance(weight_map, dict) else ()
     # Half a download may hold half an index: then the single file, which is not there, stands for what is missing.
     return sorted(set(named)) if named and all(isinstance(name, str) for name in named) else [WEIGHTS]
-
-
-def _how_to_download(spec: ModelSpec) -> str:
-    size = f"{spec.size_bytes / 1e9:.1f} GB" if spec.size_bytes >= 1e9 else f"{spec.size_bytes / 1e6:.0f} MB"
-    return f"Download it with `sfvqa models pull {spec.name}` ({size}, licence {spec.license})."
 
 
 def _looks_like_path(text: str) -> bool:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -28,30 +29,21 @@ def total_in_groups() -> int | None:
     return min((limit for limit, _ in _limits_and_use()), default=None)
 
 
-def _limits_and_use() -> list[tuple[int, int]]:
-    found = []
-    for folder, limit_name, use_name, cached_name in _groups():
-        limit, used = _number(folder / limit_name), _number(folder / use_name)
-        if limit is not None and used is not None:
-            found.append((limit, used - _stated(folder / "memory.stat", cached_name)))
-    return found
-
-
-def _groups() -> list[tuple[Path, str, str, str]]:
-    """The folders of every group with a say, from the innermost to the root, and what the files in them are called."""
+def _limits_and_use() -> Iterator[tuple[int, int]]:
+    """Of every group that sets a limit, from the innermost to the root."""
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    groups = []
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers in _VERSIONS:
-            below, *names = _VERSIONS[controllers]
+            below, limit_name, use_name, cached_name = _VERSIONS[controllers]
             innermost = ROOT / below / path.lstrip("/")
-            folders = [innermost, *(parent for parent in innermost.parents if parent.is_relative_to(ROOT / below))]
-            groups += [(folder, names[0], names[1], names[2]) for folder in folders]
-    return groups
+            for folder in (each for each in (innermost, *innermost.parents) if each.is_relative_to(ROOT / below)):
+                limit, used = _number(folder / limit_name), _number(folder / use_name)
+                if limit is not None and used is not None:
+                    yield limit, used - _stated(folder / "memory.stat", cached_name)
 
 
 def _number(path: Path) -> int | None:

@@ -107,13 +107,14 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
         raise CheckpointError(f"{path} cannot be read: {error}.", "Fetch the checkpoint again.") from error
     named = fields if isinstance(fields, dict) else {}
     num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
-    if num_frames is not None and (not isinstance(num_frames, int) or num_frames < 1):
-        raise CheckpointError(f"{path} gives {num_frames!r} as the frames of training.", "Fetch the checkpoint again.")
     strategy, crop = named.get("training_sampling"), named.get("training_crop")
-    if strategy is not None and strategy not in _SAMPLED_BY:
-        raise CheckpointError(f"{path} gives {strategy!r} as the sampling of training.", "Fetch the checkpoint again.")
-    if crop is not None and crop not in list(CropMode):
-        raise CheckpointError(f"{path} gives {crop!r} as the crop of training.", "Fetch the checkpoint again.")
+    for what, value, is_known in (
+        ("frames", num_frames, isinstance(num_frames, int) and num_frames > 0),
+        ("sampling", strategy, strategy in _SAMPLED_BY),
+        ("crop", crop, crop in list(CropMode)),
+    ):
+        if value is not None and not is_known:
+            raise CheckpointError(f"{path} gives {value!r} as the {what} of training.", "Fetch the checkpoint again.")
     return TrainedWith.of(None, num_frames, strategy, crop)
 
 
@@ -156,7 +157,7 @@ def read_sizes(model: str | Path) -> ModelSizes:
     from sfvqa.model import read_config, read_quantization
 
     config, stored = read_config(found), QuantizationName(read_quantization(found).value)
-    dtype = None if config.dtype is None else str(config.dtype).removeprefix("torch.")
+    dtype = None if config.stored_dtype is None else str(config.stored_dtype).removeprefix("torch.")
     default = QuantizationName.AUTO if stored is QuantizationName.NONE else stored
     return ModelSizes(
         str(model),

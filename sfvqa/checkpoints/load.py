@@ -1,13 +1,12 @@
 """A checkpoint folder → model and tokenizer on a device. Never downloads; says what is wrong with a folder."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
     AttentionKernel,
@@ -23,6 +22,7 @@ from sfvqa.checkpoints.device import (
 from sfvqa.checkpoints.find import (
     TOKENIZER_FILES,
     CheckpointLocation,
+    ModelSettings,
     find_for_random_weights,
     identify_checkpoint,
     locate,
@@ -31,15 +31,13 @@ from sfvqa.checkpoints.find import (
 from sfvqa.checkpoints.host_memory import return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith
 from sfvqa.checkpoints.plan import BUNDLED_MODEL, config_of, what_should_fit
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
-from sfvqa.model.loading import StoredModel
+from sfvqa.model.config import FETCH_AGAIN, reason_of
+from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
 from sfvqa.registry import QuantizationName
-
-_FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again, or name another with --model."
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,32 +83,40 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     start = time.perf_counter()
     return_large_blocks()
     where = resolve_device(settings.device)
-    source = _untrained(settings.name) if settings.random_weights else _trained(settings.name)
-    location, config = source.location, source.config
+    build: Any
+    warnings: tuple[str, ...] = ()
+    if settings.random_weights:
+        spec = find_for_random_weights(settings.name)
+        location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
+        config, stored, build = config_of(spec), Quantization.NONE, random_model
+        warnings = (f"The weights of {spec.name} are random: the answer means nothing.",)
+    else:
+        location = locate(settings.name)
+        config, stored = read_config(location.folder), read_quantization(location.folder)
+        build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder)
     identity = identify_checkpoint(location, random_weights=settings.random_weights)
-    bits = resolve_quantization(settings.quantization, where, source.stored)
-    tokenizer = _load_tokenizer(location.folder, config)
-    weights_dtype = resolve_dtype(settings.dtype, where, _stored_dtype(config))
-    kernel = resolve_attention(settings.attention, where, weights_dtype)
-    placement = place(settings.device, where, weights_dtype, bits)
+    bits = resolve_quantization(settings.quantization, where, stored)
+    tokenizer = load_tokenizer(location.folder, config)
+    dtype = resolve_dtype(settings.dtype, where, config.stored_dtype)
+    kernel = resolve_attention(settings.attention, where, dtype)
+    placement = place(settings.device, where, dtype, bits)
     remedy = partial(
         what_should_fit,
         config,
         config.training_num_frames or DEFAULT_NUM_FRAMES,
         device=where,
-        dtype=weights_dtype,
+        dtype=dtype,
         quantization=QuantizationName(bits.value),
         free_bytes=free_memory_bytes(where),
         is_loaded=False,
     )
     with memory_errors("loading the model", remedy):
-        network = source.build(
-            dtype=weights_dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
+        model = build(
+            config=config, dtype=dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
         )
-    _check_vocabulary(location.folder, tokenizer, config)
     synchronize(where)
     return LoadedCheckpoint(
-        model=network,
+        model=model,
         tokenizer=tokenizer,
         end_token_ids=_end_token_ids(location.folder, tokenizer, config),
         location=location,
@@ -120,89 +126,42 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         identity=identity,
         quantization=bits,
         random_weights=settings.random_weights,
-        warnings=source.warnings,
+        warnings=warnings,
     )
 
 
 def check_checkpoint(folder: Path) -> None:
     """Raise the CheckpointError that loading a folder would raise: from config, headers and tokenizer, no values."""
     config = read_config(folder)
-    tokenizer = _load_tokenizer(folder, config)
     StoredModel.of(folder, SlowFastForConditionalGeneration, config)
-    _check_vocabulary(folder, tokenizer, config)
-    _end_token_ids(folder, tokenizer, config)
+    _end_token_ids(folder, load_tokenizer(folder, config), config)
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """Where a model's weights come from: `location` is the folder of files or, for random ones, of the tokenizer."""
+def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer in a checkpoint folder; CheckpointError names files that are missing, damaged or of another model.
 
-    location: CheckpointLocation
-    config: SlowFastConfig
-    build: Callable[..., SlowFastForConditionalGeneration]
-    stored: Quantization = Quantization.NONE
-    warnings: tuple[str, ...] = ()
-
-
-def _trained(model: str | Path) -> _Source:
-    location = locate(model)
-    config = read_config(location.folder)
-    build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder, config=config)
-    return _Source(location, config, build, read_quantization(location.folder))
-
-
-def _untrained(model: str | Path) -> _Source:
-    spec = find_for_random_weights(model)
-    config = config_of(spec)
-    tokenizer_folder = locate(BUNDLED_MODEL).folder  # the model's own may not be on this machine
-    warning = f"The weights of {spec.name} are random: the answer means nothing."
-    location = CheckpointLocation(spec.name, tokenizer_folder, spec)
-    return _Source(location, config, partial(random_model, config), warnings=(warning,))
-
-
-def _load_tokenizer(folder: Path, config: SlowFastConfig) -> PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer; CheckpointError names the missing or damaged files."""
+    Given the config, transformers need not guess a tokenizer from a model type it does not know.
+    """
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise CheckpointError(
-            f"There is no tokenizer in {folder} (looked for {', '.join(TOKENIZER_FILES)}).", _FETCH_AGAIN
-        )
+        names = ", ".join(TOKENIZER_FILES)
+        raise CheckpointError(f"There is no tokenizer in {folder} (looked for {names}).", FETCH_AGAIN)
     try:
-        # Given the config, transformers need not guess a tokenizer from a model type it does not know.
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare one for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason}.", _FETCH_AGAIN) from error
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return tokenizer
-
-
-def _check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> None:
-    if len(tokenizer) > config.decoder_config.vocab_size:
+    if config is not None and len(tokenizer) > (size := config.decoder_config.vocab_size):
         raise CheckpointError(
-            f"The tokenizer in {folder} knows {len(tokenizer)} tokens, the model {config.decoder_config.vocab_size}.",
+            f"The tokenizer in {folder} knows {len(tokenizer)} tokens, the model {size}.",
             "Tokenizer and weights are of different models: fetch the checkpoint again.",
         )
+    return tokenizer
 
 
 def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> frozenset[int]:
     """Every token that ends an answer: of generation_config.json, config.json and the tokenizer; each may be a list."""
     found: set[int] = set()
-    sources: list[object] = [getattr(part, "eos_token_id", None) for part in (config, config.decoder_config, tokenizer)]
-    if (folder / "generation_config.json").is_file():
-        try:
-            sources.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
-            raise CheckpointError(
-                f"{folder / 'generation_config.json'} cannot be read: {error}.", _FETCH_AGAIN
-            ) from error
-    for source in sources:
-        ids = source if isinstance(source, list | tuple) else [source]
-        found.update(token_id for token_id in ids if isinstance(token_id, int))
+    for source in (config, config.decoder_config, tokenizer, read_generation_config(folder)):
+        ids = getattr(source, "eos_token_id", None)
+        found.update(token for token in (ids if isinstance(ids, list | tuple) else [ids]) if isinstance(token, int))
     return frozenset(found)
-
-
-def _stored_dtype(config: SlowFastConfig) -> torch.dtype | None:
-    stored = config.dtype
-    if isinstance(stored, str):
-        stored = getattr(torch, stored, None)
-    return stored if isinstance(stored, torch.dtype) else None

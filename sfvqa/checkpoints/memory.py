@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, requires
 
 from sfvqa.registry import Architecture, FastTokens, QuantizationName
+from sfvqa.registry.architecture import prompt_size
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NUM_TEXT_TOKENS = 64  # of a short question with the chat template around it
@@ -117,9 +118,8 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     8.9
     """
     item = ITEM_BYTES[run.dtype]
-    num_slow = sizes.num_visual_tokens(run.num_frames)
-    num_fast = fast.num_averages(run.num_frames) * (sizes.grid_side(run.num_frames) // fast.spatial_stride) ** 2
-    length = num_fast + run.num_text_tokens
+    prompt = prompt_size(sizes, fast, run.num_frames, run.num_text_tokens)
+    num_slow, length, num_fast = prompt.num_slow, prompt.length, prompt.length - run.num_text_tokens
     token = sizes.hidden_size * item
     key_value = 2 * sizes.key_value_size * item
     on_cpu = run.device == "cpu"
@@ -184,26 +184,17 @@ def _loading_bytes(sizes: Architecture, item: int) -> int:
     return rows * sizes.hidden_size * item
 
 
-def _stage_bytes(sizes: Architecture, run: RunSize) -> list[int]:
-    """Of one feature map of each stage of the vision tower, for one chunk."""
-    frames = min(run.chunk_size, run.num_frames)
-    sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
-    return [frames * side**2 * dim * ITEM_BYTES[run.dtype] for side, dim in zip(sides, sizes.vision_dims, strict=True)]
-
-
-def _pixel_bytes(sizes: Architecture, run: RunSize) -> int:
-    """Of one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype."""
-    numbers = min(run.chunk_size, run.num_frames) * 3 * sizes.image_size**2
-    item = ITEM_BYTES[run.dtype]
-    prepared = 4 if run.device == "cpu" and item != 4 else 0
-    return numbers * (item + prepared)
-
-
 def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
     """The peak inside a ConvNeXt block, at its GELU: the stage's input, the block's, what the convolution and the norm
     made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
+
+    Beside them one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype.
     """
-    return max(12 * feature_map for feature_map in _stage_bytes(sizes, run)) + _pixel_bytes(sizes, run)
+    frames, item = min(run.chunk_size, run.num_frames), ITEM_BYTES[run.dtype]
+    sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
+    largest: int = max(side**2 * dim for side, dim in zip(sides, sizes.vision_dims, strict=True))
+    prepared = 4 if run.device == "cpu" and item != 4 else 0
+    return frames * (12 * largest * item + 3 * sizes.image_size**2 * (item + prepared))
 
 
 def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int) -> int:
@@ -238,7 +229,6 @@ def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
 
 
 BEST_FIRST = (QuantizationName.NONE, QuantizationName.EIGHT_BIT, QuantizationName.FOUR_BIT)
-_EIGHTHS = range(8, 0, -1)
 
 USE_LESS = "Use fewer frames (--frames), a smaller model, or a device with more free memory."
 """What to do where nothing in particular is known to fit."""
@@ -259,7 +249,7 @@ def frame_counts(num_frames: int) -> list[int]:
     >>> frame_counts(64)
     [64, 56, 48, 40, 32, 24, 16, 8]
     """
-    return list(dict.fromkeys(max(1, num_frames * eighths // 8) for eighths in _EIGHTHS))
+    return list(dict.fromkeys(max(1, num_frames * eighths // 8) for eighths in range(8, 0, -1)))
 
 
 def choose_fit(
@@ -276,14 +266,9 @@ def choose_fit(
     `quantizations` come best first and `frames` most first. Frames are given up after precision, because a model is
     trained with so many of them. Where the free memory is unknown the first run is taken.
     """
-    tried = None
-    for quantization, num_frames in _worse_and_worse(quantizations, frames):
-        resized = replace(run, quantization=quantization, num_frames=num_frames)
-        estimate = estimate_memory(sizes, fast, resized)
-        tried = Fit(resized, estimate, estimate.fits(free_bytes))
+    for tried in _smaller_and_smaller(sizes, fast, run, free_bytes, quantizations, frames):
         if tried.fits:
             break
-    assert tried is not None, "nothing to choose from"
     return tried
 
 
@@ -292,22 +277,36 @@ def largest_that_fits(
     fast: FastTokens,
     run: RunSize,
     free_bytes: int | None,
-    quantizations: Sequence[QuantizationName] = BEST_FIRST,
 ) -> Fit | None:
     """Below a run that did not fit: the next smaller one that should, None where none does.
 
     Quantizations better than the run's own are left out, and so is the run itself.
     """
-    worse = [quantization for quantization in quantizations if _rank(quantization) >= _rank(run.quantization)]
-    worse = worse or [run.quantization]  # better ones alone may be there
-    for quantization, num_frames in _worse_and_worse(worse, frame_counts(run.num_frames)):
+    if free_bytes is None:
+        return None
+    rank = BEST_FIRST.index
+    kinds = quantizations_on(run.device)
+    worse = [each for each in kinds if rank(each) >= rank(run.quantization)] or [run.quantization]
+    fits = _smaller_and_smaller(sizes, fast, run, free_bytes, worse, frame_counts(run.num_frames))
+    return next((each for each in fits if each.fits and each.run != run), None)
+
+
+def _smaller_and_smaller(
+    sizes: Architecture,
+    fast: FastTokens,
+    run: RunSize,
+    free_bytes: int | None,
+    quantizations: Sequence[QuantizationName],
+    frames: Sequence[int],
+) -> Iterator[Fit]:
+    """All frames in every quantization, then fewer and fewer frames in the last."""
+    for quantization, num_frames in [
+        *((quantization, frames[0]) for quantization in quantizations),
+        *((quantizations[-1], num_frames) for num_frames in frames[1:]),
+    ]:
         resized = replace(run, quantization=quantization, num_frames=num_frames)
-        if resized == run:
-            continue
         estimate = estimate_memory(sizes, fast, resized)
-        if free_bytes is not None and estimate.fits(free_bytes):
-            return Fit(resized, estimate, fits=True)
-    return None
+        yield Fit(resized, estimate, estimate.fits(free_bytes))
 
 
 def remedy_for(
@@ -315,10 +314,9 @@ def remedy_for(
     fast: FastTokens,
     run: RunSize,
     free_bytes: int | None,
-    quantizations: Sequence[QuantizationName] = BEST_FIRST,
 ) -> str:
     """The sentence that names the largest setting that should fit where `run` did not."""
-    smaller = largest_that_fits(sizes, fast, run, free_bytes, quantizations)
+    smaller = largest_that_fits(sizes, fast, run, free_bytes)
     if smaller is None:
         in_16_bits = estimate_memory(sizes, fast, replace(run, dtype="bfloat16"))
         if run.dtype == "float32" and free_bytes is not None and in_16_bits.fits(free_bytes):
@@ -340,16 +338,3 @@ def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
 def gigabytes(size: int) -> str:
     """`8.9 GB`; below a tenth of one in MB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
-
-
-def _worse_and_worse(
-    quantizations: Sequence[QuantizationName], frames: Sequence[int]
-) -> Iterator[tuple[QuantizationName, int]]:
-    for quantization in quantizations:
-        yield quantization, frames[0]
-    for num_frames in frames[1:]:
-        yield quantizations[-1], num_frames
-
-
-def _rank(quantization: QuantizationName) -> int:
-    return BEST_FIRST.index(quantization)

@@ -1,7 +1,7 @@
 """Which model a question is asked of, and how it runs: chosen by the free memory, without looking at weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from sfvqa.checkpoints.device import (
     resolve_dtype,
     resolve_quantization,
 )
-from sfvqa.checkpoints.find import is_downloaded
+from sfvqa.checkpoints.find import AUTO, ModelSettings, is_downloaded
 from sfvqa.checkpoints.known import ModelSizes, read_sizes
 from sfvqa.checkpoints.memory import (
     MAX_NEW_TOKENS,
@@ -29,45 +29,35 @@ from sfvqa.checkpoints.memory import (
     quantizations_on,
     remedy_for,
 )
-from sfvqa.checkpoints.settings import AUTO, ModelSettings
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.model import SlowFastConfig
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
 from sfvqa.wording import plural
 
+_OF_DECODER = (
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
+    *("vocab_size", "max_position_embeddings", "tie_word_embeddings"),
+)
+_OF_NETWORK = ("video_pooling_stride", "hybrid_layers", "slow_attention_scope", "gating")
+"""What models.toml and a config call by the same name."""
+
 
 def config_of(spec: ModelSpec) -> SlowFastConfig:
     """The config of a registered model, from models.toml alone: what its checkpoint's config.json says as well."""
-    sizes, fast = spec.architecture, spec.fast_tokens
+    sizes = spec.architecture
     return SlowFastConfig(
-        vision_config={
-            "image_size": sizes.image_size,
-            "depths": sizes.vision_depths,
-            "dims": sizes.vision_dims,
-        },
+        vision_config={"image_size": sizes.image_size, "depths": sizes.vision_depths, "dims": sizes.vision_dims},
         text_config=Qwen2Config(
-            vocab_size=sizes.vocab_size,
-            hidden_size=sizes.hidden_size,
-            intermediate_size=sizes.intermediate_size,
             num_hidden_layers=sizes.num_layers,
-            num_attention_heads=sizes.num_attention_heads,
-            num_key_value_heads=sizes.num_key_value_heads,
-            max_position_embeddings=sizes.max_position_embeddings,
             rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
-            tie_word_embeddings=sizes.tie_word_embeddings,
+            **{name: getattr(sizes, name) for name in _OF_DECODER},
         ),
-        video_pooling_stride=sizes.video_pooling_stride,
-        temporal_stride=fast.temporal_stride,
-        temporal_sampling_stride=fast.temporal_sampling_stride,
-        spatial_stride=fast.spatial_stride,
-        min_fast_frames=fast.min_fast_frames,
-        hybrid_layers=sizes.hybrid_layers,
-        slow_attention_scope=sizes.slow_attention_scope,
-        gating=sizes.gating,
         training_num_frames=spec.num_frames,
         training_max_length=spec.training_max_length,
         dtype="bfloat16",
+        **{name: getattr(sizes, name) for name in _OF_NETWORK},
+        **asdict(spec.fast_tokens),
     )
 
 
@@ -76,42 +66,24 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
     decoder: Any = config.decoder_config
     is_qwen2 = isinstance(decoder, Qwen2Config)
     has_biases = bool(getattr(decoder, "attention_bias", False))
-    rope = decoder.rope_parameters
-    assert isinstance(rope, dict)
-    rope_theta = rope["rope_theta"]
-    assert rope_theta is not None
     return Architecture(
         image_size=config.vision.image_size,
         vision_depths=tuple(config.vision.depths),
         vision_dims=tuple(config.vision.dims),
-        video_pooling_stride=config.video_pooling_stride,
-        hidden_size=decoder.hidden_size,
-        intermediate_size=decoder.intermediate_size,
         num_layers=decoder.num_hidden_layers,
-        num_attention_heads=decoder.num_attention_heads,
-        num_key_value_heads=decoder.num_key_value_heads or decoder.num_attention_heads,
-        vocab_size=decoder.vocab_size,
-        max_position_embeddings=decoder.max_position_embeddings,
-        rope_theta=float(rope_theta),
-        tie_word_embeddings=bool(decoder.tie_word_embeddings),
-        hybrid_layers=tuple(config.hybrid_layers),
-        slow_attention_scope=str(config.slow_attention_scope),
-        gating=str(config.gating),
+        rope_theta=float(decoder.rope_parameters["rope_theta"]),
         head_dim=getattr(decoder, "head_dim", None) or 0,
         has_qkv_biases=is_qwen2 or has_biases,
         has_output_bias=has_biases and not is_qwen2,
         has_query_key_norms=decoder.model_type == "qwen3",
+        **{name: getattr(decoder, name) for name in _OF_DECODER},
+        **{name: getattr(config, name) for name in _OF_NETWORK} | {"hybrid_layers": tuple(config.hybrid_layers)},
     )
 
 
 def fast_tokens_of(config: SlowFastConfig) -> FastTokens:
     """How a network averages its fast tokens, from its config."""
-    return FastTokens(
-        temporal_stride=config.temporal_stride,
-        min_fast_frames=config.min_fast_frames,
-        temporal_sampling_stride=config.temporal_sampling_stride,
-        spatial_stride=config.spatial_stride,
-    )
+    return FastTokens(**{field.name: getattr(config, field.name) for field in fields(FastTokens)})
 
 
 SMALL_CHUNK_SIZE = 1  # frames in the vision tower at a time, once memory ran out
@@ -137,7 +109,7 @@ def what_should_fit(
     if free_bytes is not None and is_loaded:
         held = estimate_memory(sizes, fast, run)
         free_bytes += held.weights_bytes + held.process_bytes
-    return remedy_for(sizes, fast, run, free_bytes, quantizations_on(device.type))
+    return remedy_for(sizes, fast, run, free_bytes)
 
 
 @dataclass(frozen=True)
@@ -163,8 +135,7 @@ class Plan:
     @property
     def remedy(self) -> str:
         """What would fit, where this does not."""
-        kinds = quantizations_on(self.device.type)
-        return remedy_for(self.sizes.sizes, self.sizes.fast, self.run, self.free_bytes, kinds)
+        return remedy_for(self.sizes.sizes, self.sizes.fast, self.run, self.free_bytes)
 
     @property
     def too_much(self) -> str:

@@ -1,30 +1,84 @@
-"""A model → a checkpoint folder with the decoder in fewer bits, tensor by tensor; it appears when it is whole."""
+"""New checkpoint folders, written tensor by tensor, that appear when they are whole; those of quantized models."""
 
 import json
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device, resolve_quantization
-from sfvqa.checkpoints.find import TOKENIZER_FILES, CheckpointLocation, locate
+from sfvqa.checkpoints.download import WANTED
+from sfvqa.checkpoints.find import CheckpointLocation, locate
 from sfvqa.checkpoints.host_memory import return_large_blocks
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.checkpoint_files import appearing, check_new, write_shards
 from sfvqa.model.loading import StoredModel
-from sfvqa.model.quantization import LinearQuantizer, Quantization, quantization_config, quantizer_for
+from sfvqa.model.quantization import (
+    LinearQuantizer,
+    Quantization,
+    quantizable_linears,
+    quantization_config,
+    quantizer_for,
+    stored_name,
+)
 from sfvqa.wording import readable_size
 
+SHARD_BYTES = 500_000_000  # what a file adds to the memory while it is written, and when it is loaded
+
+
+def write_shards(tensors: Iterable[list[tuple[str, Tensor]]], folder: Path) -> None:
+    """Files of about SHARD_BYTES and their index; the tensors of one list, all of one weight, stay in one file."""
+    weight_map: dict[str, str] = {}
+    waiting: dict[str, Tensor] = {}
+    num_files = 0
+
+    def write() -> None:
+        nonlocal num_files
+        num_files += 1
+        file = f"model-{num_files:05d}.safetensors"
+        save_file(waiting, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(waiting, file))
+        waiting.clear()
+
+    for parts in tensors:
+        size = sum(tensor.nbytes for _, tensor in parts)
+        if waiting and sum(tensor.nbytes for tensor in waiting.values()) + size > SHARD_BYTES:
+            write()
+        waiting.update((name, tensor.to("cpu", copy=True).contiguous()) for name, tensor in parts)
+    write()
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def check_new(out: Path) -> None:
+    """UsageError for the folder of a new checkpoint that is there already."""
+    if out.exists():
+        raise UsageError(f"{out} is there already.", "Name a folder that does not exist yet.")
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[Path]:
+    """A folder to write to beside `out`, which becomes `out` when nothing went wrong; UsageError where none can be."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{out.parent} cannot be written to: {reason}.", "Name another folder.") from error
+    with beside as unfinished:
+        folder = Path(unfinished) / out.name
+        folder.mkdir()
+        yield folder
+        folder.rename(out)
+
+
 _ROOM = 1.05
-_COPIED = (
-    *TOKENIZER_FILES,
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
-    *("chat_template.jinja", "chat_template.json", "generation_config.json"),
-)
 
 
 def quantize(model: str | Path, out: Path, quantization: str, *, device: str = "auto") -> CheckpointLocation:
@@ -63,10 +117,11 @@ def _quantized(
     stored: StoredModel, quantizer: LinearQuantizer, device: torch.device
 ) -> Iterator[list[tuple[str, Tensor]]]:
     """Every tensor by our name, as stored, or in the parts its quantized weight is stored in."""
+    linears = quantizable_linears(stored.network)
     for name, parts in stored.tensors():
-        if name in stored.quantizable:
+        if name.removesuffix(".weight") in linears:
             found = quantizer.stored_tensors(quantizer.quantize(parts["weight"].to(device)))
-            yield [(quantizer.tensor_name(name, key), tensor) for key, tensor in found.items()]
+            yield [(stored_name(name, key), tensor) for key, tensor in found.items()]
         else:
             yield [(name, parts["weight"])]
 
@@ -74,15 +129,16 @@ def _quantized(
 def _bytes_needed(stored: StoredModel, quantizer: LinearQuantizer) -> int:
     """About what it takes on disk: a byte or half of one a quantized weight, and the rest as stored."""
     bits = {Quantization.EIGHT_BIT: 8, Quantization.FOUR_BIT: 4.2}[quantizer.kind]
-    quantized = sum(stored.shapes[name].numel() for name in stored.quantizable)
-    total = sum(stored.shapes[name].numel() for name in stored.parts)
+    quantized = sum(linear.weight.numel() for linear in quantizable_linears(stored.network).values())
+    shapes = stored.network.state_dict()
+    total = sum(shapes[name].numel() for name in stored.parts)
     return int(quantized * bits / 8 + (total - quantized) * stored.dtype.itemsize)
 
 
 def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantization, folder: Path) -> None:
     """Tokenizer and config; the latter also has what models.toml says of how the model looked at videos in training."""
-    for name in _COPIED:
-        if (location.folder / name).is_file():
+    for name in WANTED:  # of which those that the weights are in are patterns, or written anew
+        if (location.folder / name).is_file() and not (folder / name).exists():
             shutil.copyfile(location.folder / name, folder / name)
     config, spec = stored.config, location.spec
     trained = TrainedWith.of(spec, config.training_num_frames, config.training_sampling, config.training_crop)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from sfvqa.checkpoints.settings import ModelSettings
+    from sfvqa.checkpoints.find import ModelSettings
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.registry import ModelSpec

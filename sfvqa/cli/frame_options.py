@@ -8,7 +8,7 @@ import typer
 from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
 from sfvqa.cli.options import Count, check_positive, parse_count
 from sfvqa.errors import UsageError
-from sfvqa.registry.spec import CropName, SamplingName
+from sfvqa.registry import CropName, SamplingName
 
 if TYPE_CHECKING:
     from sfvqa.video.fitting import CropMode

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
 from sfvqa.wording import plural
 

@@ -16,9 +16,9 @@ from sfvqa.errors import ModelNotDownloadedError, UnreadableVideoError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sfvqa.checkpoints.find import ModelSettings
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.checkpoints.settings import ModelSettings
     from sfvqa.cli.frame_options import FrameOptions
     from sfvqa.cli.model import ModelOptions
     from sfvqa.cli.notices import Notices

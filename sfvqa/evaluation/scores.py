@@ -1,6 +1,7 @@
 """Verdicts on single items become shares with their intervals; two runs over the same items are compared."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,10 +63,7 @@ def paired_difference_interval(both: float, only_first: float, only_second: floa
     if total == 0:
         return Interval(-1.0, 1.0)
     first, second = (both + only_first) / total, (both + only_second) / total
-    around_first, around_second = (
-        wilson_interval(both + only_first, total),
-        wilson_interval(both + only_second, total),
-    )
+    around_first, around_second = (wilson_interval(both + only, total) for only in (only_first, only_second))
     correlation = _correlation(both, only_first, only_second, none)
     below = _combined(first - around_first.low, around_second.high - second, correlation)
     above = _combined(around_first.high - first, second - around_second.low, correlation)
@@ -227,9 +225,7 @@ class Score:
     @classmethod
     def of(cls, verdicts: Iterable[Verdict]) -> "Score":
         """The score of some verdicts."""
-        counts = dict.fromkeys(Verdict, 0)
-        for verdict in verdicts:
-            counts[verdict] += 1
+        counts = Counter(verdicts)
         return cls(counts[Verdict.RIGHT], counts[Verdict.WRONG], counts[Verdict.FAILED])
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer, AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from sfvqa.inference.prompt import CHATML_TEMPLATE
 from sfvqa.model.hybrid_layer import GatedSlowAttention
-from sfvqa.model.vision_tower import ConvNextBlock
+from sfvqa.model.visual_tokens import ConvNextBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,9 +2,16 @@
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from sfvqa.model.checkpoint_files import read_config, read_quantization
-from sfvqa.model.config import IMAGE_TOKEN_ID, Gating, SlowAttentionScope, SlowFastConfig, SlowFastVisionConfig
+from sfvqa.model.config import (
+    IMAGE_TOKEN_ID,
+    Gating,
+    SlowAttentionScope,
+    SlowFastConfig,
+    SlowFastVisionConfig,
+    read_config,
+)
 from sfvqa.model.kv_cache import SlowFastCache
+from sfvqa.model.quantization import read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.visual_tokens import VisualTokens, num_frames_outside_fast_path
 

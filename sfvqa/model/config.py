@@ -1,16 +1,20 @@
 """What a slow-fast model is made of: a vision tower, a decoder, and how visual tokens are split between them.
 
-Reads the published reference's config fields and tensor names too: strict about every field that changes the
+Reads config.json in our format and in the published reference's: strict about every field that changes the
 mathematics, silent about those nothing reads.
 """
 
 import dataclasses
+import difflib
+import json
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Qwen2Config
 from transformers.configuration_utils import SubConfigSpec
 
@@ -170,6 +174,11 @@ class SlowFastConfig(PreTrainedConfig):
         assert isinstance(self.text_config, PreTrainedConfig)
         return self.text_config
 
+    @property
+    def stored_dtype(self) -> torch.dtype | None:
+        """What the weights are stored in; None where config.json does not say."""
+        return self.dtype if isinstance(self.dtype, torch.dtype) else None
+
     def grid_side(self, num_frames: int) -> int:
         """Visual tokens of a frame in each direction; those of an only frame are not pooled (reference)."""
         return self.vision.grid_size // (self.video_pooling_stride if num_frames > 1 else 1)
@@ -321,3 +330,67 @@ def _choose(fields: dict[str, Any], name: str, choices: dict[str, Any]) -> Any:
         known = ", ".join(choices)
         raise CheckpointError(f"The checkpoint's {name} {value!r} is unknown.", f"Supported: {known}.")
     return choices[value]
+
+
+FETCH_AGAIN = "The checkpoint is incomplete or damaged: fetch it again."
+CHECK_CONFIG = "Check config.json."
+_WRITTEN_BESIDE = {"transformers_version", "torch_dtype", "auto_map", "quantization_config", "use_cache"}
+"""Fields of a config.json that are in no config class: who wrote it, in training too, and how it is stored."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint; CheckpointError when it is missing or damaged."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path.name} in {path.parent}.", "Name a checkpoint folder.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.", FETCH_AGAIN) from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds no JSON object.", FETCH_AGAIN)
+    return fields
+
+
+def read_config(folder: str | Path) -> SlowFastConfig:
+    """The config of a checkpoint folder in either format; raises CheckpointError, which names the file."""
+    path = Path(folder) / "config.json"
+    fields = read_json(path)
+    try:
+        return _build_config(fields)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error.message.removesuffix('.')} (in {path}).", error.remedy) from error
+    except Exception as error:  # transformers checks little before it computes with what it was given
+        raise CheckpointError(f"{path} describes no model: {reason_of(error)}.", "Check it.") from error
+
+
+def _build_config(fields: dict[str, Any]) -> SlowFastConfig:
+    if is_reference_config(fields):
+        return read_reference_config(fields)
+    if fields.get("model_type") != SlowFastConfig.model_type:
+        raise CheckpointError(
+            f"The model is of type {fields.get('model_type')!r}.", "Only slow-fast checkpoints can be loaded."
+        )
+    # Without these transformers would fall back on the defaults of a 7B model.
+    for name in ("text_config", "vision_config"):
+        if not isinstance(fields.get(name), dict):
+            raise CheckpointError(f"{name} is {fields.get(name)!r}, no object.", CHECK_CONFIG)
+    _refuse_unknown_fields(fields, SlowFastConfig)
+    _refuse_unknown_fields(fields["vision_config"], SlowFastVisionConfig)
+    return SlowFastConfig.from_dict(fields)
+
+
+def _refuse_unknown_fields(fields: dict[str, Any], config_class: type[PreTrainedConfig]) -> None:
+    """CheckpointError for a field nothing reads: misspelt, it would leave another one at its default."""
+    known = {field.name for field in dataclasses.fields(config_class)} | _WRITTEN_BESIDE | {"model_type"}
+    for name in fields.keys() - known:
+        if not name.startswith("_"):  # transformers' private ones
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else CHECK_CONFIG
+            raise CheckpointError(f"There is no field {name}.", hint)
+
+
+def reason_of(error: Exception) -> str:
+    """What an exception says, in one line and without the pages that follow."""
+    cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+    text = " ".join(str(cause).split(". Errors:")[0].split())
+    return text.removesuffix(".") or type(error).__name__

@@ -44,7 +44,10 @@ class LookingPositions:
         is_text: Tensor | None,
         attention_mask: Tensor | None,
     ) -> "LookingPositions | None":
-        """The `length` last positions by their scope, never padding, only in samples with a video (`[B, 1]`)."""
+        """Those of the last `length` that the scope names, never padding, only in samples with a video (`[B, 1]`).
+
+        None when nothing looks.
+        """
         if is_text is None and length == 1:
             return cls(index=None, is_real=has_video)
         looks = has_video.expand(-1, length)
@@ -57,11 +60,6 @@ class LookingPositions:
                     looks = looks & is_text & (~is_text).cumsum(dim=1).bool()
         if attention_mask is not None:
             looks = looks & attention_mask[:, -length:].bool()
-        return cls.where(looks)
-
-    @classmethod
-    def where(cls, looks: Tensor) -> "LookingPositions | None":
-        """From a mask `[B, L]`; None when nothing looks."""
         num_looking = int(looks.sum(dim=1).max())
         if num_looking == 0:
             return None
@@ -101,7 +99,8 @@ class SlowContext:
     """What one forward pass tells its hybrid layers: who looks, at which tokens, and where keys and values are kept.
 
     `tokens` is None when the keys and values are in the cache already, `looking` when this pass only keeps them for
-    later ones. `padding_bias` `[B, 1, 1, S]` is added to the attention scores, None when nothing is padded.
+    later ones. `padding_bias` `[B, 1, 1, S]` is added to the attention scores: 0, and at padding the lowest finite
+    number, since -inf would make a row of padding NaN; None when nothing is padded.
     """
 
     tokens: Tensor | None
@@ -120,12 +119,6 @@ class SlowContext:
             cache=self.cache,
         )
 
-    @staticmethod
-    def padding_bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """Zero where `mask` `[B, S]` is true, the lowest finite number elsewhere: a row of padding gives no NaN."""
-        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
-
 
 class GatedSlowAttention(nn.Module):
     """Cross-attention of a layer's own queries to the slow tokens, weighed by the gates that `gating` names.
@@ -138,24 +131,16 @@ class GatedSlowAttention(nn.Module):
     is_causal = False
     num_key_value_groups = 1  # as many queries as keys, see `forward`: no attention has to repeat the keys
 
-    def __init__(
-        self,
-        config: PreTrainedConfig,
-        layer_idx: int,
-        head_dim: int,
-        *,
-        squash_warm_up: bool,
-        gating: Gating | str = Gating.DYNAMIC_WARM_UP,
-    ) -> None:
+    def __init__(self, config: SlowFastConfig, layer_idx: int, head_dim: int) -> None:
         super().__init__()
-        gating = Gating(gating)
-        self.config = config
+        decoder, gating = config.decoder_config, Gating(config.gating)
+        self.config = decoder
         self.layer_idx = layer_idx
         self.head_dim = head_dim
-        self.num_key_value_heads: int = config.num_key_value_heads
-        self.squash_warm_up = squash_warm_up and gating.has_warm_up
-        self.kv_proj = nn.Linear(config.hidden_size, 2 * self.num_key_value_heads * head_dim)
-        self.gate_proj = nn.Linear(config.num_attention_heads * head_dim, 1) if gating.is_dynamic else None
+        self.num_key_value_heads: int = decoder.num_key_value_heads
+        self.squash_warm_up = gating.has_warm_up and config.slow_attention_scope is not SlowAttentionScope.ALL
+        self.kv_proj = nn.Linear(decoder.hidden_size, 2 * self.num_key_value_heads * head_dim)
+        self.gate_proj = nn.Linear(decoder.num_attention_heads * head_dim, 1) if gating.is_dynamic else None
         self.first_warm_up = 0.0 if gating.has_warm_up else 1.0
         self.warm_up_gate = nn.Parameter(torch.full((1,), self.first_warm_up), requires_grad=gating.has_warm_up)
 
@@ -213,15 +198,12 @@ class HybridAttentionMixin:
 
     slow_attention: GatedSlowAttention
 
-    def __init__(
-        self: Any, config: PreTrainedConfig, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str
-    ) -> None:
-        super().__init__(config, layer_idx)  # type: ignore[call-arg]
+    def __init__(self: Any, config: SlowFastConfig, layer_idx: int) -> None:
+        decoder = config.decoder_config
+        super().__init__(decoder, layer_idx)  # type: ignore[call-arg]
         if not hasattr(self, "sliding_window"):  # Mistral's has one window for all layers, and none of its own
-            self.sliding_window = config.sliding_window if config.model_type == "mistral" else None
-        self.slow_attention = GatedSlowAttention(
-            config, layer_idx, self.head_dim, squash_warm_up=squash_warm_up, gating=gating
-        )
+            self.sliding_window = decoder.sliding_window if decoder.model_type == "mistral" else None
+        self.slow_attention = GatedSlowAttention(config, layer_idx, self.head_dim)
 
     def forward(
         self: Any,
@@ -258,22 +240,15 @@ class HybridAttentionMixin:
             attended = self.slow_attention(query, attended, slow)
         return self.o_proj(attended), weights
 
-    def project_slow(self: Any, slow: Tensor) -> tuple[Tensor, Tensor]:
-        """Slow keys and values of normalised slow tokens; keys as normalised as the queries that look at them are."""
-        keys, values = self.slow_attention.project(slow)
-        return (self.k_norm(keys) if hasattr(self, "k_norm") else keys), values
-
 
 class HybridLayerMixin:
     """A decoder family's layer that projects the slow tokens once and hands their keys and values to its attention."""
 
     attention_class: type[Any]
 
-    def __init__(
-        self: Any, config: PreTrainedConfig, layer_idx: int, *, squash_warm_up: bool, gating: Gating | str
-    ) -> None:
-        super().__init__(config, layer_idx)  # type: ignore[call-arg]
-        self.self_attn = self.attention_class(config, layer_idx, squash_warm_up=squash_warm_up, gating=gating)
+    def __init__(self: Any, config: SlowFastConfig, layer_idx: int) -> None:
+        super().__init__(config.decoder_config, layer_idx)  # type: ignore[call-arg]
+        self.self_attn = self.attention_class(config, layer_idx)
 
     def forward(self: Any, hidden_states: Tensor, slow: SlowContext | None = None, **kwargs: Any) -> Tensor:
         """As the family's; `slow` None means the plain layer."""
@@ -286,12 +261,14 @@ class HybridLayerMixin:
         """This layer's slow keys and values, projected and kept or taken from the cache; None when nothing looks."""
         attention = self.self_attn
         if slow.tokens is not None:
-            keys, values = attention.project_slow(self.input_layernorm(slow.tokens))
+            keys, values = attention.slow_attention.project(self.input_layernorm(slow.tokens))
+            if hasattr(attention, "k_norm"):  # as the queries that look at them are normalised
+                keys = attention.k_norm(keys)
             if slow.cache is not None:
                 slow.cache.store_slow(keys, values, attention.layer_idx)
         else:
             assert slow.cache is not None
-            keys, values = slow.cache.slow_keys_values(attention.layer_idx)
+            keys, values = slow.cache.slow_layers[attention.layer_idx]
         if slow.looking is None:
             return None
         return SlowKeysValues(keys, values, slow.padding_bias, slow.looking)
@@ -315,13 +292,9 @@ class HybridModelMixin:
     layer_class: type[Any]
 
     def __init__(self: Any, config: SlowFastConfig) -> None:
-        decoder = config.decoder_config
-        super().__init__(decoder)  # type: ignore[call-arg]
-        squash_warm_up = config.slow_attention_scope is not SlowAttentionScope.ALL
+        super().__init__(config.decoder_config)  # type: ignore[call-arg]
         for layer_idx in config.hybrid_layers:
-            self.layers[layer_idx] = self.layer_class(
-                decoder, layer_idx, squash_warm_up=squash_warm_up, gating=config.gating
-            )
+            self.layers[layer_idx] = self.layer_class(config, layer_idx)
         self.post_init()
 
 

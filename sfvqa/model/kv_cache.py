@@ -2,19 +2,20 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from sfvqa.errors import SfvqaError
 
 
 class SlowFastCache(DynamicCache):
-    """Holds the slow keys and values, computed once at prefill, by decoder layer.
+    """Holds the slow keys and values `[B, KV heads, S, head_dim]` of each hybrid layer, computed once at prefill.
 
     They do not grow with the text, so `crop` leaves them alone; everything that acts on the batch dimension acts on
     them as well. `slow_mask` is `[B, S]`, true where a slow token is real; `slow_is_ragged` says whether it is
@@ -22,10 +23,8 @@ class SlowFastCache(DynamicCache):
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        decoder = config.get_text_config(decoder=True)
-        super().__init__(config=decoder)
-        self.num_decoder_layers: int = decoder.num_hidden_layers
-        self.slow_layers: dict[int, DynamicLayer] = {}
+        super().__init__(config=config)
+        self.slow_layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.slow_mask: Tensor | None = None
         self.slow_is_ragged = False
 
@@ -34,7 +33,7 @@ class SlowFastCache(DynamicCache):
 
         transformers renamed the argument that hands layers their cache once, and hybrid layers went without.
         """
-        lengths = [self.get_seq_length(layer_idx) for layer_idx in range(self.num_decoder_layers)]
+        lengths = [self.get_seq_length(layer_idx) for layer_idx in range(len(self.layers))]
         if lengths != [length] * len(lengths):
             raise SfvqaError(
                 f"After {length} positions the decoder's layers hold {lengths} in their cache: transformers "
@@ -43,17 +42,8 @@ class SlowFastCache(DynamicCache):
             )
 
     def store_slow(self, keys: Tensor, values: Tensor, layer_idx: int) -> None:
-        """Keep the slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, replacing earlier ones."""
-        layer = DynamicLayer()
-        layer.update(keys, values)
-        self.slow_layers[layer_idx] = layer
-
-    def slow_keys_values(self, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """What `store_slow` kept for one hybrid layer."""
-        layer = self.slow_layers[layer_idx]
-        assert layer.keys is not None
-        assert layer.values is not None
-        return layer.keys, layer.values
+        """Keep the slow keys and values of one hybrid layer, replacing earlier ones."""
+        self.slow_layers[layer_idx] = keys.contiguous(), values.contiguous()
 
     @property
     def num_complete(self) -> int:
@@ -83,10 +73,9 @@ class SlowFastCache(DynamicCache):
         static.layers = []
         for layer in self.layers:
             assert type(layer) is DynamicLayer, "a layer that forgets has no fixed size"
-            assert layer.keys is not None
-            assert layer.values is not None
-            roomy = StaticLayer(layer.keys.shape[-2] + num_more)
-            roomy.update(layer.keys, layer.values)
+            keys, values = _held_by(layer)
+            roomy = StaticLayer(keys.shape[-2] + num_more)
+            roomy.update(keys, values)
             static.layers.append(roomy)
         return static
 
@@ -96,15 +85,12 @@ class SlowFastCache(DynamicCache):
         Layers replace their tensors when they grow and never write into them, so that neither sees the other's tokens.
         """
         forked = copy.copy(self)
+        forked.slow_layers = dict(self.slow_layers)
         forked.layers = []
         for shared in self.layers:
-            layer = copy.copy(shared)
-            assert isinstance(layer, DynamicLayer)
-            assert layer.keys is not None
-            assert layer.values is not None
-            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+            layer: Any = copy.copy(shared)
+            layer.keys, layer.values = (tensor[..., :length, :] for tensor in _held_by(shared))
             forked.layers.append(layer)
-        forked.slow_layers = {layer_idx: copy.copy(layer) for layer_idx, layer in self.slow_layers.items()}
         return forked
 
     @classmethod
@@ -114,12 +100,14 @@ class SlowFastCache(DynamicCache):
         Positions are padded on the left to the longest, slow tokens on the right to the most there are: the attention
         mask must leave out the ones, and `slow_mask` does the others.
         """
-        lengths, num_rows = [cache.get_seq_length() for cache in caches], [cache._num_rows for cache in caches]
+        longest = max(cache.get_seq_length() for cache in caches)
+        num_rows = [len(_held_by(cache.layers[0])[0]) for cache in caches]
         stacked = copy.copy(caches[0])
         stacked.layers = []
-        for layer_idx in range(stacked.num_decoder_layers):
-            layers = [_pad_layer(cache._take(layer_idx), max(lengths), on_left=True) for cache in caches]
-            stacked.layers.append(_join(*layers))
+        for layer_idx in range(len(caches[0].layers)):
+            layer = DynamicLayer()
+            layer.update(*_join([_padded(cache._take(layer_idx), longest, on_left=True) for cache in caches]))
+            stacked.layers.append(layer)
         stacked._stack_slow(caches, num_rows)
         return stacked
 
@@ -136,25 +124,19 @@ class SlowFastCache(DynamicCache):
         self.slow_is_ragged = any(cache.slow_is_ragged for cache in caches) or min(m.shape[1] for m in masks) < most
         device = masks[caches.index(with_slow[0])].device
         self.slow_mask = torch.cat([functional.pad(mask.to(device), (0, most - mask.shape[1])) for mask in masks])
-        for layer_idx, some in list(with_slow[0].slow_layers.items()):
-            layers = [
-                _pad_layer(cache.slow_layers.pop(layer_idx, _no_tokens(some, rows)), most, on_left=False)
-                for cache, rows in zip(caches, num_rows, strict=True)
-            ]
-            self.slow_layers[layer_idx] = _join(*layers)
+        for layer_idx, (keys, _) in list(with_slow[0].slow_layers.items()):
+            nothing = [keys.new_zeros(rows, keys.shape[1], 0, keys.shape[-1]) for rows in num_rows]
+            self.slow_layers[layer_idx] = _join(
+                [
+                    _padded(cache.slow_layers.pop(layer_idx, (none, none)), most, on_left=False)
+                    for cache, none in zip(caches, nothing, strict=True)
+                ]
+            )
 
-    @property
-    def _num_rows(self) -> int:
-        layer = self.layers[0]
-        assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        return len(layer.keys)
-
-    def _take(self, layer_idx: int) -> DynamicLayer:
-        layer = self.layers[layer_idx]
-        assert isinstance(layer, DynamicLayer)
+    def _take(self, layer_idx: int) -> tuple[Tensor, Tensor]:
+        keys_values = _held_by(self.layers[layer_idx])
         self.layers[layer_idx] = DynamicLayer()
-        return layer
+        return keys_values
 
     def forget_slow(self) -> None:
         """Let what comes look at no slow tokens any more."""
@@ -167,47 +149,40 @@ class SlowFastCache(DynamicCache):
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         super().reorder_cache(beam_idx)
-        for layer in self.slow_layers.values():
-            layer.reorder_cache(beam_idx)
-        if self.slow_mask is not None:
-            self.slow_mask = self.slow_mask.index_select(0, beam_idx.to(self.slow_mask.device))
+        self._select_slow(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        for layer in self.slow_layers.values():
-            layer.batch_repeat_interleave(repeats)
         if self.slow_mask is not None:
-            self.slow_mask = self.slow_mask.repeat_interleave(repeats, dim=0)
+            self._select_slow(torch.arange(len(self.slow_mask)).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        for layer in self.slow_layers.values():
-            layer.batch_select_indices(indices)
+        self._select_slow(indices)
+
+    def _select_slow(self, rows: Tensor) -> None:
         if self.slow_mask is not None:
-            self.slow_mask = self.slow_mask[indices]
+            self.slow_mask = self.slow_mask[rows.to(self.slow_mask.device)]
+        for layer_idx, (keys, values) in self.slow_layers.items():
+            self.slow_layers[layer_idx] = keys[rows.to(keys.device)], values[rows.to(values.device)]
 
 
-def _pad_layer(layer: DynamicLayer, length: int, *, on_left: bool) -> tuple[Tensor, Tensor]:
-    """A layer's keys and values with zeros where it holds fewer than `length` positions."""
+def _held_by(layer: object) -> tuple[Tensor, Tensor]:
+    """The keys and values of a layer that has some."""
+    assert isinstance(layer, CacheLayerMixin)
     assert layer.keys is not None
     assert layer.values is not None
-    missing = length - layer.keys.shape[-2]
+    return layer.keys, layer.values
+
+
+def _padded(keys_values: tuple[Tensor, Tensor], length: int, *, on_left: bool) -> tuple[Tensor, Tensor]:
+    """Keys and values with zeros where they hold fewer than `length` positions."""
+    missing = length - keys_values[0].shape[-2]
     around = (0, 0, missing, 0) if on_left else (0, 0, 0, missing)
-    return functional.pad(layer.keys, around), functional.pad(layer.values, around)
+    keys, values = (functional.pad(tensor, around) for tensor in keys_values)
+    return keys, values
 
 
-def _join(*keys_values: tuple[Tensor, Tensor]) -> DynamicLayer:
-    keys, values = zip(*keys_values, strict=True)
-    layer = DynamicLayer()
-    layer.update(torch.cat(keys), torch.cat(values))
-    return layer
-
-
-def _no_tokens(like: DynamicLayer, num_rows: int) -> DynamicLayer:
-    """A layer of slow keys and values for rows without a video."""
-    assert like.keys is not None
-    assert like.values is not None
-    nothing = like.keys.new_zeros(num_rows, like.keys.shape[1], 0, like.keys.shape[-1])
-    layer = DynamicLayer()
-    layer.update(nothing, nothing)
-    return layer
+def _join(rows: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    keys, values = zip(*rows, strict=True)
+    return torch.cat(keys), torch.cat(values)

@@ -4,6 +4,7 @@ A folder is checked against the network that its config describes; the network i
 tensor by tensor, so that there is no second copy and nothing is left empty.
 """
 
+import contextlib
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,21 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from sfvqa.errors import CheckpointError
-from sfvqa.model.checkpoint_files import CHECK_CONFIG, FETCH_AGAIN, TensorFiles, read_config, read_json, reason_of
-from sfvqa.model.config import SlowFastConfig, is_reference_config, rename_tensor
+from sfvqa.model.config import (
+    CHECK_CONFIG,
+    FETCH_AGAIN,
+    SlowFastConfig,
+    is_reference_config,
+    read_config,
+    read_json,
+    reason_of,
+    rename_tensor,
+)
 from sfvqa.model.quantization import (
     LinearQuantizer,
     Quantization,
@@ -25,6 +35,7 @@ from sfvqa.model.quantization import (
     quantization_of,
     quantizer_for,
     refuse_other,
+    stored_name,
 )
 
 M = TypeVar("M", bound=nn.Module)
@@ -36,15 +47,27 @@ Placement = str | torch.device | DeviceMap | Callable[[Any], DeviceMap] | None
 """One device (None: the CPU), a device map, or what computes one from a network without memory."""
 
 
-def build_empty(model_class: Callable[[SlowFastConfig], M], config: SlowFastConfig, attention: str | None = None) -> M:
-    """A network of a config that takes no memory; raises what torch and transformers raise for contradictions.
+def build_empty(
+    model_class: Callable[[SlowFastConfig], M],
+    config: SlowFastConfig,
+    attention: str | None = None,
+    described_in: str | Path = "a config",
+) -> M:
+    """A network of a config that takes no memory; CheckpointError when the config contradicts itself.
 
     Attention None is sdpa, whatever the config names: it may be compiled code on a hub, which transformers would fetch.
     """
     config = copy.deepcopy(config)
     config._attn_implementation = attention or "sdpa"
-    with torch.device("meta"):
-        return model_class(config)
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch and transformers find some contradictions only here
+        raise CheckpointError(
+            f"The model that {described_in} describes cannot be built: {reason_of(error)}.", CHECK_CONFIG
+        ) from error
 
 
 class ModelBuilder:
@@ -58,7 +81,10 @@ class ModelBuilder:
         self.quantizer = quantizer
         self.quantized_weights = quantizer.replace_linears(model, dtype) if quantizer else frozenset()
         model.tie_weights(recompute_mapping=False)
-        self.device_map = _device_map(model, placement)
+        if callable(placement):
+            placement = placement(model)
+        places = placement if isinstance(placement, Mapping) else {"": placement or "cpu"}
+        self.device_map: DeviceMap = {name: torch.device(device) for name, device in places.items()}
 
     def device_of(self, name: str) -> torch.device:
         """Where a tensor or module goes."""
@@ -66,26 +92,23 @@ class ModelBuilder:
             name = name.rpartition(".")[0]
         return self.device_map[name]
 
-    def put(self, name: str, values: Tensor, *, copy: bool = True) -> None:
-        """Put one tensor in its place, quantizing it when it is a weight to be quantized.
+    def put(self, name: str, parts: Mapping[str, Tensor], *, copy: bool = True) -> None:
+        """Put one tensor in its place, from the parts that it is stored in; a weight to be quantized is quantized.
 
-        Without `copy` the model keeps `values` themselves where they are on the device, in the dtype, already.
+        Without `copy` the model keeps a tensor itself where it is on the device, in the dtype, already.
         """
-        if not values.is_floating_point():
+        values, device = parts["weight"], self.device_of(name)
+        if len(parts) == 1 and not values.is_floating_point():
             raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, no weights.", FETCH_AGAIN)
-        device = self.device_of(name)
-        if name in self.quantized_weights:
-            assert self.quantizer is not None
-            self._attach(name, self.quantizer.quantize(values.to(device)))
+        module_name, _, own_name = name.rpartition(".")
+        module = self.model.get_submodule(module_name)
+        if name not in self.quantized_weights:
+            setattr(module, own_name, nn.Parameter(values.to(device, self.dtype, copy=copy)))
             return
-        module, own_name = self._owner(name)
-        tensor = values.to(device, self.dtype, copy=copy)
-        setattr(module, own_name, nn.Parameter(tensor))
-
-    def put_quantized(self, name: str, stored: Mapping[str, Tensor]) -> None:
-        """Copy one weight that is stored quantized to its place."""
-        assert self.quantizer is not None
-        self._attach(name, self.quantizer.restore(stored, self.device_of(name)))
+        quantizer = self.quantizer
+        assert quantizer is not None
+        parameter = quantizer.restore(parts, device) if len(parts) > 1 else quantizer.quantize(values.to(device))
+        quantizer.attach(module, parameter, self.dtype)
 
     def finish(self) -> Any:
         """The whole network, ready to use; its layers hand tensors over from device to device where it has several."""
@@ -104,14 +127,6 @@ class ModelBuilder:
         model.eval()
         return model
 
-    def _attach(self, name: str, parameter: nn.Parameter) -> None:
-        assert self.quantizer is not None
-        self.quantizer.attach(self._owner(name)[0], parameter, self.dtype)
-
-    def _owner(self, name: str) -> tuple[Any, str]:
-        module_name, _, own_name = name.rpartition(".")
-        return self.model.get_submodule(module_name), own_name
-
     def _tie(self) -> None:
         for name, source in self.model.all_tied_weights_keys.items():
             given, kept = self.model.get_parameter(name), self.model.get_parameter(source)
@@ -123,101 +138,121 @@ class ModelBuilder:
         self.model.tie_weights(recompute_mapping=False)
 
 
-def _device_map(model: nn.Module, placement: Placement) -> DeviceMap:
-    if callable(placement):
-        placement = placement(model)
-    if isinstance(placement, Mapping):
-        return {name: torch.device(device) for name, device in placement.items()}
-    return {"": torch.device(placement or "cpu")}
+class TensorFiles:
+    """The tensors of a folder, in one file or in as many as its index names; one file is open at a time.
+
+    `shapes` are by name, file by file. CheckpointError when built names an index that is damaged, a file that is
+    missing or torn, or a tensor that is there twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.shapes: dict[str, list[int]] = {}
+        self._paths: dict[str, Path] = {}
+        self._open: tuple[Path | None, Any] = (None, None)
+        for path in _tensor_paths(folder):
+            file = self._opened(path)
+            names = file.keys()
+            if twice := sorted(self.shapes.keys() & set(names)):
+                raise CheckpointError(f"{twice[0]} is in {path.name} and in another tensor file.", FETCH_AGAIN)
+            self.shapes |= {name: file.get_slice(name).get_shape() for name in names}
+            self._paths |= dict.fromkeys(names, path)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, as stored: a view of its file, to be copied if it is to outlive the next step."""
+        path = self._paths[name]
+        with _naming(path):
+            tensor: Tensor = self._opened(path).get_tensor(name)
+            return tensor
+
+    def _opened(self, path: Path) -> Any:
+        if self._open[0] != path:
+            self._open = (None, None)  # closed before the next is opened
+            with _naming(path):
+                self._open = (path, safe_open(path, framework="pt"))
+        return self._open[1]
 
 
-NUM_NAMED_TENSORS = 5
+def _tensor_paths(folder: Path) -> list[Path]:
+    index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
+    if index.exists():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(_is_file_name(name) for name in weight_map.values()):
+            raise CheckpointError(f"{index} does not say which file holds which tensor.", FETCH_AGAIN)
+        names = sorted(set(weight_map.values()))
+    for name in names:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"The tensor file {folder / name} is missing.", FETCH_AGAIN)
+    return [folder / name for name in names]
+
+
+def _is_file_name(name: object) -> bool:
+    """Whether a file of an index lies beside it, not elsewhere on the disk."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"The tensor file {path} is corrupt: {error}.", FETCH_AGAIN) from error
 
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
     """What a checkpoint folder holds, every tensor accounted for.
 
-    `shapes` are those of the network's tensors, `parts` what the files call the tensors each of them is stored in, by
-    key: the one tensor itself under the key `weight` or, in a quantized checkpoint, all it takes to restore a weight.
+    `network` is built without memory. `parts` are what the files call the tensors that each of the network's tensors is
+    stored in, by key: the one tensor itself under the key `weight` or, in a quantized checkpoint, all it takes to
+    restore a weight.
     """
 
-    folder: Path
+    network: Any
     config: SlowFastConfig
     files: TensorFiles
     quantization: Quantization
-    shapes: Mapping[str, torch.Size]
-    quantizable: frozenset[str]
     parts: Mapping[str, Mapping[str, str]]
 
     @classmethod
-    def of(cls, folder: Path, model_class: Any, config: SlowFastConfig | None = None) -> "StoredModel":
+    def of(
+        cls, folder: Path, model_class: Any, config: SlowFastConfig | None = None, attention: str | None = None
+    ) -> "StoredModel":
         """Read the config and the files' headers; CheckpointError names what is missing, unexpected or misshapen."""
-        fields = read_json(folder / "config.json")
-        config = config or read_config(folder)
-        files = TensorFiles.of(folder)
-        quantization = quantization_of(fields)
-        model = build_checked(model_class, folder, config)
-        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        path = folder / "config.json"
+        fields, config = read_json(path), config or read_config(folder)
+        files, quantization = TensorFiles(folder), quantization_of(fields)
+        network = build_empty(model_class, config, attention, path)
+        quantizer, quantizable = quantizer_for(quantization), quantizable_linears(network)
+        wanted: dict[str, list[int] | None] = {}
+        stored_as: dict[str, dict[str, str]] = {}
+        for name, tensor in network.state_dict().items():
+            shapes: dict[str, tuple[int, ...] | None] = {"weight": tensor.shape}
+            if quantizer is not None and name.removesuffix(".weight") in quantizable:
+                shapes = quantizer.stored_shapes(tensor.shape)
+            stored_as[name] = {key: stored_name(name, key) for key in shapes}
+            wanted |= {stored_as[name][key]: None if shape is None else list(shape) for key, shape in shapes.items()}
         rename = rename_tensor if is_reference_config(fields) else str
-        found = {rename(name): (name, shape) for name, shape in files.shapes().items()}
-        quantizable = frozenset(f"{name}.weight" for name in quantizable_linears(model))
-        quantizer = quantizer_for(quantization)
-        stored_as = {
-            name: _stored_as(name, shape, quantizer if name in quantizable else None) for name, shape in shapes.items()
-        }
-        wanted = {own: shape for parts in stored_as.values() for own, shape in parts.values()}
-        _refuse_misfits(folder, model, {name: shape for name, (_, shape) in found.items()}, wanted)
+        names = {rename(name): name for name in files.shapes}
+        _refuse_misfits(folder, network, {own: files.shapes[name] for own, name in names.items()}, wanted)
         parts = {
-            name: {key: found[own][0] for key, (own, _) in parts.items()}
-            for name, parts in stored_as.items()
-            if name in found
+            name: {key: names[own] for key, own in keys.items()} for name, keys in stored_as.items() if name in names
         }
-        return cls(folder, config, files, quantization, shapes, quantizable, parts)
+        return cls(network, config, files, quantization, parts)
 
     def tensors(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """The network's tensors by name, each as its parts, file by file: copy what is to outlive the next step."""
         names = {parts["weight"]: name for name, parts in self.parts.items()}
-        for shard in self.files.shards():
-            for stored_name in shard.names:
-                if (name := names.get(stored_name)) is not None:
-                    yield name, {key: shard.read(part) for key, part in self.parts[name].items()}
+        for stored in self.files.shapes:
+            if (name := names.get(stored)) is not None:
+                yield name, {key: self.files.read(part) for key, part in self.parts[name].items()}
 
     @property
     def dtype(self) -> torch.dtype:
         """What the config says its weights are, else what the first of them is."""
-        if isinstance(self.config.dtype, torch.dtype):
-            return self.config.dtype
-        if self.config.dtype is not None:
-            named: torch.dtype = getattr(torch, self.config.dtype)
-            return named
+        if self.config.stored_dtype is not None:
+            return self.config.stored_dtype
         stored = (parts["weight"].dtype for _, parts in self.tensors())
         return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)
-
-
-def build_checked(model_class: Any, folder: Path, config: SlowFastConfig, attention: str | None = None) -> Any:
-    """The network without memory; CheckpointError when the config contradicts itself."""
-    try:
-        return build_empty(model_class, config, attention)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch and transformers find some contradictions only here
-        raise CheckpointError(
-            f"The model that {folder / 'config.json'} describes cannot be built: {reason_of(error)}.", CHECK_CONFIG
-        ) from error
-
-
-def _stored_as(
-    name: str, shape: torch.Size, quantizer: LinearQuantizer | None
-) -> dict[str, tuple[str, list[int] | None]]:
-    """By key, what our own format calls the parts of a tensor, and their shapes (None: one that varies)."""
-    if quantizer is None:
-        return {"weight": (name, list(shape))}
-    shapes = quantizer.stored_shapes(tuple(shape))
-    return {
-        key: (quantizer.tensor_name(name, key), list(shape) if shape is not None else None)
-        for key, shape in shapes.items()
-    }
 
 
 def _refuse_misfits(folder: Path, model: Any, found: dict[str, list[int]], wanted: dict[str, list[int] | None]) -> None:
@@ -240,9 +275,8 @@ def _refuse_misfits(folder: Path, model: Any, found: dict[str, list[int]], wante
 
 
 def _some(names: list[str]) -> str:
-    named = ", ".join(names[:NUM_NAMED_TENSORS])
-    rest = len(names) - NUM_NAMED_TENSORS
-    return named + (f" and {rest} more" if rest > 0 else "")
+    named, rest = ", ".join(names[:5]), len(names[5:])
+    return f"{named} and {rest} more" if rest else named
 
 
 _OF_TRANSFORMERS = {"adapter_kwargs", "local_files_only", "revision", "trust_remote_code", "use_safetensors"}
@@ -273,20 +307,19 @@ class LoadsStrictlyMixin:
         if unknown := [name for name in unused if name not in _OF_TRANSFORMERS and not name.startswith("_")]:
             raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
         folder = Path(pretrained_model_name_or_path)
-        stored = StoredModel.of(folder, cls, config)
+        stored = StoredModel.of(folder, cls, config, attn_implementation)
         if quantization is None:
             quantization = stored.quantization
         refuse_other(folder, stored.quantization, Quantization(quantization))
-        model = build_checked(cls, folder, stored.config, attn_implementation)
-        builder = ModelBuilder(model, _dtype_to_load(dtype, stored), device_map, quantizer_for(quantization))
+        is_chosen = dtype is not None and dtype != "auto"
+        chosen = getattr(torch, str(dtype).removeprefix("torch.")) if is_chosen else stored.dtype
+        builder = ModelBuilder(stored.network, chosen, device_map, quantizer_for(quantization))
         for name, parts in stored.tensors():
-            if len(parts) > 1:
-                builder.put_quantized(name, parts)
-            else:
-                builder.put(name, parts["weight"])
-        loaded: Self = builder.finish()
-        _read_generation_config(folder, loaded)
-        return loaded
+            builder.put(name, parts)
+        loaded = builder.finish()
+        if (generation := read_generation_config(folder)) is not None:
+            loaded.generation_config = generation
+        return loaded  # type: ignore[no-any-return]
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save in our own format, whatever format was loaded."""
@@ -294,17 +327,12 @@ class LoadsStrictlyMixin:
         super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
 
 
-def _dtype_to_load(wanted: torch.dtype | str | None, stored: StoredModel) -> torch.dtype:
-    if wanted is None or wanted == "auto":
-        return stored.dtype
-    dtype: torch.dtype = wanted if isinstance(wanted, torch.dtype) else getattr(torch, wanted)
-    return dtype
-
-
-def _read_generation_config(folder: Path, model: Any) -> None:
+def read_generation_config(folder: Path) -> GenerationConfig | None:
+    """What a checkpoint folder says of generating, None where nothing; CheckpointError for a damaged file."""
     path = folder / "generation_config.json"
-    if path.is_file():
-        try:
-            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
-            raise CheckpointError(f"{path} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error
+    if not path.is_file():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: JSON that is no object
+        raise CheckpointError(f"{path} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error

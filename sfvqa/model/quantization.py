@@ -6,7 +6,7 @@ Values are quantized as stored, whatever dtype the model computes in: a quantize
 import importlib.util
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from math import ceil, prod
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.model.config import read_json
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 
 OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activations above it are computed in 16 bit
@@ -76,15 +77,27 @@ class LinearQuantizer(ABC):
 
     @abstractmethod
     def stored_tensors(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Everything it takes to restore a parameter, as bitsandbytes and transformers store it; `weight` is first."""
+        """Everything it takes to restore a parameter; keys are as bitsandbytes and transformers name it in a layer."""
 
     @abstractmethod
     def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
         """The shapes of what `stored_tensors` gives for a weight of `shape`; None for one that varies."""
 
-    @abstractmethod
-    def tensor_name(self, weight_name: str, key: str) -> str:
-        """What the tensor `key` of a weight is called in a file."""
+
+def stored_name(weight_name: str, key: str) -> str:
+    """The name in a file of one of the tensors that a weight is stored in.
+
+    >>> stored_name("mlp.up_proj.weight", "SCB")
+    'mlp.up_proj.SCB'
+    """
+    return weight_name if key == "weight" else weight_name.removesuffix("weight") + key
+
+
+def _empty(linear: nn.Linear, class_name: str, **options: Any) -> Any:
+    """A layer of bitsandbytes of the size of `linear`, without memory."""
+    with torch.device("meta"):
+        quantized_class = getattr(_bitsandbytes().nn, class_name)
+        return quantized_class(linear.in_features, linear.out_features, bias=linear.bias is not None, **options)
 
 
 class FourBit(LinearQuantizer):
@@ -94,54 +107,40 @@ class FourBit(LinearQuantizer):
     _BLOCK, _NESTED_BLOCK = 64, 256
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
-        with torch.device("meta"):
-            layer = _bitsandbytes().nn.Linear4bit(
-                linear.in_features,
-                linear.out_features,
-                bias=linear.bias is not None,
-                compute_dtype=dtype,
-                compress_statistics=True,
-                quant_type="nf4",
-            )
-        # On CPUs with AVX512-BF16 it would compute in bfloat16 whatever the dtype, and refuse sizes that 32 does not
-        # divide.
+        layer = _empty(linear, "Linear4bit", compute_dtype=dtype, compress_statistics=True, quant_type="nf4")
+        # Else CPUs with AVX512-BF16 compute in bfloat16 whatever the dtype, and refuse sizes that 32 does not divide.
         layer.support_avx512bf16_for_cpu = False
         return layer  # type: ignore[no-any-return]
 
     def quantize(self, weight: Tensor) -> nn.Parameter:
-        parameter: nn.Parameter = (
-            _bitsandbytes()
-            .nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4")
-            .to(weight.device)
+        parameter = _bitsandbytes().nn.Params4bit(
+            weight, requires_grad=False, compress_statistics=True, quant_type="nf4"
         )
-        return parameter
+        return parameter.to(weight.device)  # type: ignore[no-any-return]
 
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         tensors = {key: tensor.to(device, copy=True) for key, tensor in stored.items()}
         data = tensors.pop("weight")
-        parameter: nn.Parameter = _bitsandbytes().nn.Params4bit.from_prequantized(data, tensors, device=device)
-        return parameter
+        return _bitsandbytes().nn.Params4bit.from_prequantized(data, tensors, device=device)  # type: ignore[no-any-return]
 
     def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:
         parameter.quant_state.dtype = dtype
         parameter.module, module.quant_state, module.weight = module, parameter.quant_state, parameter
 
     def stored_tensors(self, parameter: Any) -> dict[str, Tensor]:
-        return {"weight": parameter.data, **parameter.quant_state.as_dict(packed=True)}
+        state = parameter.quant_state.as_dict(packed=True)
+        return {"weight": parameter.data, **{f"weight.{key}": tensor for key, tensor in state.items()}}
 
     def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
         num_blocks = ceil(prod(shape) / self._BLOCK)
         return {
             "weight": (ceil(prod(shape) / 2), 1),
-            "absmax": (num_blocks,),
-            "quant_map": (16,),
-            "nested_absmax": (ceil(num_blocks / self._NESTED_BLOCK),),
-            "nested_quant_map": (256,),
-            "quant_state.bitsandbytes__nf4": None,
+            "weight.absmax": (num_blocks,),
+            "weight.quant_map": (16,),
+            "weight.nested_absmax": (ceil(num_blocks / self._NESTED_BLOCK),),
+            "weight.nested_quant_map": (256,),
+            "weight.quant_state.bitsandbytes__nf4": None,
         }
-
-    def tensor_name(self, weight_name: str, key: str) -> str:
-        return weight_name if key == "weight" else f"{weight_name}.{key}"
 
 
 class EightBit(LinearQuantizer):
@@ -150,15 +149,7 @@ class EightBit(LinearQuantizer):
     kind = Quantization.EIGHT_BIT
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:  # noqa: ARG002  it takes any
-        with torch.device("meta"):
-            layer: nn.Module = _bitsandbytes().nn.Linear8bitLt(
-                linear.in_features,
-                linear.out_features,
-                bias=linear.bias is not None,
-                has_fp16_weights=False,
-                threshold=OUTLIER_THRESHOLD,
-            )
-        return layer
+        return _empty(linear, "Linear8bitLt", has_fp16_weights=False, threshold=OUTLIER_THRESHOLD)  # type: ignore[no-any-return]
 
     def quantize(self, weight: Tensor) -> nn.Parameter:
         values, scales, _ = _bitsandbytes().functional.int8_vectorwise_quant(weight.to(torch.float16))
@@ -176,31 +167,23 @@ class EightBit(LinearQuantizer):
     def stored_shapes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...] | None]:
         return {"weight": shape, "SCB": shape[:1]}
 
-    def tensor_name(self, weight_name: str, key: str) -> str:
-        return weight_name if key == "weight" else f"{weight_name.removesuffix('weight')}{key}"
-
     @staticmethod
     def _parameter(values: Tensor, scales: Tensor) -> nn.Parameter:
         parameter: nn.Parameter = _bitsandbytes().nn.Int8Params(values, requires_grad=False, CB=values, SCB=scales)
         return parameter
 
 
-_QUANTIZERS: dict[Quantization, Callable[[], LinearQuantizer]] = {
-    Quantization.EIGHT_BIT: EightBit,
-    Quantization.FOUR_BIT: FourBit,
-}
+_QUANTIZERS: dict[Quantization, type[LinearQuantizer]] = {each.kind: each for each in (EightBit, FourBit)}
 
 
 def weight_bytes(model: nn.Module) -> int:
     """What a network's weights take in memory, with the scales of quantized ones; tied weights count once."""
-    return sum(_parameter_bytes(parameter) for parameter in model.parameters())
-
-
-def _parameter_bytes(parameter: Any) -> int:
-    state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
-    if state is not None:
-        return int(parameter.nbytes + sum(tensor.nbytes for tensor in state.as_dict(packed=True).values()))
-    return int(parameter.nbytes + (scales.nbytes if scales is not None else 0))
+    total = 0
+    for parameter in model.parameters():
+        state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
+        beside = [scales] if scales is not None else state.as_dict(packed=True).values() if state is not None else ()
+        total += parameter.nbytes + sum(tensor.nbytes for tensor in beside)
+    return total
 
 
 def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
@@ -216,8 +199,13 @@ def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
     return _QUANTIZERS[quantization]()
 
 
+def read_quantization(folder: str | Path) -> Quantization:
+    """How the weights of a checkpoint folder are stored. Errors as `quantization_of` and `read_json`."""
+    return quantization_of(read_json(Path(folder) / "config.json"))
+
+
 def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
-    """In what a checkpoint's weights are stored, by its config.json; CheckpointError for what was not made by us."""
+    """How a checkpoint's weights are stored, by its config.json; CheckpointError for quantizations not made by us."""
     stored = config_fields.get("quantization_config")
     if stored is None:
         return Quantization.NONE
@@ -225,12 +213,12 @@ def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
         if stored == quantization_config(quantization):
             return quantization
     raise CheckpointError(
-        "The checkpoint is quantized in a way that is not read.", "Make a copy with `sfvqa models quantize`."
+        "The checkpoint is quantized in a way that sfvqa does not read.", "Make a copy with `sfvqa models quantize`."
     )
 
 
 def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization) -> None:
-    """UsageError when a checkpoint is a quantized checkpoint of another kind than is wanted."""
+    """UsageError when a checkpoint is stored in another quantization than is wanted."""
     if stored not in (Quantization.NONE, wanted):
         raise UsageError(
             f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",

@@ -19,8 +19,15 @@ from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowC
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import LoadsStrictlyMixin, ModelBuilder, Placement, build_empty
 from sfvqa.model.quantization import Quantization, quantizer_for
-from sfvqa.model.vision_tower import ConvNextBlock, Projector, VisionTower
-from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
+from sfvqa.model.visual_tokens import (
+    ConvNextBlock,
+    Projector,
+    SlowTokens,
+    VisionTower,
+    VisualTokens,
+    pool_frames,
+    split_video,
+)
 
 
 class SlowAttention(StrEnum):
@@ -139,7 +146,9 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         if pixel_values is not None:
             visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
-        slow = SlowTokens.given(slow_tokens, slow_mask)
+        slow = None
+        if slow_tokens is not None and slow_mask is not None:
+            slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
         if inputs_embeds is None:
             assert input_ids is not None
             if visual_tokens is None and cache is not None and cache.get_seq_length() > 0:
@@ -212,7 +221,10 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             is_text=is_text,
             attention_mask=attention_mask,
         )
-        bias = SlowContext.padding_bias_of(mask, inputs_embeds.dtype) if is_ragged else None
+        bias = None
+        if is_ragged:
+            bias = torch.zeros_like(mask, dtype=inputs_embeds.dtype)
+            bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)[:, None, None, :]
         return SlowContext(tokens, bias, looking, keeper)
 
     # --- generation ------------------------------------------------------------------------------------------------
@@ -325,7 +337,7 @@ def random_model(
     shapes = {name: tensor.shape for name, tensor in model.named_parameters()}
     builder = ModelBuilder(model, dtype, device_map, quantizer_for(quantization))
     for name, shape in shapes.items():
-        builder.put(name, _draw(name, shape, dtype, builder.device_of(name), seed), copy=False)
+        builder.put(name, {"weight": _draw(name, shape, dtype, builder.device_of(name), seed)}, copy=False)
     finished: SlowFastForConditionalGeneration = builder.finish()
     return finished
 

@@ -1,9 +1,8 @@
 """What the slow-fast computation is measured against, as modes of the same model on the same visual tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,10 +32,6 @@ class BaselineRun:
     token_ids: tuple[int, ...]
 
 
-Step = Callable[[Prefilled, Tensor], Prefilled]
-"""Runs one more token through the model."""
-
-
 @torch.inference_mode()
 def run_baseline(
     model: SlowFastForConditionalGeneration,
@@ -47,24 +42,22 @@ def run_baseline(
 ) -> BaselineRun:
     """Prefill a prompt, whose placeholders stand for `tokens.fast`, and write `num_new_tokens` tokens, greedily."""
     recomputes = mode is Baseline.SLOW_RECOMPUTED
-    begin = _prefill_slow_fast if recomputes else _prefill_self_attention
-    step: Step = partial(_decode_recomputing, model, tokens.slow) if recomputes else partial(decode, model)
     watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
     with watch:
-        state = begin(model, GenerationInputs.pad_left([prompt], [tokens], model.device))
+        inputs = GenerationInputs.pad_left([prompt], [tokens], model.device)
+        state = prefill(model, inputs, SlowAttention.ALWAYS) if recomputes else _prefill_self_attention(model, inputs)
     chooser = TokenChooser(GenerationOptions(), batch_size=1)
     written = [chooser.choose(state.logits)]
     for _ in range(num_new_tokens - 1):
         with decode_watch:
-            state = step(state, written[-1])
+            if recomputes:
+                state = _decode_recomputing(model, tokens.slow, state, written[-1])
+            else:
+                state = decode(model, state, written[-1])
             written.append(chooser.choose(state.logits))
     return BaselineRun(
         watch.seconds, decode_watch.seconds / (num_new_tokens - 1), tuple(int(token) for token in written)
     )
-
-
-def _prefill_slow_fast(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
-    return prefill(model, inputs, SlowAttention.ALWAYS)
 
 
 def _prefill_self_attention(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:

@@ -5,14 +5,14 @@ Both rates are measured, on one device, in the model's dtype: no data sheet's.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
 from sfvqa.checkpoints.device import release_memory, synchronize
 from sfvqa.checkpoints.memory import ITEM_BYTES, weights_bytes
-from sfvqa.profiling.flops import Flops, PromptSize, slow_keys_values_flops
 from sfvqa.registry import Architecture, QuantizationName
+from sfvqa.registry.architecture import Flops, PromptSize, slow_keys_values_flops
 
 _TRIES = 5
 _SIDES = {"cuda": 8192, "mps": 4096, "cpu": 1536}  # of the matrices; large enough to be computed at full speed
@@ -25,10 +25,6 @@ class DeviceRates:
 
     flops_per_second: float
     bytes_per_second: float
-
-    def to_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return asdict(self)
 
 
 @torch.inference_mode()

@@ -9,14 +9,14 @@ import contextlib
 import copy
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch import Tensor
+from torch.profiler import profile, record_function
 
 from sfvqa.checkpoints.device import synchronize
 from sfvqa.checkpoints.load import LoadedCheckpoint
@@ -35,8 +35,8 @@ from sfvqa.model import (
 )
 from sfvqa.model.hybrid_layer import HybridLayerMixin
 from sfvqa.model.visual_tokens import split_video
-from sfvqa.profiling.flops import PromptSize
 from sfvqa.registry import FastTokens
+from sfvqa.registry.architecture import PromptSize
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, open_video
 from sfvqa.video.sampling import SamplingOptions
@@ -52,11 +52,9 @@ class PeakMemory:
         self._devices = range(torch.cuda.device_count()) if device.type == "cuda" else range(0)
         for index in self._devices:
             torch.cuda.reset_peak_memory_stats(index)
-        try:
+        self._knows_host = False
+        with contextlib.suppress(OSError):  # another system, or one that forbids it
             _MARK.write_text("5", encoding="ascii")
-        except OSError:  # another system, or one that forbids it
-            self._knows_host = False
-        else:
             self._knows_host = True
 
     @property
@@ -111,49 +109,30 @@ class PartClock:
         return event
 
 
+@dataclass(frozen=True, eq=False)
 class PartClocks:
     """The clocks of the vision tower and of the slow keys and values: the slow tokens' norm and their projection."""
 
-    def __init__(self, model: SlowFastForConditionalGeneration) -> None:
-        devices = {parameter.device for parameter in model.parameters()}
-        waits = not (len(devices) == 1 and model.device.type == "cuda")
-        self.vision_tower, self.slow_keys_values = (PartClock(model.device, waits=waits) for _ in range(2))
+    vision_tower: PartClock
+    slow_keys_values: PartClock
 
 
 @contextlib.contextmanager
 def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]:
     """Let the clocks run while the block does; the hooks are gone behind it."""
-    clocks = PartClocks(model)
-    tower, slow = clocks.vision_tower, clocks.slow_keys_values
+    devices = {parameter.device for parameter in model.parameters()}
+    waits = not (len(devices) == 1 and model.device.type == "cuda")
+    tower, slow = (PartClock(model.device, waits=waits) for _ in range(2))
     with contextlib.ExitStack() as hooks:
-        _hook(hooks, model.vision_tower, before=tower.start, after=tower.stop)
+        hooks.callback(model.vision_tower.register_forward_pre_hook(lambda *_: tower.start()).remove)
+        hooks.callback(model.vision_tower.register_forward_hook(lambda *_: tower.stop()).remove)
         layers: list[Any] = [layer for layer in model.language_model.layers if isinstance(layer, HybridLayerMixin)]
         for layer in layers:
             # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
-            _hook(hooks, layer.input_layernorm, before=slow.start)
-            _hook(hooks, layer.self_attn.slow_attention.kv_proj, after=slow.stop)
-        yield clocks
-
-
-def _hook(
-    hooks: contextlib.ExitStack,
-    module: Any,
-    *,
-    before: Callable[[], None] | None = None,
-    after: Callable[[], None] | None = None,
-) -> None:
-    def call_before(_module: nn.Module, _arguments: Any) -> None:
-        assert before is not None
-        before()
-
-    def call_after(_module: nn.Module, _arguments: Any, _output: Any) -> None:
-        assert after is not None
-        after()
-
-    if before is not None:
-        hooks.callback(module.register_forward_pre_hook(call_before).remove)
-    if after is not None:
-        hooks.callback(module.register_forward_hook(call_after).remove)
+            hooks.callback(layer.input_layernorm.register_forward_pre_hook(lambda *_: slow.start()).remove)
+            projection = layer.self_attn.slow_attention.kv_proj
+            hooks.callback(projection.register_forward_hook(lambda *_: slow.stop()).remove)
+        yield PartClocks(tower, slow)
 
 
 def stride_for(num_frames: int, min_fast_frames: int) -> int:
@@ -254,7 +233,8 @@ def measure_run(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work
         encoded, open_seconds = see(checkpoint, video, num_frames, work)
         vision_tower_seconds = clocks.vision_tower.seconds
         endless = replace(checkpoint, end_token_ids=frozenset())
-        answering = AnswerRun(endless, [Asked(encoded, work.question)], _writing(work))
+        options = GenerationOptions(max_new_tokens=work.num_new_tokens, static_decode=work.static_decode)
+        answering = AnswerRun(endless, [Asked(encoded, work.question)], options)
         for _ in answering.steps():
             pass
         slow_keys_values_seconds = clocks.slow_keys_values.seconds
@@ -286,16 +266,11 @@ def measure_run(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work
 
 
 def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> tuple[EncodedVideo, float]:
-    """Read and encode a video, with as many fast frames as in training (see fast_frames); and what opening it took."""
+    """Read and encode a video, with as many fast frames as in training; also the seconds that opening it took."""
     model = checkpoint.model
     with open_video(video, work.reading) as reader:
-        steps = encode_progressively(
-            model,
-            reader,
-            SamplingOptions(num_frames),
-            crop=work.crop,
-            chunks_ahead=CHUNKS_AHEAD if work.overlap else 0,
-        )
+        ahead, sampling = CHUNKS_AHEAD if work.overlap else 0, SamplingOptions(num_frames)
+        steps = encode_progressively(model, reader, sampling, crop=work.crop, chunks_ahead=ahead)
         while True:
             try:
                 next(steps)
@@ -311,15 +286,10 @@ def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) 
 
 def prompt_ids(checkpoint: LoadedCheckpoint, encoded: EncodedVideo, work: Work) -> list[int]:
     """The prompt that a run's question becomes, a placeholder for every fast token."""
-    built = prompt_for(
-        checkpoint.tokenizer,
-        encoded,
-        work.question,
-        PromptOptions(),
-        trained_length=None,
-        num_new_tokens=work.num_new_tokens,
-    )
-    return built.token_ids
+    options, num_new = PromptOptions(), work.num_new_tokens
+    return prompt_for(
+        checkpoint.tokenizer, encoded, work.question, options, trained_length=None, num_new_tokens=num_new
+    ).token_ids
 
 
 def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionScope | str) -> PromptSize:
@@ -335,10 +305,6 @@ def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionSco
     return PromptSize(len(prompt), len(tokens.slow), num_looking)
 
 
-def _writing(work: Work) -> GenerationOptions:
-    return GenerationOptions(max_new_tokens=work.num_new_tokens, static_decode=work.static_decode)
-
-
 def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:
     """The same with all visual tokens in the prompt, for self-attention; they are not to be looked at beside it."""
     slow = encoded.visual_tokens.slow
@@ -349,9 +315,6 @@ def write_trace(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work
     """Measure one run once more and write every operation of it; the profiler itself takes time, so that its figures
     are not those of a profile.
     """
-    activities = [ProfilerActivity.CPU]
-    if checkpoint.model.device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with torch.inference_mode(), profile(activities=activities) as trace, record_function(f"{num_frames} frames"):
+    with torch.inference_mode(), profile() as trace, record_function(f"{num_frames} frames"):
         measure_run(checkpoint, video, num_frames, work)
     trace.export_chrome_trace(str(path))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from sfvqa.errors import SfvqaError
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.profile import layers_of
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.profiling.profile import Profile
@@ -44,11 +45,11 @@ def _title(profile: "Profile") -> str:
     model, settings = profile.model, profile.settings
     weights = ", random weights" if model["random_weights"] else ""
     bits = "" if model["quantization"] == "none" else f", {model['quantization']}"
-    repeats, num_text = settings["num_repeats"], profile.points[0].num_text_tokens
+    repeats, num_text = plural(settings["num_repeats"], "run"), profile.points[0].num_text_tokens
     return (
         f"sfvqa profile: {model['name']} ({model['dtype']}{bits}, {model['attention']}{weights}) "
         f"on {profile.device.title}\n"
-        f"each stage the median of {repeats} run{'' if repeats == 1 else 's'}; "
+        f"each stage the median of {repeats}; "
         f"{num_text} text tokens in the prompt, {settings['num_new_tokens']} new ones"
     )
 

@@ -4,17 +4,18 @@ import csv
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.floors import DeviceRates
-from sfvqa.profiling.flops import Flops
+from sfvqa.registry.architecture import Flops
+from sfvqa.wording import plural
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,7 @@ class Device:
     @property
     def title(self) -> str:
         """`NVIDIA H200`, `Intel Xeon, 2 threads`."""
-        return (
-            self.name
-            if self.kind == "cuda"
-            else f"{self.name}, {self.num_threads} thread{'' if self.num_threads == 1 else 's'}"
-        )
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
+        return self.name if self.kind == "cuda" else f"{self.name}, {plural(self.num_threads, 'thread')}"
 
 
 def _processor() -> str:
@@ -136,44 +129,24 @@ class ProfilePoint:
         return self.spreads[name].median
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: medians by name, and least and most of each under `spread`."""
-        return {
-            "num_frames": self.num_frames,
-            "num_prompt_tokens": self.num_prompt_tokens,
-            "num_fast_tokens": self.num_fast_tokens,
-            "num_slow_tokens": self.num_slow_tokens,
-            "num_text_tokens": self.num_text_tokens,
-            **_spreads_to_dict(self.spreads),
-            "peak_host_bytes": self.peak_host_bytes,
-            "peak_device_bytes": self.peak_device_bytes,
-            "flops": self.flops.to_dict(),
-            "flops_counted": self.flops_counted.to_dict() if self.flops_counted else None,
-            "prefill_flops_all_in_self_attention": self.prefill_flops_all_in_self_attention,
-            "floors": None if self.floors is None else dict(self.floors),
-        }
+        """For JSON."""
+        return _to_dict(self) | {"num_text_tokens": self.num_text_tokens}
 
 
 @dataclass(frozen=True)
 class BaselinePoint:
-    """One other mode at one number of frames. FLOPs are by the formula; `decode_flops` are one token's."""
+    """One other mode at one number of frames. FLOPs are by the formula."""
 
     baseline: Baseline
     num_frames: int
     num_prompt_tokens: int
     spreads: Spreads
     prefill_flops: float
-    decode_flops: float
+    decode_flops_per_token: float
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "baseline": self.baseline.value,
-            "num_frames": self.num_frames,
-            "num_prompt_tokens": self.num_prompt_tokens,
-            **_spreads_to_dict(self.spreads),
-            "prefill_flops": self.prefill_flops,
-            "decode_flops_per_token": self.decode_flops,
-        }
+        return _to_dict(self)
 
 
 @dataclass(frozen=True)
@@ -191,13 +164,9 @@ class Ratio:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "baseline": self.baseline.value,
-            "num_frames": self.num_frames,
-            "prefill_baseline_over_slow_fast": self.prefill,
-            "decode_baseline_over_slow_fast": self.decode,
-            "prefill_flops_baseline_over_slow_fast": self.prefill_flops,
-        }
+        ratios = {"prefill": self.prefill, "decode": self.decode, "prefill_flops": self.prefill_flops}
+        named = {f"{name}_baseline_over_slow_fast": ratio for name, ratio in ratios.items()}
+        return {"baseline": self.baseline.value, "num_frames": self.num_frames, **named}
 
 
 @dataclass(frozen=True)
@@ -207,9 +176,9 @@ class Profile:
     `prefill_flops_self_attention_only` are what as many frames as there are fast frames take, without slow tokens.
     """
 
-    model: Mapping[str, object]
+    model: Mapping[str, Any]
     device: Device
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     points: tuple[ProfilePoint, ...]
     baselines: tuple[BaselinePoint, ...] | None
     prefill_flops_self_attention_only: float
@@ -253,8 +222,8 @@ class Profile:
         return {
             "schema_version": SCHEMA_VERSION,
             "model": dict(self.model),
-            "device": self.device.to_dict(),
-            "rates": self.rates.to_dict() if self.rates else None,
+            "device": asdict(self.device),
+            "rates": asdict(self.rates) if self.rates else None,
             "settings": dict(self.settings),
             "points": [point.to_dict() for point in self.points],
             "prefill_flops_self_attention_only": self.prefill_flops_self_attention_only,
@@ -267,8 +236,12 @@ class Profile:
         }
 
 
-def _spreads_to_dict(spreads: Spreads) -> dict[str, object]:
+def _to_dict(point: ProfilePoint | BaselinePoint) -> dict[str, object]:
+    """With the medians by name, and least and most of each under `spread`, in place of `spreads`."""
+    fields, spreads = asdict(point), point.spreads
+    del fields["spreads"]
     return {
+        **fields,
         **{name: spread.median for name, spread in spreads.items()},
         "spread": {name: [spread.least, spread.most] for name, spread in spreads.items()},
         "num_repeats": next(iter(spreads.values())).num_repeats,
@@ -300,52 +273,24 @@ def layers_of(point: ProfilePoint) -> list[Layer]:
 SLOW_FAST = "slow_fast"
 """What the mode column says of the model as it is; else it names a baseline."""
 
-_TOKENS = ("num_prompt_tokens", "num_fast_tokens", "num_slow_tokens")
-_PEAKS = ("peak_host_bytes", "peak_device_bytes")
-
 
 def write_csv(profile: Profile, stream: TextIO) -> int:
     """Write it, and say how many rows there are; what is unknown stays empty."""
-    figures = list(profile.points[0].spreads)
-    flops = list(profile.points[0].flops.to_dict())
-    columns = [
-        *("mode", "num_frames", *_TOKENS),
-        *(column for name in figures for column in (name, f"{name}_least", f"{name}_most")),
-        *("num_repeats", *_PEAKS, *(f"{name}_flops" for name in flops)),
-    ]
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+
+    def row(point: ProfilePoint | BaselinePoint, mode: str, flops: Mapping[str, float]) -> dict[str, object]:
+        tokens = ("num_frames", "num_prompt_tokens", "num_fast_tokens", "num_slow_tokens")
+        cells: dict[str, object] = {"mode": mode} | {name: getattr(point, name, None) for name in tokens}
+        for name, spread in point.spreads.items():
+            cells |= {name: spread.median, f"{name}_least": spread.least, f"{name}_most": spread.most}
+        cells["num_repeats"] = next(iter(point.spreads.values())).num_repeats
+        cells |= {name: getattr(point, name, None) for name in ("peak_host_bytes", "peak_device_bytes")}
+        return cells | {f"{name}_flops": value for name, value in flops.items()}
+
+    rows = [row(point, SLOW_FAST, asdict(point.flops)) for point in profile.points]
+    for point in profile.baselines or ():
+        flops = {"prefill": point.prefill_flops, "decode_per_token": point.decode_flops_per_token}
+        rows.append(row(point, point.baseline.value, flops))
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    rows = [*map(_row, profile.points), *_baseline_rows(profile)]
     writer.writerows(rows)
     return len(rows)
-
-
-def _row(point: ProfilePoint) -> dict[str, object]:
-    return {
-        "mode": SLOW_FAST,
-        "num_frames": point.num_frames,
-        **{name: getattr(point, name) for name in _TOKENS},
-        **_figures(point.spreads),
-        **{name: getattr(point, name) for name in _PEAKS},
-        **{f"{name}_flops": value for name, value in point.flops.to_dict().items()},
-    }
-
-
-def _baseline_rows(profile: Profile) -> Iterator[dict[str, object]]:
-    for point in profile.baselines or ():
-        yield {
-            "mode": point.baseline.value,
-            "num_frames": point.num_frames,
-            "num_prompt_tokens": point.num_prompt_tokens,
-            **_figures(point.spreads),
-            "prefill_flops": point.prefill_flops,
-            "decode_per_token_flops": point.decode_flops,
-        }
-
-
-def _figures(spreads: Spreads) -> dict[str, object]:
-    cells: dict[str, object] = {}
-    for name, spread in spreads.items():
-        cells |= {name: spread.median, f"{name}_least": spread.least, f"{name}_most": spread.most}
-        cells["num_repeats"] = spread.num_repeats
-    return cells

@@ -1,7 +1,7 @@
 """A profile, measured: every number of frames in every round, so that what drifts meanwhile strikes all alike."""
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -9,13 +9,20 @@ from pathlib import Path
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import architecture_of
 from sfvqa.errors import UsageError
+from sfvqa.inference.encode import EncodedVideo
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
 from sfvqa.profiling.floors import DeviceRates, floors, measure_rates
 from sfvqa.profiling.flop_counter import count_on_model
-from sfvqa.profiling.flops import PromptSize, count_by_formula, decode_flops, prefill_flops, slow_keys_values_flops
 from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
 from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
+from sfvqa.registry.architecture import (
+    PromptSize,
+    count_by_formula,
+    decode_flops,
+    prefill_flops,
+    slow_keys_values_flops,
+)
 
 
 @dataclass(frozen=True)
@@ -123,33 +130,31 @@ def _rounds(
             run = measure_run(checkpoint, video, num_frames, work)
             measured.runs[num_frames].append(run)
             if options.baselines:
-                _run_baselines(checkpoint, run, work, measured)
+                seen = {
+                    Baseline.ALL_IN_SELF_ATTENTION: all_in_prompt(run.encoded),
+                    Baseline.SLOW_RECOMPUTED: run.encoded,
+                }
+                _run_baselines(checkpoint, work, measured, seen)
             done += num_frames
             yield SweepProgress(stage, done, total)
         if options.baselines:
-            _run_small_baseline(checkpoint, video, work, measured)
+            few, _ = see(checkpoint, video, checkpoint.model.config.min_fast_frames, work)
+            _run_baselines(checkpoint, work, measured, {Baseline.SELF_ATTENTION_ONLY: all_in_prompt(few)})
 
 
-def _run_baselines(checkpoint: LoadedCheckpoint, run: Run, work: Work, measured: _Measured) -> None:
-    """Those that have all of a run's frames, on what it has seen."""
-    num_frames = len(run.encoded.indices)
-    scope = checkpoint.model.config.slow_attention_scope
-    everything = all_in_prompt(run.encoded)
-    for mode, encoded in ((Baseline.ALL_IN_SELF_ATTENTION, everything), (Baseline.SLOW_RECOMPUTED, run.encoded)):
-        prompt, tokens = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens
-        took = run_baseline(checkpoint.model, mode, prompt, tokens, work.num_new_tokens)
+def _run_baselines(
+    checkpoint: LoadedCheckpoint, work: Work, measured: _Measured, modes: Mapping[Baseline, EncodedVideo]
+) -> None:
+    """Every mode on what it is to see."""
+    model = checkpoint.model
+    for mode, encoded in modes.items():
+        prompt, tokens, num_frames = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens, len(encoded.indices)
+        took = run_baseline(model, mode, prompt, tokens, work.num_new_tokens)
         measured.baselines[mode, num_frames].append(took)
-        is_slow_fast = mode is Baseline.SLOW_RECOMPUTED
-        measured.sizes[mode, num_frames] = size_of(prompt, tokens, scope) if is_slow_fast else PromptSize(len(prompt))
-
-
-def _run_small_baseline(checkpoint: LoadedCheckpoint, video: Path, work: Work, measured: _Measured) -> None:
-    """Self-attention only, on as many frames as there are fast frames."""
-    encoded = all_in_prompt(see(checkpoint, video, checkpoint.model.config.min_fast_frames, work)[0])
-    prompt, mode = prompt_ids(checkpoint, encoded, work), Baseline.SELF_ATTENTION_ONLY
-    took = run_baseline(checkpoint.model, mode, prompt, encoded.visual_tokens, work.num_new_tokens)
-    measured.baselines[mode, len(encoded.indices)].append(took)
-    measured.sizes[mode, len(encoded.indices)] = PromptSize(len(prompt))
+        size = PromptSize(len(prompt))
+        if mode is Baseline.SLOW_RECOMPUTED:
+            size = size_of(prompt, tokens, model.config.slow_attention_scope)
+        measured.sizes[mode, num_frames] = size
 
 
 def _point(checkpoint: LoadedCheckpoint, runs: list[Run], rates: DeviceRates | None) -> ProfilePoint:
@@ -193,7 +198,7 @@ def _baseline_points(checkpoint: LoadedCheckpoint, measured: _Measured) -> Itera
                 "decode_seconds_per_token": Spread.of([run.decode_seconds_per_token for run in runs]),
             },
             prefill_flops=prefill_flops(sizes, size),
-            decode_flops=decode_flops(sizes, size.length + 1, size.num_slow) + again,
+            decode_flops_per_token=decode_flops(sizes, size.length + 1, size.num_slow) + again,
         )
 
 

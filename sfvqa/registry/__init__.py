@@ -1,15 +1,26 @@
 """models.toml → ModelSpec: which models have a name, and what is known of them beforehand. Imports no torch."""
 
-from sfvqa.registry.architecture import Architecture
-from sfvqa.registry.registry import Registry, find_model, load_registry, read_registry, user_models_path
-from sfvqa.registry.spec import FastTokens, ModelSpec, QuantizationName
+from sfvqa.registry.architecture import Architecture, FastTokens
+from sfvqa.registry.registry import (
+    CropName,
+    ModelSpec,
+    QuantizationName,
+    Registry,
+    SamplingName,
+    find_model,
+    load_registry,
+    read_registry,
+    user_models_path,
+)
 
 __all__ = [
     "Architecture",
+    "CropName",
     "FastTokens",
     "ModelSpec",
     "QuantizationName",
     "Registry",
+    "SamplingName",
     "find_model",
     "load_registry",
     "read_registry",

@@ -1,4 +1,8 @@
-"""The sizes of a slow-fast network, and how many parameters each part of it has: arithmetic, without the network."""
+"""The sizes of a slow-fast network; by formula, how many parameters and operations each part of it takes. No torch.
+
+Of floating-point operations a multiplication and an addition count as two; norms, RoPE, softmax and gates are left out,
+as torch's FlopCounterMode does.
+"""
 
 from dataclasses import dataclass
 
@@ -8,16 +12,6 @@ from sfvqa.errors import ModelError
 SLOW_ATTENTION_SCOPES = ("text", "text_after_video", "all")
 GATINGS = ("dynamic_warm_up", "warm_up", "dynamic", "none")
 DYNAMIC_GATINGS = ("dynamic_warm_up", "dynamic")
-
-_NOT_POSITIVE = (
-    "hybrid_layers",
-    "tie_word_embeddings",
-    "slow_attention_scope",
-    "gating",
-    "has_qkv_biases",
-    "has_output_bias",
-    "has_query_key_norms",
-)
 
 
 @dataclass(frozen=True)
@@ -65,8 +59,8 @@ class Architecture:
             self._check_divides(self.hidden_size, self.num_attention_heads)
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         for name, value in vars(self).items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            if name not in _NOT_POSITIVE and any(number <= 0 for number in numbers):
+            numbers = [each for each in (value if isinstance(value, tuple) else [value]) if type(each) in (int, float)]
+            if name != "hybrid_layers" and min(numbers, default=1) <= 0:
                 raise _contradiction(f"{name} {value} is not above 0")
         if self.slow_attention_scope not in SLOW_ATTENTION_SCOPES or self.gating not in GATINGS:
             raise _contradiction(
@@ -162,6 +156,141 @@ class Architecture:
             + self.num_slow_attention_parameters
             + self.num_decoder_other_parameters
         )
+
+
+@dataclass(frozen=True)
+class FastTokens:
+    """How fast tokens are averaged from the visual tokens (paper, section 3.1). ModelError for a number below 1."""
+
+    temporal_stride: int
+    min_fast_frames: int
+    temporal_sampling_stride: int = 1
+    spatial_stride: int = 1
+
+    def __post_init__(self) -> None:
+        for name, number in vars(self).items():
+            if number < 1:
+                raise ModelError(f"`{name}` of the fast tokens is {number}.", "Give a number above 0.")
+
+    def num_averages(self, num_frames: int) -> int:
+        """How many averages over time `num_frames` become; sfvqa.model computes them, and a test compares.
+
+        >>> released = FastTokens(temporal_stride=4, min_fast_frames=16)
+        >>> [released.num_averages(num_frames) for num_frames in (8, 32, 64, 96)]
+        [8, 16, 16, 24]
+        """
+        kept = num_frames
+        if self.temporal_sampling_stride > 1 and num_frames >= self.min_fast_frames:
+            kept = max(num_frames // self.temporal_sampling_stride, self.min_fast_frames)
+        windows = kept // self.temporal_stride
+        return windows if windows >= self.min_fast_frames else min(kept, self.min_fast_frames)
+
+
+@dataclass(frozen=True)
+class Flops:
+    """What one question about a video takes: all its frames, the pass over the prompt, one more token.
+
+    `cross_attention` is the part of `prefill` that the slow tokens add: their keys and values in every hybrid layer,
+    and the attention of those that look at them. `decode_per_token` has the looking of one token in it.
+    """
+
+    vision_tower: float
+    projector: float
+    prefill: float
+    cross_attention: float
+    decode_per_token: float
+
+
+@dataclass(frozen=True)
+class PromptSize:
+    """Tokens of a prompt (`length`, fast ones among them), slow tokens beside it, and how many tokens look at those."""
+
+    length: int
+    num_slow: int = 0
+    num_looking: int = 0
+
+
+def prompt_size(sizes: Architecture, fast: FastTokens, num_frames: int, num_text: int) -> PromptSize:
+    """Of a video of `num_frames` frames and `num_text` text tokens, all of which look at the slow tokens.
+
+    >>> from sfvqa.registry import find_model
+    >>> spec = find_model("slowfast-7b-64f")
+    >>> prompt_size(spec.architecture, spec.fast_tokens, 64, num_text=50)
+    PromptSize(length=1346, num_slow=5184, num_looking=50)
+    """
+    cells = (sizes.grid_side(num_frames) // fast.spatial_stride) ** 2
+    return PromptSize(
+        fast.num_averages(num_frames) * cells + num_text,
+        num_slow=sizes.num_visual_tokens(num_frames),
+        num_looking=num_text,
+    )
+
+
+def count_by_formula(sizes: Architecture, num_frames: int, prompt: PromptSize) -> Flops:
+    """All parts, as FlopCounterMode counts them; the decoded token is the first behind the prompt."""
+    return Flops(
+        vision_tower=num_frames * vision_flops(sizes),
+        projector=num_frames * projector_flops(sizes),
+        prefill=prefill_flops(sizes, prompt),
+        cross_attention=cross_attention_flops(sizes, prompt),
+        decode_per_token=decode_flops(sizes, prompt.length + 1, prompt.num_slow),
+    )
+
+
+def vision_flops(sizes: Architecture) -> float:
+    """Of the vision tower on one frame."""
+    total = 0.0
+    for stage, (depth, dim) in enumerate(zip(sizes.vision_depths, sizes.vision_dims, strict=True)):
+        cells = (sizes.image_size // (4 * 2**stage)) ** 2
+        before = 3 * 16 * dim if stage == 0 else 4 * sizes.vision_dims[stage - 1] * dim
+        total += 2 * cells * (before + depth * (49 * dim + 8 * dim**2))
+    return total
+
+
+def projector_flops(sizes: Architecture) -> float:
+    """Of the projector on one frame, whose cells are pooled, if at all, behind it."""
+    cells = (sizes.image_size // sizes.vision_stride) ** 2
+    return 2.0 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
+
+
+def prefill_flops(sizes: Architecture, prompt: PromptSize, *, skip_masked: bool = False) -> float:
+    """Of the pass over a prompt, cross-attention included; lm_head computes the last position's logits only.
+
+    Counted are all scores, those that the causal mask hides too; a kernel that skips them needs half (`skip_masked`).
+    """
+    linear = 2.0 * prompt.length * sizes.num_decoder_linear_weights
+    scores = prompt.length**2 / (2 if skip_masked else 1)
+    attention = 4.0 * scores * sizes.query_size * sizes.num_layers
+    return linear + attention + cross_attention_flops(sizes, prompt) + _head_flops(sizes)
+
+
+def cross_attention_flops(sizes: Architecture, prompt: PromptSize) -> float:
+    """Of the slow tokens' keys and values, and of the tokens that look at them, in all hybrid layers."""
+    slow = slow_keys_values_flops(sizes, prompt.num_slow)
+    return slow + prompt.num_looking * _looking_flops(sizes, prompt.num_slow)
+
+
+def slow_keys_values_flops(sizes: Architecture, num_slow: int) -> float:
+    """Of the slow tokens' keys and values in all hybrid layers: what the reference computes again for every token."""
+    return 4.0 * num_slow * sizes.hidden_size * sizes.key_value_size * len(sizes.hybrid_layers)
+
+
+def decode_flops(sizes: Architecture, position: int, num_slow: int) -> float:
+    """Of one more token that sees `position` tokens, itself included, and looks at kept slow keys and values."""
+    linear = 2.0 * sizes.num_decoder_linear_weights
+    attention = 4.0 * position * sizes.query_size * sizes.num_layers
+    return linear + attention + _looking_flops(sizes, num_slow) + _head_flops(sizes)
+
+
+def _looking_flops(sizes: Architecture, num_slow: int) -> float:
+    """Of one token that looks at slow keys and values, with its gate, in all hybrid layers."""
+    if not num_slow:
+        return 0.0
+    return (4.0 * num_slow + 2.0) * sizes.query_size * len(sizes.hybrid_layers)
+
+
+def _head_flops(sizes: Architecture) -> float:
+    return 2.0 * sizes.vocab_size * sizes.hidden_size
 
 
 def _contradiction(what: str) -> ModelError:

@@ -6,28 +6,21 @@
 A system message may come first: {"from": "system", "value": "Answer in one word."}.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from sfvqa.errors import UsageError, VideoError
 from sfvqa.inference.question import check_question, check_text
-from sfvqa.video.readers import open_video
+from sfvqa.video.readers import ReadOptions, open_video
 from sfvqa.video.reading import choose_unread
-from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.wording import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from sfvqa.video.readers import ReadOptions
-    from sfvqa.video.sampling import SamplingOptions
 
 logger = logging.getLogger(__name__)
 

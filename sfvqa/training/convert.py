@@ -4,32 +4,28 @@ This is the paper's "plug and play", tensor by tensor. With its warm-up gates at
 plain decoder's exactly, until it is trained. The vision tower is a checkpoint's, a folder of a tower alone, or new.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from sfvqa.checkpoints.find import locate
-from sfvqa.checkpoints.load import check_checkpoint
+from sfvqa.checkpoints.load import check_checkpoint, load_tokenizer
+from sfvqa.checkpoints.quantize import appearing, check_new, write_shards
 from sfvqa.errors import CheckpointError, SfvqaError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
-from sfvqa.model.checkpoint_files import TensorFiles, appearing, check_new, read_json, reason_of, write_shards
+from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.hybrid_layer import FAMILIES
-from sfvqa.model.loading import StoredModel, build_checked
-from sfvqa.model.vision_tower import ConvNextBlock, Projector, VisionTower
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from sfvqa.model.loading import StoredModel, TensorFiles, build_empty
+from sfvqa.model.visual_tokens import ConvNextBlock, Projector, VisionTower
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
 _HEAD = "head."  # of a tower that classified; nothing computes with it
@@ -46,16 +42,16 @@ class VisionSource:
     seed: int = 0
 
     @classmethod
-    def of(cls, model: str | Path) -> VisionSource:
+    def of(cls, model: str | Path) -> "VisionSource":
         """That of a registered model, of a slow-fast checkpoint folder, or of a folder with a tower alone.
 
         The latter has a config.json of model type `slow_fast_vision` and timm's names of a ConvNeXt in its safetensors.
         Raises ModelError.
         """
         folder = locate(model).folder
-        fields = read_json(folder / "config.json")
-        if fields.get("model_type") == TOWER_MODEL_TYPE:
-            config = SlowFastVisionConfig.from_dict(fields)
+        stated = read_json(folder / "config.json")
+        if stated.get("model_type") == TOWER_MODEL_TYPE:
+            config = SlowFastVisionConfig.from_dict(stated)
         else:
             config = StoredModel.of(folder, SlowFastForConditionalGeneration).config.vision
         return cls(config, folder)
@@ -75,16 +71,10 @@ class VisionSource:
     def _of_tower_alone(self, folder: Path) -> Iterator[tuple[str, Tensor]]:
         with torch.device("meta"):
             wanted = {name: list(tensor.shape) for name, tensor in VisionTower(self.config).state_dict().items()}
-        files = TensorFiles.of(folder)
-        found = {name: shape for name, shape in files.shapes().items() if not name.startswith(_HEAD)}
-        if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-            raise CheckpointError(
-                f"{folder} holds another vision tower than its config.json describes: {wrong[0]} is "
-                f"{found.get(wrong[0], 'missing')}, not {wanted.get(wrong[0], 'expected')}.",
-                "Check depths and dims in its config.json.",
-            )
-        for shard in files.shards():
-            yield from ((name, shard.read(name)) for name in shard.names if name in wanted)
+        files = TensorFiles(folder)
+        found = {name: shape for name, shape in files.shapes.items() if not name.startswith(_HEAD)}
+        _check_shapes(found, wanted, folder)
+        yield from ((name, files.read(name)) for name in files.shapes if name in wanted)
 
     def _random_tower(self) -> VisionTower:
         with torch.random.fork_rng(devices=[]):
@@ -140,26 +130,33 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
     options = options or ConversionOptions()
     check_new(out)
     config = slow_fast_config(decoder, vision, options)
-    files = _decoder_files(decoder)
-    stored = {_own_name(name): shape for name, shape in files.shapes().items() if not name.endswith(_RECOMPUTED)}
-    _check_decoder(decoder, config, stored)
+    if not list(decoder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"There are no weights in {decoder} (looked for *.safetensors).",
+            "Download them, or save the model with transformers' save_pretrained.",
+        )
+    files = TensorFiles(decoder)
+    _check_decoder(decoder, config, files)
     with appearing(out) as folder:
         write_shards(([part] for part in _tensors(files, vision, config, options)), folder)
         config.save_pretrained(folder)
-        _write_tokenizer(decoder, folder)
+        load_tokenizer(decoder).save_pretrained(folder)  # anew, to be loaded without knowing the decoder's type
+        generation = decoder / "generation_config.json"
+        if generation.is_file():
+            shutil.copyfile(generation, folder / generation.name)
         check_checkpoint(folder)
     return config
 
 
 def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOptions) -> SlowFastConfig:
     """The config of the converted model; CheckpointError when decoder and options do not go together."""
-    fields = read_json(decoder / "config.json")
-    if fields.get("model_type") not in FAMILIES:
+    stated = read_json(decoder / "config.json")
+    if (family := stated.get("model_type")) not in FAMILIES:
         raise CheckpointError(
-            f"{decoder} holds a decoder of type {fields.get('model_type')!r}, which gets no hybrid layers.",
+            f"{decoder} holds a decoder of type {family!r}, which gets no hybrid layers.",
             f"Known: {', '.join(sorted(FAMILIES))}.",
         )
-    if fields.get("quantization_config") is not None:
+    if stated.get("quantization_config") is not None:
         raise CheckpointError(f"The decoder in {decoder} is quantized.", "Convert the unquantized one.")
     try:
         text_config = AutoConfig.from_pretrained(decoder, local_files_only=True)
@@ -188,33 +185,33 @@ def interleave(keys: Tensor, values: Tensor, num_kv_heads: int) -> Tensor:
     return torch.stack(both, dim=1).flatten(0, 2)
 
 
-def _own_name(name: str) -> str:
-    return f"language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
+def _decoder_names(files: TensorFiles, config: SlowFastConfig) -> dict[str, str]:
+    """By our names, what the files call the plain decoder's tensors."""
+    names = {}
+    for name in files.shapes:
+        own = f"language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
+        if not own.endswith(_RECOMPUTED) and not (config.tie_word_embeddings and own == "lm_head.weight"):
+            names[own] = name
+    return names
 
 
-def _decoder_files(decoder: Path) -> TensorFiles:
-    if not list(decoder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"There are no weights in {decoder} (looked for *.safetensors).",
-            "Download them, or save the model with transformers' save_pretrained.",
-        )
-    return TensorFiles.of(decoder)
-
-
-def _check_decoder(decoder: Path, config: SlowFastConfig, stored: dict[str, list[int]]) -> None:
+def _check_decoder(decoder: Path, config: SlowFastConfig, files: TensorFiles) -> None:
     """CheckpointError unless the files hold exactly the plain decoder's tensors."""
-    model = build_checked(SlowFastForConditionalGeneration, decoder, config)
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    wanted = {name: shape for name, shape in shapes.items() if not _is_new(name)}
+    model = build_empty(SlowFastForConditionalGeneration, config, described_in=decoder / "config.json")
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_new(name)}
     if config.tie_word_embeddings:
-        wanted.pop("lm_head.weight")
-        stored = {name: shape for name, shape in stored.items() if name != "lm_head.weight"}
-    if wrong := sorted(name for name in wanted | stored if wanted.get(name) != stored.get(name)):
+        del wanted["lm_head.weight"]
+    found = {own: files.shapes[name] for own, name in _decoder_names(files, config).items()}
+    _check_shapes(found, wanted, decoder)
+
+
+def _check_shapes(found: dict[str, list[int]], wanted: dict[str, list[int]], folder: Path) -> None:
+    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
         name = wrong[0]
         raise CheckpointError(
-            f"The tensors in {decoder} are not those its config.json describes: {len(wrong)} differ, of which {name} "
-            f"is {stored.get(name, 'missing')}, not {wanted.get(name, 'expected')}.",
-            "Fetch the decoder again.",
+            f"The tensors in {folder} are not those its config.json describes: {len(wrong)} differ, of which {name} "
+            f"is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}.",
+            "Check its config.json, or fetch it again.",
         )
 
 
@@ -227,20 +224,23 @@ def _tensors(
     files: TensorFiles, vision: VisionSource, config: SlowFastConfig, options: ConversionOptions
 ) -> Iterator[tuple[str, Tensor]]:
     """Everything the converted model holds, the new tensors in the decoder's own dtype."""
-    own = SlowProjections(config, options)
-    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else None
-    for shard in files.shards():
-        for stored_name in shard.names:
-            name = _own_name(stored_name)
-            if name.endswith(_RECOMPUTED) or (config.tie_word_embeddings and name == "lm_head.weight"):
-                continue
-            tensor = shard.read(stored_name)
-            dtype = dtype or tensor.dtype
-            yield name, tensor
-            own.take(name, tensor)
-    assert dtype is not None
-    for name, tensor in own.tensors(dtype):
+    names, dtype = _decoder_names(files, config), config.stored_dtype
+    for name, stored_name in names.items():
+        tensor = files.read(stored_name)
+        dtype = dtype or tensor.dtype
         yield name, tensor
+    assert dtype is not None
+    generator = torch.Generator().manual_seed(options.seed)
+    for layer in config.hybrid_layers:
+        attention = f"language_model.layers.{layer}.self_attn"
+        own = {
+            f"{part}_proj.{kind}": files.read(names[name])
+            for part in "kv"
+            for kind in ("weight", "bias")
+            if (name := f"{attention}.{part}_proj.{kind}") in names
+        }
+        for name, tensor in slow_attention_tensors(own, config.decoder_config, options.slow_init, generator).items():
+            yield f"{attention}.slow_attention.{name}", tensor.to(dtype)
     for name, tensor in vision.tensors():
         yield f"vision_tower.{name}", tensor.to(dtype)
     projector = new_projector(config.vision.dims[-1], config.decoder_config.hidden_size, options.seed)
@@ -248,66 +248,27 @@ def _tensors(
         yield f"projector.{name}", tensor.to(dtype)
 
 
-class SlowProjections:
-    """Collects what the hybrid layers' slow attention starts from, while a decoder's tensors go by."""
-
-    def __init__(self, config: SlowFastConfig, options: ConversionOptions) -> None:
-        self._config, self._options = config, options
-        self._taken: dict[str, Tensor] = {}
-        self._wanted = {
-            f"language_model.layers.{layer}.self_attn.{part}_proj.{kind}": (layer, part, kind)
-            for layer in config.hybrid_layers
-            for part in "kv"
-            for kind in ("weight", "bias")
-        }
-
-    def take(self, name: str, tensor: Tensor) -> None:
-        """Keep a copy of a tensor that is needed later."""
-        if name in self._wanted:
-            self._taken[name] = tensor.clone()
-
-    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of slow attention, by name."""
-        generator = torch.Generator().manual_seed(self._options.seed)
-        decoder: Any = self._config.decoder_config
-        for layer in self._config.hybrid_layers:
-            attention = f"language_model.layers.{layer}.self_attn"
-            own = f"{attention}.slow_attention"
-            keys = self._taken[f"{attention}.k_proj.weight"]
-            head_dim = keys.shape[0] // decoder.num_key_value_heads
-            queries = decoder.num_attention_heads * head_dim
-            if self._options.slow_init is SlowInit.DECODER:
-                yield f"{own}.kv_proj.weight", self._interleaved(attention, "weight")
-                yield f"{own}.kv_proj.bias", self._interleaved(attention, "bias")
-            else:
-                size = (2 * keys.shape[0], keys.shape[1])
-                drawn = torch.randn(size, generator=generator) * decoder.initializer_range
-                yield f"{own}.kv_proj.weight", drawn.to(dtype)
-                yield f"{own}.kv_proj.bias", torch.zeros(size[0], dtype=dtype)
-            gate = torch.randn(1, queries, generator=generator) * decoder.initializer_range
-            yield f"{own}.gate_proj.weight", gate.to(dtype)
-            yield f"{own}.gate_proj.bias", torch.full((1,), GATE_BIAS, dtype=dtype)
-            yield f"{own}.warm_up_gate", torch.zeros(1, dtype=dtype)
-
-    def _interleaved(self, attention: str, kind: str) -> Tensor:
-        rows = self._taken[f"{attention}.k_proj.weight"]
-        absent = rows.new_zeros(len(rows))
-        keys, values = (self._taken.get(f"{attention}.{part}_proj.{kind}", absent) for part in "kv")
-        return interleave(keys, values, num_kv_heads=self._config.decoder_config.num_key_value_heads)
-
-
-def _write_tokenizer(decoder: Path, folder: Path) -> None:
-    """Written anew, so that it can be loaded without knowing the decoder's type; generation settings go along."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(decoder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises a bare one for a damaged file
-        raise CheckpointError(
-            f"The tokenizer in {decoder} cannot be read: {reason_of(error)}.", "Fetch the decoder again."
-        ) from error
-    tokenizer.save_pretrained(folder)
-    generation = decoder / "generation_config.json"
-    if generation.is_file():
-        shutil.copyfile(generation, folder / generation.name)
+def slow_attention_tensors(
+    own: dict[str, Tensor], decoder: Any, slow_init: SlowInit, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """What a hybrid layer's slow attention starts from; `own` are the tensors of its `k_proj` and `v_proj`."""
+    keys = own["k_proj.weight"]
+    no_bias = keys.new_zeros(len(keys))
+    if slow_init is SlowInit.DECODER:
+        weight = interleave(keys, own["v_proj.weight"], num_kv_heads=decoder.num_key_value_heads)
+        biases = own.get("k_proj.bias", no_bias), own.get("v_proj.bias", no_bias)
+        bias = interleave(*biases, num_kv_heads=decoder.num_key_value_heads)
+    else:
+        weight = torch.randn(2 * len(keys), keys.shape[1], generator=generator) * decoder.initializer_range
+        bias = torch.cat([no_bias, no_bias])
+    queries = len(keys) // decoder.num_key_value_heads * decoder.num_attention_heads
+    return {
+        "kv_proj.weight": weight,
+        "kv_proj.bias": bias,
+        "gate_proj.weight": torch.randn(1, queries, generator=generator) * decoder.initializer_range,
+        "gate_proj.bias": torch.full((1,), GATE_BIAS),
+        "warm_up_gate": torch.zeros(1),
+    }
 
 
 RANDOM = "random"
@@ -339,14 +300,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionOptions]:
     """What a command line asks for; ModelError when there is no such tower."""
-    options = ConversionOptions(
-        hybrid_layers=arguments.hybrid_layers,
-        slow_init=arguments.slow_init,
-        temporal_stride=arguments.temporal_stride,
-        min_fast_frames=arguments.min_fast_frames,
-        video_pooling_stride=arguments.video_pooling_stride,
-        seed=arguments.seed,
-    )
+    given = vars(arguments)
+    options = ConversionOptions(**{field.name: given[field.name] for field in fields(ConversionOptions)})
     if arguments.vision != RANDOM:
         return VisionSource.of(arguments.vision), options
     sizes = SlowFastVisionConfig(

@@ -5,10 +5,7 @@ that Trainer saves, and only the same run goes on from them.
 For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate launch -m` in place of `python -m`.
 """
 
-from __future__ import annotations
-
 import argparse
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,35 +15,28 @@ import re
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import Trainer, TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
-from sfvqa.checkpoints.find import find
-from sfvqa.checkpoints.known import read_trained_with
-from sfvqa.checkpoints.load import load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings, find
+from sfvqa.checkpoints.known import TrainedWith, read_trained_with
+from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.errors import SfvqaError, UsageError
-from sfvqa.model import num_frames_outside_fast_path
+from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
-from sfvqa.training.annotations import check_videos, read_annotations
+from sfvqa.training.annotations import Example, check_videos, read_annotations
 from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.wording import plural
-
-if TYPE_CHECKING:
-    from sfvqa.checkpoints.known import TrainedWith
-    from sfvqa.checkpoints.load import LoadedCheckpoint
-    from sfvqa.model import SlowFastForConditionalGeneration
-    from sfvqa.training.annotations import Example
 
 
 def is_first_process() -> bool:
@@ -149,6 +139,9 @@ def _flaw(state: Path) -> str | None:
 _BEGIN = "Leave out --resume, and name a folder that is empty or does not exist, to begin."
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 class Stage(IntEnum):
     """What is learned: the paper's two stages (section 4.1)."""
 
@@ -158,44 +151,58 @@ class Stage(IntEnum):
     """Everything."""
 
 
+def _flag(
+    said: str | None = None, *, least: int | None = None, kind: Any = None, choices: Any = None
+) -> dict[str, Any]:
+    """What the command line knows of an option; `kind` makes a value of its text, where the default's type does not."""
+    return {"help": said, "least": least, "kind": kind, "choices": choices and list(choices)}
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """What a run does; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
 
-    Lengths are optimizer steps.
-    `batch_size` is rows on each device at a time, of which `accumulation` make a step. `precision` is float32,
-    bfloat16 or float16: what is computed in; weights and optimizer stay in float32. `isolate_reading` reads each video
-    in a process of its own, which can be ended when one hangs, and costs half a second. Raises UsageError when built.
+    Lengths are optimizer steps. `precision` is what is computed in; weights and optimizer stay in float32.
+    `isolate_reading` costs half a second a video. Raises UsageError when built.
     """
 
-    stage: Stage = Stage.ALL
-    num_frames: int | None = None
-    sampling: SamplingStrategy | None = None
-    crop: CropMode | None = None
-    num_epochs: float = 1.0
-    num_steps: int | None = None
-    batch_size: int = 1
-    accumulation: int = 1
-    learning_rate: float = 2e-5
-    warmup_share: float = 0.03
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 1.0
-    precision: str = "float32"
-    gradient_checkpointing: bool = False
-    freeze_vision: bool = False
-    skip_unreadable: bool = False
-    isolate_reading: bool = False
-    save_every: int = 500
-    num_kept: int = 2
-    log_every: int = 10
-    num_workers: int = 0
-    seed: int = 0
-    device: str = "auto"
+    stage: Stage = field(
+        default=Stage.ALL,
+        metadata=_flag("1: projector, slow attention; 2: all", kind=lambda text: Stage(int(text)), choices=Stage),
+    )
+    num_frames: int | None = field(
+        default=None, metadata=_flag("of a video (default, as of the next two: as in its training)", least=1, kind=int)
+    )
+    sampling: SamplingStrategy | None = field(
+        default=None,
+        metadata=_flag(kind=SamplingStrategy, choices=[kind for kind in SamplingStrategy if kind.needs_number_alone]),
+    )
+    crop: CropMode | None = field(default=None, metadata=_flag(kind=CropMode, choices=CropMode))
+    num_epochs: float = field(default=1.0, metadata=_flag())
+    num_steps: int | None = field(default=None, metadata=_flag("instead of epochs", least=1, kind=int))
+    batch_size: int = field(default=1, metadata=_flag("rows on each device at a time", least=1))
+    accumulation: int = field(default=1, metadata=_flag("batches that make a step", least=1))
+    learning_rate: float = field(default=2e-5, metadata=_flag())
+    warmup_share: float = field(default=0.03, metadata=_flag("of the steps, in which the rate rises"))
+    weight_decay: float = field(default=0.0, metadata=_flag(least=0))
+    max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
+    precision: str = field(default="float32", metadata=_flag(choices=PRECISIONS))
+    gradient_checkpointing: bool = field(default=False, metadata=_flag("compute activations twice to keep fewer"))
+    freeze_vision: bool = field(default=False, metadata=_flag("leave the vision tower as it is in stage 2 too"))
+    skip_unreadable: bool = field(default=False, metadata=_flag("leave out unreadable videos, with a warning"))
+    isolate_reading: bool = field(default=False, metadata=_flag("read videos in processes that can be ended"))
+    save_every: int = field(default=500, metadata=_flag("steps", least=1))
+    num_kept: int = field(default=2, metadata=_flag("saved states to keep; each is three models big", least=1))
+    log_every: int = field(default=10, metadata=_flag("steps", least=1))
+    num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
+    seed: int = field(default=0, metadata=_flag(least=0))
+    device: str = field(default="auto", metadata=_flag("auto or cpu"))
 
     def __post_init__(self) -> None:
-        for name, least in _AT_LEAST.items():
-            if (value := getattr(self, name)) is not None and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{name} is {value}.", f"It must be a number from {least} on.")
+        for each in fields(self):
+            value, least = getattr(self, each.name), each.metadata["least"]
+            if None not in (value, least) and not (math.isfinite(value) and value >= least):
+                raise UsageError(f"{each.name} is {value}.", f"It must be a number from {least} on.")
         for name in ("num_epochs", "learning_rate"):
             if not (math.isfinite(value := getattr(self, name)) and value > 0):
                 raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
@@ -203,8 +210,8 @@ class FineTuning:
             raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be from 0 to below 1.")
         if self.seed > _HIGHEST_SEED:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise UsageError(f"There is no precision {self.precision!r}.", "Use float32, bfloat16 or float16.")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"There is no precision {self.precision!r}.", f"Use one of {', '.join(PRECISIONS)}.")
         if self.device not in ("auto", "cpu"):
             raise UsageError(
                 f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs by CUDA_VISIBLE_DEVICES."
@@ -214,20 +221,7 @@ class FineTuning:
             raise UsageError("On a CPU nothing is trained in float16.", "Use bfloat16.")
 
 
-_AT_LEAST = {
-    "num_frames": 1,
-    "num_steps": 1,
-    "batch_size": 1,
-    "accumulation": 1,
-    "save_every": 1,
-    "num_kept": 1,
-    "log_every": 1,
-    "num_workers": 0,
-    "seed": 0,
-    "weight_decay": 0,
-    "max_gradient_norm": 0,
-}
-TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames; a saved state is gone on from."
+_TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames; a saved state is gone on from."
 _HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
@@ -255,7 +249,8 @@ def fine_tune(
         before = read_settings(run)
         check_settings(run, before, settings)
         state = str(last_state(run))
-        examples = _without(before.get("left_out") or [], examples)
+        left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
+        examples = [example for example in examples if str(example.video) not in left_out]
     else:
         check_new_run(run)
     wanted = {str(example.video) for example in examples}
@@ -267,8 +262,8 @@ def fine_tune(
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made of.")
-    if left_out := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
-        frames = plural(left_out, "frame")
+    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
+        frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
     if options.stage is Stage.BRIDGE:
         examples = _with_videos(examples)
@@ -276,11 +271,16 @@ def fine_tune(
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
-        with memory_errors("training", lambda: TAKES_LESS):
+        with memory_errors("training", lambda: _TAKES_LESS):
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
-    return _write_result(trainer, checkpoint, run / "checkpoint", looking)
+    config, folder = checkpoint.model.config, run / "checkpoint"
+    config.training_num_frames = looking.sampling.num_frames
+    config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
+    config.dtype = torch.float32
+    trainer.save_model(str(folder))
+    return folder
 
 
 def _as_raised(error: SfvqaError) -> SfvqaError:
@@ -331,11 +331,6 @@ def _with_videos(examples: list[Example]) -> list[Example]:
     return kept
 
 
-def _without(left_out: list[str], examples: list[Example]) -> list[Example]:
-    """What a run learned from: not the videos that could not be read when it began, even if they can be now."""
-    return [example for example in examples if str(example.video) not in left_out]
-
-
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
     """The options with what they leave to the checkpoint's own training, and what they make of a video."""
     num_frames = options.num_frames or known.num_frames
@@ -344,7 +339,7 @@ def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looki
     sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
     crop = options.crop or known.crop
     looking = Looking(sampling, crop, ReadOptions(isolated=options.isolate_reading, num_threads=1))
-    return dataclasses.replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
+    return replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
@@ -381,24 +376,14 @@ def _settings(model: str | Path, annotations: Path, videos: Path, options: FineT
     """What makes a run what it is; a run goes on only with the same."""
     paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
     paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    return paths | {name: value for name, value in dataclasses.asdict(options).items() if name not in _MAY_CHANGE}
+    return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
 
 
 _MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
 
 
-def _write_result(trainer: Trainer, checkpoint: LoadedCheckpoint, folder: Path, looking: Looking) -> Path:
-    config = checkpoint.model.config
-    config.training_num_frames = looking.sampling.num_frames
-    config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
-    config.dtype = torch.float32
-    trainer.save_model(str(folder))
-    return folder
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    default = FineTuning()
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.finetune", description=__doc__)
     add = parser.add_argument
     add("annotations", type=Path, help='JSON: [{"id", "video", "conversations": [{"from", "value"}, …]}, …]')
@@ -406,33 +391,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--model", required=True, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
     add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
     add("--resume", action="store_true", help="go on from the last state in the output folder")
-    add("--stage", type=int, choices=[1, 2], default=int(default.stage), help="1: projector, slow attention; 2: all")
-    add("--num-frames", type=int, help="of a video (default, as of the next two: as the checkpoint was trained)")
-    add("--sampling", type=SamplingStrategy, choices=[kind for kind in SamplingStrategy if kind.needs_number_alone])
-    add("--crop", type=CropMode, choices=list(CropMode))
-    add("--num-epochs", type=float, default=default.num_epochs)
-    add("--num-steps", type=int, help="instead of epochs")
-    add("--batch-size", type=int, default=default.batch_size, help="rows on each device at a time")
-    add("--accumulation", type=int, default=default.accumulation, help="of these batches make a step")
-    add("--learning-rate", type=float, default=default.learning_rate)
-    add("--warmup-share", type=float, default=default.warmup_share, help="of the steps, in which the rate rises")
-    add("--weight-decay", type=float, default=default.weight_decay)
-    add("--max-gradient-norm", type=float, default=default.max_gradient_norm)
-    add("--precision", choices=["float32", "bfloat16", "float16"], default=default.precision)
-    add("--gradient-checkpointing", action="store_true", help="compute activations twice to keep fewer")
-    add("--freeze-vision", action="store_true", help="leave the vision tower as it is in stage 2 too")
-    add("--skip-unreadable", action="store_true", help="leave out videos that cannot be read, with a warning")
-    add("--isolate-reading", action="store_true", help="read videos in processes that can be ended if one hangs")
-    add("--save-every", type=int, default=default.save_every, help="steps")
-    add("--num-kept", type=int, default=default.num_kept, help="saved states, the last ones; each is three models big")
-    add("--log-every", type=int, default=default.log_every, help="steps")
-    add("--num-workers", type=int, default=default.num_workers, help="processes that read videos ahead")
-    add("--seed", type=int, default=default.seed)
-    add("--device", default=default.device, help="auto or cpu")
+    for each in fields(FineTuning):
+        name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
+        if each.default is False:
+            add(name, action="store_true", help=said)
+        else:
+            kind = each.metadata["kind"] or type(each.default)
+            add(name, type=kind, choices=each.metadata["choices"], default=each.default, help=said)
     return parser.parse_args(arguments)
-
-
-_NOT_OPTIONS = ("annotations", "videos", "model", "output", "resume")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -440,8 +406,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = vars(parse_arguments(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        chosen = {name: value for name, value in asked.items() if name not in _NOT_OPTIONS}
-        options = FineTuning(**chosen | {"stage": Stage(asked["stage"])})
+        options = FineTuning(**{each.name: asked[each.name] for each in fields(FineTuning)})
         folder = fine_tune(
             asked["model"], asked["annotations"], asked["videos"], asked["output"], options, resume=asked["resume"]
         )

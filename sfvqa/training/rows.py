@@ -1,35 +1,27 @@
 """Conversations about videos → rows of tokens, each answer behind the very prompt it is asked with; padded batches."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.encode import pixel_values
 from sfvqa.inference.prompt import Prompt, Role, Turn, build_prompt, question_turn
+from sfvqa.model import SlowFastConfig
 from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.model.visual_tokens import split_video
-from sfvqa.video.fitting import FitSquare
+from sfvqa.training.annotations import Example
+from sfvqa.video.fitting import CropMode, FitSquare
+from sfvqa.video.readers import ReadOptions
 from sfvqa.video.reading import read_clip
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-    from sfvqa.model import SlowFastConfig
-    from sfvqa.training.annotations import Example
-    from sfvqa.video.fitting import CropMode
-    from sfvqa.video.readers import ReadOptions
-    from sfvqa.video.sampling import SamplingOptions
-
+from sfvqa.video.sampling import SamplingOptions
 
 IGNORED = -100  # label of a token that is not learned
 _PROBE = "⟦answer⟧"
@@ -46,7 +38,7 @@ class TokenRow:
         """How many they are when expanded."""
         return len(self.ids) + (num_fast_tokens - 1) * self.ids.count(IMAGE_TOKEN_ID)
 
-    def expand(self, num_fast_tokens: int) -> TokenRow:
+    def expand(self, num_fast_tokens: int) -> "TokenRow":
         """The same with a placeholder for every fast token."""
         if IMAGE_TOKEN_ID not in self.ids:
             return self

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from sfvqa.checkpoints.device import resolve_attention
-from sfvqa.checkpoints.find import locate
+from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
 from sfvqa.checkpoints.device import resolve_dtype
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import CheckpointError, ModelError, OutOfMemoryError, UsageError
 from sfvqa.inference.video_qa import VideoQA
 

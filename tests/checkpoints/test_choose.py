@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sfvqa.checkpoints import plan
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
 from sfvqa.checkpoints.plan import choose_model
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import UsageError
 from sfvqa.registry import ModelSpec
 

@@ -23,7 +23,7 @@ LOAD = """
 import json, re, sys
 from pathlib import Path
 from sfvqa.checkpoints.load import load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.model.quantization import weight_bytes
 folder, dtype, quantization = sys.argv[1:]
 model = load_checkpoint(ModelSettings(folder, device="cpu", dtype=dtype, quantization=quantization)).model

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from sfvqa.checkpoints import quantize as making
-from sfvqa.checkpoints.find import locate
+from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.known import read_sizes, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.quantize import quantize
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import CheckpointError, SfvqaError, UsageError
-from sfvqa.model import checkpoint_files
 
 BITS = ("8bit", "4bit")
 
@@ -128,7 +126,7 @@ def test_a_damaged_folder_is_named(out: Path) -> None:
 
 def test_many_files_are_as_good_as_one(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quantize("tiny", out, "4bit", device="cpu")
-    monkeypatch.setattr(checkpoint_files, "SHARD_BYTES", 300_000)
+    monkeypatch.setattr("sfvqa.checkpoints.quantize.SHARD_BYTES", 300_000)
     quantize("tiny", tmp_path / "many", "4bit", device="cpu")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
     assert torch.equal(

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from sfvqa.__main__ import main
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.video import SamplingOptions

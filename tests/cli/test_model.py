@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.model import load
 from sfvqa.cli.notices import Notices

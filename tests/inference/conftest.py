@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
-from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.video_qa import VideoQA
 from tests.inference.small_checkpoint import write_checkpoint, write_reference_checkpoint

@@ -20,7 +20,7 @@ def filled_cache(model: SlowFastForConditionalGeneration) -> SlowFastCache:
 
 def slow_rows(cache: SlowFastCache) -> list[tuple[torch.Tensor, ...]]:
     """Per sample: its slow keys and values of every hybrid layer, and its mask."""
-    layers = [cache.slow_keys_values(layer_idx) for layer_idx in cache.slow_layers]
+    layers = [cache.slow_layers[layer_idx] for layer_idx in cache.slow_layers]
     assert cache.slow_mask is not None
     tensors = [tensor for pair in layers for tensor in pair] + [cache.slow_mask]
     return [tuple(tensor[row] for tensor in tensors) for row in range(len(cache.slow_mask))]

@@ -32,7 +32,7 @@ def test_slow_tokens_follow_the_layers(make_model: ModelMaker, first_moved: int,
         split_between_devices(model, first_moved)
         logits, cache = model.prefill(ids, mask, samples)
         assert (logits.device.type, logits.shape) == ("meta", (2, 64))
-        assert {index: cache.slow_keys_values(index)[0].device.type for index in cache.slow_layers} == {
+        assert {index: cache.slow_layers[index][0].device.type for index in cache.slow_layers} == {
             0: "cpu",
             2: "meta",
         }

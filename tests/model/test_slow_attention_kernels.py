@@ -46,5 +46,5 @@ def test_keys_reach_the_kernel_as_they_are_kept(
         _, cache = model.prefill(ids, mask, samples)
         given.clear()
         model.decode(torch.tensor([[5], [6]]), torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1), cache)
-    kept = [cache.slow_keys_values(index)[0].data_ptr() for index in cache.slow_layers]
+    kept = [cache.slow_layers[index][0].data_ptr() for index in cache.slow_layers]
     assert given == [(model.config.decoder_config.num_key_value_heads, pointer) for pointer in kept]

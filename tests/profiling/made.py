@@ -4,9 +4,9 @@ from dataclasses import fields
 
 from sfvqa.profiling.baselines import Baseline
 from sfvqa.profiling.floors import DeviceRates
-from sfvqa.profiling.flops import Flops
 from sfvqa.profiling.measuring import Figures
 from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
+from sfvqa.registry.architecture import Flops
 
 DEVICE = Device("cpu", "A processor", 2, 4, 0.1, "2.13", "5.24", "3.11")
 NAMES = [each.name for each in fields(Figures)]
@@ -42,7 +42,7 @@ def made_baseline(baseline: Baseline, num_frames: int, seconds: float) -> Baseli
     """Prefill and each token take `seconds`."""
     spread = Spread(seconds, seconds, seconds, 3)
     spreads = {"prefill_seconds": spread, "decode_seconds_per_token": spread}
-    return BaselinePoint(baseline, num_frames, 1346, spreads, prefill_flops=1.1e12, decode_flops=1e9)
+    return BaselinePoint(baseline, num_frames, 1346, spreads, prefill_flops=1.1e12, decode_flops_per_token=1e9)
 
 
 def made_profile(*points: ProfilePoint, baselines: tuple[BaselinePoint, ...] | None = None) -> Profile:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sfvqa.profiling.floors import DeviceRates, decoder_bytes, floors, measure_rates
-from sfvqa.profiling.flops import count_by_formula, prompt_size
 from sfvqa.registry import QuantizationName, find_model
+from sfvqa.registry.architecture import count_by_formula, prompt_size
 
 SPEC = find_model("slowfast-7b-64f")
 H200 = DeviceRates(flops_per_second=700e12, bytes_per_second=4.2e12)

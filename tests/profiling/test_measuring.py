@@ -13,7 +13,6 @@ from sfvqa.inference.engine import GenerationInputs, GenerationOptions, generate
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowAttentionScope, VisualTokens
 from sfvqa.profiling.baselines import Baseline, run_baseline
-from sfvqa.profiling.flops import PromptSize
 from sfvqa.profiling.measuring import (
     PeakMemory,
     Run,
@@ -25,6 +24,7 @@ from sfvqa.profiling.measuring import (
     size_of,
     watch_parts,
 )
+from sfvqa.registry.architecture import PromptSize
 from sfvqa.video.readers import ReadOptions
 
 VIDEO = Path(load_demo_videos()[0].path)

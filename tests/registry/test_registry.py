@@ -14,9 +14,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sfvqa.errors import ExitCode, ModelError, UnknownModelError
 from sfvqa.model.config import Gating, SlowAttentionScope
-from sfvqa.registry import find_model, load_registry, read_registry
+from sfvqa.registry import CropName, SamplingName, find_model, load_registry, read_registry
 from sfvqa.registry.architecture import GATINGS, SLOW_ATTENTION_SCOPES
-from sfvqa.registry.spec import CropName, SamplingName
 from sfvqa.video import CropMode, SamplingStrategy
 
 TOP = Path(__file__).parent.parent.parent

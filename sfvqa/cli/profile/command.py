@@ -150,8 +150,8 @@ class MeasureOptions(OptionGroup):
     def seconds_on_cpu(self, sizes: "ModelSizes", plan: "Plan", counts: Sequence[int]) -> float | None:
         """About how long all rounds take together; None on other devices."""
         from sfvqa.checkpoints.duration import Operations, count_operations, measure_cpu_speed, seconds_on_cpu
-        from sfvqa.profiling.flops import prompt_size
         from sfvqa.profiling.measuring import fast_tokens_for
+        from sfvqa.registry.architecture import prompt_size
 
         if plan.device.type != "cpu":
             return None

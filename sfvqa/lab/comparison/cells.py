@@ -24,7 +24,7 @@ from sfvqa.model import (
     SlowFastVisionConfig,
 )
 from sfvqa.model.hybrid_layer import GatedSlowAttention
-from sfvqa.profiling.flops import PromptSize, prefill_flops, prompt_size
+from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size
 from sfvqa.training.convert import interleave
 
 if TYPE_CHECKING:

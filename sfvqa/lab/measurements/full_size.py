@@ -20,7 +20,7 @@ from sfvqa.lab.commands import command_parser, errors_without_traceback, markdow
 from sfvqa.model import VisualTokens
 from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.model.slow_fast import random_model
-from sfvqa.model.vision_tower import ConvNextStage
+from sfvqa.model.visual_tokens import ConvNextStage
 from sfvqa.registry import ModelSpec, find_model
 
 if TYPE_CHECKING:

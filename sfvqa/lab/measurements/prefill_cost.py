@@ -9,19 +9,73 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from sfvqa.checkpoints.plan import config_of
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table
-from sfvqa.profiling.flop_counter import count_prefill_on_meta
-from sfvqa.profiling.flops import PromptSize, num_text_for_overhead, overhead, prefill_flops, prompt_size
+from sfvqa.model import SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration
+from sfvqa.model.hybrid_layer import LookingPositions, SlowContext
+from sfvqa.model.loading import build_empty
+from sfvqa.profiling.flop_counter import counter
 from sfvqa.profiling.measuring import fast_tokens_for
 from sfvqa.registry import find_model
+from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-    from sfvqa.registry import ModelSpec
+    from torch import Tensor
+
+    from sfvqa.registry import Architecture, FastTokens, ModelSpec
 
 CLAIM = 0.03  # the paper's, of 128 frames against 16
+
+
+@torch.inference_mode()
+def count_prefill_on_meta(config: SlowFastConfig, prompt: PromptSize) -> float:
+    """The pass over a prompt, counted on the network without memory, so that the full size can be; sdpa, as a rule."""
+    model = build_empty(SlowFastForConditionalGeneration, config, "sdpa")
+    width = config.decoder_config.hidden_size
+    with torch.device("meta"):
+        slow = None
+        if prompt.num_slow:
+            looking = LookingPositions(
+                torch.empty(1, prompt.num_looking, dtype=torch.long),
+                torch.empty(1, prompt.num_looking, dtype=torch.bool),
+            )
+            slow = SlowContext(torch.empty(1, prompt.num_slow, width), None, looking, None)
+        embeddings: Tensor = torch.empty(1, prompt.length, width)
+        with counter() as counted:
+            states = model.language_model(
+                inputs_embeds=embeddings, cache=SlowFastCache(config), use_cache=True, slow=slow
+            ).last_hidden_state
+            model.lm_head(states[:, -1:])
+    return float(counted.get_total_flops())
+
+
+def overhead(sizes: Architecture, fast: FastTokens, num_frames: int, num_text: int, *, skip_masked: bool) -> float:
+    """How much more the prefill of `num_frames` slow-fast frames takes than the same prompt with self-attention only.
+
+    >>> from sfvqa.registry import find_model
+    >>> spec = find_model("slowfast-7b-64f")
+    >>> round(100 * overhead(spec.architecture, spec.fast_tokens, 64, 50, skip_masked=True), 2)
+    0.93
+    """
+    prompt = prompt_size(sizes, fast, num_frames, num_text)
+    slow_fast = prefill_flops(sizes, prompt, skip_masked=skip_masked)
+    return slow_fast / prefill_flops(sizes, PromptSize(prompt.length), skip_masked=skip_masked) - 1
+
+
+def num_text_for_overhead(overhead_at: Callable[[int], float], wanted: float, most: int) -> int | None:
+    """The least number of text tokens at which `overhead_at` reaches `wanted`, None where none up to `most` does.
+
+    Tried one by one: it grows with the tokens that look, and falls again where self-attention outgrows everything.
+
+    >>> num_text_for_overhead(lambda num_text: num_text / 1000, 0.03, 500)
+    30
+    """
+    return next((num_text for num_text in range(1, most + 1) if overhead_at(num_text) >= wanted), None)
 
 
 @dataclass(frozen=True)

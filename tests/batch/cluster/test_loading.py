@@ -7,8 +7,7 @@ import pytest
 from sfvqa.batch.cluster.connection import WorkerSize
 from sfvqa.batch.cluster.worker import CacheOptions, ModelLoader
 from sfvqa.batch.plan import BatchModel, BatchOptions
-from sfvqa.checkpoints.find import identify_model
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings, identify_model
 from sfvqa.errors import ModelError, OutOfMemoryError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions

@@ -21,8 +21,7 @@ from sfvqa.batch.plan import BatchModel, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Working
-from sfvqa.checkpoints.find import identify_model
-from sfvqa.checkpoints.settings import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings, identify_model
 from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageError
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA

@@ -61,7 +61,7 @@ def test_a_pull_that_is_ended_keeps_the_files_that_are_complete(hub: FakeHub, sp
     first.close()
     hub.pause_seconds = 0.0
     assert not list(repository_folder(spec).rglob("*.incomplete"))
-    with pytest.raises(ModelNotDownloadedError, match=r"only partly downloaded.*`sfvqa models pull small` fetches"):
+    with pytest.raises(ModelNotDownloadedError, match=r"only partly downloaded.*`sfvqa models pull small`"):
         locate("small")
     plan = plan_pull(spec)
     assert plan.missing_bytes == plan.file_bytes[SHARDS[1]]

@@ -2,11 +2,18 @@
 
 import pytest
 
-from sfvqa.lab.measurements.prefill_cost import main, num_text_at_claim, prefill_cost
-from sfvqa.profiling.flops import PromptSize
+from sfvqa.checkpoints.plan import config_of
+from sfvqa.lab.measurements.prefill_cost import count_prefill_on_meta, main, num_text_at_claim, prefill_cost
 from sfvqa.registry import find_model
+from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size
 
 SEVEN_B = find_model("slowfast-7b-64f")
+
+
+def test_a_network_without_memory_counts_like_one_that_runs() -> None:
+    spec = find_model("tiny")
+    prompt = prompt_size(spec.architecture, spec.fast_tokens, 32, num_text=40)
+    assert count_prefill_on_meta(config_of(spec), prompt) == prefill_flops(spec.architecture, prompt)
 
 
 @pytest.mark.parametrize(("num_frames", "at_most"), [(64, 0.01), (96, 0.015), (128, 0.02)])
