@@ -1,13 +1,13 @@
 """The slow-fast idea itself: gated cross-attention to slow tokens inside a decoder layer, for any decoder family.
 
-Two mixins turn a family's attention and decoder layer into hybrid ones. What they add is
+Two mixins turn a family's attention and model into hybrid ones. What they add is
 `a += gate · softmax(q k_sᵀ/√d) v_s` between self-attention and `o_proj`, for the positions that look (section 3.2).
 Everything else of a decoder is transformers' own: a further family is a line in `FAMILIES`, if its attention fits
 HybridAttentionMixin.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +20,6 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model.config import Gating, SlowAttentionScope, SlowFastConfig
-from sfvqa.model.kv_cache import SlowFastCache
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,38 +85,16 @@ class LookingPositions:
 
 @dataclass(frozen=True, eq=False)
 class SlowKeysValues:
-    """Slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, with who looks and what is padding."""
+    """Slow keys and values `[B, KV heads, S, head_dim]` of one hybrid layer, with who looks and what is padding.
+
+    `padding_bias` `[B, 1, 1, S]` is added to the attention scores: 0, and at padding the lowest finite number, since
+    -inf would make a row of padding NaN; None when nothing is padded.
+    """
 
     keys: Tensor
     values: Tensor
     padding_bias: Tensor | None
     looking: LookingPositions
-
-
-@dataclass(frozen=True, eq=False)
-class SlowContext:
-    """What one forward pass tells its hybrid layers: who looks, at which tokens, and where keys and values are kept.
-
-    `tokens` is None when the keys and values are in the cache already, `looking` when this pass only keeps them for
-    later ones. `padding_bias` `[B, 1, 1, S]` is added to the attention scores: 0, and at padding the lowest finite
-    number, since -inf would make a row of padding NaN; None when nothing is padded.
-    """
-
-    tokens: Tensor | None
-    padding_bias: Tensor | None
-    looking: LookingPositions | None
-    cache: SlowFastCache | None
-
-    def on(self, device: torch.device) -> "SlowContext":
-        """The same, for a layer on that device; what moves layers' arguments between devices knows nothing of it."""
-        if self.looking is not None and self.looking.is_real.device == device:
-            return self
-        return SlowContext(
-            tokens=None if self.tokens is None else self.tokens.to(device),
-            padding_bias=None if self.padding_bias is None else self.padding_bias.to(device),
-            looking=None if self.looking is None else self.looking.on(device),
-            cache=self.cache,
-        )
 
 
 class GatedSlowAttention(nn.Module):
@@ -144,15 +121,6 @@ class GatedSlowAttention(nn.Module):
         self.first_warm_up = 0.0 if gating.has_warm_up else 1.0
         self.warm_up_gate = nn.Parameter(torch.full((1,), self.first_warm_up), requires_grad=gating.has_warm_up)
 
-    def project(self, slow: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised slow tokens `[B, S, D]` → keys and values `[B, KV heads, S, head_dim]`, without RoPE.
-
-        The projection's rows lie `[kv_head, (k | v), head_dim]`; reading them as `[k; v]` scrambles the heads.
-        """
-        both = self.kv_proj(slow).unflatten(-1, (self.num_key_value_heads, 2, self.head_dim))
-        keys, values = both.unbind(dim=-2)
-        return keys.transpose(1, 2), values.transpose(1, 2)
-
     def forward(self, query: Tensor, attended: Tensor, slow: SlowKeysValues) -> Tensor:
         """Add gated slow attention to `attended` `[B, L, heads · head_dim]`; `query` is `[B, heads, L, head_dim]`.
 
@@ -163,7 +131,11 @@ class GatedSlowAttention(nn.Module):
         own = looking.gather(attended)
         queries = looking.gather(query.transpose(1, 2).flatten(2))
         grouped = queries.unflatten(-1, (self.num_key_value_heads, -1, self.head_dim)).transpose(1, 2).flatten(2, 3)
-        seen, _ = self._attention(slow.padding_bias)(
+        attend = attention_function(self.config)
+        if slow.padding_bias is not None and "flash" in self.config._attn_implementation:
+            # Flash-attn takes a padding mask only over as many keys as queries: a ragged batch goes through SDPA.
+            attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        seen, _ = attend(
             self,
             grouped,
             slow.keys,
@@ -181,12 +153,6 @@ class GatedSlowAttention(nn.Module):
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         dynamic = own.new_ones(*own.shape[:2], 1) if self.gate_proj is None else torch.tanh(self.gate_proj(own))
         return warm_up * dynamic
-
-    def _attention(self, padding_bias: Tensor | None) -> Callable[..., tuple[Tensor, Tensor | None]]:
-        # Flash-attn takes a padding mask only over as many keys as queries; a ragged batch goes through SDPA instead.
-        if padding_bias is not None and "flash" in self.config._attn_implementation:
-            return ALL_ATTENTION_FUNCTIONS["sdpa"]  # type: ignore[no-any-return]
-        return attention_function(self.config)
 
 
 class HybridAttentionMixin:
@@ -211,10 +177,10 @@ class HybridAttentionMixin:
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         cache: Cache | None = None,
-        slow: SlowKeysValues | None = None,
+        slow: Mapping[int, SlowKeysValues] | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """As the family's; `slow` None means plain self-attention."""
+        """As the family's; plain self-attention where `slow` has nothing for this layer."""
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(heads)
         key = self.k_proj(hidden_states).view(heads)
@@ -236,42 +202,20 @@ class HybridAttentionMixin:
             **kwargs,
         )
         attended = attended.flatten(2)
-        if slow is not None:
-            attended = self.slow_attention(query, attended, slow)
+        if slow and self.layer_idx in slow:
+            attended = self.slow_attention(query, attended, slow[self.layer_idx])
         return self.o_proj(attended), weights
 
+    def project_slow(self: Any, slow: Tensor) -> tuple[Tensor, Tensor]:
+        """Slow tokens `[B, S, D]`, normalised as the layer's input is → keys and values `[B, KV heads, S, head_dim]`.
 
-class HybridLayerMixin:
-    """A decoder family's layer that projects the slow tokens once and hands their keys and values to its attention."""
-
-    attention_class: type[Any]
-
-    def __init__(self: Any, config: SlowFastConfig, layer_idx: int) -> None:
-        super().__init__(config.decoder_config, layer_idx)  # type: ignore[call-arg]
-        self.self_attn = self.attention_class(config, layer_idx)
-
-    def forward(self: Any, hidden_states: Tensor, slow: SlowContext | None = None, **kwargs: Any) -> Tensor:
-        """As the family's; `slow` None means the plain layer."""
-        if slow is not None:
-            kwargs["slow"] = self.look_up(slow.on(hidden_states.device))
-        output: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[misc]
-        return output
-
-    def look_up(self: Any, slow: SlowContext) -> SlowKeysValues | None:
-        """This layer's slow keys and values, projected and kept or taken from the cache; None when nothing looks."""
-        attention = self.self_attn
-        if slow.tokens is not None:
-            keys, values = attention.slow_attention.project(self.input_layernorm(slow.tokens))
-            if hasattr(attention, "k_norm"):  # as the queries that look at them are normalised
-                keys = attention.k_norm(keys)
-            if slow.cache is not None:
-                slow.cache.store_slow(keys, values, attention.layer_idx)
-        else:
-            assert slow.cache is not None
-            keys, values = slow.cache.slow_layers[attention.layer_idx]
-        if slow.looking is None:
-            return None
-        return SlowKeysValues(keys, values, slow.padding_bias, slow.looking)
+        They have no RoPE; keys are normalised where queries are. The projection's rows lie `[kv_head, (k | v),
+        head_dim]`: reading them as `[k; v]` scrambles the heads.
+        """
+        own = self.slow_attention
+        both = own.kv_proj(slow).unflatten(-1, (own.num_key_value_heads, 2, own.head_dim))
+        keys, values = (part.transpose(1, 2) for part in both.unbind(dim=-2))
+        return (self.k_norm(keys) if hasattr(self, "k_norm") else keys), values
 
 
 def attention_function(config: PreTrainedConfig) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -289,28 +233,24 @@ FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "
 class HybridModelMixin:
     """A family's decoder whose `hybrid_layers` also attend to slow tokens; put before the family's model."""
 
-    layer_class: type[Any]
+    attention_class: type[Any]
 
     def __init__(self: Any, config: SlowFastConfig) -> None:
         super().__init__(config.decoder_config)  # type: ignore[call-arg]
         for layer_idx in config.hybrid_layers:
-            self.layers[layer_idx] = self.layer_class(config, layer_idx)
+            self.layers[layer_idx].self_attn = self.attention_class(config, layer_idx)
         self.post_init()
 
 
 @cache
 def hybrid_decoder(model_type: str) -> type[Any]:
-    """The hybrid model of a family, made of its attention, layer and model; CheckpointError for an unknown one."""
+    """The hybrid model of a family, made of its attention and its model; CheckpointError for an unknown one."""
     if model_type not in FAMILIES:
         raise CheckpointError(
             f"Decoders of type {model_type!r} have no hybrid layers.", f"Known: {', '.join(sorted(FAMILIES))}."
         )
     family = FAMILIES[model_type]
     module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
-    plain_attention, plain_layer, plain_model = (
-        getattr(module, f"{family}{part}") for part in ("Attention", "DecoderLayer", "Model")
-    )
+    plain_attention, plain_model = (getattr(module, f"{family}{part}") for part in ("Attention", "Model"))
     attention = type(f"Hybrid{family}Attention", (HybridAttentionMixin, plain_attention), {})
-    layer = type(f"Hybrid{family}DecoderLayer", (HybridLayerMixin, plain_layer), {"attention_class": attention})
-    own = {"layer_class": layer, "_no_split_modules": [plain_layer.__name__, layer.__name__]}
-    return type(f"Hybrid{family}Model", (HybridModelMixin, plain_model), own)
+    return type(f"Hybrid{family}Model", (HybridModelMixin, plain_model), {"attention_class": attention})

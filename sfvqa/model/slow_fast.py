@@ -15,7 +15,7 @@ from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from sfvqa.model.config import IMAGE_TOKEN_ID, UNUSED_TENSORS, SlowFastConfig
-from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowContext, hybrid_decoder
+from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues, hybrid_decoder
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import LoadsStrictlyMixin, ModelBuilder, Placement, build_empty
 from sfvqa.model.quantization import Quantization, quantizer_for
@@ -173,7 +173,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             position_ids=position_ids,
             cache=cache,
             use_cache=use_cache,
-            slow=self._slow_context(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
+            slow=self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
         if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
@@ -191,7 +191,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             attentions=outputs.attentions,
         )
 
-    def _slow_context(
+    def _look_up(
         self,
         inputs_embeds: Tensor,
         is_text: Tensor | None,
@@ -199,33 +199,46 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         slow: SlowTokens | None,
         cache: Cache | None,
         slow_attention: SlowAttention,
-    ) -> SlowContext | None:
-        """Who looks at which slow tokens in this pass; None when nobody does."""
+    ) -> dict[int, SlowKeysValues]:
+        """What this pass looks at, by hybrid layer: projected and, to be looked at again, kept; or from the cache."""
         slow_cache = cache if isinstance(cache, SlowFastCache) else None
-        keeper = slow_cache if slow_attention is SlowAttention.ALWAYS else None
         if slow is not None:
-            tokens, is_ragged = slow.tokens.to(inputs_embeds), slow.is_ragged
-            mask = slow.mask.to(inputs_embeds.device)
             if cache is not None and slow_cache is None:
                 raise ValueError("a cache for a video must be a SlowFastCache, which keeps its slow keys and values")
-            if keeper is not None:
-                keeper.slow_mask, keeper.slow_is_ragged = mask, is_ragged
+            mask, is_ragged = slow.mask.to(inputs_embeds.device), slow.is_ragged
+            if slow_attention is SlowAttention.PREFILL:
+                slow_cache = None
+            if slow_cache is not None:
+                slow_cache.slow_mask, slow_cache.slow_is_ragged = mask, is_ragged
         elif slow_cache is not None and slow_cache.slow_mask is not None:
-            mask, is_ragged, tokens, keeper = slow_cache.slow_mask, slow_cache.slow_is_ragged, None, slow_cache
+            mask, is_ragged = slow_cache.slow_mask, slow_cache.slow_is_ragged
         else:
-            return None
+            return {}
+        has_video, length = mask.any(dim=1, keepdim=True), inputs_embeds.shape[1]
+        scope = self.config.slow_attention_scope
         looking = LookingPositions.of(
-            self.config.slow_attention_scope,
-            has_video=mask.any(dim=1, keepdim=True),
-            length=inputs_embeds.shape[1],
-            is_text=is_text,
-            attention_mask=attention_mask,
+            scope, has_video=has_video, length=length, is_text=is_text, attention_mask=attention_mask
         )
         bias = None
         if is_ragged:
             bias = torch.zeros_like(mask, dtype=inputs_embeds.dtype)
             bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)[:, None, None, :]
-        return SlowContext(tokens, bias, looking, keeper)
+        found = {}
+        for layer_idx in self.config.hybrid_layers:
+            layer: Any = self.language_model.layers[layer_idx]
+            device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
+            if slow is None:
+                assert slow_cache is not None
+                keys, values = slow_cache.slow_layers[layer_idx]
+            else:
+                tokens = slow.tokens.to(device, inputs_embeds.dtype)
+                keys, values = layer.self_attn.project_slow(layer.input_layernorm(tokens))
+                if slow_cache is not None:
+                    slow_cache.store_slow(keys, values, layer_idx)
+            if looking is not None:
+                bias_here = None if bias is None else bias.to(device)
+                found[layer_idx] = SlowKeysValues(keys, values, bias_here, looking.on(device))
+        return found
 
     # --- generation ------------------------------------------------------------------------------------------------
 

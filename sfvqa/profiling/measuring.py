@@ -33,7 +33,6 @@ from sfvqa.model import (
     SlowFastForConditionalGeneration,
     VisualTokens,
 )
-from sfvqa.model.hybrid_layer import HybridLayerMixin
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.registry import FastTokens
 from sfvqa.registry.architecture import PromptSize
@@ -126,8 +125,8 @@ def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]
     with contextlib.ExitStack() as hooks:
         hooks.callback(model.vision_tower.register_forward_pre_hook(lambda *_: tower.start()).remove)
         hooks.callback(model.vision_tower.register_forward_hook(lambda *_: tower.stop()).remove)
-        layers: list[Any] = [layer for layer in model.language_model.layers if isinstance(layer, HybridLayerMixin)]
-        for layer in layers:
+        for layer_idx in model.config.hybrid_layers:
+            layer: Any = model.language_model.layers[layer_idx]
             # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
             hooks.callback(layer.input_layernorm.register_forward_pre_hook(lambda *_: slow.start()).remove)
             projection = layer.self_attn.slow_attention.kv_proj

@@ -73,7 +73,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(decoder: dict[str, Any]
 def test_no_layer_of_it_is_split_between_devices(decoder: dict[str, Any]) -> None:
     model = SlowFastForConditionalGeneration(small_config(text_config=decoder))
     layers = {type(layer).__name__ for layer in model.language_model.layers}
-    assert len(layers) == 2
     assert layers | {"ConvNextBlock"} <= set(model._no_split_modules or [])
 
 

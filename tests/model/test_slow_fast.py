@@ -130,7 +130,8 @@ def test_with_the_gate_at_zero_the_slow_tokens_do_nothing(model: SlowFastForCond
 def test_slow_keys_and_values_are_computed_once_a_layer(model: SlowFastForConditionalGeneration) -> None:
     """The reference recomputed them at every step: ten times the work of the step itself."""
     sample = encode(model, 7)
-    with mock.patch.object(GatedSlowAttention, "project", autospec=True, side_effect=GatedSlowAttention.project) as spy:
+    project = HybridAttentionMixin.project_slow
+    with mock.patch.object(HybridAttentionMixin, "project_slow", autospec=True, side_effect=project) as spy:
         greedy(model, [prompt(sample, QUESTION)], [sample])
     assert spy.call_count == len(model.config.hybrid_layers)
 

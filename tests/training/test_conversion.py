@@ -14,7 +14,6 @@ import sfvqa
 from sfvqa.errors import CheckpointError, SfvqaError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, SlowFastVisionConfig
-from sfvqa.model.hybrid_layer import LookingPositions, SlowContext
 from sfvqa.training.convert import ConversionOptions, SlowInit, VisionSource, convert, main
 from tests.model.families import DECODERS
 from tests.training.plain_decoder import save_plain_decoder
@@ -67,9 +66,7 @@ def test_slow_keys_and_values_are_the_layers_own_without_rope(fields: dict[str, 
     for layer_idx in (0, 2):
         layer = model.language_model.layers[layer_idx]
         attention, seen = layer.self_attn, layer.input_layernorm(slow)
-        looking = LookingPositions(None, torch.tensor([[True]]))
-        looked_up = layer.look_up(SlowContext(slow, None, looking, None))
-        keys, values = looked_up.keys, looked_up.values
+        keys, values = attention.project_slow(seen)
         heads = (1, 7, -1, attention.head_dim)
         own_keys = attention.k_proj(seen).view(heads)
         own_keys = attention.k_norm(own_keys) if hasattr(attention, "k_norm") else own_keys

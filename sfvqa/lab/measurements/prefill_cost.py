@@ -14,7 +14,7 @@ import torch
 from sfvqa.checkpoints.plan import config_of
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table
 from sfvqa.model import SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration
-from sfvqa.model.hybrid_layer import LookingPositions, SlowContext
+from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.loading import build_empty
 from sfvqa.profiling.flop_counter import counter
 from sfvqa.profiling.measuring import fast_tokens_for
@@ -24,8 +24,6 @@ from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from sfvqa.registry import Architecture, FastTokens, ModelSpec
 
@@ -38,15 +36,15 @@ def count_prefill_on_meta(config: SlowFastConfig, prompt: PromptSize) -> float:
     model = build_empty(SlowFastForConditionalGeneration, config, "sdpa")
     width = config.decoder_config.hidden_size
     with torch.device("meta"):
-        slow = None
-        if prompt.num_slow:
-            looking = LookingPositions(
-                torch.empty(1, prompt.num_looking, dtype=torch.long),
-                torch.empty(1, prompt.num_looking, dtype=torch.bool),
-            )
-            slow = SlowContext(torch.empty(1, prompt.num_slow, width), None, looking, None)
-        embeddings: Tensor = torch.empty(1, prompt.length, width)
+        looking = LookingPositions(
+            torch.empty(1, prompt.num_looking, dtype=torch.long), torch.empty(1, prompt.num_looking, dtype=torch.bool)
+        )
+        tokens, embeddings = torch.empty(1, prompt.num_slow, width), torch.empty(1, prompt.length, width)
+        slow = {}
         with counter() as counted:
+            for layer_idx in config.hybrid_layers if prompt.num_slow else ():
+                keys, values = model.language_model.layers[layer_idx].self_attn.project_slow(tokens)
+                slow[layer_idx] = SlowKeysValues(keys, values, None, looking)
             states = model.language_model(
                 inputs_embeds=embeddings, cache=SlowFastCache(config), use_cache=True, slow=slow
             ).last_hidden_state

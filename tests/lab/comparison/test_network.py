@@ -71,7 +71,7 @@ def test_slow_keys_and_values_start_as_the_decoder_s_own(tokenizer: PreTrainedTo
     for from_decoder in (True, False):
         model = build(SMALLEST, replace(SLOW_FAST.variant, slow_from_decoder=from_decoder), tokenizer, 0)
         attention: Any = model.language_model.get_submodule("layers.0.self_attn")
-        keys, values = attention.slow_attention.project(states)
+        keys, values = attention.project_slow(states)
         for found, projection in ((keys, attention.k_proj), (values, attention.v_proj)):
             own = projection(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
             assert torch.allclose(found, own, atol=1e-6) == from_decoder
