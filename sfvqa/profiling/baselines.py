@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sfvqa.inference.encode import Stopwatch
-from sfvqa.inference.engine import GenerationInputs, GenerationOptions, Prefilled, TokenChooser, decode, prefill
-from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.inference.engine import GenerationOptions, Prefilled, TokenChooser, decode, prefill
+from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
 class Baseline(StrEnum):
@@ -47,11 +47,10 @@ def run_baseline(
 ) -> BaselineRun:
     """Prefill a prompt, whose placeholders stand for `tokens.fast`, and write `num_new_tokens` tokens, greedily."""
     recomputes = mode is Baseline.SLOW_RECOMPUTED
-    begin = _prefill_slow_fast if recomputes else _prefill_self_attention
     step: Step = partial(_decode_recomputing, model, tokens.slow) if recomputes else partial(decode, model)
     watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
     with watch:
-        state = begin(model, GenerationInputs.pad_left([prompt], [tokens], model.device))
+        state = prefill(model, [prompt], [tokens]) if recomputes else _prefill_self_attention(model, prompt, tokens)
     chooser = TokenChooser(GenerationOptions(), batch_size=1)
     written = [chooser.choose(state.logits)]
     for _ in range(num_new_tokens - 1):
@@ -63,21 +62,15 @@ def run_baseline(
     )
 
 
-def _prefill_slow_fast(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
-    return prefill(model, inputs, SlowAttention.ALWAYS)
-
-
-def _prefill_self_attention(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
+def _prefill_self_attention(
+    model: SlowFastForConditionalGeneration, prompt: Sequence[int], tokens: VisualTokens
+) -> Prefilled:
     """The prompt as embeddings, without slow tokens: the hybrid layers are plain decoder layers then."""
-    cache = SlowFastCache(model.config)
-    output = model(
-        inputs_embeds=model.embed(inputs.input_ids, inputs.visual_tokens),
-        attention_mask=inputs.attention_mask,
-        cache=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return Prefilled(output.logits[:, -1], inputs.attention_mask, cache)
+    cache, ids = SlowFastCache(model.config), torch.tensor([prompt], device=model.device)
+    mask = torch.ones_like(ids)
+    embeddings = model.embed(ids, [tokens])
+    output = model(inputs_embeds=embeddings, attention_mask=mask, cache=cache, use_cache=True, logits_to_keep=1)
+    return Prefilled(output.logits[:, -1], mask, cache)
 
 
 def _decode_recomputing(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfvqa.inference.engine import GenerationInputs, decode, prefill
-from sfvqa.model import SlowAttention, SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.inference.engine import decode, prefill
+from sfvqa.model import SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.hybrid_layer import LookingPositions, SlowContext
 from sfvqa.model.loading import build_empty
 from sfvqa.profiling.flops import Flops, PromptSize
@@ -70,9 +70,8 @@ def count_on_model(
     with _Counter() as seeing:
         list(model.encode_frames([torch.zeros(1, 3, side, side)]))
     projector = seeing.inside("Projector")
-    inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
     with _Counter() as asking:
-        state = prefill(model, inputs, SlowAttention.ALWAYS)
+        state = prefill(model, [prompt], [visual_tokens])
     with _Counter() as writing:
         decode(model, state, torch.zeros(1, dtype=torch.long))
     return Flops(
