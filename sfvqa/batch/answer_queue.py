@@ -14,7 +14,7 @@ from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.question import PromptOptions
-from sfvqa.inference.video_qa import VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.wording import plural
 
 _LONGEST_WAIT_SECONDS = 10.0  # so that little is lost where a batch is ended, and a slow model is seen to work
@@ -44,7 +44,7 @@ Outcome = tuple[Waiting, Answer | Failure]
 class AnswerQueue:
     """Answers at most `batch_size` questions at a time, oldest first; memory that runs out halves the size for good."""
 
-    def __init__(self, answerer: VideoQuestionAnswerer, options: BatchOptions, watchdog: Watchdog) -> None:
+    def __init__(self, answerer: VideoQA, options: BatchOptions, watchdog: Watchdog) -> None:
         self.batch_size = options.batch_size
         self._answerer = answerer
         self._options = options

@@ -18,7 +18,7 @@ from sfvqa.batch.watchdog import TooLateError, within
 from sfvqa.checkpoints.device import memory_errors
 from sfvqa.errors import ReadTimeoutError
 from sfvqa.inference.encode import start_reading
-from sfvqa.inference.video_qa import VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 
 _GRACE_SECONDS = 5.0  # in which a reading process that hangs is killed, which says more
@@ -37,7 +37,7 @@ class ReadingPool:
 
     def __init__(
         self,
-        answerer: VideoQuestionAnswerer,
+        answerer: VideoQA,
         groups: Iterable[VideoGroup],
         keeper: RecordKeeper,
         options: BatchOptions,

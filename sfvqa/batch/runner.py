@@ -22,7 +22,7 @@ from sfvqa.checkpoints.device import is_device_lost
 from sfvqa.errors import DeviceLostError, ItemTimeoutError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.video_qa import VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.wording import plural
 
 _PATIENCE_SECONDS = 0.5  # between two events while there is nothing to do
@@ -30,7 +30,7 @@ _GRACE_SECONDS = 10.0  # in which whatever is bounded in reading ends by itself,
 
 
 def run_batch(
-    answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
+    answerer: VideoQA, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
 ) -> Generator[BatchEvent, None, BatchSummary]:
     """Answer every item that the journal does not hold, and yield what happens.
 
@@ -52,9 +52,7 @@ def run_batch(
 
 
 class _BatchRun:
-    def __init__(
-        self, answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
-    ) -> None:
+    def __init__(self, answerer: VideoQA, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions) -> None:
         self._answerer = answerer
         self._journal = journal
         self._options = options

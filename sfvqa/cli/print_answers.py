@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer, AnswerStream
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
-    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.inference.video_qa import VideoQA
 
 
 class AnswerPrinter:
@@ -50,7 +50,7 @@ class AnswerPrinter:
 
 
 def answer_questions(
-    model: "VideoQuestionAnswerer",
+    model: "VideoQA",
     encoded: "EncodedVideo",
     questions: Sequence[str],
     answers: "TurnOptions",
@@ -79,7 +79,7 @@ def answer_questions(
 
 
 def _stream_batches(
-    model: "VideoQuestionAnswerer",
+    model: "VideoQA",
     encoded: "EncodedVideo",
     questions: Sequence[str],
     answers: "TurnOptions",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_cache.entry import EncodingKey, EntryFacts
     from sfvqa.inference.video_cache.store import VideoCache
-    from sfvqa.inference.video_qa import VideoQuestionAnswerer
+    from sfvqa.inference.video_qa import VideoQA
     from sfvqa.video.readers import VideoReader
     from sfvqa.video.sampling import SamplingOptions
 
@@ -204,7 +204,7 @@ def _key_of(
 
 
 def encode_video(
-    model: "VideoQuestionAnswerer",
+    model: "VideoQA",
     video: "VideoFile",
     plan: "Plan",
     sampling: "SamplingOptions",

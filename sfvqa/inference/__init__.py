@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.engine import GenerationOptions
     from sfvqa.inference.question import PromptOptions
-    from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+    from sfvqa.inference.video_qa import VideoQA
 
 # Loaded on first use: looking for a model (`locate`) must not wait for torch.
 _HOME = {
@@ -20,7 +20,6 @@ _HOME = {
     "PromptOptions": "question",
     "Timings": "answer",
     "VideoQA": "video_qa",
-    "VideoQuestionAnswerer": "video_qa",
 }
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "PromptOptions",
     "Timings",
     "VideoQA",
-    "VideoQuestionAnswerer",
 ]
 
 

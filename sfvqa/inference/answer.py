@@ -1,6 +1,6 @@
 """What comes out: an answer, whole or as it streams, what the model saw, and where the time went. No tensors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -206,20 +206,20 @@ class AnswerStream:
     says `interrupted`.
     """
 
-    def __init__(self, pieces: Iterator[str], answer_so_far: Callable[[], Answer]) -> None:
-        self._pieces = pieces
+    def __init__(self, steps: Generator[list[str], None, None], answer_so_far: Callable[[], Answer]) -> None:
+        self._steps = steps
         self._answer_so_far = answer_so_far
 
     @classmethod
     def of(cls, answer: Answer) -> Self:
         """The stream of an answer that is whole already: one piece."""
-        return cls(iter([answer.text] if answer.text else []), lambda: answer)
+        return cls(([text] for text in [answer.text]), lambda: answer)
 
     def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
+        """The text of each step, but for those that complete no character."""
+        for (piece,) in self._steps:
+            if piece:
+                yield piece
 
     def __enter__(self) -> Self:
         return self
@@ -236,5 +236,4 @@ class AnswerStream:
 
     def close(self) -> None:
         """Stop generating and free what it holds; harmless when it is over already."""
-        if close := getattr(self._pieces, "close", None):
-            close()
+        self._steps.close()

@@ -1,9 +1,8 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +13,7 @@ from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
+    AnswerStream,
     ChoiceProbability,
     FinishReason,
     FrameEvidence,
@@ -170,6 +170,7 @@ class AnswerRun:
             check_static_decode(checkpoint.attention.value, checkpoint.quantization.value)
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
         self._kept, self._warnings = kept, warnings
+        self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
         with self._prefill_watch:
@@ -198,17 +199,20 @@ class AnswerRun:
             watch = self._decode_watch
             yield [row.take(token) for row, token in zip(self._rows, step, strict=True)]
 
-    def _remedy(self) -> Callable[[], str]:
-        """What to do when the prompts are too much, by the memory that is free before they are read."""
+    def stream(self) -> AnswerStream:
+        """The answer to a single question, piece by piece."""
+        return AnswerStream(self.steps(), lambda: self.answers()[0])
+
+    def _what_should_fit(self) -> str:
+        """What to do when the prompts are too much, by the memory that was free before they were read."""
         model = self._checkpoint.model
-        return partial(
-            what_should_fit,
+        return what_should_fit(
             model.config,
             max((len(row.encoded.indices) if row.encoded else 1 for row in self._rows), default=1),
             device=model.device,
             dtype=model.dtype,
             quantization=QuantizationName(self._checkpoint.quantization.value),
-            free_bytes=free_memory_bytes(model.device),
+            free_bytes=self._free_bytes,
             is_loaded=True,
         )
 
@@ -231,7 +235,11 @@ class AnswerRun:
     def _prefill(self, place: int) -> Prefilled:
         row = self._rows[place]
         model, ids = self._checkpoint.model, row.prompt.token_ids
-        with self._prefill_watch, memory_errors("reading the prompt", self._remedy()), self._recording_ends([place]):
+        with (
+            self._prefill_watch,
+            memory_errors("reading the prompt", self._what_should_fit),
+            self._recording_ends([place]),
+        ):
             prefilled, row.num_reused = prefill_one(model, ids, row.visual_tokens, self._kept, row.num_last)
             self._kept = None
             if self._options.slow_attention is SlowAttention.PREFILL:
@@ -242,7 +250,7 @@ class AnswerRun:
         return prefilled
 
     def _prefill_together(self) -> Prefilled:
-        with self._prefill_watch, memory_errors("reading the prompts", self._remedy()):
+        with self._prefill_watch, memory_errors("reading the prompts", self._what_should_fit):
             prefilled, num_reused = prefill_together(
                 self._checkpoint.model,
                 [row.prompt.token_ids for row in self._rows],

@@ -5,8 +5,7 @@ question, is not prefilled again; where the template or the tokenizer spells an 
 it, the turn begins there. So a turn always equals one prompt with the whole conversation in it.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -125,7 +124,7 @@ class Chat:
             keep=True,
             warnings=warnings,
         )
-        self._stream = AnswerStream(self._pieces(run), lambda: run.answers()[0])
+        self._stream = AnswerStream(self._remembered(run), lambda: run.answers()[0])
         return self._stream
 
     def reset(self) -> None:
@@ -139,12 +138,10 @@ class Chat:
     def _history(self) -> tuple[tuple[str, str], ...]:
         return tuple((turn.question, turn.answer.text) for turn in self._turns)
 
-    def _pieces(self, run: AnswerRun) -> Iterator[str]:
+    def _remembered(self, run: AnswerRun) -> Generator[list[str], None, None]:
+        """The steps of a run, after which its turn is part of the conversation."""
         try:
-            with contextlib.closing(run.steps()) as steps:
-                for (piece,) in steps:
-                    if piece:
-                        yield piece
+            yield from run.steps()
         finally:
             self._kept = run.kept
             (answer,) = run.answers()

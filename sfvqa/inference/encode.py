@@ -129,18 +129,10 @@ def pixel_values(frames: NDArray[np.uint8], config: SlowFastVisionConfig) -> Ten
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {frames.shape}")
-    size = config.image_size
-    fit = FitSquare(size)
-    cropped = np.stack([fit(frame) for frame in frames])
+    cropped = np.stack(list(map(FitSquare(config.image_size), frames)))
     mean, std = (np.asarray(values, dtype=np.float32) for values in (config.image_mean, config.image_std))
     scaled = (cropped * (1 / 255)).astype(np.float32)  # in float64 first: the reference's rounding
     return torch.from_numpy(np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2)))
-
-
-def pixel_value_chunks(frames: NDArray[np.uint8], config: SlowFastVisionConfig, chunk_size: int) -> Iterator[Tensor]:
-    """The same, `chunk_size` frames at a time, so that memory does not grow with the video."""
-    for start in range(0, len(frames), chunk_size):
-        yield pixel_values(frames[start : start + chunk_size], config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,9 +183,25 @@ class ChunkEncoder:
 
     def add(self, frames: Chunk, num_wanted: int) -> None:
         """Encode a chunk `[t, H, W, 3]` of the `num_wanted` frames that there will be at most."""
-        encoded = self._encode(frames, num_wanted)
+
+        def remedy() -> str:
+            return self._what_should_fit(num_wanted)
+
+        encoded: list[Tensor] | None = None
+        if not self.warnings:
+            with contextlib.suppress(OutOfMemoryError):
+                encoded = self._run(frames, len(frames), lambda: USE_LESS)
+        if encoded is None:
+            if not self.warnings:
+                # Only here, behind the block, is the error's traceback gone, and with it the tensors its frames held.
+                release_memory(self._model.device)
+                self.warnings = (
+                    f"Memory ran out with {plural(len(frames), 'frame')} in the vision tower; "
+                    f"they were encoded {SMALL_CHUNK_SIZE} at a time.",
+                )
+            encoded = self._run(frames, SMALL_CHUNK_SIZE, remedy)
         if self.num_frames == 1:  # it was not the only frame after all
-            with self._working(lambda: self._what_should_fit(num_wanted)):
+            with self._working(remedy):
                 self._visual_tokens = [self._model.pool(first) for first in self._visual_tokens]
         self._visual_tokens += encoded
         self.num_frames += len(frames)
@@ -205,35 +213,18 @@ class ChunkEncoder:
         self._visual_tokens = []
         return joined
 
-    def _encode(self, frames: Chunk, num_wanted: int) -> list[Tensor]:
-        if not self.warnings:
-            try:
-                return self._run(frames, len(frames), lambda: USE_LESS)
-            except OutOfMemoryError:
-                pass
-            # Only here, behind the except block, is the traceback gone, and with it the tensors its frames held.
-            release_memory(self._model.device)
-            self.warnings = (
-                f"Memory ran out with {plural(len(frames), 'frame')} in the vision tower; "
-                f"they were encoded {SMALL_CHUNK_SIZE} at a time.",
-            )
-        return self._run(frames, SMALL_CHUNK_SIZE, lambda: self._what_should_fit(num_wanted))
-
     def _run(self, frames: Chunk, chunk_size: int, remedy: Callable[[], str]) -> list[Tensor]:
-        pixel_values = self._timed(pixel_value_chunks(frames, self._model.config.vision, chunk_size))
         with self._working(remedy):
-            visual_tokens = self._model.encode_frames(pixel_values)
+            visual_tokens = self._model.encode_frames(self._pixel_values(frames, chunk_size))
             if self.num_frames + len(frames) > 1:
                 visual_tokens = map(self._model.pool, visual_tokens)
             return list(visual_tokens)
 
-    def _timed(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        while True:
+    def _pixel_values(self, frames: Chunk, chunk_size: int) -> Iterator[Tensor]:
+        for start in range(0, len(frames), chunk_size):
             with self.preprocess_watch:
-                pixel_values = next(chunks, None)
-            if pixel_values is None:
-                return
-            yield pixel_values
+                made = pixel_values(frames[start : start + chunk_size], self._model.config.vision)
+            yield made
 
     @contextlib.contextmanager
     def _working(self, remedy: Callable[[], str]) -> Iterator[None]:
@@ -359,8 +350,26 @@ def see_progressively(
     which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
     """
     encoder, fit = ChunkEncoder(model, quantization), FitSquare(model.config.vision.image_size, crop)
-    with _being_read(video, sampling, fit, reading, chunks_ahead) as being_read:
-        facts = yield from _encode(being_read.chunks, encoder)
+    total = 0
+    with (
+        _being_read(video, sampling, fit, reading, chunks_ahead) as being_read,
+        contextlib.closing(being_read.chunks) as chunks,
+    ):
+        while True:
+            with memory_errors("reading the video"):
+                try:
+                    item = next(chunks)
+                except StopIteration as end:
+                    facts: ClipFacts = end.value
+                    break
+            if isinstance(item, ReadProgress):
+                total = item.total
+                yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
+            else:
+                encoder.add(item, total)
+                yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
+    if encoder.num_frames != total:
+        yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)
     seen = SeenVideo(
         visual_tokens=encoder.visual_tokens(),
         indices=facts.indices,
@@ -429,27 +438,6 @@ def encoded_from(
         overlap_seconds=costs.overlap_seconds,
         preprocess_seconds=costs.preprocess_seconds,
     )
-
-
-def _encode(chunks: Reading, encoder: ChunkEncoder) -> Generator[EncodeProgress, None, ClipFacts]:
-    total = 0
-    with contextlib.closing(chunks):
-        while True:
-            with memory_errors("reading the video"):
-                try:
-                    item = next(chunks)
-                except StopIteration as end:
-                    facts: ClipFacts = end.value
-                    break
-            if isinstance(item, ReadProgress):
-                total = item.total
-                yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
-            else:
-                encoder.add(item, total)
-                yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
-    if encoder.num_frames != total:
-        yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)
-    return facts
 
 
 def _warnings_about(

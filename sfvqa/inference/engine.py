@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor
@@ -43,30 +43,14 @@ class GenerationOptions:
     evidence: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind, wanted in (
-            ("max_new_tokens", int, "a whole number"),
-            ("temperature", int | float, "a number"),
-            ("top_p", int | float, "a number"),
-            ("repetition_penalty", int | float, "a number"),
-            ("seed", int, "a whole number"),
-        ):
+        for name, kind, is_possible, wanted in _POSSIBLE:
             value = getattr(self, name)
-            _require(isinstance(value, kind) and not isinstance(value, bool), f"{name} is {value!r}", wanted)
-        for name in ("static_decode", "evidence"):
-            value = getattr(self, name)
-            _require(isinstance(value, bool), f"{name} is {value!r}", "true or false")
+            is_right_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if not (is_right_kind and is_possible(value)):
+                raise UsageError(f"{name} is {value!r}.", f"It must be {wanted}.")
         if self.evidence:
             check_evidence(static_decode=self.static_decode)
-        known = " or ".join(SlowAttention)
-        _require(self.slow_attention in list(SlowAttention), f"slow_attention is {self.slow_attention!r}", known)
         object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name
-        _require(self.max_new_tokens >= 1, f"max_new_tokens is {self.max_new_tokens}", "at least 1")
-        _require(0 <= self.temperature < float("inf"), f"temperature is {self.temperature}", "0 (greedy) or more")
-        _require(0 < self.top_p <= 1, f"top_p is {self.top_p}", "above 0 and at most 1")
-        _require(
-            0 < self.repetition_penalty < float("inf"), f"repetition_penalty is {self.repetition_penalty}", "above 0"
-        )
-        _require(0 <= self.seed < 2**63, f"seed is {self.seed}", "0 or a positive 64-bit number")
 
     def check_for_choices(self) -> None:
         """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
@@ -79,23 +63,17 @@ class GenerationOptions:
                 )
 
 
-@dataclass(frozen=True, eq=False)
-class GenerationInputs:
-    """Prompts, padded on the left: `input_ids` and `attention_mask` `[B, L]`, and each one's visual tokens."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    visual_tokens: tuple[VisualTokens | None, ...]
-
-    @classmethod
-    def pad_left(
-        cls, prompts: Sequence[Sequence[int]], visual_tokens: Sequence[VisualTokens | None], device: torch.device
-    ) -> "GenerationInputs":
-        """Pad prompts (fast tokens expanded) to the longest; the padding is token 0 and masked."""
-        longest = max(len(prompt) for prompt in prompts)
-        ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return cls(torch.tensor(ids, device=device), torch.tensor(mask, device=device), tuple(visual_tokens))
+_INFINITY = float("inf")
+_POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
+    ("max_new_tokens", int, lambda count: count >= 1, "a whole number, at least 1"),
+    ("temperature", int | float, lambda number: 0 <= number < _INFINITY, "0 (greedy) or more"),
+    ("top_p", int | float, lambda number: 0 < number <= 1, "above 0 and at most 1"),
+    ("repetition_penalty", int | float, lambda number: 0 < number < _INFINITY, "a number above 0"),
+    ("seed", int, lambda number: 0 <= number < 2**63, "0 or a positive 64-bit number"),
+    ("static_decode", bool, lambda _: True, "true or false"),
+    ("evidence", bool, lambda _: True, "true or false"),
+    ("slow_attention", str, lambda name: name in list(SlowAttention), " or ".join(SlowAttention)),
+)
 
 
 @dataclass(frozen=True)
@@ -123,23 +101,22 @@ class Prefilled:
 @torch.inference_mode()
 def prefill(
     model: SlowFastForConditionalGeneration,
-    inputs: GenerationInputs,
-    slow_attention: SlowAttention,
+    prompts: Sequence[Sequence[int]],
+    visual_tokens: Sequence[VisualTokens | None] | None,
+    after: SlowFastCache | None = None,
 ) -> Prefilled:
-    """Run the prompts through the model once, computing slow keys and values on the way."""
-    logits, cache = model.prefill(
-        inputs.input_ids, inputs.attention_mask, inputs.visual_tokens, slow_attention=slow_attention
-    )
-    return Prefilled(logits, inputs.attention_mask, cache)
+    """Run prompts (fast tokens expanded), padded on the left, through the model once.
 
-
-@torch.inference_mode()
-def prefill_after(model: SlowFastForConditionalGeneration, after: SlowFastCache, inputs: GenerationInputs) -> Prefilled:
-    """Run the rests of prompts through the model, behind what a cache holds: unpadded, the video included; it grows."""
-    before = inputs.attention_mask.new_ones(len(inputs.input_ids), after.get_seq_length())
-    mask = torch.cat([before, inputs.attention_mask], dim=1)
-    output = model(inputs.input_ids, attention_mask=mask, cache=after, use_cache=True, logits_to_keep=1)
-    return Prefilled(output.logits[:, -1], mask, after)
+    With `after` they are the rests of prompts, behind what that cache holds, the video included; it grows.
+    """
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    cache = SlowFastCache(model.config) if after is None else after
+    if after is not None:
+        mask = torch.cat([mask.new_ones(len(prompts), after.get_seq_length()), mask], dim=1)
+    output = model(ids, attention_mask=mask, visual_tokens=visual_tokens, cache=cache, use_cache=True, logits_to_keep=1)
+    return Prefilled(output.logits[:, -1], mask, cache)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,10 +146,6 @@ class KeptPrompt:
             return 0
         return num_shared([self.token_ids, prompt[:-num_last]])
 
-    def after(self, length: int) -> SlowFastCache:
-        """The cache behind the first `length` tokens, to go on from; the next prompt finds it as it was."""
-        return self.cache.fork(length)
-
 
 def num_shared(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, the whole video among them; 0 where they part before its end.
@@ -190,7 +163,6 @@ def num_shared(prompts: Sequence[Sequence[int]]) -> int:
     return 0 if any(IMAGE_TOKEN_ID in prompt[count:] for prompt in prompts) else count
 
 
-@torch.inference_mode()
 def prefill_one(
     model: SlowFastForConditionalGeneration,
     prompt: Sequence[int],
@@ -201,13 +173,10 @@ def prefill_one(
     """Prefill a prompt, at least its `num_last` tokens, behind what is kept of it; also how many tokens needed none."""
     shared = kept.num_shared_with(prompt, visual_tokens, num_last) if kept else 0
     if not kept or not shared:
-        inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
-        return prefill(model, inputs, SlowAttention.ALWAYS), 0
-    rest = GenerationInputs.pad_left([prompt[shared:]], [None], model.device)
-    return prefill_after(model, kept.after(shared), rest), shared
+        return prefill(model, [prompt], [visual_tokens]), 0
+    return prefill(model, [prompt[shared:]], None, after=kept.cache.fork(shared)), shared
 
 
-@torch.inference_mode()
 def prefill_together(
     model: SlowFastForConditionalGeneration,
     prompts: Sequence[Sequence[int]],
@@ -223,7 +192,7 @@ def prefill_together(
     num_last = num_last or [1] * len(prompts)
     if not SlowFastCache(model.config).is_forkable:
         with around_ends(range(len(prompts))):
-            return _prefill_padded(model, prompts, visual_tokens), [0] * len(prompts)
+            return prefill(model, prompts, visual_tokens), [0] * len(prompts)
     num_reused = [0] * len(prompts)
     parts: list[Prefilled] = []
     rows: list[int] = []
@@ -234,15 +203,16 @@ def prefill_together(
             alone += about_one
             continue
         about, video = [prompts[row] for row in about_one], visual_tokens[about_one[0]]
-        beginning = _prefill_padded(model, [about[0][:shared]], [video]).cache
-        with around_ends(about_one):
-            parts.append(_prefill_forked(model, beginning, [prompt[shared:] for prompt in about]))
+        beginning = prefill(model, [about[0][:shared]], [video]).cache
+        beginning.batch_repeat_interleave(len(about))
+        with around_ends(about_one):  # the rests are padded between beginning and rest
+            parts.append(prefill(model, [prompt[shared:] for prompt in about], None, after=beginning))
         rows += about_one
         for row in about_one[1:]:
             num_reused[row] = shared
     if alone:
         with around_ends(alone):
-            parts.append(_prefill_padded(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
+            parts.append(prefill(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
         rows += alone
     return _in_order(parts, rows), num_reused
 
@@ -255,23 +225,7 @@ def _by_video(visual_tokens: Sequence[VisualTokens | None]) -> list[list[int]]:
     return list(places.values())
 
 
-def _prefill_padded(
-    model: SlowFastForConditionalGeneration,
-    prompts: Sequence[Sequence[int]],
-    visual_tokens: Sequence[VisualTokens | None],
-) -> Prefilled:
-    return prefill(model, GenerationInputs.pad_left(prompts, visual_tokens, model.device), SlowAttention.ALWAYS)
-
-
-def _prefill_forked(
-    model: SlowFastForConditionalGeneration, beginning: SlowFastCache, rests: Sequence[Sequence[int]]
-) -> Prefilled:
-    """Prefill what follows a beginning; the rests are padded on the left, between beginning and rest."""
-    beginning.batch_repeat_interleave(len(rests))
-    inputs = GenerationInputs.pad_left(rests, [None] * len(rests), model.device)
-    return prefill_after(model, beginning, inputs)
-
-
+@torch.inference_mode()
 def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
     """Parts of a batch as one, whose `rows` are where each row of the parts is to be."""
     if len(parts) == 1 and rows == sorted(rows):
@@ -335,8 +289,8 @@ class TokenChooser:
 def decode(model: SlowFastForConditionalGeneration, state: Prefilled, token_ids: Tensor) -> Prefilled:
     """Run one more token of every answer, `[B]`, through the model."""
     mask = torch.cat([state.attention_mask, state.attention_mask.new_ones(len(token_ids), 1)], dim=1)
-    logits = model.decode(token_ids[:, None].to(mask.device), mask, state.cache)
-    return Prefilled(logits, mask, state.cache)
+    output = model(token_ids[:, None].to(mask.device), attention_mask=mask, cache=state.cache, use_cache=True)
+    return Prefilled(output.logits[:, -1], mask, state.cache)
 
 
 def generate_tokens(
@@ -349,39 +303,26 @@ def generate_tokens(
 
     An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
     """
-    advance = _static(model, state, options) if options.static_decode else _growing(model, state)
-    logits = state.logits
-    del state  # its cache goes with what decodes
+    logits, static = state.logits, None
+    if options.static_decode:
+        static = StaticDecoder(model, state.cache, state.attention_mask, options.max_new_tokens - 1)
+        state = Prefilled(logits, state.attention_mask, static.cache)  # and the smaller cache goes
     chooser = TokenChooser(options, batch_size=len(logits))
     running = [True] * len(logits)
     for count in range(1, options.max_new_tokens + 1):
         chosen = chooser.choose(logits)
         step: list[GeneratedToken | None] = []
         for row, token_id in enumerate(chosen.tolist()):
-            reason = _finish_reason(token_id, count, options.max_new_tokens, end_token_ids)
+            reason = FinishReason.LENGTH if count == options.max_new_tokens else None
+            reason = FinishReason.STOP if token_id in end_token_ids else reason
             step.append(GeneratedToken(token_id, reason) if running[row] else None)
             running[row] = running[row] and reason is None
         yield tuple(step)
         if not any(running):
             return
-        logits = advance(chosen)
-
-
-def _growing(model: SlowFastForConditionalGeneration, state: Prefilled) -> Callable[[Tensor], Tensor]:
-    """Decoding with a cache that grows by a position a step."""
-
-    def advance(token_ids: Tensor) -> Tensor:
-        nonlocal state
-        state = decode(model, state, token_ids)
-        return state.logits
-
-    return advance
-
-
-def _static(
-    model: SlowFastForConditionalGeneration, state: Prefilled, options: GenerationOptions
-) -> Callable[[Tensor], Tensor]:
-    return StaticDecoder(model, state.cache, state.attention_mask, options.max_new_tokens - 1).step
+        if static is None:
+            state = decode(model, state, chosen)
+        logits = state.logits if static is None else static.step(chosen)
 
 
 def check_finite(logits: Tensor) -> None:
@@ -391,19 +332,6 @@ def check_finite(logits: Tensor) -> None:
             f"The model computed something that is no number ({str(logits.dtype).removeprefix('torch.')}).",
             "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
         )
-
-
-def _finish_reason(
-    token_id: int, count: int, max_new_tokens: int, end_token_ids: frozenset[int]
-) -> FinishReason | None:
-    if token_id in end_token_ids:
-        return FinishReason.STOP
-    return FinishReason.LENGTH if count == max_new_tokens else None
-
-
-def _require(condition: bool, what: str, wanted: str) -> None:
-    if not condition:
-        raise UsageError(f"{what}.", f"It must be {wanted}.")
 
 
 class StaticDecoder:
@@ -422,7 +350,7 @@ class StaticDecoder:
     ) -> None:
         check_static_decode(model.config._attn_implementation)
         batch_size, self._length = mask.shape
-        self._model, self._cache = model, cache.with_room_for(num_steps)
+        self._model, self.cache = model, cache.with_room_for(num_steps)
         embeddings = model.get_input_embeddings().weight
         assert isinstance(embeddings, Tensor)
         device, dtype = embeddings.device, embeddings.dtype
@@ -465,7 +393,7 @@ class StaticDecoder:
             inputs_embeds=self._model.get_input_embeddings()(self._token_ids),
             attention_mask=self._bias,
             position_ids=self._positions,
-            cache=self._cache,
+            cache=self.cache,
             use_cache=True,
         )
         logits: Tensor = output.logits[:, -1]

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -38,94 +38,6 @@ Unseen = str | Path | VideoReader | VideoBeingRead
 def never() -> bool:
     """For answers that nothing stops."""
     return False
-
-
-class VideoQuestionAnswerer(Protocol):
-    """Anything that can answer questions about videos: a VideoQA, or a fake in a test."""
-
-    @property
-    def default_sampling(self) -> SamplingOptions:
-        """Which frames `encode` takes unless told otherwise."""
-
-    def fit(self, crop: CropMode | None = None) -> Fit:
-        """What is done to each frame before it is encoded."""
-
-    def is_kept(
-        self,
-        video: Path,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> bool:
-        """Whether encoding this video, so, needs no reading."""
-
-    def encode_progressively(
-        self,
-        video: Unseen,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> Generator[EncodeProgress, None, EncodedVideo]:
-        """See a video, yielding progress."""
-
-    def encode(
-        self,
-        video: str | Path | VideoReader,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> EncodedVideo:
-        """See a video."""
-
-    def ask(
-        self,
-        video: VideoSource,
-        question: str,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> Answer:
-        """Answer one question."""
-
-    def stream(
-        self,
-        video: VideoSource,
-        question: str,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> AnswerStream:
-        """Answer one question piece by piece."""
-
-    def stream_all(
-        self,
-        video: VideoSource,
-        questions: Sequence[str],
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> Iterator[AnswerStream]:
-        """Answer one question after the other."""
-
-    def answer_batch(
-        self,
-        questions: Sequence[tuple[VideoSource, str]],
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-        stop: Callable[[], bool] = never,
-    ) -> list[Answer]:
-        """Answer many questions at once."""
-
-
-__all__ = ["AnswerStream", "EncodeProgress", "EncodedVideo", "VideoQA", "VideoQuestionAnswerer"]
 
 
 class VideoQA:
@@ -283,9 +195,8 @@ class VideoQA:
     ) -> AnswerStream:
         """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
         options = _check_options(options, choices)
-        return _stream(
-            AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options, prompt=prompt, choices=choices)
-        )
+        run = AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options, prompt=prompt, choices=choices)
+        return run.stream()
 
     def stream_all(
         self,
@@ -307,7 +218,7 @@ class VideoQA:
             if place and asked.encoded:
                 asked = replace(asked, encoded=asked.encoded.paid())
             run = AnswerRun(self.checkpoint, [asked], options, prompt=prompt, choices=choices, kept=kept, keep=True)
-            yield _stream(run)
+            yield run.stream()
             kept = run.kept
 
     def answer_batch(
@@ -374,15 +285,3 @@ def _check_options(options: GenerationOptions | None, choices: Sequence[str] | N
         check_choices(choices)
         options.check_for_choices()
     return options
-
-
-def _stream(run: AnswerRun) -> AnswerStream:
-    """A run of one question as pieces of text, without the steps that complete no character."""
-
-    def pieces() -> Iterator[str]:
-        with contextlib.closing(run.steps()) as steps:
-            for (piece,) in steps:
-                if piece:
-                    yield piece
-
-    return AnswerStream(pieces(), lambda: run.answers()[0])

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sfvqa.inference.encode import Stopwatch
-from sfvqa.inference.engine import GenerationInputs, GenerationOptions, Prefilled, TokenChooser, decode, prefill
-from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.inference.engine import GenerationOptions, Prefilled, TokenChooser, decode, prefill
+from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
 class Baseline(StrEnum):
@@ -44,8 +44,7 @@ def run_baseline(
     recomputes = mode is Baseline.SLOW_RECOMPUTED
     watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
     with watch:
-        inputs = GenerationInputs.pad_left([prompt], [tokens], model.device)
-        state = prefill(model, inputs, SlowAttention.ALWAYS) if recomputes else _prefill_self_attention(model, inputs)
+        state = prefill(model, [prompt], [tokens]) if recomputes else _prefill_self_attention(model, prompt, tokens)
     chooser = TokenChooser(GenerationOptions(), batch_size=1)
     written = [chooser.choose(state.logits)]
     for _ in range(num_new_tokens - 1):
@@ -60,17 +59,15 @@ def run_baseline(
     )
 
 
-def _prefill_self_attention(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> Prefilled:
+def _prefill_self_attention(
+    model: SlowFastForConditionalGeneration, prompt: Sequence[int], tokens: VisualTokens
+) -> Prefilled:
     """The prompt as embeddings, without slow tokens: the hybrid layers are plain decoder layers then."""
-    cache = SlowFastCache(model.config)
-    output = model(
-        inputs_embeds=model.embed(inputs.input_ids, inputs.visual_tokens),
-        attention_mask=inputs.attention_mask,
-        cache=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return Prefilled(output.logits[:, -1], inputs.attention_mask, cache)
+    cache, ids = SlowFastCache(model.config), torch.tensor([prompt], device=model.device)
+    mask = torch.ones_like(ids)
+    embeddings = model.embed(ids, [tokens])
+    output = model(inputs_embeds=embeddings, attention_mask=mask, cache=cache, use_cache=True, logits_to_keep=1)
+    return Prefilled(output.logits[:, -1], mask, cache)
 
 
 def _decode_recomputing(

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sfvqa.inference.engine import GenerationInputs, decode, prefill
-from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.inference.engine import decode, prefill
+from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.registry.architecture import Flops
 
 
@@ -45,9 +45,8 @@ def count_on_model(
     side = model.config.vision.image_size
     with counter() as seeing:
         list(model.encode_frames([torch.zeros(1, 3, side, side)]))
-    inputs = GenerationInputs.pad_left([prompt], [visual_tokens], model.device)
     with counter() as asking:
-        state = prefill(model, inputs, SlowAttention.ALWAYS)
+        state = prefill(model, [prompt], [visual_tokens])
     with counter() as writing:
         decode(model, state, torch.zeros(1, dtype=torch.long))
     projector = _inside(seeing, "Projector")

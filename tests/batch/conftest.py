@@ -12,7 +12,7 @@ from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, BatchSummary
-from sfvqa.inference.video_qa import VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 from tests.inference.conftest import write_video
 from tests.inference.steps import run
@@ -46,7 +46,7 @@ def run_items(tmp_path: Path) -> RunBatch:
     """Run a batch and give its events, its summary and all records that are in the file by now."""
 
     def run_them(
-        answerer: VideoQuestionAnswerer, items: Sequence[Item], options: BatchOptions | None = None, **journal: bool
+        answerer: VideoQA, items: Sequence[Item], options: BatchOptions | None = None, **journal: bool
     ) -> tuple[list[BatchEvent], BatchSummary, list[dict[str, Any]]]:
         path = tmp_path / "out.jsonl"
         with Journal(path, **journal) as opened:

@@ -28,7 +28,7 @@ from sfvqa.batch.tally import ItemFinished
 from sfvqa.batch.video_ahead import FrameBudget
 from sfvqa.errors import OutOfMemoryError, SfvqaError
 from sfvqa.inference.engine import GenerationOptions
-from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
@@ -77,9 +77,7 @@ def budgets(monkeypatch: pytest.MonkeyPatch) -> list[FrameBudget]:
 def run_to_its_end(tmp_path: Path, budgets: list[FrameBudget]) -> RunToItsEnd:
     """Run a batch and give the records by the name of the video; a batch that hangs fails the test."""
 
-    def run_them(
-        answerer: VideoQuestionAnswerer, items: Sequence[Item], options: BatchOptions = OPTIONS
-    ) -> dict[str, Record]:
+    def run_them(answerer: VideoQA, items: Sequence[Item], options: BatchOptions = OPTIONS) -> dict[str, Record]:
         deadline = time.monotonic() + LONGEST_SECONDS
         with Journal(tmp_path / "out.jsonl") as journal:
             for event in run_batch(answerer, items, journal, options):

@@ -19,11 +19,11 @@ from sfvqa.inference.answer import (
     Timings,
     TokenCounts,
 )
-from sfvqa.inference.chat import ChatTurn, ContextUse
+from sfvqa.inference.chat import Chat, ChatTurn, ContextUse
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_question
-from sfvqa.inference.video_qa import Unseen, never
+from sfvqa.inference.video_qa import Unseen, VideoQA, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader
 from sfvqa.video.fitting import Fit, FitSquare
@@ -51,7 +51,7 @@ Source = EncodedVideo | str | Path | None
 
 
 @dataclass
-class ScriptedVideoQA:
+class ScriptedVideoQA(VideoQA):
     """Gives `script[n]` as the pieces of its n-th answer; keeps what it was asked in `asked`."""
 
     script: Sequence[Sequence[Piece]] = (("The circle ", "moves left."),)
@@ -122,38 +122,6 @@ class ScriptedVideoQA:
             overlap_seconds=self.overlap_seconds,
         )
 
-    def encode(
-        self,
-        video: str | Path | VideoReader,
-        sampling: SamplingOptions | None = None,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> EncodedVideo:
-        """The same in one go."""
-        steps = self.encode_progressively(video, sampling, reading=reading, crop=crop)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                encoded: EncodedVideo = end.value
-                return encoded
-
-    def ask(
-        self,
-        video: Source,
-        question: str,
-        options: GenerationOptions | None = None,
-        *,
-        prompt: PromptOptions | None = None,
-        choices: Sequence[str] | None = None,
-    ) -> Answer:
-        """The same as the stream, in one go."""
-        stream = self.stream(video, question, options, prompt=prompt, choices=choices)
-        for _ in stream:
-            pass
-        return stream.answer
-
     def stream(
         self,
         video: Source,
@@ -171,7 +139,7 @@ class ScriptedVideoQA:
         self.asked.append((question, options))
         said: list[str] = []
 
-        def play() -> Iterator[str]:
+        def play() -> Generator[list[str], None, None]:
             for piece in pieces:
                 if isinstance(piece, BaseException):
                     raise piece
@@ -179,7 +147,7 @@ class ScriptedVideoQA:
                     piece()
                     continue
                 said.append(piece)
-                yield piece
+                yield [piece]
 
         return AnswerStream(play(), lambda: self._answer(video, question, options, "".join(said)))
 
@@ -256,7 +224,7 @@ class ScriptedVideoQA:
 
 
 @dataclass
-class ScriptedChat:
+class ScriptedChat(Chat):
     """Every turn takes `tokens_a_turn` of `limit` tokens, and the video ten; the oldest turns go when that is full."""
 
     model: ScriptedVideoQA
@@ -290,10 +258,10 @@ class ScriptedChat:
             dropped = ("The oldest turn was dropped.",) if dropping else ()
             return replace(stream.answer, warnings=(*stream.answer.warnings, *dropped), finish_reason=reason)
 
-        def play() -> Iterator[str]:
+        def play() -> Generator[list[str], None, None]:
             nonlocal reason
             try:
-                yield from stream
+                yield from ([piece] for piece in stream)
                 reason = self.model.finish_reason
             finally:
                 if stream.answer.text:

@@ -56,7 +56,7 @@ def test_running_out_of_memory_while_answering_is_said(
     def run_out(*_args: object, **_kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(qa.checkpoint.model, "prefill", run_out)
+    monkeypatch.setattr(qa.checkpoint.model, "forward", run_out)
     with pytest.raises(OutOfMemoryError, match="reading the prompt"):
         qa.ask(encoded, QUESTION)
 

@@ -1,6 +1,7 @@
 """Tokens are chosen as asked, stop where they should, and are the reference's where it stored its own."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
     GeneratedToken,
-    GenerationInputs,
     GenerationOptions,
     TokenChooser,
     decode,
@@ -18,10 +18,11 @@ from sfvqa.inference.engine import (
     prefill,
 )
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 from tests.model.golden_case import GoldenCase, cases
 
 NO_END: frozenset[int] = frozenset()
+Inputs = tuple[list[list[int]], list[VisualTokens | None]]
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +31,20 @@ def model(qa: VideoQA) -> SlowFastForConditionalGeneration:
 
 
 @pytest.fixture(scope="module")
-def inputs(encoded: EncodedVideo) -> GenerationInputs:
+def inputs(encoded: EncodedVideo) -> Inputs:
     prompt = [1, 2, *[IMAGE_TOKEN_ID] * len(encoded.visual_tokens.fast), 3, 4]
-    return GenerationInputs.pad_left([prompt], [encoded.visual_tokens], torch.device("cpu"))
+    return [prompt], [encoded.visual_tokens]
 
 
 def generate(
     model: SlowFastForConditionalGeneration,
-    inputs: GenerationInputs,
+    inputs: Inputs,
     options: GenerationOptions,
     end_token_ids: frozenset[int] = NO_END,
 ) -> list[tuple[GeneratedToken | None, ...]]:
-    state = prefill(model, inputs, options.slow_attention)
+    state = prefill(model, *inputs)
+    if options.slow_attention is SlowAttention.PREFILL:
+        state.cache.forget_slow()
     return list(generate_tokens(model, state, options, end_token_ids))
 
 
@@ -62,36 +65,36 @@ def test_greedy_tokens_are_the_references(name: str, stored: str) -> None:
     case = GoldenCase.load(name)
     expected = case.expected[stored].tolist()
     options = GenerationOptions(max_new_tokens=len(expected[0]), slow_attention=STORED[stored])
-    inputs = GenerationInputs(case.input_ids, case.attention_mask, tuple(case.visual_tokens))
-    steps = generate(case.model, inputs, options)
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(case.input_ids, case.attention_mask, strict=True)]
+    steps = generate(case.model, (prompts, list(case.visual_tokens)), options)
     assert [[step[row].token_id for step in steps] for row in range(len(expected))] == expected  # type: ignore[union-attr]
 
 
 # --- where it stops ---
 
 
-def test_it_stops_at_the_length_asked_for(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> None:
+def test_it_stops_at_the_length_asked_for(model: SlowFastForConditionalGeneration, inputs: Inputs) -> None:
     steps = generate(model, inputs, GenerationOptions(max_new_tokens=5))
     assert [step[0].finish_reason for step in steps if step[0]] == [None] * 4 + [FinishReason.LENGTH]
 
 
 def test_it_stops_at_any_end_token_and_computes_nothing_after(
-    model: SlowFastForConditionalGeneration, inputs: GenerationInputs, monkeypatch: pytest.MonkeyPatch
+    model: SlowFastForConditionalGeneration, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = first_ids(generate(model, inputs, GenerationOptions(max_new_tokens=6)))
     place = next(n for n in range(1, 6) if free[n] not in free[:n])
-    model_decode, passes = model.decode, []
+    forward, passes = model.forward, list[int]()
 
-    def counted(token_ids: torch.Tensor, mask: torch.Tensor, cache: SlowFastCache) -> torch.Tensor:
-        passes.append(token_ids)
-        return model_decode(token_ids, mask, cache)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model, "decode", counted)
+    monkeypatch.setattr(model, "forward", counted)
     steps = generate(model, inputs, GenerationOptions(max_new_tokens=6), frozenset({free[place], 271}))
     assert first_ids(steps) == free[: place + 1]
     assert steps[-1][0] == GeneratedToken(free[place], FinishReason.STOP)
     assert steps[-1][0].is_end
-    assert len(passes) == place
+    assert len(passes) == 1 + place
 
 
 def test_an_answer_that_ended_leaves_the_others_running(
@@ -100,7 +103,7 @@ def test_an_answer_that_ended_leaves_the_others_running(
     prompts = [[1, 2, *[IMAGE_TOKEN_ID] * len(encoded.visual_tokens.fast), 9], [5, 6, 7]]
     both: list[VisualTokens | None] = [encoded.visual_tokens, None]
     options = GenerationOptions(max_new_tokens=6)
-    batch = GenerationInputs.pad_left(prompts, both, torch.device("cpu"))
+    batch = (prompts, both)
     free = generate(model, batch, options)
     firsts, seconds = first_ids(free), [step[1].token_id for step in free if step[1]]
     end = next(token for token in firsts[:4] if token not in seconds)
@@ -110,8 +113,8 @@ def test_an_answer_that_ended_leaves_the_others_running(
     assert [step[1].token_id for step in steps if step[1]] == seconds
 
 
-def test_nothing_is_kept_for_a_backward_pass(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> None:
-    state = prefill(model, inputs, SlowAttention.ALWAYS)
+def test_nothing_is_kept_for_a_backward_pass(model: SlowFastForConditionalGeneration, inputs: Inputs) -> None:
+    state = prefill(model, *inputs)
     assert state.logits.is_inference()
     assert decode(model, state, torch.tensor([1])).logits.is_inference()
 
@@ -120,7 +123,7 @@ def test_nothing_is_kept_for_a_backward_pass(model: SlowFastForConditionalGenera
 
 
 def test_slow_attention_changes_what_comes_after_the_first_token(
-    model: SlowFastForConditionalGeneration, inputs: GenerationInputs
+    model: SlowFastForConditionalGeneration, inputs: Inputs
 ) -> None:
     always, as_reference = (
         first_ids(generate(model, inputs, GenerationOptions(max_new_tokens=8, slow_attention=mode)))
@@ -181,14 +184,13 @@ def test_repetition_penalty_counts_what_was_said_and_only_that() -> None:
     assert draws(GenerationOptions(repetition_penalty=100.0), 4, logits) == [1, 2, 3, 0]
 
 
-def test_the_prompt_is_not_penalised(model: SlowFastForConditionalGeneration, inputs: GenerationInputs) -> None:
+def test_the_prompt_is_not_penalised(model: SlowFastForConditionalGeneration, inputs: Inputs) -> None:
     """The reference gives the prompt as embeddings, so its processors see generated ids alone."""
     free = first_ids(generate(model, inputs, GenerationOptions(max_new_tokens=1)))
-    ids = inputs.input_ids.clone()
-    state = prefill(model, inputs, SlowAttention.ALWAYS)
-    assert free[0] not in ids
-    ids[0, 0] = free[0]
-    again = prefill(model, GenerationInputs(ids, inputs.attention_mask, inputs.visual_tokens), SlowAttention.ALWAYS)
+    (prompt,), tokens = inputs
+    state = prefill(model, *inputs)
+    assert free[0] not in prompt
+    again = prefill(model, [[free[0], *prompt[1:]]], tokens)
     for prefilled in (state, again):
         penalised, plain = (
             next(generate_tokens(model, prefilled, GenerationOptions(repetition_penalty=penalty), NO_END))
@@ -245,7 +247,8 @@ def test_slow_attention_may_be_given_by_its_name() -> None:
         assert GenerationOptions(slow_attention=scope.value).slow_attention is scope  # type: ignore[arg-type]
 
 
-def test_padding_is_on_the_left_and_masked() -> None:
-    batch = GenerationInputs.pad_left([[5], [6, 7, 8]], [None, None], torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[0, 0, 5], [6, 7, 8]]
-    assert batch.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+def test_padding_is_on_the_left_and_masked(model: SlowFastForConditionalGeneration) -> None:
+    together = prefill(model, [[5], [6, 7, 8]], [None, None])
+    assert together.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
+    alone = torch.cat([prefill(model, [prompt], [None]).logits for prompt in ([5], [6, 7, 8])])
+    torch.testing.assert_close(together.logits, alone, rtol=1e-4, atol=1e-4)

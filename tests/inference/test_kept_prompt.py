@@ -96,7 +96,7 @@ def test_a_stream_that_is_left_early_or_not_begun_spoils_nothing(qa: VideoQA, en
     texts = []
     for place, stream in enumerate(qa.stream_all(encoded, QUESTIONS, SHORT)):
         if place == 0:
-            next(stream)
+            next(iter(stream))
             stream.close()
         elif place > 1:
             texts.append("".join(stream))
@@ -231,7 +231,7 @@ def test_a_cache_that_forgets_is_not_kept(qa: VideoQA, encoded: EncodedVideo) ->
     run = AnswerRun(qa.checkpoint, [Asked(encoded, "Why?")], SHORT, keep=True)
     list(run.steps())
     assert run.kept is not None
-    cache = run.kept.after(10)
+    cache = run.kept.cache.fork(10)
     cache.layers[1] = DynamicSlidingWindowLayer(sliding_window=4)
     assert KeptPrompt.of(range(10), encoded.visual_tokens, cache) is None
 

@@ -27,7 +27,7 @@ from sfvqa.inference.encode import (
     EncodeStage,
     Stopwatch,
     encode_progressively,
-    pixel_value_chunks,
+    pixel_values,
     seconds_together,
 )
 from sfvqa.inference.reading_ahead import Reading
@@ -73,7 +73,7 @@ def see(
 def all_at_once(model: SlowFastForConditionalGeneration, path: Path, sampling: SamplingOptions) -> VisualTokens:
     """First all reading, then all encoding."""
     clip = read_clip(path, sampling, fit=FitSquare(model.config.vision.image_size))
-    chunks = pixel_value_chunks(clip.frames, model.config.vision, CHUNK_SIZE)
+    chunks = pixel_values(clip.frames, model.config.vision).split(CHUNK_SIZE)
     with torch.inference_mode():
         tokens = torch.cat(list(model.encode_frames(chunks)))
         return model.split(model.pool(tokens) if len(tokens) > 1 else tokens)

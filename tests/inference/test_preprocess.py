@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sfvqa.inference.encode import pixel_value_chunks, pixel_values
+from sfvqa.inference.encode import pixel_values
 from sfvqa.model import SlowFastVisionConfig
 from sfvqa.video.fitting import FitSquare
 from tests.golden_folder import GOLDEN
@@ -49,14 +49,6 @@ def test_mean_and_deviation_are_the_configs() -> None:
     config = SlowFastVisionConfig(image_size=48, depths=(1,), dims=(8,), image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
     values = pixel_values(np.array([0, 255], dtype=np.uint8).repeat(48 * 48 * 3).reshape(2, 48, 48, 3), config)
     assert values.unique().tolist() == [-1, 1]
-
-
-@pytest.mark.parametrize("chunk_size", [1, 2, 7])
-def test_chunks_together_are_the_whole(chunk_size: int) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (5, 60, 50, 3), dtype=np.uint8)
-    chunks = list(pixel_value_chunks(frames, SMALL, chunk_size))
-    assert max(map(len, chunks)) <= chunk_size
-    assert torch.equal(torch.cat(chunks), pixel_values(frames, SMALL))
 
 
 @pytest.mark.parametrize(

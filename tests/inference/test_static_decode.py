@@ -9,11 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sfvqa.checkpoints.device import check_static_decode
 from sfvqa.errors import UsageError
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationInputs, GenerationOptions, StaticDecoder, decode, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, StaticDecoder, decode, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 
 NUM_TOKENS = 24
+Inputs = tuple[list[list[int]], list[VisualTokens | None]]
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +22,18 @@ def model(qa: VideoQA) -> SlowFastForConditionalGeneration:
     return qa.checkpoint.model
 
 
-def inputs_of(encoded: EncodedVideo, device: str = "cpu") -> GenerationInputs:
+def inputs_of(encoded: EncodedVideo) -> Inputs:
     """A prompt with the video, a longer one, and one without a video: padding on the left, slow tokens ragged."""
     fast = [IMAGE_TOKEN_ID] * len(encoded.visual_tokens.fast)
     prompts = [[1, *fast, 3, 4], [1, 2, *fast, 5, 6, 7, 8], [9, 10]]
     tokens = [encoded.visual_tokens, encoded.visual_tokens, None]
-    return GenerationInputs.pad_left(prompts, tokens, torch.device(device))
+    return prompts, tokens
 
 
-def written(
-    model: SlowFastForConditionalGeneration, inputs: GenerationInputs, options: GenerationOptions
-) -> list[list[int]]:
-    state = prefill(model, inputs, options.slow_attention)
+def written(model: SlowFastForConditionalGeneration, inputs: Inputs, options: GenerationOptions) -> list[list[int]]:
+    state = prefill(model, *inputs)
+    if options.slow_attention is SlowAttention.PREFILL:
+        state.cache.forget_slow()
     steps = list(generate_tokens(model, state, options, frozenset()))
     return [[token.token_id for token in step if token] for step in steps]
 
@@ -53,7 +54,7 @@ def test_logits_are_alike_to_rounding_and_the_cache_stays_as_it_was(
     model: SlowFastForConditionalGeneration, encoded: EncodedVideo
 ) -> None:
     """The prompt's cache is what the next question may go on from."""
-    state = prefill(model, inputs_of(encoded), SlowAttention.ALWAYS)
+    state = prefill(model, *inputs_of(encoded))
     length = state.cache.get_seq_length()
     decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
     tokens = [torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10]), torch.tensor([11, 12, 13])]
@@ -81,7 +82,9 @@ def test_nothing_in_a_step_is_looked_at_by_the_processor(
     model: SlowFastForConditionalGeneration, encoded: EncodedVideo, slow_attention: SlowAttention
 ) -> None:
     """What would break the recording on CUDA, seen without one: `.item()`, `if tensor`, tensors made of numbers."""
-    state = prefill(model, inputs_of(encoded), slow_attention)
+    state = prefill(model, *inputs_of(encoded))
+    if slow_attention is SlowAttention.PREFILL:
+        state.cache.forget_slow()
     decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
     decoder.step(torch.tensor([5, 6, 7]))
     with _Watch() as watch, torch.inference_mode():
@@ -120,4 +123,4 @@ def test_an_answer_says_how_it_was_decoded(qa: VideoQA, encoded: EncodedVideo) -
 def test_a_recorded_step_writes_the_same_tokens(qa: VideoQA, encoded: EncodedVideo) -> None:
     model = VideoQA.load(str(qa.checkpoint.location.folder), device="cuda", dtype="float32").checkpoint.model
     growing, static = (GenerationOptions(NUM_TOKENS, static_decode=static) for static in (False, True))
-    assert written(model, inputs_of(encoded, "cuda"), static) == written(model, inputs_of(encoded, "cuda"), growing)
+    assert written(model, inputs_of(encoded), static) == written(model, inputs_of(encoded), growing)

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -12,7 +13,7 @@ from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
-from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowAttention, VisualTokens
 from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions, SamplingStrategy
@@ -116,7 +117,7 @@ def test_pieces_are_the_answer(qa: VideoQA, encoded: EncodedVideo) -> None:
 
 def test_a_stream_that_is_closed_keeps_what_came(qa: VideoQA, encoded: EncodedVideo) -> None:
     with qa.stream(encoded, QUESTION, SHORT) as stream:
-        first = next(stream)
+        first = next(iter(stream))
     assert stream.answer.text.startswith(first)
     assert stream.answer.finish_reason is FinishReason.INTERRUPTED
     assert 0 < stream.answer.tokens.new < 10
@@ -128,15 +129,15 @@ def test_ctrl_c_inside_the_model_keeps_what_came(
     qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = qa.ask(encoded, QUESTION, SHORT).text
-    decode, calls = qa.checkpoint.model.decode, []
+    forward, calls = qa.checkpoint.model.forward, []
 
-    def interrupted(*args: object) -> torch.Tensor:
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 6:  # the first is the prompt's
             raise KeyboardInterrupt
-        return decode(*args)  # type: ignore[arg-type]
+        return forward(*args, **kwargs)
 
-    monkeypatch.setattr(qa.checkpoint.model, "decode", interrupted)
+    monkeypatch.setattr(qa.checkpoint.model, "forward", interrupted)
     stream = qa.stream(encoded, QUESTION, SHORT)
     with pytest.raises(KeyboardInterrupt):
         list(stream)
@@ -236,13 +237,6 @@ def test_a_registered_model_is_asked_with_the_frames_of_its_training(qa: VideoQA
     assert registered.default_sampling == SamplingOptions(num_frames=96, strategy=SamplingStrategy.UNIFORM)
 
 
-def test_a_video_qa_is_a_video_question_answerer(qa: VideoQA) -> None:
-    answerer: VideoQuestionAnswerer = qa
-    members = [name for name in vars(VideoQuestionAnswerer) if not name.startswith("_")]
-    assert members
-    assert all(hasattr(answerer, name) for name in members)
-
-
 def test_every_setting_of_attention_and_dtype_answers(checkpoint_folder: Path, video_path: Path) -> None:
     texts = {}
     for attention in ("sdpa", "eager"):
@@ -256,14 +250,12 @@ def test_every_setting_of_attention_and_dtype_answers(checkpoint_folder: Path, v
 
 def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     """The ids of the free answer to QUESTION, re-encoded from a run that records them."""
-    from sfvqa.inference.engine import GenerationInputs, generate_tokens, prefill
+    from sfvqa.inference.engine import generate_tokens, prefill
     from sfvqa.inference.prompt import build_prompt, question_turn
 
     prompt = build_prompt(qa.checkpoint.tokenizer, [question_turn(QUESTION, shows_video=True)])
-    inputs = GenerationInputs.pad_left(
-        [prompt.expand(len(encoded.visual_tokens.fast))], [encoded.visual_tokens], torch.device("cpu")
-    )
-    state = prefill(qa.checkpoint.model, inputs, SlowAttention.ALWAYS)
+    expanded = prompt.expand(len(encoded.visual_tokens.fast))
+    state = prefill(qa.checkpoint.model, [expanded], [encoded.visual_tokens])
     steps = generate_tokens(qa.checkpoint.model, state, SHORT, frozenset())
     return [token.token_id for (token,) in steps if token is not None]
 

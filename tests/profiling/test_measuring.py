@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.inference.engine import GenerationInputs, GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowAttentionScope, VisualTokens
+from sfvqa.model import IMAGE_TOKEN_ID, SlowAttentionScope, VisualTokens
 from sfvqa.profiling.baselines import Baseline, run_baseline
 from sfvqa.profiling.measuring import (
     PeakMemory,
@@ -93,14 +93,14 @@ def test_a_prompt_without_a_video_has_no_slow_keys(qa: VideoQA) -> None:
     """The norm whose time would count runs on the prompt as well."""
     model = qa.checkpoint.model
     with watch_parts(model) as clocks:
-        prefill(model, GenerationInputs.pad_left([[1, 2, 3]], [None], model.device), SlowAttention.ALWAYS)
+        prefill(model, [[1, 2, 3]], [None])
     assert clocks.slow_keys_values.seconds == 0
     assert clocks.vision_tower.seconds == 0
 
 
 def _written(qa: VideoQA, prompt: list[int], tokens: VisualTokens, num_new: int) -> list[int]:
     model = qa.checkpoint.model
-    state = prefill(model, GenerationInputs.pad_left([prompt], [tokens], model.device), SlowAttention.ALWAYS)
+    state = prefill(model, [prompt], [tokens])
     steps = list(generate_tokens(model, state, GenerationOptions(max_new_tokens=num_new), frozenset()))
     return [token.token_id for (token,) in steps if token is not None]
 

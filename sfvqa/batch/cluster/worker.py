@@ -16,7 +16,7 @@ from sfvqa.checkpoints.find import identify_model
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ModelError, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.inference.video_qa import VideoQA, VideoQuestionAnswerer
+from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video.content_hash import hash_content
 
 _SECONDS_BETWEEN_TALLIES = 0.5
@@ -26,7 +26,7 @@ _SECONDS_BETWEEN_TALLIES = 0.5
 class Loaded:
     """A model that is ready to answer with these options, and notices about how it was loaded."""
 
-    answerer: VideoQuestionAnswerer
+    answerer: VideoQA
     options: BatchOptions
     notices: tuple[str, ...] = ()
 
