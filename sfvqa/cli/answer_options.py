@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
-from sfvqa.cli.options import check_finite, check_positive, parse_file
+from sfvqa.cli.options import RARE, SETTING, OptionGroup, check_finite, check_positive, parse_file
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT, read_given
 

@@ -9,18 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
-from sfvqa.cli.describe import describe_frames, describe_video
+from sfvqa.cli.answers import describe_frames, describe_video
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, describe_duration, seconds_on_cpu, tell_duration
-from sfvqa.cli.option_groups import RARE, SETTING
-from sfvqa.cli.options import ONE, CacheOptions, Count, DryRun, OutputOptions, Video, parse_count, parse_file
-from sfvqa.cli.terminal import echo, printable_line
+from sfvqa.cli.options import (
+    ONE,
+    RARE,
+    SETTING,
+    CacheOptions,
+    Count,
+    DryRun,
+    OutputOptions,
+    Video,
+    parse_count,
+    parse_file,
+)
+from sfvqa.cli.screen import echo, printable_line
 from sfvqa.errors import ExitCode, UnreadableVideoError, UsageError
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.cli.video import VideoFile
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.encode import EncodedVideo
@@ -42,9 +52,9 @@ HELP = """\b
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
-Answer questions about a video, each argument one question.
-Nothing is downloaded: the model is the one named, else the configured one,
-else one on this machine that fits its memory, else the bundled one, tiny."""
+Answer questions about a video, each argument one question. Nothing is
+downloaded: the model is the one named, else the configured one, else one on
+this machine that fits its memory, else the bundled one, tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +102,8 @@ def ask(
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
+    from sfvqa.cli.answers import AnswerPrinter, answer_questions
     from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.print_answers import AnswerPrinter, answer_questions
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
 
     asked = gather_questions(questions, question_file, video=video)

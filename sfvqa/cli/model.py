@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfvqa.checkpoints.settings import ModelSettings
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
+from sfvqa.cli.options import RARE, SETTING, OptionGroup
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQA
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.cli import interrupts
-from sfvqa.cli.chat import loop
+from sfvqa.cli import chat_lines, exits
 from tests.cli.conftest import RunOnTerminal
 from tests.cli.fake import Press, ScriptedVideoQA
 
@@ -196,15 +195,15 @@ def test_ctrl_c_on_a_dumb_terminal_says_how_to_leave(
 ) -> None:
     """In a line of its own, not behind the prompt."""
     reads = iter([KeyboardInterrupt()])
-    read = loop.PipedLines.read
+    read = chat_lines.PipedLines.read
 
-    def interrupted(source: loop.PipedLines) -> str | None:
+    def interrupted(source: chat_lines.PipedLines) -> str | None:
         for error in reads:
             raise error
         return read(source)
 
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(loop.PipedLines, "read", interrupted)
+    monkeypatch.setattr(chat_lines.PipedLines, "read", interrupted)
     exit_code, sent = run_on_terminal("chat", str(video), typing=[("/quit leaves.\r\n> ", CTRL_D)])
     assert exit_code == 0
     assert "> \nCtrl-D or /quit leaves." in _ESCAPE.sub("", sent)
@@ -259,7 +258,7 @@ def test_a_double_tap_ends_one_answer_and_a_second_press_one_that_does_not_stop(
     now = 100.0
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pressed = interrupts.ChatInterrupts()
+    pressed = exits.ChatInterrupts()
     pressed(signal.SIGINT, None)
     with pressed.step():
         with pytest.raises(KeyboardInterrupt):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.profile.command import parse_frame_counts
-from sfvqa.cli.profile.view import operations_text, print_profile, profile_page, seconds_text, times_text
+from sfvqa.cli.profile import parse_frame_counts
+from sfvqa.cli.profile_figures import operations_text, print_profile, profile_page, seconds_text, times_text
 from sfvqa.profiling.compare import compare, read_profile
 from tests.cli.conftest import RunCli
 from tests.profiling.made import ALL_BASELINES, made_point, made_profile

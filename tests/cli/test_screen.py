@@ -5,7 +5,7 @@ import io
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.terminal import WordWriter, wrap
+from sfvqa.cli.screen import WordWriter, wrap
 from tests.cli.conftest import RunCli, RunOnTerminal
 
 VIDEO = str(load_demo_videos()[0].path)

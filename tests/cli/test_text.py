@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfvqa.cli.terminal import printable, printable_line
+from sfvqa.cli.screen import printable, printable_line
 from sfvqa.wording import plural, readable_size
 
 

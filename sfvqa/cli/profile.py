@@ -13,8 +13,7 @@ import typer
 
 from sfvqa.cli.frame_options import ReadingOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
-from sfvqa.cli.option_groups import OptionGroup
-from sfvqa.cli.options import OutputOptions, Video, parse_file
+from sfvqa.cli.options import OptionGroup, OutputOptions, Video, parse_file
 from sfvqa.cli.whole_file import check_place, whole_file, whole_text_file
 from sfvqa.errors import UsageError
 from sfvqa.wording import plural
@@ -22,7 +21,7 @@ from sfvqa.wording import plural
 if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.video_qa import VideoQA
     from sfvqa.profiling.measuring import Work
     from sfvqa.profiling.profile import Profile
@@ -271,12 +270,13 @@ HELP = """\b
   sfvqa profile clip.mp4 --model slowfast-7b --random-weights --device cuda
   sfvqa profile clip.mp4 --trace trace.json --frames 64 --repeat 1
 
-Measure every stage of a question about a video, for several numbers of frames:
-medians over the repeats, with how far these lie apart. The steps are those of
-`ask`, but nothing is taken from the video cache, and each stage waits for the
-one before it (see --overlap). However many frames there are, the prompt holds
-as many fast frames as in the model's training. On a machine with other work
-the figures are too high: the table says how restless they were."""
+Measure every stage of a question about a video, for several numbers of
+frames: medians over the repeats, with how far these lie apart. The steps are
+those of `ask`, but nothing is taken from the video cache, and each stage
+waits for the one before it (see --overlap). However many frames there are,
+the prompt holds as many fast frames as in the model's training. On a machine
+with other work the figures are too high: the table says how restless they
+were."""
 
 
 def profile(
@@ -290,7 +290,7 @@ def profile(
 ) -> None:
     """Check what can be checked, measure, print, write what was asked for."""
     from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.profile.view import print_profile
+    from sfvqa.cli.profile_figures import print_profile
     from sfvqa.cli.video import check_video
     from sfvqa.video.readers.local_file import local_video
 

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.cli.terminal import printable_line
+from sfvqa.cli.screen import printable_line
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
