@@ -86,16 +86,29 @@ def answer_questions(
     questions: Sequence[str],
     answers: "TurnOptions",
     prompt: "PromptOptions",
-    printer: AnswerPrinter,
     notices: "Notices",
-    batch_size: int = 1,
+    *,
+    json: bool,
+    batch_size: int,
 ) -> "list[Answer]":
     """Answer every question in order, one by one as they are written, or in batches; the first that fails ends it."""
-    said: list[Answer] = []
+    generation, choices = answers.generation(), answers.compared
+
+    def stream_batches() -> "Iterator[AnswerStream]":
+        from sfvqa.inference.answer import AnswerStream
+
+        for start in range(0, len(questions), batch_size):
+            seen = encoded if start == 0 else encoded.paid()
+            batch = [(seen, question) for question in questions[start : start + batch_size]]
+            with notices.waiting(f"Answering {plural(len(batch), 'question')}"):
+                found = model.answer_batch(batch, generation, prompt=prompt, choices=choices)
+            yield from map(AnswerStream.of, found)
+
+    streams = stream_batches()
     if batch_size == 1:
-        streams = model.stream_all(encoded, questions, answers.generation(), prompt=prompt, choices=answers.compared)
-    else:
-        streams = _stream_batches(model, encoded, questions, answers, prompt, notices, batch_size)
+        streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
+    printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
+    said: list[Answer] = []
     for question, stream in zip(questions, streams, strict=True):
         with stream:
             answer = printer.show(question, stream)
@@ -107,25 +120,6 @@ def answer_questions(
             notices.warn(warning)
         said.append(answer)
     return said
-
-
-def _stream_batches(
-    model: "VideoQuestionAnswerer",
-    encoded: "EncodedVideo",
-    questions: Sequence[str],
-    answers: "TurnOptions",
-    prompt: "PromptOptions",
-    notices: "Notices",
-    batch_size: int,
-) -> "Iterator[AnswerStream]":
-    from sfvqa.inference.answer import AnswerStream
-
-    for start in range(0, len(questions), batch_size):
-        seen = encoded if start == 0 else encoded.paid()
-        batch = [(seen, question) for question in questions[start : start + batch_size]]
-        with notices.waiting(f"Answering {plural(len(batch), 'question')}"):
-            found = model.answer_batch(batch, answers.generation(), prompt=prompt, choices=answers.compared)
-        yield from map(AnswerStream.of, found)
 
 
 _SHOWN_MOMENTS, _BAR_CELLS = 5, 24

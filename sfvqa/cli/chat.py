@@ -10,7 +10,7 @@ import typer
 from sfvqa.cli.answer_options import TurnOptions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, seconds_on_cpu
-from sfvqa.cli.options import SETTING, CacheOptions, OutputOptions, bundled_video, parse_video
+from sfvqa.cli.options import CacheOptions, OutputOptions, bundled_video, parse_video, setting
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT
 
@@ -36,12 +36,12 @@ HELP = """\b
   sfvqa chat clip.mp4 < questions.txt                        (one a line)
   printf 'What flashes?\\n/open b.mp4\\nAnd here?\\n' | sfvqa chat a.mp4 --json
 
-Talk about a video: it is read once, and each question is understood in the
-light of those before it. /help says what else can be typed, such as /frames,
-/open VIDEO, /save FILE and /quit. Ctrl-C stops an answer, Ctrl-D leaves.
-What was typed is remembered: SFVQA_HISTORY names the file, empty means none.
-When standard input is no terminal, each of its lines is a question or a
-command, and the exit code is that of the first that failed."""
+Talk about a video. It is read once, and each question is understood in the
+context of those before it. /help lists the commands, such as /frames, /open
+VIDEO, /save FILE and /quit. Ctrl-C stops an answer, Ctrl-D leaves. What you
+type is kept as history: SFVQA_HISTORY names the file, and an empty name
+keeps none. If standard input is not a terminal, each of its lines is a
+question or a command, and the exit code is that of the first that failed."""
 
 Video = Annotated[
     Path,
@@ -55,16 +55,15 @@ Video = Annotated[
 class ChatOptions(TurnOptions):
     """How a chat answers."""
 
+    panel = TurnOptions.panel
+
     context: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        setting(
+            "Tokens that the conversation may take, fast tokens included; when it is full, the oldest turns are "
+            "dropped (default: the model's positions).",
             min=1,
-            help="Tokens the conversation may take, the fast tokens with it; the oldest turns are dropped when it is "
-            "full (default: the model's positions).",
-            rich_help_panel=TurnOptions.panel,
         ),
-        SETTING,
     ] = None
 
 

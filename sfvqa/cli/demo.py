@@ -20,8 +20,8 @@ HELP = """\b
   sfvqa demo
   sfvqa demo --json | jq -r '.videos[0].path'
 
-Name the videos that come with the package, each with a question, its true
-answer, and what the video shows. `--json` has their paths and all questions."""
+List the bundled videos, each with a question, the true answer, and what it
+shows. --json gives their paths and all questions."""
 
 
 @dataclass(frozen=True)

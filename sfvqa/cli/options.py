@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_
 import platformdirs
 import typer
 from typer.core import TyperCommand
-from typer.models import ParameterInfo
+from typer.models import OptionInfo
 
 from sfvqa.errors import UnreadableVideoError, UsageError
 
@@ -42,16 +42,32 @@ RARE = object()
 """Marks an option that --help leaves out."""
 SETTING = object()
 """Marks an option that can be set for good: by the variable SFVQA_NAME, or in the config file."""
-
 _SOURCES = {"COMMANDLINE": Source.FLAG, "ENVIRONMENT": Source.VARIABLE, "DEFAULT_MAP": Source.CONFIG_FILE}
+_PREFIX = "SFVQA_"
+_METAVARS: dict[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT", Path: "FILE"}
+
+
+def option(text: str, *flags: str, **more: Any) -> Any:
+    """What typer.Option gives, its help first; flag and metavar follow name and type unless given."""
+    return typer.Option(*flags, help=text, **more)
+
+
+def setting(text: str, *flags: str, **more: Any) -> Any:
+    """An option that can be set for good: by the variable SFVQA_NAME, or in the config file."""
+    return option(text, *flags, envvar=_PREFIX, **more)
+
+
+def rare_setting(text: str, *flags: str, **more: Any) -> Any:
+    """One that --help leaves out."""
+    return setting(text, *flags, hidden=True, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptionGroup:
     """A group of options; a command takes it as one parameter.
 
-    A field with a `typer.Option` in its annotation is an option; RARE and SETTING behind it say more of it.
-    `panel` is the heading above those that name no `rich_help_panel`. `sources` say where the values came from.
+    A field with an `option` in its annotation is one; `panel` is the heading above those that name no
+    `rich_help_panel`. `sources` say where the values came from.
     """
 
     panel: ClassVar[str | None] = None
@@ -99,7 +115,8 @@ def compose(function: Callable[..., None]) -> Callable[..., None]:
     groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, OptionGroup)}
     flat: list[inspect.Parameter] = [_parameter("_context", typer.Context)]
     for name, parameter in inspect.signature(function).parameters.items():
-        flat += _options_of(groups[name]) if name in groups else [_parameter(name, hints[name], parameter.default)]
+        own = _as_option(name, hints[name], parameter.default) or _parameter(name, hints[name], parameter.default)
+        flat += _options_of(groups[name]) if name in groups else [own]
     if any(info.hidden for parameter in flat for info in get_args(parameter.annotation)[1:]):
         flat.append(_parameter("_help_all", _HelpAll, False))
 
@@ -115,24 +132,31 @@ def compose(function: Callable[..., None]) -> Callable[..., None]:
 
 def _options_of(group: type[OptionGroup]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
-    for option in fields(group):
-        kind, *notes = get_args(hints[option.name]) or [None]
-        info = next((copy(note) for note in notes if isinstance(note, ParameterInfo)), None)
-        if info is None:
-            continue
-        home = next(base for base in group.__mro__ if option.name in inspect.get_annotations(base))
-        info.rich_help_panel = info.rich_help_panel or getattr(home, "panel", None)
-        info.hidden = RARE in notes
-        info.show_envvar = False
-        if SETTING in notes:
-            info.envvar = f"SFVQA_{option.name.upper()}"
-        if kind is bool:  # typer would add a flag that says no
-            info.metavar = ""
-            info.default = f"--{option.name.replace('_', '-')}" if info.default is ... else info.default
-        default = inspect.Parameter.empty if option.default is MISSING else option.default
-        if info.parser is not None and default not in (None, inspect.Parameter.empty):
-            default = str(default)  # as it would be typed, because typer parses it
-        yield _parameter(option.name, Annotated[kind, info], default)
+    for each in fields(group):
+        home = next(base for base in group.__mro__ if each.name in inspect.get_annotations(base))
+        default = inspect.Parameter.empty if each.default is MISSING else each.default
+        if parameter := _as_option(each.name, hints[each.name], default, getattr(home, "panel", None)):
+            yield parameter
+
+
+def _as_option(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter | None:
+    """The parameter that typer makes an option of; None for what is none."""
+    kind, *notes = get_args(hint) or [None]
+    info = next((copy(note) for note in notes if isinstance(note, OptionInfo)), None)
+    if info is None:
+        return None
+    info.rich_help_panel = info.rich_help_panel or panel
+    info.hidden = info.hidden or RARE in notes
+    if info.metavar is None:
+        info.metavar = next((_METAVARS[part] for part in (kind, *get_args(kind)) if part in _METAVARS), None)
+    info.show_envvar = False
+    if SETTING in notes or info.envvar == _PREFIX:
+        info.envvar = f"{_PREFIX}{name.upper()}"
+    if kind is bool:  # typer would add a flag that says no
+        info.default = f"--{name.replace('_', '-')}" if info.default is ... else info.default
+    if info.parser is not None and default not in (None, inspect.Parameter.empty):
+        default = str(default)  # as it would be typed, because typer parses it
+    return _parameter(name, Annotated[kind, info], default)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -149,13 +173,7 @@ def _show_all(context: typer.Context, wanted: bool) -> None:
 
 _HelpAll = Annotated[
     bool,
-    typer.Option(
-        "--help-all",
-        callback=_show_all,
-        is_eager=True,
-        metavar="",
-        help="Show every option, with its variable, and exit.",
-    ),
+    typer.Option("--help-all", callback=_show_all, is_eager=True, metavar="", help="Show all options and variables."),
 ]
 
 
@@ -293,27 +311,22 @@ Video = Annotated[
         show_default=False,
     ),
 ]
+OUTPUT = "What it prints"
 DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run",
-        metavar="",
-        help="Only say what would run, with how much memory, and whether it fits (exit code 5 if not).",
-        rich_help_panel="What it prints",
-    ),
+    bool, option("Only show what would run, and whether memory suffices (exit code 5 if not).", rich_help_panel=OUTPUT)
 ]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON on stdout, also for errors.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask for confirmation.")]
+Json = Annotated[bool, option("Print JSON on stdout, also for errors.", "--json")]
+Yes = Annotated[bool, option("Do not ask for confirmation.", "--yes", "-y")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultOptions(OptionGroup):
     """As what the result is printed, and whether anything else is."""
 
-    panel = "What it prints"
+    panel = OUTPUT
 
     json: Json = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and warnings.")] = False
+    quiet: Annotated[bool, option("Print only the result and warnings.", "--quiet", "-q")] = False
 
     def notices(self) -> "Notices":
         """What prints on stderr."""
@@ -326,9 +339,7 @@ class ResultOptions(OptionGroup):
 class OutputOptions(ResultOptions):
     """The same of commands that have more to tell. UsageError when built for what contradicts itself."""
 
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print what was chosen and read, and how long it took.")
-    ] = False
+    verbose: Annotated[bool, option("Also print what was chosen and read, and timings.", "--verbose", "-v")] = False
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:
@@ -346,7 +357,7 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no size; write it like 10GB, 500MB or 0.")
+        raise typer.BadParameter(f"{text!r} is not a size; write one like 10GB, 500MB or 0.")
     return int(Decimal(found[1]) * _UNITS[found[2]])
 
 
@@ -361,27 +372,14 @@ class CacheOptions(OptionGroup):
 
     panel = "The video cache"
 
-    no_cache: Annotated[
-        bool, typer.Option(help="Neither take the encoded video from the video cache nor keep it there."), SETTING
-    ] = False
+    no_cache: Annotated[bool, setting("Do not use the video cache.")] = False
     cache_size: Annotated[
         str,
-        typer.Option(
-            metavar="SIZE",
-            callback=_check_size,
-            help="The most the cache may take on the disk; the least recently used videos go first.",
-        ),
-        SETTING,
-        RARE,
+        rare_setting("Cache limit; the least recently used videos are deleted.", metavar="SIZE", callback=_check_size),
     ] = "10GB"
     full_hash: Annotated[
         bool,
-        typer.Option(
-            help="Recognise a video by every byte of it; without this, one above 32 MiB by its size, samples and the "
-            "time of its last change."
-        ),
-        SETTING,
-        RARE,
+        rare_setting("Recognise videos above 32 MiB by all their bytes, not by size, samples and last change."),
     ] = False
 
     def open(self, video: Path | None = None) -> "VideoCache | None":
