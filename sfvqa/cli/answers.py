@@ -140,7 +140,7 @@ def describe_evidence(answer: "Answer") -> list[str]:
     if not answer.evidence:
         return []
     shown, even = standing_out(answer.evidence, _SHOWN_MOMENTS), 100 / len(answer.evidence)
-    lines = [f"Evidence: frames by slow attention, a hint and no proof; spread evenly, {even:.1f} % a frame."]
+    lines = [f"Evidence: where the slow attention went (a hint, not proof); evenly spread, {even:.1f} % a frame."]
     for frame in shown:
         bar = "█" * max(1, round(_BAR_CELLS * frame.weight / shown[0].weight))
         lines.append(f"{100 * frame.weight:5.1f} %  {bar:<{_BAR_CELLS}}  {format_time(frame.timestamp_seconds)}")

@@ -121,7 +121,7 @@ class SlashCompleter(Completer):
         """What may stand where the cursor is."""
         typed = document.text_before_cursor
         name, blank, behind = typed.partition(" ")
-        if blank and any(command.argument for command in COMMANDS if command.name == name.lower()):
+        if blank and COMMANDS.get(name.lower(), ("", ""))[0]:  # it takes a path
             path = behind.lstrip().lstrip("'\"")
             yield from self._paths.get_completions(Document(path), complete_event)
         elif typed.startswith("/") and not blank:

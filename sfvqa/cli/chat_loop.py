@@ -6,7 +6,6 @@ import json as jsonlib
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,26 +29,18 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
 
 
-@dataclass(frozen=True)
-class SlashCommand:
-    """A command; `argument` names what has to stand behind it, empty where nothing may."""
-
-    name: str
-    argument: str
-    help: str
-
-
-COMMANDS = (
-    SlashCommand("/frames", "", "Show which frames of the video the model sees."),
-    SlashCommand("/open", "VIDEO", "Switch to another video and start a new conversation."),
-    SlashCommand("/reset", "", "Start a new conversation about the same video."),
-    SlashCommand("/save", "FILE", "Save the conversation: as JSON if FILE ends in .json, else as Markdown."),
-    SlashCommand("/context", "", "Show how full the context is."),
-    SlashCommand("/help", "", "Show this list."),
-    SlashCommand("/quit", "", "Leave; so do /exit and Ctrl-D."),
-)
+COMMANDS = {
+    "/frames": ("", "Show which frames of the video the model sees."),
+    "/open": ("VIDEO", "Switch to another video and start a new conversation."),
+    "/reset": ("", "Start a new conversation about the same video."),
+    "/save": ("FILE", "Save the conversation: as JSON if FILE ends in .json, else as Markdown."),
+    "/context": ("", "Show how full the context is."),
+    "/help": ("", "Show this list."),
+    "/quit": ("", "Leave; so do /exit and Ctrl-D."),
+}
+"""What can be typed: the name, what has to stand behind it, empty where nothing may, and the help."""
 _OTHER_NAMES = {"/exit": "/quit"}
-NAMES = (*(command.name for command in COMMANDS), *_OTHER_NAMES)
+NAMES = (*COMMANDS, *_OTHER_NAMES)
 _LONGEST_COMMAND = 10_000
 _HINT = "To ask a question that begins with a slash, type a space before it."
 
@@ -62,14 +53,14 @@ def parse_command(line: str) -> tuple[str, str]:
         raise UsageError(f"The command {line[:10]}… has more than {_LONGEST_COMMAND:,} characters.", _HINT)
     word, *behind = line.strip().split(maxsplit=1)
     name, argument = _OTHER_NAMES.get(word.lower(), word.lower()), "".join(behind)
-    command = next((command for command in COMMANDS if command.name == name), None)
-    if command is None:
+    if name not in COMMANDS:
         near = difflib.get_close_matches(name, NAMES, n=1)
         remedy = f"Did you mean {near[0]}?" if near else "See /help."
         raise UsageError(f"There is no command {word}.", f"{remedy} {_HINT}")
-    if command.argument and not argument:
-        raise UsageError(f"{name} needs a {command.argument}.", f"Type {name} {command.argument}.")
-    if argument and not command.argument:
+    needed, _ = COMMANDS[name]
+    if needed and not argument:
+        raise UsageError(f"{name} needs a {needed}.", f"Type {name} {needed}.")
+    if argument and not needed:
         raise UsageError(f"{name} takes no argument.", f"Type {name} alone. {_HINT}")
     return name, argument
 
@@ -201,9 +192,7 @@ class ChatLoop:
                     f"{plural(len(self._chat.turns), 'turn')}{gone}."
                 )
             case "/help":
-                usages = [f"{command.name} {command.argument}".rstrip() for command in COMMANDS]
-                width = max(map(len, usages))
-                rows = [f"{usage:<{width}}  {command.help}" for usage, command in zip(usages, COMMANDS, strict=True)]
+                rows = [f"{f'{name} {argument}':<12}  {text}" for name, (argument, text) in COMMANDS.items()]
                 rows += [f"Anything else is a question. {_HINT}", "Ctrl-C stops an answer, or clears the line."]
                 self._show("\n".join(rows))
             case "/quit":

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
@@ -17,8 +16,11 @@ from types import FrameType
 from typing import Any, BinaryIO, cast
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from sfvqa.cli.options import configured, user_config_path
+from sfvqa.cli.screen import print_json, print_line, printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
 
@@ -204,11 +206,6 @@ def _origin(error: Any) -> str:
 
 def report(error: BaseException, as_json: bool) -> int:
     """Tell the user about `error`, on stderr or as an object on stdout, and return its exit code."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from sfvqa.cli.screen import print_line, printable, printable_line
-
     failure = explain(error)
     with contextlib.suppress(OSError):  # nobody is listening any more: the exit code still tells
         if _is_debugging():
@@ -231,10 +228,8 @@ def _report_interrupt(as_json: bool) -> None:
 
 def _print_json_error(kind: str, message: str) -> bool:
     """Whether it went out: where stdout itself is what failed, stderr is left."""
-    document = {"schema_version": 1, "status": "error", "error": {"type": kind, "message": message}}
     try:
-        sys.stdout.write(json.dumps(document) + "\n")
-        sys.stdout.flush()
+        print_json({"status": "error", "error": {"type": kind, "message": message}})
     except OSError as failed:
         return isinstance(failed, BrokenPipeError)  # whoever left knows
     return True

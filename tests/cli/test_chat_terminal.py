@@ -46,7 +46,7 @@ def test_questions_are_typed_and_answered(chat: ChatWith, model: ScriptedVideoQA
     exit_code, sent = chat((HINT, f"Where?{ENTER}"), (DONE, f"Which?{ENTER}"), (DONE, CTRL_D))
     assert exit_code == 0
     assert asked(model) == ["Where?", "Which?"]
-    places = [sent.index(text) for text in ("/help says", "Where?", "Left.\n", "context 50 of", "Red.\n", "context 90")]
+    places = [sent.index(text) for text in ("/help", "Where?", "Left.\n", "context 50 of", "Red.\n", "context 90")]
     assert places == sorted(places)
 
 
@@ -83,7 +83,7 @@ def test_a_history_that_cannot_be_kept_is_a_warning(chat: ChatWith, tmp_path: Pa
     (tmp_path / "history").mkdir()
     exit_code, sent = chat((HINT, f"Where?{ENTER}"), (DONE, f"{UP}{ENTER}"), (DONE, CTRL_D))
     assert exit_code == 0
-    assert f"Warning: What is typed cannot be kept in {tmp_path}/history: it is no file." in " ".join(sent.split())
+    assert f"Warning: The history cannot be kept in {tmp_path}/history: it is not a file." in " ".join(sent.split())
     assert "Red.\n" in sent
 
 
@@ -107,7 +107,7 @@ def test_commands_and_paths_are_completed(chat: ChatWith, model: ScriptedVideoQA
     """As far as they are clear."""
     other = tmp_path / "other clip.mp4"
     other.write_bytes(b"not looked at\0")
-    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), ("anew", f"/qu{TAB}{ENTER}"))
+    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), ("New", f"/qu{TAB}{ENTER}"))
     assert [begun.encoded.video.path.name for begun in model.chats] == ["clip.mp4", "other clip.mp4"]
 
 
@@ -121,7 +121,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(
         (HINT, f"A?{ENTER}"), ("is part of", f"B?{ENTER}"), ("is part of", f"C?{ENTER}"), (DONE, CTRL_D)
     )
     assert exit_code == 0
-    assert "The circle \nStopped; what came of the answer is part of the conversation.\n" in sent
+    assert "The circle \nStopped; the partial answer is part of the conversation.\n" in sent
     assert [turn.answer.text for turn in model.chats[0].turns] == ["The circle ", "Red ", "Blue."]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -130,10 +130,10 @@ def test_ctrl_c_before_anything_came(chat: ChatWith, model: ScriptedVideoQA, tmp
     """The question is no part of the conversation, nor of what is saved."""
     model.script = [[Press()], ["Red."]]
     exit_code, sent = chat(
-        (HINT, f"A?{ENTER}"), ("no", f"B?{ENTER}"), (DONE, f"/save {tmp_path}/t.md{ENTER}"), ("written", CTRL_D)
+        (HINT, f"A?{ENTER}"), ("no", f"B?{ENTER}"), (DONE, f"/save {tmp_path}/t.md{ENTER}"), ("saved", CTRL_D)
     )
     assert exit_code == 0
-    assert "Stopped before anything came" in sent
+    assert "Stopped before the answer began" in sent
     assert "A?" not in (tmp_path / "t.md").read_text(encoding="utf-8")
 
 
