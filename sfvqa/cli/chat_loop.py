@@ -148,7 +148,7 @@ class ChatLoop:
             except Exception as error:  # noqa: BLE001  what it is does not matter, the next line may be better
                 self._report(error, line)
 
-    def _run_step(self, interrupts: exits.ChatInterrupts) -> bool:
+    def _run_step(self, interrupts: exits.Interrupt) -> bool:
         """One line of a terminal; False when it was the last."""
         try:
             with interrupts.step():

@@ -236,21 +236,58 @@ def _print_json_error(kind: str, message: str) -> bool:
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed: libraries may turn the KeyboardInterrupt into an error of their own.
+    """Ctrl-C, as a signal handler: the first one lets everything tidy up, another ends the process at once.
 
-    The first one lets everything tidy up; another, while that takes its time, ends the process at once.
+    `seen` says that it was pressed: libraries may turn the KeyboardInterrupt into an error of their own. In a chat it
+    stops the step that is under way, and does nothing between steps; each step counts its own, and another press ends
+    the process only after `double_tap_seconds`: keys are pressed twice in a hurry, which must not cost a conversation.
     """
 
-    def __init__(self) -> None:
-        self.seen = False
+    def __init__(self, *, double_tap_seconds: float = 0.0) -> None:
+        self._double_tap_seconds = double_tap_seconds
+        self._is_heard = not double_tap_seconds
+        self._pressed_at: float | None = None
+
+    @property
+    def seen(self) -> bool:
+        """Whether it was pressed, in a chat since the last step began."""
+        return self._pressed_at is not None
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """What Ctrl-C stops in a chat: KeyboardInterrupt is raised somewhere in the block."""
+        self._pressed_at, self._is_heard = None, True
+        try:
+            yield
+        finally:
+            self._is_heard = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if self.seen:
+        if not self._is_heard:
+            return
+        now = time.monotonic()
+        if self._pressed_at is None:
+            self._pressed_at = now
+            if not self._double_tap_seconds:
+                # What Python does last it does without handlers: Ctrl-C would end it by the signal, not with 130.
+                atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            raise KeyboardInterrupt
+        if now - self._pressed_at >= self._double_tap_seconds:
             _end_now()
-        self.seen = True
-        # What Python does last it does without handlers, and another one would end it by the signal, not with 130.
-        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def chat_interrupts() -> Iterator[Interrupt]:
+    """Handle Ctrl-C as a chat does, and afterwards as before; where it is ignored, as under nohup, it stays so."""
+    interrupts, before = Interrupt(double_tap_seconds=1.0), signal.getsignal(signal.SIGINT)
+    ours = threading.current_thread() is threading.main_thread() and callable(before)
+    if ours:
+        signal.signal(signal.SIGINT, interrupts)
+    try:
+        yield interrupts
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _exit_tidily(number: int, _frame: FrameType | None) -> None:
@@ -275,59 +312,6 @@ def _watch_signals() -> Iterator[Interrupt]:
         for number in ours:
             if number != signal.SIGINT or not interrupt.seen:
                 signal.signal(number, usual[number])
-
-
-_DOUBLE_TAP_SECONDS = 1.0  # keys are pressed twice in a hurry, and held down
-
-
-class ChatInterrupts:
-    """Ctrl-C within a chat: it stops the step that is under way, and each step counts its own.
-
-    Between steps it does nothing. Pressed again while a step takes its time to stop, it ends the process, but not
-    when it follows the first one at once: a double tap must not cost the conversation.
-    """
-
-    def __init__(self) -> None:
-        self._in_step = False
-        self._pressed_at: float | None = None
-
-    @property
-    def seen(self) -> bool:
-        """Whether the present step, or else the last one, was stopped."""
-        return self._pressed_at is not None
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """What Ctrl-C stops: KeyboardInterrupt is raised somewhere in the block."""
-        self._pressed_at, self._in_step = None, True
-        try:
-            yield
-        finally:
-            self._in_step = False
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._in_step:
-            return
-        if self._pressed_at is None:
-            self._pressed_at = time.monotonic()
-            raise KeyboardInterrupt
-        if time.monotonic() - self._pressed_at > _DOUBLE_TAP_SECONDS:
-            _end_now()
-
-
-@contextlib.contextmanager
-def chat_interrupts() -> Iterator[ChatInterrupts]:
-    """Handle Ctrl-C as a chat does, and afterwards as before; where it is ignored, as under nohup, it stays so."""
-    interrupts = ChatInterrupts()
-    before = signal.getsignal(signal.SIGINT)
-    ours = threading.current_thread() is threading.main_thread() and callable(before)
-    if ours:
-        signal.signal(signal.SIGINT, interrupts)
-    try:
-        yield interrupts
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
 
 
 _STDERR = 2  # Python's own stream may be locked by what was interrupted

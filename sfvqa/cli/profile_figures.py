@@ -1,7 +1,7 @@
 """The figures of a profile, as tables, a chart and sentences for people."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -56,41 +56,35 @@ def _three_digits(number: float) -> str:
     return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:,.0f}"
 
 
-_SIGNS = "░▒█▓#+"
-_STYLES = ("bright_black", "yellow", "blue", "cyan", "red", "magenta")
+_SIGNS = (("░", "bright_black"), ("▒", "yellow"), ("█", "blue"), ("▓", "cyan"), ("#", "red"), ("+", "magenta"))
 _WIDTH, _NARROWEST = 56, 12
 _BESIDE = len("   128 frames ") + len(" 12.3 ms ")  # before and behind a bar
-_ENTRY = 24  # of the legend
+_ENTRY = 22  # of the legend
 
 
 def chart_lines(points: "Sequence[ProfilePoint]", width: int) -> "Iterator[Text]":
-    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and below them what the
-    signs mean.
-    """
+    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and then a legend."""
     from sfvqa.profiling.profile import layers_of
 
     stacks = [layers_of(point) for point in points]
     longest = max(sum(layer.seconds for layer in stack) for stack in stacks)
     room = max(_NARROWEST, min(_WIDTH, width - _BESIDE))
     for point, stack in zip(points, stacks, strict=True):
-        line = Text(f"{point.num_frames:>6} frames ")
-        edges = [0.0]
-        for layer in stack:
-            edges.append(edges[-1] + layer.seconds)
+        edges = [0.0, *accumulate(layer.seconds for layer in stack)]
         cells = [round(edge / longest * room) for edge in edges]  # of the edges, so that lengths do not drift
-        for number, (start, stop) in enumerate(pairwise(cells)):
-            line.append(_SIGNS[number] * (stop - start), style=_STYLES[number])
-        line.append(f" {seconds_text(point.median('ttft_seconds'))}")
+        bars = [
+            (sign * (stop - start), style)
+            for (sign, style), (start, stop) in zip(_SIGNS, pairwise(cells), strict=False)
+        ]
+        time = seconds_text(point.median("ttft_seconds"))
+        yield Text.assemble(f"{point.num_frames:>6} frames ", *bars, f" {time}")
+    signs = zip(_SIGNS, stacks[0], strict=False)
+    legend = [Text.assemble((f" {sign} ", style), (f"{layer.name:<{_ENTRY}}", "dim")) for (sign, style), layer in signs]
+    num_beside = max(1, min(3, width // (_ENTRY + 3)))
+    for first in range(0, len(legend), num_beside):
+        line = Text.assemble(*legend[first : first + num_beside])
+        line.rstrip()
         yield line
-    num_beside = max(1, min(3, (width - 1) // _ENTRY))
-    names = [layer.name for layer in stacks[0]]
-    for first in range(0, len(names), num_beside):
-        row = range(len(names))[first : first + num_beside]
-        legend = Text(" ")
-        for number in row:
-            legend.append(f"{_SIGNS[number]} ", style=_STYLES[number])
-            legend.append(names[number].ljust(_ENTRY - 2 if number != row[-1] else 0), style="dim")
-        yield legend
 
 
 def _tables(profile: "Profile", rows: Mapping[str, Sequence[str]], width: int) -> Iterator[RenderableType]:
@@ -105,8 +99,6 @@ def _tables(profile: "Profile", rows: Mapping[str, Sequence[str]], width: int) -
         start, taken = stop, max(map(len, rows))
         while stop < len(counts) and (stop == start or taken + _GAP + widths[stop] <= width):
             taken, stop = taken + _GAP + widths[stop], stop + 1
-        if start:
-            yield ""
         table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, _GAP, 0, 0))
         table.add_column("frames", no_wrap=True)
         for count in counts[start:stop]:
@@ -114,7 +106,7 @@ def _tables(profile: "Profile", rows: Mapping[str, Sequence[str]], width: int) -
         for words, cells in rows.items():
             if any(cells[start:stop]):
                 table.add_row(words, *cells[start:stop])
-        yield table
+        yield Padding(table, (1 if start else 0, 0, 0, 0), expand=False)
 
 
 _STAGES = {

@@ -258,7 +258,7 @@ def test_a_double_tap_ends_one_answer_and_a_second_press_one_that_does_not_stop(
     now = 100.0
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pressed = exits.ChatInterrupts()
+    pressed = exits.Interrupt(double_tap_seconds=1.0)
     pressed(signal.SIGINT, None)
     with pressed.step():
         with pytest.raises(KeyboardInterrupt):

@@ -6,7 +6,7 @@ import pytest
 
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.screen import WordWriter, printable, printable_line, wrap
-from sfvqa.wording import plural, readable_size
+from sfvqa.wording import readable_size
 from tests.cli.conftest import RunCli, RunOnTerminal
 
 VIDEO = str(load_demo_videos()[0].path)
@@ -109,12 +109,11 @@ def test_a_name_stays_on_its_line() -> None:
     assert printable_line("clip\nError: gone\t.mp4") == "clip\\nError: gone\\t.mp4"
 
 
-def test_numbers_read_well() -> None:
-    """Sizes as disks are sold; one is singular."""
+def test_sizes_read_well() -> None:
+    """Sizes as disks are sold."""
     assert [readable_size(size) for size in (999, 3_800_000, 999_999, 17_001_296_608)] == [
         "999 bytes",
         "3.8 MB",
         "1.0 MB",
         "17.0 GB",
     ]
-    assert (plural(1, "frame"), plural(2, "frame"), plural(12345, "frame")) == ("1 frame", "2 frames", "12,345 frames")
