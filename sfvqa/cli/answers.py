@@ -183,7 +183,7 @@ def describe_briefly(encoded: "EncodedVideo", spec: "ModelSpec | None", settings
     video = f"{path.name} (bundled)" if is_bundled else path.name
     span = "–".join(format_time(time) for time in (times[0], times[-1])[: len(times)])
     bits = settings.quantization
-    model = settings.name if bits in ("none", "auto") else f"{settings.name} in {bits}"
+    model = f"{settings.name}" if bits in ("none", "auto") else f"{settings.name} in {bits}"
     if spec is not None and spec.is_bundled and not is_bundled:
         model += " (synthetic videos only)"
     return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"

@@ -7,7 +7,7 @@ import typer
 
 from sfvqa.cli import model_info
 from sfvqa.cli.model import Device, complete_model
-from sfvqa.cli.options import Json, ResultOptions, Yes, compose
+from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose
 from sfvqa.cli.screen import confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
 from sfvqa.wording import plural, readable_size
@@ -393,4 +393,4 @@ for _name, _command, _help, _short_help in (
     ("remove", remove, REMOVE_HELP, "Delete a downloaded model."),
     ("quantize", quantize, QUANTIZE_HELP, "Write a model in 4 or 8 bits to a folder."),
 ):
-    app.command(_name, help=_help, short_help=_short_help)(compose(_command))
+    app.command(_name, cls=Command, help=_help, short_help=_short_help)(compose(_command))

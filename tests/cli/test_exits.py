@@ -290,6 +290,7 @@ def test_ctrl_c_while_python_ends_changes_no_exit_code() -> None:
     program = f"""
 import sys; sys.path[:] = {sys.path!r}
 import os, signal
+from sfvqa.cli.exits import Interrupt
 
 class Last:
     def __del__(self):
@@ -309,6 +310,7 @@ except KeyboardInterrupt:
 
 WRITES_IN_A_THREAD = """
 import os, signal, sys, threading, time
+from sfvqa.cli.exits import safe_streams
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 with safe_streams():
     threading.Thread(target=lambda: sys.stderr.write("." * 1_000_000), daemon=True).start()

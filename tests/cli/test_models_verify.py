@@ -46,7 +46,7 @@ def test_it_names_the_damaged_file_and_pull_mends_it(pulled: FakeHub, run_cli: R
     assert "Run `sfvqa models pull small`" in run.stderr
     error = json.loads(run_cli("models", "verify", "small", "--json").stdout)["error"]
     assert error["type"] == "CheckpointError"
-    assert f"damaged: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
+    assert f"Damaged files were downloaded again: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
     assert run_cli("models", "verify", "small").exit_code == 0
 
 
