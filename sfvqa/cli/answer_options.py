@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
-from sfvqa.cli.options import check_finite, check_positive, parse_file
+from sfvqa.cli.options import (
+    OUTPUT,
+    OptionGroup,
+    check_finite,
+    check_positive,
+    option,
+    parse_file,
+    rare_setting,
+    setting,
+)
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT, read_given
 
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
     from sfvqa.inference.question import PromptOptions
 
 
-_TOLD = "What the model is told"
-_PRINTED = "What it prints"
 _FROM_THE_VIDEO = "auto"  # a subtitle file of that name is reached as ./auto
 
 # The names of the library's enum, written out because importing it would import torch; a test compares.
@@ -37,98 +43,33 @@ def _check_seed(value: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnOptions(OptionGroup):
-    """How an answer is written, and what goes into the prompt: what a chat and every other answer have in common.
+class PromptGroup(OptionGroup):
+    """What goes into the prompt beside the question. UsageError when built for what contradicts itself."""
 
-    Of the last three only AnswerOptions makes options. Raises UsageError when built for what contradicts itself; of
-    what was set for good, what is typed overrules the rest.
-    """
+    panel = "What the model is told"
 
-    panel = "How it answers"
-
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens."), SETTING] = 256
-    temperature: Annotated[
-        float,
-        typer.Option(
-            metavar="X", min=0.0, callback=check_finite, help="0 always takes the likeliest token; higher varies more."
-        ),
-        SETTING,
-    ] = 0.0
-    top_p: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            max=1.0,
-            callback=check_positive,
-            help="Sample among the likeliest tokens that share this probability.",
-        ),
-        SETTING,
-        RARE,
-    ] = 1.0
-    repetition_penalty: Annotated[
-        float,
-        typer.Option(metavar="X", callback=check_positive, help="Above 1 makes repetition less likely."),
-        SETTING,
-        RARE,
-    ] = 1.0
-    seed: Annotated[
-        int, typer.Option(metavar="N", callback=_check_seed, help="Seed of the sampling."), SETTING, RARE
-    ] = 0
-    static_decode: Annotated[
-        bool,
-        typer.Option(
-            help="Write tokens over buffers of fixed size, which CUDA records once and replays: the same tokens, "
-            "faster after the recording."
-        ),
-        SETTING,
-        RARE,
-    ] = False
-    system: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="The system message, in place of the model's own.", rich_help_panel=_TOLD),
-        SETTING,
-        RARE,
-    ] = None
+    system: Annotated[str | None, rare_setting("System message, instead of the model's own.")] = None
     template: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Text around every question, which goes where it says {question}: "
-            "--template '{question} Answer in one word.'",
-            rich_help_panel=_TOLD,
-        ),
-        SETTING,
-        RARE,
+        rare_setting("Text around each question, as in --template '{question} Answer in one word.'"),
     ] = None
     subtitles: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|auto",
-            help="Put subtitles into the prompt, with their times: of a .srt, .vtt, .ass or .sbv file, or (auto) the "
+        option(
+            "Put subtitles with their times into the prompt, from a .srt, .vtt, .ass or .sbv file, or (auto) from the "
             "video's own text track. Lines outside the sampled range are left out.",
-            rich_help_panel=_TOLD,
+            metavar="FILE|auto",
         ),
     ] = None
     subtitle_tokens: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Cut subtitles, evenly, to N tokens (default: what the model's training leaves room for, at most "
-            "1024).",
-            rich_help_panel=_TOLD,
-        ),
-        SETTING,
-        RARE,
+        rare_setting("Cut subtitles evenly to N tokens (default: what training leaves room for, at most 1024).", min=1),
     ] = None
-    slow_attention: SlowAttentionName = "always"
-    choices: list[str] | None = None
-    evidence: bool = False
 
     def __post_init__(self) -> None:
         if self.subtitles is None and self.subtitle_tokens is not None:
             if self.is_flag("subtitle_tokens"):
-                raise UsageError("--subtitle-tokens is for --subtitles.", "Give subtitles, or leave it out.")
+                raise UsageError("--subtitle-tokens needs --subtitles.", "Add --subtitles, or leave it out.")
             self.overrule("subtitle_tokens")
         if self.subtitles == "":
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")
@@ -137,11 +78,6 @@ class TurnOptions(OptionGroup):
     def reads_text_track(self) -> bool:
         """Whether the subtitles are the video's own."""
         return self.subtitles == _FROM_THE_VIDEO
-
-    @cached_property
-    def compared(self) -> tuple[str, ...] | None:
-        """The choices to compare, None where the answer is written. UsageError where they are none."""
-        return parse_choices(self.choices) if self.choices else None
 
     @cached_property
     def fixed_prompt(self) -> "PromptOptions":
@@ -163,6 +99,46 @@ class TurnOptions(OptionGroup):
         own = (self.subtitle_tokens or MAX_SUBTITLE_TOKENS) if self.reads_text_track else 0
         return self.fixed_prompt.num_tokens_about + own
 
+    def prompt(self, video: "VideoFile") -> "PromptOptions":
+        """What goes into the prompt, with the video's own subtitles where they are asked for."""
+        if not self.reads_text_track:
+            return self.fixed_prompt
+        return replace(self.fixed_prompt, subtitles=video.reader.subtitles(), subtitle_tokens=self.subtitle_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnOptions(PromptGroup):
+    """How an answer is written: what a chat and every other answer have in common.
+
+    Of the last three only AnswerOptions makes options. What is typed overrules what was set for good.
+    """
+
+    panel = "How it answers"
+
+    max_new_tokens: Annotated[int, setting("Longest answer, in tokens.", min=1)] = 256
+    temperature: Annotated[
+        float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
+    ] = 0.0
+    top_p: Annotated[
+        float, rare_setting("Sample from the likeliest tokens of this probability.", max=1.0, callback=check_positive)
+    ] = 1.0
+    repetition_penalty: Annotated[
+        float, rare_setting("Values above 1 make repetition less likely.", callback=check_positive)
+    ] = 1.0
+    seed: Annotated[int, rare_setting("Seed for sampling.", callback=_check_seed)] = 0
+    static_decode: Annotated[
+        bool,
+        rare_setting("Decode over buffers of fixed size, which CUDA records and replays: the same tokens, but faster."),
+    ] = False
+    slow_attention: SlowAttentionName = "always"
+    choices: list[str] | None = None
+    evidence: bool = False
+
+    @cached_property
+    def compared(self) -> tuple[str, ...] | None:
+        """The choices to compare, None where the answer is written. UsageError where they are none."""
+        return parse_choices(self.choices) if self.choices else None
+
     def check(self, model: "ModelOptions") -> None:
         """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
         _ = self.compared, self.fixed_prompt
@@ -170,12 +146,6 @@ class TurnOptions(OptionGroup):
             from sfvqa.checkpoints.device import check_static_decode
 
             check_static_decode(model.attention, model.quant)
-
-    def prompt(self, video: "VideoFile") -> "PromptOptions":
-        """What goes into the prompt, with the video's own subtitles where they are asked for."""
-        if not self.reads_text_track:
-            return self.fixed_prompt
-        return replace(self.fixed_prompt, subtitles=video.reader.subtitles(), subtitle_tokens=self.subtitle_tokens)
 
     def generation(self) -> "GenerationOptions":
         """How tokens are chosen; where choices are compared none is."""
@@ -191,29 +161,25 @@ class TurnOptions(OptionGroup):
 class AnswerOptions(TurnOptions):
     """The same, and what a chat cannot do: compare choices, watch the attention."""
 
+    panel = "How it answers"
+
     slow_attention: Annotated[
         SlowAttentionName,
-        typer.Option(
-            help="Whether new tokens look at the slow tokens: always (as trained), or prefill only (as the reference).",
-            rich_help_panel=TurnOptions.panel,
-        ),
-        SETTING,
-        RARE,
+        rare_setting("New tokens attend to slow tokens always (as trained) or at prefill only (as the reference)."),
     ] = "always"
     choices: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "Answer with the likeliest of these, and show how likely each is. Quote a choice that holds a comma, as in "
+            "CSV: --choices 'red,\"red, then blue\"'. Repeat the option to add more.",
             metavar="A,B,…",
-            help="Answer with the likeliest of these, and say how likely each is. Quote one with a comma in it, "
-            "as in a CSV file: --choices 'red,\"red, then blue\"'. Repeat to add more.",
-            rich_help_panel=_TOLD,
         ),
     ] = None
     evidence: Annotated[
         bool,
-        typer.Option(
-            help="Also say which moments each answer looked at most, by its slow attention. A hint, no proof.",
-            rich_help_panel=_PRINTED,
+        option(
+            "Also show the moments that each answer's slow attention favoured: a hint, not proof.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False
 
@@ -227,8 +193,7 @@ class AnswerOptions(TurnOptions):
         for name in WRITING_OPTIONS if self.choices else ():
             if self.is_flag(name):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} says how an answer is written, and --choices are compared, not "
-                    "written.",
+                    f"--{name.replace('_', '-')} is for answers that are written; --choices are compared.",
                     "Leave one of them out.",
                 )
         if self.choices:
@@ -254,11 +219,11 @@ def parse_choices(values: Sequence[str]) -> tuple[str, ...]:
 
 Questions = Annotated[
     list[str] | None,
-    typer.Argument(metavar="QUESTION", help="Each argument is one question; quote it.", show_default=False),
+    typer.Argument(metavar="QUESTION", help="One question per argument; quote it.", show_default=False),
 ]
 QuestionFile = Annotated[
     str | None,
-    typer.Option("--questions", metavar="FILE", help="Also ask the questions of a text file, one a line; - is stdin."),
+    option("Also ask the questions in a text file, one per line; - is stdin.", "--questions", metavar="FILE"),
 ]
 
 _MOST_BYTES = 16_000_000  # more than anybody asks about a video
@@ -273,7 +238,7 @@ def gather_questions(given: Sequence[str] | None, file: str | None, *, video: Pa
         raise UsageError("Video and questions cannot both come from standard input.", "Name a file for one of them.")
     questions = (*(given or ()), *(() if file is None else read_questions(file)))
     if not questions:
-        raise UsageError("No question was given.", "Ask one, in quotes, or name a file of them with --questions.")
+        raise UsageError("No question was given.", "Add one in quotes, or name a file with --questions.")
     for question in questions:
         check_question(question)
     return questions
@@ -289,10 +254,10 @@ def read_questions(file: str) -> tuple[str, ...]:
     except OSError as error:
         raise UsageError(
             f"The questions in {name} cannot be read: {error.strerror or error}.",
-            "Name a text file, one question a line.",
+            "Name a text file with one question per line.",
         ) from error
     lines = _LINE_END.split(text)  # str.splitlines ends lines where no editor does, at U+2028 for one
     questions = tuple(line.strip() for line in lines if line.strip())
     if not questions:
-        raise UsageError(f"There is no question in {name}.", "Write one question a line.")
+        raise UsageError(f"There is no question in {name}.", "Write one question per line.")
     return questions

@@ -1,26 +1,36 @@
 """`sfvqa ask`: questions about one video; what a dry run says of them, and a picture of what an answer looked at."""
 
-import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
-from sfvqa.cli.describe import describe_frames, describe_video
+from sfvqa.cli.answers import describe_frames, describe_video
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, describe_duration, seconds_on_cpu, tell_duration
-from sfvqa.cli.option_groups import RARE, SETTING
-from sfvqa.cli.options import ONE, CacheOptions, Count, DryRun, OutputOptions, Video, parse_count, parse_file
-from sfvqa.cli.terminal import echo, printable_line
-from sfvqa.errors import ExitCode, UnreadableVideoError, UsageError
+from sfvqa.cli.options import (
+    ONE,
+    OUTPUT,
+    CacheOptions,
+    Count,
+    DryRun,
+    OutputOptions,
+    Video,
+    option,
+    parse_count,
+    parse_file,
+    rare_setting,
+)
+from sfvqa.cli.screen import echo, print_json, printable_line
+from sfvqa.errors import ExitCode, ModelNotDownloadedError, UnreadableVideoError, UsageError
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.cli.video import VideoFile
     from sfvqa.inference.answer import Answer
     from sfvqa.inference.encode import EncodedVideo
@@ -42,35 +52,31 @@ HELP = """\b
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
-Answer questions about a video, each argument one question.
-Nothing is downloaded: the model is the one named, else the configured one,
-else one on this machine that fits its memory, else the bundled one, tiny."""
+Answer questions about a video; each argument is one question. Nothing is
+downloaded: the model is the one named with --model, else the configured one,
+else one on this machine that fits in memory, else the bundled one, tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskOptions(AnswerOptions):
     """How `ask` answers."""
 
+    panel = AnswerOptions.panel
+
     evidence_out: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Draw each frame with its share of the answer's attention into a picture: .png, .jpg or .webp. With "
+            "several questions, FILE-1, FILE-2, ….",
             parser=parse_file,
-            metavar="FILE",
-            help="Draw the frames with how much the answer looked at each into this picture: .png, .jpg or .webp. "
-            "Of several questions, FILE-1, FILE-2, ….",
-            rich_help_panel=OutputOptions.panel,
+            rich_help_panel=OUTPUT,
         ),
     ] = None
     batch_size: Annotated[
         Count,
-        typer.Option(
-            parser=parse_count,
-            metavar="N",
-            help="Answer up to N questions at once; above 1 answers come when they are whole.",
-            rich_help_panel=AnswerOptions.panel,
+        rare_setting(
+            "Answer up to N questions at once; above 1, answers do not stream.", metavar="N", parser=parse_count
         ),
-        SETTING,
-        RARE,
     ] = ONE
 
     def __post_init__(self) -> None:
@@ -92,8 +98,8 @@ def ask(
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
+    from sfvqa.cli.answers import answer_questions
     from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.print_answers import AnswerPrinter, answer_questions
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
 
     asked = gather_questions(questions, question_file, video=video)
@@ -118,14 +124,14 @@ def ask(
         )
         seconds = seconds_on_cpu(plan, len(asked), is_seen=file.is_kept(sampling))
         if dry_run:
-            planned = PlannedAsk(video, file, frames, plan, sampling, seconds)
-            raise typer.Exit(planned.show(notices, json=output.json))
+            raise typer.Exit(show_plan(video, file, frames, plan, sampling, seconds, notices, json=output.json))
         check_fit(plan, seconds, notices)
         answerer = load(plan.settings, file.cache, notices)
         encoded = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
-        printer = AnswerPrinter(notices, json=output.json, several=len(asked) > 1)
-        said = answer_questions(answerer, encoded, asked, answers, prompt, printer, notices, batch_size)
+        said = answer_questions(
+            answerer, encoded, asked, answers, prompt, notices, json=output.json, batch_size=batch_size
+        )
         draw_filmstrips(file, encoded, said, strips, notices)
     notices.timings(said)
 
@@ -133,110 +139,101 @@ def ask(
 _LABEL_WIDTH = 8
 
 
-@dataclass(frozen=True)
-class PlannedAsk:
-    """What a dry run says: the video as it was given and opened, and what would run."""
+def show_plan(
+    video: Path,
+    file: "VideoFile",
+    frames: FrameOptions,
+    plan: "Plan",
+    sampling: "SamplingOptions",
+    seconds: float | None,
+    notices: "Notices",
+    *,
+    json: bool,
+) -> ExitCode:
+    """Print on stdout what would run; the exit code says whether it fits. `video` is the path as it was given."""
+    indices, trained_with, run, estimate = file.indices(sampling), plan.sizes.trained_with, plan.run, plan.fit.estimate
+    missing = _what_is_not_here(plan)
+    crop = frames.crop_mode() or trained_with.crop
+    warnings = [*trained_with.warnings(sampling, len(indices), crop), *missing]
+    document = {
+        "dry_run": True,
+        "video": str(video),
+        "model": plan.sizes.name,
+        "device": str(plan.device),
+        "dtype": run.dtype,
+        "quantization": run.quantization.value,
+        "attention": run.attention,
+        "frames": {
+            "count": len(indices),
+            "indices": list(indices),
+            "timestamps_seconds": [file.reader.timestamps_seconds[index] for index in indices],
+            "strategy": sampling.strategy.value,
+        },
+        "tokens": {
+            "slow": estimate.num_slow_tokens,
+            "fast": estimate.num_fast_tokens,
+            "prompt_about": estimate.num_fast_tokens + run.num_text_tokens,
+        },
+        "memory": {
+            "fits": None if plan.free_bytes is None else plan.fit.fits,
+            "needed_bytes": estimate.needed_bytes,
+            "free_bytes": plan.free_bytes,
+            "peak_bytes": estimate.peak_bytes,
+            "phases": estimate.phases,
+            "parts": estimate.parts,
+        },
+        "seconds_on_cpu": seconds,
+        "remedy": None if plan.fit.fits else plan.remedy,
+        "notices": list(plan.notices),
+        "warnings": warnings,
+    }
+    if json:
+        print_json(document)
+    else:
+        for name, value in _rows(document, sampling, can_run=not missing).items():
+            echo(f"{name:<{_LABEL_WIDTH}}{value}", hanging=_LABEL_WIDTH)
+    for sentence in plan.notices:
+        notices.note(sentence)
+    for warning in warnings:
+        notices.warn(warning)
+    tell_duration(seconds, notices.note)
+    return ExitCode.OK if plan.fit.fits else ExitCode.OUT_OF_MEMORY
 
-    video: Path
-    file: "VideoFile"
-    frames: FrameOptions
-    plan: "Plan"
-    sampling: "SamplingOptions"
-    seconds: float | None
 
-    def show(self, notices: "Notices", *, json: bool) -> ExitCode:
-        """Print it on stdout; the exit code says whether it fits."""
-        plan, trained_with = self.plan, self.plan.sizes.trained_with
-        indices = self.file.indices(self.sampling)
-        times = [self.file.reader.timestamps_seconds[index] for index in indices]
-        remedy = None if plan.fit.fits else plan.remedy
-        crop = self.frames.crop_mode() or trained_with.crop
-        is_missing = self._what_is_not_here()
-        warnings = [*trained_with.warnings(self.sampling, len(indices), crop), *is_missing]
-        if json:
-            typer.echo(jsonlib.dumps(self._document(indices, times, remedy, warnings), allow_nan=False))
-        else:
-            for line in self._lines(times, remedy, can_run=not is_missing):
-                echo(line, hanging=_LABEL_WIDTH)
-        for sentence in plan.notices:
-            notices.note(sentence)
-        for warning in warnings:
-            notices.warn(warning)
-        tell_duration(self.seconds, notices.note)
-        return ExitCode.OK if plan.fit.fits else ExitCode.OUT_OF_MEMORY
+def _what_is_not_here(plan: "Plan") -> list[str]:
+    """That there is no such device, or no such model here, and how to get it."""
+    from sfvqa.checkpoints.device import is_here
+    from sfvqa.checkpoints.find import locate
 
-    def _what_is_not_here(self) -> list[str]:
-        """That there is no such device, or no such model here, and how to get it."""
-        from sfvqa.checkpoints.device import is_here
-        from sfvqa.checkpoints.find import locate
-        from sfvqa.errors import ModelNotDownloadedError
+    missing, spec, device = [], plan.sizes.spec, plan.device
+    if not is_here(device):
+        missing.append(f"This machine has no {device.type.upper()} device, so what fits on one is unknown.")
+    if spec is not None and not plan.settings.random_weights:
+        try:
+            locate(spec.name)
+        except ModelNotDownloadedError as error:
+            missing.append(error.with_flags)
+    return missing
 
-        missing, spec, device = [], self.plan.sizes.spec, self.plan.device
-        if not is_here(device):
-            missing.append(f"There is no {device.type.upper()} device here, so what fits on one is unknown.")
-        if spec is not None and not self.plan.settings.random_weights:
-            try:
-                locate(spec.name)
-            except ModelNotDownloadedError as error:
-                missing.append(error.with_flags)
-        return missing
 
-    def _lines(self, times: list[float], remedy: str | None, *, can_run: bool) -> list[str]:
-        plan, run, estimate = self.plan, self.plan.run, self.plan.fit.estimate
-        peaks = ", ".join(f"{phase} {readable_size(size)}" for phase, size in estimate.phases.items())
-        free = "unknown" if plan.free_bytes is None else readable_size(plan.free_bytes)
-        slow, fast = plural(estimate.num_slow_tokens, "slow token"), plural(estimate.num_fast_tokens, "fast token")
-        rows = {
-            "video": printable_line(str(self.video)),
-            "model": f"{plan.sizes.name} on {plan.device} in {run.dtype}, quantization {run.quantization}",
-            "frames": describe_frames(times, self.sampling),
-            "tokens": f"{slow}, {fast} in a prompt of about {estimate.num_fast_tokens + run.num_text_tokens:,}",
-            "memory": f"{readable_size(estimate.weights_bytes)} of weights; at most: {peaks}",
-            "needed": f"{readable_size(estimate.needed_bytes)}; free: {free}",
-        }
-        if self.seconds:
-            rows["time"] = f"{describe_duration(self.seconds)} on this CPU"
-        fits = "unknown" if plan.free_bytes is None else "yes" if remedy is None else f"no. {remedy}"
-        rows["fits"] = fits if can_run else f"{fits}; it cannot run yet: see the warning"
-        return [f"{name:<{_LABEL_WIDTH}}{value}" for name, value in rows.items()]
-
-    def _document(
-        self, indices: tuple[int, ...], times: list[float], remedy: str | None, warnings: list[str]
-    ) -> dict[str, object]:
-        plan, run, estimate = self.plan, self.plan.run, self.plan.fit.estimate
-        return {
-            "schema_version": 1,
-            "dry_run": True,
-            "video": str(self.video),
-            "model": plan.sizes.name,
-            "device": str(plan.device),
-            "dtype": run.dtype,
-            "quantization": run.quantization.value,
-            "attention": run.attention,
-            "frames": {
-                "count": len(times),
-                "indices": list(indices),
-                "timestamps_seconds": times,
-                "strategy": self.sampling.strategy.value,
-            },
-            "tokens": {
-                "slow": estimate.num_slow_tokens,
-                "fast": estimate.num_fast_tokens,
-                "prompt_about": estimate.num_fast_tokens + run.num_text_tokens,
-            },
-            "memory": {
-                "fits": None if plan.free_bytes is None else remedy is None,
-                "needed_bytes": estimate.needed_bytes,
-                "free_bytes": plan.free_bytes,
-                "peak_bytes": estimate.peak_bytes,
-                "phases": estimate.phases,
-                "parts": estimate.parts,
-            },
-            "seconds_on_cpu": self.seconds,
-            "remedy": remedy,
-            "notices": list(plan.notices),
-            "warnings": warnings,
-        }
+def _rows(document: Mapping[str, Any], sampling: "SamplingOptions", *, can_run: bool) -> dict[str, str]:
+    tokens, memory, needed = document["tokens"], document["memory"], readable_size(document["memory"]["needed_bytes"])
+    peaks = ", ".join(f"{phase} {readable_size(size)}" for phase, size in memory["phases"].items())
+    free = "unknown" if memory["free_bytes"] is None else readable_size(memory["free_bytes"])
+    slow, fast = plural(tokens["slow"], "slow token"), plural(tokens["fast"], "fast token")
+    fits = "unknown" if memory["fits"] is None else "yes" if memory["fits"] else f"no. {document['remedy']}"
+    seconds = document["seconds_on_cpu"]
+    return {
+        "video": printable_line(document["video"]),
+        "model": f"{document['model']} on {document['device']} in {document['dtype']}, "
+        f"quantization {document['quantization']}",
+        "frames": describe_frames(document["frames"]["timestamps_seconds"], sampling),
+        "tokens": f"{slow}, {fast} in a prompt of about {tokens['prompt_about']:,}",
+        "memory": f"{readable_size(memory['parts']['weights'])} of weights; at most: {peaks}",
+        "needed": f"{needed}; free: {free}",
+        **({"time": f"{describe_duration(seconds)} on this CPU"} if seconds else {}),
+        "fits": fits if can_run else f"{fits}; it cannot run yet: see the warning",
+    }
 
 
 def filmstrip_paths(out: Path | None, num_answers: int, *, keep: Path) -> list[Path]:
@@ -244,14 +241,12 @@ def filmstrip_paths(out: Path | None, num_answers: int, *, keep: Path) -> list[P
 
     UsageError or SfvqaError where one of them cannot be written or would take the place of `keep`.
     """
-    from sfvqa.cli.whole_file import check_picture_path
-
     if out is None:
         return []
-    if num_answers == 1:
-        paths = [out]
-    else:
-        paths = [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, num_answers + 1)]
+    from sfvqa.cli.whole_file import check_picture_path
+
+    numbers = range(1, num_answers + 1)
+    paths = [out] if num_answers == 1 else [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in numbers]
     for path in paths:
         check_picture_path(path, keep=keep)
     return paths
@@ -261,17 +256,17 @@ def draw_filmstrips(
     file: "VideoFile", encoded: "EncodedVideo", answers: "Sequence[Answer]", paths: Sequence[Path], notices: "Notices"
 ) -> None:
     """Read the frames again, small, and draw one picture an answer that looked at any. VideoError, SfvqaError."""
+    if not paths:
+        return
     from sfvqa.cli.whole_file import write_picture
     from sfvqa.video.contact_sheet import draw_contact_sheet
 
-    if not paths:
-        return
-    with notices.waiting("Drawing what it looked at"):
+    with notices.waiting("Drawing the evidence"):
         cells = _read_cells(file, encoded)
         is_cut = encoded.crop.lost_share(encoded.video.width, encoded.video.height) > 0
         facts = (
             f"{encoded.video.path.name}, {answers[0].model}; {describe_video(encoded.video)}; bars: each frame's share "
-            f"of the answer's slow attention, a hint and no proof; spread evenly it would be {100 / len(cells):.1f} %"
+            f"of the answer's slow attention, a hint, not proof; spread evenly it would be {100 / len(cells):.1f} %"
             + ("; the crop cuts off what is dark" if is_cut else "")
         )
         for answer, path in zip(answers, paths, strict=True):
@@ -279,30 +274,25 @@ def draw_filmstrips(
                 titles = (answer.question, f"Answer: {answer.text}")
                 strip = draw_contact_sheet(cells, titles=titles, facts=facts, crop=encoded.crop, weights=weights)
                 write_picture(strip, path)
-                notices.note(f"What the answer looked at is drawn in {path}.")
+                notices.note(f"The evidence is drawn in {path}.")
 
 
 def _read_cells(file: "VideoFile", encoded: "EncodedVideo") -> "list[Cell]":
     from sfvqa.video.contact_sheet import MAX_CELLS, Cell, fit_for_sheet
     from sfvqa.video.fitting import resize_to
 
-    if len(encoded.indices) > MAX_CELLS:
-        raise UsageError(f"A picture holds {MAX_CELLS:,} frames.", "Look at fewer (--frames), or use --json.")
-    reader = file.reader
-    if encoded.indices[-1] >= len(reader.timestamps_seconds):
+    indices, reader = encoded.indices, file.reader
+    if len(indices) > MAX_CELLS:
+        raise UsageError(f"A picture holds at most {MAX_CELLS:,} frames.", "Use fewer (--frames), or use --json.")
+    if indices[-1] >= len(reader.timestamps_seconds):
         raise UnreadableVideoError(
-            f"“{encoded.video.path}” has changed since it was looked at: frames of then are not there any more.",
-            "Ask again.",
+            f"“{encoded.video.path}” has changed since it was encoded, and is now shorter.", "Ask again."
         )
-    read = {
-        frame.index: frame.pixels
-        for frame in reader.read(encoded.indices, fit_for_sheet(len(encoded.indices), with_bars=True))
-    }
-    if not read:
+    pixels = {frame.index: frame.pixels for frame in reader.read(indices, fit_for_sheet(len(indices), with_bars=True))}
+    if not pixels:
         raise UnreadableVideoError(f"No frame of “{encoded.video.path}” can be read any more.", "Ask again.")
-    height, width = next(iter(read.values())).shape[:2]
-    of_one_size = {index: resize_to(pixels, width, height) for index, pixels in read.items()}
+    height, width = next(iter(pixels.values())).shape[:2]
     return [
-        Cell(index, seconds, of_one_size.get(index))
-        for index, seconds in zip(encoded.indices, encoded.timestamps_seconds, strict=True)
+        Cell(index, seconds, resize_to(pixels[index], width, height) if index in pixels else None)
+        for index, seconds in zip(indices, encoded.timestamps_seconds, strict=True)
     ]

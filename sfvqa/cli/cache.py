@@ -1,6 +1,5 @@
-"""`sfvqa cache`: the videos that are kept as the model saw them: which, where, how large, and deleting them."""
+"""`sfvqa cache`: list, measure, locate and delete the encoded videos that are kept."""
 
-import json as jsonlib
 import re
 import time
 from datetime import UTC, datetime
@@ -8,44 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sfvqa.cli.models.shared import Yes, confirm
-from sfvqa.cli.option_groups import compose
-from sfvqa.cli.options import ResultOptions
-from sfvqa.cli.terminal import echo, printable_line
+from sfvqa.cli.options import ResultOptions, Yes, compose
+from sfvqa.cli.screen import confirm, echo, print_json, printable_line
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
-    from sfvqa.inference.video_cache.entry import EntryFacts
     from sfvqa.inference.video_cache.store import StoredEntry
-
-
-CLEAR_HELP = """\b
-[bold]Examples[/bold]
-  sfvqa cache clear
-  sfvqa cache clear --yes --json
-
-Delete every encoded video that is kept, and what an interrupted run left. The
-videos themselves are not touched: they are read and encoded again when asked
-about."""
-
-
-def clear(yes: Yes = False, *, result: ResultOptions) -> None:
-    """Say what goes, ask, delete."""
-    from sfvqa.inference.video_cache.store import VideoCache
-
-    notices, store = result.notices(), VideoCache()
-    num_videos, size_bytes = store.num_entries(), store.size_bytes()
-    what = f"Clearing deletes {plural(num_videos, 'encoded video')} ({readable_size(size_bytes)}) in {store.folder}."
-    notices.note(what if size_bytes else f"There is nothing in {store.folder}.")
-    if size_bytes and not confirm(f"Delete {readable_size(size_bytes)}?", what, yes=yes):
-        notices.note("Nothing was deleted.")
-        raise typer.Exit(1)
-    freed_bytes = store.clear()
-    if size_bytes:
-        notices.note(f"{readable_size(freed_bytes)} are free again.")
-    if result.json:
-        document = {"schema_version": 1, "folder": str(store.folder.absolute()), "freed_bytes": freed_bytes}
-        typer.echo(jsonlib.dumps(document))
 
 
 LIST_HELP = """\b
@@ -53,9 +20,10 @@ LIST_HELP = """\b
   sfvqa cache list
   sfvqa cache list --json | jq '.videos[].video'
 
-List the encoded videos that are kept, the last used first: where each lay when
-it was seen, how many frames of it, and by which model. Damaged ones are marked
-as far as their headers tell; the rest is checked whenever one is used."""
+List the encoded videos, the last used first: the path that each video had,
+how many frames were encoded, and by which model. An entry is marked as
+damaged if its header shows it; the rest of an entry is checked when it is
+used."""
 
 _UNITS = (("day", 86_400), ("hour", 3600), ("minute", 60))
 
@@ -67,14 +35,12 @@ def list_entries(*, result: ResultOptions) -> None:
     store = VideoCache()
     entries = store.entries()
     if result.json:
-        folder = str(store.folder.absolute())
-        videos = [_facts(entry) for entry in entries]
-        typer.echo(jsonlib.dumps({"schema_version": 1, "folder": folder, "videos": videos}))
+        print_json({"folder": str(store.folder.absolute()), "videos": [_facts(entry) for entry in entries]})
     elif entries:
         now = time.time()
         echo("\n\n".join(_paragraph(entry, now) for entry in entries))
     else:
-        echo(f"No encoded video is kept in {printable_line(str(store.folder))}.")
+        echo(f"No encoded videos in {printable_line(str(store.folder))}.")
 
 
 def _facts(entry: "StoredEntry") -> dict[str, Any]:
@@ -93,47 +59,20 @@ def _facts(entry: "StoredEntry") -> dict[str, Any]:
 
 def _paragraph(entry: "StoredEntry", now: float) -> str:
     """A video in a few lines: readable in any width, and greppable by its path."""
-
-    kept = [readable_size(entry.size_bytes), f"last used {_ago(now - entry.last_used_seconds)}"]
-    if entry.facts is None:
-        lines = [f"{entry.path}  ({', '.join(kept)})", f"  Damaged: {entry.fault}. It is of no use."]
+    age, facts = now - entry.last_used_seconds, entry.facts
+    used = next((f"{plural(int(age // length), unit)} ago" for unit, length in _UNITS if age >= length), "just now")
+    kept = f"{readable_size(entry.size_bytes)}, last used {used}"
+    if facts is None:
+        lines = [f"{entry.path}  ({kept})", f"  Damaged: {entry.fault}. It cannot be used."]
     else:
-        frames = plural(len(entry.facts.indices), "frame")
-        lines = [f"{entry.facts.video.path}  ({', '.join([frames, *kept])})", f"  {_made_with(entry.facts)}"]
+        key = facts.key
+        weights = re.sub(r"([0-9a-f]{12})[0-9a-f]+", r"\1", key["checkpoint"])  # enough to tell them apart
+        lines = [
+            f"{facts.video.path}  ({plural(len(facts.indices), 'frame')}, {kept})",
+            f"  Encoded by {weights} in {key['dtype']} on {key['device_kind']}: {facts.strategy} sampling, "
+            f"crop {facts.crop}, reader {facts.reader}",
+        ]
     return "\n".join(map(printable_line, lines))
-
-
-def _made_with(facts: "EntryFacts") -> str:
-    key = facts.key
-    how = f"{facts.strategy} sampling, crop {facts.crop}, reader {facts.reader}"
-    weights = re.sub(r"([0-9a-f]{12})[0-9a-f]+", r"\1", key["checkpoint"])  # as much as tells them apart for a person
-    return f"Seen by {weights} in {key['dtype']} on {key['device_kind']}: {how}"
-
-
-def _ago(seconds: float) -> str:
-    """How long ago, in its largest unit: nobody compares these to the second."""
-
-    for unit, length in _UNITS:
-        if seconds >= length:
-            return f"{plural(int(seconds // length), unit)} ago"
-    return "just now"
-
-
-PATH_HELP = """\b
-[bold]Examples[/bold]
-  sfvqa cache path
-  ls "$(sfvqa cache path)"
-
-Print the folder that encoded videos are kept in, and nothing else. It need not
-be there yet. SFVQA_CACHE_DIR names the folder above it."""
-
-
-def path(*, result: ResultOptions) -> None:
-    """Print the folder."""
-    from sfvqa.inference.video_cache.store import video_cache_folder
-
-    folder = str(video_cache_folder().absolute())
-    typer.echo(jsonlib.dumps({"schema_version": 1, "folder": folder}) if result.json else folder)
 
 
 SIZE_HELP = """\b
@@ -141,7 +80,7 @@ SIZE_HELP = """\b
   sfvqa cache size
   sfvqa cache size --json | jq .size_bytes
 
-Say how many encoded videos are kept, and what they take on the disk."""
+Print the number of encoded videos and their size on disk."""
 
 
 def size(*, result: ResultOptions) -> None:
@@ -151,10 +90,56 @@ def size(*, result: ResultOptions) -> None:
     store = VideoCache()
     num_videos, size_bytes, folder = store.num_entries(), store.size_bytes(), str(store.folder.absolute())
     if result.json:
-        document = {"schema_version": 1, "folder": folder, "num_videos": num_videos, "size_bytes": size_bytes}
-        typer.echo(jsonlib.dumps(document))
+        print_json({"folder": folder, "num_videos": num_videos, "size_bytes": size_bytes})
     else:
         echo(f"{readable_size(size_bytes)} ({plural(num_videos, 'video')}) in {printable_line(folder)}")
+
+
+CLEAR_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa cache clear
+  sfvqa cache clear --yes --json
+
+Delete all encoded videos, and what interrupted runs left. The video files
+stay; they are read and encoded again at the next question about them."""
+
+
+def clear(yes: Yes = False, *, result: ResultOptions) -> None:
+    """Say what goes, ask, delete."""
+    from sfvqa.inference.video_cache.store import VideoCache
+
+    notices, store = result.notices(), VideoCache()
+    num_videos, size_bytes = store.num_entries(), store.size_bytes()
+    what = f"Clearing deletes {plural(num_videos, 'encoded video')} ({readable_size(size_bytes)}) in {store.folder}."
+    notices.note(what if size_bytes else f"There is nothing in {store.folder}.")
+    if size_bytes and not confirm(f"Delete {readable_size(size_bytes)}?", what, yes=yes):
+        notices.note("Nothing was deleted.")
+        raise typer.Exit(1)
+    freed_bytes = store.clear()
+    if size_bytes:
+        notices.note(f"{readable_size(freed_bytes)} freed.")
+    if result.json:
+        print_json({"folder": str(store.folder.absolute()), "freed_bytes": freed_bytes})
+
+
+PATH_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa cache path
+  ls "$(sfvqa cache path)"
+
+Print the folder of encoded videos. It may not exist yet. SFVQA_CACHE_DIR
+names the folder above it."""
+
+
+def path(*, result: ResultOptions) -> None:
+    """Print the folder, and nothing else."""
+    from sfvqa.inference.video_cache.store import video_cache_folder
+
+    folder = str(video_cache_folder().absolute())
+    if result.json:
+        print_json({"folder": folder})
+    else:
+        typer.echo(folder)
 
 
 HELP = """\b
@@ -163,12 +148,12 @@ HELP = """\b
   sfvqa cache size
   sfvqa cache clear
 
-Videos are kept as the model saw them, so that another question about one
-waits for no reading and no encoding. The least recently used go when there
-are too many. SFVQA_CACHE_DIR names the folder they are kept in."""
+Manage the encoded videos. They are kept so that further questions about a
+video need no reading and no encoding; beyond a size limit the least recently
+used are deleted. SFVQA_CACHE_DIR names the folder they are kept in."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
-app.command("list", help=LIST_HELP, short_help="List the videos that are kept.")(compose(list_entries))
-app.command("size", help=SIZE_HELP, short_help="Say what they take on the disk.")(compose(size))
+app.command("list", help=LIST_HELP, short_help="List the encoded videos.")(compose(list_entries))
+app.command("size", help=SIZE_HELP, short_help="Print their number and size on disk.")(compose(size))
 app.command("clear", help=CLEAR_HELP, short_help="Delete them.")(compose(clear))
 app.command("path", help=PATH_HELP, short_help="Print the folder they are in.")(compose(path))

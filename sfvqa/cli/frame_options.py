@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
-from sfvqa.cli.options import Count, check_positive, parse_count
+from sfvqa.cli.options import RARE, SETTING, Count, OptionGroup, check_positive, parse_count
 from sfvqa.errors import UsageError
 from sfvqa.registry import CropName, SamplingName
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli.describe import describe_crop, describe_frames, describe_video
+from sfvqa.cli.answers import describe_crop, describe_frames, describe_video
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import NamedModel
 from sfvqa.cli.options import OutputOptions, Video, parse_file
-from sfvqa.cli.terminal import printable_line
+from sfvqa.cli.screen import printable_line
 from sfvqa.errors import UsageError
 from sfvqa.registry import load_registry
 

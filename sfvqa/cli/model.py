@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfvqa.checkpoints.find import ModelSettings
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
+from sfvqa.cli.options import OptionGroup, option, rare_setting, setting
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQA
 
@@ -47,31 +47,19 @@ def _check_device(value: str) -> str:
 
 NamedModel = Annotated[
     str | None,
-    typer.Option(
+    setting(
+        "A name from `sfvqa models list`, or a checkpoint folder (default: a downloaded model, else tiny).",
         "--model",
         "-m",
-        envvar="SFVQA_MODEL",
         metavar="NAME|FOLDER",
-        help="A name from `sfvqa models list`, or a checkpoint folder (default: a downloaded model, else tiny).",
         autocompletion=complete_model,
         rich_help_panel="The model",
     ),
 ]
-Device = Annotated[
-    str,
-    typer.Option(metavar="NAME", envvar="SFVQA_DEVICE", callback=_check_device, help="auto, cpu, mps, cuda or cuda:N."),
-]
-DtypeOption = Annotated[
-    Dtype, typer.Option("--dtype", envvar="SFVQA_DTYPE", metavar="NAME", help="auto, float32, bfloat16 or float16.")
-]
+Device = Annotated[str, setting("auto, cpu, mps, cuda or cuda:N.", metavar="NAME", callback=_check_device)]
+DtypeOption = Annotated[Dtype, rare_setting("auto, float32, bfloat16 or float16.", metavar="NAME")]
 QuantOption = Annotated[
-    Quant,
-    typer.Option(
-        "--quant",
-        envvar="SFVQA_QUANT",
-        metavar="NAME",
-        help="Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.",
-    ),
+    Quant, setting("Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.", metavar="NAME")
 ]
 
 
@@ -84,14 +72,11 @@ class ModelOptions(OptionGroup):
     model: NamedModel = None
     device: Device = "auto"
     quant: QuantOption = "auto"
-    dtype: Annotated[DtypeOption, RARE] = "auto"
-    attention: Annotated[
-        Attention, typer.Option(metavar="NAME", help="sdpa, eager or flash_attention_2."), SETTING, RARE
-    ] = "sdpa"
+    dtype: DtypeOption = "auto"
+    attention: Annotated[Attention, rare_setting("sdpa, eager or flash_attention_2.", metavar="NAME")] = "sdpa"
     random_weights: Annotated[
         bool,
-        typer.Option(help="Build the model without its weights, to measure time and memory; its answers mean nothing."),
-        RARE,
+        option("Leave out the trained weights, to measure time and memory; the answers mean nothing.", hidden=True),
     ] = False
 
     def settings(self, name: str) -> ModelSettings:
@@ -116,7 +101,9 @@ class ModelOptions(OptionGroup):
 
         Of what is only planned the device need not be here.
         """
-        load_torch(notices)
+        if "torch" not in sys.modules:  # takes seconds
+            with notices.waiting("Loading PyTorch"):
+                importlib.import_module("sfvqa.inference.video_qa")
         from sfvqa.checkpoints.known import read_sizes
         from sfvqa.checkpoints.plan import choose_model
 
@@ -132,16 +119,8 @@ class ModelOptions(OptionGroup):
         return read_sizes(choice.model)
 
 
-def load_torch(notices: "Notices") -> None:
-    """Import what takes seconds to import, and say so."""
-    if "torch" not in sys.modules:
-        with notices.waiting("Loading PyTorch"):
-            importlib.import_module("sfvqa.inference.video_qa")
-
-
 def load(settings: ModelSettings, cache: "VideoCache | None", notices: "Notices") -> "VideoQA":
     """Load the model with the settings of its plan."""
-    load_torch(notices)
     from sfvqa.checkpoints.load import load_checkpoint
     from sfvqa.inference.video_qa import VideoQA
 
@@ -168,7 +147,7 @@ def tell_duration(seconds: float | None, say: "Callable[[str], None]") -> None:
     from sfvqa.checkpoints.duration import WORTH_SAYING_SECONDS
 
     if seconds is not None and seconds > WORTH_SAYING_SECONDS:
-        say(f"On this CPU that takes {describe_duration(seconds)}; --frames makes it fewer frames.")
+        say(f"On this CPU this takes {describe_duration(seconds)}; use fewer frames (--frames) to shorten it.")
 
 
 def describe_duration(seconds: float) -> str:

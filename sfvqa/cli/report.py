@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfvqa.cli.option_groups import OptionGroup
-from sfvqa.cli.options import ResultOptions, parse_file
+from sfvqa.cli.options import OptionGroup, ResultOptions, parse_file
 from sfvqa.cli.whole_file import check_place, whole_text_file
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from sfvqa.batch.report.against import Comparison
     from sfvqa.batch.report.facts import RunFacts
     from sfvqa.batch.report.summary import Summary
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
 
 
 @dataclass(frozen=True, kw_only=True)

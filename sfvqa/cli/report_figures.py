@@ -17,7 +17,7 @@ from sfvqa.batch.report.wording import (
     span_text,
     stages_text,
 )
-from sfvqa.cli.terminal import printable_line
+from sfvqa.cli.screen import printable_line
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sfvqa.cli.describe import describe_briefly, describe_encoded
+from sfvqa.cli.answers import describe_briefly, describe_encoded
 from sfvqa.cli.model import num_question_tokens
 from sfvqa.errors import ModelNotDownloadedError, UnreadableVideoError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.cli.frame_options import FrameOptions
     from sfvqa.cli.model import ModelOptions
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_cache.entry import EncodingKey, EntryFacts

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -20,16 +20,16 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
     UsageError for a path that is no place for a file, SfvqaError for a folder without permission.
     """
     if "\0" in str(path):
-        raise UsageError(f"{path} holds a character that no path may have.", "Name another file.")
+        raise UsageError(f"{path} contains a null character.", "Name another file.")
     folder = _real_path(path).parent
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another.")
+        raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another folder.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder.", "Name a file.")
     if path.exists() and not path.is_file():  # a file would take the place of /dev/null itself
-        raise UsageError(f"{path} is a pipe or a device, and no file.", "Name a file.")
+        raise UsageError(f"{path} is a pipe or a device, not a file.", "Name a file.")
     if any(path.exists() and kept.exists() and path.samefile(kept) for kept in keep):
-        raise UsageError(f"{path} is the very file that is read.", "Name another file to write to.")
+        raise UsageError(f"{path} is also an input file.", "Name another file to write to.")
     if not os.access(folder, os.W_OK):
         raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
 
@@ -72,13 +72,15 @@ def _real_path(path: Path) -> Path:
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-def check_picture_path(path: Path, *, keep: Path) -> None:
-    """Fail now if a picture cannot be written there, or would take the place of `keep`.
+def check_picture_suffix(path: Path, formats: Collection[str] = tuple(_FORMATS)) -> None:
+    """UsageError for a suffix that names none of the formats."""
+    if path.suffix.lower() not in formats:
+        raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {' or '.join(formats)}.")
 
-    UsageError for an unknown suffix or a path that is no place for a file, SfvqaError for a folder without permission.
-    """
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {', '.join(_FORMATS)}.")
+
+def check_picture_path(path: Path, *, keep: Path) -> None:
+    """Fail now if a picture cannot be written there, or would take the place of `keep`: UsageError, SfvqaError."""
+    check_picture_suffix(path)
     check_place(path, keep=[keep])
 
 

@@ -324,7 +324,7 @@ def test_a_second_ctrl_c_brings_the_cursor_back(start: Start, videos: Path, tmp_
 
 STANDS_STILL = """
 import os, signal, sys, time
-from sfvqa.cli.interrupts import Interrupt
+from sfvqa.cli.exits import Interrupt
 signal.signal(signal.SIGINT, Interrupt())
 os.set_blocking(2, False)
 try:

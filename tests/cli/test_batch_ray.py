@@ -15,7 +15,7 @@ import pytest
 from sfvqa.batch.record import read_records
 from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally, Working
 from sfvqa.cli.batch.running import LiveDisplay, PlainDisplay, describe_rate
-from sfvqa.cli.notices import Notices
+from sfvqa.cli.screen import Notices
 from tests.batch.cluster.conftest import cluster, needs_ray, processes_of, ray_folder
 from tests.cli.conftest import RunCli
 from tests.inference.conftest import write_video

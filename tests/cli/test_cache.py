@@ -35,9 +35,9 @@ def test_what_is_kept_is_listed_the_last_used_first(run_cli: RunCli, store: Vide
     assert (run.exit_code, run.stderr) == (0, "")
     assert run.stdout == (
         f"/videos/0\\x1b[31m.mp4  (2 frames, {size}, last used 1 day ago)\n"
-        "  Seen by tiny@0 in float32 on cpu: uniform sampling, crop center, reader pyav\n\n"
+        "  Encoded by tiny@0 in float32 on cpu: uniform sampling, crop center, reader pyav\n\n"
         f"/videos/1\\x1b[31m.mp4  (2 frames, {size}, last used 3 days ago)\n"
-        "  Seen by tiny@0 in float32 on cpu: uniform sampling, crop center, reader pyav\n"
+        "  Encoded by tiny@0 in float32 on cpu: uniform sampling, crop center, reader pyav\n"
     )
 
 
@@ -58,7 +58,7 @@ def test_damaged_entries_are_marked(run_cli: RunCli, store: VideoCache) -> None:
     run = run_cli("cache", "list")
     assert (run.exit_code, run.stderr) == (0, "")
     assert f"{path}  (" in run.stdout
-    assert "  Damaged: it is cut off, or longer than it was. It is of no use.\n" in run.stdout
+    assert "  Damaged: it is cut off, or longer than it was. It cannot be used.\n" in run.stdout
     assert "/videos/1" in run.stdout
     videos = json.loads(run_cli("cache", "list", "--json").stdout)["videos"]
     told = [(video["damaged"] is None, video["video"]) for video in videos]
@@ -94,7 +94,7 @@ def test_clearing(run_cli: RunCli, store: VideoCache) -> None:
     assert run.exit_code == 0
     assert json.loads(run.stdout) == {"schema_version": 1, "folder": str(store.folder), "freed_bytes": total}
     assert "deletes 2 encoded videos" in run.stderr
-    assert f"{total / 1000:.1f} kB are free again." in run.stderr
+    assert f"{total / 1000:.1f} kB freed." in run.stderr
     assert store.entries() == []
 
 
@@ -131,7 +131,7 @@ def test_on_a_terminal_it_asks(
 
 def test_where_nothing_is_kept_there_is_nothing_to_ask(run_cli: RunCli, tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "videos"
-    assert run_cli("cache", "list").stdout == f"No encoded video is kept in {folder}.\n"
+    assert run_cli("cache", "list").stdout == f"No encoded videos in {folder}.\n"
     assert run_cli("cache", "size").stdout == f"0 bytes (0 videos) in {folder}\n"
     run = run_cli("cache", "clear", "--json")
     assert (run.exit_code, json.loads(run.stdout)["freed_bytes"]) == (0, 0)

@@ -177,10 +177,10 @@ def test_ctrl_c_ends_a_pipe_with_130(chat: ChatWith, model: ScriptedVideoQA) -> 
 def test_a_full_context_is_said_before_it_costs_a_turn(chat: ChatWith, model: ScriptedVideoQA) -> None:
     """Once beforehand, then each time that a turn goes, before the answer that made it go."""
     run = chat("A?\nB?\nC?\nD?\n", "--context", "100", "-v")
-    full = "Warning: The conversation takes 90 of 100 tokens: the oldest turns may be dropped"
+    full = "Warning: The conversation takes 90 of 100 tokens: the next answer may drop the oldest turns"
     gone = "Warning: The oldest turn was dropped."
     assert (run.stderr.count(full), run.stderr.count(gone)) == (1, 2)
-    assert "/reset begins it anew, and a larger --context gives it more room." in run.stderr
+    assert "/reset starts a new conversation, and a larger --context gives it more room." in run.stderr
     places = [run.stderr.index(text) for text in ("B?\n", full, gone, "C?\n", "D?\n")]
     assert places == sorted(places)
     assert len(model.chats[0].turns) == 2
@@ -217,7 +217,7 @@ def test_frames_context_and_help_are_shown(chat: ChatWith) -> None:
         ("/xyzzy", "There is no command /xyzzy.\nSee /help."),
         ("/open", "/open needs a VIDEO."),
         ("/save", "/save needs a FILE."),
-        ("/reset the counter", "/reset takes nothing behind it."),
+        ("/reset the counter", "/reset takes no argument."),
         ("/save never.md", "There is nothing to save"),
         ("/open -", "standard input"),
         ("/open https://a.example//b.mp4", "“https://a.example//b.mp4” is an address"),
@@ -253,7 +253,7 @@ def test_open_goes_on_with_another_video(chat: ChatWith, model: ScriptedVideoQA,
     run = chat(f"A?\n/open {quoted.format(other)}\nB?\n", *flags)
     assert run.exit_code == 0
     assert "other clip.mp4: 0:01 long" in run.stderr
-    assert "The conversation begins anew" in run.stderr
+    assert "New conversation about this video." in run.stderr
     assert [sampling.num_frames for sampling in model.sampled] == [4, 4]
     first, second = model.chats
     assert [turn.question for turn in second.turns] == ["B?"]
@@ -291,7 +291,7 @@ def test_subtitles_of_a_file_are_those_of_the_first_video(
     path = tmp_path / "talk.srt"
     path.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n", encoding="utf-8")
     run = chat(f"/open {other}\n/open {video}\n", "--subtitles", str(path))
-    assert "belong to clip.mp4: there are none here." in run.stderr
+    assert "belong to clip.mp4; this video has none." in run.stderr
     assert [begun.prompt is not None and begun.prompt.subtitles is not None for begun in model.chats] == [
         True,
         False,
@@ -308,7 +308,7 @@ def test_another_video_is_opened_though_the_first_is_gone(
     model.while_encoding = lambda: video.unlink(missing_ok=True)
     run = chat(f"/open {other}\n", "--subtitles", str(path))
     assert run.exit_code == 0
-    assert "belong to clip.mp4: there are none here." in run.stderr
+    assert "belong to clip.mp4; this video has none." in run.stderr
     assert len(model.chats) == 2
 
 
@@ -318,7 +318,7 @@ def test_a_saved_conversation_is_markdown(chat: ChatWith, model: ScriptedVideoQA
     model.script = [["It moves ", "*left*.\n\x1b[2J"], ["Red."]]
     path = tmp_path / name
     run = chat(f"Where?\nWhich?\n/save {path}\n", "--frames", "4")
-    assert (run.exit_code, f"is written to {path}" in run.stderr) == (0, True)
+    assert (run.exit_code, f"is saved to {path}" in run.stderr) == (0, True)
     head, facts, *rest = path.read_text(encoding="utf-8").split("\n\n")
     assert head == "# clip.mp4"
     assert facts.startswith("clip.mp4: 0:01 long")
@@ -345,7 +345,7 @@ def test_save_writes_over_nothing_but_its_own(chat: ChatWith, tmp_path: Path) ->
     run = chat(f"A?\n/save {path}\nB?\n/save {path}\n/save {taken}\n/save {tmp_path}/no/talk.md\n/save {tmp_path}\n")
     assert run.exit_code == 2
     assert (path.read_text(encoding="utf-8").count("> "), taken.read_text(encoding="utf-8")) == (2, "mine")
-    assert f"{taken} is there already, and not from this chat.\nName another file, or remove it.\n" in run.stderr
+    assert f"{taken} exists and is not from this chat.\nName another file, or remove it.\n" in run.stderr
     assert f"There is no folder {tmp_path}/no" in run.stderr
     assert f"{tmp_path} is a folder." in run.stderr
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.suffix != ".mp4") == ["taken.md", "talk.md"]

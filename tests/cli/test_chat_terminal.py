@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.cli import interrupts
-from sfvqa.cli.chat import loop
+from sfvqa.cli import chat_lines, exits
 from tests.cli.conftest import RunOnTerminal
 from tests.cli.fake import Press, ScriptedVideoQA
 
@@ -47,7 +46,7 @@ def test_questions_are_typed_and_answered(chat: ChatWith, model: ScriptedVideoQA
     exit_code, sent = chat((HINT, f"Where?{ENTER}"), (DONE, f"Which?{ENTER}"), (DONE, CTRL_D))
     assert exit_code == 0
     assert asked(model) == ["Where?", "Which?"]
-    places = [sent.index(text) for text in ("/help says", "Where?", "Left.\n", "context 50 of", "Red.\n", "context 90")]
+    places = [sent.index(text) for text in ("/help", "Where?", "Left.\n", "context 50 of", "Red.\n", "context 90")]
     assert places == sorted(places)
 
 
@@ -84,7 +83,7 @@ def test_a_history_that_cannot_be_kept_is_a_warning(chat: ChatWith, tmp_path: Pa
     (tmp_path / "history").mkdir()
     exit_code, sent = chat((HINT, f"Where?{ENTER}"), (DONE, f"{UP}{ENTER}"), (DONE, CTRL_D))
     assert exit_code == 0
-    assert f"Warning: What is typed cannot be kept in {tmp_path}/history: it is no file." in " ".join(sent.split())
+    assert f"Warning: The history cannot be kept in {tmp_path}/history: it is not a file." in " ".join(sent.split())
     assert "Red.\n" in sent
 
 
@@ -108,7 +107,7 @@ def test_commands_and_paths_are_completed(chat: ChatWith, model: ScriptedVideoQA
     """As far as they are clear."""
     other = tmp_path / "other clip.mp4"
     other.write_bytes(b"not looked at\0")
-    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), ("anew", f"/qu{TAB}{ENTER}"))
+    chat((HINT, f"/op{TAB} {tmp_path}/oth{TAB}{ENTER}"), ("New", f"/qu{TAB}{ENTER}"))
     assert [begun.encoded.video.path.name for begun in model.chats] == ["clip.mp4", "other clip.mp4"]
 
 
@@ -122,7 +121,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(
         (HINT, f"A?{ENTER}"), ("is part of", f"B?{ENTER}"), ("is part of", f"C?{ENTER}"), (DONE, CTRL_D)
     )
     assert exit_code == 0
-    assert "The circle \nStopped; what came of the answer is part of the conversation.\n" in sent
+    assert "The circle \nStopped; the partial answer is part of the conversation.\n" in sent
     assert [turn.answer.text for turn in model.chats[0].turns] == ["The circle ", "Red ", "Blue."]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -131,10 +130,10 @@ def test_ctrl_c_before_anything_came(chat: ChatWith, model: ScriptedVideoQA, tmp
     """The question is no part of the conversation, nor of what is saved."""
     model.script = [[Press()], ["Red."]]
     exit_code, sent = chat(
-        (HINT, f"A?{ENTER}"), ("no", f"B?{ENTER}"), (DONE, f"/save {tmp_path}/t.md{ENTER}"), ("written", CTRL_D)
+        (HINT, f"A?{ENTER}"), ("no", f"B?{ENTER}"), (DONE, f"/save {tmp_path}/t.md{ENTER}"), ("saved", CTRL_D)
     )
     assert exit_code == 0
-    assert "Stopped before anything came" in sent
+    assert "Stopped before the answer began" in sent
     assert "A?" not in (tmp_path / "t.md").read_text(encoding="utf-8")
 
 
@@ -196,15 +195,15 @@ def test_ctrl_c_on_a_dumb_terminal_says_how_to_leave(
 ) -> None:
     """In a line of its own, not behind the prompt."""
     reads = iter([KeyboardInterrupt()])
-    read = loop.PipedLines.read
+    read = chat_lines.PipedLines.read
 
-    def interrupted(source: loop.PipedLines) -> str | None:
+    def interrupted(source: chat_lines.PipedLines) -> str | None:
         for error in reads:
             raise error
         return read(source)
 
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(loop.PipedLines, "read", interrupted)
+    monkeypatch.setattr(chat_lines.PipedLines, "read", interrupted)
     exit_code, sent = run_on_terminal("chat", str(video), typing=[("/quit leaves.\r\n> ", CTRL_D)])
     assert exit_code == 0
     assert "> \nCtrl-D or /quit leaves." in _ESCAPE.sub("", sent)
@@ -259,7 +258,7 @@ def test_a_double_tap_ends_one_answer_and_a_second_press_one_that_does_not_stop(
     now = 100.0
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pressed = interrupts.ChatInterrupts()
+    pressed = exits.Interrupt(double_tap_seconds=1.0)
     pressed(signal.SIGINT, None)
     with pressed.step():
         with pytest.raises(KeyboardInterrupt):

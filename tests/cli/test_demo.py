@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.terminal import wrap
+from sfvqa.cli.screen import wrap
 from tests.cli.conftest import RunCli, RunOnTerminal
 
 

@@ -52,7 +52,7 @@ def test_it_says_everything_in_lines(run_cli: RunCli) -> None:
     for words in ("slowfast-7b-64f on cpu in float32, quantization none", "64 frames from 0:00", "5,184 slow tokens",
                   "1,296 fast tokens", "free: 100.0 GB", "about 49 minutes on this CPU", "fits    yes"):  # fmt: skip
         assert words in run.stdout
-    assert "\nOn this CPU that takes about 49 minutes" in run.stderr
+    assert "\nOn this CPU this takes about 49 minutes" in run.stderr
     assert "Warning: The model slowfast-7b-64f is not on this machine." in run.stderr
     run = run_cli("ask", VIDEO, "Q?", "--device", "cpu", "--dry-run", "--random-weights", *BIG)
     assert "not on this machine" not in run.stderr
@@ -95,7 +95,7 @@ def test_a_device_that_is_not_here_is_planned_for(run_cli: RunCli, monkeypatch: 
     assert (run.exit_code, document["device"], document["dtype"]) == (0, "cuda", "bfloat16")
     assert (document["memory"]["fits"], document["memory"]["free_bytes"]) == (None, None)
     assert document["memory"]["needed_bytes"] > 17e9
-    assert document["warnings"][0] == "There is no CUDA device here, so what fits on one is unknown."
+    assert document["warnings"][0] == "This machine has no CUDA device, so what fits on one is unknown."
     assert "fits    unknown" in run_cli("ask", VIDEO, "Q?", *BIG, "--dry-run", "--device", "cuda").stdout
     assert run_cli("ask", VIDEO, "Q?", *BIG, "--device", "cuda").exit_code != 0
 

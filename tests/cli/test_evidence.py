@@ -25,7 +25,7 @@ def test_the_moments_that_stand_out_come_after_the_answer(run_cli: RunCli, video
     assert model.asked[0][1].evidence
     lines = run.stderr.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("Evidence:"))
-    assert "a hint and no proof; spread evenly, 3.1 % a frame" in lines[place]
+    assert "a hint, not proof); evenly spread, 3.1 % a frame" in lines[place]
     bars = [line.split() for line in lines[place + 1 : place + 3]]
     assert [(words[0], words[-1]) for words in bars] == [("50.0", "0:00.75"), ("25.0", "0:00.25")]
     assert [len(words[2]) for words in bars] == [24, 12]

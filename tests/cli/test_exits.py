@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa import errors
-from sfvqa.cli.exits import explain, wants_json
+from sfvqa.cli.exits import explain
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
@@ -174,13 +174,11 @@ def test_a_file_name_cannot_fake_a_line_of_ours(run_cli: RunCli) -> None:
     assert "clip\\nError" in run.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "is_json"),
-    [(["ask", "v", "q", "--json"], True), (["ask", "v", "--", "--json"], False), (["ask", "v", "q"], False)],
-)
-def test_json_is_recognised_before_parsing(arguments: list[str], is_json: bool) -> None:
-    """A question may be called `--json` after `--`."""
-    assert wants_json(arguments) is is_json
+def test_a_question_may_be_called_json(run_cli: RunCli) -> None:
+    """What stands behind `--` is no option; errors of parsing are JSON if --json is one."""
+    run = run_cli("ask", "absent.mp4", "--", "--json")
+    assert (run.exit_code, run.stdout) == (3, "")
+    assert json.loads(run_cli("ask", "--json").stdout)["status"] == "error"
 
 
 def _sfvqa(*args: str, **settings: object) -> "subprocess.Popen[str]":
@@ -292,7 +290,7 @@ def test_ctrl_c_while_python_ends_changes_no_exit_code() -> None:
     program = f"""
 import sys; sys.path[:] = {sys.path!r}
 import os, signal
-from sfvqa.cli.interrupts import Interrupt
+from sfvqa.cli.exits import Interrupt
 
 class Last:
     def __del__(self):

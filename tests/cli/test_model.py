@@ -7,7 +7,7 @@ import pytest
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.model import load
-from sfvqa.cli.notices import Notices
+from sfvqa.cli.screen import Notices
 from tests.cli.conftest import RunCli
 
 VIDEO = load_demo_videos()[0].path

@@ -42,7 +42,7 @@ def test_info_says_what_a_model_is_and_takes(run_cli: RunCli) -> None:
     for words in ("CC BY-NC 4.0", "17.0 GB", "shi-labs/", "not on this machine", "8.5 billion parameters", "none",
                   "8bit", "4bit", "128 frames on cpu in float32", "KV cache", "fits here"):  # fmt: skip
         assert words in run.stdout
-    assert "gives 81 tokens a frame, 324 of an only one;" in " ".join(run.stdout.split())
+    assert "gives 81 tokens a frame, or 324 for a single one;" in " ".join(run.stdout.split())
 
 
 def test_info_as_json(run_cli: RunCli) -> None:

@@ -34,15 +34,15 @@ def test_licence_commit_and_size_are_shown_before_the_files_come(hub: FakeHub, r
     assert (run.exit_code, run.stdout) == (0, "")
     lines = run.stderr.splitlines()
     assert lines[0] == f"small: {REPO} at commit {hub.head}, licence CC BY-NC 4.0"
-    assert lines[1].startswith("800.3 kB in 5 files, 800.3 kB of it to download into ")
-    assert lines[2] == f"small is here and every file is as the hub states: {snapshot(tmp_path, hub)}"
+    assert lines[1].startswith("800.3 kB in 5 files; 800.3 kB to download into ")
+    assert lines[2] == f"small is downloaded, and every file matches its hash: {snapshot(tmp_path, hub)}"
     assert run_cli("models", "pull", "small", "-q").stderr == "", "nothing is to come, so there is nothing to ask"
 
 
 def test_without_a_terminal_a_download_needs_a_yes(hub: FakeHub, run_cli: RunCli) -> None:
     run = run_cli("models", "pull", "small")
     assert run.exit_code == 2
-    assert "downloads 800.3 kB, under the licence CC BY-NC 4.0" in run.stderr
+    assert "downloads 800.3 kB under the licence CC BY-NC 4.0" in run.stderr
     assert "Add --yes" in run.stderr
     assert not hub.of("resolve")
 
@@ -86,7 +86,7 @@ def test_pulling_as_json(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
     again = json.loads(run_cli("models", "pull", "small", "--yes", "--json").stdout)
     assert (again["revision"], again["downloaded_bytes"]) == (first, 0)
     run = run_cli("models", "pull", "small", "--yes", "--json", "--update")
-    assert f"It moves from commit {first[:12]} to {hub.head[:12]}." in run.stderr
+    assert f"Updating from commit {first[:12]} to {hub.head[:12]}." in run.stderr
     updated = json.loads(run.stdout)
     assert (updated["previous_revision"], updated["revision"]) == (first, hub.head)
     assert f"{hub.head[:12]} is the newest commit." in run_cli("models", "pull", "small", "--update").stderr
@@ -115,7 +115,7 @@ def test_offline_takes_what_is_here_and_else_says_what_to_type(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     run = run_cli("models", "pull", "small")
     assert run.exit_code == 0
-    assert f"at commit {hub.head}; no hub was asked" in run.stderr
+    assert f"at commit {hub.head}; the hub was not asked" in run.stderr
     assert run_cli("models", "path", "small", "--offline").exit_code == 0
     assert not hub.requests
 
@@ -123,7 +123,7 @@ def test_offline_takes_what_is_here_and_else_says_what_to_type(
 @pytest.mark.usefixtures("hub")
 def test_what_cannot_be_pulled(run_cli: RunCli) -> None:
     run = run_cli("models", "pull", "tiny")
-    assert (run.exit_code, run.stderr.startswith("tiny is part of the package: ")) == (0, True)
+    assert (run.exit_code, run.stderr.startswith("tiny is bundled: ")) == (0, True)
     assert run_cli("models", "pull", "bench-0.5b").exit_code == 4
     assert "Did you mean small?" in run_cli("models", "pull", "smal").stderr
 

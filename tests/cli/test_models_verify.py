@@ -37,23 +37,23 @@ def test_it_names_the_damaged_file_and_pull_mends_it(pulled: FakeHub, run_cli: R
     run = run_cli("models", "verify", "small", "--offline")
     assert run.exit_code == 0
     assert run.stdout.startswith(f"small at commit {pulled.head}: {len(list(published.iterdir()))} files, ")
-    assert run.stdout.endswith(", fit to load, each with the hash that the hub stated\n")
+    assert run.stdout.endswith(", loadable; all hashes match\n")
     assert not pulled.requests
     flip_a_bit(Path(run_cli("models", "path", "small").stdout.strip()) / SHARDS[0])
     run = run_cli("models", "verify", "small")
     assert (run.exit_code, run.stdout) == (4, "")
     assert f"files of small is damaged: {SHARDS[0]} (its sha256 is not" in run.stderr
-    assert "Type `sfvqa models pull small`" in run.stderr
+    assert "Run `sfvqa models pull small`" in run.stderr
     error = json.loads(run_cli("models", "verify", "small", "--json").stdout)["error"]
     assert error["type"] == "CheckpointError"
-    assert f"damaged: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
+    assert f"Damaged files were downloaded again: {SHARDS[0]}" in run_cli("models", "pull", "small", "--yes").stderr
     assert run_cli("models", "verify", "small").exit_code == 0
 
 
 def test_it_says_when_there_is_nothing_to_compare_with(run_cli: RunCli, tmp_path: Path) -> None:
     run = run_cli("models", "verify", "tiny")
     assert run.exit_code == 0
-    assert run.stdout.endswith("fit to load; there are no hashes to compare with\n")
+    assert run.stdout.endswith("loadable; there are no hashes to compare with\n")
     folder = run_cli("models", "path", "tiny").stdout.strip()
     document = json.loads(run_cli("models", "verify", folder, "--json").stdout)
     assert (document["schema_version"], document["revision"]) == (1, None)

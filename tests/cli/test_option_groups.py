@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sfvqa.cli.option_groups import RARE, Command, OptionGroup, Source, compose
+from sfvqa.cli.options import RARE, Command, OptionGroup, Source, compose
 
 
 @dataclass(frozen=True, kw_only=True)

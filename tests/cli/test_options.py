@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from sfvqa.checkpoints.device import AttentionKernel, DtypeName
 from sfvqa.cli import answer_options, frame_options, model
 from sfvqa.cli.app import app
-from sfvqa.cli.user_config import configurable
+from sfvqa.cli.options import configurable
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowAttention
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.profile.command import parse_frame_counts
-from sfvqa.cli.profile.view import operations_text, print_profile, profile_page, seconds_text, times_text
+from sfvqa.cli.profile import parse_frame_counts
+from sfvqa.cli.profile_figures import operations_text, print_profile, profile_page, seconds_text, times_text
 from sfvqa.profiling.compare import compare, read_profile
 from tests.cli.conftest import RunCli
 from tests.profiling.made import ALL_BASELINES, made_point, made_profile
@@ -82,7 +82,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
     monkeypatch.setattr("sfvqa.profiling.sweep.sweep", lambda *arguments: _stop(*arguments[2:]))
     run = run_cli("profile", VIDEO, *QUICK)
     assert run.exit_code == 1
-    assert "The video has 120 frames: measured are 8, 16, 32, 64, 96." in run.stderr
+    assert "The video has 120 frames; measuring 8, 16, 32, 64, 96." in run.stderr
     assert "SweepOptions(frame_counts=(8, 16, 32" in " ".join(run.stderr.split())
 
 
@@ -98,7 +98,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
         (("--csv", "same", "--trace", "same"), "name the same file"),
         (("--csv", "absent/t.csv"), "There is no folder"),
         (("--compare", "absent.json"), "cannot be read"),
-        (("--csv", VIDEO), "the very file that is read"),
+        (("--csv", VIDEO), "is also an input file"),
         (("--static-decode", "--baselines"), "--baselines decode step by step"),
         (("--static-decode", "--attention", "flash_attention_2"), "Flash attention takes no mask"),
     ],

@@ -1,11 +1,12 @@
-"""Lines on a terminal end between words, whatever prints them and however wide it is; in a pipe they stay whole."""
+"""What is printed is safe on a terminal, and its lines end between words; in a pipe they stay whole."""
 
 import io
 
 import pytest
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.cli.terminal import WordWriter, wrap
+from sfvqa.cli.screen import WordWriter, printable, printable_line, wrap
+from sfvqa.wording import readable_size
 from tests.cli.conftest import RunCli, RunOnTerminal
 
 VIDEO = str(load_demo_videos()[0].path)
@@ -84,3 +85,35 @@ def test_an_answer_that_is_written_breaks_between_words(
         words.write(text[start : start + size])
     words.close()
     assert stream.getvalue() == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain", "plain"),
+        ("Göteborg 東京 👩‍🚀", "Göteborg 東京 👩‍🚀"),
+        ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+        ("\x1b[2J\x07\r\x7f", "\\x1b[2J\\x07\\r\\x7f"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("caf\udce9", "caf\\udce9"),
+    ],
+)
+def test_printable_spells_out_what_a_terminal_would_obey(text: str, safe: str) -> None:
+    """Letters of all languages stay, joined emoji too."""
+    assert printable(text) == safe
+
+
+def test_a_name_stays_on_its_line() -> None:
+    """A newline in a file name could fake a line of ours."""
+    assert printable_line("clip\nError: gone\t.mp4") == "clip\\nError: gone\\t.mp4"
+
+
+def test_sizes_read_well() -> None:
+    """Sizes as disks are sold."""
+    assert [readable_size(size) for size in (999, 3_800_000, 999_999, 17_001_296_608)] == [
+        "999 bytes",
+        "3.8 MB",
+        "1.0 MB",
+        "17.0 GB",
+    ]

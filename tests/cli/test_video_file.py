@@ -13,8 +13,8 @@ import typer
 
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.frame_options import FrameOptions
-from sfvqa.cli.notices import Notices
 from sfvqa.cli.options import CacheOptions, parse_size
+from sfvqa.cli.screen import Notices
 from sfvqa.cli.video import VideoFile
 from sfvqa.errors import ExitCode
 from sfvqa.inference.video_cache.store import VideoCache

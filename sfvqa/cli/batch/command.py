@@ -9,8 +9,19 @@ import typer
 from sfvqa.cli.answer_options import AnswerOptions, read_questions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
-from sfvqa.cli.option_groups import RARE, SETTING, OptionGroup
-from sfvqa.cli.options import AUTO, CacheOptions, Count, DryRun, OutputOptions, check_positive, parse_count, parse_file
+from sfvqa.cli.options import (
+    AUTO,
+    RARE,
+    SETTING,
+    CacheOptions,
+    Count,
+    DryRun,
+    OptionGroup,
+    OutputOptions,
+    check_positive,
+    parse_count,
+    parse_file,
+)
 from sfvqa.errors import UsageError
 from sfvqa.wording import plural
 
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
     from sfvqa.batch.plan import BatchModel, BatchOptions
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.video_cache.store import VideoCache
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sfvqa.batch.plan import BatchOptions
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.cli.batch.command import PlannedBatch
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
 
 
 def show_what_is_left(

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfvqa.batch.tally import ItemFinished, Working
-from sfvqa.cli.terminal import printable_line
+from sfvqa.cli.screen import printable_line
 from sfvqa.errors import JournalError
 from sfvqa.wording import plural
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sfvqa.batch.plan import BatchOptions
     from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally
     from sfvqa.cli.batch.command import PlannedBatch
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.errors import ExitCode
 
     Events = Generator[BatchEvent, None, BatchSummary]

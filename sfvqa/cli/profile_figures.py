@@ -1,16 +1,15 @@
-"""Figures of a profile in words: seconds, operations, shares; for people, not for programs."""
+"""The figures of a profile, as tables, a chart and sentences for people."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.measure import Measurement
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.cli.terminal import printable_line
+from sfvqa.cli.screen import printable_line
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -57,82 +56,57 @@ def _three_digits(number: float) -> str:
     return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:,.0f}"
 
 
-_SIGNS = "░▒█▓#+"
-_STYLES = ("bright_black", "yellow", "blue", "cyan", "red", "magenta")
+_SIGNS = (("░", "bright_black"), ("▒", "yellow"), ("█", "blue"), ("▓", "cyan"), ("#", "red"), ("+", "magenta"))
 _WIDTH, _NARROWEST = 56, 12
 _BESIDE = len("   128 frames ") + len(" 12.3 ms ")  # before and behind a bar
-_ENTRY = 24  # of the legend
+_ENTRY = 22  # of the legend
 
 
 def chart_lines(points: "Sequence[ProfilePoint]", width: int) -> "Iterator[Text]":
-    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and below them what the
-    signs mean.
-    """
+    """A bar a number of frames, the longest `_WIDTH` characters or what `width` leaves for it, and then a legend."""
     from sfvqa.profiling.profile import layers_of
 
     stacks = [layers_of(point) for point in points]
     longest = max(sum(layer.seconds for layer in stack) for stack in stacks)
     room = max(_NARROWEST, min(_WIDTH, width - _BESIDE))
     for point, stack in zip(points, stacks, strict=True):
-        line = Text(f"{point.num_frames:>6} frames ")
-        edges = [0.0]
-        for layer in stack:
-            edges.append(edges[-1] + layer.seconds)
+        edges = [0.0, *accumulate(layer.seconds for layer in stack)]
         cells = [round(edge / longest * room) for edge in edges]  # of the edges, so that lengths do not drift
-        for number, (start, stop) in enumerate(pairwise(cells)):
-            line.append(_SIGNS[number] * (stop - start), style=_STYLES[number])
-        line.append(f" {seconds_text(point.median('ttft_seconds'))}")
+        bars = [
+            (sign * (stop - start), style)
+            for (sign, style), (start, stop) in zip(_SIGNS, pairwise(cells), strict=False)
+        ]
+        time = seconds_text(point.median("ttft_seconds"))
+        yield Text.assemble(f"{point.num_frames:>6} frames ", *bars, f" {time}")
+    signs = zip(_SIGNS, stacks[0], strict=False)
+    legend = [Text.assemble((f" {sign} ", style), (f"{layer.name:<{_ENTRY}}", "dim")) for (sign, style), layer in signs]
+    num_beside = max(1, min(3, width // (_ENTRY + 3)))
+    for first in range(0, len(legend), num_beside):
+        line = Text.assemble(*legend[first : first + num_beside])
+        line.rstrip()
         yield line
-    num_beside = max(1, min(3, (width - 1) // _ENTRY))
-    names = [layer.name for layer in stacks[0]]
-    for first in range(0, len(names), num_beside):
-        row = range(len(names))[first : first + num_beside]
-        legend = Text(" ")
-        for number in row:
-            legend.append(f"{_SIGNS[number]} ", style=_STYLES[number])
-            legend.append(names[number].ljust(_ENTRY - 2 if number != row[-1] else 0), style="dim")
-        yield legend
 
 
-class FrameTable:
-    """Rows under numbers of frames. As many columns stand side by side as fit, at least one; none is cut off."""
+def _tables(profile: "Profile", rows: Mapping[str, Sequence[str]], width: int) -> Iterator[RenderableType]:
+    """Rows under numbers of frames: as many columns side by side as fit, at least one; rows without cells are left out.
 
-    def __init__(self, frame_counts: Sequence[int]) -> None:
-        self._frame_counts = frame_counts
-        self._rows: list[tuple[str, tuple[str, ...]]] = []
-
-    def add_row(self, words: str, *cells: str) -> None:
-        """What the row is about, and what is said of it for each number of frames."""
-        self._rows.append((words, cells))
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        alone = [self._width(console, options, slice(place, place + 1)) for place in range(len(self._frame_counts))]
-        return Measurement(max(alone), self._width(console, options, slice(None)))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | str]:
-        start, end = 0, len(self._frame_counts)
-        while start < end:
-            stop = start + 1
-            while stop < end and self._width(console, options, slice(start, stop + 1)) <= options.max_width:
-                stop += 1
-            if start:
-                yield ""
-            yield self._table(slice(start, stop))
-            start = stop
-
-    def _width(self, console: Console, options: ConsoleOptions, columns: slice) -> int:
-        unlimited = options.update(max_width=1000)
-        return console.measure(self._table(columns), options=unlimited).maximum
-
-    def _table(self, columns: slice) -> Table:
-        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    Rich would make columns narrower instead, and cut numbers.
+    """
+    counts = [f"{point.num_frames}" for point in profile.points]
+    widths = [max(map(len, column)) for column in zip(counts, *rows.values(), strict=True)]
+    stop = 0
+    while rows and stop < len(counts):
+        start, taken = stop, max(map(len, rows))
+        while stop < len(counts) and (stop == start or taken + _GAP + widths[stop] <= width):
+            taken, stop = taken + _GAP + widths[stop], stop + 1
+        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, _GAP, 0, 0))
         table.add_column("frames", no_wrap=True)
-        for count in self._frame_counts[columns]:
-            table.add_column(f"{count}", justify="right", no_wrap=True)
-        for words, cells in self._rows:
-            if any(cells[columns]):
-                table.add_row(words, *cells[columns])
-        return table
+        for count in counts[start:stop]:
+            table.add_column(count, justify="right", no_wrap=True)
+        for words, cells in rows.items():
+            if any(cells[start:stop]):
+                table.add_row(words, *cells[start:stop])
+        yield Padding(table, (1 if start else 0, 0, 0, 0), expand=False)
 
 
 _STAGES = {
@@ -149,39 +123,33 @@ _STAGES = {
     "decode_seconds_per_token": "each further token",
     "total_seconds": "total",
 }
-_INDENT = 2
+_INDENT, _GAP = 2, 2
+_NARROWEST_PAGE, _FILE_WIDTH = 60, 1000
 _RESTLESS = 0.1  # noise from which it is said that the machine had other things to do
 
 
 def print_profile(profile: "Profile", comparison: "Comparison | None" = None) -> None:
     """Print the page on stdout; tables too wide for a terminal go on below, and in a file each stays whole."""
     console = Console(highlight=False, markup=False, emoji=False)
-    tables = [_times(profile), _work(profile), *_baselines(profile)[:1], *_floors(profile)[:1]]
-    unlimited = console.options.update(max_width=1000)
-    widths = [Measurement.get(console, unlimited, table) for table in tables]
-    needed = [_INDENT + (width.minimum if console.is_terminal else width.maximum) for width in widths]
-    console.width = max(console.width, *needed)
+    console.width = max(console.width, _NARROWEST_PAGE) if console.is_terminal else _FILE_WIDTH
     console.print(profile_page(profile, comparison, console.width - _INDENT))
 
 
 def profile_page(profile: "Profile", comparison: "Comparison | None" = None, width: int = 100) -> Group:
-    """Everything worth a line, section by section; `width` is the chart's."""
-    sections: tuple[tuple[str, Sequence[RenderableType]], ...] = (
-        ("Time, medians (± half the range of the repeats)", [_times(profile)]),
-        ("To the first token", list(chart_lines(profile.points, width))),
-        ("Size and work of one question", [_work(profile)]),
-        ("Against the same model computing otherwise", _baselines(profile)),
-        ("Against the least this device could take", _floors(profile)),
-        ("Since the earlier profile", [] if comparison is None else list(_compared(comparison))),
-        ("How sure", list(_noise(profile))),
-    )
+    """Everything worth a line, section by section; `width` is that of charts and tables."""
+    sections: dict[str, Iterable[RenderableType]] = {
+        "Time, medians (± half the range of the repeats)": _tables(profile, _times(profile), width),
+        "To the first token": chart_lines(profile.points, width),
+        "Size and work of one question": _tables(profile, _work(profile), width),
+        "Against the same model computing otherwise": _baselines(profile, width),
+        "Against the least time this device could take": _floors(profile, width),
+        "Since the earlier profile": [] if comparison is None else _compared(comparison),
+        "How reliable": _noise(profile),
+    }
     parts: list[RenderableType] = list(_headline(profile))
-    for title, lines in sections:
-        if lines:
-            parts += [
-                Text(f"\n{title}", style="bold"),
-                *(Padding(line, (0, 0, 0, _INDENT), expand=False) for line in lines),
-            ]
+    for title, lines in sections.items():
+        padded = [Padding(line, (0, 0, 0, _INDENT), expand=False) for line in lines]
+        parts += [Text(f"\n{title}", style="bold"), *padded] if padded else []
     return Group(*parts)
 
 
@@ -200,23 +168,18 @@ def _headline(profile: "Profile") -> Iterable[Text]:
     )
 
 
-def _table(profile: "Profile") -> FrameTable:
-    return FrameTable([point.num_frames for point in profile.points])
+def _times(profile: "Profile") -> dict[str, list[str]]:
+    spreads = {words: [point.spreads[name] for point in profile.points] for name, words in _STAGES.items()}
+    rows = {
+        words: [f"{seconds_text(spread.median)}{noise_text(spread)}" for spread in of_stage]
+        for words, of_stage in spreads.items()
+        if any(spread.median for spread in of_stage)
+    }
+    return rows | {"tokens a second": [f"{point.median('tokens_per_second'):.1f}" for point in profile.points]}
 
 
-def _times(profile: "Profile") -> FrameTable:
-    table = _table(profile)
-    for name, words in _STAGES.items():
-        spreads = [point.spreads[name] for point in profile.points]
-        if any(spread.median for spread in spreads):
-            table.add_row(words, *(f"{seconds_text(spread.median)}{noise_text(spread)}" for spread in spreads))
-    table.add_row("tokens a second", *(f"{point.median('tokens_per_second'):.1f}" for point in profile.points))
-    return table
-
-
-def _work(profile: "Profile") -> FrameTable:
-    table = _table(profile)
-    rows: dict[str, Callable[[ProfilePoint], str]] = {
+def _work(profile: "Profile") -> dict[str, list[str]]:
+    cells: dict[str, Callable[[ProfilePoint], str]] = {
         "prompt tokens": lambda point: f"{point.num_prompt_tokens:,}",
         "  fast tokens": lambda point: f"{point.num_fast_tokens:,}",
         "slow tokens": lambda point: f"{point.num_slow_tokens:,}",
@@ -228,65 +191,65 @@ def _work(profile: "Profile") -> FrameTable:
         "peak host memory": lambda point: _size(point.peak_host_bytes),
         "peak device memory": lambda point: _size(point.peak_device_bytes),
     }
-    for words, cell in rows.items():
-        cells = [cell(point) for point in profile.points]
-        if any(cells):
-            table.add_row(words, *cells)
-    return table
+    return {words: [cell(point) for point in profile.points] for words, cell in cells.items()}
 
 
 def _counted(point: "ProfilePoint") -> str:
     """Of all operations up to the first token, those that torch counted over those of the formula."""
-    counted, formula = point.flops_counted, point.flops
-    if counted is None:
+    if point.flops_counted is None:
         return ""
-    parts = [flops.vision_tower + flops.projector + flops.prefill for flops in (counted, formula)]
-    return f"{parts[0] / parts[1]:.3f}"
+    counted, formula = (
+        flops.vision_tower + flops.projector + flops.prefill for flops in (point.flops_counted, point.flops)
+    )
+    return f"{counted / formula:.3f}"
 
 
 def _size(num_bytes: int | None) -> str:
     return "" if num_bytes is None else readable_size(num_bytes)
 
 
-def _baselines(profile: "Profile") -> list[RenderableType]:
+def _baselines(profile: "Profile", width: int) -> Iterator[RenderableType]:
     """How many times as long the others take, a row a mode and what is timed."""
     from sfvqa.profiling.baselines import Baseline
 
     if profile.baselines is None:
-        return []
-    ratios = {(ratio.baseline, ratio.num_frames): ratio for ratio in profile.ratios()}
-    table, fewest = _table(profile), profile.model["num_fast_frames"]
-    rows = (
-        (f"{fewest} frames, self-attention only: prefill", Baseline.SELF_ATTENTION_ONLY, "prefill"),
-        (f"{fewest} frames, self-attention only: each token", Baseline.SELF_ATTENTION_ONLY, "decode"),
-        ("all tokens in self-attention: prefill", Baseline.ALL_IN_SELF_ATTENTION, "prefill"),
-        ("all tokens in self-attention: each token", Baseline.ALL_IN_SELF_ATTENTION, "decode"),
-        ("slow keys, values recomputed: each token", Baseline.SLOW_RECOMPUTED, "decode"),
-    )
-    for words, mode, figure in rows:
-        found = [ratios.get((mode, point.num_frames)) for point in profile.points]
-        table.add_row(words, *("" if one is None else times_text(getattr(one, figure)) for one in found))
-    return [table, Text("The other's time over the slow-fast model's: above 1× the other is slower.", style="dim")]
+        return
+    ratios, fewest = profile.ratios(), profile.model["num_fast_frames"]
+    found = {
+        (ratio.baseline, figure, ratio.num_frames): times_text(getattr(ratio, figure))
+        for ratio in ratios
+        for figure in ("prefill", "decode")
+    }
+    modes = {
+        f"{fewest} frames, self-attention only: prefill": (Baseline.SELF_ATTENTION_ONLY, "prefill"),
+        f"{fewest} frames, self-attention only: each token": (Baseline.SELF_ATTENTION_ONLY, "decode"),
+        "all tokens in self-attention: prefill": (Baseline.ALL_IN_SELF_ATTENTION, "prefill"),
+        "all tokens in self-attention: each token": (Baseline.ALL_IN_SELF_ATTENTION, "decode"),
+        "slow keys, values recomputed: each token": (Baseline.SLOW_RECOMPUTED, "decode"),
+    }
+    rows = {
+        words: [found.get((*mode, point.num_frames), "") for point in profile.points] for words, mode in modes.items()
+    }
+    yield from _tables(profile, rows, width)
+    yield Text("The other mode's time over the slow-fast model's: above 1×, the other is slower.", style="dim")
 
 
-def _floors(profile: "Profile") -> list[RenderableType]:
+def _floors(profile: "Profile", width: int) -> Iterator[RenderableType]:
     """A row a stage that has a floor: how many times as long it takes, and the floor itself."""
-    rates, table = profile.rates, _table(profile)
-    if rates is None:
-        return []
-    for name, words in _STAGES.items():
-        floors = [(point.floors or {}).get(name) for point in profile.points]
-        if any(floors):
-            cells = [
-                f"{times_text(point.median(name) / floor)} of {seconds_text(floor)}" if floor else ""
-                for point, floor in zip(profile.points, floors, strict=True)
-            ]
-            table.add_row(words, *cells)
+    if (rates := profile.rates) is None:
+        return
+    floors = {name: [(point.floors or {}).get(name) for point in profile.points] for name in _STAGES}
+    rows = {
+        _STAGES[name]: [
+            f"{times_text(point.median(name) / floor)} of {seconds_text(floor)}" if floor else ""
+            for point, floor in zip(profile.points, of_stage, strict=True)
+        ]
+        for name, of_stage in floors.items()
+        if any(of_stage)
+    }
+    yield from _tables(profile, rows, width)
     rate = operations_text(rates.flops_per_second)
-    return [
-        table,
-        Text(f"Measured here: {rate}/s in matrix products, {rates.bytes_per_second / 1e9:,.0f} GB/s copied.", "dim"),
-    ]
+    yield Text(f"Measured here: {rate}/s in matrix products, {rates.bytes_per_second / 1e9:,.0f} GB/s copied.", "dim")
 
 
 def _compared(comparison: "Comparison") -> Iterable[Text]:

@@ -1,5 +1,6 @@
 """`sfvqa chat`: from a video to a conversation about it; the first video, and those that /open names."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +10,13 @@ import typer
 from sfvqa.cli.answer_options import TurnOptions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, seconds_on_cpu
-from sfvqa.cli.option_groups import SETTING
-from sfvqa.cli.options import CacheOptions, OutputOptions, parse_video
+from sfvqa.cli.options import CacheOptions, OutputOptions, bundled_video, parse_video, setting
 from sfvqa.errors import UsageError
+from sfvqa.given_file import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.cli.video import VideoFile
     from sfvqa.inference.chat import Chat
     from sfvqa.inference.question import PromptOptions
@@ -35,12 +36,12 @@ HELP = """\b
   sfvqa chat clip.mp4 < questions.txt                        (one a line)
   printf 'What flashes?\\n/open b.mp4\\nAnd here?\\n' | sfvqa chat a.mp4 --json
 
-Talk about a video: it is read once, and each question is understood in the
-light of those before it. /help says what else can be typed, such as /frames,
-/open VIDEO, /save FILE and /quit. Ctrl-C stops an answer, Ctrl-D leaves.
-What was typed is remembered: SFVQA_HISTORY names the file, empty means none.
-When standard input is no terminal, each of its lines is a question or a
-command, and the exit code is that of the first that failed."""
+Talk about a video. It is read once, and each question is understood in the
+context of those before it. /help lists the commands, such as /frames, /open
+VIDEO, /save FILE and /quit. Ctrl-C stops an answer, Ctrl-D leaves. What you
+type is kept as history: SFVQA_HISTORY names the file, and an empty name
+keeps none. If standard input is not a terminal, each of its lines is a
+question or a command, and the exit code is that of the first that failed."""
 
 Video = Annotated[
     Path,
@@ -54,16 +55,15 @@ Video = Annotated[
 class ChatOptions(TurnOptions):
     """How a chat answers."""
 
+    panel = TurnOptions.panel
+
     context: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
+        setting(
+            "Tokens that the conversation may take, fast tokens included; when it is full, the oldest turns are "
+            "dropped (default: the model's positions).",
             min=1,
-            help="Tokens the conversation may take, the fast tokens with it; the oldest turns are dropped when it is "
-            "full (default: the model's positions).",
-            rich_help_panel=TurnOptions.panel,
         ),
-        SETTING,
     ] = None
 
 
@@ -77,12 +77,17 @@ def chat(
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, talk."""
-    from sfvqa.cli.chat.conversation import Conversation
-    from sfvqa.cli.chat.loop import ChatLoop, check_standard_input, open_lines
+    from sfvqa.cli.chat_lines import open_lines
+    from sfvqa.cli.chat_loop import ChatLoop
     from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.video import check_video, open_video, plan_question
 
-    check_standard_input(video)
+    if str(video) == STANDARD_INPUT:
+        raise UsageError(
+            "Standard input cannot be both the video and the questions.", "Save the video to a file and give its path."
+        )
+    if sys.stdin is None:
+        raise UsageError("No question can be read: standard input is closed.", "Connect it to a terminal or a file.")
     check_video(video)
     model.check()
     answers.check(model)
@@ -96,9 +101,7 @@ def chat(
         answerer = load(plan.settings, file.cache, notices)
         opener = VideoOpener(answerer, plan, sampling, frames, answers, file.cache, video, notices)
         begun = opener.start(file, prompt)
-    lines = open_lines(notices)
-    conversation = Conversation(opener, begun, notices, json=output.json, echoes_questions=not lines.is_terminal)
-    raise typer.Exit(ChatLoop(conversation, lines, notices, json=output.json).run())
+    raise typer.Exit(ChatLoop(opener, begun, open_lines(notices), notices, json=output.json).run())
 
 
 @dataclass(frozen=True)
@@ -124,27 +127,21 @@ class VideoOpener:
 
     def open(self, path: Path) -> "Chat":
         """The same with another video. Raises VideoError and what encoding does, UsageError for standard input."""
-        from sfvqa.cli.demo import bundled_video
         from sfvqa.cli.video import VideoFile, check_video
-        from sfvqa.video.readers.local_file import STANDARD_INPUT
 
         path = bundled_video(str(path)) or path
         if str(path) == STANDARD_INPUT:
-            raise UsageError("A chat cannot open a video on standard input.", "Save it to a file, and open that.")
+            raise UsageError("/open cannot read a video from standard input.", "Save it to a file, and open that.")
         check_video(path)
         with VideoFile(path, self.frames, self.cache, self.notices) as file:
-            return self.start(file, self._prompt_for(path, file))
-
-    def _prompt_for(self, path: Path, file: "VideoFile") -> "PromptOptions":
-        """The prompt without a subtitle file where that belongs to another video."""
-        prompt = self.answers.prompt(file)
-        subtitles = self.answers.fixed_prompt.subtitles
-        if subtitles is None or _is_same_file(path, self.first):
-            return prompt
-        self.notices.warn(
-            f"The subtitles of {subtitles.source} belong to {self.first.name}: there are none here.", again=True
-        )
-        return replace(prompt, subtitles=None, subtitle_tokens=None)
+            prompt = self.answers.prompt(file)
+            subtitles = self.answers.fixed_prompt.subtitles
+            if subtitles is not None and not _is_same_file(path, self.first):
+                self.notices.warn(
+                    f"The subtitles in {subtitles.source} belong to {self.first.name}; this video has none.", again=True
+                )
+                prompt = replace(prompt, subtitles=None, subtitle_tokens=None)
+            return self.start(file, prompt)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

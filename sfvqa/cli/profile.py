@@ -1,9 +1,5 @@
 """`sfvqa profile`: what is measured, what that becomes on this machine, and the files that are written of it."""
 
-import json as jsonlib
-import shutil
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +9,16 @@ import typer
 
 from sfvqa.cli.frame_options import ReadingOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
-from sfvqa.cli.option_groups import OptionGroup
-from sfvqa.cli.options import OutputOptions, Video, parse_file
-from sfvqa.cli.whole_file import check_place, whole_file, whole_text_file
+from sfvqa.cli.options import OptionGroup, OutputOptions, Video, option, parse_file
+from sfvqa.cli.screen import print_json
+from sfvqa.cli.whole_file import check_picture_suffix, check_place, whole_file, whole_text_file
 from sfvqa.errors import UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.notices import Notices
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.video_qa import VideoQA
     from sfvqa.profiling.measuring import Work
     from sfvqa.profiling.profile import Profile
@@ -49,7 +45,7 @@ def parse_frame_counts(text: str) -> FrameCounts:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if not (part.isascii() and part.isdigit() and int(part) > 0):
-            raise typer.BadParameter(f"{part!r} is no number of frames; write it like {DEFAULT_FRAMES}.")
+            raise typer.BadParameter(f"{part!r} is not a number of frames; write them like {DEFAULT_FRAMES}.")
     return FrameCounts(sorted({int(part) for part in parts}))
 
 
@@ -62,42 +58,31 @@ class MeasureOptions(OptionGroup):
     # Not called `frames`: the config file's `frames` is how many `ask` looks at, and says nothing of a profile.
     frame_counts: Annotated[
         FrameCounts,
-        typer.Option(
+        option(
+            "Numbers of frames to measure (default: of these, those that the video has).",
             "--frames",
             parser=parse_frame_counts,
             metavar="N,N,…",
-            help="The numbers of frames to measure; of the default, those that the video has.",
         ),
     ] = DEFAULT_FRAMES
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is measured; medians count.")] = 3
-    warmup: Annotated[int, typer.Option(metavar="N", min=0, help="Rounds before that, which do not count.")] = 1
-    new_tokens: Annotated[
-        int, typer.Option(metavar="N", min=2, help="How many tokens each answer has, whatever they are.")
-    ] = 32
-    question: Annotated[str, typer.Option(metavar="TEXT", help="What is asked; its tokens count.")] = (
-        "What happens in this video?"
-    )
+    repeat: Annotated[int, option("Runs of each; their medians are shown.", min=1)] = 3
+    warmup: Annotated[int, option("Runs before those, which do not count.", min=0)] = 1
+    new_tokens: Annotated[int, option("Tokens in each answer.", min=2)] = 32
+    question: Annotated[str, option("The question; its tokens count.")] = "What happens in this video?"
     baselines: Annotated[
         bool,
-        typer.Option(
-            help="Measure other modes of the same model too: few frames and self-attention only, all visual tokens in "
-            "self-attention, and slow keys and values recomputed for every token, as the reference does."
+        option(
+            "Also measure other modes of the same model: few frames and self-attention only, all visual tokens in "
+            "self-attention, and slow keys and values recomputed for every token, as in the reference."
         ),
     ] = False
-    overlap: Annotated[
-        bool,
-        typer.Option(
-            help="Read ahead while frames are encoded, as `ask` does; else one waits for the other, undisturbed."
-        ),
-    ] = False
-    static_decode: Annotated[
-        bool, typer.Option(help="Write tokens over buffers of fixed size, as `ask --static-decode` does.")
-    ] = False
+    overlap: Annotated[bool, option("Read ahead during encoding, as `ask` does, not one after the other.")] = False
+    static_decode: Annotated[bool, option("Decode over buffers of fixed size, as `ask --static-decode` does.")] = False
 
     def __post_init__(self) -> None:
         if self.static_decode and self.baselines:
             raise UsageError(
-                "--baselines decode step by step, and beside --static-decode that would be compared, not the modes.",
+                "--baselines decode step by step, and --static-decode does not: the modes would not be comparable.",
                 "Leave one of them out.",
             )
 
@@ -128,7 +113,7 @@ class MeasureOptions(OptionGroup):
                 f"Use a longer video, or --frames up to {there}.",
             )
         kept = tuple(count for count in self.frame_counts if count <= there) or (there,)
-        notices.warn(f"The video has {plural(there, 'frame')}: measured are {', '.join(map(str, kept))}.")
+        notices.warn(f"The video has {plural(there, 'frame')}; measuring {', '.join(map(str, kept))}.")
         return kept
 
     def plan(self, model: ModelOptions, sizes: "ModelSizes", counts: Sequence[int]) -> "Plan":
@@ -182,69 +167,40 @@ class ProfileFiles(OptionGroup):
 
     compare: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Show what changed, beyond the noise, since an earlier profile's --json.",
             parser=parse_file,
             metavar="OLD.json",
-            help="Say what changed since an earlier profile's --json, beyond the noise of both.",
         ),
     ] = None
-    csv: Annotated[
-        Path | None, typer.Option(parser=parse_file, metavar="FILE", help="Write a table, a row a number of frames.")
-    ] = None
+    csv: Annotated[Path | None, option("Write a table, one row for each number of frames.", parser=parse_file)] = None
     plot: Annotated[
         Path | None,
-        typer.Option(
-            parser=parse_file,
-            metavar="FILE",
-            help="Draw a picture, .png or .svg; needs matplotlib, `pip install 'sfvqa\\[plot]'`.",
-        ),
+        option("Draw a .png or .svg; needs matplotlib: `pip install 'sfvqa\\[plot]'`.", parser=parse_file),
     ] = None
     trace: Annotated[
         Path | None,
-        typer.Option(
-            parser=parse_file,
-            metavar="FILE",
-            help="Trace one more run, the one with the most frames, for chrome://tracing or Perfetto (.json).",
-        ),
+        option("Trace one more run with the most frames, for chrome://tracing or Perfetto.", parser=parse_file),
     ] = None
 
     def check(self, video: Path) -> dict[str, Any] | None:
         """Fail now for what would fail after minutes: UsageError, SfvqaError. Gives the profile to compare with."""
         wanted = [path for path in (self.csv, self.plot, self.trace) if path is not None]
+        keep = [path for path in (video, self.compare) if path is not None]
         if len({path.resolve() for path in wanted}) < len(wanted):
-            raise UsageError("Two of --csv, --plot and --trace name the same file.", "Name one for each.")
+            raise UsageError("Two of --csv, --plot and --trace name the same file.", "Name a file for each.")
         for path in wanted:
-            check_place(path, keep=[kept for kept in (video, self.compare) if kept is not None])
+            check_place(path, keep=keep)
         if self.plot is not None:
             from sfvqa.profiling.plot import FORMATS, check_matplotlib
 
-            if self.plot.suffix.lower() not in FORMATS:
-                raise UsageError(
-                    f"“{self.plot}” does not say what kind of picture it is.", f"End it in {' or '.join(FORMATS)}."
-                )
+            check_picture_suffix(self.plot, FORMATS)
             check_matplotlib()
         if self.compare is None:
             return None
         from sfvqa.profiling.compare import read_profile
 
         return read_profile(self.compare)
-
-    def write_trace(self, answerer: "VideoQA", video: Path, num_frames: int, work: "Work", notices: "Notices") -> None:
-        """Trace one more run, where that is wanted."""
-        if self.trace is None:
-            return
-        from sfvqa.profiling.measuring import write_trace
-
-        with (
-            notices.waiting(f"Tracing one run with {plural(num_frames, 'frame')}"),
-            tempfile.TemporaryDirectory() as folder,
-            whole_file(self.trace, what="trace") as file,
-        ):
-            written = Path(folder) / "trace.json"
-            write_trace(answerer.checkpoint, video, num_frames, work, written)
-            with written.open("rb") as trace:
-                shutil.copyfileobj(trace, file)
-        notices.note(f"A trace of one run with {plural(num_frames, 'frame')} is in {self.trace}.")
 
     def write(self, profile: "Profile", notices: "Notices") -> None:
         """Write table and picture, each whole or not at all."""
@@ -259,7 +215,18 @@ class ProfileFiles(OptionGroup):
 
             with whole_file(self.plot, what="picture") as file:
                 draw(profile, file, FORMATS[self.plot.suffix.lower()])
-            notices.note(f"The picture is in {self.plot}.")
+            notices.note(f"Picture written to {self.plot}.")
+
+    def write_trace(self, answerer: "VideoQA", video: Path, num_frames: int, work: "Work", notices: "Notices") -> None:
+        """Trace one more run, where that is wanted."""
+        if self.trace is None:
+            return
+        from sfvqa.profiling.measuring import write_trace
+
+        one_run = f"one run with {plural(num_frames, 'frame')}"
+        with notices.waiting(f"Tracing {one_run}"), whole_file(self.trace, what="trace") as file:
+            write_trace(answerer.checkpoint, video, num_frames, work, Path(file.name))
+        notices.note(f"Trace of {one_run} written to {self.trace}.")
 
 
 HELP = """\b
@@ -271,12 +238,12 @@ HELP = """\b
   sfvqa profile clip.mp4 --model slowfast-7b --random-weights --device cuda
   sfvqa profile clip.mp4 --trace trace.json --frames 64 --repeat 1
 
-Measure every stage of a question about a video, for several numbers of frames:
-medians over the repeats, with how far these lie apart. The steps are those of
-`ask`, but nothing is taken from the video cache, and each stage waits for the
-one before it (see --overlap). However many frames there are, the prompt holds
-as many fast frames as in the model's training. On a machine with other work
-the figures are too high: the table says how restless they were."""
+Measure every stage of a question about a video, for several numbers of
+frames: medians over the repeats, and their spread. The steps are those of
+`ask`, but the video cache is not used, and each stage waits for the one
+before it (see --overlap). Whatever the number of frames, the prompt holds as
+many fast frames as in the model's training. Other work on the machine makes
+the figures too high; the report shows how stable they were."""
 
 
 def profile(
@@ -290,7 +257,7 @@ def profile(
 ) -> None:
     """Check what can be checked, measure, print, write what was asked for."""
     from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.profile.view import print_profile
+    from sfvqa.cli.profile_figures import print_profile
     from sfvqa.cli.video import check_video
     from sfvqa.video.readers.local_file import local_video
 
@@ -321,10 +288,9 @@ def profile(
         comparison = None if old is None else compare(old, measured)
         if output.json:
             document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})
-            sys.stdout.write(jsonlib.dumps(document, allow_nan=False) + "\n")
+            print_json(document)
         else:
             print_profile(measured, comparison)
-        sys.stdout.flush()
         for warning in measured.warnings:
             notices.warn(warning)
         files.write(measured, notices)

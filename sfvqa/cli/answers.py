@@ -1,0 +1,213 @@
+"""Answers on stdout: as they stream, one a line, or as JSON; and what is said of them and their video, on stderr."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sfvqa.cli.options import BUNDLED_VIDEOS
+from sfvqa.cli.screen import WordWriter, print_json, printable
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.checkpoints.find import ModelSettings
+    from sfvqa.cli.answer_options import TurnOptions
+    from sfvqa.cli.screen import Notices
+    from sfvqa.inference.answer import Answer, AnswerStream
+    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.video_qa import VideoQA
+    from sfvqa.registry import ModelSpec
+    from sfvqa.video import CropMode, SamplingOptions, VideoInfo
+
+
+class AnswerPrinter:
+    """Prints answers on stdout; of `several`, the questions on stderr, and an empty line between answers.
+
+    With `json` an answer is an object a line. Where notices are quiet it is a line, in which line breaks become spaces.
+    Otherwise it streams.
+    """
+
+    def __init__(self, notices: "Notices", *, json: bool, several: bool) -> None:
+        self._notices = notices
+        self._json = json
+        self._several = several
+        self._has_shown = False
+
+    def show(self, question: str, stream: "AnswerStream") -> "Answer":
+        """Print one answer to the end and return it; what was printed stays when it is interrupted."""
+        notices = self._notices
+        if self._json:
+            with notices.waiting(f"Answering: {question}"):
+                for _ in stream:
+                    pass
+            answer = _with_cut_noted(stream.answer)
+            print_json(answer.to_dict())
+            return answer
+        if self._several:
+            if self._has_shown and not notices.quiet:
+                _end_line()
+            self._has_shown = True
+            notices.hint(question, style="bold")
+        pieces, words, is_answered_by_newline = iter(stream), WordWriter(sys.stdout), False
+        with notices.waiting("Thinking"):  # until the first piece; the spinner must be gone before anything is written
+            piece = next(pieces, None)
+        try:
+            while piece is not None:
+                words.write(printable(piece.replace("\n", " ") if notices.quiet else piece))
+                piece = next(pieces, None)
+        except KeyboardInterrupt:  # on a terminal the newline that answers ^C ends this line too
+            is_answered_by_newline = sys.stdout.isatty() and sys.stderr.isatty()
+            raise
+        finally:
+            words.close()
+            if not is_answered_by_newline:
+                _end_line()
+        return _with_cut_noted(stream.answer)
+
+
+def _end_line() -> None:
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _with_cut_noted(answer: "Answer") -> "Answer":
+    """Add the warning that the answer may be cut, where it ended because it had become too long."""
+    if answer.finish_reason != "length":
+        return answer
+    limit = plural(answer.settings.max_new_tokens, "new token")
+    warning = f"The answer was cut at {limit}; raise --max-new-tokens for a longer one."
+    return replace(answer, warnings=(*answer.warnings, warning))
+
+
+def answer_questions(
+    model: "VideoQA",
+    encoded: "EncodedVideo",
+    questions: Sequence[str],
+    answers: "TurnOptions",
+    prompt: "PromptOptions",
+    notices: "Notices",
+    *,
+    json: bool,
+    batch_size: int,
+) -> "list[Answer]":
+    """Answer every question in order, one by one as they are written, or in batches; the first that fails ends it."""
+    generation, choices = answers.generation(), answers.compared
+
+    def stream_batches() -> "Iterator[AnswerStream]":
+        from sfvqa.inference.answer import AnswerStream
+
+        for start in range(0, len(questions), batch_size):
+            seen = encoded if start == 0 else encoded.paid()
+            batch = [(seen, question) for question in questions[start : start + batch_size]]
+            with notices.waiting(f"Answering {plural(len(batch), 'question')}"):
+                found = model.answer_batch(batch, generation, prompt=prompt, choices=choices)
+            yield from map(AnswerStream.of, found)
+
+    streams = stream_batches()
+    if batch_size == 1:
+        streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
+    printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
+    said: list[Answer] = []
+    for question, stream in zip(questions, streams, strict=True):
+        with stream:
+            answer = printer.show(question, stream)
+        for line in (*describe_choices(answer), *describe_evidence(answer)):
+            notices.note(line)
+        for line in () if said else describe_subtitles(answer):
+            notices.hint(line)
+        for warning in answer.warnings:
+            notices.warn(warning)
+        said.append(answer)
+    return said
+
+
+_SHOWN_MOMENTS, _BAR_CELLS = 5, 24
+_WORTH_SAYING = 0.03  # the share of a picture from which on its loss is said where it is not asked for
+
+
+def describe_choices(answer: "Answer") -> list[str]:
+    """` 93.1 %  left`, a line a choice, the likeliest first; none for an answer that was written."""
+    ranked = sorted(answer.choices, key=lambda choice: -choice.probability)
+    return [f"{100 * choice.probability:5.1f} %  {choice.text}" for choice in ranked]
+
+
+def describe_evidence(answer: "Answer") -> list[str]:
+    """` 19.3 %  ████████  0:02.083`, a line a moment that stands out, strongest first, under a line that explains."""
+    from sfvqa.inference.answer import standing_out
+    from sfvqa.video.sampling import format_time
+
+    if not answer.evidence:
+        return []
+    shown, even = standing_out(answer.evidence, _SHOWN_MOMENTS), 100 / len(answer.evidence)
+    lines = [f"Evidence: where the slow attention went (a hint, not proof); evenly spread, {even:.1f} % a frame."]
+    for frame in shown:
+        bar = "█" * max(1, round(_BAR_CELLS * frame.weight / shown[0].weight))
+        lines.append(f"{100 * frame.weight:5.1f} %  {bar:<{_BAR_CELLS}}  {format_time(frame.timestamp_seconds)}")
+    return lines
+
+
+def describe_subtitles(answer: "Answer") -> list[str]:
+    """`Subtitles: 12 lines of talk.srt, 240 tokens; 3 lines cut`; nothing where there are none."""
+    used = answer.subtitles
+    if used is None or not used.lines:
+        return []
+    cut = f"; {plural(used.cut, 'line')} cut" if used.cut else ""
+    return [f"Subtitles: {plural(used.lines, 'line')} of {used.source}, {plural(used.tokens, 'token')}{cut}"]
+
+
+def describe_video(info: "VideoInfo") -> str:
+    """`0:05 long, 288×288, h264, 24 fps`."""
+    from sfvqa.video.sampling import format_time
+
+    rate = [f"{info.fps:.4g} fps"] if info.fps else []
+    return ", ".join([f"{format_time(info.duration_seconds)} long", f"{info.width}×{info.height}", info.codec, *rate])
+
+
+def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
+    """`32 frames from 0:00 to 0:04.958 (uniform)`; with `fps` the rate stands in the brackets too."""
+    from sfvqa.video.sampling import format_time
+
+    first, last = format_time(times[0]), format_time(times[-1])
+    span = f"from {first} to {last}" if len(times) > 1 else f"at {first}"
+    how = sampling.strategy.value if sampling.fps is None else f"{sampling.fps:g} {sampling.strategy.value}"
+    return f"{plural(len(times), 'frame')} {span} ({how})"
+
+
+def describe_briefly(encoded: "EncodedVideo", spec: "ModelSpec | None", settings: "ModelSettings") -> str:
+    """`clip.mp4 · 32 frames, 0:00–0:04.958 · tiny (synthetic videos only)`: the video, and the model that sees it."""
+    from sfvqa.video.sampling import format_time
+
+    times, path = encoded.timestamps_seconds, encoded.video.path
+    is_bundled = path.resolve().parent == BUNDLED_VIDEOS.resolve()
+    video = f"{path.name} (bundled)" if is_bundled else path.name
+    span = "–".join(format_time(time) for time in (times[0], times[-1])[: len(times)])
+    bits = settings.quantization
+    model = f"{settings.name}" if bits in ("none", "auto") else f"{settings.name} in {bits}"
+    if spec is not None and spec.is_bundled and not is_bundled:
+        model += " (synthetic videos only)"
+    return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"
+
+
+def describe_encoded(encoded: "EncodedVideo", sampling: "SamplingOptions") -> str:
+    """How long the video is, which frames were looked at, what they became and, where it is much, what was cut off."""
+    info = encoded.video
+    fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
+    tokens = f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}"
+    parts = [
+        f"{info.path.name}: {describe_video(info)}",
+        f"{describe_frames(encoded.timestamps_seconds, sampling)}, {tokens}",
+    ]
+    if encoded.crop.lost_share(info.width, info.height) >= _WORTH_SAYING:
+        parts.append(describe_crop(encoded.crop, info))
+    return "; ".join(parts)
+
+
+def describe_crop(crop: "CropMode", info: "VideoInfo") -> str:
+    """`the centre crop cuts off 44 % of the picture`."""
+    if crop in ("pad", "squash"):
+        return f"{'padded' if crop == 'pad' else 'squashed'} to a square, nothing is cut off"
+    lost = crop.lost_share(info.width, info.height)
+    if not lost:
+        return "the centre crop cuts off nothing"
+    return f"the centre crop cuts off {f'{100 * lost:.0f} %' if lost >= 0.01 else 'less than 1 %'} of the picture"

@@ -1,1 +1,0 @@
-"""`sfvqa chat`: questions about one video, each in the light of those before it."""

@@ -1,0 +1,201 @@
+"""`sfvqa models info`: what is known of a model, and the memory that a question takes."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sfvqa.cli.frame_options import Frames
+from sfvqa.cli.model import Device, DtypeOption, QuantOption
+from sfvqa.cli.options import Json
+from sfvqa.cli.screen import echo, print_json
+from sfvqa.errors import ModelError
+from sfvqa.wording import plural, readable_size
+
+if TYPE_CHECKING:
+    from sfvqa.checkpoints.known import ModelSizes
+    from sfvqa.checkpoints.memory import MemoryEstimate
+    from sfvqa.registry import Architecture, ModelSpec
+
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models info slowfast-7b-64f
+  sfvqa models info slowfast-7b-64f --frames 128 --device cuda
+  sfvqa models info ./my-checkpoint --quant 4bit --json
+
+Describe a model, and the memory that a question takes, by part and by
+quantization. Neither the model nor the device need be on this machine."""
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME|FOLDER", help="A name from `sfvqa models list`, or a checkpoint folder."),
+]
+
+
+def info(
+    name: Name,
+    frames: Frames = None,
+    quant: QuantOption = "auto",
+    dtype: DtypeOption = "auto",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Print paragraphs and a table, or an object."""
+    from sfvqa.checkpoints.known import read_sizes
+    from sfvqa.checkpoints.memory import BEST_FIRST, RunSize, estimate_memory
+    from sfvqa.registry import QuantizationName
+
+    model = read_sizes(name)
+    kind, free = _device(device)
+    num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
+    computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.stored_dtype or "bfloat16"
+    estimates = {
+        quantization.value: estimate_memory(model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization))
+        for quantization in (BEST_FIRST if quant == "auto" else (QuantizationName(quant),))
+    }
+    facts = _facts(model)
+    setting = {"frames": num_frames, "device": device if device != "auto" else kind, "dtype": computed}
+    if as_json:
+        by_quantization = {
+            quantization: {
+                "fits": None if free is None else estimate.fits(free),
+                "needed_bytes": estimate.needed_bytes,
+                "peak_bytes": estimate.peak_bytes,
+                "phases": estimate.phases,
+                "parts": estimate.parts,
+            }
+            for quantization, estimate in estimates.items()
+        }
+        memory = {**setting, "free_bytes": free, "quantizations": by_quantization}
+        print_json({"model": model.name, **facts, "memory": memory})
+    else:
+        echo("\n  ".join([model.name, *_lines(facts)]) + "\n")
+        here = "which is not here" if free is None else f"where {readable_size(free)} are free"
+        echo(f"A question about {plural(num_frames, 'frame')} on {setting['device']} in {computed}, {here}:")
+        Console(file=sys.stdout, highlight=False).print(_table(free, estimates))
+
+
+def _device(name: str) -> tuple[str, int | None]:
+    """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
+    from sfvqa.checkpoints.host_memory import free_host_bytes
+
+    if name == "cpu":
+        return "cpu", free_host_bytes()
+    from sfvqa.checkpoints.device import free_memory_bytes, resolve_device
+
+    where = resolve_device(name, must_be_here=False)
+    return where.type, free_memory_bytes(where)
+
+
+def _facts(model: "ModelSizes") -> dict[str, Any]:
+    trained, sizes, spec = model.trained_with, model.sizes, model.spec
+    facts: dict[str, Any] = {}
+    if spec is not None:
+        facts = {
+            "description": spec.description,
+            "can_answer": spec.can_answer,
+            "license": spec.license,
+            "size_bytes": spec.size_bytes,
+            "repo_id": spec.repo_id,
+            "aliases": list(spec.aliases),
+            "memory_hint": spec.memory_hint,
+            **_here(spec),
+        }
+    return facts | {
+        "quantization": model.quantization.value,
+        "trained_with": {
+            "num_frames": trained.num_frames,
+            "sampling": trained.strategy.value,
+            "crop": trained.crop.value,
+            "max_length": model.training_max_length,
+        },
+        "fast_tokens": vars(model.fast),
+        "architecture": {"num_parameters": sizes.num_parameters, **vars(sizes)},
+        "described_as": _in_words(sizes),
+    }
+
+
+def _here(spec: "ModelSpec") -> dict[str, str | None]:
+    """Where the model is on this machine, and the commit if it was downloaded."""
+    from sfvqa.checkpoints.find import locate_registered
+
+    try:
+        location = locate_registered(spec)
+    except ModelError:
+        return {"folder": None, "revision": spec.revision}
+    return {"folder": str(location.folder), "revision": location.revision}
+
+
+def _in_words(sizes: "Architecture") -> str:
+    number = sizes.num_parameters
+    count = f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
+    heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"
+    of_several, of_one = sizes.grid_side(num_frames=2) ** 2, sizes.num_visual_tokens(1)
+    alone = f", or {of_one} for a single one" if of_one != of_several else ""
+    return (
+        f"{count} parameters: a ConvNeXt with {plural(sum(sizes.vision_depths), 'block')} that takes "
+        f"{sizes.image_size} px and gives {plural(of_several, 'token')} a frame{alone}; a decoder with "
+        f"{plural(sizes.num_layers, 'layer')}, width {sizes.hidden_size}, {heads}, {sizes.vocab_size:,} tokens; "
+        f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
+    )
+
+
+def _lines(facts: Mapping[str, Any]) -> list[str]:
+    """A line a fact, from the object that --json prints."""
+    lines = []
+    if "license" in facts:
+        at = f" at commit {facts['revision']}" if facts["revision"] else ""
+        here = "not on this machine" if facts["folder"] is None else f"in {facts['folder']}{at}"
+        where = "It has no weights; run it with --random-weights."
+        if facts["repo_id"]:
+            where = f"Repository: {facts['repo_id']}; {here}."
+        elif facts["folder"]:
+            where = f"Bundled, {here}."
+        size = readable_size(facts["size_bytes"])
+        lines = [facts["description"], f"Licence of the weights: {facts['license']}; {size}.", where]
+        lines += [f"Also called {', '.join(facts['aliases'])}."] if facts["aliases"] else []
+    trained, fast = facts["trained_with"], facts["fast_tokens"]
+    frames = "an unknown number of frames" if trained["num_frames"] is None else plural(trained["num_frames"], "frame")
+    return [
+        *lines,
+        f"{facts['described_as']}.",
+        f"Trained with {frames}, {trained['sampling']} sampling, {trained['crop']} crop; fast tokens are averages over "
+        f"{plural(fast['temporal_stride'], 'frame')}, at least {fast['min_fast_frames']}.",
+        f"Default quantization: {facts['quantization']}.",
+        *([facts["memory_hint"]] if "memory_hint" in facts else []),
+    ]
+
+
+_ROWS = {
+    "weights": "weights",
+    "visual_tokens": "slow and fast tokens",
+    "kv_cache": "KV cache",
+    "slow_keys_values": "slow keys and values",
+    "frames": "frames",
+    "encode_activations": "more during encoding",
+    "prefill_activations": "more during prefill",
+    "decode_activations": "more during decoding",
+    "process": "the program itself",
+}
+
+
+def _table(free: int | None, estimates: "Mapping[str, MemoryEstimate]") -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
+    table.add_column("memory")
+    for quantization in estimates:
+        table.add_column(quantization, justify="right", no_wrap=True)
+    for part, words in _ROWS.items():
+        sizes = [estimate.parts[part] for estimate in estimates.values()]
+        if any(sizes):
+            table.add_row(words, *map(readable_size, sizes))
+    table.add_section()
+    table.add_row("peak", *(readable_size(estimate.peak_bytes) for estimate in estimates.values()))
+    table.add_row("must be free", *(readable_size(estimate.needed_bytes) for estimate in estimates.values()))
+    if free is not None:
+        table.add_row("fits here", *("yes" if estimate.fits(free) else "no" for estimate in estimates.values()))
+    return table

@@ -1,0 +1,396 @@
+"""`sfvqa models`: list, download, check, quantize and delete the models that can be asked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sfvqa.cli import model_info
+from sfvqa.cli.model import Device, complete_model
+from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose
+from sfvqa.cli.screen import confirm, echo, print_json
+from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
+from sfvqa.wording import plural, readable_size
+
+if TYPE_CHECKING:
+    from sfvqa.checkpoints.download import FileCheck, PullPlan
+    from sfvqa.checkpoints.find import CheckpointLocation
+    from sfvqa.cli.screen import Notices
+    from sfvqa.registry import ModelSpec
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A name from `sfvqa models list`.", autocompletion=complete_model, show_default=False
+    ),
+]
+NameOrFolder = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FOLDER",
+        help="A name from `sfvqa models list`, or a checkpoint folder.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", metavar="", help="Use only what is on this machine, like HF_HUB_OFFLINE=1.")
+]
+
+LIST_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models list
+  sfvqa models list --json
+
+List the models that `sfvqa ask --model NAME` accepts. It also accepts the
+path of a checkpoint folder."""
+
+
+def list_models(as_json: Json = False) -> None:
+    """Print some lines or an object a model."""
+    from sfvqa.registry import load_registry
+
+    entries = [_entry(spec) for spec in load_registry()]
+    if as_json:
+        print_json({"models": entries})
+    else:
+        echo("\n\n".join(map(_paragraph, entries)))
+
+
+def _entry(spec: "ModelSpec") -> dict[str, Any]:
+    """A model, and what of it is on this machine, by names and sizes only: a list must be quick."""
+    from sfvqa.checkpoints.download import disk_bytes
+    from sfvqa.checkpoints.find import cached_snapshot, is_downloaded, locate_registered
+
+    folder, revision, on_disk = None, spec.revision, None
+    if spec.is_bundled:
+        folder = locate_registered(spec).folder
+    elif spec.repo_id and (cached := cached_snapshot(spec)):
+        folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
+    return {
+        "name": spec.name,
+        "aliases": list(spec.aliases),
+        "description": spec.description,
+        "can_answer": spec.can_answer,
+        "license": spec.license,
+        "size_bytes": spec.size_bytes,
+        "num_frames": spec.num_frames,
+        "sampling": spec.sampling,
+        "repo_id": spec.repo_id,
+        "revision": revision,
+        "bundled": spec.is_bundled,
+        "available": is_downloaded(spec),
+        "folder": None if folder is None else str(folder),
+        "disk_bytes": on_disk,
+    }
+
+
+def _paragraph(entry: dict[str, Any]) -> str:
+    """A model in a few lines: readable in any width, and greppable by name."""
+    has_weights = entry["bundled"] or entry["repo_id"]
+    downloaded = "downloaded" if entry["available"] else "partly downloaded" if entry["folder"] else "not downloaded"
+    where = ["bundled" if entry["bundled"] else downloaded, readable_size(entry["size_bytes"])]
+    facts = [
+        *(where if has_weights else ["no weights"]),
+        plural(entry["num_frames"], "frame"),
+        f"licence {entry['license']}",
+    ]
+    lines = [f"{entry['name']}  ({', '.join(facts)})", f"  {entry['description']}"]
+    lines.append(f"  Ask about {entry['can_answer']}." if has_weights else "  Runs with --random-weights only.")
+    if entry["aliases"]:
+        lines.append(f"  Also called {', '.join(entry['aliases'])}.")
+    if entry["disk_bytes"] is not None:
+        on_disk = readable_size(entry["disk_bytes"])
+        lines.append(f"  Commit {entry['revision']}, {on_disk} on disk in {entry['folder']}")
+    if has_weights and not entry["available"]:
+        lines.append(f"  Download: sfvqa models pull {entry['name']}")
+    return "\n".join(lines)
+
+
+PATH_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models path slowfast-7b-64f
+  du -shL "$(sfvqa models path slowfast-7b-64f)"
+
+Print the folder that a model is loaded from. Exit code 4 when the model is
+not on this machine, or only partly."""
+
+
+def path(
+    model: NameOrFolder,
+    _offline: Offline = False,  # it never asks a hub
+    *,
+    result: ResultOptions,
+) -> None:
+    """Print the folder, and nothing else."""
+    from sfvqa.checkpoints.find import locate
+
+    location = locate(model)
+    folder = str(location.folder.absolute())
+    if result.json:
+        print_json({"name": location.name, "revision": location.revision, "folder": folder})
+    else:
+        typer.echo(folder)
+
+
+PULL_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models pull slowfast-7b-64f
+  sfvqa models pull slowfast-7b-64f --yes --json
+  sfvqa models pull slowfast-7b-64f --update
+  HF_HOME=/big/disk sfvqa models pull slowfast-7b-64f
+
+Download a model from the Hugging Face Hub into its cache (HF_HOME). The
+licence and the size are shown first. Rerun an interrupted download to resume
+it: complete files are kept. Every file is checked against its hash. The
+model stays at the commit of the first download until --update. HF_TOKEN and
+HF_ENDPOINT are honoured."""
+
+_SHORT = 12
+Update = Annotated[bool, typer.Option("--update", metavar="", help="Move to the newest commit on the hub.")]
+
+
+def pull(
+    name: Name, update: Update = False, offline: Offline = False, yes: Yes = False, *, result: ResultOptions
+) -> None:
+    """Say what it takes, ask, download what is missing, check every file."""
+    from huggingface_hub import constants
+
+    from sfvqa.checkpoints.download import plan_pull
+    from sfvqa.checkpoints.find import locate_registered
+    from sfvqa.registry import find_model
+
+    notices, spec = result.notices(), find_model(name)
+    is_offline = offline or constants.HF_HUB_OFFLINE
+    if update and is_offline:
+        raise UsageError("--update needs the hub, and this run is offline.", "Leave out one of the two.")
+    if spec.repo_id is None or is_offline:
+        location = _look_here(spec)
+        here = "is bundled" if spec.is_bundled else f"is here, at commit {location.revision}; the hub was not asked"
+        notices.note(f"{spec.name} {here}: {location.folder}")
+        downloaded, previous = 0, location.revision
+    else:
+        with notices.waiting("Asking the hub"):
+            plan = plan_pull(spec, update=update)
+        downloaded, previous = _carry_out(plan, notices, update=update, yes=yes), plan.previous_commit
+        location = locate_registered(spec)
+        notices.note(f"{spec.name} is downloaded, and every file matches its hash: {location.folder}")
+    if result.json:
+        print_json(
+            {
+                "name": spec.name,
+                "repo_id": spec.repo_id,
+                "license": spec.license,
+                "revision": location.revision,
+                "previous_revision": previous,
+                "folder": str(location.folder),
+                "downloaded_bytes": downloaded,
+            }
+        )
+
+
+def _look_here(spec: "ModelSpec") -> "CheckpointLocation":
+    """Find a model on this machine alone, and keep its commit."""
+    from sfvqa.checkpoints.find import is_commit, locate_registered, record_commit
+
+    try:
+        location = locate_registered(spec)
+    except ModelNotDownloadedError as error:
+        if spec.repo_id is None:
+            raise
+        remedy = "To download it, leave out --offline, and unset HF_HUB_OFFLINE."
+        raise ModelNotDownloadedError(error.message, remedy) from error
+    if location.revision is not None and is_commit(location.revision):
+        record_commit(spec, location.revision)
+    return location
+
+
+def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool) -> int:
+    """The bytes that were downloaded, once the user agreed to them."""
+    from sfvqa.checkpoints.download import pull
+
+    for line in _describe(plan, update):
+        notices.note(line)
+    if plan.missing_bytes:
+        what = f"{readable_size(plan.missing_bytes)} under the licence {plan.spec.license}"
+        if not confirm(f"Download {what}?", f"Pulling {plan.spec.name} downloads {what}.", yes=yes):
+            notices.note("Nothing was downloaded.")
+            raise typer.Exit(1)
+    try:
+        replaced = notices.follow(pull(plan), in_bytes=True)
+    except KeyboardInterrupt:
+        notices.note("Rerun the command to resume; complete files are kept.")
+        raise
+    if replaced:
+        notices.warn(f"Damaged files were downloaded again: {', '.join(replaced)}.")
+    return plan.missing_bytes + sum(plan.file_bytes[name] for name in replaced)
+
+
+def _describe(plan: "PullPlan", update: bool) -> list[str]:
+    """What is shown before the question: what it is, whose terms it has, what it takes."""
+    from sfvqa.checkpoints.find import is_commit
+
+    spec, commit, previous = plan.spec, plan.commit, plan.previous_commit
+    lines = [f"{spec.name}: {spec.repo_id} at commit {commit}, licence {spec.license}"]
+    if previous not in (None, commit):
+        lines.append(f"Updating from commit {str(previous)[:_SHORT]} to {commit[:_SHORT]}.")
+    elif update:
+        pinned = " that models.toml allows" * is_commit(spec.revision)
+        lines.append(f"{commit[:_SHORT]} is the newest commit{pinned}.")
+    files = f"{readable_size(plan.total_bytes)} in {plural(len(plan.file_bytes), 'file')}"
+    to_come = f"{readable_size(plan.missing_bytes)} to download into {plan.folder.parents[2]}"
+    return [*lines, f"{files}; {to_come if plan.missing_bytes else 'nothing to download'}"]
+
+
+VERIFY_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models verify slowfast-7b-64f
+  sfvqa models verify ./my-checkpoint --json
+
+Hash every file of a model and compare it with the hash that the hub stated
+when the model was pulled, then check what `ask` checks: the names and shapes
+of the tensors, and the tokenizer. Needs no network. Files that were not
+pulled have no hash to compare with; the result says so, and wrong values,
+such as NaN, go unnoticed."""
+
+
+def verify(
+    model: NameOrFolder,
+    _offline: Offline = False,  # it never asks a hub
+    *,
+    result: ResultOptions,
+) -> None:
+    """Check and say what was found; CheckpointError names the files that are wrong."""
+    from sfvqa.checkpoints.download import check_folder
+    from sfvqa.checkpoints.find import locate, missing_files
+
+    location, notices = locate(model), result.notices()
+    if missing := missing_files(location.folder):
+        raise CheckpointError(f"{location.folder} lacks {', '.join(missing[:5])}.", "Name a complete checkpoint.")
+    checks = notices.follow(check_folder(location.folder), in_bytes=True)
+    if wrong := [check for check in checks if check.fault]:
+        raise _damaged(location, wrong, len(checks))
+    with notices.waiting("Checking tensors and tokenizer"):  # importing torch is most of it
+        from sfvqa.checkpoints.load import check_checkpoint
+
+        check_checkpoint(location.folder)
+    if result.json:
+        files = [
+            {"name": check.path.name, "size_bytes": check.size_bytes, "compared_with": check.compared_with}
+            for check in checks
+        ]
+        folder = str(location.folder)
+        print_json({"name": location.name, "revision": location.revision, "folder": folder, "files": files})
+    else:
+        commit = f" at commit {location.revision}" if location.revision else ""
+        size = readable_size(sum(check.size_bytes for check in checks))
+        compared = sum(check.compared_with is not None for check in checks)
+        matching = "all hashes match" if compared == len(checks) else f"the {compared} known hashes match"
+        hashes = matching if compared else "there are no hashes to compare with"
+        echo(f"{location.name}{commit}: {plural(len(checks), 'file')}, {size}, loadable; {hashes}")
+
+
+def _damaged(location: "CheckpointLocation", wrong: "list[FileCheck]", num_files: int) -> CheckpointError:
+    faults = "; ".join(f"{check.path.name} ({check.fault})" for check in wrong)
+    are = "is" if len(wrong) == 1 else "are"
+    remedy = f"Run `sfvqa models pull {location.name}` to download the damaged files again."
+    if location.spec is None:
+        remedy = "Copy or download it again."
+    elif location.spec.is_bundled:
+        remedy = "Reinstall sfvqa."
+    of_all = f"{len(wrong)} of the {plural(num_files, 'file')}"
+    return CheckpointError(f"{of_all} of {location.name} {are} damaged: {faults}.", remedy)
+
+
+REMOVE_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models remove slowfast-7b-64f
+  sfvqa models remove slowfast-7b-64f --yes --json
+
+Delete a model from the Hugging Face cache: all its commits, and what
+interrupted downloads left. Other programs share that cache. Folders written
+by `sfvqa models quantize` stay; delete them like any other folder."""
+
+
+def remove(name: Name, yes: Yes = False, *, result: ResultOptions) -> None:
+    """Say what goes, ask, delete."""
+    from sfvqa.checkpoints import download
+    from sfvqa.registry import find_model
+
+    notices, spec = result.notices(), find_model(name)
+    commits, freed_bytes = download.commits_here(spec), download.disk_bytes(spec)
+    size = readable_size(freed_bytes)
+    folder = download.repository_folder(spec)
+    what = f"Removing {spec.name} deletes {size} ({plural(len(commits), 'commit')}) in {folder}."
+    notices.note(what)
+    if not confirm(f"Delete {size}?", what, yes=yes):
+        notices.note("Nothing was deleted.")
+        raise typer.Exit(1)
+    download.remove(spec)
+    notices.note(f"{size} freed.")
+    if result.json:
+        fields = {"name": spec.name, "repo_id": spec.repo_id, "revisions": commits, "freed_bytes": freed_bytes}
+        print_json(fields)
+
+
+QUANTIZE_HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models quantize slowfast-7b-64f ./7b-4bit
+  sfvqa ask clip.mp4 "What happens?" --model ./7b-4bit
+
+Write a model with its decoder in 4 or 8 bits to a new folder, so that
+loading it reads less. --model accepts it like any other checkpoint folder,
+and needs no --quant."""
+
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False)]
+Bits = Annotated[Literal["4bit", "8bit"], typer.Option("--quant", metavar="NAME", help="4bit or 8bit.")]
+
+
+def quantize(
+    model: NameOrFolder, out: Out, quant: Bits = "4bit", device: Device = "auto", *, result: ResultOptions
+) -> None:
+    """Write the folder, and say where it is."""
+    with result.notices().waiting(f"Quantizing {model}"):
+        from sfvqa.checkpoints.find import revision_of
+        from sfvqa.checkpoints.quantize import quantize
+
+        made_of = quantize(model, out, quant, device=device)
+    size_bytes = sum(path.stat().st_size for path in out.iterdir())
+    if result.json:
+        print_json(
+            {
+                "model": made_of.name,
+                "revision": revision_of(made_of),
+                "quantization": quant,
+                "folder": str(out),
+                "size_bytes": size_bytes,
+            }
+        )
+    else:
+        echo(f"{out}  ({made_of.name} in {quant}, {readable_size(size_bytes)})")
+
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa models list
+  sfvqa models info slowfast-7b-64f
+  sfvqa models pull slowfast-7b-64f
+  sfvqa models verify slowfast-7b-64f
+  sfvqa models quantize slowfast-7b-64f ./7b-4bit
+  sfvqa models remove slowfast-7b-64f
+
+Manage the models that `sfvqa ask --model NAME` accepts. It also accepts the
+path of a checkpoint folder."""
+
+app = typer.Typer(help=HELP, no_args_is_help=True)
+for _name, _command, _help, _short_help in (
+    ("list", list_models, LIST_HELP, "List the models, and which are on this machine."),
+    ("info", model_info.info, model_info.HELP, "Describe a model, and the memory it takes."),
+    ("pull", pull, PULL_HELP, "Download a model, or what is missing of it."),
+    ("verify", verify, VERIFY_HELP, "Check a model's files against their hashes."),
+    ("path", path, PATH_HELP, "Print the folder of a model."),
+    ("remove", remove, REMOVE_HELP, "Delete a downloaded model."),
+    ("quantize", quantize, QUANTIZE_HELP, "Write a model in 4 or 8 bits to a folder."),
+):
+    app.command(_name, cls=Command, help=_help, short_help=_short_help)(compose(_command))
