@@ -13,7 +13,7 @@ from sfvqa.video.clip import Clip, ClipFacts, MissingFrame, Pixels
 from sfvqa.video.fitting import Fit, FitExactly, between_bars
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import FrameChoice, SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
-from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
+from sfvqa.video.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 from sfvqa.wording import first_few, plural
 
 
@@ -136,7 +136,7 @@ def _timeline_of(video: VideoReader) -> Timeline:
 def _find_cuts(
     video: VideoReader, timeline: Timeline, options: SamplingOptions
 ) -> Generator[ReadStep, None, tuple[int, ...]]:
-    """Compare thumbnails of some frames of the range (sampling.scenes says which, and how exact that is)."""
+    """Compare thumbnails of some frames of the range (video.scenes says which, and how exact that is)."""
     compared = frames_to_compare(timeline, options)
     thumbnails: list[Pixels] = []
     indices: list[int] = []

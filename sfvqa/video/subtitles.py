@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sfvqa.errors import SubtitlesError
-from sfvqa.video.sampling.choosing import spread_within
+from sfvqa.video.sampling import spread_within
 
 T = TypeVar("T")
 MAX_BYTES = 16 * 1024**2  # of text: days of speech
