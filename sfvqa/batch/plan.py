@@ -14,8 +14,7 @@ from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
 from sfvqa.video.content_hash import hash_content
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions
-from sfvqa.video.readers.interface import num_available_cores
+from sfvqa.video.readers import ReadOptions, num_available_cores
 from sfvqa.video.sampling import SamplingOptions
 
 FRAMES_AHEAD = 256

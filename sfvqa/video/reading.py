@@ -107,8 +107,7 @@ def read_frame_by_frame(
         if options.strategy is SamplingStrategy.SCENE:
             timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
-        for note in choice.notes:
-            opened.warn(note)
+        opened.warnings += choice.notes
         return (yield from _read_frames(opened, list(choice.indices), options, fit))
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
+from sfvqa.video.readers import ReaderName, VideoReader
 from sfvqa.video.readers.images import PILLOW_ERRORS, opened_picture, over_black
-from sfvqa.video.readers.interface import ReaderName, VideoReader
 from sfvqa.video.readers.local_file import PROTOCOL_WHITELIST
 
 _SECONDS_FOR_ZERO = 0.1  # how long a frame is shown whose duration is 0, as in browsers

@@ -14,9 +14,9 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from sfvqa.video.readers import DEEPEST_REORDERING
 from sfvqa.video.readers.container_bytes import CodedPicture, damaged_pictures, is_cut
 from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates, FreshStarts
-from sfvqa.video.readers.interface import DEEPEST_REORDERING
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.tracks import packets_of
 

@@ -28,7 +28,7 @@ from PIL import (
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers.interface import ReaderName, VideoReader
+from sfvqa.video.readers import ReaderName, VideoReader
 from sfvqa.video.readers.local_file import UNREAD_SUFFIXES, pictures_in
 from sfvqa.video.readers.picture_converter import HLG, MAX_PIXELS, PQ, tone_map
 from sfvqa.wording import first_few

@@ -14,8 +14,8 @@ import numpy as np
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
+from sfvqa.video.readers import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.container_bytes import check_not_encrypted, is_cut
-from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, FileState
 from sfvqa.video.readers.picture_converter import size_with_square_pixels, usable_pixel_aspect
 from sfvqa.video.readers.tracks import Crop, VideoTrack, choose_track, open_container

@@ -19,9 +19,7 @@ from av.video.frame import VideoFrame
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers.container_bytes import check_not_encrypted
-from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
-from sfvqa.video.readers.interface import (
+from sfvqa.video.readers import (
     DEEPEST_REORDERING,
     NO_PICTURE,
     ReaderName,
@@ -29,6 +27,8 @@ from sfvqa.video.readers.interface import (
     early_end_warning,
     num_available_cores,
 )
+from sfvqa.video.readers.container_bytes import check_not_encrypted
+from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
