@@ -3,25 +3,138 @@
 An mp4's own index holds decode times and is not used. Times are whole numbers in the stream's time base.
 """
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
+from av.packet import Packet, PacketSideData
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from sfvqa.video.readers import DEEPEST_REORDERING
 from sfvqa.video.readers.container_bytes import CodedPicture, damaged_pictures, is_cut
-from sfvqa.video.readers.decoder_state import NOTHING_SAID, DecoderState, DecoderStates, FreshStarts
-from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.tracks import packets_of
 
 if TYPE_CHECKING:
-    from av.packet import Packet
+    from sfvqa.video.readers.pyav_handle import Handle
+
+
+# --- What a decoder that starts in the middle must be told ---
+
+_NEW_HEADERS = "new_extradata"
+_SAID_ONCE = frozenset({"palette", _NEW_HEADERS, "display_matrix", "mastering_display_metadata", "content_light_level"})
+_LENGTH_PREFIXED = b"\x01"  # H.264 and HEVC in mp4 and the like begin their headers so; other streams have start codes
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """What a file says once, before a packet: the demuxer's side data, headers from within the stream."""
+
+    side_data: tuple[PacketSideData, ...] = ()
+    headers: bytes = b""  # where the packet has none of its own
+
+    @property
+    def has_new_headers(self) -> bool:
+        """Whether the headers are others than those that a decoder begins with."""
+        return bool(self.headers) or any(data.data_type == _NEW_HEADERS for data in self.side_data)
+
+    def hand_over(self, decoder: VideoCodecContext, packet: "Packet[VideoStream]") -> None:
+        """Tell it to a decoder that goes on with this packet after a seek or damage."""
+        if self.headers:
+            try:
+                decoder.decode(Packet(self.headers))
+            except av.FFmpegError:  # there is no picture in it
+                decoder.flush_buffers()
+        for data in self.side_data:
+            data.to_packet(packet)  # type: ignore[arg-type]  # a packet of any stream
+
+
+NOTHING_SAID = DecoderState()
+
+
+class DecoderStates:
+    """Follows the packets of a stream from its start, and knows the state that each needs.
+
+    With a `stream` it also looks into key frames, whose data are then used up.
+    """
+
+    def __init__(self, stream: VideoStream | None = None) -> None:
+        self._side_data: tuple[PacketSideData, ...] = ()
+        self._header_filter = None if stream is None else _header_filter(stream)
+        self._headers: list[bytes] = []
+
+    def before(self, packet: "Packet[VideoStream]") -> DecoderState:
+        """The state that the next packet of the file needs."""
+        said = [data for data in packet.iter_sidedata() if data.data_type in _SAID_ONCE]
+        if said:
+            kinds = {data.data_type for data in said}
+            self._side_data = (*(data for data in self._side_data if data.data_type not in kinds), *said)
+        headers = self._headers_before(packet) if packet.is_keyframe else b""
+        return DecoderState(self._side_data, headers)
+
+    def _headers_before(self, packet: "Packet[VideoStream]") -> bytes:
+        """The headers in force, where the packet has none itself; nothing as long as the first ones are."""
+        if self._header_filter is None:
+            return b""
+        side_data = (data for filtered in self._header_filter.filter(packet) for data in filtered.iter_sidedata())
+        own = b"".join(bytes(data) for data in side_data if data.data_type == _NEW_HEADERS)
+        if own and own not in self._headers[-1:]:
+            self._headers.append(own)
+        return self._headers[-1] if len(self._headers) > 1 and not own else b""
+
+
+def _header_filter(stream: VideoStream) -> BitStreamFilterContext | None:
+    """What finds headers within the stream; None for a codec, or a way to store it, that has none there."""
+    if (stream.codec_context.extradata or b"").startswith(_LENGTH_PREFIXED):
+        return None
+    try:
+        return BitStreamFilterContext("extract_extradata", stream)
+    except (av.FFmpegError, ValueError):
+        return None
+
+
+_SLICE, _SLICE_OF_IDR = 1, 5  # ITU-T H.264, table 7-1
+_FIRST_SLICES = tuple(f"1{kind}" for kind in ("1", "00110", "011", "0001000"))  # P and I, each in two ways
+_HEAD_BYTES = 1 << 16  # headers and messages come before the first slice
+
+
+def starts_afresh(packet: "Packet[VideoStream]", context: VideoCodecContext) -> bool:
+    """Whether nothing after this key frame speaks of what comes before it; true of all but H.264.
+
+    Of H.264 it is false only if the first slice is plainly that of a picture which is no IDR picture and which others
+    refer to (as where pictures are refreshed part by part): a strict decoder that began with it would take references
+    to earlier pictures for damage. What damage made of a slice says nothing.
+    """
+    if context.name != "h264":
+        return True
+    head = bytes(memoryview(packet)[:_HEAD_BYTES])
+    units = (head[at : at + 2] for at in _units(head, context.extradata or b""))
+    first = next((unit for unit in units if unit[0] & 0x1F in (_SLICE, _SLICE_OF_IDR)), b"")
+    # By 7.3.1 and 7.3.3: a bit that is 0, two of importance, the kind; then `1` for macroblock 0, and the type.
+    if len(first) < 2 or first[0] & 0x9F != _SLICE or not first[0] & 0x60:
+        return True
+    return not f"{first[1]:08b}".startswith(_FIRST_SLICES)
+
+
+def _units(data: bytes, headers: bytes) -> Iterator[int]:
+    """Where each unit of H.264 begins: behind its length, whose size the headers name, or behind a start code."""
+    if not headers.startswith(_LENGTH_PREFIXED) or len(headers) < 5:
+        yield from (match.end() for match in re.finditer(rb"\0\0\1(?=.)", data, re.DOTALL))
+        return
+    at, length_bytes = 0, (headers[4] & 3) + 1
+    while at + length_bytes < len(data):
+        yield at + length_bytes
+        at += length_bytes + int.from_bytes(data[at : at + length_bytes])
+
+
+# --- The pass ---
 
 
 @dataclass(frozen=True)
@@ -107,14 +220,13 @@ class Demuxed:
         return all(packet.starts_afresh for packet in self.packets)
 
 
-def demux(handle: Handle, path: Path) -> Demuxed:
+def demux(handle: "Handle", path: Path) -> Demuxed:
     """Read every packet of the video once; what cannot be read any more ends the pass without an error."""
     container, stream = handle.container, handle.stream
-    hides_frames = stream.codec_context.name == "vp8"
     has_counters = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
     pictures: list[CodedPicture] = []
-    states, fresh_starts = DecoderStates(stream), FreshStarts(stream)
+    states = DecoderStates(stream)
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
@@ -122,7 +234,7 @@ def demux(handle: Handle, path: Path) -> Demuxed:
             if packet.size:  # the last one is empty
                 if has_counters and packet.pos is not None:
                     pictures.append(CodedPicture(packet.pos, packet.is_keyframe, packet.is_corrupt))
-                packets.append(_kept(packet, hides_frames, states, fresh_starts))
+                packets.append(_kept(packet, stream.codec_context, states))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
@@ -136,16 +248,14 @@ def demux(handle: Handle, path: Path) -> Demuxed:
     return Demuxed(tuple(packets), _last_duration(packets), claimed_seconds, ends_early, skips_packets, damaged_at)
 
 
-def _kept(
-    packet: "Packet[VideoStream]", hides_frames: bool, states: DecoderStates, fresh_starts: FreshStarts
-) -> PacketTimes:
+def _kept(packet: "Packet[VideoStream]", context: VideoCodecContext, states: DecoderStates) -> PacketTimes:
     is_shown = not packet.is_discard
-    if hides_frames:
+    if context.name == "vp8":
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
     pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
-    starts_afresh = not is_key or fresh_starts.is_one(packet)  # before its data is used up
-    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), starts_afresh)
+    is_fresh = not is_key or starts_afresh(packet, context)  # before its data is used up
+    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), is_fresh)
 
 
 def _last_duration(packets: Sequence[PacketTimes]) -> int:
@@ -168,6 +278,9 @@ def _claimed_seconds(container: InputContainer, stream: VideoStream) -> float:
     if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
         return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
     return (container.duration or 0) / av.time_base
+
+
+# --- The table ---
 
 
 def build_table(demuxed: Demuxed) -> FrameTable | None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import av
 from av.video.frame import VideoFrame
 
-from sfvqa.video.readers.decoder_state import DecoderStates
-from sfvqa.video.readers.frame_table import FrameTable
+from sfvqa.video.readers.frame_table import DecoderStates, FrameTable
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.tracks import packets_of
 
