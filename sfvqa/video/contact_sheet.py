@@ -84,7 +84,7 @@ def draw_contact_sheet(
     if picture is None:
         raise ValueError("a sheet needs at least one picture")
     above = 0 if weights is None else _line_height(_PERCENT_SIZE) + _BAR_HEIGHT + _LINE_GAP
-    grid = _Grid.of(cells, width=picture.shape[1], height=picture.shape[0], above=above)
+    grid = _Grid.of(cells, picture, above=above)
     width = max(_NARROWEST_SHEET, grid.width + 2 * _MARGIN)
     header = _header(titles, facts, width - 2 * _MARGIN, 1 if weights is None else _FILMSTRIP_TITLE_LINES)
     grid_top = _MARGIN + sum(_line_height(size) for _, size, _ in header) + _BELOW_HEADER
@@ -106,30 +106,28 @@ def draw_contact_sheet(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the cells go: pictures of one size, a caption of one or two lines under each, `above` pixels over it."""
+    """Where the cells go: pictures of one size, a caption under each, `above` pixels over it."""
 
     columns: int
     rows: int
     picture_width: int
     picture_height: int
     cell_width: int
-    font_size: int
-    caption_lines: int
     cell_height: int
+    letters: ImageFont.FreeTypeFont
     above: int
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], *, width: int, height: int, above: int) -> Self:
+    def of(cls, cells: Sequence[Cell], picture: Pixels, *, above: int) -> Self:
+        height, width = picture.shape[:2]
         font_size = 14 if max(width, height) >= 200 else 12
         letters = font(font_size)
         times = max(letters.getlength(format_time(cell.timestamp_seconds)) for cell in cells)
         indices = max(letters.getlength(f"#{cell.index}") for cell in cells)
-        caption_lines = 1 if times + _GAP + indices <= width else 2
-        cell_width = max(width, math.ceil(max(times, indices)))
-        cell_height = above + height + caption_lines * _line_height(font_size)
+        cell_width = max(width, math.ceil(times + _GAP + indices))
+        cell_height = above + height + _line_height(font_size)
         columns = _choose_columns(len(cells), (cell_width + _GAP) / (cell_height + _GAP))
-        rows = -(-len(cells) // columns)
-        return cls(columns, rows, width, height, cell_width, font_size, caption_lines, cell_height, above)
+        return cls(columns, -(-len(cells) // columns), width, height, cell_width, cell_height, letters, above)
 
     @property
     def width(self) -> int:
@@ -169,16 +167,11 @@ def _draw_cell(
         _draw_gap(draw, (inset, top, inset + grid.picture_width - 1, top + grid.picture_height - 1))
     else:
         sheet.paste(Image.fromarray(_mark_cut(cell.pixels) if crop is CropMode.CENTER else cell.pixels), (inset, top))
-    letters, time, index = font(grid.font_size), format_time(cell.timestamp_seconds), f"#{cell.index}"
     below = top + grid.picture_height + _LINE_GAP
     colour = _TEXT if cell.pixels is not None else _GAP_INK
-    if grid.caption_lines == 1:
-        draw.text((inset, below), time, fill=colour, font=letters)
-        right = inset + grid.picture_width - letters.getlength(index)
-        draw.text((right, below), index, fill=_DIM_TEXT, font=letters)
-    else:
-        draw.text((left, below), time, fill=colour, font=letters)
-        draw.text((left, below + _line_height(grid.font_size)), index, fill=_DIM_TEXT, font=letters)
+    draw.text((left, below), format_time(cell.timestamp_seconds), fill=colour, font=grid.letters)
+    right = left + grid.cell_width
+    draw.text((right, below), f"#{cell.index}", fill=_DIM_TEXT, font=grid.letters, anchor="ra")
 
 
 def _mark_cut(pixels: Pixels) -> Pixels:
