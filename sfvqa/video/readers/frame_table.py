@@ -211,8 +211,7 @@ class Demuxed:
     def decode_times(self) -> list[int]:
         """When each packet is to be decoded; empty unless all say so, in increasing order."""
         times = [packet.dts for packet in self.packets if packet.dts is not None]
-        is_usable = len(times) == len(self.packets) and all(earlier < later for earlier, later in pairwise(times))
-        return times if is_usable else []
+        return times if len(times) == len(self.packets) and increases(times) else []
 
     @property
     def starts_afresh(self) -> bool:
@@ -311,13 +310,18 @@ def build_table(demuxed: Demuxed) -> FrameTable | None:
         for packet in packets[places[0] : last_place]
         if packet.is_shown and packet.pts is not None and packet.pts >= starts[0]
     )
-    if any(later == earlier for earlier, later in pairwise(times)):
+    if not increases(times):
         return None  # a time that two frames share names neither
     if demuxed.ends_early and len(places) == 1:
         times = _before_gaps(times, packets[-1])
     before = [packet for place, packet in enumerate(packets) if place < places[0] or (packet.pts or 0) < starts[0]]
     num_before = sum(packet.is_shown for packet in before) + len(demuxed.packets) - len(packets)
     return FrameTable(tuple(times), tuple(keys), num_before)
+
+
+def increases(times: Sequence[int]) -> bool:
+    """Whether each is later than the one before."""
+    return all(earlier < later for earlier, later in pairwise(times))
 
 
 def _without_unplaced(packets: Sequence[PacketTimes]) -> list[PacketTimes]:
