@@ -230,6 +230,12 @@ def _open_with_opencv(file: Path) -> VideoReader:
 # --- What readers share ---
 
 
+def nothing_decodable(path: Path) -> DamagedVideoError:
+    return DamagedVideoError(
+        f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
+    )
+
+
 def early_end_warning(claimed_seconds: float, readable_seconds: float) -> str:
     """The sentence for a file that ends before its time, with how much of it is missing."""
     missing = max(claimed_seconds - readable_seconds, 0.0)

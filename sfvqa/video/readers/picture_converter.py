@@ -99,7 +99,7 @@ class PictureConverter:
         if frame.color_trc in (PQ, HLG):
             colours = tone_map(colours, frame.color_trc, frame.color_primaries != ColorPrimaries.BT709)
         if has_alpha and (self._has_defined_alpha or pixels[..., 3].any()):
-            colours = _over_black(colours, pixels[..., 3])
+            colours = over_black(np.dstack([colours, pixels[..., 3]]))
         return orientation.apply(colours)
 
     def _aspect_of(self, frame: VideoFrame) -> Fraction:
@@ -163,10 +163,12 @@ def _filtered(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFra
     return graph.vpull()
 
 
-def _over_black(colours: Pixels, alpha: Pixels) -> Pixels:
-    picture = Image.new("RGB", (alpha.shape[1], alpha.shape[0]))
-    picture.paste(Image.fromarray(np.ascontiguousarray(colours)), mask=Image.fromarray(np.ascontiguousarray(alpha)))
-    return np.asarray(picture)
+def over_black(pixels: Pixels) -> Pixels:
+    """RGBA [H, W, 4] as RGB [H, W, 3], what is transparent over black."""
+    picture = Image.fromarray(pixels)
+    background = Image.new("RGB", picture.size)
+    background.paste(picture, mask=picture.getchannel("A"))
+    return np.asarray(background)
 
 
 # --- Which way up ---

@@ -24,6 +24,7 @@ from sfvqa.video.readers import (
     ReaderName,
     VideoReader,
     early_end_warning,
+    nothing_decodable,
     num_available_cores,
 )
 from sfvqa.video.readers.container_bytes import check_not_encrypted
@@ -77,7 +78,7 @@ class PyAVReader(VideoReader):
         self._time_base = time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
         if table is not None and not table.times:
-            raise _nothing_decodable(self._path)
+            raise nothing_decodable(self._path)
         is_searchable = table is None or can_be_entered(self._handle, table)
         first = self._first_frame(table) if table is not None and is_searchable else None
         if table is None or first is None:
@@ -110,7 +111,7 @@ class PyAVReader(VideoReader):
                 times = [frame.pts for frame in frames if frame.pts is None or frame.pts <= table.times[-1]]
                 begin = bisect_left(table.times, times[0] or 0) if times else 0
                 return frames[0] if tuple(times) == table.times[begin : begin + len(times)] else None
-        raise _nothing_decodable(self._path)
+        raise nothing_decodable(self._path)
 
     def _decode_watchfully(self, table: FrameTable, first: VideoFrame) -> VideoFrame:
         """Change over to a decoder that notices more damage, where there is one that gives this video's frames."""
@@ -146,7 +147,7 @@ class PyAVReader(VideoReader):
             whole = (keys[-1] if keys else 0) or max(len(times) - DEEPEST_REORDERING, 0)
             times, places, keys = times[:whole], places[:whole], [key for key in keys if key < whole]
         if first is None or not times:
-            raise _nothing_decodable(self._path)
+            raise nothing_decodable(self._path)
         known, slots = [time for time in times if time is not None], demuxed.decode_times
         what = f"{why}, so it was decoded in full to find its frames"
         if len(known) == len(times) and increases(known) and not demuxed.skips_packets:
@@ -234,12 +235,6 @@ class PyAVReader(VideoReader):
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._handle.close()
-
-
-def _nothing_decodable(path: Path) -> DamagedVideoError:
-    return DamagedVideoError(
-        f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
-    )
 
 
 def _seconds(times: Sequence[int], time_base: Fraction) -> tuple[float, ...]:
