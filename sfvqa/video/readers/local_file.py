@@ -1,7 +1,12 @@
-"""The door that every path goes through: a local file, a folder of images or standard input; no other file, no host."""
+"""The door that every path goes through: a local file, a folder of images or standard input; no other file, no host.
+
+And how a file is recognised: as the same one while it is read, and by what it holds.
+"""
 
 import codecs
 import errno
+import hashlib
+import json
 import os
 import re
 import select
@@ -10,7 +15,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -20,10 +25,9 @@ from typing import Self
 from sfvqa.errors import UnreadableVideoError, UsageError, VideoError, VideoNotFoundError
 from sfvqa.wording import first_few, plural
 
-# FFmpeg's names of the containers that are opened. A list of what is let in, because the formats that name other
-# files or hosts (hls, concat, sdp, dash, imf, image2 patterns, …) are too many to keep a list of what is kept out.
-# Of these only mov can name another file (a data reference), which FFmpeg does not follow unless told to.
-# Left out, though harmless: containers of old games (avs, smk, bink) and of studios; gif and apng, read elsewhere.
+# FFmpeg's names of the containers that are opened: formats that name other files or hosts (hls, concat, sdp, dash, imf,
+# image2 patterns, …) are too many to list. Of these only mov can name another file, which FFmpeg does not follow unless
+# told to. Left out, though harmless: containers of old games and of studios; gif and apng, read elsewhere.
 FORMAT_WHITELIST = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,av1,flv,swf,asf,ogg,"
     "mxf,nut,rm,wtv,dv,mjpeg,yuv4mpegpipe,"
@@ -206,10 +210,70 @@ def _changed(path: Path, how: str) -> UnreadableVideoError:
     return UnreadableVideoError(f"“{path}” {how} while it was read.", "Try again when nothing writes to it.")
 
 
+# --- What a video, or any set of files, holds as a short string: the same for a copy, another after any change ---
+
+WHOLE_LIMIT_BYTES = 32 << 20
+"""Files that are no larger, taken together, are hashed in whole: some hundredths of a second."""
+
+SAMPLE_BYTES = 16 << 10
+NUM_SAMPLES = 64  # of all files together, but at least the head of each
+
+
+def hash_content(path: str | Path, *, whole: bool = False) -> str:
+    """Hash a video file, or the pictures of a folder: `whole:…` over every byte, or `sampled:…`.
+
+    What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail and places between, and the time
+    of its last change, so that only a change under a forged time goes unnoticed. The file's own name and folder do not
+    count, names within a folder do. Raises VideoError for what could not be opened as a video.
+    """
+    file = check_local_file(path)
+    try:
+        if file.is_dir():
+            return hash_files(pictures_in(file), whole=whole)
+        return _hash([("", file)], whole=whole)
+    except FileNotFoundError as error:
+        raise VideoNotFoundError(f"“{error.filename or path}” is gone.", "Check the path, and try again.") from error
+    except OSError as error:
+        raise UnreadableVideoError(
+            f"“{error.filename or path}” cannot be read: {error.strerror or error}.", "Check the disk or copy the file."
+        ) from error
+
+
+def hash_files(files: Iterable[Path], *, whole: bool = False) -> str:
+    """Hash files of one folder, with their names and order, as `hash_content` does. Raises OSError."""
+    return _hash([(file.name, file) for file in files], whole=whole)
+
+
+def _hash(named: list[tuple[str, Path]], *, whole: bool) -> str:
+    is_whole = whole or sum(file.stat().st_size for _, file in named) <= WHOLE_LIMIT_BYTES
+    num_samples = max(1, NUM_SAMPLES // max(1, len(named)))
+    digest = hashlib.sha256()
+    for name, file in named:
+        facts = [name, *(_every_byte(file) if is_whole else _samples(file, num_samples))]
+        digest.update(json.dumps(facts).encode() + b"\n")  # ASCII, also for names that are not UTF-8
+    return f"{'whole' if is_whole else 'sampled'}:{digest.hexdigest()}"
+
+
+def _every_byte(file: Path) -> list[str | int]:
+    with file.open("rb") as stream:
+        return [hashlib.file_digest(stream, "sha256").hexdigest()]
+
+
+def _samples(file: Path, num_samples: int) -> list[str | int]:
+    """Size, time of the last change, and a hash of samples: the head, the tail, and others evenly between."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        last = max(0, status.st_size - SAMPLE_BYTES)
+        for number in range(num_samples):
+            stream.seek(last * number // max(1, num_samples - 1))
+            digest.update(stream.read(SAMPLE_BYTES))
+    return [status.st_size, status.st_mtime_ns, digest.hexdigest()]
+
+
 # --- Standard input ---
 
-STANDARD_INPUT = "-"
-"""The path that means standard input; a file of that name is reached by its absolute path (a Path drops the `./`)."""
+STANDARD_INPUT = "-"  # a file of that name is reached by its absolute path (a Path drops the `./`)
 _STANDARD_INPUT_NAME = "standard input"
 _CHUNK_BYTES = 1 << 20
 _SHARE_OF_FREE_SPACE = 0.9
