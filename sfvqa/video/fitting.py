@@ -44,16 +44,14 @@ class CropMode(StrEnum):
 class FitSquare:
     """Resize to `size` × `size` pixels; CENTER gives CLIPImageProcessor's pixels, bit for bit.
 
-    CENTER: the shorter edge becomes `size`, the longer `int(size · long / short)`, then the middle is cropped. Raises
-    UnreadableVideoError for a sliver of a picture.
+    Raises UnreadableVideoError for a sliver of a picture.
     """
 
     size: int
     crop: CropMode = CropMode.CENTER
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        if (height, width) == (self.size, self.size):
+        if pixels.shape[:2] == (self.size, self.size):
             return pixels
         match self.crop:
             case CropMode.CENTER:
