@@ -1,9 +1,9 @@
 """A frame of any size becomes what is looked at, resized with the reference's filter: Pillow's bicubic."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,11 +14,8 @@ from sfvqa.video.clip import Box, Pixels
 MAX_ASPECT_RATIO = 16  # of a centre crop: beyond, its square is next to nothing of the picture
 
 
-class Fit(Protocol):
-    """What is done to each frame as soon as it is read; plain data, because reading may happen in another process."""
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """[H, W, 3] → [H', W', 3]."""
+Fit = Callable[[Pixels], Pixels]
+"""What is done to each frame [H, W, 3] as soon as it is read; to be pickled: reading may happen in another process."""
 
 
 class CropMode(StrEnum):
@@ -84,17 +81,6 @@ class FitWithin:
         height, width = pixels.shape[:2]
         scale = min(self.width / width, self.height / height)
         return resize_to(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-
-
-@dataclass(frozen=True)
-class FitExactly:
-    """Resize to `width` × `height` pixels, whatever that does to the proportions."""
-
-    width: int
-    height: int
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        return resize_to(pixels, self.width, self.height)
 
 
 def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple[int, int]:

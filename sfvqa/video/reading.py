@@ -4,13 +4,14 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from os import PathLike
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, ClipFacts, MissingFrame, Pixels
-from sfvqa.video.fitting import Fit, FitExactly, between_bars
+from sfvqa.video.fitting import Fit, between_bars, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import FrameChoice, SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
 from sfvqa.video.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
@@ -140,7 +141,7 @@ def _find_cuts(
     thumbnails: list[Pixels] = []
     indices: list[int] = []
     yield ReadStep(ReadProgress(0, len(compared), ReadStage.SEARCH))
-    for frame in video.read(compared, FitExactly(THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)):
+    for frame in video.read(compared, partial(resize_to, width=THUMBNAIL_WIDTH, height=THUMBNAIL_HEIGHT)):
         thumbnails.append(frame.pixels.mean(axis=2).astype(np.uint8))
         indices.append(frame.index)
         yield ReadStep(ReadProgress(len(indices), len(compared), ReadStage.SEARCH))

@@ -71,38 +71,14 @@ class SamplingOptions:
                     f"The range ends at {format_time(self.end_seconds)}, not after its start at {format_time(start)}.",
                     "Give a start that lies before the end.",
                 )
-        self._check_rate()
-        self._check_timestamps(start)
-
-    def _check_rate(self) -> None:
-        if self.strategy is not SamplingStrategy.FPS:
-            if self.fps is not None:
-                raise UsageError(
-                    f"A rate of {plural(self.fps, 'frame')} a second was given, but frames are chosen by "
-                    f"“{self.strategy}”.",
-                    f"Choose by “{SamplingStrategy.FPS}”, or leave the rate out.",
-                )
-        elif self.fps is None:
-            raise UsageError(
-                f"To choose frames by “{self.strategy}”, give a rate.", "Give frames a second, for example 2."
-            )
-        elif not 0 < self.fps <= _HIGHEST_FPS:
+        self._check_pairing(SamplingStrategy.FPS, self.fps, "a rate", "Give frames a second, for example 2.")
+        self._check_pairing(SamplingStrategy.TIMESTAMPS, self.timestamps_seconds, "times", _HOW_TO_GIVE_TIMES)
+        if self.fps is not None and not 0 < self.fps <= _HIGHEST_FPS:
             raise UsageError(
                 f"The rate is {plural(self.fps, 'frame')} a second.", f"Give one above 0 and up to {_HIGHEST_FPS:,}."
             )
-
-    def _check_timestamps(self, start: float) -> None:
-        if self.strategy is not SamplingStrategy.TIMESTAMPS:
-            if self.timestamps_seconds is not None:
-                raise UsageError(
-                    f"Times were given, but frames are chosen by “{self.strategy}”.",
-                    f"Choose by “{SamplingStrategy.TIMESTAMPS}”, or leave the times out.",
-                )
-            return
-        if not self.timestamps_seconds:
-            raise UsageError(f"To choose frames by “{self.strategy}”, give at least one time.", _HOW_TO_GIVE_TIMES)
         end = math.inf if self.end_seconds is None else self.end_seconds
-        for seconds in self.timestamps_seconds:
+        for seconds in self.timestamps_seconds or ():
             _check_time("One of the times", seconds)
             if not start <= seconds <= end:
                 until = "" if self.end_seconds is None else f" to {format_time(end)}"
@@ -110,6 +86,16 @@ class SamplingOptions:
                     f"The time {format_time(seconds)} lies outside the range from {format_time(start)}{until}.",
                     "Leave the time out, or give a range that includes it.",
                 )
+
+    def _check_pairing(self, strategy: SamplingStrategy, value: object, what: str, example: str) -> None:
+        """A strategy and the value that it alone needs go together."""
+        if self.strategy is strategy and value in (None, ()):
+            raise UsageError(f"To choose frames by “{strategy}”, give {what}.", example)
+        if self.strategy is not strategy and value is not None:
+            raise UsageError(
+                f"Frames are chosen by “{self.strategy}”, which does not use {what}.",
+                f"Choose by “{strategy}”, or leave {what} out.",
+            )
 
 
 def _check_time(what: str, seconds: float) -> None:

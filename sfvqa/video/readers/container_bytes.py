@@ -18,6 +18,8 @@ from sfvqa.video.readers.tracks import VideoTrack, open_container, packets_of
 if TYPE_CHECKING:
     from av.packet import Packet
 
+    from sfvqa.video.readers.frame_table import PacketTimes
+
 
 # --- Encryption: encrypted video must not be called damaged ---
 
@@ -243,21 +245,10 @@ class _Packet:
         return self.may_jump or self.counter == (before.counter + 1) % 16
 
 
-@dataclass(frozen=True)
-class CodedPicture:
-    """A picture's data: where it begins in the file, whether it needs no other's, whether FFmpeg marked it."""
-
-    position: int
-    is_key: bool
-    is_marked: bool
-
-
-def damaged_pictures(file: Path, pictures: Sequence[CodedPicture]) -> frozenset[int]:
-    """The positions of those that lost data, or that follow a loss and may need what was lost.
-
-    pictures: all of one stream that have a position, in file order.
-    """
-    marked = [place for place, picture in enumerate(pictures) if picture.is_marked]
+def damaged_pictures(file: Path, packets: "Sequence[PacketTimes]") -> frozenset[int]:
+    """The positions of the pictures of one stream that lost data, or follow a loss and may need what was lost."""
+    pictures = [packet for packet in packets if packet.position >= 0]
+    marked = [place for place, picture in enumerate(pictures) if picture.is_corrupt]
     if not marked:
         return frozenset()
     suspects = {place + later for place in marked for later in range(_LATEST_MARK + 1) if place + later < len(pictures)}
@@ -265,7 +256,7 @@ def damaged_pictures(file: Path, pictures: Sequence[CodedPicture]) -> frozenset[
         return frozenset(pictures[place].position for place in suspects if not _is_whole(content, pictures, place))
 
 
-def _is_whole(content: mmap.mmap, pictures: Sequence[CodedPicture], place: int) -> bool:
+def _is_whole(content: mmap.mmap, pictures: "Sequence[PacketTimes]", place: int) -> bool:
     """Whether the picture's packets are all there, and those before it unless it is a key frame."""
     start = pictures[place].position
     earlier = next((other.position for other in reversed(pictures[:place]) if other.position < start), start)

@@ -19,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from sfvqa.video.readers import DEEPEST_REORDERING
-from sfvqa.video.readers.container_bytes import CodedPicture, damaged_pictures, is_cut
+from sfvqa.video.readers.container_bytes import damaged_pictures, is_cut
 from sfvqa.video.readers.tracks import packets_of
 
 if TYPE_CHECKING:
@@ -146,9 +146,10 @@ class PacketTimes:
     duration: int  # 0 where the container has none
     is_key: bool
     is_shown: bool  # not marked to be discarded (edit lists), not an invisible reference frame
-    is_corrupt: bool
+    is_corrupt: bool  # by FFmpeg's mark
     state: DecoderState = NOTHING_SAID
     starts_afresh: bool = True  # of a key frame: what follows speaks of nothing before it
+    position: int = -1  # where its data begins in the file, if that is known
 
 
 @dataclass(frozen=True)
@@ -222,23 +223,19 @@ class Demuxed:
 def demux(handle: "Handle", path: Path) -> Demuxed:
     """Read every packet of the video once; what cannot be read any more ends the pass without an error."""
     container, stream = handle.container, handle.stream
-    has_counters = container.format.name == "mpegts"
     packets: list[PacketTimes] = []
-    pictures: list[CodedPicture] = []
     states = DecoderStates(stream)
     places, count = handle.places_in_file(), 0
     failed = skips_packets = False
     try:
         for packet in packets_of(container, stream):
             if packet.size:  # the last one is empty
-                if has_counters and packet.pos is not None:
-                    pictures.append(CodedPicture(packet.pos, packet.is_keyframe, packet.is_corrupt))
                 packets.append(_kept(packet, stream.codec_context, states))
             skips_packets = skips_packets or bool(places and packet.size and places.get(packet.pos or 0) != count)
             count += 1
     except av.FFmpegError:
         failed = True
-    damaged_at = damaged_pictures(path, pictures) if has_counters else None
+    damaged_at = damaged_pictures(path, packets) if container.format.name == "mpegts" else None
     # What proves that a file was cut off is no duration, which may be the sound's, a tag's, or a guess.
     last_is_damaged = bool(packets) and packets[-1].is_corrupt and damaged_at is None
     has_all_counted = 0 < stream.frames <= len(packets)
@@ -252,9 +249,18 @@ def _kept(packet: "Packet[VideoStream]", context: VideoCodecContext, states: Dec
     if context.name == "vp8":
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
-    pts, dts, duration, is_key = packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe
-    is_fresh = not is_key or starts_afresh(packet, context)  # before its data is used up
-    return PacketTimes(pts, dts, duration, is_key, is_shown, packet.is_corrupt, states.before(packet), is_fresh)
+    is_fresh = not packet.is_keyframe or starts_afresh(packet, context)  # before its data is used up
+    return PacketTimes(
+        packet.pts,
+        packet.dts,
+        packet.duration or 0,
+        packet.is_keyframe,
+        is_shown,
+        packet.is_corrupt,
+        states.before(packet),
+        is_fresh,
+        -1 if packet.pos is None else packet.pos,
+    )
 
 
 def _last_duration(packets: Sequence[PacketTimes]) -> int:
