@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sfvqa.cli.describe import describe_briefly, describe_encoded
@@ -54,11 +53,11 @@ def open_video(
 
 
 class VideoFile:
-    """A context manager that closes what it opened.
+    """A video that is opened when it is needed; a context manager that closes what it opened.
 
     A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
-    minutes go into loading a model. `looking_seconds` is what recognising it took, every byte of it if need be. Raises
-    VideoError when built, and when it is opened later.
+    minutes go into loading a model. `looking_seconds` is what recognising it took. Raises VideoError when built, and
+    when it is opened later.
     """
 
     def __init__(self, path: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices") -> None:
@@ -78,9 +77,7 @@ class VideoFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

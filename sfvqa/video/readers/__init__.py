@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sfvqa.errors import DamagedVideoError, EncryptedVideoError, UnreadableVideoError, UsageError
@@ -147,9 +146,7 @@ class VideoReader(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -231,6 +228,7 @@ def _open_with_opencv(file: Path) -> VideoReader:
 
 
 def nothing_decodable(path: Path) -> DamagedVideoError:
+    """The error for a file of which no frame can be vouched for."""
     return DamagedVideoError(
         f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
     )

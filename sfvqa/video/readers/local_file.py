@@ -36,6 +36,7 @@ FORMAT_WHITELIST = (
 PROTOCOL_WHITELIST = "file"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
 _HEAD_BYTES = 4096
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 # No container is free of control characters for as long as a head, except one that begins with words.
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f]")
 _RAW_VIDEO = "YUV4MPEG2 "
@@ -59,22 +60,25 @@ def check_local_file(path: str | PathLike[str]) -> Path:
     file = Path(path)
     try:
         status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
+            _refuse_without_pictures(file)
+            return file
+        if not stat.S_ISREG(status.st_mode):
+            what = f"“{path}” is a pipe or device, not a video file."
+            raise UnreadableVideoError(what, "Save the video to a file first.")
+        if status.st_size == 0:
+            raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
+        with file.open("rb") as stream:
+            _refuse_text(file, stream.read(_HEAD_BYTES))
     except PermissionError as error:
-        raise _no_permission(file) from error
+        raise UnreadableVideoError(f"“{file}” may not be read by this user.", "Change its permissions.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        if isinstance(error, ValueError) or error.errno in _NO_SUCH_FILE:
+            raise VideoNotFoundError(f"There is no file “{path}”.", "Check the path.") from error
+        if error.errno == errno.ELOOP:
             raise UnreadableVideoError(f"“{path}” is a link that leads back to itself.", "Repair the link.") from error
-        raise VideoNotFoundError(f"There is no file “{path}”.", "Check the path.") from error
-    if stat.S_ISDIR(status.st_mode):
-        _refuse_without_pictures(file)
-        return file
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableVideoError(
-            f"“{path}” is a pipe or device, not a video file.", "Save the video to a file first."
-        )
-    if status.st_size == 0:
-        raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
-    _refuse_text(file)
+        what = f"“{file}” cannot be read: {error.strerror}."
+        raise UnreadableVideoError(what, "Check the disk or copy the file.") from error
     return file
 
 
@@ -86,35 +90,19 @@ def refuse_address(path: str | PathLike[str]) -> None:
         )
 
 
-def _no_permission(file: Path) -> UnreadableVideoError:
-    return UnreadableVideoError(f"“{file}” may not be read by this user.", "Change its permissions.")
-
-
 def _refuse_without_pictures(folder: Path) -> None:
-    try:
-        pictures, others = pictures_in(folder), pictures_in(folder, UNREAD_SUFFIXES)
-    except PermissionError as error:
-        raise _no_permission(folder) from error
-    if not pictures:
+    if not pictures_in(folder):
+        others = first_few([file.name for file in pictures_in(folder, UNREAD_SUFFIXES)])
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        what = f" in a format that is read ({first_few([file.name for file in others])})" if others else ""
         raise UnreadableVideoError(
-            f"“{folder}” is a folder and holds no images{what}.",
+            f"“{folder}” is a folder and holds no images{f' in a format that is read ({others})' if others else ''}.",
             f"Give the path of one video file, or of a folder with images in it ({kinds}).",
         )
 
 
-def _refuse_text(file: Path) -> None:
+def _refuse_text(file: Path, head: bytes) -> None:
     """Refuse text, whatever the suffix: it holds no picture, but may name other files or hosts."""
-    try:
-        with file.open("rb") as stream:
-            text = _text_in(stream.read(_HEAD_BYTES))
-    except PermissionError as error:
-        raise _no_permission(file) from error
-    except OSError as error:
-        raise UnreadableVideoError(
-            f"“{file}” cannot be read: {error.strerror}.", "Check the disk or copy the file."
-        ) from error
+    text = _text_in(head)
     if text is None:
         return
     for kind, pattern in _LISTS.items():
@@ -222,9 +210,9 @@ NUM_SAMPLES = 64  # of all files together, but at least the head of each
 def hash_content(path: str | Path, *, whole: bool = False) -> str:
     """Hash a video file, or the pictures of a folder: `whole:…` over every byte, or `sampled:…`.
 
-    What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail and places between, and the time
-    of its last change, so that only a change under a forged time goes unnoticed. The file's own name and folder do not
-    count, names within a folder do. Raises VideoError for what could not be opened as a video.
+    What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail, places between, and the time of
+    its last change. The file's own name and folder do not count, names within a folder do. Raises VideoError for what
+    could not be opened as a video.
     """
     file = check_local_file(path)
     try:
@@ -283,15 +271,10 @@ _SHARE_OF_FREE_SPACE = 0.9
 def local_video(path: str | PathLike[str], *, timeout_seconds: float = 600.0) -> Iterator[Path]:
     """Give a path that can be opened: `path` itself, or for `-` a private copy of standard input, deleted afterwards.
 
-    A copy, because readers go back and forth. It lies in the folder for temporary files (TMPDIR) and may take nine
-    tenths of what is free there. timeout_seconds: how long the whole of it may take to come (on Windows, where a pipe
-    cannot be waited for: for ever). Raises UsageError if nothing is connected to standard input but a terminal,
-    UnreadableVideoError if it is empty, stalls or does not fit. A VideoError raised while the copy is in use names
-    standard input instead.
-
-    >>> with local_video("clip.mp4") as path:
-    ...     print(path)
-    clip.mp4
+    A copy, because readers go back and forth; it lies in TMPDIR and may take nine tenths of what is free there.
+    timeout_seconds: how long the whole of it may take to come (on Windows for ever). Raises UsageError if nothing is
+    connected to standard input but a terminal, UnreadableVideoError if it is empty, stalls or does not fit. A
+    VideoError raised while the copy is in use names standard input instead.
     """
     if str(path) != STANDARD_INPUT:
         yield Path(path)
