@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,13 +183,8 @@ class FrameTable:
     def groups(self, indices: Sequence[int]) -> list[tuple[int, list[int]]]:
         """Group frame indices (sorted) by the place in `keys` of the key frame that decoding has to start from."""
         starts = [key.pts for key in self.keys]
-        groups: list[tuple[int, list[int]]] = []
-        for index in indices:
-            place = bisect_right(starts, self.times[index]) - 1
-            if not groups or groups[-1][0] != place:
-                groups.append((place, []))
-            groups[-1][1].append(index)
-        return groups
+        groups = groupby(indices, lambda index: bisect_right(starts, self.times[index]) - 1)
+        return [(place, list(group)) for place, group in groups]
 
 
 @dataclass(frozen=True)
@@ -197,8 +192,8 @@ class Demuxed:
     """The outcome of the demux pass; `packets` stand in file order.
 
     `last_duration` is how long the last frame is shown; `claimed_seconds` is the length that the container names;
-    `ends_early`: the file was cut off; `skips_packets`: the demuxer passed over damaged ones, and in an AVI file all
-    that follow have others' times; `damaged_at` is what a Handle should know of damage.
+    `ends_early`: the file was cut off; `skips_packets`: the demuxer passed over damaged ones, so that in an AVI file
+    all that follow have others' times; `damaged_at` is what a Handle should know of damage.
     """
 
     packets: tuple[PacketTimes, ...]
@@ -333,8 +328,8 @@ def increases(times: Sequence[int]) -> bool:
 def _without_unplaced(packets: Sequence[PacketTimes]) -> list[PacketTimes]:
     """Leave out what directly follows the first key frame with no time, or with that one's.
 
-    In a piece of an open group, cut out without decoding, these are shown before the key frame and cannot be decoded,
-    and a container that knows no times below zero has none for them.
+    In a piece cut out of an open group these are shown before the key frame and cannot be decoded, and a container
+    that knows no times below zero has none for them.
     """
     first = next((place for place, packet in enumerate(packets) if packet.is_key), 0)
     rest = list(packets[first + 1 :])
@@ -345,8 +340,8 @@ def _without_unplaced(packets: Sequence[PacketTimes]) -> list[PacketTimes]:
 def _increasing(keys: Sequence[KeyFrame], *, may_ignore: bool) -> list[KeyFrame] | None:
     """The key frames whose times increase; None if times jump back.
 
-    In damaged data a parser may take any packet for a key frame: within a group their times go to and fro, and those
-    that do are ignored where they may be.
+    In damaged data a parser may take any packet for a key frame: those whose times go to and fro within a group are
+    ignored where they may be.
     """
     kept: list[KeyFrame] = []
     for key in keys:
