@@ -126,7 +126,7 @@ def starts_afresh(packet: "Packet[VideoStream]", context: VideoCodecContext) -> 
 def _units(data: bytes, headers: bytes) -> Iterator[int]:
     """Where each unit of H.264 begins: behind its length, whose size the headers name, or behind a start code."""
     if not headers.startswith(_LENGTH_PREFIXED) or len(headers) < 5:
-        yield from (match.end() for match in re.finditer(rb"\0\0\1(?=.)", data, re.DOTALL))
+        yield from (match.end() for match in re.finditer(rb"\x00\x00\x01(?=.)", data, re.DOTALL))
         return
     at, length_bytes = 0, (headers[4] & 3) + 1
     while at + length_bytes < len(data):
@@ -244,17 +244,16 @@ def _kept(packet: "Packet[VideoStream]", context: VideoCodecContext, states: Dec
     if context.name == "vp8":
         # VP8 frame tag (RFC 6386, 9.1): bit 4 of the first byte says whether the frame is shown.
         is_shown = is_shown and bool(memoryview(packet)[0] & 0x10)
-    is_fresh = not packet.is_keyframe or starts_afresh(packet, context)  # before its data is used up
     return PacketTimes(
-        packet.pts,
-        packet.dts,
-        packet.duration or 0,
-        packet.is_keyframe,
-        is_shown,
-        packet.is_corrupt,
-        states.before(packet),
-        is_fresh,
-        -1 if packet.pos is None else packet.pos,
+        pts=packet.pts,
+        dts=packet.dts,
+        duration=packet.duration or 0,
+        is_key=packet.is_keyframe,
+        is_shown=is_shown,
+        is_corrupt=packet.is_corrupt,
+        starts_afresh=not packet.is_keyframe or starts_afresh(packet, context),
+        position=-1 if packet.pos is None else packet.pos,
+        state=states.before(packet),  # at the end: the packet is used up
     )
 
 

@@ -352,7 +352,7 @@ class AnimationReader(VideoReader):
                 if len(frames) != 1 or frames[0].is_corrupt:
                     return
                 if index in wanted:
-                    yield index, fit(over_black(frames[0].to_ndarray(format="rgba")))
+                    yield index, fit(over_black(frames[0].to_ndarray(format="rgba").astype(np.uint8, copy=False)))
 
     def _open(self) -> InputContainer:
         options = {"protocol_whitelist": PROTOCOL_WHITELIST, **_ANIMATIONS[self._kind][2]}

@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from itertools import count, repeat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from sfvqa.errors import ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError
 from sfvqa.video.clip import Pixels
@@ -199,7 +199,7 @@ def _exit_code(gone: "subprocess.Popen[bytes]") -> int:
         return _KILLED
 
 
-def _send(pipe: BinaryIO, message: object) -> None:
+def _send(pipe: IO[bytes], message: object) -> None:
     pickle.dump(message, pipe, protocol=pickle.HIGHEST_PROTOCOL)
     pipe.flush()
 
@@ -235,7 +235,7 @@ def main() -> None:
     os._exit(0)  # an orderly end would wait for the thread, which waits for requests
 
 
-def _take_requests(source: BinaryIO, requests: "queue.SimpleQueue[Any]") -> None:
+def _take_requests(source: IO[bytes], requests: "queue.SimpleQueue[Any]") -> None:
     """Queue what comes in; end the process, whatever it is doing, when the other end is gone."""
     while True:
         try:
