@@ -91,12 +91,12 @@ class VideoFile:
         """The open video. Raises VideoError, RangeOutsideVideoError too."""
         if self._reader is None:
             from sfvqa.video import readers
-            from sfvqa.video.reading import check_sampling
+            from sfvqa.video.reading import choose_unread
             from sfvqa.video.sampling import SamplingOptions
 
             self._reader = readers.open_video(self.path, self._frames.read_options())
             try:
-                check_sampling(self._reader, self._frames.resolve(SamplingOptions()))
+                choose_unread(self._reader, self._frames.resolve(SamplingOptions()))  # for its checks
             except BaseException:
                 self._reader.close()
                 raise

@@ -66,7 +66,7 @@ class FitSquare:
         # What is cropped away at the sides need not be computed, where Pillow's single-precision box can say where that
         # is. Above and below it must be: without it Pillow takes its two passes in the other order, and rounds so.
         if width > height and all(Fraction(float(np.float32(float(edge)))) == edge for edge in edges):
-            return _resize(pixels, self.size, self.size, (float(edges[0]), 0, float(edges[1]), height))
+            return resize_to(pixels, self.size, self.size, (float(edges[0]), 0, float(edges[1]), height))
         return resize_to(pixels, new_width, new_height)[top : top + self.size, left : left + self.size]
 
 
@@ -101,11 +101,15 @@ def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple
     return (shortest_edge, new_long) if width <= height else (new_long, shortest_edge)
 
 
-def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize pixels [H, W, 3] to [height, width, 3] with Pillow's bicubic (antialiased when it shrinks)."""
-    if pixels.shape[:2] == (height, width):
+def resize_to(pixels: Pixels, width: int, height: int, box: Box | None = None) -> Pixels:
+    """Resize pixels [H, W, 3], or a box of them, to [height, width, 3] with Pillow's bicubic, antialiased."""
+    if pixels.shape[:2] == (height, width) and box is None:
         return pixels
-    return _resize(pixels, width, height)
+    from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
+
+    if (enlarged := enlarge(pixels, width, height, box)) is not None:
+        return enlarged
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))
 
 
 def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -117,11 +121,3 @@ def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
     top, left = (height - inside.shape[0]) // 2, (width - inside.shape[1]) // 2
     picture[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return picture
-
-
-def _resize(pixels: Pixels, width: int, height: int, box: Box | None = None) -> Pixels:
-    from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
-
-    if (enlarged := enlarge(pixels, width, height, box)) is not None:
-        return enlarged
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))

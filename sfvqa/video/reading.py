@@ -112,13 +112,11 @@ def read_frame_by_frame(
         return (yield from _read_frames(opened, list(choice.indices), options, fit))
 
 
-def check_sampling(video: VideoReader, options: SamplingOptions) -> None:
-    """Raise what choosing frames of this video would: RangeOutsideVideoError. Reads nothing."""
-    choose_frames(_timeline_of(video), options)
-
-
 def choose_unread(video: VideoReader, options: SamplingOptions) -> FrameChoice:
-    """The frames that would be read, without reading any: with SCENE only their number is right, or too high."""
+    """The frames that would be read, without reading any: with SCENE only their number is right, or too high.
+
+    Raises RangeOutsideVideoError.
+    """
     if options.strategy is SamplingStrategy.SCENE:
         options = replace(options, strategy=SamplingStrategy.UNIFORM)
     return choose_frames(_timeline_of(video), options)
