@@ -9,7 +9,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike
@@ -101,12 +101,9 @@ class VideoReader(ABC):
     @property
     def is_unchanged(self) -> bool:
         """Whether the path still means the file that was opened, and that was not written to since."""
-        if self.opened_as is None:
-            return False
-        try:
-            return FileState.of(self.opened_as.path) == self.opened_as
-        except OSError:
-            return False
+        with suppress(UnreadableVideoError):
+            return self.opened_as is not None and not self.opened_as.check()
+        return False
 
     def read(self, indices: Sequence[int], fit: Fit | None = None) -> Iterator[Frame]:
         """Yield the frames at `indices` (sorted, unique) in order, each fitted as soon as it is converted.

@@ -6,6 +6,7 @@ An mp4's own index holds decode times and is not used. Times are whole numbers i
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -18,9 +19,11 @@ from av.packet import Packet, PacketSideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from sfvqa.errors import UsageError
 from sfvqa.video.readers import DEEPEST_REORDERING
 from sfvqa.video.readers.container_bytes import damaged_pictures, is_cut
 from sfvqa.video.readers.tracks import packets_of
+from sfvqa.video.sampling import parse_time
 
 if TYPE_CHECKING:
     from sfvqa.video.readers.pyav_handle import Handle
@@ -272,10 +275,8 @@ def _claimed_seconds(container: InputContainer, stream: VideoStream) -> float:
         return float(stream.frames / stream.average_rate)  # FFmpeg fits an AVI's duration to the file's size
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "")  # matroska: 00:00:20.000000000
-    parts = tag.split(":")
-    if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):
-        return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    with suppress(UsageError):
+        return parse_time(stream.metadata.get("DURATION", ""))  # matroska: 00:00:20.000000000
     return (container.duration or 0) / av.time_base
 
 

@@ -200,13 +200,7 @@ def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
     Of several: the one marked as default, else the first; forced ones, which translate only what is foreign, last.
     A file without text gives no lines and a warning. Raises UnreadableVideoError.
     """
-    try:
-        container = open_container(path)
-    except UnreadableVideoError as error:
-        raise UnreadableVideoError(
-            f"“{path}” cannot be read for its subtitles.", "Copy or download it again."
-        ) from error
-    with container:
+    with open_container(path) as container:
         streams = container.streams.subtitles
         tracks = [stream for stream in streams if stream.codec_context and stream.codec_context.codec.text_sub]
         if not tracks:
