@@ -123,37 +123,34 @@ class IsolatedReader(VideoReader):
     def _send(self, request: object) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
-            with self._in_time():
-                _send(self._process.stdin, request)
-        except OSError as error:
-            raise self._death("being asked") from error
+        with self._at_pipe("being asked"):
+            _send(self._process.stdin, request)
 
     def _receive(self, stage: str) -> Any:
         """The next answer; raises the error that it is, or that its absence means."""
         assert self._process is not None
         assert self._process.stdout is not None
-        try:
-            with self._in_time():
-                answer = pickle.load(self._process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            raise self._death(stage) from error
+        with self._at_pipe(stage):
+            answer = pickle.load(self._process.stdout)
         if isinstance(answer, SfvqaError):
             raise answer
         return answer
 
     @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """Wait for the process at one of its pipes for no longer than it may take: killed, it leaves them."""
+    def _at_pipe(self, stage: str) -> Iterator[None]:
+        """Wait at a pipe for no longer than the process may take, which is then killed; raises the error for its end."""
         killer = threading.Timer(self._seconds_left, self._time_out)
         killer.daemon = True
         began = time.monotonic()
         killer.start()
         try:
-            yield
-        finally:
-            killer.cancel()
-            self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
+            try:
+                yield
+            finally:
+                killer.cancel()
+                self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._death(stage) from error
 
     def _time_out(self) -> None:
         self._is_timed_out = True
@@ -192,11 +189,10 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
 
 def _exit_code(gone: "subprocess.Popen[bytes]") -> int:
     """How a process ended whose pipe did; it may have closed that alone."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         return gone.wait(_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        _end(gone)
-        return _KILLED
+    _end(gone)
+    return _KILLED
 
 
 def _send(pipe: IO[bytes], message: object) -> None:
