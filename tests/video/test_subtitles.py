@@ -351,7 +351,7 @@ def test_a_file_that_is_not_there_and_one_that_is_too_long(tmp_path: Path) -> No
 def test_a_pipe_or_folder_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.srt")
     for path in (tmp_path / "pipe.srt", tmp_path):
-        with pytest.raises(SubtitlesError, match="no regular file"):
+        with pytest.raises(SubtitlesError, match="not a regular file"):
             read_subtitle_file(path)
 
 

@@ -184,12 +184,12 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
         pictures.close()
         raise UnreadableVideoError(
             f"“{file}” holds pictures ({pictures.info.codec}), which the reader “{options.reader}” does not read.",
-            f"Leave the choice of reader, or choose “{pictures.name}”.",
+            f"Leave out --reader, or use --reader {pictures.name}.",
         )
     if options.reader is ReaderName.PILLOW:
         raise UnreadableVideoError(
-            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
-            "Leave the choice of reader.",
+            f"“{file}” is not a picture, and the reader “pillow” reads nothing else.",
+            "Leave out --reader.",
         )
     return _open_with_opencv(file) if options.reader is ReaderName.OPENCV else _open_with_pyav(file, options)
 
@@ -210,7 +210,7 @@ def _open_with_pyav(file: Path, options: ReadOptions) -> VideoReader:
         except UnreadableVideoError:
             raise error from None
     fallback.warnings += (
-        "PyAV could not read this file, OpenCV could: frames damaged in the file cannot be told from sound ones.",
+        "PyAV could not read this file, OpenCV could: damaged frames cannot be told from intact ones.",
     )
     return fallback
 

@@ -43,7 +43,7 @@ def check_not_encrypted(path: Path, track: VideoTrack) -> None:
         first_packets = islice(packets_of(container, stream), _CHECKED_PACKETS)
         if _says_encrypted(path, stream) or any(map(is_locked, first_packets)):
             raise EncryptedVideoError(
-                f"“{path}” is encrypted (DRM), and its key is not to be had here.", "Give a video without encryption."
+                f"“{path}” is encrypted (DRM), and its key is not available.", "Give a video without encryption."
             )
 
 

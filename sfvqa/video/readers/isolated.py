@@ -32,7 +32,7 @@ _STARTING = "it was starting"
 _SECONDS_TO_END = 5.0
 """What a process may take to end once it was killed: as good as none, but where a disk or a server does not answer."""
 _KILLED = -9  # SIGKILL, which Windows has not
-_IF_KILLED = "Most likely the system did so because memory ran out: free some, and try again."
+_IF_KILLED = "Most likely the system did so because memory ran out: free some and try again."
 _MEMORY_BYTES = 4 * 1024**3  # that a file may take, beyond what the process has at its start
 
 
@@ -138,7 +138,7 @@ class IsolatedReader(VideoReader):
 
     @contextlib.contextmanager
     def _at_pipe(self, stage: str) -> Iterator[None]:
-        """Wait at a pipe for no longer than the process may take, which is then killed; raises the error for its end."""
+        """Kill the process where waiting at a pipe takes too long; raises the error for its end."""
         killer = threading.Timer(self._seconds_left, self._time_out)
         killer.daemon = True
         began = time.monotonic()
@@ -172,7 +172,9 @@ class IsolatedReader(VideoReader):
         if stage == _STARTING:
             return SfvqaError(
                 f"The process that reads videos could not be started: it {how}.",
-                _IF_KILLED if was_killed else "SFVQA_DEBUG=1 shows what it says; check that sfvqa is installed whole.",
+                _IF_KILLED
+                if was_killed
+                else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
             )
         return UnreadableVideoError(
             f"The process that read “{self._path}” {how} while {stage}.",

@@ -299,7 +299,7 @@ def _connected_input() -> int:
         what = "closed"
     if what is not None:
         raise UsageError(
-            f"No video comes in on standard input: it is {what}.",
+            f"No video arrives on standard input: it is {what}.",
             "Connect one, as in “sfvqa ask - 'What happens?' < video.mp4”, or give the path of a video.",
         )
     return source
@@ -335,7 +335,7 @@ def _next_chunk(source: int, deadline: float, done_bytes: int) -> bytes:
         seconds_left = max(deadline - time.monotonic(), 0.0)
         if os.name != "nt" and not select.select([source], [], [], seconds_left)[0]:
             raise UnreadableVideoError(
-                f"The video on standard input did not come to an end in time: {plural(done_bytes, 'byte')} came.",
+                f"The video on standard input did not end in time: {plural(done_bytes, 'byte')} arrived.",
                 "Check the command that writes it, allow more with --read-timeout, or save the video to a file first.",
             )
         return os.read(source, _CHUNK_BYTES)

@@ -125,8 +125,8 @@ def _track_of_players(path: Path) -> VideoTrack:
         track = choose_track(path, container)
         if track.index != container.streams.video[0].index:
             raise UnreadableVideoError(
-                f"OpenCV reads nothing but the first video track of “{path}”, and players show another one.",
-                "Leave the choice of reader.",
+                f"OpenCV reads only the first video track of “{path}”, and players show another one.",
+                "Leave out --reader.",
             )
     check_not_encrypted(path, track)  # OpenCV would show what it makes of it
     return track
@@ -178,9 +178,7 @@ def _seconds(milliseconds: list[float], fps: float) -> tuple[tuple[float, ...], 
     usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     # Times are often rounded to the millisecond.
     if any(abs(step - usual) > max(_RATE_TOLERANCE * usual, 1.01) for step in steps):
-        return times, [
-            "The frame rate varies, and OpenCV's times for it may be off: read the file with PyAV if you can."
-        ]
+        return times, ["The frame rate varies, and OpenCV's times may be off: read the file with PyAV if you can."]
     return times, []
 
 

@@ -65,7 +65,7 @@ class PictureConverter:
         """What the user should know about pictures like this one."""
         warnings = list(self._aspect_warnings)
         if not frame.format.is_rgb and frame.colorspace not in (*_MATRICES, *_UNSPECIFIED_MATRICES):
-            warnings.append("The video stores its colours in a way that is not known here: they may be wrong.")
+            warnings.append("The video stores its colours in an unknown way: they may be wrong.")
         return warnings
 
     def convert(self, frame: VideoFrame) -> Pixels:
@@ -223,7 +223,7 @@ def usable_pixel_aspect(aspect: Fraction | None) -> tuple[Fraction, list[str]]:
         return Fraction(1), []
     if not Fraction(1, _MOST_OBLONG_PIXEL) <= aspect <= _MOST_OBLONG_PIXEL:
         claim = f"{aspect.numerator}:{aspect.denominator}"
-        return Fraction(1), [f"The file claims pixels of {claim}, which cannot be: they were taken to be square."]
+        return Fraction(1), [f"The file claims an impossible pixel shape of {claim}: pixels are taken to be square."]
     return aspect, []
 
 
