@@ -67,9 +67,10 @@ class VideoFile:
         self._reader: VideoReader | None = None
         self._kept: EntryFacts | None = None
         self._kept_with: SamplingOptions | None = None
-        began = time.perf_counter()
-        with notices.waiting("Looking for the video in the video cache"):
-            may_be_kept = self._may_be_kept()
+        began, may_be_kept = time.perf_counter(), False
+        # Bytes that cannot be read a reader may do without; if it cannot, it says why.
+        with notices.waiting("Looking for the video in the video cache"), contextlib.suppress(UnreadableVideoError):
+            may_be_kept = cache is not None and cache.may_hold(cache.content_of(path))
         self.looking_seconds = time.perf_counter() - began
         if not may_be_kept:
             _ = self.reader
@@ -123,12 +124,6 @@ class VideoFile:
         from sfvqa.video.reading import choose_unread
 
         return choose_unread(self.reader, sampling).indices
-
-    def _may_be_kept(self) -> bool:
-        try:
-            return self.cache is not None and self.cache.may_hold(self.cache.content_of(self.path))
-        except UnreadableVideoError:  # of bytes that a reader may do without; if it cannot, it says why
-            return False
 
     def _facts(self, sampling: "SamplingOptions") -> "EntryFacts | None":
         return self._kept if sampling == self._kept_with else None

@@ -2,7 +2,7 @@
 
 import math
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -254,11 +254,13 @@ def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     start = options.start_seconds or 0.0
     times = [max(seconds, start) for seconds in timeline.timestamps_seconds[frames.start : frames.stop]]
     num_ticks = math.floor((times[-1] - start) * options.fps + 1e-6) + 1
-    places = _nearest_to_ticks(times, start, options.fps, num_ticks)
+    # Half-way between frames the nearest one changes; the later of two as near counts.
+    borders = [(earlier + later) / 2 for earlier, later in pairwise(times)]
+    places = _nearest_to_ticks(borders, start, options.fps, num_ticks)
     if len(places) <= options.num_frames:
         return FrameChoice(_at(frames, places))
     ticks = [start + tick / options.fps for tick in spread(num_ticks, options.num_frames)]
-    taken = sorted({_nearest(times, seconds) for seconds in ticks})
+    taken = sorted({bisect_right(borders, seconds) for seconds in ticks})
     taken_at = float(f"{options.fps * options.num_frames / num_ticks:.3g}")
     note = (
         f"At {plural(options.fps, 'frame')} a second there would be {len(places)} frames, more than the "
@@ -267,26 +269,17 @@ def _fps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     return FrameChoice(_at(frames, taken), (note,))
 
 
-def _nearest_to_ticks(times: Sequence[float], start: float, fps: float, num_ticks: int) -> list[int]:
-    """The places of all times that are the nearest to one of the ticks start + k / fps, k < num_ticks.
+def _nearest_to_ticks(borders: Sequence[float], start: float, fps: float, num_ticks: int) -> list[int]:
+    """The places between the borders in which one of the ticks start + k / fps, k < num_ticks, lies.
 
-    Goes through the times instead of the ticks, which at a high rate may be any number.
+    Goes through the places instead of the ticks, which at a high rate may be any number.
     """
-    borders = [-math.inf, *((earlier + later) / 2 for earlier, later in pairwise(times)), math.inf]
     places = []
-    for place, (lower, upper) in enumerate(pairwise(borders)):
+    for place, (lower, upper) in enumerate(pairwise([-math.inf, *borders, math.inf])):
         first_tick = max(0, math.ceil((lower - start) * fps)) if place else 0
         if first_tick < num_ticks and first_tick < (upper - start) * fps:
             places.append(place)
     return places
-
-
-def _nearest(times: Sequence[float], seconds: float) -> int:
-    """The place of the time nearest to `seconds`, the later one of two as near."""
-    after = bisect_left(times, seconds)
-    if after in (0, len(times)):
-        return max(after - 1, 0)
-    return after if times[after] - seconds <= seconds - times[after - 1] else after - 1
 
 
 def _keyframes(timeline: Timeline, options: SamplingOptions) -> FrameChoice:

@@ -139,10 +139,10 @@ def test_a_cue_that_ends_before_it_starts_is_an_instant() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "nothing in it"),
-        ("Dear diary,\n\ntoday --> tomorrow.", "No subtitles"),
-        ("{10}{20}MicroDVD", "No subtitles"),
-        ("Dialogue: he says, 0:00:01.00, that\nFormat: is all", "No subtitles"),
+        ("", "is empty"),
+        ("Dear diary,\n\ntoday --> tomorrow.", "no subtitles"),
+        ("{10}{20}MicroDVD", "no subtitles"),
+        ("Dialogue: he says, 0:00:01.00, that\nFormat: is all", "no subtitles"),
     ],
 )
 def test_what_is_no_subtitles_is_an_error(text: str, says: str) -> None:

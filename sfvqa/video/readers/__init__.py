@@ -188,7 +188,7 @@ def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:
         )
     if options.reader is ReaderName.PILLOW:
         raise UnreadableVideoError(
-            f"“{file}” is not a picture, and the reader “pillow” reads nothing else.",
+            f"“{file}” cannot be read as a picture, and the reader “pillow” reads nothing else.",
             "Leave out --reader.",
         )
     return _open_with_opencv(file) if options.reader is ReaderName.OPENCV else _open_with_pyav(file, options)

@@ -117,10 +117,6 @@ class Handle:
         finally:
             aspect.append(self.decoder.sample_aspect_ratio)
 
-    def is_damaged(self, packet: "Packet[VideoStream]") -> bool:
-        """Whether a packet is known to have lost something."""
-        return packet.is_corrupt if self.damaged_at is None else packet.pos in self.damaged_at
-
     def seek(self, target: int) -> None:
         """Go to the key frame at or before `target`, in the stream's time base, with nothing left in the decoder."""
         self.container.seek(target, stream=self.stream)

@@ -205,7 +205,7 @@ def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
 
 def _decode(handle: Handle, packet: "Packet[VideoStream] | None") -> tuple[list[VideoFrame], bool]:
     """Decode one packet (None: what the decoder still holds): the frames that come out, and whether it was whole."""
-    if packet is not None and handle.is_damaged(packet):
+    if packet is not None and (packet.is_corrupt if handle.damaged_at is None else packet.pos in handle.damaged_at):
         return [], False
     try:
         return handle.decode(packet), True

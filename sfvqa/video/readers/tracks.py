@@ -206,17 +206,12 @@ def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
         if not tracks:
             what = "subtitles are pictures, which cannot be read as text" if streams else "file has no text track"
             return Subtitles((), "none", (f"The {what}: the model gets no subtitles.",))
-        track = min(tracks, key=_text_rank)
+        unforced = [track for track in tracks if not track.disposition & Disposition.forced] or tracks
+        track = next((track for track in unforced if track.disposition & Disposition.default), unforced[0])
         track.codec_context.options = {"sub_charenc_mode": "ignore"}
         is_choice = len(tracks) > 1
         warnings = [f"The file has {len(tracks)} text tracks; “{_text_name(track)}” is used."] if is_choice else []
         return _read_lines(container, track, zero_seconds, warnings)
-
-
-def _text_rank(stream: SubtitleStream) -> tuple[bool, bool, int]:
-    """The smaller, the better."""
-    marks = stream.disposition
-    return bool(marks & Disposition.forced), not marks & Disposition.default, stream.index
 
 
 def _text_name(stream: SubtitleStream) -> str:

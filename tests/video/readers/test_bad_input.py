@@ -63,7 +63,7 @@ def test_what_is_no_video(
 def test_sound_only(tmp_path: Path, reader: ReaderName, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_sound(tmp_path / "sound.mp4")
     is_for_pictures = reader is ReaderName.PILLOW
-    sentence = "is not a picture" if is_for_pictures else "has sound but no moving"
+    sentence = "cannot be read as a picture" if is_for_pictures else "has sound but no moving"
     assert_refused(path, reader, capfd, sentence)
 
 
