@@ -285,7 +285,7 @@ def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -
     `REPOSITORY@COMMIT` for one that was pulled; for any other a hash of its files as they are now; `random:…` with a
     hash of the architecture. Raises CheckpointError for files that cannot be read.
     """
-    from sfvqa.video.content_hash import hash_files  # with it comes numpy, which completion must not wait for
+    from sfvqa.video.readers.local_file import hash_files  # with it comes numpy, which completion must not wait for
 
     spec = location.spec
     if random_weights:

@@ -71,19 +71,16 @@ class ClipView:
         """A line a frame, missing ones with the reason, under a line that names the columns."""
         from sfvqa.video import format_time
 
-        rows = [
-            (str(index), format_time(time), "")
-            for index, time in zip(self.clip.indices, self.clip.timestamps_seconds, strict=True)
+        found = [(index, time, "") for index, time in self._frames()]
+        found += [
+            (gap.index, gap.timestamp_seconds, f"missing: {printable_line(gap.reason)}") for gap in self.clip.missing
         ]
-        rows += [
-            (str(gap.index), format_time(gap.timestamp_seconds), f"missing: {printable_line(gap.reason)}")
-            for gap in self.clip.missing
-        ]
-        rows.sort(key=lambda row: int(row[0]))
-        rows.insert(0, ("index", "time", ""))
+        rows = [("index", "time", ""), *((str(index), format_time(time), note) for index, time, note in sorted(found))]
         indices, times = (max(len(row[column]) for row in rows) for column in (0, 1))
-        lines = (f"{index:>{indices}}  {time:<{times}}  {note}".rstrip() for index, time, note in rows)
-        return "\n".join(lines)
+        return "\n".join(f"{index:>{indices}}  {time:<{times}}  {note}".rstrip() for index, time, note in rows)
+
+    def _frames(self) -> list[tuple[int, float]]:
+        return list(zip(self.clip.indices, self.clip.timestamps_seconds, strict=True))
 
     def document(self, video: Path, model: str, reading: "ReadOptions", warnings: list[str]) -> dict[str, object]:
         """The object that `--json` prints; `video` is the path as it was given."""
@@ -92,10 +89,7 @@ class ClipView:
             "schema_version": 1,
             "video": str(video),
             "info": {**asdict(info), "path": str(video)},
-            "frames": [
-                {"index": index, "timestamp_seconds": time}
-                for index, time in zip(clip.indices, clip.timestamps_seconds, strict=True)
-            ],
+            "frames": [{"index": index, "timestamp_seconds": time} for index, time in self._frames()],
             "missing": [asdict(gap) for gap in clip.missing],
             "warnings": warnings,
             "settings": {
@@ -114,10 +108,7 @@ class ClipView:
         from sfvqa.video.contact_sheet import Cell, draw_contact_sheet
 
         clip = self.clip
-        cells = [
-            Cell(index, time, pixels)
-            for index, time, pixels in zip(clip.indices, clip.timestamps_seconds, clip.frames, strict=True)
-        ]
+        cells = [Cell(*frame, pixels) for frame, pixels in zip(self._frames(), clip.frames, strict=True)]
         cells += [Cell(gap.index, gap.timestamp_seconds, None) for gap in clip.missing]
         cells.sort(key=lambda cell: cell.index)
         dark = " (dark)" if self.crop.lost_share(clip.video.width, clip.video.height) else ""
@@ -125,33 +116,24 @@ class ClipView:
         return draw_contact_sheet(cells, titles=[clip.video.path.name], facts=facts, crop=self.crop)
 
 
-@dataclass(frozen=True)
-class ExpectedModel:
-    """A model's name, how it looked at videos in training, and a sentence on why it is taken."""
+def expect_model(name: str | None) -> tuple[str, "TrainedWith", str]:
+    """The name of a model, how it looked at videos in training, and why it is taken, in a sentence.
 
-    name: str
-    trained_with: "TrainedWith"
-    reason: str
-
-
-def expect_model(name: str | None) -> ExpectedModel:
-    """The model of that name or folder, downloaded or not; without a name the one `ask` would choose.
-
-    Whether a model that is here fits the memory cannot be known here, and is said. Raises ModelError.
+    It is the model of that name or folder, downloaded or not; without a name the one `ask` would choose, if it fits the
+    memory, which cannot be known here. Raises ModelError.
     """
     from sfvqa.checkpoints.find import find, is_downloaded
     from sfvqa.checkpoints.known import read_trained_with
 
     if name is not None:
-        return ExpectedModel(name, read_trained_with(find(name)), f"The frames are those that {name} would see.")
+        return name, read_trained_with(find(name)), f"These are the frames that {name} would see."
     here = next((spec for spec in load_registry() if not spec.is_bundled and is_downloaded(spec)), None)
     if here is not None:
-        why = "which is on this machine and which `ask` uses if it fits the memory"
-        reason = f"The frames are those that {here.name} would see, {why}; --model names another."
+        model = f"{here.name}, which is on this machine and which `ask` uses if it fits the memory,"
     else:
         here = next(spec for spec in load_registry() if spec.is_bundled)
-        reason = f"The frames are those that the bundled {here.name} would see; --model names another."
-    return ExpectedModel(here.name, read_trained_with(here), reason)
+        model = f"the bundled {here.name}"
+    return here.name, read_trained_with(here), f"These are the frames that {model} would see; --model names another."
 
 
 Sheet = Annotated[
@@ -190,19 +172,19 @@ def frames(
     check_video(video)
     if out is not None:
         check_picture_path(out, keep=video)
-    expected = expect_model(model)
-    wanted, reading = frames.resolve(expected.trained_with.sampling), frames.read_options()
+    name, trained_with, reason = expect_model(model)
+    wanted, reading = frames.resolve(trained_with.sampling), frames.read_options()
     fit = choose_fit(wanted, is_drawn=out is not None)
     notices = output.notices()
-    notices.detail(expected.reason)
+    notices.detail(reason)
     with local_video(video, timeout_seconds=frames.read_timeout) as path:
         clip = notices.follow(read_clip_progressively(path, wanted, reading=reading, fit=fit))
-    view = ClipView(clip, wanted, frames.crop_mode() or expected.trained_with.crop)
+    view = ClipView(clip, wanted, frames.crop_mode() or trained_with.crop)
     num_chosen = len(clip.indices) + len(clip.missing)
-    warnings = [*clip.warnings, *expected.trained_with.warnings(wanted, num_chosen, view.crop)]
+    warnings = [*clip.warnings, *trained_with.warnings(wanted, num_chosen, view.crop)]
     if out is not None:
         write_picture(view.sheet(), out)
-    document = view.document(video, expected.name, reading, warnings)
+    document = view.document(video, name, reading, warnings)
     sys.stdout.write((jsonlib.dumps(document, allow_nan=False) if output.json else view.table()) + "\n")
     sys.stdout.flush()
     notices.hint(view.summary)  # at the end, where it is seen: the table may be long

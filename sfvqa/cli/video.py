@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sfvqa.cli.answers import describe_briefly, describe_encoded
@@ -54,11 +53,11 @@ def open_video(
 
 
 class VideoFile:
-    """A context manager that closes what it opened.
+    """A video that is opened when it is needed; a context manager that closes what it opened.
 
     A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
-    minutes go into loading a model. `looking_seconds` is what recognising it took, every byte of it if need be. Raises
-    VideoError when built, and when it is opened later.
+    minutes go into loading a model. `looking_seconds` is what recognising it took. Raises VideoError when built, and
+    when it is opened later.
     """
 
     def __init__(self, path: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices") -> None:
@@ -68,9 +67,10 @@ class VideoFile:
         self._reader: VideoReader | None = None
         self._kept: EntryFacts | None = None
         self._kept_with: SamplingOptions | None = None
-        began = time.perf_counter()
-        with notices.waiting("Looking for the video in the video cache"):
-            may_be_kept = self._may_be_kept()
+        began, may_be_kept = time.perf_counter(), False
+        # Bytes that cannot be read a reader may do without; if it cannot, it says why.
+        with notices.waiting("Looking for the video in the video cache"), contextlib.suppress(UnreadableVideoError):
+            may_be_kept = cache is not None and cache.may_hold(cache.content_of(path))
         self.looking_seconds = time.perf_counter() - began
         if not may_be_kept:
             _ = self.reader
@@ -78,9 +78,7 @@ class VideoFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -94,12 +92,12 @@ class VideoFile:
         """The open video. Raises VideoError, RangeOutsideVideoError too."""
         if self._reader is None:
             from sfvqa.video import readers
-            from sfvqa.video.reading import check_sampling
+            from sfvqa.video.reading import choose_unread
             from sfvqa.video.sampling import SamplingOptions
 
             self._reader = readers.open_video(self.path, self._frames.read_options())
             try:
-                check_sampling(self._reader, self._frames.resolve(SamplingOptions()))
+                choose_unread(self._reader, self._frames.resolve(SamplingOptions()))  # for its checks
             except BaseException:
                 self._reader.close()
                 raise
@@ -126,12 +124,6 @@ class VideoFile:
         from sfvqa.video.reading import choose_unread
 
         return choose_unread(self.reader, sampling).indices
-
-    def _may_be_kept(self) -> bool:
-        try:
-            return self.cache is not None and self.cache.may_hold(self.cache.content_of(self.path))
-        except UnreadableVideoError:  # of bytes that a reader may do without; if it cannot, it says why
-            return False
 
     def _facts(self, sampling: "SamplingOptions") -> "EntryFacts | None":
         return self._kept if sampling == self._kept_with else None

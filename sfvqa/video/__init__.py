@@ -1,7 +1,7 @@
 """A file becomes a Clip: readers, sampling, fitting; knows nothing of models and never imports torch."""
 
 from sfvqa.video.clip import Clip, VideoInfo
-from sfvqa.video.fitting import CropMode, Fit, FitExactly, FitSquare, FitWithin
+from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitWithin
 from sfvqa.video.readers import Frame, ReaderName, ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import ReadProgress, ReadStage, read_clip, read_clip_progressively
 from sfvqa.video.sampling import (
@@ -18,7 +18,6 @@ __all__ = [
     "Clip",
     "CropMode",
     "Fit",
-    "FitExactly",
     "FitSquare",
     "FitWithin",
     "Frame",

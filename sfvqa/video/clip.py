@@ -77,7 +77,7 @@ class Clip(ClipFacts):
 
     def __post_init__(self) -> None:
         shape = self.frames.shape
-        if self.frames.ndim != 4 or shape[0] < 1 or shape[-1] != 3 or self.frames.dtype != np.uint8:
+        if len(shape) != 4 or shape[0] < 1 or shape[-1] != 3 or self.frames.dtype != np.uint8:
             raise ValueError(f"frames are [T, H, W, 3] uint8 with T ≥ 1, got {list(shape)} {self.frames.dtype}")
         if not len(self.timestamps_seconds) == len(self.indices) == shape[0]:
             raise ValueError(

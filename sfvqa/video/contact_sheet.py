@@ -83,66 +83,72 @@ def draw_contact_sheet(
     picture = next((cell.pixels for cell in cells if cell.pixels is not None), None)
     if picture is None:
         raise ValueError("a sheet needs at least one picture")
-    above = 0 if weights is None else _line_height(_PERCENT_SIZE) + _BAR_HEIGHT + _LINE_GAP
-    grid = _Grid.of(cells, width=picture.shape[1], height=picture.shape[0], above=above)
-    width = max(_NARROWEST_SHEET, grid.width + 2 * _MARGIN)
+    tiles = _Tiles.of(cells, picture, crop, has_bars=weights is not None)
+    columns = _choose_columns(len(cells), tiles.width / tiles.height)
+    width = max(_NARROWEST_SHEET, columns * tiles.width - _GAP + 2 * _MARGIN)
     header = _header(titles, facts, width - 2 * _MARGIN, 1 if weights is None else _FILMSTRIP_TITLE_LINES)
-    grid_top = _MARGIN + sum(_line_height(size) for _, size, _ in header) + _BELOW_HEADER
-    sheet = Image.new("RGB", (width, grid_top + grid.height + _MARGIN), _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
+    left = _MARGIN - _GAP // 2
+    top = left + sum(_line_height(size) for _, size, _ in header) + _BELOW_HEADER
+    sheet = Image.new("RGB", (width, top + -(-len(cells) // columns) * tiles.height + left), _BACKGROUND)
     line_top = _MARGIN
     for text, size, colour in header:
-        draw.text((_MARGIN, line_top), text, fill=colour, font=font(size))
+        ImageDraw.Draw(sheet).text((_MARGIN, line_top), text, fill=colour, font=font(size))
         line_top += _line_height(size)
     peaks = _peaks(weights or ())
     for place, cell in enumerate(cells):
-        left, top = grid.corner(place)
-        corner = (left + _MARGIN, top + grid_top)
-        _draw_cell(sheet, draw, cell, grid, crop, (corner[0], corner[1] + above))
-        if weights is not None:
-            _draw_bar(draw, weights[place], max(weights), grid, corner, is_peak=place in peaks)
+        row, column = divmod(place, columns)
+        bar = None if weights is None else _Bar(weights[place], max(weights), is_peak=place in peaks)
+        sheet.paste(tiles.draw(cell, bar), (left + column * tiles.width, top + row * tiles.height))
     return sheet
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """Where the cells go: pictures of one size, a caption of one or two lines under each, `above` pixels over it."""
+class _Bar:
+    """What stands over a frame of a filmstrip: its weight, beside the strongest."""
 
-    columns: int
-    rows: int
-    picture_width: int
-    picture_height: int
-    cell_width: int
-    font_size: int
-    caption_lines: int
-    cell_height: int
-    above: int
+    weight: float
+    most: float
+    is_peak: bool
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """How cells are laid out, all in one size and with half of the gap around each: a picture over its caption."""
+
+    width: int
+    height: int
+    picture: tuple[int, int, int, int]
+    letters: ImageFont.FreeTypeFont
+    crop: CropMode
 
     @classmethod
-    def of(cls, cells: Sequence[Cell], *, width: int, height: int, above: int) -> Self:
+    def of(cls, cells: Sequence[Cell], picture: Pixels, crop: CropMode, *, has_bars: bool) -> Self:
+        height, width = picture.shape[:2]
         font_size = 14 if max(width, height) >= 200 else 12
         letters = font(font_size)
         times = max(letters.getlength(format_time(cell.timestamp_seconds)) for cell in cells)
         indices = max(letters.getlength(f"#{cell.index}") for cell in cells)
-        caption_lines = 1 if times + _GAP + indices <= width else 2
-        cell_width = max(width, math.ceil(max(times, indices)))
-        cell_height = above + height + caption_lines * _line_height(font_size)
-        columns = _choose_columns(len(cells), (cell_width + _GAP) / (cell_height + _GAP))
-        rows = -(-len(cells) // columns)
-        return cls(columns, rows, width, height, cell_width, font_size, caption_lines, cell_height, above)
+        tile_width = max(width, math.ceil(times + _GAP + indices)) + _GAP
+        above = _line_height(_PERCENT_SIZE) + _BAR_HEIGHT + _LINE_GAP if has_bars else 0
+        tile_height = above + height + _line_height(font_size) + _GAP
+        left, top = (tile_width - width) // 2, _GAP // 2 + above
+        return cls(tile_width, tile_height, (left, top, left + width - 1, top + height - 1), letters, crop)
 
-    @property
-    def width(self) -> int:
-        return self.columns * (self.cell_width + _GAP) - _GAP
-
-    @property
-    def height(self) -> int:
-        return self.rows * (self.cell_height + _GAP) - _GAP
-
-    def corner(self, place: int) -> tuple[int, int]:
-        """Left and top of a cell, from the corner of the grid."""
-        row, column = divmod(place, self.columns)
-        return column * (self.cell_width + _GAP), row * (self.cell_height + _GAP)
+    def draw(self, cell: Cell, bar: _Bar | None) -> Image.Image:
+        tile = Image.new("RGB", (self.width, self.height), _BACKGROUND)
+        draw = ImageDraw.Draw(tile)
+        if cell.pixels is None:
+            _draw_gap(draw, self.picture)
+        else:
+            pixels = _mark_cut(cell.pixels) if self.crop is CropMode.CENTER else cell.pixels
+            tile.paste(Image.fromarray(pixels), self.picture[:2])
+        if bar is not None:
+            _draw_bar(draw, bar, self.picture)
+        below, colour = self.picture[3] + 1 + _LINE_GAP, _GAP_INK if cell.pixels is None else _TEXT
+        draw.text((_GAP // 2, below), format_time(cell.timestamp_seconds), fill=colour, font=self.letters)
+        right = self.width - _GAP // 2
+        draw.text((right, below), f"#{cell.index}", fill=_DIM_TEXT, font=self.letters, anchor="ra")
+        return tile
 
 
 def _choose_columns(num_cells: int, cell_aspect: float) -> int:
@@ -158,27 +164,6 @@ def _choose_columns(num_cells: int, cell_aspect: float) -> int:
         range(1, num_cells + 1),
         key=lambda columns: -num_cells % columns / num_cells + abs(math.log(columns / ideal)),
     )
-
-
-def _draw_cell(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, grid: _Grid, crop: CropMode, corner: tuple[int, int]
-) -> None:
-    left, top = corner
-    inset = left + (grid.cell_width - grid.picture_width) // 2
-    if cell.pixels is None:
-        _draw_gap(draw, (inset, top, inset + grid.picture_width - 1, top + grid.picture_height - 1))
-    else:
-        sheet.paste(Image.fromarray(_mark_cut(cell.pixels) if crop is CropMode.CENTER else cell.pixels), (inset, top))
-    letters, time, index = font(grid.font_size), format_time(cell.timestamp_seconds), f"#{cell.index}"
-    below = top + grid.picture_height + _LINE_GAP
-    colour = _TEXT if cell.pixels is not None else _GAP_INK
-    if grid.caption_lines == 1:
-        draw.text((inset, below), time, fill=colour, font=letters)
-        right = inset + grid.picture_width - letters.getlength(index)
-        draw.text((right, below), index, fill=_DIM_TEXT, font=letters)
-    else:
-        draw.text((left, below), time, fill=colour, font=letters)
-        draw.text((left, below + _line_height(grid.font_size)), index, fill=_DIM_TEXT, font=letters)
 
 
 def _mark_cut(pixels: Pixels) -> Pixels:
@@ -205,21 +190,17 @@ def _draw_gap(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None
     draw.text(middle, "missing", fill=_GAP_INK, font=letters, anchor="mm")
 
 
-def _draw_bar(
-    draw: ImageDraw.ImageDraw, weight: float, most: float, grid: _Grid, corner: tuple[int, int], *, is_peak: bool
-) -> None:
+def _draw_bar(draw: ImageDraw.ImageDraw, bar: _Bar, picture: tuple[int, int, int, int]) -> None:
     """A bar that stands on the picture, its percent over it; a peak in another colour, its picture framed."""
-    left = corner[0] + (grid.cell_width - grid.picture_width) // 2
-    right, foot = left + grid.picture_width - 1, corner[1] + grid.above - _LINE_GAP
-    colour = _STRONGEST if is_peak else _BAR
-    top = foot - max(1, round(_BAR_HEIGHT * weight / most)) if most > 0 else foot
+    left, foot, right = picture[0], picture[1] - _LINE_GAP, picture[2]
+    colour = _STRONGEST if bar.is_peak else _BAR
+    top = foot - max(1, round(_BAR_HEIGHT * bar.weight / bar.most)) if bar.most > 0 else foot
     draw.rectangle((left, foot - _BAR_HEIGHT, right, foot), fill=_BAR_GROUND)
     draw.rectangle((left, top, right, foot), fill=colour)
-    percent = f"{100 * weight:.1f} %"
+    percent = f"{100 * bar.weight:.1f} %"
     draw.text(((left + right) / 2, top - 3), percent, fill=colour, font=font(_PERCENT_SIZE), anchor="mb")
-    if is_peak:
-        picture = (left - 2, foot + _LINE_GAP - 2, right + 2, foot + _LINE_GAP + grid.picture_height + 1)
-        draw.rectangle(picture, outline=_STRONGEST, width=2)
+    if bar.is_peak:
+        draw.rectangle((left - 2, picture[1] - 2, right + 2, picture[3] + 2), outline=_STRONGEST, width=2)
 
 
 def _peaks(weights: Sequence[float]) -> set[int]:

@@ -22,9 +22,6 @@ _BLOCK = 576
 _NUM_TAPS = 4
 _SUPPORT = 2.0
 
-Lines = NDArray[np.float32]
-"""Lines of a picture, or of a part of one, in the precision they are weighed in: [n, k]."""
-
 
 @dataclass(frozen=True)
 class _Phase:
@@ -76,30 +73,25 @@ def _apply(plan: _Pass, lines: NDArray[np.uint8]) -> Pixels:
     """Lines [n, m, 3] → [num_outputs, m, 3]."""
     values = lines.reshape(len(lines), -1)
     output = np.empty((plan.num_outputs, values.shape[1]), np.uint8)
-    longest = max((len(range(plan.num_outputs)[phase.outputs]) for phase in plan.phases), default=0)
-    exact, before, after = (np.empty((size, _BLOCK), np.float32) for size in (len(values), longest, longest))
+    exact = np.empty((len(values), _BLOCK), np.float32)
+    before, after = np.empty((2, plan.num_outputs, _BLOCK), np.float32)
+    # OpenCV rounds halves to the even neighbour, Pillow up: what is added tips the halves, and nothing else.
+    tip = 0.5 ** (_WEIGHT_BITS + 1)
     for start in range(0, values.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
         width = values[:, block].shape[1]
         exact[:, :width] = values[:, block]
-        _fill(plan, exact[:, :width], before[:, :width], after[:, :width], output[:, block])
+        for phase in plan.phases:
+            first, second, third, fourth = (exact[rows, :width] for rows in phase.inputs)
+            a, b, c, d = phase.weights
+            one, other = before[: len(first), :width], after[: len(first), :width]
+            cv2.addWeighted(first, a, second, b, tip, dst=one)
+            cv2.addWeighted(third, c, fourth, d, 0, dst=other)
+            cv2.add(one, other, dst=output[phase.outputs, block], dtype=cv2.CV_8U)
     for edge in plan.edges:
         weighted = np.asarray(edge.weights, np.int64) @ values[edge.inputs].astype(np.int64)
         output[edge.output] = ((weighted + (1 << _PILLOW_BITS - 1)) >> _PILLOW_BITS).clip(0, 255)
     return output.reshape(plan.num_outputs, *lines.shape[1:])
-
-
-def _fill(plan: _Pass, exact: Lines, before: Lines, after: Lines, output: NDArray[np.uint8]) -> None:
-    """Values [n, k] → output [num_outputs, k] but for its edges; `before` and `after` are room to work in."""
-    # OpenCV rounds halves to the even neighbour, Pillow up: what is added tips the halves, and nothing else.
-    tip = 0.5 ** (_WEIGHT_BITS + 1)
-    for phase in plan.phases:
-        first, second, third, fourth = (exact[rows] for rows in phase.inputs)
-        a, b, c, d = phase.weights
-        count = len(first)
-        cv2.addWeighted(first, a, second, b, tip, dst=before[:count])
-        cv2.addWeighted(third, c, fourth, d, 0, dst=after[:count])
-        cv2.add(before[:count], after[:count], dst=output[phase.outputs], dtype=cv2.CV_8U)
 
 
 @lru_cache(maxsize=8)
@@ -108,28 +100,24 @@ def _plan(num_inputs: int, num_outputs: int, start: float, stop: float) -> _Pass
     scale = Fraction(stop - start) / num_outputs
     if scale >= 1:
         return None
-    lines = [_weigh(num_inputs, start + (place + 0.5) * float(scale)) for place in range(num_outputs)]
     phases, edges = [], []
-    for first in range(scale.denominator):
-        places = range(first, num_outputs, scale.denominator)
-        inside = [place for place in places if 0 < lines[place][0] <= num_inputs - _NUM_TAPS - 1]
-        if inside:
-            first_input, weights = lines[inside[0]]
-            if len(weights) != _NUM_TAPS or any(weight * 2**_WEIGHT_BITS % 1 for weight in weights):
-                return None
-            step = scale.numerator
-            stops = [first_input + tap + step * (len(inside) - 1) + 1 for tap in range(_NUM_TAPS)]
-            phases.append(
-                _Phase(
-                    outputs=slice(inside[0], inside[-1] + 1, scale.denominator),
-                    inputs=tuple(slice(first_input + tap, stops[tap], step) for tap in range(_NUM_TAPS)),
-                    weights=weights,
-                )
-            )
-        for place in set(places) - set(inside):
-            first_input, weights = lines[place]
+    inside: dict[int, list[int]] = {}  # by the place of the first output line of the phase
+    lines = [_weigh(num_inputs, start + (place + 0.5) * float(scale)) for place in range(num_outputs)]
+    for place, (first_input, weights) in enumerate(lines):
+        if 0 < first_input <= num_inputs - _NUM_TAPS - 1:
+            inside.setdefault(place % scale.denominator, []).append(place)
+        else:
             whole = tuple(int(np.floor(weight * 2**_PILLOW_BITS + 0.5)) for weight in weights)
             edges.append(_Edge(place, slice(first_input, first_input + len(whole)), whole))
+    for places in inside.values():
+        first_input, weights = lines[places[0]]
+        if len(weights) != _NUM_TAPS or any(weight * 2**_WEIGHT_BITS % 1 for weight in weights):
+            return None
+        outputs = slice(places[0], places[-1] + 1, scale.denominator)
+        firsts = range(first_input, first_input + _NUM_TAPS)
+        length = scale.numerator * (len(places) - 1) + 1
+        inputs = tuple(slice(first, first + length, scale.numerator) for first in firsts)
+        phases.append(_Phase(outputs, inputs, weights))
     return _Pass(num_outputs, tuple(phases), tuple(edges))
 
 

@@ -1,9 +1,9 @@
 """A frame of any size becomes what is looked at, resized with the reference's filter: Pillow's bicubic."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,11 +14,8 @@ from sfvqa.video.clip import Box, Pixels
 MAX_ASPECT_RATIO = 16  # of a centre crop: beyond, its square is next to nothing of the picture
 
 
-class Fit(Protocol):
-    """What is done to each frame as soon as it is read; plain data, because reading may happen in another process."""
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        """[H, W, 3] → [H', W', 3]."""
+Fit = Callable[[Pixels], Pixels]
+"""What is done to each frame [H, W, 3] as soon as it is read; to be pickled: reading may happen in another process."""
 
 
 class CropMode(StrEnum):
@@ -44,16 +41,14 @@ class CropMode(StrEnum):
 class FitSquare:
     """Resize to `size` × `size` pixels; CENTER gives CLIPImageProcessor's pixels, bit for bit.
 
-    CENTER: the shorter edge becomes `size`, the longer `int(size · long / short)`, then the middle is cropped. Raises
-    UnreadableVideoError for a sliver of a picture.
+    Raises UnreadableVideoError for a sliver of a picture.
     """
 
     size: int
     crop: CropMode = CropMode.CENTER
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        if (height, width) == (self.size, self.size):
+        if pixels.shape[:2] == (self.size, self.size):
             return pixels
         match self.crop:
             case CropMode.CENTER:
@@ -71,7 +66,7 @@ class FitSquare:
         # What is cropped away at the sides need not be computed, where Pillow's single-precision box can say where that
         # is. Above and below it must be: without it Pillow takes its two passes in the other order, and rounds so.
         if width > height and all(Fraction(float(np.float32(float(edge)))) == edge for edge in edges):
-            return _resize(pixels, self.size, self.size, (float(edges[0]), 0, float(edges[1]), height))
+            return resize_to(pixels, self.size, self.size, (float(edges[0]), 0, float(edges[1]), height))
         return resize_to(pixels, new_width, new_height)[top : top + self.size, left : left + self.size]
 
 
@@ -86,17 +81,6 @@ class FitWithin:
         height, width = pixels.shape[:2]
         scale = min(self.width / width, self.height / height)
         return resize_to(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-
-
-@dataclass(frozen=True)
-class FitExactly:
-    """Resize to `width` × `height` pixels, whatever that does to the proportions."""
-
-    width: int
-    height: int
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        return resize_to(pixels, self.width, self.height)
 
 
 def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple[int, int]:
@@ -117,11 +101,15 @@ def size_for_shortest_edge(width: int, height: int, shortest_edge: int) -> tuple
     return (shortest_edge, new_long) if width <= height else (new_long, shortest_edge)
 
 
-def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Resize pixels [H, W, 3] to [height, width, 3] with Pillow's bicubic (antialiased when it shrinks)."""
-    if pixels.shape[:2] == (height, width):
+def resize_to(pixels: Pixels, width: int, height: int, box: Box | None = None) -> Pixels:
+    """Resize pixels [H, W, 3], or a box of them, to [height, width, 3] with Pillow's bicubic, antialiased."""
+    if pixels.shape[:2] == (height, width) and box is None:
         return pixels
-    return _resize(pixels, width, height)
+    from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
+
+    if (enlarged := enlarge(pixels, width, height, box)) is not None:
+        return enlarged
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))
 
 
 def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
@@ -133,11 +121,3 @@ def between_bars(pixels: Pixels, width: int, height: int) -> Pixels:
     top, left = (height - inside.shape[0]) // 2, (width - inside.shape[1]) // 2
     picture[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return picture
-
-
-def _resize(pixels: Pixels, width: int, height: int, box: Box | None = None) -> Pixels:
-    from sfvqa.video.enlarging import enlarge  # OpenCV is imported where something is resized, not at the start
-
-    if (enlarged := enlarge(pixels, width, height, box)) is not None:
-        return enlarged
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, box))

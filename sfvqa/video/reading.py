@@ -4,16 +4,17 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from os import PathLike
 
 import numpy as np
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Clip, ClipFacts, MissingFrame, Pixels
-from sfvqa.video.fitting import Fit, FitExactly, between_bars
+from sfvqa.video.fitting import Fit, between_bars, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import FrameChoice, SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
-from sfvqa.video.sampling.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
+from sfvqa.video.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 from sfvqa.wording import first_few, plural
 
 
@@ -107,18 +108,15 @@ def read_frame_by_frame(
         if options.strategy is SamplingStrategy.SCENE:
             timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
-        for note in choice.notes:
-            opened.warn(note)
+        opened.warnings += choice.notes
         return (yield from _read_frames(opened, list(choice.indices), options, fit))
 
 
-def check_sampling(video: VideoReader, options: SamplingOptions) -> None:
-    """Raise what choosing frames of this video would: RangeOutsideVideoError. Reads nothing."""
-    choose_frames(_timeline_of(video), options)
-
-
 def choose_unread(video: VideoReader, options: SamplingOptions) -> FrameChoice:
-    """The frames that would be read, without reading any: with SCENE only their number is right, or too high."""
+    """The frames that would be read, without reading any: with SCENE only their number is right, or too high.
+
+    Raises RangeOutsideVideoError.
+    """
     if options.strategy is SamplingStrategy.SCENE:
         options = replace(options, strategy=SamplingStrategy.UNIFORM)
     return choose_frames(_timeline_of(video), options)
@@ -136,12 +134,12 @@ def _timeline_of(video: VideoReader) -> Timeline:
 def _find_cuts(
     video: VideoReader, timeline: Timeline, options: SamplingOptions
 ) -> Generator[ReadStep, None, tuple[int, ...]]:
-    """Compare thumbnails of some frames of the range (sampling.scenes says which, and how exact that is)."""
+    """Compare thumbnails of some frames of the range (video.scenes says which, and how exact that is)."""
     compared = frames_to_compare(timeline, options)
     thumbnails: list[Pixels] = []
     indices: list[int] = []
     yield ReadStep(ReadProgress(0, len(compared), ReadStage.SEARCH))
-    for frame in video.read(compared, FitExactly(THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT)):
+    for frame in video.read(compared, partial(resize_to, width=THUMBNAIL_WIDTH, height=THUMBNAIL_HEIGHT)):
         thumbnails.append(frame.pixels.mean(axis=2).astype(np.uint8))
         indices.append(frame.index)
         yield ReadStep(ReadProgress(len(indices), len(compared), ReadStage.SEARCH))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sfvqa.errors import SubtitlesError
-from sfvqa.video.sampling.choosing import spread_within
+from sfvqa.video.sampling import spread_within
 
 T = TypeVar("T")
 MAX_BYTES = 16 * 1024**2  # of text: days of speech
@@ -61,7 +61,7 @@ def _read(file: Path) -> bytes:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe or device could keep us waiting for ever
-            raise SubtitlesError(f"“{file}” is no regular file.", f"Give {_FILES_THAT_ARE_READ}.")
+            raise SubtitlesError(f"“{file}” is not a regular file.", f"Give {_FILES_THAT_ARE_READ}.")
         with file.open("rb") as source:
             data = source.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
@@ -213,8 +213,8 @@ def _ass_cues(rows: list[str], text: str) -> list[tuple[float, float, list[str]]
         if start and end:
             cues.append((_seconds(start, 1), _seconds(end, 1), rows_of(event.get("text", ""), is_ass=True)))
     if not cues and _ASS_HEAD not in text[:1000].lower():  # one without an event is one all the same
-        what = "No subtitles are in it: no row has two times with “-->” between them."
-        raise SubtitlesError(what if text.strip() else "There is nothing in it.", f"Give {_FILES_THAT_ARE_READ}.")
+        what = "It holds no subtitles: no line has two times with “-->” between them."
+        raise SubtitlesError(what if text.strip() else "It is empty.", f"Give {_FILES_THAT_ARE_READ}.")
     return cues
 
 

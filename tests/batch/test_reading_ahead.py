@@ -51,7 +51,9 @@ def nothing_is_left() -> Iterator[None]:
     while threading.active_count() > threads and time.monotonic() < deadline:
         time.sleep(0.01)  # the timer of a reader that was killed is ending
     assert threading.active_count() == threads
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "reading_process"], capture_output=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"], capture_output=True, check=False
+    )
     assert found.stdout == b""
 
 

@@ -12,7 +12,7 @@ import pytest
 from sfvqa.checkpoints.find import CheckpointLocation, identify_checkpoint, identify_model, locate
 from sfvqa.errors import CheckpointError
 from sfvqa.registry import find_model
-from sfvqa.video import content_hash
+from sfvqa.video.readers import local_file
 
 TINY = locate("tiny")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -24,7 +24,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     copy = tmp_path / "checkpoint"
     shutil.copytree(TINY.folder, copy)
     if request.param == "sampled":
-        monkeypatch.setattr(content_hash, "WHOLE_LIMIT_BYTES", 0)
+        monkeypatch.setattr(local_file, "WHOLE_LIMIT_BYTES", 0)
     return copy
 
 
@@ -35,7 +35,7 @@ def identity(folder: Path) -> str:
 def change_a_weight(folder: Path) -> None:
     """In place, and where no sample is taken."""
     with next(folder.glob("*.safetensors")).open("r+b") as stream:
-        stream.seek(content_hash.SAMPLE_BYTES + 1)
+        stream.seek(local_file.SAMPLE_BYTES + 1)
         byte = stream.read(1)
         stream.seek(-1, os.SEEK_CUR)
         stream.write(bytes([byte[0] ^ 1]))

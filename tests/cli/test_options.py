@@ -147,7 +147,7 @@ def test_flag_before_variable_before_file(
         ("--sampling scene --timestamps 1", "--timestamps goes with --sampling timestamps"),
         ("--fps 2 --timestamps 1", "two ways"),
         ("--timestamps 1 --frames 8", "--frames how many"),
-        ("--sampling fps", "a rate is needed"),
+        ("--sampling fps", "give a rate"),
         ("--sampling timestamps", "at least one time"),
         ("--timestamps 1,,2", "is not a time"),
         ("--timestamps 9 --end 5", "outside the range"),

@@ -92,7 +92,7 @@ def test_no_cache_takes_and_keeps_nothing(run_cli: RunCli, clip: str, opened: li
 def test_a_large_video_is_recognised_by_every_byte_where_that_is_asked_for(
     run_cli: RunCli, clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.video.content_hash.WHOLE_LIMIT_BYTES", 0)
+    monkeypatch.setattr("sfvqa.video.readers.local_file.WHOLE_LIMIT_BYTES", 0)
     ask(run_cli, clip)
     ask(run_cli, clip, "--full-hash")
     kept = [entry.facts.key["content"] for entry in VideoCache().entries() if entry.facts]
@@ -103,7 +103,7 @@ def test_a_large_video_on_standard_input_is_recognised_by_every_byte(
     clip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its copy is new each time, and so is the time of its last change."""
-    monkeypatch.setattr("sfvqa.video.content_hash.WHOLE_LIMIT_BYTES", 0)
+    monkeypatch.setattr("sfvqa.video.readers.local_file.WHOLE_LIMIT_BYTES", 0)
     cache = CacheOptions(cache_size="1GB").open(Path("-"))
     assert cache is not None
     assert cache.content_of(clip).startswith("whole:")

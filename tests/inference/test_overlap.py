@@ -51,7 +51,9 @@ def nothing_is_left() -> Iterator[None]:
     """Whatever happened, neither a thread nor a process stays behind."""
     threads = threading.active_count()
     yield
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "reading_process"], capture_output=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"], capture_output=True, check=False
+    )
     assert found.stdout == b""
     assert threading.active_count() == threads
 
@@ -325,7 +327,7 @@ def test_leaving_while_nothing_comes_is_not_waiting_for_it(model: SlowFastForCon
 HANGING = """
 import sys; sys.path[:] = {{path!r}}
 import time
-from sfvqa.video.readers import reading_process as process
+from sfvqa.video.readers import isolated as process
 from sfvqa.video.readers.pyav import PyAVReader
 PyAVReader.{method} = lambda *_: time.sleep(60)
 process.main()

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import fitting
-from sfvqa.video.clip import Pixels
+from sfvqa.video.clip import Box, Pixels
 from sfvqa.video.fitting import CropMode, FitSquare, FitWithin, resize_to, size_for_shortest_edge
 
 
@@ -62,7 +62,10 @@ def test_the_centre_is_the_crop_of_the_whole_resized_picture(
 
 
 def test_a_wide_video_frame_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "resize_to", None)  # the long way
+    def resize(pixels: Pixels, width: int, height: int, box: Box) -> Pixels:
+        return resize_to(pixels, width, height, box)
+
+    monkeypatch.setattr(fitting, "resize_to", resize)  # the long way has no box
     assert FitSquare(576)(noise(1920, 1080)).shape == (576, 576, 3)
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from sfvqa.errors import RangeOutsideVideoError, UnreadableVideoError
 from sfvqa.video import (
     Clip,
-    FitExactly,
     ReadOptions,
     ReadProgress,
     ReadStage,
@@ -25,7 +24,7 @@ from sfvqa.video import (
     read_clip_progressively,
 )
 from sfvqa.video.clip import ClipFacts, Pixels
-from sfvqa.video.fitting import Fit, FitSquare, FitWithin
+from sfvqa.video.fitting import Fit, FitSquare, FitWithin, resize_to
 from sfvqa.video.reading import read_frame_by_frame
 
 from .conftest import WriteVideo
@@ -148,7 +147,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         for light, seconds in ((0, 3), (120, 1), (40, 4), (160, 2)):
             coarse = np.random.default_rng(light).integers(light, light + 95, (7, 12, 3)).astype(np.uint8)
-            texture = FitExactly(200, 120)(coarse)
+            texture = resize_to(coarse, 200, 120)
             for place in range(10 * seconds):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(texture[10:106, place : place + 160]), "rgb24")
                 container.mux(stream.encode(frame))

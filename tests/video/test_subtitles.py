@@ -139,10 +139,10 @@ def test_a_cue_that_ends_before_it_starts_is_an_instant() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "nothing in it"),
-        ("Dear diary,\n\ntoday --> tomorrow.", "No subtitles"),
-        ("{10}{20}MicroDVD", "No subtitles"),
-        ("Dialogue: he says, 0:00:01.00, that\nFormat: is all", "No subtitles"),
+        ("", "is empty"),
+        ("Dear diary,\n\ntoday --> tomorrow.", "no subtitles"),
+        ("{10}{20}MicroDVD", "no subtitles"),
+        ("Dialogue: he says, 0:00:01.00, that\nFormat: is all", "no subtitles"),
     ],
 )
 def test_what_is_no_subtitles_is_an_error(text: str, says: str) -> None:
@@ -351,7 +351,7 @@ def test_a_file_that_is_not_there_and_one_that_is_too_long(tmp_path: Path) -> No
 def test_a_pipe_or_folder_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.srt")
     for path in (tmp_path / "pipe.srt", tmp_path):
-        with pytest.raises(SubtitlesError, match="no regular file"):
+        with pytest.raises(SubtitlesError, match="not a regular file"):
             read_subtitle_file(path)
 
 

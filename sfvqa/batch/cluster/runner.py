@@ -21,7 +21,7 @@ from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import ERROR, OK, Failure, error_record
 from sfvqa.batch.tally import BatchEvent, BatchSummary, Counts, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
-from sfvqa.video.content_hash import hash_content
+from sfvqa.video.readers.local_file import hash_content
 
 _PATIENCE_SECONDS = 0.5  # between two events while nothing comes
 

@@ -17,7 +17,7 @@ from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ModelError, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.video.content_hash import hash_content
+from sfvqa.video.readers.local_file import hash_content
 
 _SECONDS_BETWEEN_TALLIES = 0.5
 

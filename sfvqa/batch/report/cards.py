@@ -18,7 +18,7 @@ from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from sfvqa.inference.answer import FrameEvidence, standing_out
 from sfvqa.video import FitWithin, ReaderName, ReadOptions, open_video
-from sfvqa.video.readers.interface import num_available_cores
+from sfvqa.video.readers import num_available_cores
 from sfvqa.wording import plural
 
 _NUM_LIKELY = 6  # choices

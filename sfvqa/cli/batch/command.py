@@ -341,7 +341,7 @@ def _batch_options(
 ) -> "BatchOptions":
     """How the batch runs, as far as that needs no plan."""
     from sfvqa.batch.plan import BatchOptions, default_num_readers
-    from sfvqa.video.content_hash import hash_content
+    from sfvqa.video.readers.local_file import hash_content
 
     return BatchOptions(
         settings=_requested_settings(asked, sizes, frames, answers),

@@ -27,8 +27,7 @@ from sfvqa.inference.video_cache.entry import (
     read_entry,
     read_facts,
 )
-from sfvqa.video.content_hash import hash_content
-from sfvqa.video.readers.local_file import FileState, check_local_file
+from sfvqa.video.readers.local_file import FileState, check_local_file, hash_content
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class VideoCache:
     """Seen videos on disk, the least recently used of which go when there would be more than `limit_bytes`.
 
     Nothing is created before the first `save`. Safe with several threads and processes, whatever their limits.
-    `whole_files` has every byte of a video hashed to recognise it, however large it is (see content_hash).
+    `whole_files` has every byte of a video hashed to recognise it, however large it is (see hash_content).
     """
 
     def __init__(

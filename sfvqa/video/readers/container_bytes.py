@@ -3,14 +3,13 @@
 import mmap
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from sfvqa.errors import EncryptedVideoError
@@ -18,6 +17,8 @@ from sfvqa.video.readers.tracks import VideoTrack, open_container, packets_of
 
 if TYPE_CHECKING:
     from av.packet import Packet
+
+    from sfvqa.video.readers.frame_table import PacketTimes
 
 
 # --- Encryption: encrypted video must not be called damaged ---
@@ -36,12 +37,13 @@ _TS_SCRAMBLED = 0x80
 
 def check_not_encrypted(path: Path, track: VideoTrack) -> None:
     """Raise EncryptedVideoError if the file says that the track is encrypted, or that one of its first packets is."""
-    with open_container(path) as container:
+    with open_container(path) as container, suppress(av.FFmpegError):
         stream = container.streams[track.index]
         assert isinstance(stream, VideoStream)
-        if _says_encrypted(path, stream) or _has_encrypted_packets(container, stream):
+        first_packets = islice(packets_of(container, stream), _CHECKED_PACKETS)
+        if _says_encrypted(path, stream) or any(map(is_locked, first_packets)):
             raise EncryptedVideoError(
-                f"“{path}” is encrypted (DRM), and its key is not to be had here.", "Give a video without encryption."
+                f"“{path}” is encrypted (DRM), and its key is not available.", "Give a video without encryption."
             )
 
 
@@ -66,18 +68,8 @@ def _is_scrambled(head: bytes, stream_id: int) -> bool:
     return False
 
 
-def _has_encrypted_packets(container: InputContainer, stream: VideoStream) -> bool:
-    try:
-        return any(map(is_locked, islice(packets_of(container, stream), _CHECKED_PACKETS)))
-    except av.FFmpegError:
-        return False
-
-
 def is_locked(packet: "Packet[VideoStream]") -> bool:
-    """Whether something of the packet is encrypted.
-
-    One in the clear among encrypted ones carries an entry too: with nothing in it, or without an IV to decrypt with.
-    """
+    """Whether something of the packet is encrypted: one in the clear may carry an entry too, empty or without an IV."""
     if not packet.has_sidedata("encryption_info"):
         return False
     info = bytes(packet.get_sidedata("encryption_info"))
@@ -107,7 +99,7 @@ def is_cut(file: Path) -> bool | None:
     """Whether the file is shorter than its container says; None where that does not say.
 
     Matroska, AVI, mp4, ASF, RealMedia and FLV files name the sizes of their parts, an MXF file the place of its last
-    one; a transport stream ends with a whole packet, and an Ogg file with a page that is marked as the last.
+    one; a transport stream ends with a whole packet, an Ogg file with a page marked as the last.
     """
     if not file.stat().st_size:
         return None
@@ -223,8 +215,7 @@ _JUDGES: dict[bytes, Callable[[mmap.mmap], bool | None]] = {
 
 
 # --- Packets that an MPEG transport stream lost, by their counters (ISO/IEC 13818-1, 2.4.3) ---
-# FFmpeg as a rule marks the picture before the one that lost data, and marks also where whole segments are joined and
-# nothing is lost.
+# FFmpeg mostly marks the picture before the one that lost data, and also where whole segments are joined.
 
 _PACKET_BYTES, _SYNC_BYTE = 188, 0x47
 _STRIDES = (188, 192, 204)  # alone, after a time stamp (M2TS), before a checksum
@@ -254,21 +245,10 @@ class _Packet:
         return self.may_jump or self.counter == (before.counter + 1) % 16
 
 
-@dataclass(frozen=True)
-class CodedPicture:
-    """A picture's data: where it begins in the file, whether it needs no other's, whether FFmpeg marked it."""
-
-    position: int
-    is_key: bool
-    is_marked: bool
-
-
-def damaged_pictures(file: Path, pictures: Sequence[CodedPicture]) -> frozenset[int]:
-    """The positions of those that lost data, or that follow a loss and may need what was lost.
-
-    pictures: all of one stream that have a position, in file order.
-    """
-    marked = [place for place, picture in enumerate(pictures) if picture.is_marked]
+def damaged_pictures(file: Path, packets: "Sequence[PacketTimes]") -> frozenset[int]:
+    """The positions of the pictures of one stream that lost data, or follow a loss and may need what was lost."""
+    pictures = [packet for packet in packets if packet.position >= 0]
+    marked = [place for place, picture in enumerate(pictures) if picture.is_corrupt]
     if not marked:
         return frozenset()
     suspects = {place + later for place in marked for later in range(_LATEST_MARK + 1) if place + later < len(pictures)}
@@ -276,7 +256,7 @@ def damaged_pictures(file: Path, pictures: Sequence[CodedPicture]) -> frozenset[
         return frozenset(pictures[place].position for place in suspects if not _is_whole(content, pictures, place))
 
 
-def _is_whole(content: mmap.mmap, pictures: Sequence[CodedPicture], place: int) -> bool:
+def _is_whole(content: mmap.mmap, pictures: "Sequence[PacketTimes]", place: int) -> bool:
     """Whether the picture's packets are all there, and those before it unless it is a key frame."""
     start = pictures[place].position
     earlier = next((other.position for other in reversed(pictures[:place]) if other.position < start), start)

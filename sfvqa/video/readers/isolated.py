@@ -1,32 +1,39 @@
-"""A reader that works in a process of its own, which is killed when it takes too long or is no longer wanted."""
+"""A reader in a process of its own, killed when it takes too long or is no longer wanted: both ends of the pipes.
+
+Native code cannot be interrupted, only killed with its process, which also frees what a hostile file made it allocate.
+"""
 
 import contextlib
 import os
 import pickle
+import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import count, repeat
 from pathlib import Path
+from typing import IO, Any
 
-from sfvqa.errors import ReadTimeoutError, SfvqaError, UnreadableVideoError
+from sfvqa.errors import ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError
 from sfvqa.video.clip import Pixels
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers import reading_process as process
-from sfvqa.video.readers.interface import ReadOptions, VideoReader
+from sfvqa.video.readers import ReadOptions, VideoReader, open_here
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.subtitles import Subtitles
 from sfvqa.wording import plural
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.reading_process import main; main()"
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.isolated import main; main()"
 
 _STARTING = "it was starting"
 _SECONDS_TO_END = 5.0
 """What a process may take to end once it was killed: as good as none, but where a disk or a server does not answer."""
 _KILLED = -9  # SIGKILL, which Windows has not
-_IF_KILLED = "Most likely the system did so because memory ran out: free some, and try again."
+_IF_KILLED = "Most likely the system did so because memory ran out: free some and try again."
+_MEMORY_BYTES = 4 * 1024**3  # that a file may take, beyond what the process has at its start
 
 
 class IsolatedReader(VideoReader):
@@ -35,47 +42,24 @@ class IsolatedReader(VideoReader):
     Raises ReadTimeoutError, and UnreadableVideoError when the process dies.
     """
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        """Start the process and wait until it has opened a checked local file."""
-        self._path = path
-        self._state = FileState.of(path)
-        self._options = options
+    def __init__(self, state: FileState, options: ReadOptions) -> None:
+        """Start the process and wait until it has opened the checked local file, which is still as `state` says."""
+        self._path, self._state, self._options = state.path, state, options
         self._seconds_left = options.timeout_seconds
         self._is_timed_out = False
         self._process: subprocess.Popen[bytes] | None = None
-        opened = self._start()
-        self.name = opened.name
-        super().__init__(opened.info, opened.timestamps_seconds, opened.key_frames, opened.warnings)
+        self.name, *facts = self._start()
+        super().__init__(*facts)
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         """As the reader's in the process; leaving early ends the process, and the next call starts another."""
-        self._ensure_running()
-        is_complete = False
-        try:
-            self._send(process.ReadRequest(indices, fit))
-            done = 0
-            while True:
-                stage = f"reading frame {min(done + 1, len(indices))} of {len(indices)}"
-                message = self._receive(stage)
-                if message is process.Signal.FINISHED:
-                    is_complete = True
-                    return
-                assert isinstance(message, tuple)
-                done += 1
-                yield message
-        finally:
-            if not is_complete:
-                self.close()
+        total = len(indices)
+        stages = (f"reading frame {min(place, total)} of {total}" for place in count(1))
+        return self._ask(stages, "pictures", indices, fit)
 
     def subtitles(self) -> Subtitles:
         """As the reader's in the process."""
-        self._ensure_running()
-        try:
-            self._send(process.Signal.READ_SUBTITLES)
-            subtitles = self._receive("reading the subtitles")
-        except BaseException:
-            self.close()
-            raise
+        (subtitles,) = self._ask(repeat("reading the subtitles"), "subtitles")
         assert isinstance(subtitles, Subtitles)
         return subtitles
 
@@ -96,14 +80,28 @@ class IsolatedReader(VideoReader):
                 pipe.close()
         _end(running)
 
-    def _ensure_running(self) -> None:
+    def _ask(self, stages: Iterable[str], method: str, *arguments: object) -> Generator[Any]:
+        """Yield what the process answers to a call; `stages` say for each answer what it is waited for."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
             self._state.check()
             self._start()
+        is_complete = False
+        try:
+            self._send((method, arguments))
+            for stage in stages:
+                answer = self._receive(stage)
+                if answer is None:
+                    is_complete = True
+                    return
+                yield answer
+        finally:
+            if not is_complete:
+                self.close()
 
-    def _start(self) -> process.Opened:
+    def _start(self) -> Any:
+        """Start a process; what its reader says of the file."""
         is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM.format(path=[os.fspath(entry) for entry in sys.path])],
@@ -115,51 +113,44 @@ class IsolatedReader(VideoReader):
             process_group=0 if os.name == "posix" else None,
         )
         try:
-            self._send(process.OpenRequest(str(self._path), self._options))
-            started = self._receive(_STARTING)
-            assert started is process.Signal.STARTED
-            opened = self._receive("opening it")
+            self._send((self._path, self._options))
+            self._receive(_STARTING)
+            return self._receive("opening it")
         except BaseException:
             self.close()
             raise
-        assert isinstance(opened, process.Opened)
-        return opened
 
     def _send(self, request: object) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
-            with self._in_time():
-                pickle.dump(request, self._process.stdin)
-                self._process.stdin.flush()
-        except OSError as error:
-            raise self._death("being asked") from error
+        with self._at_pipe("being asked"):
+            _send(self._process.stdin, request)
 
-    def _receive(self, stage: str) -> object:
-        """The next message; raises the error that it holds, or that its absence means."""
+    def _receive(self, stage: str) -> Any:
+        """The next answer; raises the error that it is, or that its absence means."""
         assert self._process is not None
         assert self._process.stdout is not None
-        try:
-            with self._in_time():
-                message: object = pickle.load(self._process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            raise self._death(stage) from error
-        if isinstance(message, process.Failed):
-            raise message.error
-        return message
+        with self._at_pipe(stage):
+            answer = pickle.load(self._process.stdout)
+        if isinstance(answer, SfvqaError):
+            raise answer
+        return answer
 
     @contextlib.contextmanager
-    def _in_time(self) -> Iterator[None]:
-        """Wait for the process at one of its pipes for no longer than it may take: killed, it leaves them."""
+    def _at_pipe(self, stage: str) -> Iterator[None]:
+        """Kill the process where waiting at a pipe takes too long; raises the error for its end."""
         killer = threading.Timer(self._seconds_left, self._time_out)
         killer.daemon = True
         began = time.monotonic()
         killer.start()
         try:
-            yield
-        finally:
-            killer.cancel()
-            self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
+            try:
+                yield
+            finally:
+                killer.cancel()
+                self._seconds_left = max(self._seconds_left - (time.monotonic() - began), 0.0)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._death(stage) from error
 
     def _time_out(self) -> None:
         self._is_timed_out = True
@@ -181,7 +172,9 @@ class IsolatedReader(VideoReader):
         if stage == _STARTING:
             return SfvqaError(
                 f"The process that reads videos could not be started: it {how}.",
-                _IF_KILLED if was_killed else "SFVQA_DEBUG=1 shows what it says; check that sfvqa is installed whole.",
+                _IF_KILLED
+                if was_killed
+                else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
             )
         return UnreadableVideoError(
             f"The process that read “{self._path}” {how} while {stage}.",
@@ -198,8 +191,78 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
 
 def _exit_code(gone: "subprocess.Popen[bytes]") -> int:
     """How a process ended whose pipe did; it may have closed that alone."""
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         return gone.wait(_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        _end(gone)
-        return _KILLED
+    _end(gone)
+    return _KILLED
+
+
+def _send(pipe: IO[bytes], message: object) -> None:
+    pickle.dump(message, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.flush()
+
+
+# --- In the process ---
+
+
+def main() -> None:
+    """Serve one video until standard input ends, or something fails: requests come in there, answers go out.
+
+    The first request is the arguments of `open_here`, every other one a method's name and arguments. None goes out
+    once the process runs, and behind the last answer to each call; an error goes out in place of it, and is the last.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; who started us decides
+    # Whatever a library prints must not end up between the messages.
+    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_take_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    _send(messages, None)
+    try:
+        for answer in _answers(requests):
+            _send(messages, answer)
+    except SfvqaError as error:
+        failure = error
+    except MemoryError:
+        what = f"Reading the video takes more than {_MEMORY_BYTES // 1024**3} GiB of memory."
+        failure = ReadingMemoryError(what, "Convert it to a smaller picture, or use fewer --read-threads.")
+    except Exception as error:  # noqa: BLE001  told at the other end, not here
+        what = f"The video made its reader fail: {type(error).__name__}: {' '.join(str(error).split())}."
+        failure = UnreadableVideoError(what, "Convert it, for example with FFmpeg.")
+    _send(messages, failure)
+    os._exit(0)  # an orderly end would wait for the thread, which waits for requests
+
+
+def _take_requests(source: IO[bytes], requests: "queue.SimpleQueue[Any]") -> None:
+    """Queue what comes in; end the process, whatever it is doing, when the other end is gone."""
+    while True:
+        try:
+            requests.put(pickle.load(source))
+        except (EOFError, OSError, pickle.UnpicklingError):
+            os._exit(0)
+
+
+def _answers(requests: "queue.SimpleQueue[Any]") -> Iterator[object]:
+    path, options = requests.get()
+    _limit_memory()
+    reader = open_here(path, options)
+    yield reader.name, reader.info, reader.timestamps_seconds, reader.key_frames, reader.warnings
+    while True:
+        method, arguments = requests.get()
+        answer = getattr(reader, method)(*arguments)
+        yield from (answer,) if isinstance(answer, Subtitles) else answer
+        yield None
+
+
+def _limit_memory() -> None:
+    """Let no file make this process grow without end; where the system cannot do that, nothing happens."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    loaded_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = loaded_bytes + _MEMORY_BYTES
+    if hard_limit != resource.RLIM_INFINITY:
+        limit = min(limit, hard_limit)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))

@@ -1,7 +1,12 @@
-"""The door that every path goes through: a local file, a folder of images or standard input; no other file, no host."""
+"""The door that every path goes through: a local file, a folder of images or standard input; no other file, no host.
+
+And how a file is recognised: as the same one while it is read, and by what it holds.
+"""
 
 import codecs
 import errno
+import hashlib
+import json
 import os
 import re
 import select
@@ -10,7 +15,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -20,10 +25,9 @@ from typing import Self
 from sfvqa.errors import UnreadableVideoError, UsageError, VideoError, VideoNotFoundError
 from sfvqa.wording import first_few, plural
 
-# FFmpeg's names of the containers that are opened. A list of what is let in, because the formats that name other
-# files or hosts (hls, concat, sdp, dash, imf, image2 patterns, …) are too many to keep a list of what is kept out.
-# Of these only mov can name another file (a data reference), which FFmpeg does not follow unless told to.
-# Left out, though harmless: containers of old games (avs, smk, bink) and of studios; gif and apng, read elsewhere.
+# FFmpeg's names of the containers that are opened: formats that name other files or hosts (hls, concat, sdp, dash, imf,
+# image2 patterns, …) are too many to list. Of these only mov can name another file, which FFmpeg does not follow unless
+# told to. Left out, though harmless: containers of old games and of studios; gif and apng, read elsewhere.
 FORMAT_WHITELIST = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,obu,ivf,av1,flv,swf,asf,ogg,"
     "mxf,nut,rm,wtv,dv,mjpeg,yuv4mpegpipe,"
@@ -32,6 +36,7 @@ FORMAT_WHITELIST = (
 PROTOCOL_WHITELIST = "file"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
 _HEAD_BYTES = 4096
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 # No container is free of control characters for as long as a head, except one that begins with words.
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0e-\x1f]")
 _RAW_VIDEO = "YUV4MPEG2 "
@@ -55,22 +60,25 @@ def check_local_file(path: str | PathLike[str]) -> Path:
     file = Path(path)
     try:
         status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
+            _refuse_without_pictures(file)
+            return file
+        if not stat.S_ISREG(status.st_mode):
+            what = f"“{path}” is a pipe or device, not a video file."
+            raise UnreadableVideoError(what, "Save the video to a file first.")
+        if status.st_size == 0:
+            raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
+        with file.open("rb") as stream:
+            _refuse_text(file, stream.read(_HEAD_BYTES))
     except PermissionError as error:
-        raise _no_permission(file) from error
+        raise UnreadableVideoError(f"“{file}” may not be read by this user.", "Change its permissions.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        if isinstance(error, ValueError) or error.errno in _NO_SUCH_FILE:
+            raise VideoNotFoundError(f"There is no file “{path}”.", "Check the path.") from error
+        if error.errno == errno.ELOOP:
             raise UnreadableVideoError(f"“{path}” is a link that leads back to itself.", "Repair the link.") from error
-        raise VideoNotFoundError(f"There is no file “{path}”.", "Check the path.") from error
-    if stat.S_ISDIR(status.st_mode):
-        _refuse_without_pictures(file)
-        return file
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableVideoError(
-            f"“{path}” is a pipe or device, not a video file.", "Save the video to a file first."
-        )
-    if status.st_size == 0:
-        raise UnreadableVideoError(f"“{path}” is empty: it has zero bytes.", "Copy or download the video again.")
-    _refuse_text(file)
+        what = f"“{file}” cannot be read: {error.strerror}."
+        raise UnreadableVideoError(what, "Check the disk or copy the file.") from error
     return file
 
 
@@ -82,35 +90,19 @@ def refuse_address(path: str | PathLike[str]) -> None:
         )
 
 
-def _no_permission(file: Path) -> UnreadableVideoError:
-    return UnreadableVideoError(f"“{file}” may not be read by this user.", "Change its permissions.")
-
-
 def _refuse_without_pictures(folder: Path) -> None:
-    try:
-        pictures, others = pictures_in(folder), pictures_in(folder, UNREAD_SUFFIXES)
-    except PermissionError as error:
-        raise _no_permission(folder) from error
-    if not pictures:
+    if not pictures_in(folder):
+        others = first_few([file.name for file in pictures_in(folder, UNREAD_SUFFIXES)])
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
-        what = f" in a format that is read ({first_few([file.name for file in others])})" if others else ""
         raise UnreadableVideoError(
-            f"“{folder}” is a folder and holds no images{what}.",
+            f"“{folder}” is a folder and holds no images{f' in a format that is read ({others})' if others else ''}.",
             f"Give the path of one video file, or of a folder with images in it ({kinds}).",
         )
 
 
-def _refuse_text(file: Path) -> None:
+def _refuse_text(file: Path, head: bytes) -> None:
     """Refuse text, whatever the suffix: it holds no picture, but may name other files or hosts."""
-    try:
-        with file.open("rb") as stream:
-            text = _text_in(stream.read(_HEAD_BYTES))
-    except PermissionError as error:
-        raise _no_permission(file) from error
-    except OSError as error:
-        raise UnreadableVideoError(
-            f"“{file}” cannot be read: {error.strerror}.", "Check the disk or copy the file."
-        ) from error
+    text = _text_in(head)
     if text is None:
         return
     for kind, pattern in _LISTS.items():
@@ -206,10 +198,70 @@ def _changed(path: Path, how: str) -> UnreadableVideoError:
     return UnreadableVideoError(f"“{path}” {how} while it was read.", "Try again when nothing writes to it.")
 
 
+# --- What a video, or any set of files, holds as a short string: the same for a copy, another after any change ---
+
+WHOLE_LIMIT_BYTES = 32 << 20
+"""Files that are no larger, taken together, are hashed in whole: some hundredths of a second."""
+
+SAMPLE_BYTES = 16 << 10
+NUM_SAMPLES = 64  # of all files together, but at least the head of each
+
+
+def hash_content(path: str | Path, *, whole: bool = False) -> str:
+    """Hash a video file, or the pictures of a folder: `whole:…` over every byte, or `sampled:…`.
+
+    What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail, places between, and the time of
+    its last change. The file's own name and folder do not count, names within a folder do. Raises VideoError for what
+    could not be opened as a video.
+    """
+    file = check_local_file(path)
+    try:
+        if file.is_dir():
+            return hash_files(pictures_in(file), whole=whole)
+        return _hash([("", file)], whole=whole)
+    except FileNotFoundError as error:
+        raise VideoNotFoundError(f"“{error.filename or path}” is gone.", "Check the path, and try again.") from error
+    except OSError as error:
+        raise UnreadableVideoError(
+            f"“{error.filename or path}” cannot be read: {error.strerror or error}.", "Check the disk or copy the file."
+        ) from error
+
+
+def hash_files(files: Iterable[Path], *, whole: bool = False) -> str:
+    """Hash files of one folder, with their names and order, as `hash_content` does. Raises OSError."""
+    return _hash([(file.name, file) for file in files], whole=whole)
+
+
+def _hash(named: list[tuple[str, Path]], *, whole: bool) -> str:
+    is_whole = whole or sum(file.stat().st_size for _, file in named) <= WHOLE_LIMIT_BYTES
+    num_samples = max(1, NUM_SAMPLES // max(1, len(named)))
+    digest = hashlib.sha256()
+    for name, file in named:
+        facts = [name, *(_every_byte(file) if is_whole else _samples(file, num_samples))]
+        digest.update(json.dumps(facts).encode() + b"\n")  # ASCII, also for names that are not UTF-8
+    return f"{'whole' if is_whole else 'sampled'}:{digest.hexdigest()}"
+
+
+def _every_byte(file: Path) -> list[str | int]:
+    with file.open("rb") as stream:
+        return [hashlib.file_digest(stream, "sha256").hexdigest()]
+
+
+def _samples(file: Path, num_samples: int) -> list[str | int]:
+    """Size, time of the last change, and a hash of samples: the head, the tail, and others evenly between."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        last = max(0, status.st_size - SAMPLE_BYTES)
+        for number in range(num_samples):
+            stream.seek(last * number // max(1, num_samples - 1))
+            digest.update(stream.read(SAMPLE_BYTES))
+    return [status.st_size, status.st_mtime_ns, digest.hexdigest()]
+
+
 # --- Standard input ---
 
-STANDARD_INPUT = "-"
-"""The path that means standard input; a file of that name is reached by its absolute path (a Path drops the `./`)."""
+STANDARD_INPUT = "-"  # a file of that name is reached by its absolute path (a Path drops the `./`)
 _STANDARD_INPUT_NAME = "standard input"
 _CHUNK_BYTES = 1 << 20
 _SHARE_OF_FREE_SPACE = 0.9
@@ -219,15 +271,10 @@ _SHARE_OF_FREE_SPACE = 0.9
 def local_video(path: str | PathLike[str], *, timeout_seconds: float = 600.0) -> Iterator[Path]:
     """Give a path that can be opened: `path` itself, or for `-` a private copy of standard input, deleted afterwards.
 
-    A copy, because readers go back and forth. It lies in the folder for temporary files (TMPDIR) and may take nine
-    tenths of what is free there. timeout_seconds: how long the whole of it may take to come (on Windows, where a pipe
-    cannot be waited for: for ever). Raises UsageError if nothing is connected to standard input but a terminal,
-    UnreadableVideoError if it is empty, stalls or does not fit. A VideoError raised while the copy is in use names
-    standard input instead.
-
-    >>> with local_video("clip.mp4") as path:
-    ...     print(path)
-    clip.mp4
+    A copy, because readers go back and forth; it lies in TMPDIR and may take nine tenths of what is free there.
+    timeout_seconds: how long the whole of it may take to come (on Windows for ever). Raises UsageError if nothing is
+    connected to standard input but a terminal, UnreadableVideoError if it is empty, stalls or does not fit. A
+    VideoError raised while the copy is in use names standard input instead.
     """
     if str(path) != STANDARD_INPUT:
         yield Path(path)
@@ -252,7 +299,7 @@ def _connected_input() -> int:
         what = "closed"
     if what is not None:
         raise UsageError(
-            f"No video comes in on standard input: it is {what}.",
+            f"No video arrives on standard input: it is {what}.",
             "Connect one, as in “sfvqa ask - 'What happens?' < video.mp4”, or give the path of a video.",
         )
     return source
@@ -288,7 +335,7 @@ def _next_chunk(source: int, deadline: float, done_bytes: int) -> bytes:
         seconds_left = max(deadline - time.monotonic(), 0.0)
         if os.name != "nt" and not select.select([source], [], [], seconds_left)[0]:
             raise UnreadableVideoError(
-                f"The video on standard input did not come to an end in time: {plural(done_bytes, 'byte')} came.",
+                f"The video on standard input did not end in time: {plural(done_bytes, 'byte')} arrived.",
                 "Check the command that writes it, allow more with --read-timeout, or save the video to a file first.",
             )
         return os.read(source, _CHUNK_BYTES)

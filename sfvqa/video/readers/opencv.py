@@ -14,11 +14,11 @@ import numpy as np
 from sfvqa.errors import UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
+from sfvqa.video.readers import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.container_bytes import check_not_encrypted, is_cut
-from sfvqa.video.readers.interface import DEEPEST_REORDERING, ReaderName, VideoReader, early_end_warning
 from sfvqa.video.readers.local_file import FORMAT_WHITELIST, PROTOCOL_WHITELIST, FileState
 from sfvqa.video.readers.picture_converter import size_with_square_pixels, usable_pixel_aspect
-from sfvqa.video.readers.tracks import Crop, VideoTrack, choose_track, open_container
+from sfvqa.video.readers.tracks import VideoTrack, choose_track, open_container
 from sfvqa.wording import plural
 
 _INTRA_FRAME = ord("I")
@@ -29,11 +29,10 @@ _ENVIRONMENT_LOCK = threading.Lock()
 class OpenCVReader(VideoReader):
     """Reads with OpenCV: one pass decodes everything to learn the times, another takes the wanted frames.
 
-    It seeks nowhere because OpenCV's seeks return wrong frames. What it cannot do: see damage in the middle of a file
-    (the decoder's repairs pass for frames), and vouch for times at variable rate, which it warns about. Pictures
-    are turned, cropped and have square pixels, but OpenCV does not tell of mirroring, interlacing, colours and pixels
-    that change their shape: combs stay, HD without a tag is taken for BT.601, HDR is not tone-mapped, alpha is dropped
-    (a warning says where that may be) and a broadcast that goes from 4:3 to 16:9 keeps the first shape.
+    It never seeks, because OpenCV's seeks return wrong frames. It cannot see damage in the middle of a file, nor vouch
+    for times at variable rate, which it warns about. Pictures are turned, cropped and have square pixels, but OpenCV
+    does not tell of mirroring, interlacing, colours and pixels that change their shape: combs stay, HD without a tag is
+    taken for BT.601, HDR is not tone-mapped, alpha is dropped, and 4:3 that turns to 16:9 keeps the first shape.
     """
 
     name = ReaderName.OPENCV
@@ -43,16 +42,14 @@ class OpenCVReader(VideoReader):
         self._path = path
         self._state = FileState.of(path)
         track = _track_of_players(path)
-        self._crop = track.crop if track else Crop()
-        self._track_warnings = track.warnings if track else ()
         self._capture = _open(path)
         try:
-            self._prepare()
+            self._prepare(track)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, track: VideoTrack) -> None:
         milliseconds: list[float] = []
         intra_frames: list[int] = []
         fps = _positive(self._capture.get(cv2.CAP_PROP_FPS)) or 25.0
@@ -72,9 +69,9 @@ class OpenCVReader(VideoReader):
             raise UnreadableVideoError(
                 f"OpenCV can decode no frame of “{self._path}”.", "The file is damaged: copy or download it again."
             )
-        self._crop = self._crop.turned(_rotation(self._capture))
+        self._crop = track.crop.turned(_rotation(self._capture))
         self._pixel_aspect, aspect_warnings = usable_pixel_aspect(_pixel_aspect(self._capture))
-        warnings += [*self._track_warnings, *aspect_warnings, *_colour_warnings(self._capture)]
+        warnings += [*track.warnings, *aspect_warnings, *_colour_warnings(self._capture)]
         key_frames = tuple(place for place in intra_frames if place < len(seconds))
         super().__init__(self._describe(seconds, step), seconds, key_frames, warnings)
 
@@ -101,32 +98,35 @@ class OpenCVReader(VideoReader):
             if index in wanted:
                 is_decoded, whole = self._capture.retrieve()
                 if is_decoded:
-                    pixels = self._crop.apply(whole.astype(np.uint8, copy=False))
-                    size = size_with_square_pixels(pixels.shape[1], pixels.shape[0], self._pixel_aspect)
-                    if size != (pixels.shape[1], pixels.shape[0]):
-                        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-                    yield index, fit(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False))
+                    yield index, fit(self._as_shown(whole.astype(np.uint8, copy=False)))
+
+    def _as_shown(self, whole: Pixels) -> Pixels:
+        pixels = self._crop.apply(whole)
+        size = size_with_square_pixels(pixels.shape[1], pixels.shape[0], self._pixel_aspect)
+        if size != (pixels.shape[1], pixels.shape[0]):
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._capture.release()
 
 
-def _track_of_players(path: Path) -> VideoTrack | None:
-    """The track that PyAV would read, None if it cannot open the file; OpenCV itself cannot choose, nor tell of a crop.
+def _track_of_players(path: Path) -> VideoTrack:
+    """The track that PyAV would read, the first if it cannot open the file; OpenCV cannot choose, nor tell of a crop.
 
     Raises UnreadableVideoError if there is none, if OpenCV would show another one, or if it is encrypted.
     """
     try:
         container = open_container(path)
     except UnreadableVideoError:
-        return None
+        return VideoTrack(0)
     with container:
         track = choose_track(path, container)
         if track.index != container.streams.video[0].index:
             raise UnreadableVideoError(
-                f"OpenCV reads nothing but the first video track of “{path}”, and players show another one.",
-                "Leave the choice of reader.",
+                f"OpenCV reads only the first video track of “{path}”, and players show another one.",
+                "Leave out --reader.",
             )
     check_not_encrypted(path, track)  # OpenCV would show what it makes of it
     return track
@@ -148,45 +148,37 @@ def _quiet_and_local() -> Iterator[None]:
 
     The environment is the only way OpenCV takes these settings; it is put back at once.
     """
-    settings = {
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS": (
-            f"protocol_whitelist;{PROTOCOL_WHITELIST}|format_whitelist;{FORMAT_WHITELIST}"
-        ),
-        "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET
-    }
+    whitelists = f"protocol_whitelist;{PROTOCOL_WHITELIST}|format_whitelist;{FORMAT_WHITELIST}"
+    settings = {"OPENCV_FFMPEG_CAPTURE_OPTIONS": whitelists, "OPENCV_FFMPEG_LOGLEVEL": "-8"}  # AV_LOG_QUIET
     with _ENVIRONMENT_LOCK:
-        before = {name: os.environ.get(name) for name in settings}
+        before = {name: os.environ[name] for name in settings if name in os.environ}
         log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         os.environ.update(settings)
         try:
             yield
         finally:
             cv2.utils.logging.setLogLevel(log_level)
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            for name in settings:
+                del os.environ[name]
+            os.environ.update(before)
 
 
 def _seconds(milliseconds: list[float], fps: float) -> tuple[tuple[float, ...], list[str]]:
     """Seconds from the first frame, and a warning where OpenCV's times cannot be relied on."""
-    steps = [later - earlier for earlier, later in pairwise(milliseconds)]
-    if any(step <= 0 for step in steps):
-        if len(set(milliseconds)) == len(milliseconds):
-            # Times in decoding order (AVI): the n-th frame shown takes the n-th of them.
-            times = tuple((time - min(milliseconds)) / 1000 for time in sorted(milliseconds))
-            return times, ["OpenCV gives this file's times out of order; they were put in order and may be off."]
-        times = tuple(place / fps for place in range(len(milliseconds)))
+    if len(set(milliseconds)) < len(milliseconds):
         rate = plural(float(f"{fps:.4g}"), "frame")
-        return times, [f"OpenCV gives no times for this file; a constant rate of {rate} a second is assumed."]
-    times = tuple((time - milliseconds[0]) / 1000 for time in milliseconds)
+        warning = f"OpenCV gives no times for this file; a constant rate of {rate} a second is assumed."
+        return tuple(place / fps for place in range(len(milliseconds))), [warning]
+    # Where times come in decoding order (AVI), the n-th frame shown takes the n-th of them.
+    in_order = sorted(milliseconds)
+    times = tuple((time - in_order[0]) / 1000 for time in in_order)
+    if in_order != milliseconds:
+        return times, ["OpenCV gives this file's times out of order; they were put in order and may be off."]
+    steps = [later - earlier for earlier, later in pairwise(milliseconds)]
     usual = sorted(steps)[len(steps) // 2] if steps else 0.0
     # Times are often rounded to the millisecond.
     if any(abs(step - usual) > max(_RATE_TOLERANCE * usual, 1.01) for step in steps):
-        return times, [
-            "The frame rate varies, and OpenCV's times for it may be off: read the file with PyAV if you can."
-        ]
+        return times, ["The frame rate varies, and OpenCV's times may be off: read the file with PyAV if you can."]
     return times, []
 
 

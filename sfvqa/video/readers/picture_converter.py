@@ -10,7 +10,6 @@ from typing import Self
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -46,9 +45,8 @@ _LIMITED_TO_FULL = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).as
 class PictureConverter:
     """Turns the frames of one opened stream into pictures, for one thread.
 
-    A change of size or format in mid-stream is
-    followed, and one of the shape of pixels (see Handle.decode), unless the container overrules what the bitstream said
-    at its start. `crop` is what the container has players cut off; what the bitstream cuts off is off already.
+    Follows changes of size and format in mid-stream, and of the shape of pixels (see Handle.decode) unless the
+    container overrules what the bitstream said at its start. `crop` is what the container has players cut off.
     """
 
     def __init__(self, stream: VideoStream, crop: Crop) -> None:
@@ -60,17 +58,14 @@ class PictureConverter:
 
     def size_shown(self, frame: VideoFrame) -> tuple[int, int]:
         """(width, height) of the picture that `convert` makes; raises UnreadableVideoError if it is too large."""
-        crop = self._crop.within(frame.width, frame.height)
-        width, height = size_with_square_pixels(
-            frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom, self._aspect_of(frame)
-        )
+        width, height = self._size_upright(frame)
         return (height, width) if Orientation.of(frame).swaps_axes else (width, height)
 
     def warnings_about(self, frame: VideoFrame) -> list[str]:
         """What the user should know about pictures like this one."""
         warnings = list(self._aspect_warnings)
         if not frame.format.is_rgb and frame.colorspace not in (*_MATRICES, *_UNSPECIFIED_MATRICES):
-            warnings.append("The video stores its colours in a way that is not known here: they may be wrong.")
+            warnings.append("The video stores its colours in an unknown way: they may be wrong.")
         return warnings
 
     def convert(self, frame: VideoFrame) -> Pixels:
@@ -80,10 +75,8 @@ class PictureConverter:
         alpha is put over black, unless it is 0 all over in a format that hardly defines it; HDR is tone-mapped.
         """
         orientation = Orientation.of(frame)
-        width, height = self.size_shown(frame)
-        if orientation.swaps_axes:
-            width, height = height, width
-        has_alpha = _has_alpha(frame.format)
+        width, height = self._size_upright(frame)
+        has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
         try:
             if filters := _filters_for(frame, self._crop.within(frame.width, frame.height)):
                 frame = _filtered(frame, filters)
@@ -99,14 +92,15 @@ class PictureConverter:
         if frame.color_trc in (PQ, HLG):
             colours = tone_map(colours, frame.color_trc, frame.color_primaries != ColorPrimaries.BT709)
         if has_alpha and (self._has_defined_alpha or pixels[..., 3].any()):
-            colours = _over_black(colours, pixels[..., 3])
+            colours = over_black(np.dstack([colours, pixels[..., 3]]))
         return orientation.apply(colours)
 
-    def _aspect_of(self, frame: VideoFrame) -> Fraction:
-        said = frame.opaque
-        if not isinstance(said, list) or not self._follows_bitstream:
-            return self._aspect_at_start
-        return usable_pixel_aspect(said[0])[0]
+    def _size_upright(self, frame: VideoFrame) -> tuple[int, int]:
+        crop, aspect, said = self._crop.within(frame.width, frame.height), self._aspect_at_start, frame.opaque
+        if self._follows_bitstream and isinstance(said, list):
+            aspect, _ = usable_pixel_aspect(said[0])
+        width, height = frame.width - crop.left - crop.right, frame.height - crop.top - crop.bottom
+        return size_with_square_pixels(width, height, aspect)
 
     def _to_rgb(self, frame: VideoFrame, width: int, height: int, layout: str) -> Pixels:
         matrix = None if frame.format.is_rgb else _matrix(frame)
@@ -115,15 +109,10 @@ class PictureConverter:
         return converted.to_ndarray().astype(np.uint8, copy=False)
 
 
-def _has_alpha(layout: VideoFormat) -> bool:
-    return layout.has_palette or any(component.is_alpha for component in layout.components)
-
-
 def _matrix(frame: VideoFrame) -> Colorspace:
     """Which Y′CbCr the frame is in: as it says, else by its size (as mpv), HDR by its standard."""
-    matrix = _MATRICES.get(frame.colorspace)
-    if matrix is not None:
-        return matrix
+    if frame.colorspace in _MATRICES:
+        return _MATRICES[frame.colorspace]
     if frame.color_trc in (PQ, HLG):
         return Colorspace.BT2020
     is_high_definition = frame.width >= 1280 or frame.height > 576
@@ -163,10 +152,12 @@ def _filtered(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> VideoFra
     return graph.vpull()
 
 
-def _over_black(colours: Pixels, alpha: Pixels) -> Pixels:
-    picture = Image.new("RGB", (alpha.shape[1], alpha.shape[0]))
-    picture.paste(Image.fromarray(np.ascontiguousarray(colours)), mask=Image.fromarray(np.ascontiguousarray(alpha)))
-    return np.asarray(picture)
+def over_black(pixels: Pixels) -> Pixels:
+    """RGBA [H, W, 4] as RGB [H, W, 3], what is transparent over black."""
+    picture = Image.fromarray(pixels)
+    background = Image.new("RGB", picture.size)
+    background.paste(picture, mask=picture.getchannel("A"))
+    return np.asarray(background)
 
 
 # --- Which way up ---
@@ -199,11 +190,8 @@ class Orientation:
         """The stored picture [H, W, 3] as it is shown."""
         if self.swaps_axes:
             pixels = pixels.transpose(1, 0, 2)
-        if self.reverses_columns:
-            pixels = pixels[:, ::-1]
-        if self.reverses_rows:
-            pixels = pixels[::-1]
-        return np.ascontiguousarray(pixels)
+        rows, columns = -1 if self.reverses_rows else 1, -1 if self.reverses_columns else 1
+        return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 UPRIGHT = Orientation(swaps_axes=False, reverses_columns=False, reverses_rows=False)
@@ -235,7 +223,7 @@ def usable_pixel_aspect(aspect: Fraction | None) -> tuple[Fraction, list[str]]:
         return Fraction(1), []
     if not Fraction(1, _MOST_OBLONG_PIXEL) <= aspect <= _MOST_OBLONG_PIXEL:
         claim = f"{aspect.numerator}:{aspect.denominator}"
-        return Fraction(1), [f"The file claims pixels of {claim}, which cannot be: they were taken to be square."]
+        return Fraction(1), [f"The file claims an impossible pixel shape of {claim}: pixels are taken to be square."]
     return aspect, []
 
 
@@ -278,8 +266,7 @@ def tone_map(pixels: NDArray[np.uint8], transfer: int, is_wide_gamut: bool) -> N
     """Turn R′G′B′ [H, W, 3] coded by `transfer` (PQ or HLG) into BT.709 R′G′B′ [H, W, 3].
 
     is_wide_gamut: the primaries are those of BT.2020 rather than of BT.709. Light up to about 95 cd/m² is kept as it
-    is; 203 cd/m² come out at nine tenths of white, 1000 and more as white. A picture costs one look-up in a table of
-    8-bit RGB, baked from the standards' curves.
+    is; 203 cd/m² come out at nine tenths of white, 1000 and more as white.
     """
     return np.asarray(Image.fromarray(pixels).filter(_table(transfer, is_wide_gamut)))
 

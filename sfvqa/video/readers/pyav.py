@@ -6,11 +6,10 @@ import queue
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from fractions import Fraction
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,16 +18,17 @@ from av.video.frame import VideoFrame
 from sfvqa.errors import DamagedVideoError, UnreadableVideoError
 from sfvqa.video.clip import Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers.container_bytes import check_not_encrypted
-from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux
-from sfvqa.video.readers.interface import (
+from sfvqa.video.readers import (
     DEEPEST_REORDERING,
     NO_PICTURE,
     ReaderName,
     VideoReader,
     early_end_warning,
+    nothing_decodable,
     num_available_cores,
 )
+from sfvqa.video.readers.container_bytes import check_not_encrypted
+from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux, increases
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.pyav_handle import Handle
@@ -61,7 +61,6 @@ class PyAVReader(VideoReader):
         self._num_threads = num_threads or min(num_available_cores(), _MOST_HANDLES)
         self._state = FileState.of(path)
         self._handle = Handle.open(path)
-        self._is_watchful = False
         try:
             self._prepare()
         except BaseException as error:
@@ -72,18 +71,14 @@ class PyAVReader(VideoReader):
 
     def _prepare(self) -> None:
         demuxed = demux(self._handle, self._path)
-        self._damaged_at = demuxed.damaged_at
-        self._handle = replace(self._handle, damaged_at=demuxed.damaged_at)
         if not demuxed.packets:
             raise UnreadableVideoError(f"“{self._path}” holds no frame of video.", "Check that the file plays.")
+        self._handle = self._handle.informed(demuxed.damaged_at, is_strict=demuxed.starts_afresh)
         warnings = list(self._handle.track.warnings)
         self._time_base = time_base = Fraction(self._handle.stream.time_base or 1)
         table = build_table(demuxed)
-        self._is_strict = demuxed.starts_afresh
-        if self._is_strict:
-            self._handle.refuse_patched_pictures()
         if table is not None and not table.times:
-            raise _nothing_decodable(self._path)
+            raise nothing_decodable(self._path)
         is_searchable = table is None or can_be_entered(self._handle, table)
         first = self._first_frame(table) if table is not None and is_searchable else None
         if table is None or first is None:
@@ -93,7 +88,7 @@ class PyAVReader(VideoReader):
             first, seconds, key_frames, last_seconds = self._decode_everything(demuxed, why, warnings)
         else:
             self._table = table
-            first = self._decode_watchfully(table, first) or first
+            first = self._decode_watchfully(table, first)
             seconds, key_frames = _seconds(table.times, time_base), table.key_frames
             if table.num_before:
                 warnings.append(f"{plural(table.num_before, 'frame')} before the first key frame cannot be decoded.")
@@ -116,22 +111,18 @@ class PyAVReader(VideoReader):
                 times = [frame.pts for frame in frames if frame.pts is None or frame.pts <= table.times[-1]]
                 begin = bisect_left(table.times, times[0] or 0) if times else 0
                 return frames[0] if tuple(times) == table.times[begin : begin + len(times)] else None
-        raise _nothing_decodable(self._path)
+        raise nothing_decodable(self._path)
 
-    def _decode_watchfully(self, table: FrameTable, first: VideoFrame) -> VideoFrame | None:
+    def _decode_watchfully(self, table: FrameTable, first: VideoFrame) -> VideoFrame:
         """Change over to a decoder that notices more damage, where there is one that gives this video's frames."""
-        watchful = self._handle.with_watchful_decoder()
-        if watchful is None or Orientation.of(first) != UPRIGHT:
-            return None
-        usual, self._handle = self._handle, watchful
-        try:
-            seen = self._first_frame(table)
-        except DamagedVideoError:  # it knows fewer kinds of pixels
-            seen = None
-        self._is_watchful = seen is not None
-        if seen is None:
+        usual, watchful = self._handle, self._handle.with_watchful_decoder()
+        if watchful is not None and Orientation.of(first) == UPRIGHT:
+            self._handle = watchful
+            with suppress(DamagedVideoError):  # it knows fewer kinds of pixels
+                if seen := self._first_frame(table):
+                    return seen
             self._handle = usual
-        return seen
+        return first
 
     def _decode_everything(
         self, demuxed: Demuxed, why: str, warnings: list[str]
@@ -156,13 +147,10 @@ class PyAVReader(VideoReader):
             whole = (keys[-1] if keys else 0) or max(len(times) - DEEPEST_REORDERING, 0)
             times, places, keys = times[:whole], places[:whole], [key for key in keys if key < whole]
         if first is None or not times:
-            raise _nothing_decodable(self._path)
-        known = [time for time in times if time is not None]
-        is_timed = len(known) == len(times) and all(earlier < later for earlier, later in pairwise(known))
-        is_timed = is_timed and not demuxed.skips_packets
+            raise nothing_decodable(self._path)
+        known, slots = [time for time in times if time is not None], demuxed.decode_times
         what = f"{why}, so it was decoded in full to find its frames"
-        slots = demuxed.decode_times
-        if is_timed:
+        if len(known) == len(times) and increases(known) and not demuxed.skips_packets:
             warnings.append(f"{what}.")
             seconds = _seconds(known, self._time_base)
         elif num_shown == len(slots):
@@ -171,9 +159,8 @@ class PyAVReader(VideoReader):
             seconds = _seconds([slots[place] for place in places], self._time_base)
         else:
             rate = self._handle.stream.average_rate or self._handle.stream.guessed_rate or _ASSUMED_RATE
-            warnings.append(
-                f"{what}; times assume a constant rate of {plural(float(f'{float(rate):.4g}'), 'frame')} a second."
-            )
+            shown = plural(float(f"{float(rate):.4g}"), "frame")
+            warnings.append(f"{what}; times assume a constant rate of {shown} a second.")
             seconds = tuple(float(place / rate) for place in places)
         return first, seconds, tuple(keys), seconds[-1] / (len(seconds) - 1) if len(seconds) > 1 else 0.0
 
@@ -239,12 +226,7 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> Handle:
         self._state.check()
-        handle = replace(Handle.open(self._path, self._handle.track), damaged_at=self._damaged_at)
-        if self._is_watchful:
-            handle = handle.with_watchful_decoder() or handle
-        if self._is_strict:
-            handle.refuse_patched_pictures()
-        return handle
+        return Handle.open(self._path, self._handle)
 
     def _reopen(self) -> None:
         self._handle.close()
@@ -253,12 +235,6 @@ class PyAVReader(VideoReader):
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._handle.close()
-
-
-def _nothing_decodable(path: Path) -> DamagedVideoError:
-    return DamagedVideoError(
-        f"No frame of “{path}” can be decoded: it is damaged or cut off.", "Copy or download it again."
-    )
 
 
 def _seconds(times: Sequence[int], time_base: Fraction) -> tuple[float, ...]:

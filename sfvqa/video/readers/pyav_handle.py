@@ -40,14 +40,15 @@ class Handle:
     decoder: VideoCodecContext
     converter: PictureConverter
     damaged_at: frozenset[int] | None = None
+    is_strict: bool = False
     encrypted_at: set[int | None] = field(default_factory=set)
 
     @classmethod
-    def open(cls, path: Path, track: VideoTrack | None = None) -> Self:
-        """Open the file, no other file or host, at the track that was chosen when it was opened before, or choose."""
+    def open(cls, path: Path, like: "Handle | None" = None) -> Self:
+        """Open the file, no other file or host: at the track that players choose, or in all as another handle of it."""
         container = open_container(path)
         try:
-            track = track or choose_track(path, container)
+            track = like.track if like else choose_track(path, container)
         except UnreadableVideoError:
             container.close()
             raise
@@ -57,7 +58,27 @@ class Handle:
         stream.codec_context.copy_opaque = True
         # Else columns that the bitstream cuts off at the left would stay, where memory would not be aligned.
         stream.codec_context.flags |= Flags.unaligned
-        return cls(container, track, stream, stream.codec_context, PictureConverter(stream, track.crop))
+        handle = cls(container, track, stream, stream.codec_context, PictureConverter(stream, track.crop))
+        if like is None:
+            return handle
+        if like.is_watchful:
+            handle = handle.with_watchful_decoder() or handle
+        return handle.informed(like.damaged_at, is_strict=like.is_strict)
+
+    def informed(self, damaged_at: frozenset[int] | None, *, is_strict: bool) -> Self:
+        """This handle once the file was demuxed; only before the first picture is decoded.
+
+        is_strict: a picture that the decoder would patch up from others is an error. Not where key frames do not start
+        afresh: what is said of pictures before them cannot be followed.
+        """
+        if is_strict:
+            self.decoder.options = {"err_detect": "explode"}
+        return replace(self, damaged_at=damaged_at, is_strict=is_strict)
+
+    @property
+    def is_watchful(self) -> bool:
+        """Whether it has another decoder than FFmpeg's own."""
+        return self.decoder is not self.stream.codec_context
 
     def with_watchful_decoder(self) -> Self | None:
         """The same file with a decoder that notices damage which FFmpeg's own shows as a picture; None: there is none.
@@ -66,11 +87,9 @@ class Handle:
         told how the picture is turned.
         """
         own = self.stream.codec_context
-        if own.name not in _WATCHFUL_DECODERS:
-            return None
         try:
             decoder = av.CodecContext.create(_WATCHFUL_DECODERS[own.name], "r")
-        except (av.FFmpegError, ValueError):  # an FFmpeg built without it
+        except (KeyError, av.FFmpegError, ValueError):  # another codec, or an FFmpeg built without it
             return None
         assert isinstance(decoder, VideoCodecContext)
         decoder.thread_count = 1
@@ -89,7 +108,7 @@ class Handle:
         if packet is not None and is_locked(packet):
             self.encrypted_at.add(packet.pts)
             raise av.InvalidDataError(errno.EINVAL, "encrypted")
-        if packet is None or self.decoder is not self.stream.codec_context:
+        if packet is None or self.is_watchful:
             return self.decoder.decode(packet)
         aspect: list[Fraction | None] = []
         packet.opaque = aspect
@@ -97,17 +116,6 @@ class Handle:
             return self.decoder.decode(packet)
         finally:
             aspect.append(self.decoder.sample_aspect_ratio)
-
-    def refuse_patched_pictures(self) -> None:
-        """Make a picture that the decoder would patch up from others an error; only before the first is decoded.
-
-        Not where key frames do not start afresh: what is said of pictures before them cannot be followed.
-        """
-        self.decoder.options = {"err_detect": "explode"}
-
-    def is_damaged(self, packet: "Packet[VideoStream]") -> bool:
-        """Whether a packet is known to have lost something."""
-        return packet.is_corrupt if self.damaged_at is None else packet.pos in self.damaged_at
 
     def seek(self, target: int) -> None:
         """Go to the key frame at or before `target`, in the stream's time base, with nothing left in the decoder."""
@@ -118,8 +126,7 @@ class Handle:
         """Where each packet's data begins in an AVI file → its place there; empty where none is known.
 
         The packets carry no times but those that the demuxer counts: one that is lost or there twice would give all
-        that follow the place of another. FFmpeg's index where it is whole; otherwise it holds what FFmpeg came upon,
-        and the file itself is asked.
+        that follow the place of another. Where FFmpeg's index is not whole, the file itself is asked.
         """
         if self.container.format.name != "avi":
             return {}

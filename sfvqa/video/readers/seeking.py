@@ -1,10 +1,10 @@
 """Two ways for PyAV to reach the wanted frames: by group (one seek, by presentation time) and in order.
 
-Both leave out every frame that cannot be vouched for: once a packet of a group is damaged, nothing after it is
-believed until the next key frame. Errors are caught a packet at a time.
+Both leave out every frame that cannot be vouched for: after a damaged packet nothing is believed until the next key
+frame. Errors are caught a packet at a time.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import av
 from av.video.frame import VideoFrame
 
-from sfvqa.video.readers.decoder_state import DecoderStates
-from sfvqa.video.readers.frame_table import FrameTable
+from sfvqa.video.readers.frame_table import DecoderStates, FrameTable
 from sfvqa.video.readers.pyav_handle import Handle
 from sfvqa.video.readers.tracks import packets_of
 
@@ -50,9 +49,9 @@ def read_group(
     """
     left = list(group)
     damage = Damage(None)
-    for start in range(place, max(place - _EARLIER_STARTS, 0) - 1, -1):
-        is_last = start == max(place - _EARLIER_STARTS, 0)
-        given, found = yield from _attempt(handle, table, start, left, may_skip=is_last)
+    earliest = max(place - _EARLIER_STARTS, 0)
+    for start in range(place, earliest - 1, -1):
+        given, found = yield from _attempt(handle, table, start, left, may_skip=start == earliest)
         left = [index for index in left if index not in given]
         if found.pts is not None and found.pts >= table.keys[place].pts:
             damage = found  # what an earlier group has lost is no reason for what this one lacks
@@ -73,7 +72,7 @@ def _attempt(
     expected = list(wanted)
     index_at = {table.times[index]: index for index in wanted}
     given: set[int] = set()
-    with closing(_wanted_frames(handle, table, start, frozenset(index_at))) as frames:
+    with closing(_wanted_frames(handle, table, start, index_at.keys())) as frames:
         for frame in frames:
             if isinstance(frame, Damage):
                 damage = frame
@@ -143,9 +142,7 @@ def read_group_start(handle: Handle, table: FrameTable, place: int) -> Generator
                 return
 
 
-def _wanted_frames(
-    handle: Handle, table: FrameTable, place: int, wanted: frozenset[int]
-) -> Generator[VideoFrame | Damage]:
+def _wanted_frames(handle: Handle, table: FrameTable, place: int, wanted: Set[int]) -> Generator[VideoFrame | Damage]:
     """Yield every frame shown at the `wanted` times, all of which hang on the key frame at `place`.
 
     Damage ends it: after it come only those that the decoder still holds, which precede it in decoding order.
@@ -178,26 +175,23 @@ def _wanted_frames(
 def _packets_from(handle: Handle, table: FrameTable, place: int) -> Generator["Packet[VideoStream]"]:
     """Yield the packets from the key frame at `place` on, wherever the container's seek really lands."""
     key = table.keys[place]
-    earlier = [table.keys[before].pts for before in range(place - 1, max(place - 1 - _SEEKS_TO_EARLIER_KEYS, -1), -1)]
-    first = table.keys[0]
+    earlier = [before.pts for before in reversed(table.keys[max(place - _SEEKS_TO_EARLIER_KEYS, 0) : place])]
     # Some demuxers seek by decode time, so a seek to the presentation time may land too late: then try further back.
-    for target in dict.fromkeys([key.pts, *([] if key.dts is None else [key.dts]), *earlier, min(first.pts, 0)]):
+    for target in dict.fromkeys([key.pts, key.dts or key.pts, *earlier, min(table.keys[0].pts, 0)]):
         try:
             handle.seek(target)
         except av.FFmpegError:
             continue
         with closing(_demux_quietly(handle)) as packets:
-            found = False
             for packet in packets:
-                if not found and packet.is_keyframe and packet.pts is not None:
-                    if packet.pts > key.pts:
-                        break
-                    found = packet.pts == key.pts
-                    if found:
-                        key.state.hand_over(handle.decoder, packet)
-                if found:
-                    yield packet
-            if found:
+                if packet.is_keyframe and packet.pts is not None and packet.pts >= key.pts:
+                    break
+            else:
+                continue
+            if packet.pts == key.pts:
+                key.state.hand_over(handle.decoder, packet)
+                yield packet
+                yield from packets
                 return
 
 
@@ -211,7 +205,7 @@ def _demux_quietly(handle: Handle) -> Generator["Packet[VideoStream]"]:
 
 def _decode(handle: Handle, packet: "Packet[VideoStream] | None") -> tuple[list[VideoFrame], bool]:
     """Decode one packet (None: what the decoder still holds): the frames that come out, and whether it was whole."""
-    if packet is not None and handle.is_damaged(packet):
+    if packet is not None and (packet.is_corrupt if handle.damaged_at is None else packet.pos in handle.damaged_at):
         return [], False
     try:
         return handle.decode(packet), True

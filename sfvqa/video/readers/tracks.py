@@ -110,8 +110,7 @@ def choose_track(path: Path, container: InputContainer) -> VideoTrack:
     """Choose as players do among the tracks of the file, open as `container`, from which nothing is read.
 
     What moves comes before a single picture, then the track marked as default (in mp4: enabled), then the largest, then
-    the first. Covers, chapter previews, tiles and layers that are nothing without another track are no choice. Raises
-    UnreadableVideoError if there is no moving picture.
+    the first. Covers, chapter previews, tiles and layers are no choice. Raises UnreadableVideoError if none is left.
     """
     tracks = [stream for stream in container.streams.video if not stream.disposition & _NO_PICTURE_OF_ITS_OWN]
     if not tracks and any(stream.disposition & Disposition.dependent for stream in container.streams.video):
@@ -123,8 +122,7 @@ def choose_track(path: Path, container: InputContainer) -> VideoTrack:
         what = "has sound but no moving picture" if container.streams.audio else "has no moving picture"
         raise UnreadableVideoError(f"“{path}” {what}.", "Give a video file.")
     ranked = sorted(tracks, key=_rank)
-    moving = ranked[0] if len(ranked) == 1 else next((track for track in ranked if _moves(track, path)), None)
-    chosen = moving or ranked[0]
+    chosen = next((track for track in ranked if len(ranked) > 1 and _moves(track, path)), ranked[0])
     if chosen.codec_context is None:
         raise UnreadableVideoError(
             f"The video in “{path}” is in a format that this FFmpeg cannot decode.", "Convert it to H.264."
@@ -199,32 +197,21 @@ _PLAIN_CODECS = {"subrip", "srt", "text", "webvtt", "mov_text"}
 def read_text_track(path: Path, zero_seconds: float) -> Subtitles:
     """The lines of the file's text track, in seconds from its first frame, shown at `zero_seconds` of the container.
 
-    Of several tracks: the one marked as default, else the first; forced ones, which translate only what is foreign,
-    last. A file without text gives no lines and a warning. Raises UnreadableVideoError.
+    Of several: the one marked as default, else the first; forced ones, which translate only what is foreign, last.
+    A file without text gives no lines and a warning. Raises UnreadableVideoError.
     """
-    try:
-        container = open_container(path)
-    except UnreadableVideoError as error:
-        raise UnreadableVideoError(
-            f"“{path}” cannot be read for its subtitles.", "Copy or download it again."
-        ) from error
-    with container:
+    with open_container(path) as container:
         streams = container.streams.subtitles
         tracks = [stream for stream in streams if stream.codec_context and stream.codec_context.codec.text_sub]
         if not tracks:
             what = "subtitles are pictures, which cannot be read as text" if streams else "file has no text track"
             return Subtitles((), "none", (f"The {what}: the model gets no subtitles.",))
-        track = min(tracks, key=_text_rank)
+        unforced = [track for track in tracks if not track.disposition & Disposition.forced] or tracks
+        track = next((track for track in unforced if track.disposition & Disposition.default), unforced[0])
         track.codec_context.options = {"sub_charenc_mode": "ignore"}
         is_choice = len(tracks) > 1
         warnings = [f"The file has {len(tracks)} text tracks; “{_text_name(track)}” is used."] if is_choice else []
         return _read_lines(container, track, zero_seconds, warnings)
-
-
-def _text_rank(stream: SubtitleStream) -> tuple[bool, bool, int]:
-    """The smaller, the better."""
-    marks = stream.disposition
-    return bool(marks & Disposition.forced), not marks & Disposition.default, stream.index
 
 
 def _text_name(stream: SubtitleStream) -> str:
@@ -261,10 +248,10 @@ def _read_lines(
 
 
 def _text(track: SubtitleStream, packet: "Packet[SubtitleStream]") -> bytes:
-    """What a packet says, markup and all.
+    """What a packet says, markup and all: of plain formats as it stands in the file.
 
-    In plain formats that is as it stands in the file. FFmpeg's decoders turn all others into SubStation Alpha, the
-    text of which comes after eight commas; told to ignore the encoding, they do not fail at a byte that is no UTF-8.
+    FFmpeg's decoders turn all others into SubStation Alpha, the text of which comes after eight commas; told to ignore
+    the encoding, they do not fail at a byte that is no UTF-8.
     """
     name = track.codec_context.name
     if name in _PLAIN_CODECS:

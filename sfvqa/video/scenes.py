@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sfvqa.video.sampling.options import SamplingOptions
-from sfvqa.video.sampling.timeline import Timeline, frames_in_range
+from sfvqa.video.sampling import SamplingOptions, Timeline, frames_in_range
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +39,7 @@ def frames_to_compare(
     evenly spread frames where they lie more than 5 s apart. If those are too many, the range is divided into
     `max_frames` equal stretches of time; each gives its first key frame, or, if it has none and the stretch before it
     gave nothing, its first frame. So a cut that is no compared key frame is placed late: by less than 5 s, or, beyond
-    some 33 minutes, by less than 3/400 of the range (27 s in an hour). A frame of variable rate may last longer.
+    some 33 minutes, by less than 3/400 of the range (27 s in an hour).
 
     >>> frames_to_compare(Timeline([float(second) for second in range(20)], key_frames=[0, 8, 12]))
     (0, 4, 8, 12, 16)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
-from sfvqa.video import content_hash
-from sfvqa.video.content_hash import SAMPLE_BYTES, WHOLE_LIMIT_BYTES, hash_content, hash_files
+from sfvqa.video.readers import local_file
+from sfvqa.video.readers.local_file import SAMPLE_BYTES, WHOLE_LIMIT_BYTES, hash_content, hash_files
 
 UNSAMPLED = SAMPLE_BYTES + 1
 """A place in a large file of which no sample is taken."""
@@ -154,7 +154,7 @@ def removed(folder: Path) -> None:
 def test_a_folder_is_another_after_any_change(
     pictures: Path, change: Callable[[Path], None], limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content_hash, "WHOLE_LIMIT_BYTES", limit)
+    monkeypatch.setattr(local_file, "WHOLE_LIMIT_BYTES", limit)
     before = hash_content(pictures)
     assert before.startswith("whole:" if limit else "sampled:")
     change(pictures)
@@ -206,7 +206,7 @@ def test_a_file_that_goes_or_fails_meanwhile(
     def fail(*_: object, **__: object) -> None:
         raise error(5, "Input/output error", str(small))
 
-    monkeypatch.setattr(content_hash, "_every_byte", fail)
+    monkeypatch.setattr(local_file, "_every_byte", fail)
     with pytest.raises(kind, match=r"small\.mp4") as caught:
         hash_content(small)
     assert caught.value.remedy

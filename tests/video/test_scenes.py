@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sfvqa.video import SamplingOptions, Timeline
-from sfvqa.video.sampling.scenes import (
+from sfvqa.video.scenes import (
     MAX_COMPARED_FRAMES,
     THUMBNAIL_HEIGHT,
     THUMBNAIL_WIDTH,
