@@ -1,13 +1,10 @@
-"""Which items of a video are still to be asked: their ids, by what is in the file, and the records there are."""
+"""The ids of the items of a video, by what is in the file."""
 
 import contextlib
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfvqa.batch.item import UNREADABLE, Question, VideoGroup, item_id
-from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.item import UNREADABLE, Question, VideoItems, item_id
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import Failure
 from sfvqa.batch.watchdog import TooLateError, within
@@ -18,36 +15,22 @@ from sfvqa.wording import plural
 
 @dataclass(frozen=True)
 class Identified:
-    """The items of a video with their ids, the file's state just before it was hashed, and why it cannot be read."""
+    """The questions about a video, the file's state just before it was hashed, and why it cannot be read."""
 
     asked: list[Question]
     file: FileState | None
     failure: Failure | None = None
 
 
-def identify(group: VideoGroup, options: BatchOptions) -> Identified:
+def identify(items: VideoItems, options: BatchOptions) -> Identified:
     """Hash a video, within the time limit, for the ids of its items."""
-    limit_seconds = options.reading_within_limits.timeout_seconds
+    video, limit_seconds = items[0].video, options.reading_within_limits.timeout_seconds
     failure: Failure | None = None
     try:
-        file, content = within(limit_seconds, lambda: (_state_of(group.video), options.content_of(group.video)))
+        file, content = within(limit_seconds, lambda: (_state_of(video), options.content_of(video)))
     except (TooLateError, VideoError, OSError) as error:
-        file, content, failure = None, UNREADABLE, Failure.of(_why_unreadable(error, group.video, limit_seconds))
-    return Identified([Question(item, item_id(item, content, options.settings)) for item in group.items], file, failure)
-
-
-def sort_out(
-    asked: Sequence[Question], keeper: RecordKeeper, options: BatchOptions
-) -> tuple[tuple[Question, ...], Counter[str]]:
-    """The questions that are left to ask, and how many of the others have which status."""
-    left: list[Question] = []
-    before: Counter[str] = Counter()
-    for question in asked:
-        if keeper.is_done(question.item_id, retry_errors=options.retry_errors):
-            before[keeper.done[question.item_id]] += 1
-        else:
-            left.append(question)
-    return tuple(left), before
+        file, content, failure = None, UNREADABLE, Failure.of(_why_unreadable(error, video, limit_seconds))
+    return Identified([Question(item, item_id(item, content, options.settings)) for item in items], file, failure)
 
 
 def not_in_time(path: Path, seconds: float, what: str) -> ReadTimeoutError:

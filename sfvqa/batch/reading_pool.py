@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sfvqa.batch.identify import identify, not_in_time, sort_out
-from sfvqa.batch.item import VideoGroup
+from sfvqa.batch.identify import identify, not_in_time
+from sfvqa.batch.item import VideoItems
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import Failure
@@ -38,7 +38,7 @@ class ReadingPool:
     def __init__(
         self,
         answerer: VideoQuestionAnswerer,
-        groups: Iterable[VideoGroup],
+        groups: Iterable[VideoItems],
         keeper: RecordKeeper,
         options: BatchOptions,
     ) -> None:
@@ -153,8 +153,8 @@ class ReadingPool:
 
     def _open(self, video: VideoAhead) -> None:
         """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
-        found = identify(video.attempt.group, self._options)
-        questions, before = sort_out(found.asked, self._keeper, self._options)
+        found = identify(video.attempt.items, self._options)
+        questions, before = self._keeper.sort_out(found.asked, retry_errors=self._options.retry_errors)
         opened = Opened(questions, before, self._options.prompt, failure=found.failure, file=found.file)
         if not questions or found.failure is not None:
             video.arrive(opened)
@@ -166,7 +166,7 @@ class ReadingPool:
             video.arrive(replace(opened, failure=Failure.of(self._with_own_remedy(error))))
 
     def _read(self, video: VideoAhead, opened: Opened) -> None:
-        options, path = self._options, video.attempt.group.video
+        options, path = self._options, video.attempt.video
         sampling = video.attempt.sampling(options.sampling)
         is_kept = self._answerer.is_kept(path, sampling, reading=self._reading, crop=options.crop)
         opened = replace(opened, sampling=sampling, source=path)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from sfvqa.batch.answer_queue import AnswerQueue, SeenVideo
-from sfvqa.batch.identify import identify, sort_out
+from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, Question, group_items
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
@@ -167,8 +167,8 @@ class _BatchRun:
             if video.opened is not None:
                 questions = video.opened.questions
             else:
-                asked = identify(video.attempt.group, self._options).asked
-                questions, before = sort_out(asked, self._journal, self._options)
+                asked = identify(video.attempt.items, self._options).asked
+                questions, before = self._journal.sort_out(asked, retry_errors=self._options.retry_errors)
                 self._counts.before += before
             self._encodings.pop(video, None)
             self._pool.give_up(video)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfvqa.batch.item import Item, Question, VideoGroup
+from sfvqa.batch.item import Item, Question, VideoItems
 from sfvqa.batch.record import Failure
 from sfvqa.inference.encode import VideoBeingRead
 from sfvqa.inference.question import PromptOptions
@@ -30,19 +30,24 @@ _PATIENCE_SECONDS = 1.0  # between two looks at whether memory is still wanted, 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A video to be seen for its items; `warnings` go with every answer.
+    """A video to be seen for its `items`; `warnings` go with every answer.
 
     `num_frames` is None for as many as were asked for; after memory ran out it is fewer, halved `num_halvings` times.
     """
 
-    group: VideoGroup
+    items: VideoItems
     num_frames: int | None = None
     num_halvings: int = 0
     warnings: tuple[str, ...] = ()
 
+    @property
+    def video(self) -> Path:
+        """Where the video is."""
+        return self.items[0].video
+
     def sampling(self, asked: SamplingOptions) -> SamplingOptions:
         """The frames to take, from what was asked for all videos. UsageError for a range that cannot be."""
-        start, end = self.group.start_seconds, self.group.end_seconds
+        start, end = self.items[0].start_seconds, self.items[0].end_seconds
         return replace(
             asked,
             num_frames=self.num_frames or asked.num_frames,
@@ -59,7 +64,7 @@ class Attempt:
         if self.num_halvings == _MOST_HALVINGS or before < 2 or asked.strategy is SamplingStrategy.TIMESTAMPS:
             return None
         return Attempt(
-            replace(self.group, items=tuple(items)),
+            tuple(items),
             num_frames=before // 2,
             num_halvings=self.num_halvings + 1,
             warnings=(

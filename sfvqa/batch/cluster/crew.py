@@ -11,7 +11,7 @@ from typing import Any
 import sfvqa
 from sfvqa.batch.cluster.connection import Placement, alive_nodes, check_own_node
 from sfvqa.batch.cluster.worker import Loader, Ready, Worker
-from sfvqa.batch.item import Item, VideoGroup
+from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.tally import BatchEvent, BatchSummary
 from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, UsageError
@@ -30,28 +30,12 @@ _GRACE_SECONDS = 60.0  # in which a worker that stands still ends the item itsel
 _LONGEST_REASON = 300
 
 
+@dataclass(eq=False)
 class Share:
-    """The videos that one worker has and not finished, each with the items that have no record yet."""
+    """The items that one worker has and has not finished, with which `num_losses` workers were lost before."""
 
-    def __init__(self, groups: Iterable[VideoGroup], num_losses: int = 0) -> None:
-        self.num_losses = num_losses
-        self.unfinished = list(groups)
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """All items that are not finished, video by video."""
-        return tuple(item for group in self.unfinished for item in group.items)
-
-    def finish(self, item: Item) -> None:
-        """Note that an item has its record. ValueError unless it is one of the share's unfinished items."""
-        for place, group in enumerate(self.unfinished):
-            if item in group.items:
-                left = list(group.items)
-                left.remove(item)
-                rest = [replace(group, items=tuple(left))] if left else []
-                self.unfinished = [*self.unfinished[:place], *rest, *self.unfinished[place + 1 :]]
-                return
-        raise ValueError(f"{item} is not in the share, or finished")
+    items: list[Item]
+    num_losses: int = 0
 
 
 class Shares:
@@ -61,7 +45,7 @@ class Shares:
     every worker is found out, and costs no other video.
     """
 
-    def __init__(self, groups: Iterable[VideoGroup]) -> None:
+    def __init__(self, groups: Iterable[VideoItems]) -> None:
         self._fresh = deque(groups)
         self._suspects: deque[Share] = deque()
 
@@ -74,21 +58,19 @@ class Shares:
         """The next share for one of `num_workers`."""
         if self._fresh:
             size = min(LARGEST_SHARE, math.ceil(len(self._fresh) / (_SHARES_A_WORKER * max(num_workers, 1))))
-            return Share(self._fresh.popleft() for _ in range(size))
+            return Share([item for _ in range(size) for item in self._fresh.popleft()])
         return self._suspects.popleft() if self._suspects else None
 
-    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoGroup | None:
+    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoItems | None:
         """Take back what a lost worker had not finished; the video that is given up because of it, if any.
 
         A single video that a worker is stuck with is given up at once: nothing but the video can have stopped it.
         """
-        unfinished = share.unfinished
+        unfinished = group_items(share.items)
         num_losses = share.num_losses + 1 if len(unfinished) == 1 else 0
-        if num_losses and is_stuck:
-            num_losses = MOST_LOSSES
-        if num_losses == MOST_LOSSES:
+        if num_losses == MOST_LOSSES or (num_losses and is_stuck):
             return unfinished[0]
-        self._suspects.extend(Share([group], num_losses) for group in unfinished)
+        self._suspects.extend(Share(list(group), num_losses) for group in unfinished)
         return None
 
 

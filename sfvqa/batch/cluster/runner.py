@@ -14,8 +14,8 @@ from sfvqa.batch.cluster.connection import (
 )
 from sfvqa.batch.cluster.crew import MOST_LOSSES, Crew, Lost, Said, Share, Shares
 from sfvqa.batch.cluster.worker import Loader, Ready
-from sfvqa.batch.identify import identify, sort_out
-from sfvqa.batch.item import Item, VideoGroup, group_items
+from sfvqa.batch.identify import identify
+from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import ERROR, OK, Failure, error_record
@@ -127,7 +127,7 @@ class _ClusterRun:
         assert share is not None
         self.counts.hear(share, what)
         if isinstance(what, ItemFinished) and not self.counts.has_failed_too_often:
-            share.finish(what.item)
+            share.items.remove(what.item)
             yield self._finish(what.item, dict(what.record))
         if isinstance(what, BatchSummary):
             assert len(share.items) == what.tally.num_before, "a worker left items of its share"
@@ -142,7 +142,7 @@ class _ClusterRun:
         if (video := self._shares.lost(lost.share, is_stuck=lost.is_stuck)) is not None:
             yield from self._give_up(video, lost)
 
-    def _give_up(self, video: VideoGroup, lost: Lost) -> Iterator[BatchEvent]:
+    def _give_up(self, video: VideoItems, lost: Lost) -> Iterator[BatchEvent]:
         how_often = "A worker stood still" if lost.is_stuck else f"{MOST_LOSSES} workers were lost"
         of_whom = "" if lost.is_stuck else ", of the last one"
         error = WorkerLostError(
@@ -150,7 +150,8 @@ class _ClusterRun:
             "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
         )
         failure = Failure.of(error)
-        left, before = sort_out(identify(video, self._options).asked, self._keeper, self._options)
+        asked = identify(video, self._options).asked
+        left, before = self._keeper.sort_out(asked, retry_errors=self._options.retry_errors)
         self.counts.before += before
         for question in left:
             yield self._finish(question.item, error_record(question, failure, self._options.settings))

@@ -95,8 +95,9 @@ class ItemOptions(OptionGroup):
             notices.note(notice)
         if shard is None:
             return items
-        share = take_shard(items, shard)
-        notices.note(f"Shard {shard}: {len(share):,} of the {plural(len(items), 'item')}.")
+        share = take_shard(items, *shard)
+        number, count = shard
+        notices.note(f"Shard {number}/{count}: {len(share):,} of the {plural(len(items), 'item')}.")
         return share
 
 

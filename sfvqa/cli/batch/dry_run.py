@@ -24,7 +24,7 @@ def show_what_is_left(
     """Print it on stdout; the exit code says whether the model fits."""
     items, options = request.items, request.options
     with notices.waiting("Looking for what is done"):
-        counts = _count(items, {} if overwrite else _statuses(out, notices), options)
+        counts = _count(items, {} if overwrite else _done(out, notices), options)
     document = {
         "schema_version": 1,
         "dry_run": True,
@@ -75,27 +75,26 @@ def _on_cluster(request: "PlannedBatch") -> dict[str, object]:
     }
 
 
-def _statuses(out: Path, notices: "Notices") -> dict[str, str]:
-    """Of the items that have a record, the last one's; an answer stays one."""
+def _done(out: Path, notices: "Notices") -> dict[str, str]:
+    from sfvqa.batch.journal import RecordKeeper
     from sfvqa.batch.record import read_records
 
     said: list[str] = []
-    found: dict[str, str] = {}
+    keeper = RecordKeeper()
     if str(out) != "-" and out.exists():
         for record in read_records(out, said):
-            if found.get(record["item_id"]) != "ok":
-                found[record["item_id"]] = record["status"]
+            keeper.learn(record)
     for notice in said:
         notices.warn(notice)
-    return found
+    return keeper.done
 
 
-def _count(items: "Sequence[Item]", statuses: Mapping[str, str], options: "BatchOptions") -> dict[str, int]:
+def _count(items: "Sequence[Item]", done: Mapping[str, str], options: "BatchOptions") -> dict[str, int]:
     from sfvqa.batch.identify import identify
     from sfvqa.batch.item import group_items
 
     found = Counter(
-        statuses.get(question.item_id, "new")
+        done.get(question.item_id, "new")
         for group in group_items(items)
         for question in identify(group, options).asked
     )

@@ -243,14 +243,14 @@ def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json
 
 def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:
     """The statuses of all items, None where one is left; videos are hashed only if the file has as many records."""
-    from sfvqa.batch.identify import identify, sort_out
+    from sfvqa.batch.identify import identify
     from sfvqa.batch.item import group_items
 
     before: Counter[str] = Counter()
     if len(journal.done) < len(items):
         return None
     for group in group_items(items):
-        left, of_group = sort_out(identify(group, options).asked, journal, options)
+        left, of_group = journal.sort_out(identify(group, options).asked, retry_errors=options.retry_errors)
         if left:
             return None
         before += of_group
