@@ -15,7 +15,7 @@ from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.reading_pool import ReadingPool
 from sfvqa.batch.record import Failure, error_record, ok_record
-from sfvqa.batch.tally import BatchEvent, BatchSummary, Counts, ItemFinished, Stage, Tally, Working
+from sfvqa.batch.tally import BatchEvent, Counts, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Attempt, VideoAhead
 from sfvqa.batch.watchdog import Watchdog, dump_stacks, stood_still
 from sfvqa.checkpoints.device import is_device_lost
@@ -31,7 +31,7 @@ _GRACE_SECONDS = 10.0  # in which whatever is bounded in reading ends by itself,
 
 def run_batch(
     answerer: VideoQuestionAnswerer, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
-) -> Generator[BatchEvent, None, BatchSummary]:
+) -> Generator[BatchEvent, None, Tally]:
     """Answer every item that the journal does not hold, and yield what happens.
 
     Each video is seen once for all its items, whose records are appended as they finish, in any order. What goes wrong
@@ -48,7 +48,7 @@ def run_batch(
             f"The GPU failed: {' '.join(str(error).split())[:200]}.",
             "What was answered is kept: run the same command again, after a restart if need be.",
         ) from error
-    return run.summary()
+    return run.tally()
 
 
 class _BatchRun:
@@ -81,16 +81,17 @@ class _BatchRun:
                     yield from self._answer()
                 while self._queue.is_due and not self._counts.has_failed_too_often:
                     yield from self._answer()
-                yield Working(self._tally())
+                yield Working(self.tally())
                 if has_moved:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > self._still_seconds:
                     yield from self._give_up_reading()
                     moved_at = time.monotonic()
 
-    def summary(self) -> BatchSummary:
-        """How it ended."""
-        return self._counts.summary(self._pool.budget.most_held)
+    def tally(self) -> Tally:
+        """How far it is, or how it ended."""
+        budget = self._pool.budget
+        return replace(self._counts.tally(), num_frames_held=budget.num_held, most_frames_held=budget.most_held)
 
     def _go_on(self, video: VideoAhead) -> Iterator[BatchEvent]:
         """Encode what there is of a video; once it is whole, its questions wait to be answered."""
@@ -213,7 +214,4 @@ class _BatchRun:
     def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
         self._journal.append(record)
         self._counts.count(record)
-        return ItemFinished(question.item, record, self._tally())
-
-    def _tally(self) -> Tally:
-        return replace(self._counts.tally(), num_frames_held=self._pool.budget.num_held)
+        return ItemFinished(question.item, record, self.tally())

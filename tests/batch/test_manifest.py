@@ -268,7 +268,7 @@ def test_what_cannot_be_meant(fields: dict[str, object], problem: str, folder: P
     [
         ('{"video": "a"\n', "line 1: it is not valid JSON ("),
         ('{"video": "a", "question": "Q"}\n\n["a"]', "line 3: it is not a JSON object"),
-        ('{"video": "a", "question": "Q", "video": "b"}', "line 1: it is not valid JSON (a field is given more than once)"),
+        ('{"video": "a", "question": "Q", "video": "b"}', "line 1: it is not valid JSON (a field is given"),
         ("video,question\na,Q,more\n", "line 2: it has 3 cells under a header of 2"),
         ('video,question\n"a\nb",Q\n"c"d,Q\n', "line 4: it is not valid CSV ("),
         ('video,question\na,"Q\n', "line 2: it is not valid CSV (unexpected end of data)"),

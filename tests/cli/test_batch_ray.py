@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sfvqa.batch.record import read_records
-from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally, Working
+from sfvqa.batch.tally import BatchEvent, Tally, Working
 from sfvqa.cli.batch.running import LiveDisplay, PlainDisplay, describe_rate
 from sfvqa.cli.notices import Notices
 from tests.batch.cluster.conftest import cluster, needs_ray, processes_of, ray_folder
@@ -191,12 +191,12 @@ def test_where_it_runs_is_no_part_of_what_was_asked(batch: Any) -> None:
 
 @pytest.mark.parametrize("is_live", [False, True])
 def test_a_lost_worker_is_told_each_time(capsys: pytest.CaptureFixture[str], is_live: bool) -> None:
-    def events() -> Generator[BatchEvent, None, BatchSummary]:
+    def events() -> Generator[BatchEvent, None, Tally]:
         tally = Tally(4, num_workers=1, num_workers_wanted=2)
         for _ in range(2):
             yield Working(tally, "A worker was lost \x1b[2J.")
             yield Working(tally)
-        return BatchSummary(tally, 0)
+        return tally
 
     shown = LiveDisplay() if is_live else PlainDisplay(Notices(quiet=False))
     shown.follow(events())

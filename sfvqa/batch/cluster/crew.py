@@ -13,7 +13,7 @@ from sfvqa.batch.cluster.connection import Placement, alive_nodes, check_own_nod
 from sfvqa.batch.cluster.worker import Loader, Ready, Worker
 from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.plan import BatchOptions
-from sfvqa.batch.tally import BatchEvent, BatchSummary
+from sfvqa.batch.tally import BatchEvent, Tally
 from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, UsageError
 from sfvqa.wording import plural
 
@@ -102,10 +102,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Said:
-    """A member said that it is ready, or something about its share; with the summary it is idle."""
+    """A member said that it is ready, or something about its share; with the final tally it is idle."""
 
     member: Member
-    what: Ready | BatchEvent | BatchSummary
+    what: Ready | BatchEvent | Tally
     share: Share | None = None
 
 
@@ -202,7 +202,7 @@ class Crew:
             return self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
         except self._ray.exceptions.RayError as error:
             return self._failed(member, error)
-        if isinstance(what, BatchSummary):
+        if isinstance(what, Tally):
             member.share, member.waits_for = None, None
         return Said(member, what, share)
 

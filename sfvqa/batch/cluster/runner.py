@@ -1,6 +1,5 @@
 """A batch on a cluster: shares go out to the workers, records come back, and one tally counts all of it."""
 
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
@@ -18,8 +17,8 @@ from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
-from sfvqa.batch.record import ERROR, OK, Failure, error_record
-from sfvqa.batch.tally import BatchEvent, BatchSummary, Counts, ItemFinished, Tally, Working
+from sfvqa.batch.record import Failure, error_record
+from sfvqa.batch.tally import BatchEvent, Counts, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
 from sfvqa.video.content_hash import hash_content
 
@@ -36,35 +35,37 @@ class _ShareCounts(Counts):
         super().__init__(num_items, max_failures)
         self.num_workers = 0
         self.num_workers_wanted = 0
-        self.most_frames_held = 0
+        self._most_frames_held = 0
         self._of_shares: dict[Share, Tally] = {}
 
-    def hear(self, share: Share, what: BatchEvent | BatchSummary) -> None:
-        """Take what a worker says of its share; with the summary the share is done."""
-        self._of_shares[share] = what.tally
-        if isinstance(what, BatchSummary):
-            self.most_frames_held = max(self.most_frames_held, what.most_frames_held)
-            self.before += Counter({OK: what.tally.num_answered_before, ERROR: what.tally.num_failed_before})
-            self.forget(share)
+    def hear(self, share: Share, what: BatchEvent | Tally) -> None:
+        """Take what a worker says of its share; with the last tally the share is done."""
+        if not isinstance(what, Tally):
+            self._of_shares[share] = what.tally
+            return
+        self._of_shares[share] = what
+        self._most_frames_held = max(self._most_frames_held, what.most_frames_held)
+        self.before += what.before
+        self.forget(share)
 
     def forget(self, share: Share) -> None:
         """End a share, done or lost: the time it took counts; what it skipped, others skip again."""
         tally = self._of_shares.pop(share, None)
         for stage, seconds in (tally.stage_seconds if tally else {}).items():
-            self._seconds[stage] += seconds
+            self.stage_seconds[stage] += seconds
 
     def tally(self) -> Tally:
         """How far the run is, with the shares that workers have now."""
         whole, live = super().tally(), self._of_shares.values()
         return replace(
             whole,
-            num_answered_before=whole.num_answered_before + sum(tally.num_answered_before for tally in live),
-            num_failed_before=whole.num_failed_before + sum(tally.num_failed_before for tally in live),
+            before=sum((tally.before for tally in live), whole.before),
             stage_seconds={
                 stage: seconds + sum(tally.stage_seconds.get(stage, 0.0) for tally in live)
                 for stage, seconds in whole.stage_seconds.items()
             },
             num_frames_held=sum(tally.num_frames_held for tally in live),
+            most_frames_held=self._most_frames_held,
             num_workers=self.num_workers,
             num_workers_wanted=self.num_workers_wanted,
         )
@@ -72,7 +73,7 @@ class _ShareCounts(Counts):
 
 def run_on_cluster(
     loader: Loader, items: Sequence[Item], keeper: RecordKeeper, options: BatchOptions, cluster: ClusterOptions
-) -> Generator[BatchEvent, None, BatchSummary]:
+) -> Generator[BatchEvent, None, Tally]:
     """Answer every item that has no record, on the workers of a cluster, and yield what happens.
 
     Workers open each video by its absolute path. What a lost worker had not finished goes to others; a video with
@@ -88,7 +89,7 @@ def run_on_cluster(
         shipped = replace(options, max_failures=None, content_of=hash_content)
         with Crew(placement, loader, shipped, keeper.done) as crew:
             yield from run.events(crew, placement)
-    return run.counts.summary(run.counts.most_frames_held)
+    return run.counts.tally()
 
 
 class _ClusterRun:
@@ -129,8 +130,8 @@ class _ClusterRun:
         if isinstance(what, ItemFinished) and not self.counts.has_failed_too_often:
             share.items.remove(what.item)
             yield self._finish(what.item, dict(what.record))
-        if isinstance(what, BatchSummary):
-            assert len(share.items) == what.tally.num_before, "a worker left items of its share"
+        if isinstance(what, Tally):
+            assert len(share.items) == what.before.total(), "a worker left items of its share"
 
     def _lose(self, lost: Lost) -> Iterator[BatchEvent]:
         """Say so, and put back what the worker had, or give up the video that kills workers."""

@@ -11,7 +11,7 @@ from sfvqa.batch.item import Item
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchModel, BatchOptions, default_num_readers
 from sfvqa.batch.runner import run_batch
-from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished
+from sfvqa.batch.tally import BatchEvent, ItemFinished, Tally
 from sfvqa.checkpoints.find import identify_model
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ModelError, SfvqaError, UsageError
@@ -63,8 +63,8 @@ class Worker:
         self._keeper = RecordKeeper(done)
         return Ready(host, self._loaded.notices)
 
-    def answer(self, items: Sequence[Item]) -> Iterator[BatchEvent | BatchSummary]:
-        """Run a batch: yield every item that is finished, a tally now and then, and the summary last."""
+    def answer(self, items: Sequence[Item]) -> Iterator[BatchEvent | Tally]:
+        """Run a batch: yield every item that is finished, how far it is now and then, and the final tally last."""
         loaded, said_at = self._loaded, time.monotonic()
         events = run_batch(loaded.answerer, items, self._keeper, loaded.options)
         while True:

@@ -94,9 +94,7 @@ def _count(items: "Sequence[Item]", done: Mapping[str, str], options: "BatchOpti
     from sfvqa.batch.item import group_items
 
     found = Counter(
-        done.get(question.item_id, "new")
-        for group in group_items(items)
-        for question in identify(group, options).asked
+        done.get(question.item_id, "new") for group in group_items(items) for question in identify(group, options).asked
     )
     num_left = found["new"] + (found["error"] if options.retry_errors else 0)
     return {"answered": found["ok"], "failed": found["error"], "left": num_left}

@@ -20,7 +20,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import BatchModel, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
-from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Working
+from sfvqa.batch.tally import BatchEvent, ItemFinished, Tally, Working
 from sfvqa.checkpoints.find import identify_model
 from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageError
@@ -48,7 +48,7 @@ class Run:
         self.options = ClusterOptions(address=cluster.address, num_workers=2)
         self.out = out
         self.events: list[BatchEvent] = []
-        self.summary: BatchSummary | None = None
+        self.summary: Tally | None = None
 
     def __call__(
         self,
@@ -114,7 +114,7 @@ def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path,
     assert comparable(records) == comparable(alone)
     assert records[0].keys() == alone[0].keys()
     assert run_on.summary is not None
-    assert run_on.summary.tally.num_workers_wanted == 2
+    assert run_on.summary.num_workers_wanted == 2
     assert run_on.summary.exit_code is ExitCode.OK
     finished = [event.record for event in run_on.events if isinstance(event, ItemFinished)]
     assert finished == records
@@ -203,7 +203,7 @@ def test_a_video_that_ends_every_worker_is_an_error_record(run_on: Run, items: l
     check_all_answered([record for record in records if record["status"] == "ok"], items[:2] + items[4:])
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.BATCH_FAILURES
-    assert run_on.summary.tally.errors == {"WorkerLostError": 2}
+    assert run_on.summary.errors == {"WorkerLostError": 2}
 
 
 def test_a_worker_that_lives_and_does_nothing_is_replaced(
@@ -240,8 +240,8 @@ def test_what_is_done_is_not_asked_again(run_on: Run, items: list[Item], tmp_pat
         run(run_batch(FakeAnswerer(), items[:3], journal, OPTIONS))
     check_all_answered(run_on(FakeLoader(tmp_path), items), items)
     assert run_on.summary is not None
-    tally = run_on.summary.tally
-    assert (tally.num_answered, tally.num_answered_before, tally.num_left) == (5, 3, 0)
+    tally = run_on.summary
+    assert (tally.num_answered, tally.before["ok"], tally.num_left) == (5, 3, 0)
 
 
 def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path
     assert [record["error"]["type"] for record in records] == ["ValueError"] * 3
     assert run_on.summary is not None
     assert run_on.summary.stopped == "Stopped after 3 failures."
-    assert run_on.summary.tally.num_left == 5
+    assert run_on.summary.num_left == 5
     assert "2 of the 3 workers fit the cluster; others begin as nodes come." in run_on.notices
 
 
