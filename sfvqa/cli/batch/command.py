@@ -315,7 +315,7 @@ def plan_batch(
     kept = cache.open()
     options = _batch_options(asked, sizes, work, frames, answers, kept)
     if cluster is not None:
-        loader = _loader(asked, options, work, cache, kept)
+        loader = _loader(asked, options, work, cache)
         return PlannedBatch(items, asked, options, kept, None, cluster, loader)
     plan, options = asked.plan(options)
     return PlannedBatch(items, asked, options, kept, plan)
@@ -352,19 +352,15 @@ def _batch_options(
     )
 
 
-def _loader(
-    asked: "BatchModel", options: "BatchOptions", work: WorkOptions, cache: CacheOptions, kept: "VideoCache | None"
-) -> "ModelLoader":
+def _loader(asked: "BatchModel", options: "BatchOptions", work: WorkOptions, cache: CacheOptions) -> "ModelLoader":
     """What a worker does to have the model."""
-    from sfvqa.batch.cluster.worker import CacheOptions as WorkerCache
     from sfvqa.batch.cluster.worker import ModelLoader
     from sfvqa.checkpoints.find import find
 
     found = find(asked.settings.name)
     if isinstance(found, Path):  # workers are in other folders
         asked = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
-    there = None if kept is None else WorkerCache(kept.limit_bytes, cache.full_hash)
-    return ModelLoader(asked, str(options.settings["weights"]), there, work.readers)
+    return ModelLoader(asked, str(options.settings["weights"]), cache.open, work.readers)
 
 
 _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")

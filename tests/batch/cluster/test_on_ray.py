@@ -14,7 +14,7 @@ import pytest
 from sfvqa.batch.cluster import crew
 from sfvqa.batch.cluster.connection import ClusterOptions
 from sfvqa.batch.cluster.runner import run_on_cluster
-from sfvqa.batch.cluster.worker import CacheOptions, Loader, ModelLoader
+from sfvqa.batch.cluster.worker import Loader, ModelLoader
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import BatchModel, BatchOptions
@@ -25,6 +25,7 @@ from sfvqa.checkpoints.find import identify_model
 from sfvqa.checkpoints.settings import ModelSettings
 from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageError
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 from tests.batch.answerer import FakeAnswerer
@@ -153,7 +154,7 @@ def loader_of(weights: str, num_questions: int, num_videos: int) -> ModelLoader:
         num_questions=num_questions,
         num_videos=num_videos,
     )
-    return ModelLoader(asked, weights, CacheOptions(10**9, whole_files=False), num_readers=1)
+    return ModelLoader(asked, weights, VideoCache, num_readers=1)
 
 
 def test_two_workers_share_the_videos_and_the_cores(run_on: Run, items: list[Item], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sfvqa
-from sfvqa.batch.cluster.connection import WorkerSize
+from sfvqa.batch.cluster.connection import Resources
 from sfvqa.batch.cluster.worker import Ready, Worker
 from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, group_items
@@ -19,7 +19,7 @@ from tests.batch.conftest import HERE
 from tests.batch.made import item_of
 
 OPTIONS = BatchOptions(reading=HERE, settings={"model": "scripted"})
-SIZE = WorkerSize(1, 0)
+SIZE = Resources(1, 0)
 
 
 def load(
