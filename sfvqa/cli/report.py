@@ -82,11 +82,11 @@ class ReportFiles(OptionGroup):
     def _write_page(
         self, path: Path, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices"
     ) -> None:
-        from sfvqa.batch.report.page import PageOptions, write_page
+        from sfvqa.batch.report.page import write_page
 
-        options = PageOptions(self.thumbnails, self.videos)
         with whole_text_file(path) as stream:
-            outcome = notices.follow(write_page(stream, run, summary, comparison, options))
+            steps = write_page(stream, run, summary, comparison, num_thumbnails=self.thumbnails, videos=self.videos)
+            outcome = notices.follow(steps)
         size = readable_size(path.stat().st_size)
         notices.note(f"A page about {plural(outcome.num_videos, 'video')} written to {path} ({size}).")
         if outcome.num_without_pictures:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -109,22 +110,14 @@ def _facts_of(record: Record) -> Generator[str]:
 
 
 def _likely_of(record: Record) -> tuple[tuple[str, float], ...]:
-    choices = record.get("choices")
-    found = []
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (share := number(choice.get("probability"))) is not None:
-            found.append((text_of(choice, "text") or "", share))
+    shares = ((text_of(choice, "text"), number(choice.get("probability"))) for choice in _objects(record, "choices"))
+    found = [(text or "", share) for text, share in shares if share is not None]
     return tuple(sorted(found, key=lambda choice: -choice[1])[:_NUM_LIKELY])
 
 
 def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
     """The frames that stand out; none unless every frame that was seen has its weight."""
-    evidence = record.get("evidence")
-    weights = (
-        [number(frame.get("weight")) for frame in evidence if isinstance(frame, dict)]
-        if isinstance(evidence, list)
-        else []
-    )
+    weights = [number(frame.get("weight")) for frame in _objects(record, "evidence")]
     if len(weights) != len(frames.indices):
         return ()
     found = [
@@ -133,6 +126,11 @@ def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
         if weight is not None
     ]
     return tuple(standing_out(found, _NUM_MOMENTS)) if len(found) == len(weights) else ()
+
+
+def _objects(record: Record, name: str) -> list[dict[str, Any]]:
+    value = record.get(name)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _frames_of(record: Record) -> SeenFrames:
@@ -178,11 +176,8 @@ def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | No
     Without `videos` it is looked for where it was, in the working directory, and beside the file of records.
     """
     recorded = [card.recorded_path] if card.recorded_path is not None else []
-    if videos is not None:
-        places = [videos / card.name, *recorded]
-    else:
-        places = [*recorded, Path(card.name), records.resolve().parent / card.name]
-    for path in places:
+    beside = [Path(card.name), records.resolve().parent / card.name]
+    for path in (*recorded, *beside) if videos is None else (videos / card.name, *recorded):
         with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             if path.exists():
                 return path
