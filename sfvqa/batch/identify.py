@@ -34,10 +34,10 @@ def identify(items: VideoItems, options: BatchOptions) -> Identified:
 
 
 def not_in_time(path: Path, seconds: float, what: str) -> ReadTimeoutError:
-    """The error for a file that the system did not give."""
+    """The error for a file that the system did not deliver."""
     return ReadTimeoutError(
         f"“{path}” was not {what} within {plural(seconds, 'second')}.",
-        "See whether its disk or server answers, or allow more with --item-timeout or --read-timeout.",
+        "Check its disk or server, or allow more with --item-timeout or --read-timeout.",
     )
 
 
@@ -52,5 +52,5 @@ def _why_unreadable(error: Exception, video: Path, limit_seconds: float) -> Vide
         return error
     if isinstance(error, OSError):  # it went away, or was forbidden, between two looks at it
         reason = f"“{video}” cannot be read: {error.strerror or error}."
-        return UnreadableVideoError(reason, "Check that it is there, and try again.")
-    return not_in_time(video, limit_seconds, "looked through")
+        return UnreadableVideoError(reason, "Check that it is there, and retry.")
+    return not_in_time(video, limit_seconds, "hashed")

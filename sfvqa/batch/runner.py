@@ -17,7 +17,7 @@ from sfvqa.batch.reading_pool import ReadingPool
 from sfvqa.batch.record import Failure, error_record, ok_record
 from sfvqa.batch.tally import BatchEvent, Counts, ItemFinished, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Attempt, VideoAhead
-from sfvqa.batch.watchdog import Watchdog, dump_stacks, stood_still
+from sfvqa.batch.watchdog import Watchdog, dump_stacks, no_progress
 from sfvqa.checkpoints.device import is_device_lost
 from sfvqa.errors import DeviceLostError, ItemTimeoutError
 from sfvqa.inference.answer import Answer
@@ -46,7 +46,7 @@ def run_batch(
             raise
         raise DeviceLostError(
             f"The GPU failed: {' '.join(str(error).split())[:200]}.",
-            "What was answered is kept: run the same command again, after a restart if need be.",
+            "What is done is kept: rerun the command to resume, after a restart if need be.",
         ) from error
     return run.tally()
 
@@ -173,7 +173,7 @@ class _BatchRun:
                 self._counts.before += before
             self._encodings.pop(video, None)
             self._pool.give_up(video)
-            failure = Failure.of(stood_still(seconds, "the video was read"))
+            failure = Failure.of(no_progress(seconds, "the video was read"))
             yield from self._fail(video.attempt, questions, failure, None)
 
     def _answer(self) -> Iterator[BatchEvent]:

@@ -253,7 +253,7 @@ def test_a_reader_that_hangs_while_opening_is_killed_too(
     assert "time ran out while opening it" in records[0]["error"]["message"]
 
 
-@pytest.mark.parametrize("what", ["looked through", "opened"])
+@pytest.mark.parametrize("what", ["hashed", "opened"])
 def test_a_file_that_the_system_does_not_give_costs_only_its_items(
     readers: dict[str, FakeReader], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -266,7 +266,7 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
             is_back.wait(30)
 
     def content_of(path: Path) -> str:
-        if what == "looked through":
+        if what == "hashed":
             hang(path)
         return path.name
 

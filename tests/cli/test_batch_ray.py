@@ -158,7 +158,7 @@ def test_contradictions_are_usage_errors(batch: Any, flags: str, says: str, tmp_
 def test_a_cluster_must_be_told_the_model(batch: Any) -> None:
     done = batch("--ray")
     assert done.exit_code == 2
-    assert "Name it with --model" in done.stderr
+    assert "Name one with --model" in done.stderr
 
 
 def test_where_ray_is_missing_the_error_says_how_to_install_it(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:

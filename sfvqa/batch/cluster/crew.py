@@ -26,7 +26,7 @@ _MOST_LOADS = 3  # failures in a row; where the model or what is asked for is wr
 _SECONDS_WITHOUT_ROOM = 60.0  # for nodes to come back
 _SECONDS_TO_LOAD = 3600.0  # a model, once the worker's process runs
 _SECONDS_TO_FETCH = 60.0  # what is ready, from another node
-_GRACE_SECONDS = 60.0  # in which a worker that stands still ends the item itself
+_GRACE_SECONDS = 60.0  # in which a worker that hangs ends the item itself
 _LONGEST_REASON = 300
 
 
@@ -134,7 +134,7 @@ class Crew:
         self._actor_class: Any = self._ray.remote(Worker)
         self._num_members = placement.num_workers
         self._without_room_since: float | None = None
-        # A batch that stands still is asked again item by item before the worker says so.
+        # A batch that hangs is asked again item by item before the worker says so.
         self._longest_silence_seconds = 2 * options.still_seconds + _GRACE_SECONDS
         self.members: list[Member] = []
 
@@ -186,7 +186,7 @@ class Crew:
                 continue
             limit = _SECONDS_TO_LOAD if member.share is None else self._longest_silence_seconds
             if time.monotonic() - member.heard_at > limit:
-                reason = f"it said nothing for {plural(limit, 'second')}"
+                reason = f"no message for {plural(limit, 'second')}"
                 yield replace(self._failed(member, _Stuck(reason)), is_stuck=True)
 
     def _hear(self, member: Member) -> Said | Lost:
@@ -252,7 +252,7 @@ class Crew:
         if now - self._without_room_since > _SECONDS_WITHOUT_ROOM:
             raise ClusterError(
                 "The cluster has no node left that could hold a worker.",
-                "What is done is kept: add nodes with `ray start`, and run the same command again.",
+                "What is done is kept: add nodes with `ray start`, and rerun the command.",
             )
 
 

@@ -135,7 +135,7 @@ class _ClusterRun:
 
     def _lose(self, lost: Lost) -> Iterator[BatchEvent]:
         """Say so, and put back what the worker had, or give up the video that kills workers."""
-        again = "it is done without" if lost.is_given_up else "it is replaced"
+        again = "the batch goes on without it" if lost.is_given_up else "it is being replaced"
         yield self._working(f"A worker was lost, {again}: {lost.reason}", is_new=True)
         if lost.share is None:
             return
@@ -144,11 +144,11 @@ class _ClusterRun:
             yield from self._give_up(video, lost)
 
     def _give_up(self, video: VideoItems, lost: Lost) -> Iterator[BatchEvent]:
-        how_often = "A worker stood still" if lost.is_stuck else f"{MOST_LOSSES} workers were lost"
+        how_often = "A worker hung" if lost.is_stuck else f"{MOST_LOSSES} workers were lost"
         of_whom = "" if lost.is_stuck else ", of the last one"
         error = WorkerLostError(
             f"{how_often} with this video{of_whom}: {lost.reason}.",
-            "Try it alone with `sfvqa ask`; --retry-errors asks again what failed.",
+            "Try the video alone with `sfvqa ask`; --retry-errors asks again what failed.",
         )
         failure = Failure.of(error)
         asked = identify(video, self._options).asked
@@ -171,12 +171,10 @@ class _ClusterRun:
 
 
 def _what_is_missing(placement: Placement) -> str:
-    """The notice that there is no room for all workers now; empty where there is."""
+    """The notice that not all workers have room now; empty if they do."""
     wanted, size = placement.num_workers, placement.size
     if placement.num_fitting < wanted:
-        return f"{placement.num_fitting} of the {wanted} workers fit the cluster; others begin as nodes come."
+        return f"{placement.num_fitting} of the {wanted} workers fit the cluster; others start as nodes join."
     if (now := size.num_on(free_resources())) < wanted:
-        if not now:
-            return "The cluster is busy: no worker has room now; they begin when there is some."
-        return f"The cluster is busy: {now} of the {wanted} workers have room now; the others begin when they have."
+        return f"The cluster is busy: {now} of the {wanted} workers have room now; the others start when they do."
     return ""

@@ -185,7 +185,7 @@ def test_a_killed_worker_is_replaced_and_its_videos_are_answered(
     check_all_answered(run_on(loader, items, watch=kill_one_once_both_wait), items)
     assert len(killed) == 1
     assert capsys.readouterr().out == ""  # where Ray tells of it, and records may go
-    assert sum("A worker was lost, it is replaced" in notice for notice in run_on.notices) == 1
+    assert sum("A worker was lost, it is being replaced" in notice for notice in run_on.notices) == 1
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.OK
 
@@ -215,7 +215,7 @@ def test_a_worker_that_lives_and_does_nothing_is_replaced(
     records = run_on(FakeLoader(tmp_path, stopping="b.mp4"), items, replace(OPTIONS, item_timeout_seconds=1))
     failed = [record for record in records if record["status"] == "error"]
     assert {record["video"] for record in failed} == {"b.mp4"}
-    assert "stood still with this video: it said nothing for 6 seconds." in failed[0]["error"]["message"]
+    assert "A worker hung with this video: no message for 6 seconds." in failed[0]["error"]["message"]
     assert len(failed) == 2
     check_all_answered([record for record in records if record["status"] == "ok"], items[:2] + items[4:])
     deadline = time.monotonic() + 20
@@ -253,7 +253,7 @@ def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path
     assert run_on.summary is not None
     assert run_on.summary.stopped == "Stopped after 3 failures."
     assert run_on.summary.num_left == 5
-    assert "2 of the 3 workers fit the cluster; others begin as nodes come." in run_on.notices
+    assert "2 of the 3 workers fit the cluster; others start as nodes join." in run_on.notices
 
 
 def test_gpus_that_no_node_has_are_refused(run_on: Run, items: list[Item], tmp_path: Path) -> None:
