@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sfvqa
@@ -74,10 +74,6 @@ class Shares:
         return None
 
 
-class _Stuck(Exception):  # noqa: N818  a state, as Lost
-    """A worker lives and says nothing."""
-
-
 @dataclass(eq=False)
 class Member:
     """A worker's place, which outlives the worker: it loads, then it has a share, or none."""
@@ -101,15 +97,6 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Said:
-    """A member said that it is ready, or something about its share; with the final tally it is idle."""
-
-    member: Member
-    what: Ready | BatchEvent | Tally
-    share: Share | None = None
-
-
-@dataclass(frozen=True)
 class Lost:
     """A worker ended, for a `reason` that is a clause; its member loads again unless it `is_given_up`.
 
@@ -117,9 +104,12 @@ class Lost:
     """
 
     reason: str
-    share: Share | None = None
     is_given_up: bool = False
     is_stuck: bool = False
+
+
+Heard = tuple[Share | None, Ready | BatchEvent | Tally | Lost]
+"""A worker is ready, or there is something about its share, or it is lost; after the final tally it is idle."""
 
 
 class Crew:
@@ -163,11 +153,11 @@ class Crew:
         member.share, member.heard_at = share, time.monotonic()
         member.waits_for = member.actor.answer.options(num_returns="streaming").remote(share.items)
 
-    def listen(self, patience_seconds: float) -> Iterator[Said | Lost]:
+    def listen(self, patience_seconds: float) -> Iterator[Heard]:
         """What came within that time, at most one message from each member.
 
-        Raises an error of a worker that is not about a video, and ClusterError, or what loading raised, where no worker
-        is left that could go on.
+        Raises an error of a worker that is not about a video, and ClusterError, or what loading raised, if no worker is
+        left.
         """
         waiting = {member.waits_for: member for member in self.members if not member.is_idle}
         if waiting and self._ray.wait(list(waiting), timeout=patience_seconds)[0]:
@@ -177,7 +167,7 @@ class Crew:
         yield from self._end_stuck()
         self._check_room()
 
-    def _end_stuck(self) -> Iterator[Lost]:
+    def _end_stuck(self) -> Iterator[Heard]:
         """End workers that live and say nothing: one that works reports every second or so."""
         for member in [member for member in self.members if not member.is_idle]:
             if member.heard_at is None:
@@ -186,40 +176,40 @@ class Crew:
                 continue
             limit = _SECONDS_TO_LOAD if member.share is None else self._longest_silence_seconds
             if time.monotonic() - member.heard_at > limit:
-                reason = f"no message for {plural(limit, 'second')}"
-                yield replace(self._failed(member, _Stuck(reason)), is_stuck=True)
+                silence = ClusterError(f"no message for {plural(limit, 'second')}")
+                yield member.share, self._failed(member, silence, is_stuck=True)
 
-    def _hear(self, member: Member) -> Said | Lost:
+    def _hear(self, member: Member) -> Heard:
         share, member.heard_at = member.share, time.monotonic()
         try:
             if share is None:
                 ready = self._ray.get(member.waits_for, timeout=_SECONDS_TO_FETCH)
                 member.waits_for, member.num_failed_loads = None, 0
-                return Said(member, ready)
+                return None, ready
             said = next(member.waits_for)  # not bounded, but there: Ray named the generator as ready
             what = self._ray.get(said, timeout=_SECONDS_TO_FETCH)
         except self._ray.exceptions.RayTaskError as error:
-            return self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
+            return share, self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
         except self._ray.exceptions.RayError as error:
-            return self._failed(member, error)
+            return share, self._failed(member, error)
         if isinstance(what, Tally):
             member.share, member.waits_for = None, None
-        return Said(member, what, share)
+        return share, what
 
-    def _failed(self, member: Member, error: Exception) -> Lost:
+    def _failed(self, member: Member, error: Exception, *, is_stuck: bool = False) -> Lost:
         """Replace the worker, or do without; raise an error that another worker would have as well."""
-        share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError | _Stuck)
-        if share is not None and not is_lost:
+        is_lost = is_stuck or isinstance(error, self._ray.exceptions.RayError | DeviceLostError)
+        if member.share is not None and not is_lost:
             raise error
         check_own_node()
         reason = (error.message if isinstance(error, SfvqaError) else _describe(error)).rstrip(".")
         self._end(member)
-        if share is None:
+        if member.share is None:
             member.num_failed_loads += 1
             if member.num_failed_loads >= (1 if isinstance(error, ModelError | UsageError) else _MOST_LOADS):
                 self.members.remove(member)
                 if not self.members:
-                    if isinstance(error, SfvqaError):
+                    if isinstance(error, SfvqaError) and not is_stuck:
                         raise error
                     raise ClusterError(
                         f"No worker could be started: {reason}.",
@@ -227,7 +217,7 @@ class Crew:
                     ) from error
                 return Lost(reason, is_given_up=True)
         self._start(member)
-        return Lost(reason, share)
+        return Lost(reason, is_stuck=is_stuck)
 
     def _start(self, member: Member) -> None:
         """Ask Ray for a worker; it begins to load once there is room for it somewhere."""

@@ -11,7 +11,7 @@ from sfvqa.batch.cluster.connection import (
     free_resources,
     place_workers,
 )
-from sfvqa.batch.cluster.crew import MOST_LOSSES, Crew, Lost, Said, Share, Shares
+from sfvqa.batch.cluster.crew import MOST_LOSSES, Crew, Lost, Share, Shares
 from sfvqa.batch.cluster.worker import Loader, Ready
 from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, VideoItems, group_items
@@ -105,11 +105,15 @@ class _ClusterRun:
         yield self._working(_what_is_missing(placement))
         while (not self._shares.is_empty or crew.is_busy) and not self.counts.has_failed_too_often:
             self._give_out(crew)
-            for heard in crew.listen(_PATIENCE_SECONDS):
-                if isinstance(heard, Lost):
-                    yield from self._lose(heard)
-                else:
-                    yield from self._hear(heard)
+            for share, what in crew.listen(_PATIENCE_SECONDS):
+                if isinstance(what, Lost):
+                    yield from self._lose(share, what)
+                elif isinstance(what, Ready):
+                    self.counts.begin()
+                    for notice in what.notices:
+                        yield self._working(f"{what.host}: {notice}")
+                elif share is not None:
+                    yield from self._hear(share, what)
             self.counts.num_workers, self.counts.num_workers_wanted = crew.num_loaded, placement.num_workers
             yield self._working()
 
@@ -118,14 +122,7 @@ class _ClusterRun:
             if member.is_idle and (share := self._shares.take(len(crew.members))) is not None:
                 crew.give(member, share)
 
-    def _hear(self, said: Said) -> Iterator[BatchEvent]:
-        what, share = said.what, said.share
-        if isinstance(what, Ready):
-            self.counts.begin()
-            for notice in what.notices:
-                yield self._working(f"{what.host}: {notice}")
-            return
-        assert share is not None
+    def _hear(self, share: Share, what: BatchEvent | Tally) -> Iterator[BatchEvent]:
         self.counts.hear(share, what)
         if isinstance(what, ItemFinished) and not self.counts.has_failed_too_often:
             share.items.remove(what.item)
@@ -133,14 +130,14 @@ class _ClusterRun:
         if isinstance(what, Tally):
             assert len(share.items) == what.before.total(), "a worker left items of its share"
 
-    def _lose(self, lost: Lost) -> Iterator[BatchEvent]:
+    def _lose(self, share: Share | None, lost: Lost) -> Iterator[BatchEvent]:
         """Say so, and put back what the worker had, or give up the video that kills workers."""
         again = "the batch goes on without it" if lost.is_given_up else "it is being replaced"
         yield self._working(f"A worker was lost, {again}: {lost.reason}", is_new=True)
-        if lost.share is None:
+        if share is None:
             return
-        self.counts.forget(lost.share)
-        if (video := self._shares.lost(lost.share, is_stuck=lost.is_stuck)) is not None:
+        self.counts.forget(share)
+        if (video := self._shares.lost(share, is_stuck=lost.is_stuck)) is not None:
             yield from self._give_up(video, lost)
 
     def _give_up(self, video: VideoItems, lost: Lost) -> Iterator[BatchEvent]:
