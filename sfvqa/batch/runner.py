@@ -165,16 +165,14 @@ class _BatchRun:
         if still:
             dump_stacks(f"nothing was read for {plural(seconds, 'second')}")
         for video in still:
-            if video.opened is not None:
-                questions = video.opened.questions
-            else:
-                asked = identify(video.attempt.items, self._options).asked
-                questions, before = self._journal.sort_out(asked, retry_errors=self._options.retry_errors)
-                self._counts.before += before
+            opened = video.opened
+            if opened is None:
+                opened = identify(video.attempt.items, self._options, self._journal)
+                self._counts.before += opened.before
             self._encodings.pop(video, None)
             self._pool.give_up(video)
             failure = Failure.of(no_progress(seconds, "the video was read"))
-            yield from self._fail(video.attempt, questions, failure, None)
+            yield from self._fail(video.attempt, opened.questions, failure, None)
 
     def _answer(self) -> Iterator[BatchEvent]:
         outcomes = self._queue.answer(self._queue.take())

@@ -3,21 +3,18 @@
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfvqa.batch.item import Item, Question, VideoItems
-from sfvqa.batch.record import Failure
-from sfvqa.inference.encode import VideoBeingRead
-from sfvqa.inference.question import PromptOptions
+from sfvqa.batch.identify import Opened
+from sfvqa.batch.item import Item, VideoItems
 from sfvqa.inference.reading_ahead import Chunk, Reading
 from sfvqa.video.clip import ClipFacts
-from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.reading import ReadProgress, ReadStage
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
@@ -117,23 +114,6 @@ class FrameBudget:
         with self._changed:
             self.num_held -= num_frames
             self._changed.notify_all()
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """What is known once a video is opened, or need not be.
-
-    `questions` are left to ask; `before` counts the other items by the status of their records. `source` is what to
-    encode, with `sampling`; None where no question is left or there is a `failure`. `file` is what was hashed for ids.
-    """
-
-    questions: tuple[Question, ...]
-    before: Counter[str]
-    prompt: PromptOptions
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    source: VideoBeingRead | Path | None = None
-    failure: Failure | None = None
-    file: FileState | None = None
 
 
 class VideoAhead:

@@ -148,10 +148,9 @@ class _ClusterRun:
             "Try the video alone with `sfvqa ask`; --retry-errors asks again what failed.",
         )
         failure = Failure.of(error)
-        asked = identify(video, self._options).asked
-        left, before = self._keeper.sort_out(asked, retry_errors=self._options.retry_errors)
-        self.counts.before += before
-        for question in left:
+        found = identify(video, self._options, self._keeper)
+        self.counts.before += found.before
+        for question in found.questions:
             yield self._finish(question.item, error_record(question, failure, self._options.settings))
 
     def _finish(self, item: Item, record: dict[str, object]) -> ItemFinished:

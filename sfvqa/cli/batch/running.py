@@ -246,8 +246,8 @@ def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOption
     if len(journal.done) < len(items):
         return None
     for group in group_items(items):
-        left, of_group = journal.sort_out(identify(group, options).asked, retry_errors=options.retry_errors)
-        if left:
+        found = identify(group, options, journal)
+        if found.questions:
             return None
-        before += of_group
+        before += found.before
     return before

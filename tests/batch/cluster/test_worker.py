@@ -11,6 +11,7 @@ from sfvqa.batch.cluster.connection import Resources
 from sfvqa.batch.cluster.worker import Ready, Worker
 from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, group_items
+from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.tally import ItemFinished, Tally
 from sfvqa.errors import ModelNotDownloadedError, UsageError
@@ -32,7 +33,7 @@ def load(
 def test_what_was_done_before_is_skipped_and_all_else_comes_with_the_summary_last(
     items: list[Item], tmp_path: Path
 ) -> None:
-    first = identify(group_items(items)[0], OPTIONS).asked[0]
+    first = identify(group_items(items)[0], OPTIONS, RecordKeeper()).questions[0]
     worker, ready = load(FakeLoader(tmp_path), {first.item_id: "ok", "another": "error"})
     assert ready.host == platform.node()
     *events, summary = worker.answer(items)
