@@ -68,7 +68,7 @@ class Journal(RecordKeeper):
         self._mutex = threading.Lock()
         try:
             if not self.remembers:
-                self._stream: IO[bytes] = open_stream(path)
+                self._stream: IO[bytes] = _open_stream(path)
                 return
             self.path = real_path(path)  # the file is moved aside or locked, not a link to it
             self._stream = self._open_file(overwrite=overwrite)
@@ -190,7 +190,7 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def open_stream(path: Path) -> IO[bytes]:
+def _open_stream(path: Path) -> IO[bytes]:
     """A pipe, a device, or standard output. OSError, also for a standard output that was closed (`>&-`)."""
     if str(path) == STANDARD_OUTPUT:
         if sys.__stdout__ is None:  # what stands in for it drops what it gets

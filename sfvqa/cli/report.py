@@ -66,33 +66,26 @@ class ReportFiles(OptionGroup):
 
     def write(self, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices") -> None:
         """Write what is wanted, each whole or not at all."""
-        if self.csv is not None:
-            self._write_csv(self.csv, run, notices)
-        if self.html is not None:
-            self._write_page(self.html, run, summary, comparison, notices)
-
-    def _write_csv(self, path: Path, run: "RunFacts", notices: "Notices") -> None:
         from sfvqa.batch.report.exports import write_csv
         from sfvqa.batch.report.facts import last_records
 
-        with whole_text_file(path) as stream:
-            num_rows = write_csv(last_records(run), stream, run.rule)
-        notices.note(f"{plural(num_rows, 'row')} written to {path}.")
-
-    def _write_page(
-        self, path: Path, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices"
-    ) -> None:
+        if self.csv is not None:
+            with whole_text_file(self.csv) as stream:
+                num_rows = write_csv(last_records(run), stream, run.rule)
+            notices.note(f"Wrote {plural(num_rows, 'row')} to {self.csv}.")
+        if self.html is None:
+            return
         from sfvqa.batch.report.page import write_page
 
-        with whole_text_file(path) as stream:
+        with whole_text_file(self.html) as stream:
             steps = write_page(stream, run, summary, comparison, num_thumbnails=self.thumbnails, videos=self.videos)
             outcome = notices.follow(steps)
-        size = readable_size(path.stat().st_size)
-        notices.note(f"A page about {plural(outcome.num_videos, 'video')} written to {path} ({size}).")
+        size = readable_size(self.html.stat().st_size)
+        notices.note(f"Wrote a page about {plural(outcome.num_videos, 'video')} to {self.html} ({size}).")
         if outcome.num_without_pictures:
             notices.warn(
                 f"{plural(outcome.num_without_pictures, 'video')} could not be read for the page, which says why. "
-                "--videos names the folder they lie in now."
+                "Use --videos to name the folder they are in now."
             )
 
 

@@ -71,12 +71,6 @@ def describe_stages(tally: Tally) -> str:
     )
 
 
-def describe_errors(tally: Tally) -> list[str]:
-    """`Failed: 10 × UnreadableVideoError`, a line a kind, the most frequent first."""
-    kinds = sorted(tally.errors.items(), key=lambda kind: (-kind[1], kind[0]))
-    return [f"Failed: {count:,} × {kind}" for kind, count in kinds]
-
-
 SECONDS_BETWEEN_LINES = 5.0
 _REDRAWS_A_SECOND = 4
 _NUM_LAST = 5  # items shown under the numbers
@@ -87,12 +81,7 @@ class Display(ABC):
     """Shows a batch while it runs."""
 
     def __init__(self) -> None:
-        self._tally: Tally | None = None
-
-    @property
-    def so_far(self) -> str:
-        """How far it came, in words, also when it was interrupted."""
-        return "Nothing was answered." if self._tally is None else f"{describe_tally(self._tally)}."
+        self.tally: Tally | None = None
 
     def follow(self, events: "Events") -> Tally:
         """Run it to its end."""
@@ -102,7 +91,7 @@ class Display(ABC):
             except StopIteration as end:
                 tally: Tally = end.value
                 return tally
-            self._tally = event.tally
+            self.tally = event.tally
             self._show(event)
 
     @abstractmethod
@@ -151,7 +140,7 @@ class LiveDisplay(Display):
 
     def render(self) -> RenderableType:
         """What stands there now; every line is cut to the width of the terminal."""
-        tally = self._tally
+        tally = self.tally
         if tally is None:
             return Text("Starting to read", style="dim")
         bar = Table.grid()  # by itself it would not end its line
@@ -197,7 +186,7 @@ def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> Tall
         with contextlib.closing(events):
             return display.follow(events)
     except BaseException as error:
-        notices.note(display.so_far)
+        notices.note(f"{describe_tally(display.tally)}." if display.tally else "Nothing was answered.")
         if journal.remembers and not isinstance(error, JournalError):  # which says what is left of the file
             notices.note("What is done is kept; rerun the command to resume.")
         raise
@@ -224,10 +213,10 @@ def show_summary(tally: Tally, out: Path, notices: "Notices", *, json: bool) -> 
     if tally.stopped:
         notices.warn(f"{tally.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
     notices.note(describe_tally(tally) + ".")
-    for line in describe_errors(tally):
-        notices.note(line)
+    for kind, count in tally.errors.most_common():
+        notices.note(f"Failed: {count:,} × {kind}")
     if tally.before["error"]:
-        notices.note("--retry-errors asks again what failed before.")
+        notices.note("Use --retry-errors to retry the items that failed before.")
     if tally.num_answered or tally.num_failed:
         notices.detail(f"{describe_rate(tally)}; {describe_stages(tally)}.")
     notices.note(f"Records: {out}")
