@@ -50,12 +50,8 @@ class PageItem:
     facts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SeenFrames:
-    """The frames that some items looked at: indices, and times in seconds. Empty for items that failed."""
-
-    indices: tuple[int, ...]
-    timestamps_seconds: tuple[float, ...]
+SeenFrames = tuple[tuple[int, float], ...]
+"""The index and the time in seconds of each frame that some items looked at; empty for items that failed."""
 
 
 @dataclass
@@ -118,14 +114,10 @@ def _likely_of(record: Record) -> tuple[tuple[str, float], ...]:
 def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
     """The frames that stand out; none unless every frame that was seen has its weight."""
     weights = [number(frame.get("weight")) for frame in _objects(record, "evidence")]
-    if len(weights) != len(frames.indices):
-        return ()
-    found = [
-        FrameEvidence(time, index, weight)
-        for time, index, weight in zip(frames.timestamps_seconds, frames.indices, weights, strict=True)
-        if weight is not None
-    ]
-    return tuple(standing_out(found, _NUM_MOMENTS)) if len(found) == len(weights) else ()
+    weighed = zip(frames, weights, strict=False)
+    found = [FrameEvidence(time, index, weight) for (index, time), weight in weighed if weight is not None]
+    is_whole = len(found) == len(weights) == len(frames)
+    return tuple(standing_out(found, _NUM_MOMENTS)) if is_whole else ()
 
 
 def _objects(record: Record, name: str) -> list[dict[str, Any]]:
@@ -138,12 +130,11 @@ def _frames_of(record: Record) -> SeenFrames:
     frames = mapping_of(record, "frames")
     indices, times = frames.get("indices"), frames.get("timestamps_seconds")
     if not isinstance(indices, list) or not isinstance(times, list) or len(indices) != len(times):
-        return SeenFrames((), ())
-    numbers = tuple(number(time) for time in times)
-    is_sound = all(type(index) is int and index >= 0 for index in indices) and indices == sorted(set(indices))
-    if not is_sound or None in numbers:
-        return SeenFrames((), ())
-    return SeenFrames(tuple(indices), tuple(time for time in numbers if time is not None))
+        return ()
+    if not all(type(index) is int and index >= 0 for index in indices) or indices != sorted(set(indices)):
+        return ()
+    seen = tuple((index, time) for index, time in zip(indices, map(number, times), strict=True) if time is not None)
+    return seen if len(seen) == len(times) else ()
 
 
 @dataclass(frozen=True)
@@ -157,17 +148,14 @@ class Thumbnails:
 def spread(frames: SeenFrames, num: int) -> dict[int, float]:
     """`num` of the frames, evenly spread from the first to the last: the time of each by its index.
 
-    >>> spread(SeenFrames((0, 10, 20, 30), (0.0, 1.0, 2.0, 3.0)), 3)
+    >>> spread(((0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)), 3)
     {0: 0.0, 20: 2.0, 30: 3.0}
     """
-    count = len(frames.indices)
+    count = len(frames)
     if num >= count:
-        places = list(range(count))
-    elif num == 1:
-        places = [count // 2]
-    else:
-        places = [round(step * (count - 1) / (num - 1)) for step in range(num)]
-    return {frames.indices[place]: frames.timestamps_seconds[place] for place in places}
+        return dict(frames)
+    places = [count // 2] if num == 1 else [round(step * (count - 1) / (num - 1)) for step in range(num)]
+    return dict(frames[place] for place in places)
 
 
 def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | None:
