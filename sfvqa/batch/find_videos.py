@@ -66,7 +66,7 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     """
     asked = list(dict.fromkeys(check_question(question) for question in questions))
     if not source:  # a variable of the shell that is not set; Path would take it for this folder
-        raise UsageError("The name of what to ask about is empty.", "Name a folder, “.” for this one.")
+        raise UsageError("The name of the source is empty.", "Name a folder, “.” for this one.")
     path = Path(source)
     if _is_manifest(path):
         return read_manifest(source, asked, notices)

@@ -252,11 +252,11 @@ def sync_folder(folder: Path) -> None:
 def cannot_be_written(path: Path, error: OSError) -> JournalError:
     """The error for a file of records that the system refuses to write."""
     if isinstance(error, BrokenPipeError):
-        return JournalError("Whoever read the records has gone: the pipe is closed.", "Write them to a file with -o.")
+        return JournalError("The reader of the records is gone: the pipe is closed.", "Write them to a file with -o.")
     missing = isinstance(error, FileNotFoundError)
     return JournalError(
         f"“{path}” cannot be written: {error.strerror or error}.",
         f"Make the folder “{real_path(path).parent if path.is_symlink() else path.parent}” first, or write to another."
         if missing
-        else "See to its permissions and to the room on the disk, and run this again; what is in it is kept.",
+        else "Check its permissions and the free space on the disk, then rerun the command; what is in it is kept.",
     )

@@ -54,7 +54,7 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
             continue
         if fields.keys() >= _OF_RECORDS:
             raise UsageError(
-                f"In {name} are the records of a batch, whose answers would pass for the true ones.",
+                f"In {name} are the records of a batch, whose answers would be taken for the true ones.",
                 "Name the folder or the manifest that they were made from.",
             )
         lines.unknown |= fields.keys() - set(FIELDS)
@@ -99,7 +99,7 @@ class _Lines:
             elif (same.answer, same.group) == (item.answer, item.group):
                 self._num_repeated += 1
             else:
-                raise UsageError(f"it asks what line {line} asks, with another answer or group")
+                raise UsageError(f"it repeats line {line} with another answer or group")
 
     def refuse_problems(self) -> None:
         """UsageError if there are any, or no items."""
@@ -112,7 +112,7 @@ class _Lines:
                 "Correct the manifest; nothing was asked.",
             )
         if not self.items:
-            raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
+            raise UsageError(f"There are no lines in {self.name}.", "Write a JSON object a line, or CSV with a header.")
 
     def describe(self) -> list[str]:
         """What the user should hear of the lines that were used."""
@@ -134,7 +134,7 @@ class _Lines:
 def _read(source: Path | str, name: str) -> str:
     """All of it as text; bytes that are not UTF-8 are kept, since names of files may have them."""
     if str(source) == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
-        raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
+        raise UsageError("Nothing is connected to standard input.", "Pipe a manifest into it, or name a file.")
     try:
         content = read_given(source, _MOST_BYTES)
     except OSError as error:

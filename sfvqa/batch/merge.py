@@ -70,12 +70,12 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
 
     The first ok record of an item wins, else the error that finished last. Torn and damaged lines are left out. The
     output appears whole or not at all; an existing one is moved aside with `overwrite`, and refused with a UsageError
-    without. Raises JournalError for what cannot be read, is no file of records, or cannot be written.
+    without. Raises JournalError for what cannot be read, is not a file of records, or cannot be written.
     """
     if is_stream(output):
-        raise UsageError(f"“{output}” is no file, and a merge is written to one.", "Give the name of a file.")
+        raise UsageError(f"“{output}” is not a regular file.", "Give the name of a file.")
     if os.path.lexists(output) and not overwrite:
-        raise UsageError(f"“{output}” is there already.", "Give another name, or --overwrite to move it aside.")
+        raise UsageError(f"“{output}” already exists.", "Give another name, or --overwrite to move it aside.")
     merge = Merge()
     for part in parts:
         for line in read_record_lines(part, merge.notices):

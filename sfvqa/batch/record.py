@@ -146,8 +146,8 @@ def check_records(stream: IO[bytes], name: str) -> None:
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
         raise JournalError(
-            f"“{name}” is no file of records: there is something else in it.",
-            "Name another: one that `sfvqa batch` wrote, or a new one for the output.",
+            f"“{name}” is not a file of records.",
+            "Name one that `sfvqa batch` wrote, or a new file for the output.",
         )
     stream.seek(0)
 

@@ -14,9 +14,9 @@ HELP = """\b
   sfvqa merge all.jsonl shard-1.jsonl shard-2.jsonl
   sfvqa merge all.jsonl shard-*.jsonl --overwrite --json
 
-Write the records of several files to one that has one record an item: the
-answer if there is one, else the last error. Where files hold different answers
-to one item, the first is kept, and you are told."""
+Merge files of records into one with one record per item: the answer if there
+is one, else the last error. If files hold different answers to an item, the
+first is kept, with a warning."""
 
 Output = Annotated[
     Path, typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The file to write.", show_default=False)
@@ -26,13 +26,13 @@ Parts = Annotated[
     typer.Argument(parser=parse_file, metavar="PART", help="Files that `sfvqa batch` wrote.", show_default=False),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Move an OUT.jsonl that is there aside, to OUT.jsonl.old.")
+    bool, typer.Option("--overwrite", metavar="", help="Move an existing OUT.jsonl aside, to OUT.jsonl.old.")
 ]
 _LONGEST_LIST = 10
 
 
 def merge(output: Output, parts: Parts, overwrite: Overwrite = False, *, result: ResultOptions) -> None:
-    """Merge, and say what became of the records."""
+    """Merge the files, and say what became of the records."""
     from sfvqa.batch.merge import merge_records
 
     notices = result.notices()

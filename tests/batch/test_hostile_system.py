@@ -383,6 +383,6 @@ def test_a_manifest_is_never_written_over(start: Start, videos: Path, tmp_path: 
     before = manifest.read_bytes()
     code, said = finish(start(manifest, manifest, *flags))
     assert code == 1
-    assert "is no file of records" in said
+    assert "is not a file of records" in said
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.csv"]

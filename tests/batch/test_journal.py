@@ -141,7 +141,7 @@ def test_another_file_is_refused_and_left_as_it_is(content: bytes, path: Path) -
     """A manifest, or a video, that was named by mistake is not moved aside either."""
     path.write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(JournalError, match="is no file of records"):
+        with pytest.raises(JournalError, match="is not a file of records"):
             Journal(path, overwrite=overwrite)
     assert path.read_bytes() == content
     assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]

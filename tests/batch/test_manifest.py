@@ -169,7 +169,7 @@ def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"video": "a.mp4", "question": "Q"}')))
     assert read_manifest("-") == [Item(Path("a.mp4"), "a.mp4", "Q")]
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(UsageError, match="Nothing comes from standard input"):
+    with pytest.raises(UsageError, match="Nothing is connected to standard input"):
         read_manifest("-")
 
 
@@ -208,7 +208,7 @@ def test_one_video_written_in_two_ways_is_one_item(folder: Path, monkeypatch: py
     content = "".join(json.dumps({"video": video, "question": "Q"}) + "\n" for video in videos)
     Path("manifest").write_text(content, encoding="utf-8")
     assert [item.name for item in read_manifest("manifest")] == ["a"]
-    with pytest.raises(UsageError, match="it asks what line 1 asks, with another answer or group"):
+    with pytest.raises(UsageError, match="it repeats line 1 with another answer or group"):
         read(folder, '{"video": "a", "question": "Q"}\n{"video": "b/../a", "question": "Q", "answer": "x"}')
 
 
@@ -275,9 +275,9 @@ def test_what_cannot_be_meant(fields: dict[str, object], problem: str, folder: P
         ("name,question\na,Q\n", "has no “video”: name, question"),
         ("video,id,ID\n", "has “id” more than once"),
         ('[{"video": "a"}]', "is one JSON list"),
-        ("", "There is no line in"),
-        ("\ufeff \n", "There is no line in"),
-        ("video,question\n", "There is no line in"),
+        ("", "There are no lines in"),
+        ("\ufeff \n", "There are no lines in"),
+        ("video,question\n", "There are no lines in"),
     ],
 )  # fmt: skip
 def test_what_is_no_manifest(content: str, problem: str, folder: Path) -> None:
@@ -291,7 +291,7 @@ def test_ids_that_come_twice_and_labels_that_contradict(folder: Path) -> None:
     ]  # fmt: skip
     message = problems_of(folder, "\n".join(map(json.dumps, lines)))
     assert "line 2: its id “1” is that of line 1; " in message
-    assert "line 4: it asks what line 3 asks, with another answer or group" in message
+    assert "line 4: it repeats line 3 with another answer or group" in message
 
 
 def test_every_faulty_line_is_counted_and_ten_are_named(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_torn_and_damaged_lines_are_left_out_and_told(folder: Path) -> None:
 def test_what_is_there_is_not_overwritten_unless_asked(folder: Path) -> None:
     shard, output = part(folder, "1", ok_of(0)), part(folder, "all.jsonl", ok_of(7))
     before = output.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge_records([shard], output)
     assert output.read_bytes() == before
     merged = merge_records([shard], output, overwrite=True)
@@ -149,11 +149,11 @@ def test_a_merge_that_fails_leaves_nothing_half_written(
 def test_parts_that_cannot_be_merged(folder: Path) -> None:
     shard = part(folder, "1", ok_of(0))
     (folder / "list.csv").write_text("video,question\n")
-    for other, problem in (("list.csv", "is no file of records"), ("absent", "cannot be read: No such file")):
+    for other, problem in (("list.csv", "is not a file of records"), ("absent", "cannot be read: No such file")):
         with pytest.raises(JournalError, match=problem):
             merge_records([shard, folder / other], folder / "all")
     assert not (folder / "all").exists()
-    with pytest.raises(JournalError, match="is no file of records"):
+    with pytest.raises(JournalError, match="is not a file of records"):
         merge_records([shard], folder / "list.csv", overwrite=True)
     assert sorted(file.name for file in folder.iterdir()) == ["1", "list.csv"]
 
@@ -173,7 +173,7 @@ def test_a_part_that_changes_meanwhile_is_noticed(folder: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("output", ["-", "/dev/null"])
 def test_only_a_file_can_be_written_whole(output: str, folder: Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         merge_records([part(folder, "1", ok_of(0))], Path(output), overwrite=True)
 
 

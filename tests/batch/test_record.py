@@ -135,7 +135,7 @@ def test_an_empty_file_and_the_beginning_of_a_first_record_hold_none(content: by
 def test_another_file_is_told_to_be_none(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
-    with pytest.raises(JournalError, match="is no file of records"):
+    with pytest.raises(JournalError, match="is not a file of records"):
         list(read_records(path))
 
 

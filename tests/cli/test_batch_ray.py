@@ -141,7 +141,7 @@ def batch(run_cli: RunCli, folder: Path, tmp_path: Path) -> Any:
         ("--gpus-per-worker 0.5", "--gpus-per-worker is for a Ray cluster"),
         ("--ray --workers 0", "--workers"),
         ("--ray --gpus-per-worker 1.5", "1.5 GPUs"),
-        ("--ray --device cuda:1", "for Ray to say"),
+        ("--ray --device cuda:1", "Ray decides"),
         ("--ray --device cpu --gpus-per-worker 1", "Leave out --gpus-per-worker"),
         ("--ray-address ray://head:10001", "Ray Client"),
         ("--ray-address=", "--ray-address is empty"),

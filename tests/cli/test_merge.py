@@ -49,7 +49,7 @@ def test_what_is_there_is_kept_unless_asked(run_cli: RunCli, parts: list[str], t
     before = Path(parts[0]).read_bytes()
     run = run_cli("merge", *parts)
     assert (run.exit_code, run.stdout) == (2, "")
-    assert "is there already" in run.stderr
+    assert "already exists" in run.stderr
     assert Path(parts[0]).read_bytes() == before
     assert run_cli("merge", *parts, "--overwrite").exit_code == 0
     assert (tmp_path / "1.jsonl.old").read_bytes() == before

@@ -48,7 +48,7 @@ class ClusterOptions:
         if gpus and self.device in ("cpu", "mps"):
             raise UsageError(f"--device {self.device} needs no GPUs of Ray.", "Leave out --gpus-per-worker.")
         if ":" in self.device:
-            raise UsageError("Which GPU a worker has is for Ray to say.", f"Use --device cuda, not {self.device}.")
+            raise UsageError("Ray decides which GPU a worker gets.", f"Use --device cuda, not {self.device}.")
         if (self.address or "").startswith("ray://"):
             raise UsageError(
                 "Ray Client (ray://) does not stream what workers yield.",

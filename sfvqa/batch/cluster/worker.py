@@ -98,9 +98,9 @@ class ModelLoader:
         found = identify_model(settings.name, random_weights=settings.random_weights)
         if found != self.weights:
             raise ModelError(
-                f"The weights of {settings.name} are others ({found}) than where the batch was started "
+                f"The weights of {settings.name} ({found}) differ from those where the batch was started "
                 f"({self.weights}).",
-                "Have the same model on every node.",
+                "Install the same model on every node.",
             )
         plan, options = replace(self.model, settings=settings).plan(options)
         notices = (*plan.notices, *plan.check())

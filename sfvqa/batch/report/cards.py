@@ -192,7 +192,7 @@ def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Th
     if not wanted:
         return Thumbnails({})
     if path is None:
-        return Thumbnails({}, "The video is not here any more.")
+        return Thumbnails({}, "The video is no longer here.")
     name = ReaderName(reader) if reader in set(ReaderName) else ReaderName.AUTO
     pictures: dict[int, bytes] = {}
     try:
@@ -202,7 +202,7 @@ def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Th
             if not all(
                 index < len(times) and abs(times[index] - time) <= _SAME_TIME_SECONDS for index, time in wanted.items()
             ):
-                return Thumbnails({}, "The video is another one than when it was asked about.")
+                return Thumbnails({}, "The video has changed since it was asked about.")
             for frame in video.read(sorted(wanted), _FIT):
                 file = io.BytesIO()
                 Image.fromarray(frame.pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)

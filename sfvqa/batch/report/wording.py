@@ -9,14 +9,14 @@ from sfvqa.batch.report.summary import StageTime, Summary, TimeSpan
 from sfvqa.evaluation.scores import Interval, Share
 from sfvqa.wording import plural
 
-RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
+RETRY = "Rerun “sfvqa batch” with --retry-errors to retry the failed items."
 
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "EncryptedVideoError": "Replace the file by one without encryption.",
     "ReadTimeoutError": "Allow more with --item-timeout or --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
-    "SubtitlesError": "Put the subtitles right.",
+    "SubtitlesError": "Correct the subtitles.",
 }
 _ADVICE_BY_CODE = {
     errors.ExitCode.VIDEO: "Repair, convert or replace the file; asking again helps only where its reader was killed.",

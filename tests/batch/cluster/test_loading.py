@@ -32,7 +32,7 @@ def loader() -> ModelLoader:
 
 def test_other_weights_are_refused(loader: ModelLoader) -> None:
     """Under the same name, on a node that was not kept up to date."""
-    with pytest.raises(ModelError, match=r"The weights of tiny are others .*not these"):
+    with pytest.raises(ModelError, match=r"The weights of tiny .*not these"):
         replace(loader, weights="not these")(BatchOptions(), CPU_WORKER)
 
 

@@ -69,7 +69,7 @@ def test_a_worker_needs_all_that_it_is_sized_for() -> None:
         ({"gpus_per_worker": float("nan")}, "nan GPUs"),
         ({"gpus_per_worker": 1, "device": "cpu"}, "device='cpu'"),
         ({"gpus_per_worker": 0, "device": "cuda"}, "device='cuda'"),
-        ({"device": "cuda:1"}, "for Ray to say"),
+        ({"device": "cuda:1"}, "Ray decides"),
         ({"address": "ray://host:10001"}, "Ray Client"),
     ],
 )

@@ -57,10 +57,10 @@ def test_videos_come_back_in_their_order_each_with_its_own_failure(tmp_path: Pat
     found = list(read_thumbnails((path, frames, None) for path, frames in videos))
     assert list(found[0].pictures) == [0]
     assert [len(thumbnails.pictures) for thumbnails in found] == [1, 0, 0, 0, 0, 0]
-    assert found[1].failure == "The video is not here any more."
+    assert found[1].failure == "The video is no longer here."
     assert str(bad) in (found[2].failure or "")
     assert found[3] == Thumbnails({})
-    assert found[4].failure == found[5].failure == "The video is another one than when it was asked about."
+    assert found[4].failure == found[5].failure == "The video has changed since it was asked about."
 
 
 def test_a_video_is_where_it_was_or_by_its_name_in_a_folder(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
 
 def test_a_video_that_is_gone_has_its_place(tmp_path: Path) -> None:
     page, outcome = page_of(tmp_path, [ok(item("gone.mp4"))])
-    assert "The video is not here any more." in page.texts["section"][-1]
+    assert "The video is no longer here." in page.texts["section"][-1]
     assert (page.of("img"), outcome.num_without_pictures) == ([], 1)
 
 
