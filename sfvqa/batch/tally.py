@@ -3,15 +3,20 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sfvqa.batch.item import Item
-from sfvqa.batch.record import ERROR, OK
+from sfvqa.batch.item import Item, Question
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.batch.plan import BatchOptions
+from sfvqa.batch.record import ERROR, OK, Failure, Record, error_record
 from sfvqa.errors import ExitCode
 from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.batch.video_ahead import FrameBudget
 
 _LONGEST_STILL_SECONDS = 10.0  # that mean nothing: items finish in batches
 
@@ -134,13 +139,17 @@ BatchEvent = ItemFinished | Working
 
 
 class Counts:
-    """Counts the items of a run as their records come, those done `before` it, and the seconds of each stage."""
+    """Keeps the records of a run and counts its items, those done `before` it too, and the seconds of each stage."""
 
-    def __init__(self, num_items: int, max_failures: int | None) -> None:
+    def __init__(
+        self, num_items: int, keeper: RecordKeeper, options: BatchOptions, budget: "FrameBudget | None" = None
+    ) -> None:
         self.before: Counter[str] = Counter()
         self.stage_seconds = dict.fromkeys(Stage, 0.0)
         self._num_items = num_items
-        self._max_failures = max_failures
+        self._keeper = keeper
+        self._options = options
+        self._budget = budget
         self._num_answered = 0
         self._errors: Counter[str] = Counter()
         self._began: float | None = None
@@ -160,18 +169,26 @@ class Counts:
         finally:
             self.stage_seconds[stage] += time.perf_counter() - start
 
-    def count(self, record: Mapping[str, Any]) -> None:
-        """Count an item that has its record now."""
+    def finish(self, item: Item, record: Record) -> ItemFinished:
+        """Keep the record of an item. JournalError if it cannot be written."""
+        self._keeper.append(record)
         self._finished_at = time.perf_counter()
         if record["status"] == OK:
             self._num_answered += 1
         else:
             self._errors[record["error"]["type"]] += 1
+        return ItemFinished(item, record, self.tally())
+
+    def fail(self, questions: Sequence[Question], failure: Failure) -> list[ItemFinished]:
+        """Give each question its error record."""
+        settings = self._options.settings
+        return [self.finish(question.item, error_record(question, failure, settings)) for question in questions]
 
     @property
     def has_failed_too_often(self) -> bool:
         """Whether the run is to stop, after `max_failures`."""
-        return self._max_failures is not None and self._errors.total() >= self._max_failures
+        most = self._options.max_failures
+        return most is not None and self._errors.total() >= most
 
     def tally(self) -> Tally:
         """How far the run is, or how it ended."""
@@ -183,6 +200,8 @@ class Counts:
             before=self.before.copy(),
             elapsed_seconds=0.0 if self._began is None else now - self._began,
             stage_seconds=self.stage_seconds.copy(),
+            num_frames_held=self._budget.num_held if self._budget else 0,
+            most_frames_held=self._budget.most_held if self._budget else 0,
             still_seconds=0.0 if self._began is None else now - self._finished_at,
         )
         if self.has_failed_too_often and tally.num_left:

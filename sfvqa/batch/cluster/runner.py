@@ -17,7 +17,7 @@ from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
-from sfvqa.batch.record import Failure, error_record
+from sfvqa.batch.record import Failure
 from sfvqa.batch.tally import BatchEvent, Counts, ItemFinished, Tally, Working
 from sfvqa.errors import WorkerLostError
 from sfvqa.video.content_hash import hash_content
@@ -31,8 +31,8 @@ class _ShareCounts(Counts):
     The clock runs from the first worker that is ready, as without a cluster it runs from the loaded model.
     """
 
-    def __init__(self, num_items: int, max_failures: int | None) -> None:
-        super().__init__(num_items, max_failures)
+    def __init__(self, num_items: int, keeper: RecordKeeper, options: BatchOptions) -> None:
+        super().__init__(num_items, keeper, options)
         self.num_workers = 0
         self.num_workers_wanted = 0
         self._most_frames_held = 0
@@ -97,7 +97,7 @@ class _ClusterRun:
         self._keeper = keeper
         self._options = options
         self._shares = Shares(group_items(items))
-        self.counts = _ShareCounts(len(items), options.max_failures)
+        self.counts = _ShareCounts(len(items), keeper, options)
         self._said: set[str] = set()
 
     def events(self, crew: Crew, placement: Placement) -> Iterator[BatchEvent]:
@@ -126,7 +126,7 @@ class _ClusterRun:
         self.counts.hear(share, what)
         if isinstance(what, ItemFinished) and not self.counts.has_failed_too_often:
             share.items.remove(what.item)
-            yield self._finish(what.item, dict(what.record))
+            yield self.counts.finish(what.item, dict(what.record))
         if isinstance(what, Tally):
             assert len(share.items) == what.before.total(), "a worker left items of its share"
 
@@ -150,13 +150,7 @@ class _ClusterRun:
         failure = Failure.of(error)
         found = identify(video, self._options, self._keeper)
         self.counts.before += found.before
-        for question in found.questions:
-            yield self._finish(question.item, error_record(question, failure, self._options.settings))
-
-    def _finish(self, item: Item, record: dict[str, object]) -> ItemFinished:
-        self._keeper.append(record)
-        self.counts.count(record)
-        return ItemFinished(item, record, self.counts.tally())
+        yield from self.counts.fail(found.questions, failure)
 
     def _working(self, notice: str = "", *, is_new: bool = False) -> Working:
         """An event, with a notice that was not given before, or is of something new."""
