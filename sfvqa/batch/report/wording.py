@@ -92,22 +92,13 @@ def score_table(summary: Summary) -> list[list[str]]:
     """
     if summary.score is None:
         return []
-    has_failed = summary.score.failed > 0
-    header = [
-        "",
-        "right",
-        "wrong",
-        *(["failed", "errors count as wrong", "errors left out"] if has_failed else ["accuracy"]),
-    ]
-    rows = []
+    rows = [["", "right", "wrong", "failed", "errors count as wrong", "errors left out"]]
     for name, score in (("all", summary.score), *summary.groups.items()):
-        row = [name, f"{score.right:,}", f"{score.wrong:,}"]
-        if has_failed:
-            row += [f"{score.failed:,}", share_text(score.of_all), share_text(score.of_answered)]
-        else:
-            row.append(share_text(score.of_all))
-        rows.append(row)
-    return [header, *rows]
+        counts = [f"{count:,}" for count in (score.right, score.wrong, score.failed)]
+        rows.append([name, *counts, share_text(score.of_all), share_text(score.of_answered)])
+    if summary.score.failed:
+        return rows
+    return [[*rows[0][:3], "accuracy"], *([*row[:3], row[4]] for row in rows[1:])]
 
 
 def p_text(p_value: float) -> str:

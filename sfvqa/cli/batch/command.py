@@ -96,8 +96,7 @@ class ItemOptions(OptionGroup):
         if shard is None:
             return items
         share = take_shard(items, *shard)
-        number, count = shard
-        notices.note(f"Shard {number}/{count}: {len(share):,} of the {plural(len(items), 'item')}.")
+        notices.note(f"Shard {self.shard}: {len(share):,} of the {plural(len(items), 'item')}.")
         return share
 
 
@@ -316,7 +315,13 @@ def plan_batch(
     kept = cache.open()
     options = _batch_options(asked, sizes, work, frames, answers, kept)
     if cluster is not None:
-        loader = _loader(asked, options, work, cache)
+        from sfvqa.batch.cluster.worker import ModelLoader
+        from sfvqa.checkpoints.find import find
+
+        found, there = find(asked.settings.name), asked
+        if isinstance(found, Path):  # workers are in other folders
+            there = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
+        loader = ModelLoader(there, str(options.settings["weights"]), cache.open, work.readers)
         return PlannedBatch(items, asked, options, kept, None, cluster, loader)
     plan, options = asked.plan(options)
     return PlannedBatch(items, asked, options, kept, plan)
@@ -353,17 +358,6 @@ def _batch_options(
     )
 
 
-def _loader(asked: "BatchModel", options: "BatchOptions", work: WorkOptions, cache: CacheOptions) -> "ModelLoader":
-    """What a worker does to have the model."""
-    from sfvqa.batch.cluster.worker import ModelLoader
-    from sfvqa.checkpoints.find import find
-
-    found = find(asked.settings.name)
-    if isinstance(found, Path):  # workers are in other folders
-        asked = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
-    return ModelLoader(asked, str(options.settings["weights"]), cache.open, work.readers)
-
-
 _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
 
 
@@ -371,11 +365,12 @@ def _requested_settings(
     asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: AnswerOptions
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
-    from sfvqa.checkpoints.find import identify_model
+    from sfvqa.checkpoints.find import find, identify_model
 
     model, prompt = asked.settings, answers.fixed_prompt
+    found = find(model.name)
     return {
-        "model": _short_name(str(model.name)),
+        "model": found.absolute().name if isinstance(found, Path) else str(model.name),
         "weights": identify_model(model.name, random_weights=model.random_weights),
         "quantization": model.quantization,
         "dtype": model.dtype,
@@ -393,11 +388,3 @@ def _requested_settings(
         "subtitle_tokens": answers.subtitle_tokens,
         **({"evidence": True} if answers.evidence else {}),  # without it the ids are those of before there was any
     }
-
-
-def _short_name(model: str) -> str:
-    """A registered name as it is; a folder by its own name, however the way to it was written."""
-    from sfvqa.checkpoints.find import find
-
-    found = find(model)
-    return found.absolute().name if isinstance(found, Path) else model
