@@ -26,7 +26,7 @@ FIELDS = ("video", "question", "id", "start", "end", "choices", "answer", "group
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_LIST = 10
-_LONGEST_HEADER = 160
+_LONGEST_HEADER = 120
 _MOST_BYTES = 512_000_000  # millions of lines
 _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")

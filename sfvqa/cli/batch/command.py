@@ -368,7 +368,7 @@ def _requested_settings(
     from sfvqa.checkpoints.find import find, identify_model
 
     model, prompt = asked.settings, answers.fixed_prompt
-    found = find(model.name)
+    found = find(str(model.name))
     return {
         "model": found.absolute().name if isinstance(found, Path) else str(model.name),
         "weights": identify_model(model.name, random_weights=model.random_weights),

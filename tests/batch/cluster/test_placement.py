@@ -8,7 +8,7 @@ from sfvqa.errors import UsageError
 HEAD = Resources(0, 0)  # a head that is to do no work
 
 
-def placed(nodes: list[Resources], **asked: object) -> tuple[int, float, int, int]:
+def placed(nodes: list[Resources], **asked: object) -> tuple[float, float, int, int]:
     placement = place_workers(nodes, ClusterOptions(**asked))  # type: ignore[arg-type]
     return placement.size.num_cpus, placement.size.num_gpus, placement.num_workers, placement.num_fitting
 

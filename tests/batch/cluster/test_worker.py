@@ -57,4 +57,5 @@ def test_a_video_that_cannot_be_read_costs_only_itself(items: list[Item], tmp_pa
     worker, _ = load(FakeLoader(tmp_path))
     absent = replace(item_of(1), video=tmp_path / "absent.mp4")
     *_, summary = worker.answer([absent, *items])
+    assert isinstance(summary, Tally)
     assert (summary.num_answered, summary.errors) == (8, {"VideoNotFoundError": 1})
