@@ -321,7 +321,7 @@ def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, ru
     _, summary, records = run_items(FakeAnswerer(on_answer=dawdle), items, options)
     assert summary.errors == {"ItemTimeoutError": 1}
     assert by_question(records)["a.mp4", "slow?"]["error"]["message"].startswith(
-        "The answer was not written within 0.3"
+        "The answer was not finished within 0.3"
     )
 
 
