@@ -1,5 +1,6 @@
 """A video between the thread that reads it and the one that has the model, and the memory for all of their frames."""
 
+import contextlib
 import threading
 import time
 import weakref
@@ -158,7 +159,7 @@ class VideoAhead:
 
     def feed(self, chunks: Reading) -> None:
         """Read to the end, or until the video is given up; waits while memory is full. Raises what reading raises."""
-        try:
+        with contextlib.suppress(NoLongerWantedError):
             while True:
                 try:
                     message = next(chunks)
@@ -167,10 +168,14 @@ class VideoAhead:
                         self._facts = end.value
                         self._moved()
                     return
-                self._put(message)
+                with self._changed:
+                    if not self.is_wanted:
+                        return
+                    if isinstance(message, ReadProgress):
+                        self.num_frames = message.total if message.stage is ReadStage.READ else None
+                    self._messages.append(message)
+                    self._moved()
                 del message  # or this thread would hold a chunk that the model is done with
-        except NoLongerWantedError:
-            return
 
     @property
     def can_go_on(self) -> bool:
@@ -207,15 +212,6 @@ class VideoAhead:
         self._budget.wake()
         if (reader := self.reader) is not None:
             reader.cancel()
-
-    def _put(self, message: ReadProgress | Chunk) -> None:
-        with self._changed:
-            if not self.is_wanted:
-                raise NoLongerWantedError
-            if isinstance(message, ReadProgress):
-                self.num_frames = message.total if message.stage is ReadStage.READ else None
-            self._messages.append(message)
-            self._moved()
 
     def _moved(self) -> None:
         self.moved_at = time.monotonic()
