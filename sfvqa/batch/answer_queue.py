@@ -56,7 +56,7 @@ class AnswerQueue:
         return len(self._waiting)
 
     def add(self, video: SeenVideo, questions: Sequence[Question]) -> None:
-        """Have questions about a video wait."""
+        """Queue questions about a video."""
         if not self._waiting:
             self._oldest = time.monotonic()
         self._waiting += [Waiting(question, video) for question in questions]
@@ -74,8 +74,7 @@ class AnswerQueue:
         last = batch[-1].video
         if rest and rest[0].video is last and batch[0].video is not last:
             batch = [each for each in batch if each.video is not last]
-        taken = set(map(id, batch))
-        self._waiting = [each for each in self._waiting if id(each) not in taken]
+        self._waiting = [each for each in self._waiting if each not in batch]
         self._oldest = time.monotonic()
         return batch
 
@@ -126,12 +125,13 @@ class AnswerQueue:
             return answer
         limit_seconds = self._options.item_timeout_seconds
         assert limit_seconds is not None  # nothing else cuts an answer
-        too_late = ItemTimeoutError(
-            f"The answer was not written within {plural(limit_seconds, 'second')}: "
-            f"time ran out after {plural(answer.tokens.new, 'token')}.",
-            "Allow more with --item-timeout, or fewer tokens with --max-new-tokens.",
+        return Failure.of(
+            ItemTimeoutError(
+                f"The answer was not finished within {plural(limit_seconds, 'second')}: "
+                f"time ran out after {plural(answer.tokens.new, 'token')}.",
+                "Allow more with --item-timeout, or fewer tokens with --max-new-tokens.",
+            )
         )
-        return Failure.of(too_late)
 
     def _ask(self, batch: Sequence[Waiting]) -> list[Answer]:
         """Ask, and mark each video as paid that there is an answer about."""

@@ -66,7 +66,7 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     """
     asked = list(dict.fromkeys(check_question(question) for question in questions))
     if not source:  # a variable of the shell that is not set; Path would take it for this folder
-        raise UsageError("The name of what to ask about is empty.", "Name a folder, “.” for this one.")
+        raise UsageError("The name of the source is empty.", "Name a folder, “.” for this one.")
     path = Path(source)
     if _is_manifest(path):
         return read_manifest(source, asked, notices)
@@ -90,33 +90,26 @@ def list_videos(source: Path | str, notices: list[str] | None = None) -> list[tu
 
     A name is relative to the folder, or to the part of a glob before its first `*`, with "/" between parts. A file with
     the suffix of a video is listed whatever it holds, so that a broken one is not missed; other files are opened (see
-    `is_video`). Hidden files and folders are left out. A folder of pictures is no video here: name it in a manifest.
-    Links are followed; a linked folder that is listed anyway, or leads back, is not listed twice. A file under two
-    names is two videos. `notices` say how many files were left out, and what could not be read. Raises UsageError if
-    there is no such folder, or no video in it.
+    `is_video`). Hidden files and folders are left out, and so are folders of pictures. Links are followed; a linked
+    folder that is listed anyway, or leads back, is not listed twice. A file under two names is two videos. `notices`
+    say how many files were left out, and what could not be read. UsageError for no such folder, or no video in it.
     """
     refuse_address(str(source))
-    folder, pattern = Path(source), None
+    pattern = None
+    folder = Path(source)
     if not folder.is_dir() and glob.has_magic(str(source)):
         pattern = GlobPattern(str(source))
         folder = pattern.folder
     if not folder.is_dir():
         raise UsageError(f"There is no folder “{folder}”.", "Check the path.")
     walk = _Walk(folder, pattern)
-    found, num_others = [], 0
-    for path, name in walk.files():
-        if walk.is_video(path):
-            found.append((path, name))
-        else:
-            num_others += 1
-    told = walk.describe()
-    if num_others:
-        told.insert(0, f"Left out as no videos: {num_others:,} of the {plural(num_others + len(found), 'file')}.")
+    found = sorted(walk.videos(), key=lambda video: video[1])
+    told = walk.describe(len(found))
     if not found:
         raise UsageError(f"There is no video in “{source}”.", " ".join(told) or "Check the path.")
     if notices is not None:
         notices += told
-    return sorted(found, key=lambda video: video[1])
+    return found
 
 
 class GlobPattern:
@@ -139,26 +132,21 @@ class GlobPattern:
         >>> [pattern.matches(name) for name in ("a.mp4", "one/two/b.mp4", "one/b.txt")]
         [True, True, False]
         """
-        return _matches(self._parts, name.split("/"))
+        return _matches(self._parts, name.split("/"), is_folder=False)
 
     def leads_into(self, name: str) -> bool:
         """Whether a folder may hold files that match."""
-        for place, folder in enumerate(name.split("/")):
-            if self._parts[place] == "**":
-                return True
-            if place + 1 == len(self._parts) or not fnmatch.fnmatchcase(folder, self._parts[place]):
-                return False
-        return True
+        return _matches(self._parts, name.split("/"), is_folder=True)
 
 
-def _matches(parts: Sequence[str], names: Sequence[str]) -> bool:
-    if not parts:
-        return not names
-    if parts == ("**",):
-        return True
+def _matches(parts: Sequence[str], names: Sequence[str], *, is_folder: bool) -> bool:
+    """Whether the names match the parts, or, as those of a folder, the first of them and leave some."""
+    if not parts or not names:
+        return bool(parts) if is_folder else not names and tuple(parts) in ((), ("**",))
     if parts[0] == "**":
-        return any(_matches(parts[1:], names[place:]) for place in range(len(names)))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:])
+        rest = [names[place:] for place in range(len(names))]
+        return is_folder or len(parts) == 1 or any(_matches(parts[1:], each, is_folder=False) for each in rest)
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:], is_folder=is_folder)
 
 
 class _Walk:
@@ -172,10 +160,22 @@ class _Walk:
         self._folder = folder
         self._pattern = pattern
         self._unreadable: list[str] = []
+        self._num_files = 0
         self._num_repeated = 0
 
-    def files(self) -> Iterator[tuple[Path, str]]:
-        """Everything that is no folder, with its name; links that lead nowhere too."""
+    def videos(self) -> Iterator[tuple[Path, str]]:
+        """The videos with their names; links that lead nowhere too, if they are named so."""
+        for path, name in self._files():
+            self._num_files += 1
+            try:
+                if is_video(path):
+                    yield path, name
+            except OSError as error:
+                if not path.is_symlink():  # one that leads nowhere
+                    self._note_unreadable(path, error)
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        """Everything that is no folder, with its name."""
         waiting = [(False, "")]
         seen: set[tuple[int, int]] = set()
         while waiting:
@@ -201,26 +201,17 @@ class _Walk:
                 elif self._pattern is None or self._pattern.leads_into(below):
                     heapq.heappush(waiting, (is_linked or entry.is_symlink(), below))
 
-    def is_video(self, path: Path) -> bool:
-        """As `is_video`; a file that cannot be read is none, and is noted."""
-        try:
-            return is_video(path)
-        except OSError as error:
-            if not path.is_symlink():  # one that leads nowhere
-                self._note_unreadable(path, error)
-            return False
-
-    def describe(self) -> list[str]:
-        """What went wrong."""
+    def describe(self, num_videos: int) -> list[str]:
+        """What was left out, and what went wrong."""
         told = []
+        if num_others := self._num_files - num_videos:
+            told.append(f"Skipped {num_others:,} of {plural(self._num_files, 'file')}: no videos.")
         if self._unreadable:
             shown = sorted(self._unreadable)[:_LONGEST_LIST]
             more = len(self._unreadable) - len(shown)
             told.append(f"Could not be read: {'; '.join(shown)}{f'; and {more:,} more' if more else ''}.")
         if self._num_repeated:
-            told.append(
-                f"Linked folders that lead to what is listed anyway, and were not entered: {self._num_repeated:,}."
-            )
+            told.append(f"Skipped {plural(self._num_repeated, 'linked folder')} whose files are listed already.")
         return told
 
     def _note_unreadable(self, path: Path, error: OSError) -> None:

@@ -67,69 +67,42 @@ def item_id(item: Item, content: str, settings: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:_ID_LENGTH]
 
 
-_SHARD = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*", re.ASCII)
+VideoItems = tuple[Item, ...]
+"""Items, at least one, about the same part of the same video, which is seen once for all of them."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The `number`th of `count` shares, counted from 1. UsageError if there is no such share."""
-
-    number: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or not 1 <= self.number <= self.count:
-            raise UsageError(
-                f"There is no shard {self.number} of {self.count}.", "Count them from 1: 1/4, 2/4, 3/4, 4/4."
-            )
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-
-def parse_shard(text: str) -> Shard:
-    """Read `I/N`, the Ith of N from 1 on; UsageError otherwise.
-
-    >>> parse_shard("2/4")
-    Shard(number=2, count=4)
-    """
-    match = _SHARD.fullmatch(text)
-    if match is None:
-        raise UsageError(f"“{text}” is no shard.", "Write I/N, the Ith of N jobs: 1/4 to 4/4.")
-    return Shard(int(match[1]), int(match[2]))
-
-
-@dataclass(frozen=True)
-class VideoGroup:
-    """The items, at least one, about a video between two times (None: its beginning, its end)."""
-
-    video: Path
-    name: str
-    start_seconds: float | None
-    end_seconds: float | None
-    items: tuple[Item, ...]
-
-
-def group_items(items: Iterable[Item]) -> list[VideoGroup]:
-    """The groups in the order in which their first items come."""
-    found: dict[tuple[Path, str, float | None, float | None], list[Item]] = {}
+def group_items(items: Iterable[Item]) -> list[VideoItems]:
+    """The items of each video, in the order in which the first of them come."""
+    found: dict[object, list[Item]] = {}
     for item in items:
         found.setdefault((item.video, item.name, item.start_seconds, item.end_seconds), []).append(item)
-    return [VideoGroup(*of_which, tuple(items)) for of_which, items in found.items()]
+    return list(map(tuple, found.values()))
 
 
-def take_shard(items: Sequence[Item], shard: Shard) -> list[Item]:
-    """The items of a shard; all items about one video are in the same shard, so that it is seen once.
+def parse_shard(text: str) -> tuple[int, int]:
+    """Read `I/N`, the Ith of N shards, counted from 1. UsageError if there is no such shard.
 
-    Shards are as equal as videos allow. They depend only on names and numbers of items: every job comes to the same
-    shards, and no file is read.
+    >>> parse_shard("2/4")
+    (2, 4)
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"There is no shard “{text}”.", "Write I/N, the Ith of N, counted from 1: 1/4 to 4/4.")
+    return int(match[1]), int(match[2])
+
+
+def take_shard(items: Sequence[Item], number: int, count: int) -> list[Item]:
+    """The items of the `number`th of `count` shards; all items about one video are in the same shard.
+
+    Shards are as equal as videos allow. They depend only on names and numbers of items, so that every job comes to the
+    same shards.
     """
     num_items = Counter(item.name for item in items)
-    shares = [(0, number) for number in range(1, shard.count + 1)]
+    shards = [(0, shard) for shard in range(1, count + 1)]
     mine = set()
     for name in sorted(num_items, key=lambda name: (-num_items[name], hashlib.sha256(os.fsencode(name)).digest())):
-        held, number = shares[0]
-        heapq.heapreplace(shares, (held + num_items[name], number))  # the share with the fewest items
-        if number == shard.number:
+        held, shard = shards[0]
+        heapq.heapreplace(shards, (held + num_items[name], shard))  # the shard with the fewest items
+        if shard == number:
             mine.add(name)
     return [item for item in items if item.name in mine]

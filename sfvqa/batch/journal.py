@@ -5,11 +5,13 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Self
+from typing import IO, Any, Self
 
+from sfvqa.batch.item import Question
 from sfvqa.batch.record import ERROR, OK, Line, check_records, describe_damage, read_lines, to_line
 from sfvqa.errors import JournalError
 from sfvqa.wording import plural
@@ -18,23 +20,32 @@ STANDARD_OUTPUT = "-"
 
 
 class RecordKeeper:
-    """Knows which items have a record: by id, "ok" or "error". By itself it keeps no more; see Journal.
+    """Knows which items have a record: `done` has "ok" or "error" by id. By itself it keeps no more; see Journal.
 
     On the workers of a cluster that is enough: their records travel in events, and are kept where those arrive.
     """
 
     def __init__(self, done: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._done = dict(done)
+        self.done = dict(done)
 
-    @property
-    def done(self) -> Mapping[str, str]:
-        """The ids of the items that have a record, each with "ok" or "error"."""
-        return MappingProxyType(self._done)
+    def learn(self, record: Mapping[str, Any]) -> None:
+        """Note the item of a record as done; one that has an answer stays answered."""
+        if self.done.get(record["item_id"]) != OK:
+            self.done[record["item_id"]] = record["status"]
 
-    def is_done(self, item_id: str, *, retry_errors: bool) -> bool:
-        """Whether an item need not be asked: it has an answer, or an error that is not to be retried."""
-        status = self._done.get(item_id)
-        return status == OK or (status == ERROR and not retry_errors)
+    def sort_out(
+        self, questions: Iterable[Question], *, retry_errors: bool
+    ) -> tuple[tuple[Question, ...], Counter[str]]:
+        """The questions that are left to ask, and how many of the others have which status."""
+        left: list[Question] = []
+        before: Counter[str] = Counter()
+        for question in questions:
+            status = self.done.get(question.item_id)
+            if status is None or (status == ERROR and retry_errors):
+                left.append(question)
+            else:
+                before[status] += 1
+        return tuple(left), before
 
     def append(self, record: Mapping[str, object]) -> None:
         """Take a record, which is kept elsewhere."""
@@ -44,10 +55,9 @@ class Journal(RecordKeeper):
     """A context manager that holds a lock on the file, which goes with the process, however that ends.
 
     What is in the file stays, but for a torn last line, which is cut off, as `notices` say. With `overwrite` a file
-    that exists is moved aside. Standard output (`-`), pipes and devices are written to as well, and cannot be resumed.
-    A child made by fork alone, without exec, shares the lock, and holds it as long as it lives.
-    `remembers` says whether another run can resume from it. Raises JournalError at once for a file that is in use,
-    cannot be written, or holds something else than records.
+    that exists is moved aside. Standard output (`-`), pipes and devices are written to as well, and cannot be resumed:
+    `remembers` is False. A child made by fork alone, without exec, shares the lock, and holds it as long as it lives.
+    JournalError for a file that is in use, cannot be written, or holds something else than records.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -58,7 +68,7 @@ class Journal(RecordKeeper):
         self._mutex = threading.Lock()
         try:
             if not self.remembers:
-                self._stream: IO[bytes] = open_stream(path)
+                self._stream: IO[bytes] = _open_stream(path)
                 return
             self.path = real_path(path)  # the file is moved aside or locked, not a link to it
             self._stream = self._open_file(overwrite=overwrite)
@@ -75,7 +85,7 @@ class Journal(RecordKeeper):
             raise ValueError(f"a record has an item_id and a status, not {item_id!r} and {status!r}")
         line = to_line(record)
         with self._mutex:
-            if self._done.get(item_id) == OK:
+            if self.done.get(item_id) == OK:
                 raise ValueError(f"item {item_id} has an ok record already")
             try:
                 if self.remembers:
@@ -84,18 +94,14 @@ class Journal(RecordKeeper):
                     write_all(self._stream, line)
             except OSError as error:
                 raise cannot_be_written(self.path, error) from error
-            self._done[item_id] = str(status)
-
-    def close(self) -> None:
-        """Close the file, and so unlock it; standard output stays open."""
-        if str(self.path) != STANDARD_OUTPUT:
-            self._stream.close()
+            self.learn(record)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if str(self.path) != STANDARD_OUTPUT:
+            self._stream.close()  # which unlocks it
 
     def _open_file(self, *, overwrite: bool) -> IO[bytes]:
         is_new = not self.path.exists()
@@ -123,17 +129,13 @@ class Journal(RecordKeeper):
                 if last.record is None:
                     unread += [] if last.is_empty else [last]
                     continue
-                item_id, status = last.record["item_id"], last.record["status"]
-                is_answered = self._done.get(item_id) == OK
-                num_repeated += is_answered and status == OK
-                self._done[item_id] = OK if is_answered else status
+                num_repeated += self.done.get(last.record["item_id"]) == last.record["status"] == OK
+                self.learn(last.record)
         if last is not None:
             unread = self._repair(stream, last, unread)
         self.notices += describe_damage(self.path, unread)
         if num_repeated:
-            self.notices.append(
-                f"“{self.path}” holds {plural(num_repeated, 'more ok record')} of items that have one already."
-            )
+            self.notices.append(f"“{self.path}” repeats {plural(num_repeated, 'answer')} that it holds already.")
 
     def _repair(self, stream: IO[bytes], last: Line, unread: list[Line]) -> list[Line]:
         """Cut a torn last line off, and return the others that hold no record."""
@@ -188,7 +190,7 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def open_stream(path: Path) -> IO[bytes]:
+def _open_stream(path: Path) -> IO[bytes]:
     """A pipe, a device, or standard output. OSError, also for a standard output that was closed (`>&-`)."""
     if str(path) == STANDARD_OUTPUT:
         if sys.__stdout__ is None:  # what stands in for it drops what it gets
@@ -250,11 +252,11 @@ def sync_folder(folder: Path) -> None:
 def cannot_be_written(path: Path, error: OSError) -> JournalError:
     """The error for a file of records that the system refuses to write."""
     if isinstance(error, BrokenPipeError):
-        return JournalError("Whoever read the records has gone: the pipe is closed.", "Write them to a file with -o.")
+        return JournalError("The reader of the records is gone: the pipe is closed.", "Write them to a file with -o.")
     missing = isinstance(error, FileNotFoundError)
     return JournalError(
         f"“{path}” cannot be written: {error.strerror or error}.",
         f"Make the folder “{real_path(path).parent if path.is_symlink() else path.parent}” first, or write to another."
         if missing
-        else "See to its permissions and to the room on the disk, and run this again; what is in it is kept.",
+        else "Check its permissions and the free space on the disk, then rerun the command; what is in it is kept.",
     )

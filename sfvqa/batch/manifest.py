@@ -1,11 +1,13 @@
 """Manifests: JSON lines, or CSV, each line of which names a video and what to ask about it, made into items."""
 
 import codecs
+import contextlib
 import csv
 import io
 import json
 import os
 import re
+import reprlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +26,12 @@ FIELDS = ("video", "question", "id", "start", "end", "choices", "answer", "group
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_LIST = 10
-_LONGEST_NAME = 40
+_LONGEST_HEADER = 120
 _MOST_BYTES = 512_000_000  # millions of lines
 _OF_RECORDS = {"item_id", "status"}
 _DELIMITERS = (",", "\t", ";")
 
-Row = tuple[int, "dict[str, object] | str"]
+_Row = tuple[int, dict[str, object] | str]
 """The number of a line, and its fields or what is wrong with it."""
 
 
@@ -40,8 +42,8 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
     `id`, `start`, `end` (seconds, or times such as 1:30), `choices` (a list, or text as in CSV), `answer` and `group`.
     A line without a question takes each of `questions`. Paths are relative to the manifest's folder, or the working
     directory for standard input or a pipe; a folder of pictures counts as a video.
-    Lines that repeat another are left out; `notices` say so, and name fields that mean nothing here.
-    Raises a UsageError that counts the lines that cannot be used and says what is wrong with the first ten.
+    Lines that repeat another are skipped; `notices` say so, and name unknown fields. Raises a UsageError that counts
+    the lines that cannot be used and says what is wrong with the first ten.
     """
     name = "standard input" if str(source) == STANDARD_INPUT else f"“{source}”"
     folder = Path() if is_stream(Path(source)) else Path(source).parent
@@ -52,13 +54,13 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
             continue
         if fields.keys() >= _OF_RECORDS:
             raise UsageError(
-                f"In {name} are the records of a batch, whose answers would pass for the true ones.",
+                f"In {name} are the records of a batch, whose answers would be taken for the true ones.",
                 "Name the folder or the manifest that they were made from.",
             )
         lines.unknown |= fields.keys() - set(FIELDS)
         lines.takes_questions |= not fields.get("question")
         try:
-            lines.add(number, to_items(fields, folder, questions))
+            lines.add(number, _to_items(fields, folder, questions))
         except UsageError as error:
             message = error.message.rstrip(".")
             lines.problems.append((number, message[:1].lower() + message[1:]))
@@ -66,7 +68,7 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
     if notices is not None:
         notices += lines.describe()
         if questions and not lines.takes_questions:
-            notices.append(f"Every line in {name} has a question of its own; those of --question are asked of none.")
+            notices.append(f"Every line of {name} has its own question; those of --question are not asked.")
     return lines.items
 
 
@@ -97,47 +99,42 @@ class _Lines:
             elif (same.answer, same.group) == (item.answer, item.group):
                 self._num_repeated += 1
             else:
-                raise UsageError(f"it asks what line {line} asks, with another answer or group")
+                raise UsageError(f"it repeats line {line} with another answer or group")
 
     def refuse_problems(self) -> None:
         """UsageError if there are any, or no items."""
         if self.problems:
             shown = "; ".join(f"line {number}: {problem}" for number, problem in self.problems[:_LONGEST_LIST])
             more = len(self.problems) - _LONGEST_LIST
-            is_one = len(self.problems) == 1
-            which = "A line" if is_one else f"{len(self.problems):,} of the lines"
             raise UsageError(
-                f"{which} in {self.name} cannot be used: {shown}{f'; and {more} more' if more > 0 else ''}.",
-                f"Correct {'it' if is_one else 'them'}; nothing was asked.",
+                f"{plural(len(self.problems), 'line')} of {self.name} cannot be used: {shown}"
+                f"{f'; and {more} more' if more > 0 else ''}.",
+                "Correct the manifest; nothing was asked.",
             )
         if not self.items:
-            raise UsageError(f"There is no line in {self.name}.", "Write a JSON object a line, or CSV with a header.")
+            raise UsageError(f"There are no lines in {self.name}.", "Write a JSON object a line, or CSV with a header.")
 
     def describe(self) -> list[str]:
         """What the user should hear of the lines that were used."""
         told = []
         if self.unknown:
-            names = ", ".join(f"“{name}”" for name in sorted(self.unknown))
-            told.append(f"Fields in {self.name} that mean nothing here, and are ignored: {names}.")
+            told.append(f"Unknown fields of {self.name} are ignored: {', '.join(sorted(self.unknown))}.")
         if self._num_repeated:
-            told.append(f"Lines in {self.name} that repeat another, and are left out: {self._num_repeated:,}.")
-        odd = sum(_has_answer_that_is_no_choice(item) for item in self.items)
+            told.append(f"Skipped lines of {self.name} that repeat another: {self._num_repeated:,}.")
+        odd = sum(
+            not any(is_match(choice, item.answer, item.choices, rule=Rule.EXACT) for choice in item.choices)
+            for item in self.items
+            if item.choices is not None and item.answer is not None
+        )
         if odd:
             told.append(f"Items whose true answer is none of their choices: {odd:,}.")
         return told
 
 
-def _has_answer_that_is_no_choice(item: Item) -> bool:
-    """As the report will judge it, which takes a letter for a choice."""
-    if item.choices is None or item.answer is None:
-        return False
-    return not any(is_match(choice, item.answer, item.choices, rule=Rule.EXACT) for choice in item.choices)
-
-
 def _read(source: Path | str, name: str) -> str:
-    """All of it as text; bytes that are not UTF-8 stay what they are, since names of files may have them."""
+    """All of it as text; bytes that are not UTF-8 are kept, since names of files may have them."""
     if str(source) == STANDARD_INPUT and (sys.stdin is None or sys.stdin.isatty()):
-        raise UsageError("Nothing comes from standard input.", "Pipe a manifest into it, or name a file.")
+        raise UsageError("Nothing is connected to standard input.", "Pipe a manifest into it, or name a file.")
     try:
         content = read_given(source, _MOST_BYTES)
     except OSError as error:
@@ -147,10 +144,10 @@ def _read(source: Path | str, name: str) -> str:
     try:
         return content.decode("utf-16")
     except UnicodeDecodeError as error:
-        raise UsageError(f"The manifest in {name} is no valid UTF-16.", "Save it as UTF-8.") from error
+        raise UsageError(f"The manifest in {name} is not valid UTF-16.", "Save it as UTF-8.") from error
 
 
-def _rows(text: str, name: str) -> Iterator[Row]:
+def _rows(text: str, name: str) -> Iterator[_Row]:
     """The lines that are not empty, as JSON or CSV by what the text begins with."""
     first = text.lstrip()[:1]
     if first == "[":
@@ -160,16 +157,16 @@ def _rows(text: str, name: str) -> Iterator[Row]:
     return _json_rows(text) if first == "{" else _csv_rows(text, name)
 
 
-def _json_rows(text: str) -> Iterator[Row]:
+def _json_rows(text: str) -> Iterator[_Row]:
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: texts in JSON may hold U+2028
         if not line.strip():
             continue
         try:
             fields = json.loads(line, object_pairs_hook=_without_repeated)
         except (ValueError, RecursionError) as error:
-            yield number, f"it is no JSON ({error})"
+            yield number, f"it is not valid JSON ({error})"
             continue
-        yield number, fields if isinstance(fields, dict) else "it is no JSON object"
+        yield number, fields if isinstance(fields, dict) else "it is not a JSON object"
 
 
 def _without_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -179,7 +176,7 @@ def _without_repeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _csv_rows(text: str, name: str) -> Iterator[Row]:
+def _csv_rows(text: str, name: str) -> Iterator[_Row]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = next((each for each in _DELIMITERS if each in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -191,7 +188,7 @@ def _csv_rows(text: str, name: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield number, f"it is no CSV ({error})"
+            yield number, f"it is not valid CSV ({error})"
             continue
         if not any(cell.strip() for cell in cells):
             continue
@@ -204,20 +201,18 @@ def _csv_rows(text: str, name: str) -> Iterator[Row]:
 
 
 def _check_header(header: list[str], name: str) -> list[str]:
-    if "video" not in header:  # it may be whatever a file that is no text begins with
-        shown = [column if len(column) <= _LONGEST_NAME else f"{column[:_LONGEST_NAME]}…" for column in header]
+    if "video" not in header:
+        shown = ", ".join(header)[:_LONGEST_HEADER]  # it may be whatever a binary file begins with
         raise UsageError(
-            f"The header of {name} has no “video”: {', '.join(shown[:_LONGEST_LIST])}"
-            f"{', …' if len(header) > _LONGEST_LIST else ''}.",
+            f"The header of {name} has no “video”: {shown}{'…' if shown != ', '.join(header) else ''}.",
             "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
         )
-    repeated = sorted({column for column in header if header.count(column) > 1})
-    if repeated:
-        raise UsageError(f"The header of {name} has “{repeated[0]}” more than once.", "Give each column its own name.")
+    if repeated := next((column for column in header if header.count(column) > 1), None):
+        raise UsageError(f"The header of {name} has “{repeated}” more than once.", "Give each column its own name.")
     return header
 
 
-def to_items(fields: Mapping[str, object], folder: Path, questions: Sequence[str]) -> list[Item]:
+def _to_items(fields: Mapping[str, object], folder: Path, questions: Sequence[str]) -> list[Item]:
     """The items of a line: one for its question, or else one for each of `questions`.
 
     Fields that are None or empty count as not given; paths are relative to `folder`. UsageError for what cannot be.
@@ -248,7 +243,7 @@ def _video(value: object, folder: Path) -> tuple[Path, str]:
     if value is None:
         raise UsageError("it has no video")
     if not isinstance(value, str) or "\0" in value:
-        raise UsageError(f"its video is no path but {value!r}")
+        raise UsageError(f"its video is not a path: {value!r}")
     if _ADDRESS.match(value):
         raise UsageError(f"“{value}” is an address, and only local files are read")
     path, name = folder / value, Path(value)
@@ -266,7 +261,7 @@ def _text(given: Mapping[str, object], field: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UsageError(f"its {field} is no text but {value!r}")
+        raise UsageError(f"its {field} is not text: {value!r}")
     return check_text(str(value), field, "")
 
 
@@ -277,12 +272,10 @@ def _seconds(given: Mapping[str, object], field: str) -> float | None:
         return None
     if isinstance(value, str):
         return parse_time(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"its {field} is no time but {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise UsageError(f"its {field} is no time but a number of {len(str(value))} digits") from None
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    raise UsageError(f"its {field} is not a time: {reprlib.repr(value)}")
 
 
 def _choices(value: object) -> tuple[str, ...] | None:
@@ -295,5 +288,5 @@ def _choices(value: object) -> tuple[str, ...] | None:
         except csv.Error as error:
             raise UsageError(f"its choices cannot be read: {error}") from error
     if not isinstance(value, list):
-        raise UsageError(f"its choices are no list but {value!r}")
+        raise UsageError(f"its choices are not a list: {value!r}")
     return check_choices([_text({"choice": choice}, "choice") or "" for choice in value])

@@ -15,54 +15,6 @@ from sfvqa.errors import JournalError, UsageError
 
 
 @dataclass(frozen=True)
-class MergeSummary:
-    """What was merged: records by status, how many were dropped and why, and what the user should hear.
-
-    `num_repeated` ok records repeat an earlier one; `num_superseded` error records gave way to an answer or a newer
-    error; `conflicts` are items with different answers, of which the first was kept.
-    """
-
-    output: Path
-    num_ok: int
-    num_errors: int
-    num_repeated: int
-    num_superseded: int
-    conflicts: tuple[str, ...]
-    notices: tuple[str, ...]
-
-
-def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = False) -> MergeSummary:
-    """Write the records of `parts` to `output`, one an item, unchanged, in the order in which items first come.
-
-    The first ok record of an item wins, else the error that finished last. Torn and damaged lines are left out. The
-    output appears whole or not at all; an existing one is moved aside with `overwrite`, and refused with a UsageError
-    without. Raises JournalError for what cannot be read, is no file of records, or cannot be written.
-    """
-    if is_stream(output):
-        raise UsageError(f"“{output}” is no file, and a merge is written to one.", "Give the name of a file.")
-    if os.path.lexists(output) and not overwrite:
-        raise UsageError(f"“{output}” is there already.", "Give another name, or --overwrite to move it aside.")
-    merge = _Merge()
-    for part in parts:
-        for line in read_record_lines(part, merge.notices):
-            merge.learn(part, line)
-    try:
-        _write_whole(merge, real_path(output))
-    except OSError as error:
-        raise cannot_be_written(output, error) from error
-    num_ok = sum(place.is_ok for place in merge.best.values())
-    return MergeSummary(
-        output=output,
-        num_ok=num_ok,
-        num_errors=len(merge.best) - num_ok,
-        num_repeated=merge.num_repeated,
-        num_superseded=merge.num_superseded,
-        conflicts=tuple(merge.conflicts),
-        notices=tuple(merge.notices),
-    )
-
-
-@dataclass(frozen=True)
 class _Place:
     """Where a record is, and what it is compared by with another of its item."""
 
@@ -75,8 +27,12 @@ class _Place:
 
 
 @dataclass
-class _Merge:
-    """The best record of each item so far; records stay in their files."""
+class Merge:
+    """What was merged: the `best` record of each item, how many others were dropped and why, and notices for the user.
+
+    `num_repeated` ok records repeat an earlier one; `num_superseded` error records gave way to an answer or a newer
+    error; `conflicts` are the ids of items with different answers, of which the first was kept.
+    """
 
     best: dict[str, _Place] = field(default_factory=dict)
     num_repeated: int = 0
@@ -84,26 +40,54 @@ class _Merge:
     conflicts: dict[str, None] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def num_ok(self) -> int:
+        """Items with an answer."""
+        return sum(place.is_ok for place in self.best.values())
+
     def learn(self, part: Path, line: Line) -> None:
         """Compare a record with the best of its item."""
-        assert line.record is not None
         record = line.record
+        assert record is not None
         item_id, is_ok = record["item_id"], record["status"] == OK
         place = _Place(part, line.start, line.size_bytes, is_ok, str(record.get("finished", "")), record.get("answer"))
-        before = self.best.get(item_id)
-        if before is None:
-            self.best[item_id] = place
-        elif is_ok and before.is_ok:
-            self.num_repeated += place.answer == before.answer
-            if place.answer != before.answer:
+        before = self.best.setdefault(item_id, place)
+        if before is place:
+            return
+        if is_ok and before.is_ok:
+            if place.answer == before.answer:
+                self.num_repeated += 1
+            else:
                 self.conflicts[item_id] = None
-        else:
-            self.num_superseded += 1
-            if is_ok or (not before.is_ok and place.finished >= before.finished):
-                self.best[item_id] = place
+            return
+        self.num_superseded += 1
+        if is_ok or (not before.is_ok and place.finished >= before.finished):
+            self.best[item_id] = place
 
 
-def _write_whole(merge: _Merge, output: Path) -> None:
+def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = False) -> Merge:
+    """Write the records of `parts` to `output`, one an item, unchanged, in the order in which items first come.
+
+    The first ok record of an item wins, else the error that finished last. Torn and damaged lines are left out. The
+    output appears whole or not at all; an existing one is moved aside with `overwrite`, and refused with a UsageError
+    without. Raises JournalError for what cannot be read, is not a file of records, or cannot be written.
+    """
+    if is_stream(output):
+        raise UsageError(f"“{output}” is not a regular file.", "Give the name of a file.")
+    if os.path.lexists(output) and not overwrite:
+        raise UsageError(f"“{output}” already exists.", "Give another name, or --overwrite to move it aside.")
+    merge = Merge()
+    for part in parts:
+        for line in read_record_lines(part, merge.notices):
+            merge.learn(part, line)
+    try:
+        _write_whole(merge, real_path(output))
+    except OSError as error:
+        raise cannot_be_written(output, error) from error
+    return merge
+
+
+def _write_whole(merge: Merge, output: Path) -> None:
     """Write beside the output, then rename. OSError; JournalError while an existing output is in use."""
     with contextlib.ExitStack() as stack:
         if output.exists():
@@ -123,7 +107,7 @@ def _write_whole(merge: _Merge, output: Path) -> None:
         sync_folder(output.parent)
 
 
-def _copy(merge: _Merge, stream: IO[bytes]) -> None:
+def _copy(merge: Merge, stream: IO[bytes]) -> None:
     for part, items in itertools.groupby(merge.best.items(), key=lambda item: item[1].part):
         with part.open("rb") as source:
             for item_id, place in items:

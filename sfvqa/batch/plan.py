@@ -17,11 +17,8 @@ from sfvqa.video.readers import ReadOptions, num_available_cores
 from sfvqa.video.readers.local_file import hash_content
 from sfvqa.video.sampling import SamplingOptions
 
-FRAMES_AHEAD = 256
-"""Frames that may be read and not yet encoded, in all: 113 MB at 384 × 384 pixels."""
-
 STILL_SECONDS = 3600.0
-"""How long the model may stand still where no time limit was asked for: no step takes so long on a fit machine."""
+"""How long the model may hang where no time limit was asked for: no step takes so long on a fit machine."""
 
 _MOST_READERS = 8
 
@@ -37,13 +34,13 @@ class BatchOptions:
 
     - `settings` are those asked for, as records show them; with the video and the question they make an item's id.
     - `sampling`, `crop`, `reading`, `prompt` are those of VideoQA; an item's own range overrides that of `sampling`.
-      `generation` writes the answers; `choices` are compared instead, for items without choices of their own.
+      `generation` writes the answers, or `choices` are compared, unless an item has its own.
     - `reads_subtitles`: put each video's own text track into the prompt, cut to `subtitle_tokens`.
     - `batch_size` questions are answered at a time, about one video or several.
-    - `num_readers` videos are read at a time, and at most `frames_ahead` frames are held in all.
-    - `item_timeout_seconds` limits reading a video, encoding it, and each answer. Without it an item is given up
-      where nothing moves for STILL_SECONDS.
-    - `max_failures`: stop after so many; `retry_errors`: ask items with an error record again.
+    - `num_readers` videos are read at a time, and at most `frames_ahead` frames are read and not yet encoded.
+    - `item_timeout_seconds` limits reading a video, encoding it, and each answer; without it, an item is given up after
+      STILL_SECONDS without progress.
+    - `max_failures` ends the batch; `retry_errors` asks items with an error record again.
     - `content_of` hashes a video; several threads call it.
     """
 
@@ -58,7 +55,7 @@ class BatchOptions:
     subtitle_tokens: int | None = None
     batch_size: int = 1
     num_readers: int = field(default_factory=default_num_readers)
-    frames_ahead: int = FRAMES_AHEAD
+    frames_ahead: int = 256  # 113 MB at 384 × 384 pixels
     item_timeout_seconds: float | None = None
     max_failures: int | None = None
     retry_errors: bool = False
@@ -90,7 +87,7 @@ class BatchOptions:
 
     @property
     def still_seconds(self) -> float:
-        """How long the model may stand still."""
+        """How long the model may hang."""
         return self.item_timeout_seconds or STILL_SECONDS
 
     @property
@@ -110,8 +107,8 @@ LARGEST_BATCH = 16
 class BatchModel:
     """The model that is to answer, and what a batch needs of it; what is open is decided where `plan` is called.
 
-    `fewer_frames` lets videos have fewer frames where memory is short. `batch_size` None is as many of the
-    `num_questions`, about `num_videos`, as fit, at most LARGEST_BATCH.
+    `fewer_frames` allows fewer frames where memory is short. `batch_size` None is as many of the `num_questions`, about
+    `num_videos`, as fit, at most LARGEST_BATCH.
     """
 
     settings: ModelSettings

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sfvqa.batch.identify import identify, not_in_time, sort_out
-from sfvqa.batch.item import VideoGroup
+from sfvqa.batch.identify import Opened, identify, not_in_time
+from sfvqa.batch.item import VideoItems
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import Failure
-from sfvqa.batch.video_ahead import Attempt, FrameBudget, Opened, VideoAhead
+from sfvqa.batch.video_ahead import Attempt, FrameBudget, VideoAhead
 from sfvqa.batch.watchdog import TooLateError, within
 from sfvqa.checkpoints.device import memory_errors
 from sfvqa.errors import ReadTimeoutError
@@ -38,7 +38,7 @@ class ReadingPool:
     def __init__(
         self,
         answerer: VideoQA,
-        groups: Iterable[VideoGroup],
+        groups: Iterable[VideoItems],
         keeper: RecordKeeper,
         options: BatchOptions,
     ) -> None:
@@ -153,10 +153,8 @@ class ReadingPool:
 
     def _open(self, video: VideoAhead) -> None:
         """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
-        found = identify(video.attempt.group, self._options)
-        questions, before = sort_out(found.asked, self._keeper, self._options)
-        opened = Opened(questions, before, self._options.prompt, failure=found.failure, file=found.file)
-        if not questions or found.failure is not None:
+        opened = identify(video.attempt.items, self._options, self._keeper)
+        if not opened.questions or opened.failure is not None:
             video.arrive(opened)
             return
         try:
@@ -166,7 +164,7 @@ class ReadingPool:
             video.arrive(replace(opened, failure=Failure.of(self._with_own_remedy(error))))
 
     def _read(self, video: VideoAhead, opened: Opened) -> None:
-        options, path = self._options, video.attempt.group.video
+        options, path = self._options, video.attempt.video
         sampling = video.attempt.sampling(options.sampling)
         is_kept = self._answerer.is_kept(path, sampling, reading=self._reading, crop=options.crop)
         opened = replace(opened, sampling=sampling, source=path)

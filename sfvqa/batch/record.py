@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import sfvqa
 from sfvqa.batch.item import Question
 from sfvqa.errors import JournalError, OutOfMemoryError, ReadingMemoryError, SfvqaError
+from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer
@@ -40,8 +41,7 @@ _LONGEST_LINE_BYTES = 32 << 20  # more than a record with the evidence of 200,00
 class Failure:
     """Why an item has no answer, in words: an error would keep its traceback alive, and every object in its frames.
 
-    `kind` is the error's type; `traceback` belongs to one that was not raised on purpose. `fewer_frames_may_help` after
-    memory ran out over several.
+    `kind` is the error's type; `traceback` is that of an error that was not raised on purpose.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
-        """The error in words; the error itself is not kept."""
+        """The error in words."""
         kind = type(error).__name__
         of_memory = isinstance(error, OutOfMemoryError | MemoryError) and not isinstance(error, ReadingMemoryError)
         if isinstance(error, SfvqaError):
@@ -73,11 +73,7 @@ def ok_record(question: Question, answer: "Answer", settings: Mapping[str, objec
 
 def error_record(question: Question, failure: Failure, settings: Mapping[str, object]) -> Record:
     """Why there is no answer, with the traceback of an error that was not raised on purpose."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        **_facts(question, ERROR, settings),
-        "error": failure.to_dict(),
-    }
+    return {"schema_version": SCHEMA_VERSION, **_facts(question, ERROR, settings), "error": failure.to_dict()}
 
 
 def to_line(record: Mapping[str, object]) -> bytes:
@@ -119,7 +115,7 @@ class Line:
 
 
 def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
-    """Every line from the beginning. JournalError at once for a file of something else, see `check_records`.
+    """Every line of a file. JournalError at once for a file of something else, see `check_records`.
 
     A line longer than any record is skipped, not held: a crash of the system may leave one as long as the disk.
     """
@@ -129,33 +125,17 @@ def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
         content = stream.readline(_LONGEST_LINE_BYTES)
         if not content:
             return
-        if len(content) < _LONGEST_LINE_BYTES or content.endswith(b"\n"):
-            line = _line(number, start, content)
-        else:
-            size_bytes, is_whole = _pass_over(stream)
-            size_bytes += len(content)
-            line = Line(number, start, size_bytes, None, is_whole, is_empty=False, is_torn=not is_whole)
+        size_bytes, is_whole, is_empty = len(content), content.endswith(b"\n"), not content.strip()
+        value = None
+        if is_whole or size_bytes < _LONGEST_LINE_BYTES:
+            value = _parse_json(content)
+        while not is_whole and (content := stream.readline(_HEAD_BYTES)):
+            size_bytes, is_whole = size_bytes + len(content), content.endswith(b"\n")
         del content
-        yield line
-        start += line.size_bytes
-
-
-def _line(number: int, start: int, content: bytes) -> Line:
-    value = _parse_json(content)
-    record = value if _is_record(value) else None
-    is_whole, is_empty = content.endswith(b"\n"), not content.strip()
-    is_torn = record is None and not is_empty and not (is_whole and value is not None)
-    return Line(number, start, len(content), record, is_whole, is_empty, is_torn)
-
-
-def _pass_over(stream: IO[bytes]) -> tuple[int, bool]:
-    """The bytes up to the end of the line, and whether it has a newline."""
-    size_bytes = 0
-    while piece := stream.readline(_HEAD_BYTES):
-        size_bytes += len(piece)
-        if piece.endswith(b"\n"):
-            return size_bytes, True
-    return size_bytes, False
+        record = value if _is_record(value) else None
+        is_torn = record is None and not is_empty and not (is_whole and value is not None)
+        yield Line(number, start, size_bytes, record, is_whole, is_empty, is_torn)
+        start += size_bytes
 
 
 def check_records(stream: IO[bytes], name: str) -> None:
@@ -166,8 +146,8 @@ def check_records(stream: IO[bytes], name: str) -> None:
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
         raise JournalError(
-            f"“{name}” is no file of records: there is something else in it.",
-            "Name another: one that `sfvqa batch` wrote, or a new one for the output.",
+            f"“{name}” is not a file of records.",
+            "Name one that `sfvqa batch` wrote, or a new file for the output.",
         )
     stream.seek(0)
 
@@ -182,8 +162,8 @@ def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Recor
 def read_record_lines(path: Path, notices: list[str] | None = None) -> Iterator[Line]:
     """The lines of a file that hold records, also while another process appends to it.
 
-    A torn last line and damaged ones are left out, and the last of `notices` says so. Raises JournalError for a file
-    that cannot be read or holds something else.
+    Torn and damaged lines are skipped, as the last of `notices` says. JournalError for a file that cannot be read or
+    holds something else.
     """
     unread: list[Line] = []
     try:
@@ -206,10 +186,8 @@ def describe_damage(path: Path, unread: Sequence[Line]) -> list[str]:
     if not unread:
         return []
     numbers = ", ".join(str(line.number) for line in unread[:_LONGEST_LIST])
-    if len(unread) == 1:
-        return [f"“{path}”: line {numbers} holds no record, because it is torn or damaged, and is left out."]
     more = f" and {len(unread) - _LONGEST_LIST} more" if len(unread) > _LONGEST_LIST else ""
-    return [f"“{path}”: lines {numbers}{more} hold no record, because they are torn or damaged, and are left out."]
+    return [f"Skipped {plural(len(unread), 'torn or damaged line')} of “{path}”: {numbers}{more}."]
 
 
 def _may_hold_records(head: bytes) -> bool:

@@ -9,15 +9,15 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from sfvqa.batch.answer_queue import AnswerQueue, SeenVideo
-from sfvqa.batch.identify import identify, sort_out
+from sfvqa.batch.identify import identify
 from sfvqa.batch.item import Item, Question, group_items
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.reading_pool import ReadingPool
-from sfvqa.batch.record import Failure, error_record, ok_record
-from sfvqa.batch.tally import BatchEvent, BatchSummary, Counts, ItemFinished, Stage, Tally, Working
+from sfvqa.batch.record import Failure, ok_record
+from sfvqa.batch.tally import BatchEvent, Counts, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Attempt, VideoAhead
-from sfvqa.batch.watchdog import Watchdog, dump_stacks, stood_still
+from sfvqa.batch.watchdog import Watchdog, dump_stacks, no_progress
 from sfvqa.checkpoints.device import is_device_lost
 from sfvqa.errors import DeviceLostError, ItemTimeoutError
 from sfvqa.inference.answer import Answer
@@ -31,7 +31,7 @@ _GRACE_SECONDS = 10.0  # in which whatever is bounded in reading ends by itself,
 
 def run_batch(
     answerer: VideoQA, items: Sequence[Item], journal: RecordKeeper, options: BatchOptions
-) -> Generator[BatchEvent, None, BatchSummary]:
+) -> Generator[BatchEvent, None, Tally]:
     """Answer every item that the journal does not hold, and yield what happens.
 
     Each video is seen once for all its items, whose records are appended as they finish, in any order. What goes wrong
@@ -46,9 +46,9 @@ def run_batch(
             raise
         raise DeviceLostError(
             f"The GPU failed: {' '.join(str(error).split())[:200]}.",
-            "What was answered is kept: run the same command again, after a restart if need be.",
+            "What is done is kept: rerun the command to resume, after a restart if need be.",
         ) from error
-    return run.summary()
+    return run.counts.tally()
 
 
 class _BatchRun:
@@ -62,44 +62,40 @@ class _BatchRun:
         self._pool = ReadingPool(answerer, group_items(items), journal, options)
         self._encodings: dict[VideoAhead, Iterator[EncodedVideo | None]] = {}
         self._queue = AnswerQueue(answerer, options, self._watchdog)
-        self._counts = Counts(len(items), options.max_failures)
-        self._counts.begin()
+        self.counts = Counts(len(items), journal, options, self._pool.budget)
+        self.counts.begin()
 
     def events(self) -> Iterator[BatchEvent]:
         """Run until every item is done, or too many failed."""
         moved_at = time.monotonic()
         with self._watchdog, self._pool:
-            while (self._queue or not self._pool.is_over) and not self._counts.has_failed_too_often:
-                with self._counts.timed(Stage.READING):
+            while (self._queue or not self._pool.is_over) and not self.counts.has_failed_too_often:
+                with self.counts.timed(Stage.READING):
                     video = self._pool.next_ready(0.0 if self._queue else _PATIENCE_SECONDS)
                 has_moved = video is not None or bool(self._queue)
                 if video is not None:
                     yield from self._go_on(video)
                 elif self._queue:  # a small batch rather than an idle model
                     yield from self._answer()
-                while self._queue.is_due and not self._counts.has_failed_too_often:
+                while self._queue.is_due and not self.counts.has_failed_too_often:
                     yield from self._answer()
-                yield Working(self._tally())
+                yield Working(self.counts.tally())
                 if has_moved:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > self._still_seconds:
                     yield from self._give_up_reading()
                     moved_at = time.monotonic()
 
-    def summary(self) -> BatchSummary:
-        """How it ended."""
-        return self._counts.summary(self._pool.budget.most_held)
-
     def _go_on(self, video: VideoAhead) -> Iterator[BatchEvent]:
         """Encode what there is of a video; once it is whole, its questions wait to be answered."""
         opened = video.opened
         assert opened is not None
         if video not in self._encodings:
-            self._counts.before += opened.before
+            self.counts.before += opened.before
         if not opened.questions:
             self._pool.leave(video)
             return
-        with self._counts.timed(Stage.ENCODING):
+        with self.counts.timed(Stage.ENCODING):
             outcome = self._encode(video)
         if outcome is None:
             return
@@ -162,21 +158,19 @@ class _BatchRun:
         if still:
             dump_stacks(f"nothing was read for {plural(seconds, 'second')}")
         for video in still:
-            if video.opened is not None:
-                questions = video.opened.questions
-            else:
-                asked = identify(video.attempt.group, self._options).asked
-                questions, before = sort_out(asked, self._journal, self._options)
-                self._counts.before += before
+            opened = video.opened
+            if opened is None:
+                opened = identify(video.attempt.items, self._options, self._journal)
+                self.counts.before += opened.before
             self._encodings.pop(video, None)
             self._pool.give_up(video)
-            failure = Failure.of(stood_still(seconds, "the video was read"))
-            yield from self._fail(video.attempt, questions, failure, None)
+            failure = Failure.of(no_progress(seconds, "the video was read"))
+            yield from self._fail(video.attempt, opened.questions, failure, None)
 
     def _answer(self) -> Iterator[BatchEvent]:
         outcomes = self._queue.answer(self._queue.take())
         while True:
-            with self._counts.timed(Stage.ANSWERING):
+            with self.counts.timed(Stage.ANSWERING):
                 found = next(outcomes, None)
             if found is None:
                 return
@@ -184,11 +178,10 @@ class _BatchRun:
             del found
             question, video = waiting.question, waiting.video
             if isinstance(outcome, Answer):
-                record = ok_record(question, outcome, self._options.settings)
-                yield self._finish(question, record)
+                yield self.counts.finish(question.item, ok_record(question, outcome, self._options.settings))
             else:
                 yield from self._fail(video.attempt, [question], outcome, len(video.encoded.indices))
-            if self._counts.has_failed_too_often:
+            if self.counts.has_failed_too_often:
                 return
 
     def _fail(
@@ -201,17 +194,7 @@ class _BatchRun:
             if smaller is not None:
                 self._pool.again(smaller)
                 return
-        for question in questions:
-            yield self._finish(question, error_record(question, failure, self._options.settings))
+        yield from self.counts.fail(questions, failure)
 
     def _record_stuck(self, questions: Sequence[Question], error: ItemTimeoutError) -> None:
-        for question in questions:
-            self._finish(question, error_record(question, Failure.of(error), self._options.settings))
-
-    def _finish(self, question: Question, record: dict[str, object]) -> ItemFinished:
-        self._journal.append(record)
-        self._counts.count(record)
-        return ItemFinished(question.item, record, self._tally())
-
-    def _tally(self) -> Tally:
-        return replace(self._counts.tally(), num_frames_held=self._pool.budget.num_held)
+        self.counts.fail(questions, Failure.of(error))

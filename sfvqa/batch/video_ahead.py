@@ -1,23 +1,21 @@
 """A video between the thread that reads it and the one that has the model, and the memory for all of their frames."""
 
+import contextlib
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfvqa.batch.item import Item, Question, VideoGroup
-from sfvqa.batch.record import Failure
-from sfvqa.inference.encode import VideoBeingRead
-from sfvqa.inference.question import PromptOptions
+from sfvqa.batch.identify import Opened
+from sfvqa.batch.item import Item, VideoItems
 from sfvqa.inference.reading_ahead import Chunk, Reading
 from sfvqa.video.clip import ClipFacts
-from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.reading import ReadProgress, ReadStage
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
@@ -30,19 +28,24 @@ _PATIENCE_SECONDS = 1.0  # between two looks at whether memory is still wanted, 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A video to be seen for its items; `warnings` go with every answer.
+    """A video to be seen for its `items`; `warnings` go with every answer.
 
     `num_frames` is None for as many as were asked for; after memory ran out it is fewer, halved `num_halvings` times.
     """
 
-    group: VideoGroup
+    items: VideoItems
     num_frames: int | None = None
     num_halvings: int = 0
     warnings: tuple[str, ...] = ()
 
+    @property
+    def video(self) -> Path:
+        """Where the video is."""
+        return self.items[0].video
+
     def sampling(self, asked: SamplingOptions) -> SamplingOptions:
         """The frames to take, from what was asked for all videos. UsageError for a range that cannot be."""
-        start, end = self.group.start_seconds, self.group.end_seconds
+        start, end = self.items[0].start_seconds, self.items[0].end_seconds
         return replace(
             asked,
             num_frames=self.num_frames or asked.num_frames,
@@ -59,7 +62,7 @@ class Attempt:
         if self.num_halvings == _MOST_HALVINGS or before < 2 or asked.strategy is SamplingStrategy.TIMESTAMPS:
             return None
         return Attempt(
-            replace(self.group, items=tuple(items)),
+            tuple(items),
             num_frames=before // 2,
             num_halvings=self.num_halvings + 1,
             warnings=(
@@ -114,23 +117,6 @@ class FrameBudget:
             self._changed.notify_all()
 
 
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """What is known once a video is opened, or need not be.
-
-    `questions` are left to ask; `before` counts the other items by the status of their records. `source` is what to
-    encode, with `sampling`; None where no question is left or there is a `failure`. `file` is what was hashed for ids.
-    """
-
-    questions: tuple[Question, ...]
-    before: Counter[str]
-    prompt: PromptOptions
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    source: VideoBeingRead | Path | None = None
-    failure: Failure | None = None
-    file: FileState | None = None
-
-
 class VideoAhead:
     """`opened` and then chunks, put here by the thread that reads and taken by the one that has the model.
 
@@ -173,7 +159,7 @@ class VideoAhead:
 
     def feed(self, chunks: Reading) -> None:
         """Read to the end, or until the video is given up; waits while memory is full. Raises what reading raises."""
-        try:
+        with contextlib.suppress(NoLongerWantedError):
             while True:
                 try:
                     message = next(chunks)
@@ -182,10 +168,14 @@ class VideoAhead:
                         self._facts = end.value
                         self._moved()
                     return
-                self._put(message)
+                with self._changed:
+                    if not self.is_wanted:
+                        return
+                    if isinstance(message, ReadProgress):
+                        self.num_frames = message.total if message.stage is ReadStage.READ else None
+                    self._messages.append(message)
+                    self._moved()
                 del message  # or this thread would hold a chunk that the model is done with
-        except NoLongerWantedError:
-            return
 
     @property
     def can_go_on(self) -> bool:
@@ -222,15 +212,6 @@ class VideoAhead:
         self._budget.wake()
         if (reader := self.reader) is not None:
             reader.cancel()
-
-    def _put(self, message: ReadProgress | Chunk) -> None:
-        with self._changed:
-            if not self.is_wanted:
-                raise NoLongerWantedError
-            if isinstance(message, ReadProgress):
-                self.num_frames = message.total if message.stage is ReadStage.READ else None
-            self._messages.append(message)
-            self._moved()
 
     def _moved(self) -> None:
         self.moved_at = time.monotonic()

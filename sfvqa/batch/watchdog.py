@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 _LAST_SECONDS = 600.0  # after which a step that cannot be interrupted is ended with the process
 _LONGEST_LOOK_SECONDS = 1.0  # between two looks
 _SECONDS_TO_WRITE = 5.0
-_STDERR = 2  # the file: Python's stream may be locked by what stands still
+_STDERR = 2  # the file: Python's stream may be locked by what hangs
 
 
 class TooLateError(Exception):
@@ -29,8 +29,8 @@ class TooLateError(Exception):
 def within(seconds: float, work: Callable[[], Result], *, undo: Callable[[Result], object] | None = None) -> Result:
     """The result of `work`, or what it raises; TooLateError after that time.
 
-    Native code and system calls cannot be interrupted: the work goes on in a thread of its own, for which the process
-    does not wait when it ends, and a result that comes so late is given to `undo`.
+    Native code and system calls cannot be interrupted: the work goes on in a daemon thread, and a late result is given
+    to `undo`.
     """
     outcomes: SimpleQueue[Result | BaseException] = SimpleQueue()
     decision = threading.Lock()  # taken for good by whichever comes first: the result or the time limit
@@ -61,7 +61,7 @@ def within(seconds: float, work: Callable[[], Result], *, undo: Callable[[Result
 
 
 class _Interruption(BaseException):
-    """Raised within the step that stood still; only `step` catches it."""
+    """Raised within the step that hangs; only `step` catches it."""
 
 
 class Watchdog:
@@ -94,7 +94,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def step(self, doing: str, questions: Sequence[Question]) -> Iterator[None]:
-        """Watch the block, which is about these questions. Raises ItemTimeoutError where it stands still."""
+        """Watch the block, which is about these questions. ItemTimeoutError if it hangs."""
         with self._mutex:
             self._doing, self._questions, self._watched = doing, questions, threading.get_ident()
             self._is_interrupted, self._moved_at = False, time.monotonic()
@@ -130,7 +130,7 @@ class Watchdog:
                 is_new = still_seconds > self._limit_seconds and not self._is_interrupted
                 if is_new:
                     self._is_interrupted = True
-                    dump_stacks(f"nothing moved for {plural(self._limit_seconds, 'second')} while {self._doing}")
+                    dump_stacks(f"no progress for {plural(self._limit_seconds, 'second')} while {self._doing}")
                     # Python has one function for it; a signal would reach only the main thread.
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
                         ctypes.c_ulong(self._watched), ctypes.py_object(_Interruption)
@@ -143,19 +143,19 @@ class Watchdog:
             self._give_up(self._questions, self._error())
         finally:
             show_cursor = b"\x1b[?25h" if os.isatty(_STDERR) else b""  # which a live display hides
-            said = b"Error: The model stands still. What is done is kept.\nRun the same command again to resume.\n"
+            said = b"Error: The model hangs. What is done is kept.\nRerun the command to resume.\n"
             _unless_stuck(lambda: os.write(_STDERR, show_cursor + said))
             os._exit(ExitCode.FAILED)
 
     def _error(self) -> ItemTimeoutError:
-        return stood_still(self._limit_seconds, self._doing)
+        return no_progress(self._limit_seconds, self._doing)
 
 
-def stood_still(seconds: float, doing: str) -> ItemTimeoutError:
-    """The error that the item's record holds."""
+def no_progress(seconds: float, doing: str) -> ItemTimeoutError:
+    """The error for an item that hangs."""
     return ItemTimeoutError(
-        f"Nothing moved for {plural(seconds, 'second')} while {doing}.",
-        "Standard error shows where it stood still; allow more with --item-timeout, or use fewer frames (--frames).",
+        f"No progress for {plural(seconds, 'second')} while {doing}.",
+        "Standard error shows where it hung; allow more with --item-timeout, or use fewer frames (--frames).",
     )
 
 
@@ -170,6 +170,6 @@ def dump_stacks(reason: str) -> None:
 
 
 def _unless_stuck(write: Callable[[], object]) -> None:
-    """Write, but do not wait for a pipe that nobody reads or a stopped terminal, which may be what stands still."""
+    """Write, but do not wait for a pipe that nobody reads or a stopped terminal, which may be what hangs."""
     with contextlib.suppress(OSError, ValueError, TooLateError):  # it may be closed
         within(_SECONDS_TO_WRITE, write)

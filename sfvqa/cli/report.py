@@ -30,18 +30,16 @@ class ReportFiles(OptionGroup):
     panel = "What it writes"
 
     csv: Annotated[
-        Path | None, typer.Option(parser=parse_file, metavar="FILE", help="Write a table, a row an item.")
+        Path | None, typer.Option(parser=parse_file, metavar="FILE", help="Write a table with a row per item.")
     ] = None
     html: Annotated[
         Path | None,
-        typer.Option(
-            parser=parse_file, metavar="FILE", help="Write one page with everything in it, to look at in a browser."
-        ),
+        typer.Option(parser=parse_file, metavar="FILE", help="Write a self-contained page to open in a browser."),
     ] = None
     thumbnails: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, max=32, help="Show up to N of the frames of a video on the page; 0 reads no video."
+            metavar="N", min=0, max=32, help="Show up to N frames of each video on the page; 0 reads no video."
         ),
     ] = 6
     videos: Annotated[
@@ -49,7 +47,7 @@ class ReportFiles(OptionGroup):
         typer.Option(
             parser=parse_file,
             metavar="FOLDER",
-            help="Where the videos lie now; else where they lay then, here, or beside the records.",
+            help="Where the videos are now (default: where they were, here, or beside the records).",
         ),
     ] = None
 
@@ -57,41 +55,34 @@ class ReportFiles(OptionGroup):
         """Fail now for what would fail at the end: UsageError, SfvqaError."""
         wanted = [path for path in (self.csv, self.html) if path is not None]
         if len({os.path.realpath(path) for path in wanted}) < len(wanted):
-            raise UsageError("--csv and --html name the same file.", "Name two.")
+            raise UsageError("--csv and --html name the same file.", "Name two different files.")
         if self.videos is not None and not self.videos.is_dir():
-            raise UsageError(f"There is no folder {self.videos} with videos.", "Name the folder they lie in.")
+            raise UsageError(f"There is no folder {self.videos} with videos.", "Name the folder they are in.")
         for path in wanted:
             check_place(path, keep=[kept for kept in records if kept is not None])
 
     def write(self, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices") -> None:
         """Write what is wanted, each whole or not at all."""
-        if self.csv is not None:
-            self._write_csv(self.csv, run, notices)
-        if self.html is not None:
-            self._write_page(self.html, run, summary, comparison, notices)
-
-    def _write_csv(self, path: Path, run: "RunFacts", notices: "Notices") -> None:
         from sfvqa.batch.report.exports import write_csv
         from sfvqa.batch.report.facts import last_records
 
-        with whole_text_file(path) as stream:
-            num_rows = write_csv(last_records(run), stream, run.rule)
-        notices.note(f"{plural(num_rows, 'row')} written to {path}.")
+        if self.csv is not None:
+            with whole_text_file(self.csv) as stream:
+                num_rows = write_csv(last_records(run), stream, run.rule)
+            notices.note(f"Wrote {plural(num_rows, 'row')} to {self.csv}.")
+        if self.html is None:
+            return
+        from sfvqa.batch.report.page import write_page
 
-    def _write_page(
-        self, path: Path, run: "RunFacts", summary: "Summary", comparison: "Comparison | None", notices: "Notices"
-    ) -> None:
-        from sfvqa.batch.report.page import PageOptions, write_page
-
-        options = PageOptions(self.thumbnails, self.videos)
-        with whole_text_file(path) as stream:
-            outcome = notices.follow(write_page(stream, run, summary, comparison, options))
-        size = readable_size(path.stat().st_size)
-        notices.note(f"A page about {plural(outcome.num_videos, 'video')} written to {path} ({size}).")
+        with whole_text_file(self.html) as stream:
+            steps = write_page(stream, run, summary, comparison, num_thumbnails=self.thumbnails, videos=self.videos)
+            outcome = notices.follow(steps)
+        size = readable_size(self.html.stat().st_size)
+        notices.note(f"Wrote a page about {plural(outcome.num_videos, 'video')} to {self.html} ({size}).")
         if outcome.num_without_pictures:
             notices.warn(
                 f"{plural(outcome.num_without_pictures, 'video')} could not be read for the page, which says why. "
-                "--videos names the folder they lie in now."
+                "Use --videos to name the folder they are in now."
             )
 
 
@@ -102,16 +93,16 @@ HELP = f"""\b
   sfvqa report new.jsonl --against old.jsonl
   sfvqa report out.jsonl --json | jq .score
 
-Say what became of a batch: counts, rates, where the time went, errors and
-warnings by kind, and where true answers are known how many are right and
-which are wrong. The last record of an item counts.
+Summarise a batch: counts, rates, where the time went, errors and warnings by
+kind, and, where true answers are known, how many are right and which are
+wrong. The last record of an item counts.
 
 {fill(Rule.PHRASE.statement, 76)}
-With --exact only equality counts, but for case, white space and marks at the
-end, and the letter of a choice.
+With --exact an answer must equal the expected one, apart from case, white space
+and marks at the end, or be the letter of a choice.
 
-In the CSV a text that a spreadsheet would calculate, and one that begins with
-', has a ' before it: take it away to get what was recorded."""
+In the CSV, a text that a spreadsheet would calculate, or that begins with ',
+gets a leading ': remove it to get what was recorded."""
 
 Records = Annotated[
     Path, typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The records of a batch.", show_default=False)

@@ -21,7 +21,7 @@ from sfvqa.cli.screen import printable_line
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from sfvqa.batch.report.against import Change, Comparison
+    from sfvqa.batch.report.against import Comparison
     from sfvqa.batch.report.summary import Summary
 
 
@@ -29,132 +29,123 @@ _BAR_WIDTH = 24
 _NUM_SHOWN = 12  # kinds, groups or changes
 _LONGEST = 240  # characters of a question or a message
 
-Section = tuple[str, Sequence[RenderableType]]
-
 
 def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> Group:
     """Everything worth a line, section by section; those with nothing in them do not appear."""
-    parts: list[RenderableType] = [_headline(summary)]
-    sections = (
-        _time(summary),
-        _stages(summary),
-        _slowest(summary),
-        _errors(summary),
-        _warnings(summary),
-        _scores(summary),
-        _wrong(summary),
-        _compared(comparison),
-        _settings(summary),
-    )
-    for title, lines in sections:
-        if lines:
-            parts += [Text(f"\n{title}", style="bold"), *(_indented(line, 2) for line in lines)]
-    return Group(*parts)
-
-
-def _headline(summary: "Summary") -> Text:
-    return Text.assemble(
+    against = "Against the other run (item by item; without an answer is not right; McNemar's exact test)"
+    sections = {
+        "Time": _time(summary),
+        "Where the time went": _stages(summary),
+        "Slowest": _slowest(summary),
+        "Errors": _errors(summary),
+        "Warnings, one of each kind": _warnings(summary),
+        "Right answers (in brackets the 95 % interval)": _scores(summary),
+        "Wrong answers": _wrong(summary),
+        against: [] if comparison is None else _compared(comparison),
+        "Answered by": _settings(summary),
+    }
+    headline = Text.assemble(
         (plural(summary.num_items, "item"), "bold"),
         f" about {plural(summary.num_videos, 'video')}: ",
         (f"{summary.num_ok:,} answered", "green" if summary.num_ok else ""),
         ", ",
         (f"{summary.num_failed:,} failed", "red" if summary.num_failed else ""),
     )
+    parts: list[RenderableType] = [headline]
+    for title, lines in sections.items():
+        if lines:
+            parts += [Text(f"\n{title}", style="bold"), *(_indented(line, 2) for line in lines)]
+    return Group(*parts)
 
 
-def _time(summary: "Summary") -> Section:
+Lines = list[RenderableType]
+
+
+def _time(summary: "Summary") -> Lines:
     span = summary.span
     if span is None:
-        return "Time", []
+        return []
     rates = [
         (span.per_minute(summary.num_items), "items a minute"),
         (span.per_minute(summary.num_videos), "videos a minute"),
         (span.per_second(summary.new_tokens), "tokens a second"),
     ]
     known = [f"{rate:,.1f} {unit}" for rate, unit in rates if rate is not None]
-    return "Time", [Text(line) for line in (span_text(span), ", ".join(known)) if line]
+    return [Text(line) for line in (span_text(span), ", ".join(known)) if line]
 
 
-def _stages(summary: "Summary") -> Section:
-    title = "Where the time went"
+def _stages(summary: "Summary") -> Lines:
     whole = sum(stage.sum_seconds for stage in summary.stages)
     if not whole:
-        return title, []
+        return []
     table = _table("", "sum", "share", "", "median", left=(0, 3))
     for stage in summary.stages:
         share = stage.sum_seconds / whole
         bar = Text("█" * round(share * _BAR_WIDTH), style="cyan")
         table.add_row(stage.stage, duration(stage.sum_seconds), f"{share:.0%}", bar, duration(stage.median_seconds))
-    return title, [table, Text(stages_text(summary.stages, summary.span), style="dim")]
+    return [table, Text(stages_text(summary.stages, summary.span), style="dim")]
 
 
-def _slowest(summary: "Summary") -> Section:
+def _slowest(summary: "Summary") -> Lines:
     table = _table("", "most of it", "video", "question", left=(1, 2, 3))
     for item in summary.slowest:
         table.add_row(duration(item.total_seconds), item.longest_stage, _line(item.video), _line(item.question))
-    return "Slowest", [table] if summary.slowest else []
+    return [table] if summary.slowest else []
 
 
-def _errors(summary: "Summary") -> Section:
-    lines: list[RenderableType] = []
+def _errors(summary: "Summary") -> Lines:
+    lines: Lines = []
     for error in summary.errors[:_NUM_SHOWN]:
-        lines.append(
-            Text.assemble((f"{error.count:,} × {_line(error.kind)}", "red"), f", such as {_line(error.video)}")
-        )
+        what = (f"{error.count:,} × {_line(error.kind)}", "red")
+        lines.append(Text.assemble(what, f", such as {_line(error.video)}"))
         more = [_line(error.message), advice_for(error.kind)]
         lines += [_indented(Text(line, style="dim"), 2) for line in more if line]
-    return "Errors", [*lines, *_more(summary.errors, "kind"), Text(RETRY)] if lines else lines
+    return [*lines, *_more(summary.errors, "kind"), Text(RETRY)] if lines else lines
 
 
-def _warnings(summary: "Summary") -> Section:
-    lines = [
+def _warnings(summary: "Summary") -> Lines:
+    shown = [
         Text.assemble((f"{warning.count:,} × ", "yellow"), _line(warning.example))
         for warning in summary.warnings[:_NUM_SHOWN]
     ]
-    return "Warnings, one of each kind", [*lines, *_more(summary.warnings, "kind")]
+    return [*shown, *_more(summary.warnings, "kind")]
 
 
-def _scores(summary: "Summary") -> Section:
-    title = "Right answers (in brackets the 95 % interval)"
+def _scores(summary: "Summary") -> Lines:
     if summary.score is None:
-        return title, []
+        return []
     header, *rows = score_table(summary)
     table = _table(*header, left=(0,))
     for name, *cells in rows[: 1 + _NUM_SHOWN]:
         table.add_row(_line(name), *cells)
-    return title, [table, *_more(rows[1:], "group"), Text(summary.rule.statement, style="dim")]
+    return [table, *_more(rows[1:], "group"), Text(summary.rule.statement, style="dim")]
 
 
-def _wrong(summary: "Summary") -> Section:
-    lines: list[RenderableType] = []
+def _wrong(summary: "Summary") -> Lines:
+    lines: Lines = []
     for item in summary.wrong[:_NUM_SHOWN]:
         lines.append(Text(f"{_line(item.video)}: {_line(item.question)}"))
         expected, answer = (f"“{_line(text)}”" for text in (item.expected, item.answer))
         lines.append(_indented(Text.assemble("expected ", (expected, "green"), ", answered ", (answer, "red")), 2))
-    return "Wrong answers", [*lines, *_more(summary.wrong, "wrong answer")]
+    return [*lines, *_more(summary.wrong, "wrong answer")]
 
 
-def _compared(comparison: "Comparison | None") -> Section:
-    title = "Against the other run (item by item; without an answer is not right; McNemar's exact test)"
-    if comparison is None:
-        return title, []
+def _compared(comparison: "Comparison") -> Lines:
     counts = comparison.counts
     table = _table("", "right before", "not right before", left=(0,))
     table.add_row("right now", f"{counts.both:,}", f"{counts.only_new:,}")
     table.add_row("not right now", f"{counts.only_old:,}", f"{counts.neither:,}")
-    lines: list[RenderableType] = [table] if counts.total else []
+    lines: Lines = [table] if counts.total else []
     lines += map(Text, difference_texts(comparison))
-    lines += map(_change, comparison.changes[:_NUM_SHOWN])
-    return title, [*lines, *_more(comparison.changes, "item")]
+    for change in comparison.changes[:_NUM_SHOWN]:
+        sign = ("+ ", "green") if change.new == "right" else ("− ", "red")
+        what = f"{_line(change.video)}: {_line(change.question)} ({change.old} → {change.new})"
+        lines.append(Text.assemble(sign, what))
+    return [*lines, *_more(comparison.changes, "item")]
 
 
-def _change(change: "Change") -> Text:
-    sign = ("+ ", "green") if change.new == "right" else ("− ", "red")
-    return Text.assemble(sign, f"{_line(change.video)}: {_line(change.question)} ({change.old} → {change.new})")
-
-
-def _settings(summary: "Summary") -> Section:
-    lines: list[RenderableType] = []
+def _settings(summary: "Summary") -> Lines:
+    lines: Lines = []
     for answerer in summary.answerers:
         revision = f" {answerer.revision[:12]}" if answerer.revision else ""
         used = [
@@ -162,11 +153,10 @@ def _settings(summary: "Summary") -> Section:
         ]
         facts = ", ".join([*used, plural(answerer.count, "item")])
         lines.append(Text(printable_line(f"{answerer.model}{revision}: {facts}")))
-    if len(summary.settings) > 1:
-        for use in summary.settings:
-            differing = ", ".join(f"{name} {value}" for name, value in use.differing.items())
-            lines.append(Text.assemble((f"{use.count:,} × ", "yellow"), printable_line(differing)))
-    return "Answered by", lines
+    for use in summary.settings if len(summary.settings) > 1 else ():
+        differing = ", ".join(f"{name} {value}" for name, value in use.differing.items())
+        lines.append(Text.assemble((f"{use.count:,} × ", "yellow"), printable_line(differing)))
+    return lines
 
 
 def _more(entries: Sequence[object], noun: str) -> list[Text]:

@@ -11,14 +11,14 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
-from sfvqa.batch.tally import BatchEvent, BatchSummary
+from sfvqa.batch.tally import BatchEvent, Tally
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 from tests.inference.conftest import write_video
 from tests.inference.steps import run
 
 HERE = ReadOptions(isolated=False)
-RunBatch = Callable[..., tuple[list[BatchEvent], BatchSummary, list[dict[str, Any]]]]
+RunBatch = Callable[..., tuple[list[BatchEvent], Tally, list[dict[str, Any]]]]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def run_items(tmp_path: Path) -> RunBatch:
 
     def run_them(
         answerer: VideoQA, items: Sequence[Item], options: BatchOptions | None = None, **journal: bool
-    ) -> tuple[list[BatchEvent], BatchSummary, list[dict[str, Any]]]:
+    ) -> tuple[list[BatchEvent], Tally, list[dict[str, Any]]]:
         path = tmp_path / "out.jsonl"
         with Journal(path, **journal) as opened:
             events, summary = run(run_batch(answerer, items, opened, options or BatchOptions(reading=HERE)))

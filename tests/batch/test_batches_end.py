@@ -247,7 +247,7 @@ def test_a_model_that_stands_still_is_interrupted(
     items = [Item(Path(name), name, f"{name}?") for name in readers]
     records = run_to_its_end(answerer, items, replace(OPTIONS, item_timeout_seconds=0.5))
     assert records["a"]["error"]["type"] == "ItemTimeoutError"
-    assert "Nothing moved for 0.5 seconds while the" in records["a"]["error"]["message"]
+    assert "No progress for 0.5 seconds while the" in records["a"]["error"]["message"]
     assert records["b"]["status"] == "ok"
     said = capfd.readouterr().err
     assert "what each thread does" in said
@@ -274,7 +274,7 @@ def test_a_thread_that_never_returns_costs_only_its_video(
     records = run_to_its_end(answerer, items_named(*readers), options)
     is_back.set()
     assert {name: record["status"] for name, record in records.items()} == {"lost": "error", "a": "ok", "b": "ok"}
-    assert "Nothing moved for 0.7 seconds while the video was read." in records["lost"]["error"]["message"]
+    assert "No progress for 0.7 seconds while the video was read." in records["lost"]["error"]["message"]
     assert "in look" in capfd.readouterr().err
 
 
@@ -307,7 +307,7 @@ def test_what_cannot_be_interrupted_ends_the_process_and_leaves_a_record(tmp_pat
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert ended.returncode == 1
-    assert "Run the same command again to resume." in ended.stderr
+    assert "Rerun the command to resume." in ended.stderr
     (record,) = read_records(tmp_path / "out.jsonl")
     assert record["error"]["type"] == "ItemTimeoutError"
 

@@ -105,7 +105,7 @@ def test_a_full_disk_ends_it_and_with_room_the_same_command_goes_on(start: Start
         code, said = finish(start(videos, out))
         assert code == 1
         assert "No space left on device" in said
-        assert "run this again; what is in it is kept" in said
+        assert "rerun the command; what is in it is kept" in said
         assert 1 <= len(statuses(out)) < 12
         change("size=1m")
         assert finish(start(videos, out))[0] == 0
@@ -148,7 +148,7 @@ def test_a_closed_pipe_ends_it_quickly(start: Start, videos: Path) -> None:
     code, said = finish(running)
     assert time.monotonic() - closed < 15
     assert code == 1
-    assert "Whoever read the records has gone" in said
+    assert "The reader of the records is gone" in said
     assert "goes on from there" not in said
 
 
@@ -241,7 +241,7 @@ def test_a_pipe_that_nobody_reads_is_waited_for_and_says_so(start: Start, videos
     os.mkfifo(pipe)
     running = start(videos, pipe)
     assert running.stderr is not None
-    assert running.stderr.readline() == f"Waiting for somebody to read from “{pipe}”.\n"
+    assert running.stderr.readline() == f"Waiting for a reader of “{pipe}”.\n"
     with pipe.open("rb") as reading:
         assert reading.read().count(b'"status": "ok"') == 12
     assert finish(running)[0] == 0
@@ -383,6 +383,6 @@ def test_a_manifest_is_never_written_over(start: Start, videos: Path, tmp_path: 
     before = manifest.read_bytes()
     code, said = finish(start(manifest, manifest, *flags))
     assert code == 1
-    assert "is no file of records" in said
+    assert "is not a file of records" in said
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.csv"]

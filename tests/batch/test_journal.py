@@ -10,11 +10,12 @@ from pathlib import Path
 import filelock
 import pytest
 
+from sfvqa.batch.item import Question
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records, to_line
 from sfvqa.errors import ExitCode, JournalError
 from sfvqa.wording import plural
-from tests.batch.made import error_of, id_of, ok_of
+from tests.batch.made import error_of, id_of, item_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
 
 
@@ -43,8 +44,9 @@ def test_a_run_goes_on_where_another_ended(path: Path) -> None:
     before = path.read_bytes()
     with Journal(path) as journal:
         assert (journal.done, journal.notices) == ({id_of(0): "ok", id_of(1): "error"}, [])
-        assert [journal.is_done(id_of(n), retry_errors=False) for n in range(3)] == [True, True, False]
-        assert [journal.is_done(id_of(n), retry_errors=True) for n in range(3)] == [True, False, False]
+        questions = [Question(item_of(n), id_of(n)) for n in range(3)]
+        assert journal.sort_out(questions, retry_errors=False) == ((questions[2],), {"ok": 1, "error": 1})
+        assert journal.sort_out(questions, retry_errors=True) == ((questions[1], questions[2]), {"ok": 1})
         journal.append(error_of(1))
         journal.append(ok_of(1))
         assert journal.done[id_of(1)] == "ok"
@@ -80,7 +82,7 @@ def test_more_ok_records_of_an_item_are_told(path: Path) -> None:
     path.write_bytes(to_line(ok_of(0)) + to_line(ok_of(0)) + to_line(error_of(0)))
     with Journal(path) as journal:
         assert journal.done == {id_of(0): "ok"}
-        assert journal.notices == [f"“{path}” holds 1 more ok record of items that have one already."]
+        assert journal.notices == [f"“{path}” repeats 1 answer that it holds already."]
 
 
 @pytest.mark.parametrize("length", [1, 50, len(to_line(ok_of(1))) - 2])
@@ -126,9 +128,7 @@ def test_damage_in_the_middle_is_kept_and_told(path: Path) -> None:
     path.write_bytes(content)
     with Journal(path) as journal:
         assert journal.done == {id_of(0): "ok", id_of(1): "ok"}
-        assert journal.notices == [
-            f"“{path}”: lines 2, 4, 6 hold no record, because they are torn or damaged, and are left out."
-        ]
+        assert journal.notices == [f"Skipped 3 torn or damaged lines of “{path}”: 2, 4, 6."]
         journal.append(ok_of(2))
     assert path.read_bytes().startswith(content)
 
@@ -141,7 +141,7 @@ def test_another_file_is_refused_and_left_as_it_is(content: bytes, path: Path) -
     """A manifest, or a video, that was named by mistake is not moved aside either."""
     path.write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(JournalError, match="is no file of records"):
+        with pytest.raises(JournalError, match="is not a file of records"):
             Journal(path, overwrite=overwrite)
     assert path.read_bytes() == content
     assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_whole_lines(path: Path) -> None:
             with pytest.raises(JournalError, match="cannot be written: File too large") as raised:
                 journal.append(ok_of(2))
             assert raised.value.exit_code == ExitCode.FAILED
-            assert not journal.is_done(id_of(2), retry_errors=False)
+            assert id_of(2) not in journal.done
             assert path.read_bytes().endswith(b"}\n")
             assert ids_in(path) == [id_of(0), id_of(1)]
             resource.setrlimit(resource.RLIMIT_FSIZE, before)  # somebody makes room

@@ -118,7 +118,7 @@ def test_a_line_without_a_question_takes_each_of_the_commands(folder: Path) -> N
 def test_questions_that_no_line_takes_are_told(folder: Path) -> None:
     notices: list[str] = []
     read(folder, '{"video": "b", "question": "Own?"}', "One?", notices=notices)
-    assert "those of --question are asked of none" in notices[0]
+    assert "those of --question are not asked" in notices[0]
 
 
 def test_names_are_relative_to_the_folder_of_the_manifest(folder: Path) -> None:
@@ -142,13 +142,13 @@ def test_names_do_not_depend_on_where_it_is_read_from(folder: Path, monkeypatch:
 
 def test_one_line_that_cannot_be_used_is_told_in_the_singular(folder: Path) -> None:
     said = problems_of(folder, '{"video": "a", "question": "Q"}\n{"video": 3, "question": "Q"}')
-    assert said == f"A line in “{folder}/manifest” cannot be used: line 2: its video is no path but 3."
+    assert said == f"1 line of “{folder}/manifest” cannot be used: line 2: its video is not a path: 3."
 
 
 def test_a_header_that_is_no_text_is_shown_in_short(folder: Path) -> None:
     said = problems_of(folder, b"\xe9" * 5000 + b",b" * 50 + b"\n")
     assert len(said) < 200 + len(str(folder))
-    assert said.endswith("…, b, b, b, b, b, b, b, b, b, ….")
+    assert said.endswith("….")
 
 
 def test_what_is_not_there_is_said_before_a_question_is_asked_for(folder: Path) -> None:
@@ -169,7 +169,7 @@ def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"video": "a.mp4", "question": "Q"}')))
     assert read_manifest("-") == [Item(Path("a.mp4"), "a.mp4", "Q")]
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(UsageError, match="Nothing comes from standard input"):
+    with pytest.raises(UsageError, match="Nothing is connected to standard input"):
         read_manifest("-")
 
 
@@ -190,14 +190,14 @@ def test_unknown_fields_are_named(folder: Path) -> None:
         '{"video": "a", "question": "Q", "subject": 1}\n{"video": "b", "question": "Q", "anwser": "x"}',
         notices=notices,
     )
-    assert notices == [f"Fields in “{folder}/manifest” that mean nothing here, and are ignored: “anwser”, “subject”."]
+    assert notices == [f"Unknown fields of “{folder}/manifest” are ignored: anwser, subject."]
 
 
 def test_a_line_that_repeats_another_is_left_out_and_told(folder: Path) -> None:
     line = '{"video": "a", "question": "Q", "answer": "x"}\n'
     notices: list[str] = []
     assert len(read(folder, line + line + line.replace('"a"', '"./a"'), notices=notices)) == 1
-    assert notices == [f"Lines in “{folder}/manifest” that repeat another, and are left out: 2."]
+    assert notices == [f"Skipped lines of “{folder}/manifest” that repeat another: 2."]
 
 
 def test_one_video_written_in_two_ways_is_one_item(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_one_video_written_in_two_ways_is_one_item(folder: Path, monkeypatch: py
     content = "".join(json.dumps({"video": video, "question": "Q"}) + "\n" for video in videos)
     Path("manifest").write_text(content, encoding="utf-8")
     assert [item.name for item in read_manifest("manifest")] == ["a"]
-    with pytest.raises(UsageError, match="it asks what line 1 asks, with another answer or group"):
+    with pytest.raises(UsageError, match="it repeats line 1 with another answer or group"):
         read(folder, '{"video": "a", "question": "Q"}\n{"video": "b/../a", "question": "Q", "answer": "x"}')
 
 
@@ -235,25 +235,25 @@ def test_a_true_answer_that_the_report_takes_for_a_choice_is_none_to_be_told_of(
     ("fields", "problem"),
     [
         ({}, "it has no video"),
-        ({"video": 7}, "its video is no path but 7"),
-        ({"video": "a\0b"}, "its video is no path"),
+        ({"video": 7}, "its video is not a path: 7"),
+        ({"video": "a\0b"}, "its video is not a path"),
         ({"video": "http://example.org/a"}, "“http://example.org/a” is an address, and only local files are read"),
         ({"video": "a", "question": " "}, "a question is empty"),
-        ({"video": "a", "question": ["Q"]}, "its question is no text but ['Q']"),
-        ({"video": "a", "id": True}, "its id is no text but True"),
+        ({"video": "a", "question": ["Q"]}, "its question is not text: ['Q']"),
+        ({"video": "a", "id": True}, "its id is not text: True"),
         ({"video": "a", "start": "soon"}, "“soon” is not a time"),
-        ({"video": "a", "start": True}, "its start is no time but True"),
+        ({"video": "a", "start": True}, "its start is not a time: True"),
         ({"video": "a", "start": -1}, "the start of the range is -1.0 seconds"),
         ({"video": "a", "start": 1e999}, "the start of the range is inf seconds"),
-        ({"video": "a", "end": int("9" * 400)}, "its end is no time but a number of 400 digits"),
-        ({"video": "a", "end": [1]}, "its end is no time but [1]"),
+        ({"video": "a", "end": int("9" * 400)}, "its end is not a time: 99999"),
+        ({"video": "a", "end": [1]}, "its end is not a time: [1]"),
         ({"video": "a", "start": "1:30", "end": 90}, "the range ends at 1:30, not after its start"),
         ({"video": "a", "choices": ["x"]}, "there is nothing to choose from: 1 of two choices"),
         ({"video": "a", "choices": "x,x"}, "the choice 'x' is given more than once"),
         ({"video": "a", "choices": 'x,"y'}, "its choices cannot be read"),
-        ({"video": "a", "choices": {"A": "x"}}, "its choices are no list but {'A': 'x'}"),
+        ({"video": "a", "choices": {"A": "x"}}, "its choices are not a list: {'A': 'x'}"),
         ({"video": "a", "choices": ["x", None]}, "a choice is empty"),
-        ({"video": "a", "answer": {"a": 1}}, "its answer is no text"),
+        ({"video": "a", "answer": {"a": 1}}, "its answer is not text"),
         ({"video": "a", "group": "\udcff"}, "the group '\\udcff' is not valid UTF-8"),
     ],
 )
@@ -266,18 +266,18 @@ def test_what_cannot_be_meant(fields: dict[str, object], problem: str, folder: P
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"video": "a"\n', "line 1: it is no JSON ("),
-        ('{"video": "a", "question": "Q"}\n\n["a"]', "line 3: it is no JSON object"),
-        ('{"video": "a", "question": "Q", "video": "b"}', "line 1: it is no JSON (a field is given more than once)"),
+        ('{"video": "a"\n', "line 1: it is not valid JSON ("),
+        ('{"video": "a", "question": "Q"}\n\n["a"]', "line 3: it is not a JSON object"),
+        ('{"video": "a", "question": "Q", "video": "b"}', "line 1: it is not valid JSON (a field is given"),
         ("video,question\na,Q,more\n", "line 2: it has 3 cells under a header of 2"),
-        ('video,question\n"a\nb",Q\n"c"d,Q\n', "line 4: it is no CSV ("),
-        ('video,question\na,"Q\n', "line 2: it is no CSV (unexpected end of data)"),
+        ('video,question\n"a\nb",Q\n"c"d,Q\n', "line 4: it is not valid CSV ("),
+        ('video,question\na,"Q\n', "line 2: it is not valid CSV (unexpected end of data)"),
         ("name,question\na,Q\n", "has no “video”: name, question"),
         ("video,id,ID\n", "has “id” more than once"),
         ('[{"video": "a"}]', "is one JSON list"),
-        ("", "There is no line in"),
-        ("\ufeff \n", "There is no line in"),
-        ("video,question\n", "There is no line in"),
+        ("", "There are no lines in"),
+        ("\ufeff \n", "There are no lines in"),
+        ("video,question\n", "There are no lines in"),
     ],
 )  # fmt: skip
 def test_what_is_no_manifest(content: str, problem: str, folder: Path) -> None:
@@ -291,19 +291,19 @@ def test_ids_that_come_twice_and_labels_that_contradict(folder: Path) -> None:
     ]  # fmt: skip
     message = problems_of(folder, "\n".join(map(json.dumps, lines)))
     assert "line 2: its id “1” is that of line 1; " in message
-    assert "line 4: it asks what line 3 asks, with another answer or group" in message
+    assert "line 4: it repeats line 3 with another answer or group" in message
 
 
 def test_every_faulty_line_is_counted_and_ten_are_named(folder: Path) -> None:
     message = problems_of(folder, '{"video": "a", "question": "Q"}\n' + "no\n" * 12)
-    assert message.startswith(f"12 of the lines in “{folder}/manifest” cannot be used: line 2: it is no JSON")
+    assert message.startswith(f"12 lines of “{folder}/manifest” cannot be used: line 2: it is not valid JSON")
     assert "line 11: " in message
     assert message.endswith("; and 2 more.")
     assert "line 12" not in message
 
 
 def test_a_manifest_that_cannot_be_read(folder: Path) -> None:
-    assert "is no valid UTF-16" in problems_of(folder, b"\xff\xfev")
+    assert "is not valid UTF-16" in problems_of(folder, b"\xff\xfev")
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         read_manifest(folder / "absent.jsonl")
 

@@ -35,10 +35,10 @@ def at(record: Record, time: str) -> Record:
 def test_shards_are_joined_as_they_are(folder: Path) -> None:
     records = [ok_of(0), error_of(1), ok_of(2)]
     parts = [part(folder, "1", *records[:2]), part(folder, "2", records[2]), part(folder, "3")]
-    summary = merge_records(parts, folder / "all.jsonl")
+    merged = merge_records(parts, folder / "all.jsonl")
     assert (folder / "all.jsonl").read_bytes() == b"".join(map(to_line, records))
-    assert (summary.num_ok, summary.num_errors, summary.num_repeated, summary.num_superseded) == (2, 1, 0, 0)
-    assert (summary.conflicts, summary.notices) == ((), ())
+    assert (len(merged.best), merged.num_ok, merged.num_repeated, merged.num_superseded) == (3, 2, 0, 0)
+    assert (merged.conflicts, merged.notices) == ({}, [])
     assert sorted(file.name for file in folder.iterdir()) == ["1", "2", "3", "all.jsonl"]
 
 
@@ -46,21 +46,21 @@ def test_an_answer_wins_over_errors_and_the_newest_error_over_others(folder: Pat
     first = part(folder, "1", at(error_of(0), "09"), at(error_of(1, "New."), "05"), ok_of(2))
     second = part(folder, "2", ok_of(0), at(error_of(1, "Old."), "01"), at(error_of(2), "59"), at(error_of(3), "01"))
     third = part(folder, "3", at(error_of(3, "Newest."), "02"))
-    summary = merge_records([first, second, third], folder / "all")
+    merged = merge_records([first, second, third], folder / "all")
     found = list(read_records(folder / "all"))
     assert [(record["item_id"], record["status"]) for record in found] == [
         (id_of(0), "ok"), (id_of(1), "error"), (id_of(2), "ok"), (id_of(3), "error"),
     ]  # fmt: skip
     assert [found[place]["error"]["message"] for place in (1, 3)] == ["New. Copy it again.", "Newest. Copy it again."]
-    assert (summary.num_ok, summary.num_errors, summary.num_superseded) == (2, 2, 4)
+    assert (len(merged.best), merged.num_ok, merged.num_superseded) == (4, 2, 4)
 
 
 def test_equal_answers_are_dropped_and_different_ones_told(folder: Path) -> None:
     first = part(folder, "1", ok_of(0, "Left."), ok_of(1, "Up."))
     second = part(folder, "2", ok_of(0, "Left.") | {"host": "other"}, ok_of(1, "Down."))
-    summary = merge_records([first, second, first], folder / "all")
+    merged = merge_records([first, second, first], folder / "all")
     assert (folder / "all").read_bytes() == first.read_bytes()
-    assert (summary.num_repeated, summary.conflicts) == (3, (id_of(1),))
+    assert (merged.num_repeated, list(merged.conflicts)) == (3, [id_of(1)])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -96,8 +96,8 @@ def test_whatever_parts_hold_there_is_one_record_an_item_the_best(
 def test_torn_and_damaged_lines_are_left_out_and_told(folder: Path) -> None:
     first = part(folder, "1", ok_of(0), torn=to_line(ok_of(1))[:60])
     second = part(folder, "2", ok_of(2), torn=to_line(ok_of(3))[:-1])
-    summary = merge_records([first, second], folder / "all")
-    assert summary.notices == (f"“{first}”: line 2 holds no record, because it is torn or damaged, and is left out.",)
+    merged = merge_records([first, second], folder / "all")
+    assert merged.notices == [f"Skipped 1 torn or damaged line of “{first}”: 2."]
     assert [record["item_id"] for record in read_records(folder / "all")] == [id_of(0), id_of(2), id_of(3)]
     assert (folder / "all").read_bytes().endswith(b"}\n")
 
@@ -105,13 +105,13 @@ def test_torn_and_damaged_lines_are_left_out_and_told(folder: Path) -> None:
 def test_what_is_there_is_not_overwritten_unless_asked(folder: Path) -> None:
     shard, output = part(folder, "1", ok_of(0)), part(folder, "all.jsonl", ok_of(7))
     before = output.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         merge_records([shard], output)
     assert output.read_bytes() == before
-    summary = merge_records([shard], output, overwrite=True)
+    merged = merge_records([shard], output, overwrite=True)
     assert output.read_bytes() == shard.read_bytes()
     assert (folder / "all.jsonl.old").read_bytes() == before
-    assert "all.jsonl.old" in summary.notices[0]
+    assert "all.jsonl.old" in merged.notices[0]
 
 
 def test_the_output_may_be_one_of_the_parts(folder: Path) -> None:
@@ -149,11 +149,11 @@ def test_a_merge_that_fails_leaves_nothing_half_written(
 def test_parts_that_cannot_be_merged(folder: Path) -> None:
     shard = part(folder, "1", ok_of(0))
     (folder / "list.csv").write_text("video,question\n")
-    for other, problem in (("list.csv", "is no file of records"), ("absent", "cannot be read: No such file")):
+    for other, problem in (("list.csv", "is not a file of records"), ("absent", "cannot be read: No such file")):
         with pytest.raises(JournalError, match=problem):
             merge_records([shard, folder / other], folder / "all")
     assert not (folder / "all").exists()
-    with pytest.raises(JournalError, match="is no file of records"):
+    with pytest.raises(JournalError, match="is not a file of records"):
         merge_records([shard], folder / "list.csv", overwrite=True)
     assert sorted(file.name for file in folder.iterdir()) == ["1", "list.csv"]
 
@@ -173,7 +173,7 @@ def test_a_part_that_changes_meanwhile_is_noticed(folder: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("output", ["-", "/dev/null"])
 def test_only_a_file_can_be_written_whole(output: str, folder: Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         merge_records([part(folder, "1", ok_of(0))], Path(output), overwrite=True)
 
 

@@ -81,7 +81,7 @@ def test_a_slow_video_is_in_the_way_of_no_other(readers: dict[str, FakeReader], 
     readers |= {f"quick {number}": FakeReader(20) for number in range(6)}
     _, summary, records = run_items(FakeAnswerer(), items_named(*readers), replace(OPTIONS, num_readers=2))
     assert [record["video"] for record in records][-1] == "slow"
-    assert summary.tally.num_answered == 7
+    assert summary.num_answered == 7
 
 
 def test_videos_are_read_while_the_model_works(
@@ -103,7 +103,7 @@ def test_videos_are_read_while_the_model_works(
     monkeypatch.setattr(VideoAhead, "feed", count)
     _, summary, _ = run_items(FakeAnswerer(on_answer=wait), items_named(*readers), replace(OPTIONS, num_readers=1))
     assert came == [True] * 10
-    assert summary.tally.bottleneck is Stage.ANSWERING
+    assert summary.bottleneck is Stage.ANSWERING
 
 
 @pytest.mark.parametrize(("frames_ahead", "num_readers"), [(8, 1), (8, 4), (24, 3), (100, 4)])
@@ -184,7 +184,7 @@ def test_a_video_that_fails_in_the_middle_costs_only_itself(
 
     readers |= {"bad": FakeReader(20, before=fail), "good": FakeReader(20)}
     _, summary, records = run_items(FakeAnswerer(), items_named("bad", "good"), OPTIONS)
-    assert summary.tally.errors == {"ValueError": 1}
+    assert summary.errors == {"ValueError": 1}
     assert {record["video"]: record["status"] for record in records} == {"bad": "error", "good": "ok"}
 
 
@@ -201,7 +201,7 @@ def test_giving_up_a_video_ends_its_reading(
     readers |= {"long": FakeReader(1000, seconds_a_frame=0.002), "short": FakeReader(20)}
     options = replace(OPTIONS, num_readers=num_readers, frames_ahead=16)
     _, summary, _ = run_items(FakeAnswerer(on_chunk=fail), items_named("long", "short"), options)
-    assert (summary.tally.num_failed, summary.tally.num_answered) == (1, 1)
+    assert (summary.num_failed, summary.num_answered) == (1, 1)
     assert readers["long"].num_given < 100
     assert readers["long"].is_closed
     assert readers["long"].cancelled.is_set()
@@ -228,7 +228,7 @@ def test_a_reader_that_hangs_is_killed_and_the_rest_goes_on(
     hanging = Item(tmp_path / "hangs.mp4", "hangs.mp4", "?")
     options = BatchOptions(item_timeout_seconds=3, num_readers=1)
     _, summary, records = run_items(FakeAnswerer(), [hanging, *items_of(video_folder, "ab", ["?"])], options)
-    assert summary.tally.errors == {"ReadTimeoutError": 1}
+    assert summary.errors == {"ReadTimeoutError": 1}
     assert [record["status"] for record in records] == ["error", "ok", "ok"]
     assert "within 3 seconds" in records[0]["error"]["message"]
     assert "Allow more with --item-timeout, " in records[0]["error"]["message"]  # --read-timeout is 600 seconds
@@ -255,7 +255,7 @@ def test_a_reader_that_hangs_while_opening_is_killed_too(
     assert "time ran out while opening it" in records[0]["error"]["message"]
 
 
-@pytest.mark.parametrize("what", ["looked through", "opened"])
+@pytest.mark.parametrize("what", ["hashed", "opened"])
 def test_a_file_that_the_system_does_not_give_costs_only_its_items(
     readers: dict[str, FakeReader], run_items: RunBatch, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -268,7 +268,7 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
             is_back.wait(30)
 
     def content_of(path: Path) -> str:
-        if what == "looked through":
+        if what == "hashed":
             hang(path)
         return path.name
 
@@ -283,7 +283,7 @@ def test_a_file_that_the_system_does_not_give_costs_only_its_items(
     try:
         _, summary, records = run_items(FakeAnswerer(), items_named("lost", "good"), options)
         assert {record["video"]: record["status"] for record in records} == {"lost": "error", "good": "ok"}
-        assert summary.tally.errors == {"ReadTimeoutError": 1}
+        assert summary.errors == {"ReadTimeoutError": 1}
         assert f"“lost” was not {what} within 0.3 seconds." in records[0]["error"]["message"]
     finally:
         is_back.set()

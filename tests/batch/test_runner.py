@@ -48,7 +48,7 @@ def test_every_item_has_its_record(items: list[Item], run_items: RunBatch) -> No
     ]
     assert {record["status"] for record in records} == {"ok"}
     assert {record["requested"]["model"] for record in records} == {"scripted"}
-    assert (summary.tally.num_answered, summary.tally.num_failed, summary.tally.num_left) == (8, 0, 0)
+    assert (summary.num_answered, summary.num_failed, summary.num_left) == (8, 0, 0)
     assert summary.exit_code is ExitCode.OK
     assert [event.record for event in events if isinstance(event, ItemFinished)] == records
 
@@ -162,7 +162,7 @@ def test_a_bad_question_costs_only_itself(video_folder: Path, run_items: RunBatc
     assert "answer" not in failed[0]
     assert len(records) == 6
     assert summary.exit_code is ExitCode.BATCH_FAILURES
-    assert summary.tally.errors == {"ValueError": 2}
+    assert summary.errors == {"ValueError": 2}
 
 
 def test_bad_videos_are_error_records(video_folder: Path, tmp_path: Path, run_items: RunBatch) -> None:
@@ -173,7 +173,7 @@ def test_bad_videos_are_error_records(video_folder: Path, tmp_path: Path, run_it
     outside = Item(video_folder / "a.mp4", "a.mp4", "?", start_seconds=60.0)
     backwards = Item(video_folder / "a.mp4", "a.mp4", "?", start_seconds=2.0, end_seconds=1.0)
     _, summary, records = run_items(FakeAnswerer(), [*bad, *good, outside, backwards], OPTIONS)
-    assert summary.tally.errors == {
+    assert summary.errors == {
         "UnreadableVideoError": 1, "VideoNotFoundError": 1, "RangeOutsideVideoError": 1, "UsageError": 1
     }  # fmt: skip
     assert sum(record["status"] == "ok" for record in records) == 2
@@ -191,7 +191,7 @@ def test_a_video_that_is_deleted_after_listing_is_an_error_record(
 
     options = replace(OPTIONS, content_of=hash_and_delete)
     _, summary, records = run_items(FakeAnswerer(), [Item(copy, "copy.mp4", "?")], options)
-    assert summary.tally.errors == {"VideoNotFoundError": 1}
+    assert summary.errors == {"VideoNotFoundError": 1}
     assert records[0]["status"] == "error"
 
 
@@ -206,7 +206,7 @@ def test_a_video_that_goes_while_it_is_hashed_costs_only_itself(video_folder: Pa
     options = replace(OPTIONS, content_of=content_of)
     _, summary, records = run_items(FakeAnswerer(), items_of(video_folder, "ab", ["?"]), options)
     assert {record["video"]: record["status"] for record in records} == {"a.mp4": "error", "b.mp4": "ok"}
-    assert summary.tally.errors == {"UnreadableVideoError": 1}
+    assert summary.errors == {"UnreadableVideoError": 1}
 
 
 def test_what_is_done_is_not_opened_again(
@@ -222,14 +222,14 @@ def test_what_is_done_is_not_opened_again(
     monkeypatch.setattr(reading_pool, "open_video", watch)
     _, summary, records = run_items(answerer, items, OPTIONS)
     assert sorted(answerer.seen) == sorted(opened) == ["b.mp4", "c.mp4", "d.mp4"]
-    assert (summary.tally.num_before, summary.tally.num_answered) == (3, 5)
+    assert (summary.before.total(), summary.num_answered) == (3, 5)
     assert len({record["item_id"] for record in records}) == len(records) == 8
 
 
 def test_another_setting_is_not_taken_for_done(items: list[Item], run_items: RunBatch) -> None:
     run_items(FakeAnswerer(), items, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), items, replace(OPTIONS, settings={"model": "other"}))
-    assert summary.tally.num_before == 0
+    assert summary.before.total() == 0
     assert len(records) == 16
 
 
@@ -241,7 +241,7 @@ def test_errors_are_tried_again_when_asked(video_folder: Path, run_items: RunBat
     item = items_of(video_folder, "a", ["?"])
     run_items(FakeAnswerer(on_answer=fail), item, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), item, replace(OPTIONS, retry_errors=retry))
-    assert summary.tally.num_answered == expected
+    assert summary.num_answered == expected
     assert [record["status"] for record in records] == ["error", "ok"][: 1 + expected]
 
 
@@ -250,8 +250,8 @@ def test_too_many_failures_end_it(items: list[Item], run_items: RunBatch) -> Non
         raise ValueError
 
     _, summary, records = run_items(FakeAnswerer(on_answer=fail), items, replace(OPTIONS, max_failures=3))
-    assert len(records) == summary.tally.num_failed == 3
-    assert summary.tally.num_left == 5
+    assert len(records) == summary.num_failed == 3
+    assert summary.num_left == 5
     assert summary.stopped == "Stopped after 3 failures."
 
 
@@ -264,7 +264,7 @@ def test_memory_that_runs_out_makes_the_item_smaller(video_folder: Path, run_ite
     _, summary, records = run_items(FakeAnswerer(on_chunk=run_out), items, OPTIONS)
     assert [record["frames"]["count"] for record in records] == [7, 7]
     assert records[0]["warnings"] == ["Memory ran out with 14 frames; 7 were looked at."]
-    assert summary.tally.num_answered == 2
+    assert summary.num_answered == 2
 
 
 def test_memory_that_runs_out_at_one_question_makes_no_other_smaller(video_folder: Path, run_items: RunBatch) -> None:
@@ -294,7 +294,7 @@ def test_memory_that_runs_out_for_good_is_an_error_record(
     _, summary, records = run_items(answerer, items_of(video_folder, "d", ["?"]), replace(OPTIONS, sampling=sampling))
     assert len(answerer.seen) == num_tries
     assert [record["error"]["type"] for record in records] == ["OutOfMemoryError"]
-    assert summary.tally.errors == {"OutOfMemoryError": 1}
+    assert summary.errors == {"OutOfMemoryError": 1}
 
 
 def test_memory_that_one_picture_takes_is_not_asked_for_again(video_folder: Path, run_items: RunBatch) -> None:
@@ -306,7 +306,7 @@ def test_memory_that_one_picture_takes_is_not_asked_for_again(video_folder: Path
     answerer = FakeAnswerer(on_chunk=run_out)
     _, summary, _ = run_items(answerer, items_of(video_folder, "d", ["?"]), OPTIONS)
     assert len(answerer.seen) == 1
-    assert summary.tally.errors == {"ReadingMemoryError": 1}
+    assert summary.errors == {"ReadingMemoryError": 1}
 
 
 def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, run_items: RunBatch) -> None:
@@ -319,9 +319,9 @@ def test_an_answer_that_takes_too_long_is_an_error_record(video_folder: Path, ru
     items = items_of(video_folder, "a", ["1?", "slow?", "2?"])
     options = replace(OPTIONS, batch_size=3, item_timeout_seconds=0.3)
     _, summary, records = run_items(FakeAnswerer(on_answer=dawdle), items, options)
-    assert summary.tally.errors == {"ItemTimeoutError": 1}
+    assert summary.errors == {"ItemTimeoutError": 1}
     assert by_question(records)["a.mp4", "slow?"]["error"]["message"].startswith(
-        "The answer was not written within 0.3"
+        "The answer was not finished within 0.3"
     )
 
 
@@ -331,7 +331,7 @@ def test_a_video_that_takes_too_long_to_encode_is_an_error_record(video_folder: 
 
     options = replace(OPTIONS, item_timeout_seconds=0.3)
     _, summary, records = run_items(FakeAnswerer(on_chunk=dawdle), items_of(video_folder, "abcd", ["?"]), options)
-    assert summary.tally.errors == {"ItemTimeoutError": 1}
+    assert summary.errors == {"ItemTimeoutError": 1}
     assert by_question(records)["d.mp4", "?"]["status"] == "error"
 
 
@@ -349,7 +349,7 @@ def test_a_lost_gpu_ends_it_and_what_was_done_is_kept(items: list[Item], run_ite
     with pytest.raises(DeviceLostError, match="illegal memory access"):
         run_items(answerer, items, OPTIONS)
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert summary.tally.num_before >= 1
+    assert summary.before.total() >= 1
     assert len(records) == 8
     assert {record["status"] for record in records} == {"ok"}
 
@@ -368,7 +368,7 @@ def test_a_full_disk_ends_it(items: list[Item], run_items: RunBatch, monkeypatch
         run_items(FakeAnswerer(), items, OPTIONS)
     monkeypatch.setattr(Journal, "append", append)
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert (summary.tally.num_before, len(records)) == (3, 8)
+    assert (summary.before.total(), len(records)) == (3, 8)
 
 
 def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> None:
@@ -380,7 +380,7 @@ def test_ctrl_c_keeps_what_is_done(items: list[Item], run_items: RunBatch) -> No
     with pytest.raises(KeyboardInterrupt):
         run_items(answerer, items, replace(OPTIONS, num_readers=1))
     _, summary, records = run_items(FakeAnswerer(), items, OPTIONS)
-    assert summary.tally.num_before == 4
+    assert summary.before.total() == 4
     assert len(records) == 8
 
 
@@ -399,9 +399,9 @@ def test_the_time_is_told_apart(items: list[Item], run_items: RunBatch) -> None:
         time.sleep(0.1)
 
     _, summary, _ = run_items(FakeAnswerer(on_answer=dawdle), items, OPTIONS)
-    assert summary.tally.bottleneck is Stage.ANSWERING
-    assert summary.tally.stage_seconds[Stage.ANSWERING] == pytest.approx(0.8, abs=0.3)
-    waiting = summary.tally.waiting_share
+    assert summary.bottleneck is Stage.ANSWERING
+    assert summary.stage_seconds[Stage.ANSWERING] == pytest.approx(0.8, abs=0.3)
+    waiting = summary.waiting_share
     assert waiting is not None
     assert waiting < 0.5
-    assert sum(summary.tally.stage_seconds.values()) <= summary.tally.elapsed_seconds
+    assert sum(summary.stage_seconds.values()) <= summary.elapsed_seconds

@@ -139,7 +139,7 @@ def test_choices_are_compared(tiny: VideoQA, video_folder: Path, run_items: RunB
 def test_a_prompt_that_is_too_long_costs_only_itself(tiny: VideoQA, video_folder: Path, run_items: RunBatch) -> None:
     items = items_of(video_folder, "a", ["What moves?", "why? " * 4000, "Which colour?"])
     _, summary, records = run_items(tiny, items, options_for(tiny, batch_size=3))
-    assert summary.tally.errors == {"PromptTooLongError": 1}
+    assert summary.errors == {"PromptTooLongError": 1}
     assert len(records) == 3
 
 

@@ -229,7 +229,7 @@ def test_a_manifest_says_what_is_asked_of_which(batch: RunBatchCli, folder: Path
         ("--batch-size many", "or auto"),
         ("--item-timeout 0", "not above 0"),
         ("--frames-ahead 7", "--frames-ahead"),
-        ("--shard 4/3", "no shard 4 of 3"),
+        ("--shard 4/3", "no shard “4/3”"),
         ("--shard half", "is no shard"),
         ("--max-failures 0", "--max-failures"),
         ("--subtitles file.srt", "--subtitles"),

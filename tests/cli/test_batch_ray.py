@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sfvqa.batch.record import read_records
-from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally, Working
+from sfvqa.batch.tally import BatchEvent, Tally, Working
 from sfvqa.cli.batch.running import LiveDisplay, PlainDisplay, describe_rate
 from sfvqa.cli.screen import Notices
 from tests.batch.cluster.conftest import cluster, needs_ray, processes_of, ray_folder
@@ -141,7 +141,7 @@ def batch(run_cli: RunCli, folder: Path, tmp_path: Path) -> Any:
         ("--gpus-per-worker 0.5", "--gpus-per-worker is for a Ray cluster"),
         ("--ray --workers 0", "--workers"),
         ("--ray --gpus-per-worker 1.5", "1.5 GPUs"),
-        ("--ray --device cuda:1", "for Ray to say"),
+        ("--ray --device cuda:1", "Ray decides"),
         ("--ray --device cpu --gpus-per-worker 1", "Leave out --gpus-per-worker"),
         ("--ray-address ray://head:10001", "Ray Client"),
         ("--ray-address=", "--ray-address is empty"),
@@ -158,7 +158,7 @@ def test_contradictions_are_usage_errors(batch: Any, flags: str, says: str, tmp_
 def test_a_cluster_must_be_told_the_model(batch: Any) -> None:
     done = batch("--ray")
     assert done.exit_code == 2
-    assert "Name it with --model" in done.stderr
+    assert "Name one with --model" in done.stderr
 
 
 def test_where_ray_is_missing_the_error_says_how_to_install_it(batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +191,12 @@ def test_where_it_runs_is_no_part_of_what_was_asked(batch: Any) -> None:
 
 @pytest.mark.parametrize("is_live", [False, True])
 def test_a_lost_worker_is_told_each_time(capsys: pytest.CaptureFixture[str], is_live: bool) -> None:
-    def events() -> Generator[BatchEvent, None, BatchSummary]:
+    def events() -> Generator[BatchEvent, None, Tally]:
         tally = Tally(4, num_workers=1, num_workers_wanted=2)
         for _ in range(2):
             yield Working(tally, "A worker was lost \x1b[2J.")
             yield Working(tally)
-        return BatchSummary(tally, 0)
+        return tally
 
     shown = LiveDisplay() if is_live else PlainDisplay(Notices(quiet=False))
     shown.follow(events())

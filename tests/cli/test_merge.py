@@ -24,8 +24,8 @@ def test_merging_says_what_became_of_the_records(run_cli: RunCli, parts: list[st
     run = run_cli("merge", str(output), *parts)
     assert (run.exit_code, run.stdout) == (0, "")
     assert run.stderr.splitlines() == [
-        f"Warning: “{parts[0]}”: line 4 holds no record, because it is torn or damaged, and is left out.",
-        f"Warning: 1 item had different answers, of which the first was kept: {id_of(2)}.",
+        f"Warning: Skipped 1 torn or damaged line of “{parts[0]}”: 4.",
+        f"Warning: 1 item had different answers; the first was kept: {id_of(2)}.",
         f"{output}: 3 answers and 1 error; left out: 1 repeated answer, 1 older error.",
     ]
     assert output.read_bytes().count(b"\n") == 4
@@ -37,7 +37,7 @@ def test_merging_as_json(run_cli: RunCli, parts: list[str], tmp_path: Path) -> N
     warnings = document.pop("warnings")
     assert run.exit_code == 0
     assert all(line.startswith("Warning: ") for line in run.stderr.splitlines())
-    assert warnings[0].startswith(f"“{parts[0]}”: line 4")
+    assert warnings == [f"Skipped 1 torn or damaged line of “{parts[0]}”: 4."]
     assert document == {
         "schema_version": 1, "output": str(tmp_path / "all.jsonl"), "records": 4, "ok": 3, "errors": 1, "repeated": 1,
         "superseded": 1, "conflicts": [id_of(2)],
@@ -49,7 +49,7 @@ def test_what_is_there_is_kept_unless_asked(run_cli: RunCli, parts: list[str], t
     before = Path(parts[0]).read_bytes()
     run = run_cli("merge", *parts)
     assert (run.exit_code, run.stdout) == (2, "")
-    assert "is there already" in run.stderr
+    assert "already exists" in run.stderr
     assert Path(parts[0]).read_bytes() == before
     assert run_cli("merge", *parts, "--overwrite").exit_code == 0
     assert (tmp_path / "1.jsonl.old").read_bytes() == before

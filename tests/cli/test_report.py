@@ -46,7 +46,7 @@ def test_the_page_of_a_terminal_tells_everything(records: Path, run_cli: RunCli)
     ):
         assert text in outcome.stdout
     assert "\x1b" not in outcome.stdout
-    assert "line 7 holds no record" in outcome.stderr
+    assert "Skipped 1 torn or damaged line" in outcome.stderr
 
 
 def test_a_long_list_ends_and_says_so(tmp_path: Path, run_cli: RunCli) -> None:
@@ -126,8 +126,8 @@ def test_table_and_page_are_written(tmp_path: Path, run_cli: RunCli) -> None:
     with table.open(encoding="utf-8", newline="") as stream:
         assert [row["status"] for row in csv.DictReader(stream)] == ["ok", "error"]
     assert page.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
-    assert "2 rows written to" in outcome.stderr
-    assert "A page about 2 videos" in outcome.stderr
+    assert "Wrote 2 rows to" in outcome.stderr
+    assert "Wrote a page about 2 videos" in outcome.stderr
     assert "could not be read" not in outcome.stderr  # of what failed there are no frames to show
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.html", "out.jsonl"]
 

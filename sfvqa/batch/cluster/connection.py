@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class ClusterOptions:
         if gpus and self.device in ("cpu", "mps"):
             raise UsageError(f"--device {self.device} needs no GPUs of Ray.", "Leave out --gpus-per-worker.")
         if ":" in self.device:
-            raise UsageError("Which GPU a worker has is for Ray to say.", f"Use --device cuda, not {self.device}.")
+            raise UsageError("Ray decides which GPU a worker gets.", f"Use --device cuda, not {self.device}.")
         if (self.address or "").startswith("ray://"):
             raise UsageError(
                 "Ray Client (ray://) does not stream what workers yield.",
@@ -57,22 +57,14 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True)
-class Node:
-    """What Ray counts on one machine."""
+class Resources:
+    """What Ray counts on one machine, or what one worker has to itself."""
 
     num_cpus: float
     num_gpus: float
 
-
-@dataclass(frozen=True)
-class WorkerSize:
-    """What one worker has to itself."""
-
-    num_cpus: int
-    num_gpus: float
-
-    def num_on(self, node: Node) -> int:
-        """How many workers the node has room for, if nothing else runs there."""
+    def num_on(self, node: "Resources") -> int:
+        """How many workers of this size a node has room for, if nothing else runs there."""
         rooms = [
             math.floor(there / needed + _ROUNDING)
             for there, needed in ((node.num_cpus, self.num_cpus), (node.num_gpus, self.num_gpus))
@@ -85,59 +77,48 @@ class WorkerSize:
 class Placement:
     """`num_workers` of a size, of which `num_fitting` have room on the nodes that there are now."""
 
-    size: WorkerSize
+    size: Resources
     num_workers: int
     num_fitting: int
 
 
-def place_workers(nodes: Sequence[Node], options: ClusterOptions) -> Placement:
+def place_workers(nodes: Sequence[Resources], options: ClusterOptions) -> Placement:
     """Decide what was left open: a worker a GPU, or else a worker a node, with the node's cores.
 
     The cores of a node with GPUs are shared evenly among its workers. UsageError if not even one worker fits.
 
-    >>> place_workers([Node(16, 4), Node(8, 0)], ClusterOptions())
-    Placement(size=WorkerSize(num_cpus=4, num_gpus=1.0), num_workers=4, num_fitting=4)
-    >>> place_workers([Node(2, 0), Node(2, 0)], ClusterOptions(num_workers=4))
-    Placement(size=WorkerSize(num_cpus=1, num_gpus=0.0), num_workers=4, num_fitting=4)
+    >>> place_workers([Resources(16, 4), Resources(8, 0)], ClusterOptions())
+    Placement(size=Resources(num_cpus=4, num_gpus=1.0), num_workers=4, num_fitting=4)
+    >>> place_workers([Resources(2, 0), Resources(2, 0)], ClusterOptions(num_workers=4))
+    Placement(size=Resources(num_cpus=1, num_gpus=0.0), num_workers=4, num_fitting=4)
     """
-    num_gpus = _num_gpus(nodes, options)
+    uses_gpus = options.device == "cuda" or (options.device == "auto" and any(node.num_gpus >= 1 for node in nodes))
+    num_gpus = float(uses_gpus) if options.gpus_per_worker is None else float(options.gpus_per_worker)
     num_with_cores = max(1, sum(node.num_cpus >= 1 for node in nodes))
     if num_gpus:
-        counts = [(node, WorkerSize(0, num_gpus).num_on(node)) for node in nodes]
+        counts = [(node, Resources(0, num_gpus).num_on(node)) for node in nodes]
         num_cpus = min((int(node.num_cpus // count) for node, count in counts if count), default=0)
     else:
         num_cpus = _cores_alone(nodes, options.num_workers or num_with_cores)
-    size = WorkerSize(num_cpus, num_gpus)
+    size = Resources(num_cpus, num_gpus)
     num_fitting = sum(size.num_on(node) for node in nodes)
     if num_fitting == 0:
-        raise _does_not_fit(nodes, size)
+        has = "; ".join(f"{plural(node.num_cpus, 'CPU')} and {plural(node.num_gpus, 'GPU')}" for node in nodes)
+        needs = plural(num_gpus, "GPU") if num_gpus else plural(num_cpus, "CPU")
+        whose = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes have"
+        raise UsageError(
+            f"No worker fits the cluster: each needs {needs}, and {whose} {has or 'nothing'}.",
+            "Ask for less with --gpus-per-worker or --device cpu, or add a node with `ray start`.",
+        )
     num_workers = options.num_workers or (num_fitting if num_gpus else num_with_cores)
     return Placement(size, num_workers, min(num_fitting, num_workers))
 
 
-def _num_gpus(nodes: Sequence[Node], options: ClusterOptions) -> float:
-    if options.gpus_per_worker is not None:
-        return float(options.gpus_per_worker)
-    if options.device in ("cpu", "mps"):
-        return 0.0
-    return 1.0 if options.device == "cuda" or any(node.num_gpus >= 1 for node in nodes) else 0.0
-
-
-def _cores_alone(nodes: Sequence[Node], num_workers: int) -> int:
+def _cores_alone(nodes: Sequence[Resources], num_workers: int) -> int:
     """Cores for each worker without GPUs: as many as let all workers fit, at least one."""
     most = int(max((node.num_cpus for node in nodes), default=1))
     return next(
         (cores for cores in range(most, 0, -1) if sum(int(node.num_cpus // cores) for node in nodes) >= num_workers), 1
-    )
-
-
-def _does_not_fit(nodes: Sequence[Node], size: WorkerSize) -> UsageError:
-    has = "; ".join(f"{plural(node.num_cpus, 'CPU')} and {plural(node.num_gpus, 'GPU')}" for node in nodes)
-    needs = plural(size.num_gpus, "GPU") if size.num_gpus else plural(size.num_cpus, "CPU")
-    whose = "its only node has" if len(nodes) == 1 else f"its {len(nodes)} nodes have"
-    return UsageError(
-        f"No worker fits the cluster: each needs {needs}, and {whose} {has or 'nothing'}.",
-        "Ask for less with --gpus-per-worker or --device cpu, or add a node with `ray start`.",
     )
 
 
@@ -167,12 +148,22 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def alive_nodes() -> list[Node]:
+def alive_nodes() -> list[Resources]:
     """What each node has that is alive, in use or not."""
     import ray
 
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(float(has.get("CPU", 0)), float(has.get("GPU", 0))) for has in found]
+    return [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def free_resources() -> Resources:
+    """What is free now, on all nodes together."""
+    import ray
+
+    return _resources(ray.available_resources())
+
+
+def _resources(counted: Mapping[str, float]) -> Resources:
+    return Resources(float(counted.get("CPU", 0)), float(counted.get("GPU", 0)))
 
 
 def check_own_node() -> None:
@@ -183,16 +174,8 @@ def check_own_node() -> None:
     if not any(node["Alive"] for node in ray.nodes() if node["NodeID"] == own):
         raise ClusterError(
             "Ray has ended on this machine (killed, crashed, or out of memory).",
-            "Run the same command again, after `ray start` where it was you who started Ray.",
+            "Rerun the command to resume, after `ray start` if it was you who started Ray.",
         )
-
-
-def free_resources() -> Node:
-    """What is free now, on all nodes together."""
-    import ray
-
-    free = ray.available_resources()
-    return Node(float(free.get("CPU", 0)), float(free.get("GPU", 0)))
 
 
 def _connect(asked: str | None) -> None:

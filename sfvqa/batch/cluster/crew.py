@@ -5,15 +5,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sfvqa
 from sfvqa.batch.cluster.connection import Placement, alive_nodes, check_own_node
 from sfvqa.batch.cluster.worker import Loader, Ready, Worker
-from sfvqa.batch.item import Item, VideoGroup
+from sfvqa.batch.item import Item, VideoItems, group_items
 from sfvqa.batch.plan import BatchOptions
-from sfvqa.batch.tally import BatchEvent, BatchSummary
+from sfvqa.batch.tally import BatchEvent, Tally
 from sfvqa.errors import ClusterError, DeviceLostError, ModelError, SfvqaError, UsageError
 from sfvqa.wording import plural
 
@@ -26,32 +26,16 @@ _MOST_LOADS = 3  # failures in a row; where the model or what is asked for is wr
 _SECONDS_WITHOUT_ROOM = 60.0  # for nodes to come back
 _SECONDS_TO_LOAD = 3600.0  # a model, once the worker's process runs
 _SECONDS_TO_FETCH = 60.0  # what is ready, from another node
-_GRACE_SECONDS = 60.0  # in which a worker that stands still ends the item itself
+_GRACE_SECONDS = 60.0  # in which a worker that hangs ends the item itself
 _LONGEST_REASON = 300
 
 
+@dataclass(eq=False)
 class Share:
-    """The videos that one worker has and not finished, each with the items that have no record yet."""
+    """The items that one worker has and has not finished, with which `num_losses` workers were lost before."""
 
-    def __init__(self, groups: Iterable[VideoGroup], num_losses: int = 0) -> None:
-        self.num_losses = num_losses
-        self.unfinished = list(groups)
-
-    @property
-    def items(self) -> tuple[Item, ...]:
-        """All items that are not finished, video by video."""
-        return tuple(item for group in self.unfinished for item in group.items)
-
-    def finish(self, item: Item) -> None:
-        """Note that an item has its record. ValueError unless it is one of the share's unfinished items."""
-        for place, group in enumerate(self.unfinished):
-            if item in group.items:
-                left = list(group.items)
-                left.remove(item)
-                rest = [replace(group, items=tuple(left))] if left else []
-                self.unfinished = [*self.unfinished[:place], *rest, *self.unfinished[place + 1 :]]
-                return
-        raise ValueError(f"{item} is not in the share, or finished")
+    items: list[Item]
+    num_losses: int = 0
 
 
 class Shares:
@@ -61,7 +45,7 @@ class Shares:
     every worker is found out, and costs no other video.
     """
 
-    def __init__(self, groups: Iterable[VideoGroup]) -> None:
+    def __init__(self, groups: Iterable[VideoItems]) -> None:
         self._fresh = deque(groups)
         self._suspects: deque[Share] = deque()
 
@@ -74,26 +58,20 @@ class Shares:
         """The next share for one of `num_workers`."""
         if self._fresh:
             size = min(LARGEST_SHARE, math.ceil(len(self._fresh) / (_SHARES_A_WORKER * max(num_workers, 1))))
-            return Share(self._fresh.popleft() for _ in range(size))
+            return Share([item for _ in range(size) for item in self._fresh.popleft()])
         return self._suspects.popleft() if self._suspects else None
 
-    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoGroup | None:
+    def lost(self, share: Share, *, is_stuck: bool = False) -> VideoItems | None:
         """Take back what a lost worker had not finished; the video that is given up because of it, if any.
 
         A single video that a worker is stuck with is given up at once: nothing but the video can have stopped it.
         """
-        unfinished = share.unfinished
+        unfinished = group_items(share.items)
         num_losses = share.num_losses + 1 if len(unfinished) == 1 else 0
-        if num_losses and is_stuck:
-            num_losses = MOST_LOSSES
-        if num_losses == MOST_LOSSES:
+        if num_losses == MOST_LOSSES or (num_losses and is_stuck):
             return unfinished[0]
-        self._suspects.extend(Share([group], num_losses) for group in unfinished)
+        self._suspects.extend(Share(list(group), num_losses) for group in unfinished)
         return None
-
-
-class _Stuck(Exception):  # noqa: N818  a state, as Lost
-    """A worker lives and says nothing."""
 
 
 @dataclass(eq=False)
@@ -119,15 +97,6 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Said:
-    """A member said that it is ready, or something about its share; with the summary it is idle."""
-
-    member: Member
-    what: Ready | BatchEvent | BatchSummary
-    share: Share | None = None
-
-
-@dataclass(frozen=True)
 class Lost:
     """A worker ended, for a `reason` that is a clause; its member loads again unless it `is_given_up`.
 
@@ -135,9 +104,12 @@ class Lost:
     """
 
     reason: str
-    share: Share | None = None
     is_given_up: bool = False
     is_stuck: bool = False
+
+
+Heard = tuple[Share | None, Ready | BatchEvent | Tally | Lost]
+"""A worker is ready, or there is something about its share, or it is lost; after the final tally it is idle."""
 
 
 class Crew:
@@ -152,7 +124,7 @@ class Crew:
         self._actor_class: Any = self._ray.remote(Worker)
         self._num_members = placement.num_workers
         self._without_room_since: float | None = None
-        # A batch that stands still is asked again item by item before the worker says so.
+        # A batch that hangs is asked again item by item before the worker says so.
         self._longest_silence_seconds = 2 * options.still_seconds + _GRACE_SECONDS
         self.members: list[Member] = []
 
@@ -181,11 +153,11 @@ class Crew:
         member.share, member.heard_at = share, time.monotonic()
         member.waits_for = member.actor.answer.options(num_returns="streaming").remote(share.items)
 
-    def listen(self, patience_seconds: float) -> Iterator[Said | Lost]:
+    def listen(self, patience_seconds: float) -> Iterator[Heard]:
         """What came within that time, at most one message from each member.
 
-        Raises an error of a worker that is not about a video, and ClusterError, or what loading raised, where no worker
-        is left that could go on.
+        Raises an error of a worker that is not about a video, and ClusterError, or what loading raised, if no worker is
+        left.
         """
         waiting = {member.waits_for: member for member in self.members if not member.is_idle}
         if waiting and self._ray.wait(list(waiting), timeout=patience_seconds)[0]:
@@ -195,7 +167,7 @@ class Crew:
         yield from self._end_stuck()
         self._check_room()
 
-    def _end_stuck(self) -> Iterator[Lost]:
+    def _end_stuck(self) -> Iterator[Heard]:
         """End workers that live and say nothing: one that works reports every second or so."""
         for member in [member for member in self.members if not member.is_idle]:
             if member.heard_at is None:
@@ -204,40 +176,40 @@ class Crew:
                 continue
             limit = _SECONDS_TO_LOAD if member.share is None else self._longest_silence_seconds
             if time.monotonic() - member.heard_at > limit:
-                reason = f"it said nothing for {plural(limit, 'second')}"
-                yield replace(self._failed(member, _Stuck(reason)), is_stuck=True)
+                silence = ClusterError(f"no message for {plural(limit, 'second')}")
+                yield member.share, self._failed(member, silence, is_stuck=True)
 
-    def _hear(self, member: Member) -> Said | Lost:
+    def _hear(self, member: Member) -> Heard:
         share, member.heard_at = member.share, time.monotonic()
         try:
             if share is None:
                 ready = self._ray.get(member.waits_for, timeout=_SECONDS_TO_FETCH)
                 member.waits_for, member.num_failed_loads = None, 0
-                return Said(member, ready)
+                return None, ready
             said = next(member.waits_for)  # not bounded, but there: Ray named the generator as ready
             what = self._ray.get(said, timeout=_SECONDS_TO_FETCH)
         except self._ray.exceptions.RayTaskError as error:
-            return self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
+            return share, self._failed(member, error.cause if isinstance(error.cause, Exception) else error)
         except self._ray.exceptions.RayError as error:
-            return self._failed(member, error)
-        if isinstance(what, BatchSummary):
+            return share, self._failed(member, error)
+        if isinstance(what, Tally):
             member.share, member.waits_for = None, None
-        return Said(member, what, share)
+        return share, what
 
-    def _failed(self, member: Member, error: Exception) -> Lost:
+    def _failed(self, member: Member, error: Exception, *, is_stuck: bool = False) -> Lost:
         """Replace the worker, or do without; raise an error that another worker would have as well."""
-        share, is_lost = member.share, isinstance(error, self._ray.exceptions.RayError | DeviceLostError | _Stuck)
-        if share is not None and not is_lost:
+        is_lost = is_stuck or isinstance(error, self._ray.exceptions.RayError | DeviceLostError)
+        if member.share is not None and not is_lost:
             raise error
         check_own_node()
         reason = (error.message if isinstance(error, SfvqaError) else _describe(error)).rstrip(".")
         self._end(member)
-        if share is None:
+        if member.share is None:
             member.num_failed_loads += 1
             if member.num_failed_loads >= (1 if isinstance(error, ModelError | UsageError) else _MOST_LOADS):
                 self.members.remove(member)
                 if not self.members:
-                    if isinstance(error, SfvqaError):
+                    if isinstance(error, SfvqaError) and not is_stuck:
                         raise error
                     raise ClusterError(
                         f"No worker could be started: {reason}.",
@@ -245,7 +217,7 @@ class Crew:
                     ) from error
                 return Lost(reason, is_given_up=True)
         self._start(member)
-        return Lost(reason, share)
+        return Lost(reason, is_stuck=is_stuck)
 
     def _start(self, member: Member) -> None:
         """Ask Ray for a worker; it begins to load once there is room for it somewhere."""
@@ -270,7 +242,7 @@ class Crew:
         if now - self._without_room_since > _SECONDS_WITHOUT_ROOM:
             raise ClusterError(
                 "The cluster has no node left that could hold a worker.",
-                "What is done is kept: add nodes with `ray start`, and run the same command again.",
+                "What is done is kept: add nodes with `ray start`, and rerun the command.",
             )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sfvqa
-from sfvqa.batch.cluster.connection import WorkerSize
+from sfvqa.batch.cluster.connection import Resources
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.batch.plan import BatchModel, BatchOptions, default_num_readers
 from sfvqa.batch.runner import run_batch
-from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished
+from sfvqa.batch.tally import BatchEvent, ItemFinished, Tally
 from sfvqa.checkpoints.find import identify_model
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ModelError, SfvqaError, UsageError
@@ -31,7 +31,7 @@ class Loaded:
     notices: tuple[str, ...] = ()
 
 
-Loader = Callable[[BatchOptions, WorkerSize], Loaded]
+Loader = Callable[[BatchOptions, Resources], Loaded]
 """Loads the model for a worker of a size, on the machine where it is called, which decides what was left open."""
 
 
@@ -47,7 +47,7 @@ class Worker:
     """Holds one model in a process of its own, which Ray starts and watches. It yields records, and writes no file."""
 
     def load(
-        self, loader: Loader, options: BatchOptions, size: WorkerSize, done: Mapping[str, str], version: str
+        self, loader: Loader, options: BatchOptions, size: Resources, done: Mapping[str, str], version: str
     ) -> Ready:
         """Load the model; `done` has the items that have a record. Errors are raised with the host's name."""
         host = platform.node()
@@ -63,8 +63,8 @@ class Worker:
         self._keeper = RecordKeeper(done)
         return Ready(host, self._loaded.notices)
 
-    def answer(self, items: Sequence[Item]) -> Iterator[BatchEvent | BatchSummary]:
-        """Run a batch: yield every item that is finished, a tally now and then, and the summary last."""
+    def answer(self, items: Sequence[Item]) -> Iterator[BatchEvent | Tally]:
+        """Run a batch: yield every item that is finished, how far it is now and then, and the final tally last."""
         loaded, said_at = self._loaded, time.monotonic()
         events = run_batch(loaded.answerer, items, self._keeper, loaded.options)
         while True:
@@ -79,23 +79,18 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class CacheOptions:
-    """The video cache of each machine, in its own folder."""
-
-    limit_bytes: int
-    whole_files: bool
-
-
-@dataclass(frozen=True)
 class ModelLoader:
-    """Loads `model`, whose weights must be `weights`; `num_readers` None depends on the worker's cores."""
+    """Loads `model`, whose weights must be `weights`, and opens the video cache of the machine where it is called.
+
+    `num_readers` None depends on the worker's cores.
+    """
 
     model: BatchModel
     weights: str
-    cache: CacheOptions | None
+    open_cache: Callable[[], VideoCache | None]
     num_readers: int | None
 
-    def __call__(self, options: BatchOptions, size: WorkerSize) -> Loaded:
+    def __call__(self, options: BatchOptions, size: Resources) -> Loaded:
         """Load it. Raises ModelError, UsageError, and OutOfMemoryError where what was left open cannot fit."""
         # A worker without a GPU must not take one that Ray gave to another.
         keeps_off = self.model.settings.device == "auto" and not size.num_gpus
@@ -103,22 +98,21 @@ class ModelLoader:
         found = identify_model(settings.name, random_weights=settings.random_weights)
         if found != self.weights:
             raise ModelError(
-                f"The weights of {settings.name} are others ({found}) than where the batch was started "
+                f"The weights of {settings.name} ({found}) differ from those where the batch was started "
                 f"({self.weights}).",
-                "Have the same model on every node.",
+                "Install the same model on every node.",
             )
         plan, options = replace(self.model, settings=settings).plan(options)
         notices = (*plan.notices, *plan.check())
-        cache = None if self.cache is None else VideoCache(**vars(self.cache))
+        cache = self.open_cache()
         answerer = VideoQA(load_checkpoint(plan.settings), video_cache=cache)
-        return Loaded(answerer, self._options_here(options, cache, size), notices)
-
-    def _options_here(self, options: BatchOptions, cache: VideoCache | None, size: WorkerSize) -> BatchOptions:
-        num_readers = self.num_readers or default_num_readers(size.num_cpus)
-        threads = options.reading.num_threads or max(1, size.num_cpus // num_readers)
-        return replace(
+        num_cores = int(size.num_cpus)
+        num_readers = self.num_readers or default_num_readers(num_cores)
+        threads = options.reading.num_threads or max(1, num_cores // num_readers)
+        options = replace(
             options,
             num_readers=num_readers,
             reading=replace(options.reading, num_threads=threads),
             content_of=hash_content if cache is None else cache.content_of,
         )
+        return Loaded(answerer, options, notices)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -49,12 +50,8 @@ class PageItem:
     facts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SeenFrames:
-    """The frames that some items looked at: indices, and times in seconds. Empty for items that failed."""
-
-    indices: tuple[int, ...]
-    timestamps_seconds: tuple[float, ...]
+SeenFrames = tuple[tuple[int, float], ...]
+"""The index and the time in seconds of each frame that some items looked at; empty for items that failed."""
 
 
 @dataclass
@@ -109,30 +106,23 @@ def _facts_of(record: Record) -> Generator[str]:
 
 
 def _likely_of(record: Record) -> tuple[tuple[str, float], ...]:
-    choices = record.get("choices")
-    found = []
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (share := number(choice.get("probability"))) is not None:
-            found.append((text_of(choice, "text") or "", share))
+    shares = ((text_of(choice, "text"), number(choice.get("probability"))) for choice in _objects(record, "choices"))
+    found = [(text or "", share) for text, share in shares if share is not None]
     return tuple(sorted(found, key=lambda choice: -choice[1])[:_NUM_LIKELY])
 
 
 def _looked_at(record: Record, frames: SeenFrames) -> tuple[FrameEvidence, ...]:
     """The frames that stand out; none unless every frame that was seen has its weight."""
-    evidence = record.get("evidence")
-    weights = (
-        [number(frame.get("weight")) for frame in evidence if isinstance(frame, dict)]
-        if isinstance(evidence, list)
-        else []
-    )
-    if len(weights) != len(frames.indices):
-        return ()
-    found = [
-        FrameEvidence(time, index, weight)
-        for time, index, weight in zip(frames.timestamps_seconds, frames.indices, weights, strict=True)
-        if weight is not None
-    ]
-    return tuple(standing_out(found, _NUM_MOMENTS)) if len(found) == len(weights) else ()
+    weights = [number(frame.get("weight")) for frame in _objects(record, "evidence")]
+    weighed = zip(frames, weights, strict=False)
+    found = [FrameEvidence(time, index, weight) for (index, time), weight in weighed if weight is not None]
+    is_whole = len(found) == len(weights) == len(frames)
+    return tuple(standing_out(found, _NUM_MOMENTS)) if is_whole else ()
+
+
+def _objects(record: Record, name: str) -> list[dict[str, Any]]:
+    value = record.get(name)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _frames_of(record: Record) -> SeenFrames:
@@ -140,12 +130,11 @@ def _frames_of(record: Record) -> SeenFrames:
     frames = mapping_of(record, "frames")
     indices, times = frames.get("indices"), frames.get("timestamps_seconds")
     if not isinstance(indices, list) or not isinstance(times, list) or len(indices) != len(times):
-        return SeenFrames((), ())
-    numbers = tuple(number(time) for time in times)
-    is_sound = all(type(index) is int and index >= 0 for index in indices) and indices == sorted(set(indices))
-    if not is_sound or None in numbers:
-        return SeenFrames((), ())
-    return SeenFrames(tuple(indices), tuple(time for time in numbers if time is not None))
+        return ()
+    if not all(type(index) is int and index >= 0 for index in indices) or indices != sorted(set(indices)):
+        return ()
+    seen = tuple((index, time) for index, time in zip(indices, map(number, times), strict=True) if time is not None)
+    return seen if len(seen) == len(times) else ()
 
 
 @dataclass(frozen=True)
@@ -159,17 +148,14 @@ class Thumbnails:
 def spread(frames: SeenFrames, num: int) -> dict[int, float]:
     """`num` of the frames, evenly spread from the first to the last: the time of each by its index.
 
-    >>> spread(SeenFrames((0, 10, 20, 30), (0.0, 1.0, 2.0, 3.0)), 3)
+    >>> spread(((0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)), 3)
     {0: 0.0, 20: 2.0, 30: 3.0}
     """
-    count = len(frames.indices)
+    count = len(frames)
     if num >= count:
-        places = list(range(count))
-    elif num == 1:
-        places = [count // 2]
-    else:
-        places = [round(step * (count - 1) / (num - 1)) for step in range(num)]
-    return {frames.indices[place]: frames.timestamps_seconds[place] for place in places}
+        return dict(frames)
+    places = [count // 2] if num == 1 else [round(step * (count - 1) / (num - 1)) for step in range(num)]
+    return dict(frames[place] for place in places)
 
 
 def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | None:
@@ -178,11 +164,8 @@ def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | No
     Without `videos` it is looked for where it was, in the working directory, and beside the file of records.
     """
     recorded = [card.recorded_path] if card.recorded_path is not None else []
-    if videos is not None:
-        places = [videos / card.name, *recorded]
-    else:
-        places = [*recorded, Path(card.name), records.resolve().parent / card.name]
-    for path in places:
+    beside = [Path(card.name), records.resolve().parent / card.name]
+    for path in (*recorded, *beside) if videos is None else (videos / card.name, *recorded):
         with contextlib.suppress(OSError, ValueError):  # a name that no file can have
             if path.exists():
                 return path
@@ -209,7 +192,7 @@ def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Th
     if not wanted:
         return Thumbnails({})
     if path is None:
-        return Thumbnails({}, "The video is not here any more.")
+        return Thumbnails({}, "The video is no longer here.")
     name = ReaderName(reader) if reader in set(ReaderName) else ReaderName.AUTO
     pictures: dict[int, bytes] = {}
     try:
@@ -219,7 +202,7 @@ def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Th
             if not all(
                 index < len(times) and abs(times[index] - time) <= _SAME_TIME_SECONDS for index, time in wanted.items()
             ):
-                return Thumbnails({}, "The video is another one than when it was asked about.")
+                return Thumbnails({}, "The video has changed since it was asked about.")
             for frame in video.read(sorted(wanted), _FIT):
                 file = io.BytesIO()
                 Image.fromarray(frame.pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)

@@ -14,13 +14,6 @@ from sfvqa.batch.report.summary import Summary, TimeSpan
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score, Share
 
-COLUMNS = (
-    "video", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
-    "error_type", "error_message", "warnings", "model", "revision", "frames", "new_tokens",
-    *(f"{stage}_seconds" for stage in STAGES), "total_seconds", "asked_together", "finished",
-    "host", "item_id",
-)  # fmt: skip
-
 SCHEMA_VERSION = 1  # of the document
 _STARTS_A_FORMULA = ("=", "+", "-", "@")
 _MAY_BE_DROPPED = ("\t", "\r", "\n")
@@ -33,12 +26,11 @@ def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule) -> int:
     Cells with newlines, commas or quotes are quoted by RFC 4180; see `defuse` for cells that look like formulas.
     """
     writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(_row({}, rule))
     num_rows = 0
-    for record in records:
-        row = _row(record, rule)
-        writer.writerow([defuse(value) if isinstance(value, str) else value for value in map(row.get, COLUMNS)])
-        num_rows += 1
+    for num_rows, record in enumerate(records, start=1):  # noqa: B007  their number in the end
+        cells = _row(record, rule).values()
+        writer.writerow([defuse(value) if isinstance(value, str) else value for value in cells])
     return num_rows
 
 
@@ -62,26 +54,29 @@ def _is_invisible(char: str) -> bool:
 
 
 def _row(record: Record, rule: Rule) -> dict[str, Any]:
-    """The cells of one record, numbers as numbers."""
+    """The cells of one record by their columns, in order; numbers as numbers."""
     is_ok = record.get("status") == "ok"
     failure = None if is_ok else failure_of(record)
     timings = mapping_of(record, "timings")
-    as_text = (
-        "video", "id", "question", "status", "answer_expected", "group", "finish_reason", "model", "revision",
-        "finished", "host", "item_id",
-    )  # fmt: skip
+
+    def texts(*names: str) -> dict[str, str | None]:
+        return {name: text_of(record, name) for name in names}
+
     return {
-        **{name: text_of(record, name) for name in as_text},
+        **texts("video", "id", "question", "status"),
         "answer": text_of(record, "answer") if is_ok else None,
+        **texts("answer_expected"),
         "verdict": verdict_of(record, rule),
+        **texts("group", "finish_reason"),
         "error_type": failure.kind if failure else None,
         "error_message": failure.message if failure else None,
         "warnings": "\n".join(texts_of(record, "warnings")),
+        **texts("model", "revision"),
         "frames": _whole(mapping_of(record, "frames").get("count")),
         "new_tokens": _whole(mapping_of(record, "tokens").get("new")),
-        **{f"{stage}_seconds": number(timings.get(f"{stage}_seconds")) for stage in STAGES},
-        "total_seconds": number(timings.get("total_seconds")),
+        **{f"{stage}_seconds": number(timings.get(f"{stage}_seconds")) for stage in (*STAGES, "total")},
         "asked_together": _whole(timings.get("asked_together")),
+        **texts("finished", "host", "item_id"),
     }
 
 

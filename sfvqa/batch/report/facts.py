@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,27 @@ class ItemFacts:
     label: Label | None
 
 
-class FactMaker:
-    """Makes the facts of records, judged by a rule; values that many of them share are kept once."""
+@dataclass
+class RunFacts:
+    """The items of a file of records, by item id in the order they first came in, judged by `rule`.
 
-    def __init__(self, rule: Rule = Rule.PHRASE) -> None:
-        self._rule = rule
-        self._shared: dict[Any, Any] = {}
-        self.warning_examples: dict[str, str] = {}
+    `num_records` counts all records, `notices` report damaged lines, and `warning_examples` has one whole warning of
+    each kind. Values that many items share are kept once.
+    """
 
-    def make(self, record: Mapping[str, Any], ordinal: int) -> ItemFacts:
-        """The facts of one record."""
+    path: Path = Path()
+    rule: Rule = Rule.PHRASE
+    items: dict[str, ItemFacts] = field(default_factory=dict)
+    num_records: int = 0
+    notices: list[str] = field(default_factory=list)
+    warning_examples: dict[str, str] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)
+
+    def add(self, record: Record) -> ItemFacts:
+        """The facts of the next record, which counts instead of earlier ones of its item."""
         is_ok = record.get("status") == "ok"
-        return ItemFacts(
-            ordinal=ordinal,
+        facts = ItemFacts(
+            ordinal=self.num_records,
             video=self._share(text_of(record, "video") or ""),
             question=self._share(text_of(record, "question") or ""),
             own_id=text_of(record, "id"),
@@ -108,9 +116,12 @@ class FactMaker:
             setup=self._share(_setup_of(record)),
             label=self._label(record),
         )
+        self.items[record["item_id"]] = facts
+        self.num_records += 1
+        return facts
 
-    def _label(self, record: Mapping[str, Any]) -> Label | None:
-        verdict = verdict_of(record, self._rule)
+    def _label(self, record: Record) -> Label | None:
+        verdict = verdict_of(record, self.rule)
         if verdict is None:
             return None
         expected, group = self._share(text_of(record, "answer_expected")), self._share(text_of(record, "group"))
@@ -124,6 +135,25 @@ class FactMaker:
         kind = warning_kind(text)
         self.warning_examples.setdefault(kind, text)
         return str(self._share(kind))
+
+
+def collect(path: Path, rule: Rule = Rule.PHRASE) -> RunFacts:
+    """Read a file of records. JournalError if the file cannot be read."""
+    run = RunFacts(path, rule)
+    for record in read_records(path, run.notices):
+        run.add(record)
+    return run
+
+
+def last_records(run: RunFacts) -> Iterator[Record]:
+    """The last record of each item, whole, in the order of the file, by another pass over it.
+
+    What another process has appended since `collect` is left out.
+    """
+    for ordinal, record in enumerate(read_records(run.path)):
+        facts = run.items.get(record["item_id"])
+        if facts is not None and facts.ordinal == ordinal:
+            yield record
 
 
 def warning_kind(text: str) -> str:
@@ -218,40 +248,3 @@ def _moment(text: object) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """The items of a file of `num_records` records, by item id in the order they first came in, judged by `rule`.
-
-    `notices` report lines that hold no record; `warning_examples` has one whole warning of each kind.
-    """
-
-    path: Path
-    items: dict[str, ItemFacts]
-    num_records: int
-    notices: tuple[str, ...]
-    warning_examples: dict[str, str]
-    rule: Rule
-
-
-def collect(path: Path, rule: Rule = Rule.PHRASE) -> RunFacts:
-    """Read a file of records; the last record of an item counts. JournalError if the file cannot be read."""
-    notices: list[str] = []
-    maker = FactMaker(rule)
-    items: dict[str, ItemFacts] = {}
-    ordinal = -1
-    for ordinal, record in enumerate(read_records(path, notices)):
-        items[record["item_id"]] = maker.make(record, ordinal)
-    return RunFacts(path, items, ordinal + 1, tuple(notices), maker.warning_examples, rule)
-
-
-def last_records(run: RunFacts) -> Iterator[Record]:
-    """The last record of each item, whole, in the order of the file, by another pass over it.
-
-    What another process has appended since `collect` is left out.
-    """
-    for ordinal, record in enumerate(read_records(run.path)):
-        facts = run.items.get(record["item_id"])
-        if facts is not None and facts.ordinal == ordinal:
-            yield record

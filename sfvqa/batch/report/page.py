@@ -27,14 +27,6 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u
 
 
 @dataclass(frozen=True)
-class PageOptions:
-    """How many frames of each video to show, and the folder that holds the videos now, if it is known."""
-
-    num_thumbnails: int = 6
-    videos: Path | None = None
-
-
-@dataclass(frozen=True)
 class PageProgress:
     """`done` of `total` videos are on the page."""
 
@@ -52,35 +44,39 @@ class PageOutcome:
 
 
 def write_page(
-    stream: IO[str], run: RunFacts, summary: Summary, comparison: Comparison | None, options: PageOptions
+    stream: IO[str],
+    run: RunFacts,
+    summary: Summary,
+    comparison: Comparison | None = None,
+    *,
+    num_thumbnails: int = 6,
+    videos: Path | None = None,
 ) -> Generator[PageProgress, None, PageOutcome]:
     """Write the page, with a card for each video; one that cannot be read has its card and the reason.
 
+    `num_thumbnails` frames of each video are shown; `videos` is the folder that holds them now, if it is known.
     Pictures are read while the page is written, so memory holds those of a few videos only.
     """
     cards = gather_cards(last_records(run), run.rule)
     failures: list[str | None] = []  # of the videos whose cards are written
 
     def with_thumbnails() -> Iterator[tuple[VideoCard, Thumbnails]]:
-        wanted = ((find_video(card, run.path, options.videos), _wanted(card, options), card.reader) for card in cards)
+        wanted = ((find_video(card, run.path, videos), _wanted(card, num_thumbnails), card.reader) for card in cards)
         for card, thumbnails in zip(cards, read_thumbnails(wanted), strict=True):
             yield card, thumbnails
             failures.append(thumbnails.failure)
 
-    pieces = (
-        _environment()
-        .get_template("page.html.jinja")
-        .generate(
-            name=run.path.name,
-            summary=summary,
-            comparison=comparison,
-            cards=with_thumbnails(),
-            num_thumbnails=options.num_thumbnails,
-            num_listed=_NUM_LISTED,
-            retry=wording.RETRY,
-            style=_asset("page.css"),
-            script=_asset("page.js"),
-        )
+    template = _environment().get_template("page.html.jinja")
+    pieces = template.generate(
+        name=run.path.name,
+        summary=summary,
+        comparison=comparison,
+        cards=with_thumbnails(),
+        num_thumbnails=num_thumbnails,
+        num_listed=_NUM_LISTED,
+        retry=wording.RETRY,
+        style=_asset("page.css"),
+        script=_asset("page.js"),
     )
     yield PageProgress(0, len(cards))
     done = 0
@@ -92,11 +88,11 @@ def write_page(
     return PageOutcome(len(cards), sum(failure is not None for failure in failures))
 
 
-def _wanted(card: VideoCard, options: PageOptions) -> dict[int, float]:
+def _wanted(card: VideoCard, num_thumbnails: int) -> dict[int, float]:
     """The frames to read: some of all that were seen, and those that answers looked at most."""
-    if not options.num_thumbnails:
+    if not num_thumbnails:
         return {}
-    wanted = {index: time for frames in card.views for index, time in spread(frames, options.num_thumbnails).items()}
+    wanted = {index: time for frames in card.views for index, time in spread(frames, num_thumbnails).items()}
     looked_at = (moment for items in card.views.values() for item in items for moment in item.looked_at)
     return wanted | {moment.index: moment.timestamp_seconds for moment in looked_at}
 

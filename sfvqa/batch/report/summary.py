@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from statistics import median
@@ -161,8 +161,11 @@ def summarise(run: RunFacts) -> Summary:
     labels = [item.label for item in items if item.label is not None]
     setups = Counter(item.setup for item in items)
     settings = _settings(setups)
-    all_versions = _count((setup.versions, count) for setup, count in setups.items())
-    versions = tuple(_object(text) for text, _ in all_versions)
+    versions = tuple(_object(text) for text, _ in _count(setups, lambda setup: setup.versions))
+    models = _count(
+        setups, lambda setup: None if setup.model is None else (setup.model, setup.revision, setup.settings)
+    )
+    warnings = Counter(kind for item in items for kind in item.warnings)
     return Summary(
         num_records=run.num_records,
         num_items=len(items),
@@ -174,15 +177,19 @@ def summarise(run: RunFacts) -> Summary:
         stages=_stages(answered),
         slowest=_slowest(answered),
         errors=_errors(items),
-        warnings=_warnings(items, run.warning_examples),
+        warnings=tuple(WarningKind(count, run.warning_examples[kind]) for kind, count in warnings.most_common()),
         settings=settings,
-        answerers=_answerers(setups),
+        answerers=tuple(Answerer(count, model, revision, _object(used)) for (model, revision, used), count in models),
         versions=versions,
-        hosts=dict(_count((setup.host, count) for setup, count in setups.items())),
+        hosts=dict(_count(setups, lambda setup: setup.host)),
         rule=run.rule,
         score=Score.of(label.verdict for label in labels) if labels else None,
         groups=score_groups((label.group, label.verdict) for label in labels),
-        wrong=_wrong(items),
+        wrong=tuple(
+            WrongItem(item.video, item.question, item.label.expected, item.label.wrong_answer or "")
+            for item in items
+            if item.label is not None and item.label.verdict is Verdict.WRONG
+        ),
         notices=(*run.notices, *_mixed(settings, versions)),
     )
 
@@ -206,14 +213,6 @@ def _slowest(answered: Sequence[ItemFacts]) -> tuple[SlowItem, ...]:
     )
 
 
-def _wrong(items: Iterable[ItemFacts]) -> tuple[WrongItem, ...]:
-    return tuple(
-        WrongItem(item.video, item.question, item.label.expected, item.label.wrong_answer or "")
-        for item in items
-        if item.label is not None and item.label.verdict is Verdict.WRONG
-    )
-
-
 def _errors(items: Iterable[ItemFacts]) -> tuple[ErrorKind, ...]:
     first: dict[str, ItemFacts] = {}
     counts: Counter[str] = Counter()
@@ -228,14 +227,8 @@ def _errors(items: Iterable[ItemFacts]) -> tuple[ErrorKind, ...]:
     )
 
 
-def _warnings(items: Iterable[ItemFacts], examples: dict[str, str]) -> tuple[WarningKind, ...]:
-    counts = Counter(kind for item in items for kind in item.warnings)
-    return tuple(WarningKind(count, examples[kind]) for kind, count in counts.most_common())
-
-
 def _settings(setups: Counter[Setup]) -> tuple[SettingsUse, ...]:
-    counted = _count((setup.requested, count) for setup, count in setups.items())
-    all_requested = [(_object(text), count) for text, count in counted]
+    all_requested = [(_object(text), count) for text, count in _count(setups, lambda setup: setup.requested)]
     flat = [_flat(requested) for requested, _ in all_requested]
     names = sorted({name for values in flat for name in values})
     differing = [name for name in names if len({json.dumps(values.get(name)) for values in flat}) > 1]
@@ -256,26 +249,17 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _answerers(setups: Counter[Setup]) -> tuple[Answerer, ...]:
-    counted = _count(
-        ((setup.model, setup.revision, setup.settings), count)
-        for setup, count in setups.items()
-        if setup.model is not None
-    )
-    return tuple(Answerer(count, model, revision, _object(settings)) for (model, revision, settings), count in counted)
-
-
 def _object(text: str | None) -> dict[str, Any]:
     """The object in JSON text, empty if there is none; NaN and infinity, which JSON lacks, become text."""
     values = json.loads(text, parse_constant=str) if text else {}
     return values if isinstance(values, dict) else {}
 
 
-def _count(pairs: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
-    """Each value that is not None with how often it comes, the most frequent first."""
+def _count(setups: Counter[Setup], part: Callable[[Setup], Any]) -> list[tuple[Any, int]]:
+    """Each part of a setup that is recorded, with the number of its items, the most frequent first."""
     counts: Counter[Any] = Counter()
-    for value, count in pairs:
-        if value is not None:
+    for setup, count in setups.items():
+        if (value := part(setup)) is not None:
             counts[value] += count
     return counts.most_common()
 

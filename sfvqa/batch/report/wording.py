@@ -9,14 +9,14 @@ from sfvqa.batch.report.summary import StageTime, Summary, TimeSpan
 from sfvqa.evaluation.scores import Interval, Share
 from sfvqa.wording import plural
 
-RETRY = "The same “sfvqa batch” command with --retry-errors asks the failed items again."
+RETRY = "Rerun “sfvqa batch” with --retry-errors to retry the failed items."
 
 _ADVICE = {
     "VideoNotFoundError": "Put the video where the item says, or correct the item.",
     "EncryptedVideoError": "Replace the file by one without encryption.",
     "ReadTimeoutError": "Allow more with --item-timeout or --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
-    "SubtitlesError": "Put the subtitles right.",
+    "SubtitlesError": "Correct the subtitles.",
 }
 _ADVICE_BY_CODE = {
     errors.ExitCode.VIDEO: "Repair, convert or replace the file; asking again helps only where its reader was killed.",
@@ -92,22 +92,13 @@ def score_table(summary: Summary) -> list[list[str]]:
     """
     if summary.score is None:
         return []
-    has_failed = summary.score.failed > 0
-    header = [
-        "",
-        "right",
-        "wrong",
-        *(["failed", "errors count as wrong", "errors left out"] if has_failed else ["accuracy"]),
-    ]
-    rows = []
+    rows = [["", "right", "wrong", "failed", "errors count as wrong", "errors left out"]]
     for name, score in (("all", summary.score), *summary.groups.items()):
-        row = [name, f"{score.right:,}", f"{score.wrong:,}"]
-        if has_failed:
-            row += [f"{score.failed:,}", share_text(score.of_all), share_text(score.of_answered)]
-        else:
-            row.append(share_text(score.of_all))
-        rows.append(row)
-    return [header, *rows]
+        counts = [f"{count:,}" for count in (score.right, score.wrong, score.failed)]
+        rows.append([name, *counts, share_text(score.of_all), share_text(score.of_answered)])
+    if summary.score.failed:
+        return rows
+    return [[*rows[0][:3], "accuracy"], *([*row[:3], row[4]] for row in rows[1:])]
 
 
 def p_text(p_value: float) -> str:

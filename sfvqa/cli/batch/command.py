@@ -46,17 +46,17 @@ HELP = """\b
   sfvqa batch videos/ --question "What happens?" --shard 2/4 -o part2.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --ray
 
-Answer questions about many videos, one JSON line an item, as each finishes.
-What cannot be answered gets a line that says why, and the rest goes on (exit
-code 6). The same command again goes on where it was ended; an item is asked
-anew only if its video, its question or a setting is another."""
+Answer questions about many videos, writing one JSON line per item as it
+finishes. An item that fails gets a line that says why, and the batch goes on
+(exit code 6). Rerun the command to resume; an item is asked again only if its
+video, its question or a setting has changed."""
 
 Source = Annotated[
     str,
     typer.Argument(
         metavar="FOLDER|GLOB|MANIFEST",
-        help="A folder of videos and all within it, a pattern in quotes, or a list of videos and questions as JSON "
-        "lines or CSV; - is such a list on standard input.",
+        help="A folder, searched with its subfolders; a quoted pattern; or a list of videos and questions, as JSON "
+        "lines or CSV (- reads the list from standard input).",
         show_default=False,
     ),
 ]
@@ -75,14 +75,14 @@ class ItemOptions(OptionGroup):
     questions: Annotated[
         str | None,
         typer.Option(
-            "--questions", metavar="FILE", help="Also ask the questions of a text file, one a line; - is stdin."
+            "--questions", metavar="FILE", help="Also ask the questions in a text file, one per line; - is stdin."
         ),
     ] = None
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Take the Ith of N shares of the videos, from 1/N to N/N; `sfvqa merge` joins their records.",
+            help="Process the Ith of N shares of the videos, 1/N to N/N; join the records with `sfvqa merge`.",
         ),
         RARE,
     ] = None
@@ -106,8 +106,8 @@ class ItemOptions(OptionGroup):
             notices.note(notice)
         if shard is None:
             return items
-        share = take_shard(items, shard)
-        notices.note(f"Shard {shard}: {len(share):,} of the {plural(len(items), 'item')}.")
+        share = take_shard(items, *shard)
+        notices.note(f"Shard {self.shard}: {len(share):,} of the {plural(len(items), 'item')}.")
         return share
 
 
@@ -119,7 +119,7 @@ class BatchAnswerOptions(AnswerOptions):
         Literal["auto"] | None,
         typer.Option(
             metavar="auto",
-            help="auto: put each video's own text track into the prompt, with its times.",
+            help="auto: add each video's own text track to the prompt, with its times.",
             rich_help_panel="What the model is told",
         ),
     ] = None
@@ -138,28 +138,30 @@ class WorkOptions(OptionGroup):
             "-o",
             parser=parse_file,
             metavar="FILE",
-            help="Append the records here, one JSON object a line; - is standard output. What it holds is not asked "
+            help="Append the records here, one JSON object per line; - is standard output. Items in FILE are not asked "
             "again.",
             rich_help_panel=OutputOptions.panel,
         ),
     ]
     overwrite: Annotated[
-        bool, typer.Option(help="Move an old FILE aside and start over.", rich_help_panel=OutputOptions.panel)
+        bool, typer.Option(help="Move an existing FILE aside and start over.", rich_help_panel=OutputOptions.panel)
     ] = False
-    retry_errors: Annotated[bool, typer.Option(help="Ask again where FILE holds an error.")] = False
+    retry_errors: Annotated[bool, typer.Option(help="Retry the items that failed.")] = False
     batch_size: Annotated[
         Count,
         typer.Option(
             parser=parse_count,
             metavar="N|auto",
-            help="Answer up to N questions at once, about one video or several; auto: as memory allows, at most 16.",
+            help="Answer up to N questions at once, about one or more videos; auto: as many as fit, at most 16.",
         ),
         SETTING,
     ] = AUTO
     readers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Read so many videos at a time, ahead of the model (default: by the cores)."
+            metavar="N",
+            min=1,
+            help="Read N videos at a time, ahead of the model (default: by the number of cores).",
         ),
         SETTING,
         RARE,
@@ -167,7 +169,7 @@ class WorkOptions(OptionGroup):
     frames_ahead: Annotated[
         int,
         typer.Option(
-            metavar="N", min=8, help="Hold at most N frames, of all videos together, that the model has not seen yet."
+            metavar="N", min=8, help="Hold at most N frames, over all videos, that the model has not seen yet."
         ),
         SETTING,
         RARE,
@@ -177,8 +179,8 @@ class WorkOptions(OptionGroup):
         typer.Option(
             metavar="SECONDS",
             callback=check_positive,
-            help="Give up a video when reading or encoding it takes longer, and a question when its answer does "
-            "(default: when nothing moves for 10 minutes in reading, or for an hour in the model).",
+            help="Give up on a video that takes longer to read or to encode, and on an answer that takes longer "
+            "(default: after 10 minutes without progress in reading, or an hour in the model).",
         ),
         SETTING,
         RARE,
@@ -187,7 +189,7 @@ class WorkOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         if self.overwrite and self.retry_errors:
-            raise UsageError("--overwrite leaves no errors to be asked again.", "Leave out --retry-errors.")
+            raise UsageError("--overwrite leaves no errors to retry.", "Leave out --retry-errors.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,9 +201,8 @@ class RayOptions(OptionGroup):
     ray: Annotated[
         bool,
         typer.Option(
-            help="Answer on the workers of a Ray cluster: the one of RAY_ADDRESS, one that `ray start` began on this "
-            "machine, or one that is started here and ended again. Nodes open the videos by the same paths, and have "
-            "the model."
+            help="Run on a Ray cluster: the one at RAY_ADDRESS, else one started here with `ray start`, else a "
+            "temporary one. Every node needs the videos at the same paths, and the model."
         ),
     ] = False
     ray_address: Annotated[
@@ -210,7 +211,7 @@ class RayOptions(OptionGroup):
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Have N workers with a model each (default: one a GPU, without GPUs one a node)."
+            metavar="N", min=1, help="Run N workers with a model each (default: one per GPU, or per node without GPUs)."
         ),
         SETTING,
         RARE,
@@ -220,7 +221,7 @@ class RayOptions(OptionGroup):
         typer.Option(
             metavar="G",
             min=0.0,
-            help="Give each worker G GPUs; 0.5 lets two share one (default: 1 where the cluster has any).",
+            help="Give each worker G GPUs; 0.5 lets two share one (default: 1 if the cluster has any).",
         ),
         SETTING,
         RARE,
@@ -261,7 +262,7 @@ def batch(
     dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
-    """Find the items, check what can be checked, load, and answer them."""
+    """Find the items, check what can be checked, load the model, and answer."""
     from sfvqa.batch.journal import Journal
     from sfvqa.cli.batch.dry_run import show_what_is_left
     from sfvqa.cli.batch.running import run, show_summary
@@ -270,14 +271,14 @@ def batch(
         raise UsageError("Records and the summary cannot both go to standard output.", "Leave out --json.")
     notices, cluster = output.notices(), ray.cluster(model.device)
     if cluster is not None and model.model is None:  # what fits this machine says nothing of others
-        raise UsageError("A cluster needs to be told the model.", "Name it with --model: it must be on every node.")
+        raise UsageError("A cluster needs a named model.", "Name one with --model; it must be on every node.")
     answers.check(model)
     model.check(needs_weights=not dry_run)
     request = plan_batch(items.gather(source, notices), work, model, frames, answers, cluster, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, work.out, notices, overwrite=work.overwrite, json=output.json))
     if work.out.is_fifo():
-        notices.note(f"Waiting for somebody to read from “{work.out}”.")
+        notices.note(f"Waiting for a reader of “{work.out}”.")
     with Journal(work.out, overwrite=work.overwrite) as journal:
         summary = run(request, journal, notices)
     raise typer.Exit(show_summary(summary, work.out, notices, json=output.json))
@@ -325,7 +326,13 @@ def plan_batch(
     kept = cache.open()
     options = _batch_options(asked, sizes, work, frames, answers, kept)
     if cluster is not None:
-        loader = _loader(asked, options, work, cache, kept)
+        from sfvqa.batch.cluster.worker import ModelLoader
+        from sfvqa.checkpoints.find import find
+
+        found, there = find(asked.settings.name), asked
+        if isinstance(found, Path):  # workers are in other folders
+            there = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
+        loader = ModelLoader(there, str(options.settings["weights"]), cache.open, work.readers)
         return PlannedBatch(items, asked, options, kept, None, cluster, loader)
     plan, options = asked.plan(options)
     return PlannedBatch(items, asked, options, kept, plan)
@@ -362,21 +369,6 @@ def _batch_options(
     )
 
 
-def _loader(
-    asked: "BatchModel", options: "BatchOptions", work: WorkOptions, cache: CacheOptions, kept: "VideoCache | None"
-) -> "ModelLoader":
-    """What a worker does to have the model."""
-    from sfvqa.batch.cluster.worker import CacheOptions as WorkerCache
-    from sfvqa.batch.cluster.worker import ModelLoader
-    from sfvqa.checkpoints.find import find
-
-    found = find(asked.settings.name)
-    if isinstance(found, Path):  # workers are in other folders
-        asked = replace(asked, settings=replace(asked.settings, name=str(found.absolute())))
-    there = None if kept is None else WorkerCache(kept.limit_bytes, cache.full_hash)
-    return ModelLoader(asked, str(options.settings["weights"]), there, work.readers)
-
-
 _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
 
 
@@ -384,11 +376,12 @@ def _requested_settings(
     asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: AnswerOptions
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
-    from sfvqa.checkpoints.find import identify_model
+    from sfvqa.checkpoints.find import find, identify_model
 
     model, prompt = asked.settings, answers.fixed_prompt
+    found = find(str(model.name))
     return {
-        "model": _short_name(str(model.name)),
+        "model": found.absolute().name if isinstance(found, Path) else str(model.name),
         "weights": identify_model(model.name, random_weights=model.random_weights),
         "quantization": model.quantization,
         "dtype": model.dtype,
@@ -406,11 +399,3 @@ def _requested_settings(
         "subtitle_tokens": answers.subtitle_tokens,
         **({"evidence": True} if answers.evidence else {}),  # without it the ids are those of before there was any
     }
-
-
-def _short_name(model: str) -> str:
-    """A registered name as it is; a folder by its own name, however the way to it was written."""
-    from sfvqa.checkpoints.find import find
-
-    found = find(model)
-    return found.absolute().name if isinstance(found, Path) else model

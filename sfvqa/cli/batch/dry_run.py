@@ -3,7 +3,8 @@
 import json as jsonlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from sfvqa.errors import ExitCode
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
-    from sfvqa.batch.item import Item
     from sfvqa.batch.plan import BatchOptions
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.cli.batch.command import PlannedBatch
@@ -24,7 +24,7 @@ def show_what_is_left(
     """Print it on stdout; the exit code says whether the model fits."""
     items, options = request.items, request.options
     with notices.waiting("Looking for what is done"):
-        counts = _count(items, {} if overwrite else _statuses(out, notices), options)
+        counts = _look_up(request, None if overwrite else out, notices)
     document = {
         "schema_version": 1,
         "dry_run": True,
@@ -75,32 +75,28 @@ def _on_cluster(request: "PlannedBatch") -> dict[str, object]:
     }
 
 
-def _statuses(out: Path, notices: "Notices") -> dict[str, str]:
-    """Of the items that have a record, the last one's; an answer stays one."""
-    from sfvqa.batch.record import read_records
-
-    said: list[str] = []
-    found: dict[str, str] = {}
-    if str(out) != "-" and out.exists():
-        for record in read_records(out, said):
-            if found.get(record["item_id"]) != "ok":
-                found[record["item_id"]] = record["status"]
-    for notice in said:
-        notices.warn(notice)
-    return found
-
-
-def _count(items: "Sequence[Item]", statuses: Mapping[str, str], options: "BatchOptions") -> dict[str, int]:
+def _look_up(request: "PlannedBatch", out: Path | None, notices: "Notices") -> dict[str, int]:
+    """How many items were answered or failed, by the records in `out`, and how many are left."""
     from sfvqa.batch.identify import identify
     from sfvqa.batch.item import group_items
+    from sfvqa.batch.journal import RecordKeeper
+    from sfvqa.batch.record import read_records
 
-    found = Counter(
-        statuses.get(question.item_id, "new")
-        for group in group_items(items)
-        for question in identify(group, options).asked
-    )
-    num_left = found["new"] + (found["error"] if options.retry_errors else 0)
-    return {"answered": found["ok"], "failed": found["error"], "left": num_left}
+    keeper = RecordKeeper()
+    said: list[str] = []
+    if out is not None and str(out) != "-" and out.exists():
+        for record in read_records(out, said):
+            keeper.learn(record)
+    for notice in said:
+        notices.warn(notice)
+    before, num_left = Counter[str](), 0
+    for items in group_items(request.items):
+        found = identify(items, replace(request.options, retry_errors=False), keeper)
+        before += found.before
+        num_left += len(found.questions)
+    if request.options.retry_errors:
+        num_left += before["error"]
+    return {"answered": before["ok"], "failed": before["error"], "left": num_left}
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sfvqa.batch.tally import ItemFinished, Working
+from sfvqa.batch.tally import ItemFinished, Tally, Working
 from sfvqa.cli.screen import printable_line
 from sfvqa.errors import JournalError
 from sfvqa.wording import plural
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from sfvqa.batch.item import Item
     from sfvqa.batch.journal import Journal
     from sfvqa.batch.plan import BatchOptions
-    from sfvqa.batch.tally import BatchEvent, BatchSummary, Tally
+    from sfvqa.batch.tally import BatchEvent
     from sfvqa.cli.batch.command import PlannedBatch
     from sfvqa.cli.screen import Notices
     from sfvqa.errors import ExitCode
 
-    Events = Generator[BatchEvent, None, BatchSummary]
+    Events = Generator[BatchEvent, None, Tally]
 
 
-def describe_tally(tally: "Tally") -> str:
+def describe_tally(tally: Tally) -> str:
     """`110 of 300 items answered, 4 failed, 5 answered before, 1 failed before, 180 left`."""
     parts = [f"{tally.num_answered:,} of {plural(tally.num_items, 'item')} answered"]
     others = {
         "failed": tally.num_failed,
-        "answered before": tally.num_answered_before,
-        "failed before": tally.num_failed_before,
+        "answered before": tally.before["ok"],
+        "failed before": tally.before["error"],
         "left": tally.num_left,
     }
     return ", ".join(parts + [f"{count:,} {what}" for what, count in others.items() if count])
 
 
-def describe_rate(tally: "Tally") -> str:
+def describe_rate(tally: Tally) -> str:
     """`12.3 items a minute, 14:36 to go, 3 of 4 workers`; what there is of it, or for how long nothing finished."""
     from sfvqa.video.sampling import format_time
 
@@ -62,19 +62,13 @@ def describe_rate(tally: "Tally") -> str:
     return ", ".join(parts)
 
 
-def describe_stages(tally: "Tally") -> str:
+def describe_stages(tally: Tally) -> str:
     """`bottleneck: encoding, the model waits for frames 3 % of the time`."""
     if tally.bottleneck is None or tally.waiting_share is None:
         return "starting"
     return f"bottleneck: {tally.bottleneck}, the model waits for frames {tally.waiting_share:.0%} of the time".replace(
         "%", " %"
     )
-
-
-def describe_errors(tally: "Tally") -> list[str]:
-    """`Failed: 10 × UnreadableVideoError`, a line a kind, the most frequent first."""
-    kinds = sorted(tally.errors.items(), key=lambda kind: (-kind[1], kind[0]))
-    return [f"Failed: {count:,} × {kind}" for kind, count in kinds]
 
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -87,22 +81,17 @@ class Display(ABC):
     """Shows a batch while it runs."""
 
     def __init__(self) -> None:
-        self._tally: Tally | None = None
+        self.tally: Tally | None = None
 
-    @property
-    def so_far(self) -> str:
-        """How far it came, in words, also when it was interrupted."""
-        return "Nothing was answered." if self._tally is None else f"{describe_tally(self._tally)}."
-
-    def follow(self, events: "Events") -> "BatchSummary":
+    def follow(self, events: "Events") -> Tally:
         """Run it to its end."""
         while True:
             try:
                 event = next(events)
             except StopIteration as end:
-                summary: BatchSummary = end.value
-                return summary
-            self._tally = event.tally
+                tally: Tally = end.value
+                return tally
+            self.tally = event.tally
             self._show(event)
 
     @abstractmethod
@@ -137,7 +126,7 @@ class LiveDisplay(Display):
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._last: deque[Text] = deque(maxlen=_NUM_LAST)
 
-    def follow(self, events: "Events") -> "BatchSummary":
+    def follow(self, events: "Events") -> Tally:
         """Run it to its end."""
         with Live(
             console=self._console,
@@ -151,7 +140,7 @@ class LiveDisplay(Display):
 
     def render(self) -> RenderableType:
         """What stands there now; every line is cut to the width of the terminal."""
-        tally = self._tally
+        tally = self.tally
         if tally is None:
             return Text("Starting to read", style="dim")
         bar = Table.grid()  # by itself it would not end its line
@@ -182,25 +171,22 @@ def _line(text: str, style: str = "") -> Text:
     return Text(printable_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> "BatchSummary":
+def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> Tally:
     """Load the model, if anything is left to be asked, and answer. Raises what ends a batch early."""
-    from sfvqa.batch.tally import BatchSummary, Tally
-
     items, options = request.items, request.options
     for notice in journal.notices:
         notices.warn(notice)
     with notices.waiting("Looking for what is done"):
         before = _all_done(items, journal, options)
     if before is not None:
-        tally = Tally(len(items), num_answered_before=before["ok"], num_failed_before=before["error"])
-        return BatchSummary(tally, most_frames_held=0)
+        return Tally(len(items), before=before)
     events = _start(request, journal, notices)
     display = LiveDisplay() if notices.live else PlainDisplay(notices)
     try:
         with contextlib.closing(events):
             return display.follow(events)
     except BaseException as error:
-        notices.note(display.so_far)
+        notices.note(f"{describe_tally(display.tally)}." if display.tally else "Nothing was answered.")
         if journal.remembers and not isinstance(error, JournalError):  # which says what is left of the file
             notices.note("What is done is kept; rerun the command to resume.")
         raise
@@ -222,36 +208,35 @@ def _start(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> "
     return run_batch(answerer, request.items, journal, request.options)
 
 
-def show_summary(summary: "BatchSummary", out: Path, notices: "Notices", *, json: bool) -> "ExitCode":
+def show_summary(tally: Tally, out: Path, notices: "Notices", *, json: bool) -> "ExitCode":
     """What became of the items: a few lines, and with --json one object on stdout; the exit code that says so."""
-    tally = summary.tally
-    if summary.stopped:
-        notices.warn(f"{summary.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
+    if tally.stopped:
+        notices.warn(f"{tally.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
     notices.note(describe_tally(tally) + ".")
-    for line in describe_errors(tally):
-        notices.note(line)
-    if tally.num_failed_before:
-        notices.note("--retry-errors asks again what failed before.")
+    for kind, count in tally.errors.most_common():
+        notices.note(f"Failed: {count:,} × {kind}")
+    if tally.before["error"]:
+        notices.note("Use --retry-errors to retry the items that failed before.")
     if tally.num_answered or tally.num_failed:
         notices.detail(f"{describe_rate(tally)}; {describe_stages(tally)}.")
     notices.note(f"Records: {out}")
     if json:
-        sys.stdout.write(jsonlib.dumps(summary.to_dict(), allow_nan=False) + "\n")
+        sys.stdout.write(jsonlib.dumps(tally.to_dict(), allow_nan=False) + "\n")
         sys.stdout.flush()
-    return summary.exit_code
+    return tally.exit_code
 
 
 def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:
     """The statuses of all items, None where one is left; videos are hashed only if the file has as many records."""
-    from sfvqa.batch.identify import identify, sort_out
+    from sfvqa.batch.identify import identify
     from sfvqa.batch.item import group_items
 
     before: Counter[str] = Counter()
     if len(journal.done) < len(items):
         return None
     for group in group_items(items):
-        left, of_group = sort_out(identify(group, options).asked, journal, options)
-        if left:
+        found = identify(group, options, journal)
+        if found.questions:
             return None
-        before += of_group
+        before += found.before
     return before

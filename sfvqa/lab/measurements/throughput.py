@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from sfvqa.batch.tally import BatchSummary
+    from sfvqa.batch.tally import Tally
 
 QUESTIONS = ("Describe the video.", "Which digit is shown?", "Which way does the circle move?")
 LOOP = "a loop over VideoQA.ask"
@@ -96,23 +96,23 @@ def _batch(case: Case, qa: VideoQA, items: Sequence[Item], options: BatchOptions
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / "out.jsonl", time.perf_counter()
         with Journal(path) as journal:
-            summary = _to_the_end(qa, items, journal, options)
+            tally = _to_the_end(qa, items, journal, options)
         seconds = time.perf_counter() - start
         records = list(read_records(path))
     of = {(item.name, item.question): item for item in items}
     answers = {of[record["video"], record["question"]]: record.get("answer", "") for record in records}
     way = f"sfvqa batch, {f'up to {options.batch_size}' if options.batch_size > 1 else 'one'} at a time"
-    return Run(case, way, seconds, summary.tally.waiting_share), answers
+    return Run(case, way, seconds, tally.waiting_share), answers
 
 
-def _to_the_end(qa: VideoQA, items: Sequence[Item], journal: Journal, options: BatchOptions) -> BatchSummary:
+def _to_the_end(qa: VideoQA, items: Sequence[Item], journal: Journal, options: BatchOptions) -> Tally:
     events = run_batch(qa, items, journal, options)
     while True:
         try:
             next(events)
         except StopIteration as end:
-            summary: BatchSummary = end.value
-            return summary
+            tally: Tally = end.value
+            return tally
 
 
 def _median(found: Sequence[tuple[Run, dict[Item, str]]], expected: dict[Item, str]) -> Run:

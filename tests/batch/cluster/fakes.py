@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfvqa.batch.cluster.connection import WorkerSize
+from sfvqa.batch.cluster.connection import Resources
 from sfvqa.batch.cluster.worker import Loaded
 from sfvqa.batch.plan import BatchOptions
 from sfvqa.errors import ModelNotDownloadedError
@@ -34,7 +34,7 @@ class FakeLoader:
     fails: bool = False
     is_missing: bool = False
 
-    def __call__(self, options: BatchOptions, size: WorkerSize) -> Loaded:
+    def __call__(self, options: BatchOptions, size: Resources) -> Loaded:
         """On the worker."""
         if self.is_missing:
             raise ModelNotDownloadedError("The model is not on this machine.", "Fetch it.")

@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from sfvqa.batch.cluster.connection import WorkerSize
-from sfvqa.batch.cluster.worker import CacheOptions, ModelLoader
+from sfvqa.batch.cluster.connection import Resources
+from sfvqa.batch.cluster.worker import ModelLoader
 from sfvqa.batch.plan import BatchModel, BatchOptions
 from sfvqa.checkpoints.find import ModelSettings, identify_model
 from sfvqa.errors import ModelError, OutOfMemoryError
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 
-CPU_WORKER = WorkerSize(num_cpus=8, num_gpus=0)
+CPU_WORKER = Resources(num_cpus=8, num_gpus=0)
 ASKED = BatchModel(
     settings=ModelSettings("tiny"),
     fewer_frames=False,
@@ -25,17 +26,17 @@ ASKED = BatchModel(
 
 @pytest.fixture
 def loader() -> ModelLoader:
-    return ModelLoader(ASKED, identify_model("tiny", random_weights=False), None, None)
+    return ModelLoader(ASKED, identify_model("tiny", random_weights=False), lambda: None, None)
 
 
 def test_other_weights_are_refused(loader: ModelLoader) -> None:
     """Under the same name, on a node that was not kept up to date."""
-    with pytest.raises(ModelError, match=r"The weights of tiny are others .*not these"):
+    with pytest.raises(ModelError, match=r"The weights of tiny .*not these"):
         replace(loader, weights="not these")(BatchOptions(), CPU_WORKER)
 
 
 def test_what_was_left_open_is_decided_by_the_worker(loader: ModelLoader) -> None:
-    loaded = replace(loader, cache=CacheOptions(10**9, whole_files=True))(BatchOptions(max_failures=1), CPU_WORKER)
+    loaded = replace(loader, open_cache=VideoCache)(BatchOptions(max_failures=1), CPU_WORKER)
     assert isinstance(loaded.answerer, VideoQA)
     assert str(loaded.answerer.checkpoint.device_names) == "cpu"  # a GPU would be for Ray to give
     options = loaded.options

@@ -14,16 +14,17 @@ import pytest
 from sfvqa.batch.cluster import crew
 from sfvqa.batch.cluster.connection import ClusterOptions
 from sfvqa.batch.cluster.runner import run_on_cluster
-from sfvqa.batch.cluster.worker import CacheOptions, Loader, ModelLoader
+from sfvqa.batch.cluster.worker import Loader, ModelLoader
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import BatchModel, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
-from sfvqa.batch.tally import BatchEvent, BatchSummary, ItemFinished, Working
+from sfvqa.batch.tally import BatchEvent, ItemFinished, Tally, Working
 from sfvqa.checkpoints.find import ModelSettings, identify_model
 from sfvqa.errors import ClusterError, ExitCode, ModelNotDownloadedError, UsageError
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import ReadOptions
 from tests.batch.answerer import FakeAnswerer
@@ -47,7 +48,7 @@ class Run:
         self.options = ClusterOptions(address=cluster.address, num_workers=2)
         self.out = out
         self.events: list[BatchEvent] = []
-        self.summary: BatchSummary | None = None
+        self.summary: Tally | None = None
 
     def __call__(
         self,
@@ -113,7 +114,7 @@ def test_records_are_those_of_a_run_without_ray(run_on: Run, video_folder: Path,
     assert comparable(records) == comparable(alone)
     assert records[0].keys() == alone[0].keys()
     assert run_on.summary is not None
-    assert run_on.summary.tally.num_workers_wanted == 2
+    assert run_on.summary.num_workers_wanted == 2
     assert run_on.summary.exit_code is ExitCode.OK
     finished = [event.record for event in run_on.events if isinstance(event, ItemFinished)]
     assert finished == records
@@ -152,7 +153,7 @@ def loader_of(weights: str, num_questions: int, num_videos: int) -> ModelLoader:
         num_questions=num_questions,
         num_videos=num_videos,
     )
-    return ModelLoader(asked, weights, CacheOptions(10**9, whole_files=False), num_readers=1)
+    return ModelLoader(asked, weights, VideoCache, num_readers=1)
 
 
 def test_two_workers_share_the_videos_and_the_cores(run_on: Run, items: list[Item], tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_killed_worker_is_replaced_and_its_videos_are_answered(
     check_all_answered(run_on(loader, items, watch=kill_one_once_both_wait), items)
     assert len(killed) == 1
     assert capsys.readouterr().out == ""  # where Ray tells of it, and records may go
-    assert sum("A worker was lost, it is replaced" in notice for notice in run_on.notices) == 1
+    assert sum("A worker was lost, it is being replaced" in notice for notice in run_on.notices) == 1
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.OK
 
@@ -202,7 +203,7 @@ def test_a_video_that_ends_every_worker_is_an_error_record(run_on: Run, items: l
     check_all_answered([record for record in records if record["status"] == "ok"], items[:2] + items[4:])
     assert run_on.summary is not None
     assert run_on.summary.exit_code is ExitCode.BATCH_FAILURES
-    assert run_on.summary.tally.errors == {"WorkerLostError": 2}
+    assert run_on.summary.errors == {"WorkerLostError": 2}
 
 
 def test_a_worker_that_lives_and_does_nothing_is_replaced(
@@ -213,7 +214,7 @@ def test_a_worker_that_lives_and_does_nothing_is_replaced(
     records = run_on(FakeLoader(tmp_path, stopping="b.mp4"), items, replace(OPTIONS, item_timeout_seconds=1))
     failed = [record for record in records if record["status"] == "error"]
     assert {record["video"] for record in failed} == {"b.mp4"}
-    assert "stood still with this video: it said nothing for 6 seconds." in failed[0]["error"]["message"]
+    assert "A worker hung with this video: no message for 6 seconds." in failed[0]["error"]["message"]
     assert len(failed) == 2
     check_all_answered([record for record in records if record["status"] == "ok"], items[:2] + items[4:])
     deadline = time.monotonic() + 20
@@ -239,8 +240,8 @@ def test_what_is_done_is_not_asked_again(run_on: Run, items: list[Item], tmp_pat
         run(run_batch(FakeAnswerer(), items[:3], journal, OPTIONS))
     check_all_answered(run_on(FakeLoader(tmp_path), items), items)
     assert run_on.summary is not None
-    tally = run_on.summary.tally
-    assert (tally.num_answered, tally.num_answered_before, tally.num_left) == (5, 3, 0)
+    tally = run_on.summary
+    assert (tally.num_answered, tally.before["ok"], tally.num_left) == (5, 3, 0)
 
 
 def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path) -> None:
@@ -250,8 +251,8 @@ def test_too_many_failures_end_it(run_on: Run, items: list[Item], tmp_path: Path
     assert [record["error"]["type"] for record in records] == ["ValueError"] * 3
     assert run_on.summary is not None
     assert run_on.summary.stopped == "Stopped after 3 failures."
-    assert run_on.summary.tally.num_left == 5
-    assert "2 of the 3 workers fit the cluster; others begin as nodes come." in run_on.notices
+    assert run_on.summary.num_left == 5
+    assert "2 of the 3 workers fit the cluster; others start as nodes join." in run_on.notices
 
 
 def test_gpus_that_no_node_has_are_refused(run_on: Run, items: list[Item], tmp_path: Path) -> None:

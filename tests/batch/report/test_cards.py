@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import sfvqa
-from sfvqa.batch.report.cards import SeenFrames, Thumbnails, VideoCard, find_video, read_thumbnails, spread
+from sfvqa.batch.report.cards import Thumbnails, VideoCard, find_video, read_thumbnails, spread
 from sfvqa.video import FitWithin, ReadOptions, open_video
 
 SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
-SEEN = SeenFrames((0, 30, 60, 90), (0.0, 1.25, 2.5, 3.75))
+SEEN = ((0, 0.0), (30, 1.25), (60, 2.5), (90, 3.75))
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ SEEN = SeenFrames((0, 30, 60, 90), (0.0, 1.25, 2.5, 3.75))
     [(1, [2]), (2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])],
 )
 def test_some_frames_spread_over_all(num: int, places: list[int]) -> None:
-    assert spread(SEEN, num) == {SEEN.indices[place]: SEEN.timestamps_seconds[place] for place in places}
+    assert spread(SEEN, num) == dict(SEEN[place] for place in places)
 
 
 def test_of_no_frames_there_are_none() -> None:
-    assert spread(SeenFrames((), ()), 3) == {}
+    assert spread((), 3) == {}
 
 
 def test_pictures_are_of_the_recorded_frames() -> None:
@@ -57,10 +57,10 @@ def test_videos_come_back_in_their_order_each_with_its_own_failure(tmp_path: Pat
     found = list(read_thumbnails((path, frames, None) for path, frames in videos))
     assert list(found[0].pictures) == [0]
     assert [len(thumbnails.pictures) for thumbnails in found] == [1, 0, 0, 0, 0, 0]
-    assert found[1].failure == "The video is not here any more."
+    assert found[1].failure == "The video is no longer here."
     assert str(bad) in (found[2].failure or "")
     assert found[3] == Thumbnails({})
-    assert found[4].failure == found[5].failure == "The video is another one than when it was asked about."
+    assert found[4].failure == found[5].failure == "The video has changed since it was asked about."
 
 
 def test_a_video_is_where_it_was_or_by_its_name_in_a_folder(tmp_path: Path) -> None:

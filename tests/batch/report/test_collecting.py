@@ -28,7 +28,7 @@ def test_torn_and_damaged_lines_are_told_and_left_out(tmp_path: Path) -> None:
     run = collect(path)
     assert [facts.video for facts in run.items.values()] == ["a", "b"]
     (notice,) = run.notices
-    assert "lines 2, 4, 6" in notice
+    assert "2, 4, 6" in notice
     assert len(list(last_records(run))) == 2
 
 

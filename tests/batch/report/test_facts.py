@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sfvqa.batch.report.cards import gather_cards
 from sfvqa.batch.report.exports import write_csv
-from sfvqa.batch.report.facts import FactMaker, number, warning_kind
+from sfvqa.batch.report.facts import RunFacts, number, warning_kind
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from tests.batch.report.records import failed, item, ok
@@ -32,7 +32,7 @@ class _Nowhere:
 @given(st.dictionaries(st.sampled_from(NAMES), JSON), st.sampled_from(["ok", "error"]))
 def test_no_record_is_too_strange(values: dict[str, Any], status: str) -> None:
     record = {**values, "item_id": "0", "status": status}
-    facts = FactMaker().make(record, 0)
+    facts = RunFacts().add(record)
     assert (facts.failure is None) == (status == "ok")
     assert all(seconds >= 0 for seconds in (facts.seconds.stages if facts.seconds else ()))
     (card,) = gather_cards([record], Rule.PHRASE)
@@ -42,7 +42,7 @@ def test_no_record_is_too_strange(values: dict[str, Any], status: str) -> None:
 
 
 def test_what_an_answer_tells() -> None:
-    facts = FactMaker().make(ok(item(answer="left", group="motion"), "Left."), 7)
+    facts = RunFacts(num_records=7).add(ok(item(answer="left", group="motion"), "Left."))
     assert facts.seconds is not None
     assert facts.seconds.stages == (0.25, 0.5, 0.125, 0.5)
     assert (facts.ordinal, facts.video, facts.new_tokens, facts.failure) == (7, "shapes.mp4", 6, None)
@@ -51,7 +51,7 @@ def test_what_an_answer_tells() -> None:
 
 
 def test_an_error_has_no_times_and_is_not_right() -> None:
-    facts = FactMaker().make(failed(item(answer="left")), 0)
+    facts = RunFacts().add(failed(item(answer="left")))
     assert facts.failure is not None
     assert facts.failure.kind == "UnreadableVideoError"
     assert facts.seconds is None
@@ -61,7 +61,7 @@ def test_an_error_has_no_times_and_is_not_right() -> None:
 
 def test_an_item_is_the_same_in_runs_with_other_settings() -> None:
     def key(more: dict[str, object], **of: Any) -> bytes:
-        label = FactMaker().make(ok(item(answer="left", **of), settings=more), 0).label
+        label = RunFacts().add(ok(item(answer="left", **of), settings=more)).label
         assert label is not None
         return label.key
 
@@ -88,7 +88,7 @@ def test_warnings_are_alike_but_for_names_and_numbers() -> None:
 
 def test_equal_setups_are_held_once() -> None:
     """A million records have few of them."""
-    maker = FactMaker()
-    one, other = maker.make(ok(item("a.mp4")), 0), maker.make(ok(item("b.mp4")), 1)
+    run = RunFacts()
+    one, other = run.add(ok(item("a.mp4"))), run.add(ok(item("b.mp4")))
     assert one.setup is other.setup
     assert one.question is other.question

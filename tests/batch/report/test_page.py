@@ -16,7 +16,7 @@ import sfvqa
 from sfvqa.batch.record import Record
 from sfvqa.batch.report.against import compare_runs
 from sfvqa.batch.report.facts import collect
-from sfvqa.batch.report.page import PageOptions, PageOutcome, write_page
+from sfvqa.batch.report.page import PageOutcome, write_page
 from sfvqa.batch.report.summary import summarise
 from sfvqa.inference.answer import ChoiceProbability, FinishReason, FrameEvidence
 from tests.batch.report.records import SETTINGS, failed, item, ok, write
@@ -93,7 +93,7 @@ def page_of(
     old = list(against)
     comparison = compare_runs(run, collect(write(folder / "old.jsonl", old))) if old else None
     stream = io.StringIO()
-    steps = write_page(stream, run, summarise(run), comparison, PageOptions(num_thumbnails))
+    steps = write_page(stream, run, summarise(run), comparison, num_thumbnails=num_thumbnails)
     while True:
         try:
             next(steps)
@@ -189,8 +189,7 @@ def test_cards_are_written_one_by_one(tmp_path: Path) -> None:
     run = collect(write(tmp_path / "out.jsonl", [ok(item(name)) for name in "abc"]))
     stream = io.StringIO()
     written = [
-        (progress.done, stream.getvalue().count("</article>"))
-        for progress in write_page(stream, run, summarise(run), None, PageOptions())
+        (progress.done, stream.getvalue().count("</article>")) for progress in write_page(stream, run, summarise(run))
     ]
     assert written == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
@@ -202,7 +201,7 @@ def test_an_empty_run_has_a_page(tmp_path: Path) -> None:
 
 def test_a_video_that_is_gone_has_its_place(tmp_path: Path) -> None:
     page, outcome = page_of(tmp_path, [ok(item("gone.mp4"))])
-    assert "The video is not here any more." in page.texts["section"][-1]
+    assert "The video is no longer here." in page.texts["section"][-1]
     assert (page.of("img"), outcome.num_without_pictures) == ([], 1)
 
 
