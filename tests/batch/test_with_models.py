@@ -181,7 +181,6 @@ def test_killed_at_random_and_resumed_it_ends_with_one_answer_an_item(many: Path
     assert texts(parts) == texts(whole)
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_it_within_a_moment_and_the_same_command_goes_on(many: Path, tmp_path: Path) -> None:
     """Also a real one, in the middle of native code."""
     out = tmp_path / "out.jsonl"
