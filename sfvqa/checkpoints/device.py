@@ -39,8 +39,7 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
     For what is only planned it need not be here.
     """
     if name == "auto":
-        kinds = [kind for kind in ("cuda", "mps") if _is_available(kind)]
-        return torch.device(kinds[0] if kinds else "cpu")
+        return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if is_here(device))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -58,7 +57,9 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
 
 def is_here(device: torch.device) -> bool:
     """Whether this machine offers such a device to torch."""
-    return device.type == "cpu" or _is_available(device.type)
+    if device.type == "cpu":
+        return True
+    return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
@@ -134,10 +135,6 @@ def is_device_lost(error: BaseException) -> bool:
         return False
     is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
     return isinstance(error, torch.AcceleratorError) or is_of_cuda
-
-
-def _is_available(kind: str) -> bool:
-    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
 
 
 class AttentionKernel(StrEnum):
@@ -222,11 +219,7 @@ def spread_over(
         first = min(free_bytes)
         if needed <= ROOM * free_bytes[first]:
             return {"": torch.device("cuda", first)}
-        sizes = {
-            "no_split_module_classes": model._no_split_modules,
-            "dtype": dtype,
-            "special_dtypes": special,
-        }
+        sizes = {"no_split_module_classes": model._no_split_modules, "dtype": dtype, "special_dtypes": special}
         balanced = get_balanced_memory(model, max_memory=dict(free_bytes), **sizes)
         found = infer_auto_device_map(model, max_memory=balanced, **sizes)
         if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk

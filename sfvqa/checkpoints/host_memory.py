@@ -4,7 +4,6 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -21,29 +20,32 @@ def free_in_groups() -> int | None:
 
     Pages of files that nobody uses count as free, as they do for the machine.
     """
-    return min((max(limit - used, 0) for limit, used in _limits_and_use()), default=None)
+    return min([max(limit - used, 0) for limit, used in _limits_and_use()], default=None)
 
 
 def total_in_groups() -> int | None:
     """Bytes that the tightest of the groups allows in all; None where no group sets a limit."""
-    return min((limit for limit, _ in _limits_and_use()), default=None)
+    return min([limit for limit, _ in _limits_and_use()], default=None)
 
 
-def _limits_and_use() -> Iterator[tuple[int, int]]:
+def _limits_and_use() -> list[tuple[int, int]]:
     """Of every group that sets a limit, from the innermost to the root."""
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return
+        return []
+    found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers in _VERSIONS:
             below, limit_name, use_name, cached_name = _VERSIONS[controllers]
-            innermost = ROOT / below / path.lstrip("/")
-            for folder in (each for each in (innermost, *innermost.parents) if each.is_relative_to(ROOT / below)):
+            folder = ROOT / below / path.lstrip("/")
+            while folder.is_relative_to(ROOT / below):
                 limit, used = _number(folder / limit_name), _number(folder / use_name)
                 if limit is not None and used is not None:
-                    yield limit, used - _stated(folder / "memory.stat", cached_name)
+                    found.append((limit, used - _stated(folder / "memory.stat", cached_name)))
+                folder = folder.parent
+    return found
 
 
 def _number(path: Path) -> int | None:
@@ -57,10 +59,10 @@ def _number(path: Path) -> int | None:
 def _stated(path: Path, name: str) -> int:
     """The number after a name in a file of a name and a number a line; 0 where it is not there."""
     try:
-        rows = (line.split() for line in path.read_text(encoding="ascii").splitlines())
-        return next((int(value) for key, value in rows if key == name), 0)
+        found = re.search(rf"^{name} (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
     except (OSError, ValueError):
         return 0
+    return int(found[1]) if found else 0
 
 
 MEMINFO = Path("/proc/meminfo")  # Linux
@@ -96,7 +98,7 @@ def return_large_blocks() -> None:
 
 
 def _smaller(first: int | None, second: int | None) -> int | None:
-    return min((size for size in (first, second) if size is not None), default=None)
+    return min([size for size in (first, second) if size is not None], default=None)
 
 
 def _read(name: str) -> int | None:

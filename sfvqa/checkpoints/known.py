@@ -131,12 +131,6 @@ class ModelSizes:
     training_max_length: int | None
     spec: ModelSpec | None = None
 
-    @property
-    def stored_quantization(self) -> QuantizationName:
-        """What the weights are stored in; of a registered model they are never quantized."""
-        is_quantized = self.spec is None and self.quantization is not QuantizationName.AUTO
-        return self.quantization if is_quantized else QuantizationName.NONE
-
 
 def read_sizes(model: str | Path) -> ModelSizes:
     """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""

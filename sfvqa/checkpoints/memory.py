@@ -135,10 +135,7 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
         slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
         prefill_activations_bytes=_prefill_bytes(
-            sizes,
-            run,
-            run.num_videos * num_slow,
-            max(run.num_videos * length, run.batch_size * run.num_text_tokens),
+            sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
         ),
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
@@ -272,12 +269,7 @@ def choose_fit(
     return tried
 
 
-def largest_that_fits(
-    sizes: Architecture,
-    fast: FastTokens,
-    run: RunSize,
-    free_bytes: int | None,
-) -> Fit | None:
+def largest_that_fits(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: int | None) -> Fit | None:
     """Below a run that did not fit: the next smaller one that should, None where none does.
 
     Quantizations better than the run's own are left out, and so is the run itself.
@@ -309,12 +301,7 @@ def _smaller_and_smaller(
         yield Fit(resized, estimate, estimate.fits(free_bytes))
 
 
-def remedy_for(
-    sizes: Architecture,
-    fast: FastTokens,
-    run: RunSize,
-    free_bytes: int | None,
-) -> str:
+def remedy_for(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: int | None) -> str:
     """The sentence that names the largest setting that should fit where `run` did not."""
     smaller = largest_that_fits(sizes, fast, run, free_bytes)
     if smaller is None:

@@ -1,6 +1,5 @@
 """Which model a question is asked of, and how it runs: chosen by the free memory, without looking at weights."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -195,13 +194,22 @@ def make_plan(
     )
     kinds = _quantizations(sizes, QuantizationName(settings.quantization), where)
     if static_decode:
-        kinds = _for_static_decode(kinds, settings.attention)
+        check_static_decode(settings.attention, kinds[0] if len(kinds) == 1 else AUTO)
+        kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)
     fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=kinds, frames=counts)
-    notices = _notices(fit, free, where, kinds, counts)
+    notices = []
+    if fit.fits:
+        beside = "" if free is None else f" of the {gigabytes(free)} that are free on {where}"
+        needs = f"about {gigabytes(fit.estimate.needed_bytes)}{beside}"
+        kind, num_chosen = fit.run.quantization, fit.run.num_frames
+        if kind is not kinds[0]:
+            notices.append(f"Using {kind}, the best quantization that fits: it needs {needs}.")
+        if num_chosen != counts[0]:
+            notices.append(f"Using {num_chosen} of {counts[0]} frames, the most that fit: they need {needs}.")
     chosen = replace(settings, quantization=fit.run.quantization.value)
-    return Plan(chosen, sizes, where, free, fit, notices, len(kinds) > 1)
+    return Plan(chosen, sizes, where, free, fit, tuple(notices), len(kinds) > 1)
 
 
 def resolve_place(
@@ -223,33 +231,9 @@ def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.dev
     if asked is QuantizationName.AUTO:
         return quantizations_on(device.type)
     kind = resolve_quantization(asked, device, Quantization.NONE)
-    refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
+    if model.spec is None and model.quantization is not QuantizationName.AUTO:  # a folder that is stored quantized
+        refuse_other(model.name, Quantization(model.quantization.value), kind)
     return (asked,)
-
-
-def _for_static_decode(kinds: Sequence[QuantizationName], attention: str) -> tuple[QuantizationName, ...]:
-    """Those that it works with; UsageError where there is none."""
-    fitting = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
-    check_static_decode(attention, (fitting or kinds)[0])
-    return fitting
-
-
-def _notices(
-    fit: Fit,
-    free: int | None,
-    device: torch.device,
-    kinds: Sequence[QuantizationName],
-    counts: Sequence[int],
-) -> tuple[str, ...]:
-    """What was chosen other than the best, and why."""
-    said = []
-    beside = "" if free is None else f" of the {gigabytes(free)} that are free on {device}"
-    needs = f"{gigabytes(fit.estimate.needed_bytes)}{beside}"
-    if fit.run.quantization is not kinds[0] and fit.fits:
-        said.append(f"Using {fit.run.quantization}, the best quantization that fits: it needs about {needs}.")
-    if fit.run.num_frames != counts[0] and fit.fits:
-        said.append(f"Using {fit.run.num_frames} of {counts[0]} frames, the most that fit: they need about {needs}.")
-    return tuple(said)
 
 
 BUNDLED_MODEL = "tiny"

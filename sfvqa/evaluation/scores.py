@@ -173,12 +173,7 @@ class Verdict(StrEnum):
 
 
 def judge(
-    answer: str | None,
-    expected: str,
-    choices: tuple[str, ...] = (),
-    *,
-    question: str = "",
-    rule: Rule = Rule.PHRASE,
+    answer: str | None, expected: str, choices: tuple[str, ...] = (), *, question: str = "", rule: Rule = Rule.PHRASE
 ) -> Verdict:
     """The verdict on an answer, None where there is none, by a rule of `evaluation.matching`."""
     if answer is None:

@@ -212,7 +212,7 @@ REFERENCE_MODEL_TYPE = "llava_qwen_slow_fast"
 
 VISION_TOWERS = {
     # timm's convnext_xxlarge at 576 px, the only tower the reference published.
-    "convnext-576": {"image_size": 576, "depths": (3, 4, 30, 3), "dims": (384, 768, 1536, 3072)},
+    "convnext-576": {"image_size": 576, "depths": (3, 4, 30, 3), "dims": (384, 768, 1536, 3072)}
 }
 
 SCOPES = {

@@ -35,13 +35,7 @@ class LookingPositions:
 
     @classmethod
     def of(
-        cls,
-        scope: str,
-        *,
-        has_video: Tensor,
-        length: int,
-        is_text: Tensor | None,
-        attention_mask: Tensor | None,
+        cls, scope: str, *, has_video: Tensor, length: int, is_text: Tensor | None, attention_mask: Tensor | None
     ) -> "LookingPositions | None":
         """Those of the last `length` that the scope names, never padding, only in samples with a video (`[B, 1]`).
 

@@ -1,4 +1,4 @@
-"""`from_pretrained` of our own: strict, straight onto the devices, one tensor file at a time.
+"""How a checkpoint folder becomes a network: strictly, straight onto the devices, one tensor file at a time.
 
 A folder is checked against the network that its config describes; the network is built without memory and filled
 tensor by tensor, so that there is no second copy and nothing is left empty.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from sfvqa.errors import CheckpointError
 from sfvqa.model.config import (
     CHECK_CONFIG,
     FETCH_AGAIN,
+    UNUSED_TENSORS,
     SlowFastConfig,
     is_reference_config,
     read_config,
@@ -34,7 +35,6 @@ from sfvqa.model.quantization import (
     quantizable_linears,
     quantization_of,
     quantizer_for,
-    refuse_other,
     stored_name,
 )
 
@@ -198,6 +198,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"The tensor file {path} is corrupt: {error}.", FETCH_AGAIN) from error
 
 
+_UNUSED = re.compile("|".join(UNUSED_TENSORS))
+
+
 @dataclass(frozen=True, eq=False)
 class StoredModel:
     """What a checkpoint folder holds, every tensor accounted for.
@@ -232,8 +235,13 @@ class StoredModel:
             stored_as[name] = {key: stored_name(name, key) for key in shapes}
             wanted |= {stored_as[name][key]: None if shape is None else list(shape) for key, shape in shapes.items()}
         rename = rename_tensor if is_reference_config(fields) else str
-        names = {rename(name): name for name in files.shapes}
-        _refuse_misfits(folder, network, {own: files.shapes[name] for own, name in names.items()}, wanted)
+        names = {own: name for name in files.shapes if not _UNUSED.search(own := rename(name))}
+        optional = network.all_tied_weights_keys.keys() - names.keys()
+        refuse_misfits(
+            folder,
+            {own: files.shapes[name] for own, name in names.items()},
+            {name: shape for name, shape in wanted.items() if name not in optional},
+        )
         parts = {
             name: {key: names[own] for key, own in keys.items()} for name, keys in stored_as.items() if name in names
         }
@@ -255,12 +263,12 @@ class StoredModel:
         return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)
 
 
-def _refuse_misfits(folder: Path, model: Any, found: dict[str, list[int]], wanted: dict[str, list[int] | None]) -> None:
-    unused = "|".join(model._keys_to_ignore_on_load_unexpected)
+def refuse_misfits(folder: Path, found: Mapping[str, list[int]], wanted: Mapping[str, list[int] | None]) -> None:
+    """CheckpointError unless tensors have the names and shapes that are wanted; a shape of None varies."""
     complaints = []
-    if missing := sorted(wanted.keys() - found.keys() - model.all_tied_weights_keys.keys()):
+    if missing := sorted(wanted.keys() - found.keys()):
         complaints.append(f"missing: {_some(missing)}")
-    if unexpected := sorted(name for name in found.keys() - wanted.keys() if not re.search(unused, name)):
+    if unexpected := sorted(found.keys() - wanted.keys()):
         complaints.append(f"unexpected: {_some(unexpected)}")
     both = sorted(found.keys() & wanted.keys())
     if shapes := [
@@ -277,54 +285,6 @@ def _refuse_misfits(folder: Path, model: Any, found: dict[str, list[int]], wante
 def _some(names: list[str]) -> str:
     named, rest = ", ".join(names[:5]), len(names[5:])
     return f"{named} and {rest} more" if rest else named
-
-
-_OF_TRANSFORMERS = {"adapter_kwargs", "local_files_only", "revision", "trust_remote_code", "use_safetensors"}
-"""Keywords that its auto classes pass on, or that say what is the case anyway: a local folder, safetensors, no code."""
-
-
-class LoadsStrictlyMixin:
-    """`from_pretrained` that reads both formats and refuses a checkpoint that does not fit the model exactly."""
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        config: SlowFastConfig | None = None,
-        dtype: torch.dtype | str | None = None,
-        device_map: Placement = None,
-        attn_implementation: str | None = None,
-        quantization: Quantization | str | None = None,
-        **unused: Any,
-    ) -> Self:
-        """Load a folder straight onto its devices; keywords are transformers' own, but for `quantization`.
-
-        The host holds at most one tensor file beside what is loaded. `quantization` None is what the checkpoint is
-        stored in. Raises CheckpointError naming the tensors that are missing, unexpected or of another shape, and the
-        file that cannot be read; UsageError for another quantization than that of a quantized checkpoint.
-        """
-        if unknown := [name for name in unused if name not in _OF_TRANSFORMERS and not name.startswith("_")]:
-            raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
-        folder = Path(pretrained_model_name_or_path)
-        stored = StoredModel.of(folder, cls, config, attn_implementation)
-        if quantization is None:
-            quantization = stored.quantization
-        refuse_other(folder, stored.quantization, Quantization(quantization))
-        is_chosen = dtype is not None and dtype != "auto"
-        chosen = getattr(torch, str(dtype).removeprefix("torch.")) if is_chosen else stored.dtype
-        builder = ModelBuilder(stored.network, chosen, device_map, quantizer_for(quantization))
-        for name, parts in stored.tensors():
-            builder.put(name, parts)
-        loaded = builder.finish()
-        if (generation := read_generation_config(folder)) is not None:
-            loaded.generation_config = generation
-        return loaded  # type: ignore[no-any-return]
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save in our own format, whatever format was loaded."""
-        kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
 
 
 def read_generation_config(folder: Path) -> GenerationConfig | None:

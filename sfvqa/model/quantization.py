@@ -51,6 +51,8 @@ class LinearQuantizer(ABC):
     """How weights become one kind of quantized parameter, and how those are stored."""
 
     kind: ClassVar[Quantization]
+    stated: ClassVar[dict[str, Any]]
+    """Of it in config.json."""
 
     def replace_linears(self, model: nn.Module, dtype: torch.dtype) -> frozenset[str]:
         """Put empty quantized layers in place of a model's empty ones; the names of their weights."""
@@ -71,9 +73,9 @@ class LinearQuantizer(ABC):
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         """The parameter on `device`, from what `stored_tensors` gave, by the same keys."""
 
-    @abstractmethod
-    def attach(self, module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype) -> None:
+    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002  not of every kind
         """Make it the weight of a layer that `empty_linear` made."""
+        module.weight = parameter
 
     @abstractmethod
     def stored_tensors(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -104,6 +106,7 @@ class FourBit(LinearQuantizer):
     """NF4 with double quantization."""
 
     kind = Quantization.FOUR_BIT
+    stated: ClassVar = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     _BLOCK, _NESTED_BLOCK = 64, 256
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
@@ -147,6 +150,7 @@ class EightBit(LinearQuantizer):
     """LLM.int8."""
 
     kind = Quantization.EIGHT_BIT
+    stated: ClassVar = {"load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:  # noqa: ARG002  it takes any
         return _empty(linear, "Linear8bitLt", has_fp16_weights=False, threshold=OUTLIER_THRESHOLD)  # type: ignore[no-any-return]
@@ -157,9 +161,6 @@ class EightBit(LinearQuantizer):
 
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         return self._parameter(stored["weight"].to(device, copy=True), stored["SCB"].to(device, copy=True))
-
-    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002
-        module.weight = parameter
 
     def stored_tensors(self, parameter: Any) -> dict[str, Tensor]:
         return {"weight": parameter.data, "SCB": parameter.SCB}
@@ -228,14 +229,7 @@ def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization)
 
 def quantization_config(quantization: Quantization) -> dict[str, Any]:
     """What config.json says of a quantized checkpoint, in transformers' words."""
-    if quantization is Quantization.EIGHT_BIT:
-        return {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
-    return {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-    }
+    return {"quant_method": "bitsandbytes", **_QUANTIZERS[quantization].stated}
 
 
 def _bitsandbytes() -> Any:

@@ -72,8 +72,7 @@ class VisionTower(nn.Module):
         super().__init__()
         dims = list(config.dims)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, dims[0], kernel_size=4, stride=4),
-            LayerNorm2d(dims[0], eps=config.layer_norm_eps),
+            nn.Conv2d(3, dims[0], kernel_size=4, stride=4), LayerNorm2d(dims[0], eps=config.layer_norm_eps)
         )
         self.stages = nn.Sequential(
             *(

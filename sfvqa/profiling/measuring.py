@@ -148,18 +148,11 @@ def fast_tokens_for(fast: FastTokens, num_frames: int) -> FastTokens:
     return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1)
 
 
-def config_for(config: SlowFastConfig, num_frames: int) -> SlowFastConfig:
-    """The same in a config of its own."""
-    own = copy.deepcopy(config)
-    own.temporal_stride = stride_for(num_frames, own.min_fast_frames)
-    own.temporal_sampling_stride = 1
-    return own
-
-
 def split_again(slow: Tensor, num_frames: int, config: SlowFastConfig) -> VisualTokens:
-    """Slow and fast tokens of `slow` `[S, D]`, the visual tokens of `num_frames` frames, by a model's own config."""
-    side = config.grid_side(num_frames)
-    return split_video(slow.view(num_frames, side, side, -1), config_for(config, num_frames))
+    """Slow and fast tokens of `slow` `[S, D]`, the visual tokens of `num_frames` frames, by the same settings."""
+    own, side = copy.deepcopy(config), config.grid_side(num_frames)
+    own.temporal_stride, own.temporal_sampling_stride = stride_for(num_frames, own.min_fast_frames), 1
+    return split_video(slow.view(num_frames, side, side, -1), own)
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,8 @@ class Ratio:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        ratios = {"prefill": self.prefill, "decode": self.decode, "prefill_flops": self.prefill_flops}
-        named = {f"{name}_baseline_over_slow_fast": ratio for name, ratio in ratios.items()}
-        return {"baseline": self.baseline.value, "num_frames": self.num_frames, **named}
+        named = ("baseline", "num_frames")
+        return {name if name in named else f"{name}_baseline_over_slow_fast": of for name, of in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
-from sfvqa.profiling.floors import DeviceRates, floors, measure_rates
-from sfvqa.profiling.flop_counter import count_on_model
+from sfvqa.profiling.floors import DeviceRates, count_on_model, floors, measure_rates
 from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
 from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
 from sfvqa.registry.architecture import (
@@ -115,12 +114,7 @@ def sweep(
 
 
 def _rounds(
-    checkpoint: LoadedCheckpoint,
-    video: Path,
-    work: Work,
-    options: SweepOptions,
-    stage: SweepStage,
-    measured: _Measured,
+    checkpoint: LoadedCheckpoint, video: Path, work: Work, options: SweepOptions, stage: SweepStage, measured: _Measured
 ) -> Iterator[SweepProgress]:
     num_rounds = options.num_warmups if stage is SweepStage.WARM_UP else options.num_repeats
     done, total = 0, num_rounds * sum(options.frame_counts)

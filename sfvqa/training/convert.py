@@ -24,7 +24,7 @@ from sfvqa.errors import CheckpointError, SfvqaError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
 from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.hybrid_layer import FAMILIES
-from sfvqa.model.loading import StoredModel, TensorFiles, build_empty
+from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
 from sfvqa.model.visual_tokens import ConvNextBlock, Projector, VisionTower
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
@@ -73,7 +73,7 @@ class VisionSource:
             wanted = {name: list(tensor.shape) for name, tensor in VisionTower(self.config).state_dict().items()}
         files = TensorFiles(folder)
         found = {name: shape for name, shape in files.shapes.items() if not name.startswith(_HEAD)}
-        _check_shapes(found, wanted, folder)
+        refuse_misfits(folder, found, wanted)
         yield from ((name, files.read(name)) for name in files.shapes if name in wanted)
 
     def _random_tower(self) -> VisionTower:
@@ -202,17 +202,7 @@ def _check_decoder(decoder: Path, config: SlowFastConfig, files: TensorFiles) ->
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     found = {own: files.shapes[name] for own, name in _decoder_names(files, config).items()}
-    _check_shapes(found, wanted, decoder)
-
-
-def _check_shapes(found: dict[str, list[int]], wanted: dict[str, list[int]], folder: Path) -> None:
-    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-        name = wrong[0]
-        raise CheckpointError(
-            f"The tensors in {folder} are not those its config.json describes: {len(wrong)} differ, of which {name} "
-            f"is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}.",
-            "Check its config.json, or fetch it again.",
-        )
+    refuse_misfits(decoder, found, wanted)
 
 
 def _is_new(name: str) -> bool:

@@ -314,11 +314,7 @@ def make_trainer(
         plural(num_learned, "parameter"),
     )
     return Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collate,
-        processing_class=checkpoint.tokenizer,
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
 
 

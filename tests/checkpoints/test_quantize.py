@@ -56,7 +56,7 @@ def size(path: Path) -> int:
 
 def test_the_folder_says_what_it_is(out: Path) -> None:
     quantize("tiny", out, "4bit", device="cpu")
-    assert read_sizes(out).stored_quantization == "4bit"
+    assert read_sizes(out).quantization == "4bit"
     assert load_checkpoint(ModelSettings(out, device="cpu", quantization="4bit")).quantization == "4bit"
     for asked in ("none", "8bit"):
         with pytest.raises(UsageError, match=f"quantized to 4bit; it cannot be loaded as {asked}"):
