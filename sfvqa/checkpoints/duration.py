@@ -1,7 +1,7 @@
 """How long a run takes on a CPU, roughly: the operations it needs over those the CPU does a second."""
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sfvqa.registry import Architecture
 from sfvqa.registry.architecture import PromptSize, decode_flops, prefill_flops, projector_flops, vision_flops
@@ -12,8 +12,7 @@ _SIDE = 1024  # of the matrices it is measured with
 _EFFICIENCY = 0.5  # of a large matrix product, which a network reaches with its convolutions, norms and GELUs
 
 
-@dataclass(frozen=True)
-class Operations:
+class Operations(NamedTuple):
     """Floating-point operations, a multiplication and an addition counted as two."""
 
     vision: float
@@ -23,7 +22,7 @@ class Operations:
     @property
     def total(self) -> float:
         """All three."""
-        return self.vision + self.prefill + self.decode
+        return sum(self)
 
 
 def count_operations(

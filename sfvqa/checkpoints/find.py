@@ -152,7 +152,8 @@ def locate(model: str | Path) -> CheckpointLocation:
 def find(model: str | Path) -> ModelSpec | Path:
     """What a name or path means: a registered model, downloaded or not, or a folder that exists. Errors as `locate`."""
     text = str(model)
-    if isinstance(model, str) and not _looks_like_path(text):
+    is_path = text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
+    if isinstance(model, str) and not is_path:
         try:
             return find_model(text)
         except UnknownModelError:
@@ -223,10 +224,8 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
 
 def is_downloaded(spec: ModelSpec) -> bool:
     """Whether every file of a registered model is on this machine."""
-    if spec.repo_id is None:
-        return spec.is_bundled
-    cached = cached_snapshot(spec)
-    return cached is not None and not missing_files(cached)
+    cached = cached_snapshot(spec) if spec.repo_id is not None else None
+    return spec.is_bundled or (cached is not None and not missing_files(cached))
 
 
 def cached_snapshot(spec: ModelSpec) -> Path | None:
@@ -266,10 +265,6 @@ def weight_files(folder: Path) -> list[str]:
     named = weight_map.values() if isinstance(weight_map, dict) else ()
     # Half a download may hold half an index: then the single file, which is not there, stands for what is missing.
     return sorted(set(named)) if named and all(isinstance(name, str) for name in named) else [WEIGHTS]
-
-
-def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
 
 
 def revision_of(location: CheckpointLocation) -> str | None:

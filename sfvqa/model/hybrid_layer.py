@@ -7,14 +7,14 @@ HybridAttentionMixin.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig
+from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
@@ -125,10 +125,10 @@ class GatedSlowAttention(nn.Module):
         own = looking.gather(attended)
         queries = looking.gather(query.transpose(1, 2).flatten(2))
         grouped = queries.unflatten(-1, (self.num_key_value_heads, -1, self.head_dim)).transpose(1, 2).flatten(2, 3)
-        attend = attention_function(self.config)
-        if slow.padding_bias is not None and "flash" in self.config._attn_implementation:
-            # Flash-attn takes a padding mask only over as many keys as queries: a ragged batch goes through SDPA.
-            attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        kernel = self.config._attn_implementation
+        if slow.padding_bias is not None and "flash" in kernel:
+            kernel = "sdpa"  # flash-attn takes a padding mask only over as many keys as queries
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
         seen, _ = attend(
             self,
             grouped,
@@ -184,7 +184,8 @@ class HybridAttentionMixin:
         query, key = apply_rotary_pos_emb(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-        attended, weights = attention_function(self.config)(
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, weights = attend(
             self,
             query,
             key,
@@ -208,16 +209,8 @@ class HybridAttentionMixin:
         """
         own = self.slow_attention
         both = own.kv_proj(slow).unflatten(-1, (own.num_key_value_heads, 2, own.head_dim))
-        keys, values = (part.transpose(1, 2) for part in both.unbind(dim=-2))
+        keys, values = both.transpose(1, 2).unbind(dim=-2)
         return (self.k_norm(keys) if hasattr(self, "k_norm") else keys), values
-
-
-def attention_function(config: PreTrainedConfig) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention of transformers' interface that this model was loaded with (sdpa, eager, flash-attn 2 …)."""
-    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        config._attn_implementation, eager_attention_forward
-    )
-    return function
 
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}

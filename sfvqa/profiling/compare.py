@@ -88,7 +88,13 @@ def read_profile(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "points" not in found:
         raise UsageError(f"{path} holds no profile of version {SCHEMA_VERSION}.", remedy)
     try:
-        _check_parts(found)
+        for part in _COMPARED:
+            if not isinstance(found[part], dict):
+                raise TypeError(f"{part} is no object")
+        for point in found["points"]:
+            if type(point["num_frames"]) is not int:
+                raise TypeError(f"num_frames is {point['num_frames']!r}")
+            dict(_spreads(point))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The profile {path} is damaged: {type(error).__name__}: {error}.", remedy) from error
     return found
@@ -116,17 +122,6 @@ def compare(old: Mapping[str, Any], new: Profile) -> Comparison:
         if name in before.get(point.num_frames, {})
     ]
     return Comparison(tuple(changes), tuple(_differences(old, document)))
-
-
-def _check_parts(found: Mapping[str, Any]) -> None:
-    """KeyError, TypeError or ValueError where it lacks what `compare` reads."""
-    for part in _COMPARED:
-        if not isinstance(found[part], dict):
-            raise TypeError(f"{part} is no object")
-    for point in found["points"]:
-        if type(point["num_frames"]) is not int:
-            raise TypeError(f"num_frames is {point['num_frames']!r}")
-        dict(_spreads(point))
 
 
 def _list(counts: Sequence[int]) -> str:

@@ -70,19 +70,13 @@ def floors(
     weights = decoder_bytes(sizes, item, QuantizationName(quantization))
     kept = 2 * sizes.key_value_size * item
     cache = kept * (sizes.num_layers * prompt.length + len(sizes.hybrid_layers) * prompt.num_slow)
-
-    def computing(operations: float) -> float:
-        return operations / rates.flops_per_second
-
-    def reading(num_bytes: float) -> float:
-        return num_bytes / rates.bytes_per_second
-
+    rate, bandwidth = rates.flops_per_second, rates.bytes_per_second
     return {
-        "vision_tower_seconds": computing(flops.vision_tower),
-        "projector_seconds": computing(flops.projector),
-        "slow_keys_values_seconds": computing(slow_keys_values_flops(sizes, prompt.num_slow)),
-        "prefill_seconds": max(computing(flops.prefill), reading(weights)),
-        "decode_seconds_per_token": max(computing(flops.decode_per_token), reading(weights + cache)),
+        "vision_tower_seconds": flops.vision_tower / rate,
+        "projector_seconds": flops.projector / rate,
+        "slow_keys_values_seconds": slow_keys_values_flops(sizes, prompt.num_slow) / rate,
+        "prefill_seconds": max(flops.prefill / rate, weights / bandwidth),
+        "decode_seconds_per_token": max(flops.decode_per_token / rate, (weights + cache) / bandwidth),
     }
 
 

@@ -266,7 +266,13 @@ def fine_tune(
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
     if options.stage is Stage.BRIDGE:
-        examples = _with_videos(examples)
+        with_video = [example for example in examples if example.video is not None]
+        if not with_video:
+            raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+        if len(with_video) < len(examples):
+            num_alone = plural(len(examples) - len(with_video), "example")
+            logger.warning("Stage 1 leaves out %s without a video.", num_alone)
+        examples = with_video
     trainer = make_trainer(checkpoint, examples, looking, run, options)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
@@ -316,15 +322,6 @@ def make_trainer(
     return Trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
-
-
-def _with_videos(examples: list[Example]) -> list[Example]:
-    kept = [example for example in examples if example.video is not None]
-    if not kept:
-        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-    if len(kept) < len(examples):
-        logger.warning("Stage 1 leaves out %s without a video.", plural(len(examples) - len(kept), "example"))
-    return kept
 
 
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
