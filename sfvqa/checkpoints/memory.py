@@ -128,7 +128,8 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         num_fast_tokens=num_fast,
         process_bytes=_process_bytes(run),
         weights_bytes=weights_bytes(sizes, run.quantization, item),
-        loading_bytes=_loading_bytes(sizes, item),
+        # The tensor on its way while all others are there: the last is lm_head, or else one of the last layer.
+        loading_bytes=(sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size) * token,
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
@@ -173,12 +174,6 @@ def _is_cuda_build() -> bool:
         libraries = [name for name in requires("torch") or () if name.startswith(("nvidia", "cuda"))]
         return bool(libraries) and sys.platform == "linux"
     return False
-
-
-def _loading_bytes(sizes: Architecture, item: int) -> int:
-    """The tensor on its way while all others are there: the last is lm_head, or else one of the last layer."""
-    rows = sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size
-    return rows * sizes.hidden_size * item
 
 
 def _vision_bytes(sizes: Architecture, run: RunSize) -> int:

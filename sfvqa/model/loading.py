@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,8 +38,6 @@ from sfvqa.model.quantization import (
     stored_name,
 )
 
-M = TypeVar("M", bound=nn.Module)
-
 DeviceMap = Mapping[str, torch.device]
 """Where the modules of these names go, with all that is in them; the empty name stands for the whole network."""
 
@@ -48,11 +46,8 @@ Placement = str | torch.device | DeviceMap | Callable[[Any], DeviceMap] | None
 
 
 def build_empty(
-    model_class: Callable[[SlowFastConfig], M],
-    config: SlowFastConfig,
-    attention: str | None = None,
-    described_in: str | Path = "a config",
-) -> M:
+    model_class: Any, config: SlowFastConfig, attention: str | None = None, described_in: str | Path = "a config"
+) -> Any:
     """A network of a config that takes no memory; CheckpointError when the config contradicts itself.
 
     Attention None is sdpa, whatever the config names: it may be compiled code on a hub, which transformers would fetch.

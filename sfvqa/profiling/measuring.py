@@ -59,9 +59,7 @@ class PeakMemory:
     @property
     def device_bytes(self) -> int | None:
         """What torch held at most on all GPUs together; None on other devices."""
-        if not self._devices:
-            return None
-        return sum(torch.cuda.max_memory_allocated(index) for index in self._devices)
+        return sum(map(torch.cuda.max_memory_allocated, self._devices)) if self._devices else None
 
     @property
     def host_bytes(self) -> int | None:

@@ -87,13 +87,6 @@ class VisionSource:
         return tower
 
 
-def new_projector(vision_width: int, decoder_width: int, seed: int) -> dict[str, Tensor]:
-    """The tensors of a projector that has learned nothing yet."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)
-        return Projector(vision_width, decoder_width).state_dict()
-
-
 PAPER_EVERY = 8  # the paper's hybrid layers: 0, 8, 16, 24 of 28
 GATE_BIAS = 1.0  # of a new dynamic gate, open alike for every token: the warm-up gate gets a gradient of one sign
 _NOT_IN_THE_DECODER = ("vision_tower.", "projector.")
@@ -198,16 +191,15 @@ def _decoder_names(files: TensorFiles, config: SlowFastConfig) -> dict[str, str]
 def _check_decoder(decoder: Path, config: SlowFastConfig, files: TensorFiles) -> None:
     """CheckpointError unless the files hold exactly the plain decoder's tensors."""
     model = build_empty(SlowFastForConditionalGeneration, config, described_in=decoder / "config.json")
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_new(name)}
+    wanted = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_NOT_IN_THE_DECODER) and ".slow_attention." not in name
+    }
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     found = {own: files.shapes[name] for own, name in _decoder_names(files, config).items()}
     refuse_misfits(decoder, found, wanted)
-
-
-def _is_new(name: str) -> bool:
-    """Whether a plain decoder has no such tensor."""
-    return name.startswith(_NOT_IN_THE_DECODER) or ".slow_attention." in name
 
 
 def _tensors(
@@ -233,8 +225,10 @@ def _tensors(
             yield f"{attention}.slow_attention.{name}", tensor.to(dtype)
     for name, tensor in vision.tensors():
         yield f"vision_tower.{name}", tensor.to(dtype)
-    projector = new_projector(config.vision.dims[-1], config.decoder_config.hidden_size, options.seed)
-    for name, tensor in projector.items():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed + 1)
+        projector = Projector(config.vision.dims[-1], config.decoder_config.hidden_size)
+    for name, tensor in projector.state_dict().items():
         yield f"projector.{name}", tensor.to(dtype)
 
 
