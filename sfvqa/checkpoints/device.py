@@ -49,9 +49,10 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
     if not must_be_here:
         return device
     if not is_here(device):
-        raise UsageError(f"This machine offers no {device.type} device to torch.", "Use --device auto or cpu.")
+        raise UsageError(f"PyTorch finds no {device.type} device on this machine.", "Use --device auto or cpu.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise UsageError(f"There are {torch.cuda.device_count()} CUDA devices, no {name}.", "Count from cuda:0.")
+        num_here = plural(torch.cuda.device_count(), "CUDA device")
+        raise UsageError(f"There is no {name}, only {num_here}.", "Count from cuda:0.")
     return device
 
 
@@ -158,7 +159,7 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
         raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
     if device.type != "cuda" or dtype is torch.float32:
         raise UsageError(
-            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            f"flash-attn runs on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
             "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
         )
     from transformers.utils.import_utils import is_flash_attn_2_available
@@ -170,7 +171,7 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
         reason = f"{error or type(error).__name__}".splitlines()[0]
         raise UsageError(f"flash-attn is installed but cannot be loaded: {reason}.", again) from error
     if not is_flash_attn_2_available():
-        raise UsageError("flash-attn is installed but transformers finds no version of it that it can use.", again)
+        raise UsageError("flash-attn is installed, but transformers cannot use this version.", again)
 
 
 _DEVICES = ("cuda", "cpu")  # on MPS bitsandbytes would fetch its kernels from the network when they are first used
@@ -237,11 +238,11 @@ def check_static_decode(attention: str, quantization: str = "none") -> None:
     """UsageError where decoding steps cannot all be the same work; `quantization` may be auto."""
     if "flash" in attention:
         raise UsageError(
-            "Flash attention takes no mask over positions that are still empty, as --static-decode needs.",
+            "Flash attention does not support the attention mask that --static-decode needs.",
             "Use --attention sdpa, or leave out --static-decode.",
         )
     if quantization == "8bit":
         raise UsageError(
-            "8-bit weights are multiplied in parts that depend on each step's numbers, which cannot be recorded.",
+            "8-bit weights are multiplied differently at each step, which --static-decode cannot record.",
             "Use --quant 4bit or none, or leave out --static-decode.",
         )

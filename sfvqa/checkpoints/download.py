@@ -126,8 +126,8 @@ def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
     has_weights = any(name.endswith(".safetensors") for name in names)
     if not (has_weights and "config.json" in names and names & set(TOKENIZER_FILES)):
         raise DownloadError(
-            f"{spec.repo_id} is no checkpoint: it lacks config.json, a tokenizer, or weights as safetensors.",
-            "Other weight files can run code when they are opened, and are never fetched: choose another repository.",
+            f"{spec.repo_id} is not a checkpoint: it lacks config.json, a tokenizer, or weights as safetensors.",
+            "Other weight files can run code when opened and are never downloaded: choose another repository.",
         )
     sizes = {file.filename: file.file_size or 0 for file in files}
     missing = sum(sizes[file.filename] for file in files if file.will_download)
@@ -155,8 +155,8 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
         new = [path for path in paths if path not in checked and path.exists()]
         if wrong := _remove_damaged((yield from _check(new, before, plan.total_bytes))):
             raise DownloadError(
-                f"{wrong[0].path.name} of {spec.repo_id} is not what the hub states: {wrong[0].fault}.",
-                "It was removed; pull again. If that repeats, it was published so, or something on the way changes it.",
+                f"{wrong[0].path.name} of {spec.repo_id} does not match what the hub states: {wrong[0].fault}.",
+                "It was removed; pull again. If that fails too, it was published so, or is changed on the way.",
             )
         ref = repository_folder(spec) / "refs" / (spec.revision or DEFAULT_REVISION)
         if not is_commit(spec.revision) and (plan.previous_commit != plan.commit or not ref.exists()):
@@ -284,8 +284,8 @@ def _check_room(spec: ModelSpec, needed_bytes: int) -> None:
     free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
     if needed_bytes > free:
         raise DownloadError(
-            f"{readable_size(needed_bytes)} are to come, and the disk of {folder} has {readable_size(free)} free.",
-            "Make room there, or set HF_HOME to a folder on another disk.",
+            f"This needs {readable_size(needed_bytes)}, and the disk of {folder} has only {readable_size(free)} free.",
+            "Free some space there, or set HF_HOME to a folder on another disk.",
         )
 
 
@@ -347,7 +347,7 @@ def commits_here(spec: ModelSpec) -> list[str]:
     UsageError for a model that is part of the package, ModelNotDownloadedError when there is nothing of it.
     """
     if spec.is_bundled:
-        raise UsageError(f"{spec.name} is part of the package.", "It goes when sfvqa is uninstalled.")
+        raise UsageError(f"{spec.name} is part of the package.", "Uninstall sfvqa to remove it.")
     if spec.repo_id is None or not repository_folder(spec).is_dir():
         raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", "There is nothing to remove.")
     fixed_commit(spec)  # a record that cannot be read is found out before anything is deleted
@@ -394,19 +394,19 @@ def _failure(causes: list[BaseException], host: str) -> tuple[str, str]:
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "The disk of the Hugging Face cache is full.", f"Make room there, or set HF_HOME. {_RESUME}"
+            return "The disk of the Hugging Face cache is full.", f"Free some space there, or set HF_HOME. {_RESUME}"
         if isinstance(cause, OSError) and cause.errno and cause.filename:  # a file's, not the network's
             return f"{cause.filename} cannot be written: {cause.strerror}.", "Make it writable, or set HF_HOME."
     if "OfflineModeIsEnabled" in kinds:
-        return "HF_HUB_OFFLINE is set, so that no hub is asked.", "Unset it to download."
+        return "HF_HUB_OFFLINE is set, so nothing can be downloaded.", "Unset it to download."
     check_network = f"Check the network, and HF_ENDPOINT and HTTPS_PROXY if they are set. {_RESUME}"
     if kinds & {"TimeoutException", "TimeoutError"}:
-        return f"{host} does not answer in time.", check_network
+        return f"{host} did not answer in time.", check_network
     if kinds & {"NetworkError", "ProxyError", "ProtocolError"}:
         return f"The connection to {host} failed: {str(causes[-1]).rstrip('.')}.", check_network
     if kinds & {"FileMetadataError", "InvalidURL", "UnsupportedProtocol", "ValueError", "TypeError", "LookupError"}:
-        remedy = "Check HF_ENDPOINT if it is set, and that no log-in page of a network answers instead."
-        return f"{host} does not answer as a Hugging Face hub does.", remedy
+        remedy = "Check HF_ENDPOINT if it is set, and whether the login page of a network answers instead."
+        return f"{host} does not answer like a Hugging Face hub.", remedy
     return f"The download failed: {causes[0]}.", _RESUME
 
 
@@ -417,16 +417,16 @@ def _refusal(error: "HfHubHTTPError", spec: ModelSpec, revision: str | None, hos
     status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
     log_in = "set HF_TOKEN, or run `hf auth login`"
     if isinstance(error, GatedRepoError):
-        message = f"{spec.repo_id} is given only to those who accepted its licence"
+        message = f"{spec.repo_id} is available only to users who have accepted its licence"
         remedy = f"Accept it at {page}, then {log_in}, and pull again."
     elif isinstance(error, (RevisionNotFoundError, RemoteEntryNotFoundError)):
-        message = f"{host} has no revision {revision} of {spec.repo_id}, or not all of its files"
+        message = f"{host} has no revision {revision} of {spec.repo_id}, or lacks some of its files"
         remedy = f"`sfvqa models pull {spec.name} --update` takes the newest; correct a `revision` in {spec.source}."
     elif status in (401, 403, 404):
         message = f"{host} has no {spec.repo_id}, or does not let you read it"
         remedy = f"See {page}; correct `repo_id` in {spec.source}, or HF_ENDPOINT; for what is private, {log_in}."
     elif status == 429:
-        message = f"{host} takes no more requests from here for now"
+        message = f"{host} accepts no more requests from this address for now"
         remedy = f"Try again {f'in {after} seconds' if after.isdigit() else 'later'}; HF_TOKEN raises the limit."
     else:
         message = f"{host} is out of order" if status >= 500 else f"{host} refuses {spec.repo_id}"

@@ -93,7 +93,7 @@ def _read() -> dict[str, str]:
         if document.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
         if (wrong := next((key for key in revisions if not is_commit(revisions[key])), None)) is not None:
-            raise ValueError(f"{revisions[wrong]!r} for {wrong} is no commit")
+            raise ValueError(f"{revisions[wrong]!r} for {wrong} is not a commit")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -177,12 +177,12 @@ def _refuse_other_weights(folder: Path) -> None:
         if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
             raise CheckpointError(
                 f"{folder} holds an adapter (LoRA), not a model.",
-                "Merge it into the model that it was trained on (peft's `merge_and_unload`), and name the result.",
+                "Merge it into its base model (peft's `merge_and_unload`), and name the result.",
             )
         if pickles := [name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES)]:
             raise CheckpointError(
-                f"{folder} holds its weights as pickles only ({pickles[0]}), which can run code when they are opened.",
-                "Name a folder with safetensors; whoever wrote these can save them as such.",
+                f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when opened.",
+                "Name a folder with safetensors, or ask its author to publish them.",
             )
 
 
@@ -201,12 +201,10 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
     if spec.folder is not None:
         folder = Path(str(resources.files("sfvqa").joinpath(*spec.folder.split("/"))))
         if not folder.is_dir():
-            raise CheckpointError(f"The bundled model {spec.name} is not at {folder}.", "Install sfvqa again.")
+            raise CheckpointError(f"The bundled model {spec.name} is missing from {folder}.", "Reinstall sfvqa.")
         return CheckpointLocation(spec.name, folder, spec, spec.revision)
     if not spec.has_weights:
-        raise ModelNotDownloadedError(
-            f"There are no trained weights of the model {spec.name}.", "Run it with --random-weights."
-        )
+        raise ModelNotDownloadedError(f"The model {spec.name} has no trained weights.", "Run it with --random-weights.")
     cached = cached_snapshot(spec)
     if cached is None:
         raise ModelNotDownloadedError(

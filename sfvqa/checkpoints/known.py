@@ -114,7 +114,7 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
         ("crop", crop, crop in list(CropMode)),
     ):
         if value is not None and not is_known:
-            raise CheckpointError(f"{path} gives {value!r} as the {what} of training.", "Fetch the checkpoint again.")
+            raise CheckpointError(f"{path} states {value!r} as the {what} of training.", "Fetch the checkpoint again.")
     return TrainedWith.of(None, num_frames, strategy, crop)
 
 

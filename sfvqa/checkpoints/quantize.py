@@ -57,9 +57,9 @@ def write_shards(tensors: Iterable[list[tuple[str, Tensor]]], folder: Path) -> N
 
 
 def check_new(out: Path) -> None:
-    """UsageError for the folder of a new checkpoint that is there already."""
+    """UsageError for the folder of a new checkpoint that already exists."""
     if out.exists():
-        raise UsageError(f"{out} is there already.", "Name a folder that does not exist yet.")
+        raise UsageError(f"{out} already exists.", "Name a folder that does not exist yet.")
 
 
 @contextmanager
@@ -98,12 +98,12 @@ def quantize(model: str | Path, out: Path, quantization: str, *, device: str = "
     location = locate(model)
     stored = StoredModel.of(location.folder, SlowFastForConditionalGeneration)
     if stored.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is in {stored.quantization} already.", "Name the model it was made of.")
+        raise UsageError(f"{model} is already quantized to {stored.quantization}.", "Name the original model.")
     with appearing(out) as folder:
         size, free = _bytes_needed(stored, quantizer), shutil.disk_usage(folder).free
         if free < size * _ROOM:
             raise SfvqaError(
-                f"The quantized model takes {readable_size(size)}, and the disk of {out.parent.absolute()} has "
+                f"The quantized model needs {readable_size(size)}, but the disk of {out.parent.absolute()} has only "
                 f"{readable_size(free)} free.",
                 "Free some space, or name a folder on another disk.",
             )

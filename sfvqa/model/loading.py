@@ -94,7 +94,7 @@ class ModelBuilder:
         """
         values, device = parts["weight"], self.device_of(name)
         if len(parts) == 1 and not values.is_floating_point():
-            raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, no weights.", FETCH_AGAIN)
+            raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, not weights.", FETCH_AGAIN)
         module_name, _, own_name = name.rpartition(".")
         module = self.model.get_submodule(module_name)
         if name not in self.quantized_weights:

@@ -223,7 +223,7 @@ def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization)
     if stored not in (Quantization.NONE, wanted):
         raise UsageError(
             f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",
-            f"Use --quant {stored}, or the checkpoint that it was made of.",
+            f"Use --quant {stored}, or the checkpoint that it was made from.",
         )
 
 
@@ -240,6 +240,6 @@ def _bitsandbytes() -> Any:
     except Exception as error:  # whatever a library raises that does not find its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"bitsandbytes cannot be used: {reason.removesuffix('.')}.", "Install it again, or use --quant none."
+            f"bitsandbytes cannot be used: {reason.removesuffix('.')}.", "Reinstall it, or use --quant none."
         ) from error
     return bitsandbytes

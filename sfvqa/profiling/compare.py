@@ -86,7 +86,7 @@ def read_profile(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"The profile {path} cannot be read: {error}.", remedy) from error
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "points" not in found:
-        raise UsageError(f"{path} holds no profile of version {SCHEMA_VERSION}.", remedy)
+        raise UsageError(f"{path} is not a profile of version {SCHEMA_VERSION}.", remedy)
     try:
         for part in _COMPARED:
             if not isinstance(found[part], dict):
@@ -105,8 +105,7 @@ def check_comparable(old: Mapping[str, Any], frame_counts: Sequence[int]) -> Non
     before = [point["num_frames"] for point in old["points"]]
     if not set(before) & set(frame_counts):
         raise UsageError(
-            f"The earlier profile is of {_list(before)} frames, and to be measured are {_list(frame_counts)}: there is "
-            "nothing to compare.",
+            f"The old profile covers {_list(before)} frames, this one {_list(frame_counts)}: nothing can be compared.",
             f"Use --frames {','.join(map(str, before))}." if before else "Name another profile.",
         )
 

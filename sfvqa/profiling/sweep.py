@@ -35,7 +35,7 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         if not self.frame_counts or min(self.frame_counts) < 1:
-            raise UsageError("No number of frames is asked for.", "Give at least one, above 0.")
+            raise UsageError("There is no number of frames to measure.", "Give at least one, above 0.")
         if self.num_repeats < 1 or self.num_warmups < 0:
             raise UsageError("Nothing would be measured.", "Ask for at least one repeat.")
 
@@ -214,11 +214,11 @@ def _warnings(checkpoint: LoadedCheckpoint, measured: _Measured) -> Iterator[str
     for wanted, runs in measured.runs.items():
         yield from (warning for run in runs for warning in run.encoded.warnings)
         if (seen := len(runs[-1].encoded.indices)) < wanted:
-            yield f"Of {wanted} frames {seen} were seen; what stands at {seen} frames was measured with those."
+            yield f"Only {seen} of {wanted} frames were found; the results for {seen} frames were measured with those."
     most = max((size.length for size in measured.sizes.values()), default=0)
     positions = int(checkpoint.model.config.decoder_config.max_position_embeddings)
     if most > positions:
         yield (
             f"With all tokens in self-attention the prompt takes {most} tokens, more than the model's {positions} "
-            "positions: only its time means something."
+            "positions: only its timing is meaningful."
         )

@@ -77,7 +77,7 @@ class ModelSpec:
                 "Correct spatial_stride, or the architecture.",
             )
         if self.repo_id is not None and not _is_repo_id(self.repo_id):
-            raise self.invalid(f"has a `repo_id` that is none: {self.repo_id!r}", "Write it as owner/name.")
+            raise self.invalid(f"has an invalid `repo_id`: {self.repo_id!r}", "Write it as owner/name.")
         if any(not name.strip() for name in self.all_names):
             raise self.invalid("has an empty name", "Give it one that can be typed.")
 
@@ -176,8 +176,8 @@ def read_registry(
         if named not in known:
             described = ", ".join(known) or "none"
             raise ModelError(
-                f"{where} is of an architecture {named!r} that is not described.",
-                f"Described are {described}; add [architectures.{named}].",
+                f"{where} names an architecture {named!r} that is not described.",
+                f"Known architectures: {described}; or add [architectures.{named}].",
             )
         given = {"name": name, "source": source, "architecture": known[named]}
         if "fast_tokens" in table:
@@ -190,7 +190,7 @@ def read_registry(
 def _read_table(wanted: type[T], table: object, where: str, **given: Any) -> T:
     """Build a dataclass from a table; `given` are fields that the table must not set. ModelError says what is wrong."""
     if not isinstance(table, dict):
-        raise ModelError(f"{where} is {table!r}, no table.", "Write it as a table of keys and values.")
+        raise ModelError(f"{where} is {table!r}, not a table.", "Write it as a table of keys and values.")
     assert is_dataclass(wanted)
     hints = {name: hint for name, hint in get_type_hints(wanted).items() if name not in given}
     _refuse_unknown_keys(table, hints.keys(), where)
@@ -249,7 +249,7 @@ def _shipped() -> Registry:
     for path in (resources.files("sfvqa").joinpath(MODELS_FILE), Path(__file__).resolve().parents[2] / MODELS_FILE):
         if path.is_file():
             return read_registry(path.read_text(encoding="utf-8"))
-    raise ModelError(f"{MODELS_FILE} is missing from this installation.", "Install sfvqa again.")
+    raise ModelError(f"{MODELS_FILE} is missing from this installation.", "Reinstall sfvqa.")
 
 
 def find_model(name: str) -> ModelSpec:

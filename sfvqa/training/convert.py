@@ -146,8 +146,8 @@ def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOpt
     stated = read_json(decoder / "config.json")
     if (family := stated.get("model_type")) not in FAMILIES:
         raise CheckpointError(
-            f"{decoder} holds a decoder of type {family!r}, which gets no hybrid layers.",
-            f"Known: {', '.join(sorted(FAMILIES))}.",
+            f"{decoder} holds a decoder of type {family!r}, which cannot have hybrid layers.",
+            f"Supported: {', '.join(sorted(FAMILIES))}.",
         )
     if stated.get("quantization_config") is not None:
         raise CheckpointError(f"The decoder in {decoder} is quantized.", "Convert the unquantized one.")

@@ -89,7 +89,7 @@ def _answer_end(tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int
     end = next((token for token in behind if token in end_token_ids), None)
     if end is None:
         raise CheckpointError(
-            "The chat template ends an answer with no token at which answering stops.",
+            "The chat template does not end an answer with a token that stops generation.",
             "Check the chat template, and eos_token_id in generation_config.json.",
         )
     return end
@@ -150,7 +150,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
             name, length = too_long[0]
             others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
             raise UsageError(
-                f"Example {name} takes {length} tokens, and the model has {positions} positions{others}.",
+                f"Example {name} takes {length} tokens, but the model has only {positions} positions{others}.",
                 "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
             )
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
 
     refused(r"There is no config\.json")
     plain = save_plain_decoder(tmp_path / "plain", LLAMA)
-    refused("is there already", UsageError, out="plain")
+    refused("already exists", UsageError, out="plain")
     (tmp_path / "file").touch()
     refused("file cannot be written to", UsageError, out="file/out")
     refused("/proc/a cannot be written to", UsageError, out="/proc/a/out")
@@ -156,7 +156,7 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
         (plain / "config.json").write_text(json.dumps(fields | changed))
 
     write(model_type="gpt2")
-    refused(r"type 'gpt2', which gets no hybrid layers\. Known: llama, mistral")
+    refused(r"type 'gpt2', which cannot have hybrid layers\. Supported: llama, mistral")
     write(quantization_config={"quant_method": "gptq"})
     refused("is quantized")
     write(num_attention_heads="four")

@@ -90,7 +90,7 @@ def test_an_answer_that_is_none_of_a_hub(
 ) -> None:
     info = hub.info(hub.head) | wrong
     monkeypatch.setattr(FakeHub, "info", lambda _hub, _commit: info)
-    with pytest.raises(DownloadError, match="does not answer as a Hugging Face hub does"):
+    with pytest.raises(DownloadError, match="does not answer like a Hugging Face hub"):
         plan_pull(spec)
 
 
