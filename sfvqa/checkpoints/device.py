@@ -25,7 +25,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class DtypeName(StrEnum):
-    """What `--dtype` takes; `auto` is float32 on the CPU, and what the checkpoint is stored in elsewhere."""
+    """Values of `--dtype`; `auto` is float32 on the CPU and the checkpoint's own dtype elsewhere."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -34,7 +34,7 @@ class DtypeName(StrEnum):
 
 
 def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.device:
-    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there.
+    """Resolve a device name; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError if it is unavailable.
 
     For what is only planned it need not be here.
     """
@@ -57,14 +57,14 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
 
 
 def is_here(device: torch.device) -> bool:
-    """Whether this machine offers such a device to torch."""
+    """Whether PyTorch finds such a device on this machine."""
     if device.type == "cpu":
         return True
     return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
-    """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
+    """Resolve the dtype to load weights in; `stored` is the checkpoint's own. UsageError for an unknown name."""
     wanted = _member(DtypeName, str(name).removeprefix("torch."), "dtype")
     if wanted is not DtypeName.AUTO:
         return getattr(torch, wanted)  # type: ignore[no-any-return]
@@ -79,7 +79,7 @@ def _member(enum: type[E], name: str, what: str) -> E:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was given, so that a clock read next tells the truth."""
+    """Wait until `device` has finished its work, so that a clock read next is right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -87,7 +87,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory a model could still take on `device`; None where the system does not tell, or there is no such device."""
+    """Free memory of `device` in bytes; None if the system does not report it or there is no such device."""
     if not is_here(device):
         return None
     if device.type == "cuda":
@@ -98,7 +98,7 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what torch keeps of freed tensors on a GPU: pieces of other sizes can then be had."""
+    """Return the memory that torch caches on a GPU, so that blocks of other sizes can be allocated."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -106,7 +106,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
+    """Peak memory of this process in bytes, weights included: allocated on the GPUs, or resident on the CPU."""
     if device.type == "cuda":  # a model may be spread over several
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
     try:
@@ -119,7 +119,7 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 @contextlib.contextmanager
 def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS) -> Iterator[None]:
-    """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
+    """Convert out-of-memory errors of device and host into OutOfMemoryError, which says what was being done."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -131,7 +131,7 @@ def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the GPU failed: CUDA then refuses everything that this process asks of it."""
+    """Whether the GPU failed: CUDA then refuses every further request of this process."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
     is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
@@ -139,7 +139,7 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 class AttentionKernel(StrEnum):
-    """What computes attention, in transformers' names."""
+    """Attention implementations, by transformers' names."""
 
     SDPA = "sdpa"
     EAGER = "eager"
@@ -147,7 +147,7 @@ class AttentionKernel(StrEnum):
 
 
 def resolve_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
-    """The kernel `name` means; UsageError when it is unknown, not installed, or cannot compute there."""
+    """Resolve an attention kernel; UsageError if it is unknown, not installed, or not supported there."""
     kernel = _member(AttentionKernel, name, "attention")
     if kernel is AttentionKernel.FLASH_ATTENTION_2:
         _check_flash_attention(device, dtype)
@@ -178,7 +178,7 @@ _DEVICES = ("cuda", "cpu")  # on MPS bitsandbytes would fetch its kernels from t
 
 
 def resolve_quantization(name: str, device: torch.device, stored: Quantization) -> Quantization:
-    """The quantization `name` means on `device` for weights stored as `stored`; UsageError when it cannot be.
+    """Resolve a quantization on `device` for weights stored as `stored`; UsageError if it is not supported.
 
     `auto` that nobody resolved by the free memory is what the checkpoint is stored in.
     """
@@ -195,7 +195,7 @@ ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and 
 
 
 def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization) -> Placement:
-    """Where a model goes: to `device`; with `auto` and several GPUs to as many as it takes, split between layers."""
+    """Place a model on `device`; with `auto` and several GPUs, on as many as needed, split between layers."""
     if name != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
         return device
     free = {index: free_memory_bytes(torch.device("cuda", index)) or 0 for index in range(torch.cuda.device_count())}
@@ -205,7 +205,7 @@ def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Qua
 def spread_over(
     free_bytes: dict[int, int], dtype: torch.dtype, quantization: Quantization
 ) -> Callable[[Any], dict[str, torch.device]]:
-    """What computes a device map for a network without memory: the first GPU if it has the room, else all evenly.
+    """Return a function that maps an empty network to devices: the first GPU if it fits there, else all evenly.
 
     `free_bytes` is the free memory of each GPU by its number. The map is accelerate's, which keeps tied weights
     together and no layer in two places.
@@ -235,7 +235,7 @@ def spread_over(
 
 
 def check_static_decode(attention: str, quantization: str = "none") -> None:
-    """UsageError where decoding steps cannot all be the same work; `quantization` may be auto."""
+    """Raise UsageError if static decoding is not supported; `quantization` may be auto."""
     if "flash" in attention:
         raise UsageError(
             "Flash attention does not support the attention mask that --static-decode needs.",

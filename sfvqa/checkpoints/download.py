@@ -55,7 +55,7 @@ _RESUME = "Rerun the command to resume: files that are complete are kept."
 
 
 class Stage(StrEnum):
-    """What is done with the bytes."""
+    """What is being done with the bytes."""
 
     DOWNLOAD = "download"
     CHECK = "check"
@@ -63,7 +63,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class ByteProgress:
-    """`done_bytes` of `total_bytes` of a stage are through."""
+    """How many bytes of a stage are done."""
 
     stage: Stage
     done_bytes: int
@@ -72,7 +72,7 @@ class ByteProgress:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What became of checking a file: `compared_with` is sha256, git-sha1 or None, `fault` None or what is wrong."""
+    """Result of checking a file: `compared_with` is sha256, git-sha1 or None; `fault` says what is wrong."""
 
     path: Path
     size_bytes: int
@@ -82,7 +82,7 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class PullPlan:
-    """What a pull takes: the commit, the size of each of its files, where they go, and how much is still to come.
+    """What a pull involves: the commit, its files and their sizes, the target folder, and the bytes still missing.
 
     `previous_commit` is the one the model was at before, None when nothing was recorded.
     """
@@ -96,12 +96,12 @@ class PullPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Of all files together."""
+        """Size of all files together."""
         return sum(self.file_bytes.values())
 
 
 def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
-    """Ask the hub what pulling a model takes: the commit it stays at, or with `update` the newest.
+    """Ask the hub what pulling a model involves, at the recorded commit or, with `update`, the newest.
 
     Writes nothing. Raises DownloadError for what the hub or the network refuses, and when the disk has no room.
     """
@@ -136,7 +136,7 @@ def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
 
 
 def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
-    """Carry a plan out, yielding progress; the names of files that were here and damaged are the return value.
+    """Carry out a plan, yielding progress; return the names of local files that were damaged.
 
     An interruption keeps the files that are complete. The commit is recorded at once when no other is usable, else
     when the new one is whole. Raises DownloadError; a file whose hash is not the stated one is removed.
@@ -167,7 +167,7 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
 
 
 def _fetch(plan: PullPlan, total_bytes: int) -> Iterator[ByteProgress]:
-    """Bring every file to its place; TimeoutError when none of its bytes come for STALL_SECONDS."""
+    """Download every file; TimeoutError if no byte arrives for STALL_SECONDS."""
     from huggingface_hub import snapshot_download
 
     most = 0
@@ -193,7 +193,7 @@ def _fetch(plan: PullPlan, total_bytes: int) -> Iterator[ByteProgress]:
 
 
 def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict[str, Any]:
-    """What snapshot_download is to fetch, who asks for it, and whom to tell how many bytes came."""
+    """Arguments for snapshot_download; `report` is called with the number of bytes received."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # public, but not marked so
 
     class Reporter(tqdm):
@@ -221,7 +221,7 @@ def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict
 
 @contextlib.contextmanager
 def _beside(task: Callable[[], T]) -> Iterator["Future[T]"]:
-    """Run what asks a hub in another thread, so that it can be given up: it ends soon after the block does."""
+    """Run a task that asks a hub in another thread, so that it can be abandoned: it ends soon after the block."""
     from huggingface_hub import close_session, get_session
     from huggingface_hub.utils._xet import abort_xet_session
 
@@ -244,13 +244,13 @@ def _beside(task: Callable[[], T]) -> Iterator["Future[T]"]:
 
 
 def _limit_silence(request: Any) -> None:
-    """Have every wait for a byte end: huggingface_hub lists files without a time-out."""
+    """Time out every read: huggingface_hub lists files without a timeout."""
     waits = {kind: seconds or _SILENCE_SECONDS for kind, seconds in request.extensions["timeout"].items()}
     request.extensions = {**request.extensions, "timeout": waits}
 
 
 def _limit_length(response: Any) -> None:
-    """Have a listing end, however long it is: huggingface_hub reads all of it into memory."""
+    """Limit the size of a listing: huggingface_hub reads all of it into memory."""
     whole = response.iter_bytes
 
     def pieces(chunk_size: int | None = None) -> Iterator[bytes]:
@@ -273,7 +273,7 @@ def repository_folder(spec: ModelSpec) -> Path:
 
 
 def disk_bytes(spec: ModelSpec) -> int:
-    """What a model's repository takes on the disk: all its commits, each file once, and parts of files."""
+    """Disk space of a model's repository in bytes: all commits, each file once, and partial files."""
     folder = repository_folder(spec)
     files = {path.resolve() for pattern in ("snapshots/*/*", "blobs/*") for path in folder.glob(pattern)}
     return sum(map(_size, files))
@@ -290,7 +290,7 @@ def _check_room(spec: ModelSpec, needed_bytes: int) -> None:
 
 
 def check_folder(folder: Path) -> Generator[ByteProgress, None, tuple[FileCheck, ...]]:
-    """Check every file that a model is loaded from, yielding progress; the result is the return value.
+    """Check every file that a model is loaded from, yielding progress; return the checks.
 
     Asks no hub: in the cache a file is a link to a blob, whose name is the hash that the hub stated. Files elsewhere
     have none; of tensor files the header is read all the same.
@@ -332,7 +332,7 @@ def _size(path: Path) -> int:
 
 
 def _remove_damaged(checks: Iterable[FileCheck]) -> list[FileCheck]:
-    """Remove the files that are damaged, the link and the bytes, and return their checks."""
+    """Remove damaged files, links and blobs, and return their checks."""
     damaged = [check for check in checks if check.fault]
     for path in [check.path for check in damaged]:
         held = path.resolve()
@@ -342,7 +342,7 @@ def _remove_damaged(checks: Iterable[FileCheck]) -> list[FileCheck]:
 
 
 def commits_here(spec: ModelSpec) -> list[str]:
-    """The commits of a model of which the cache has something, and `remove` would delete.
+    """The commits of a model in the cache, which `remove` would delete.
 
     UsageError for a model that is part of the package, ModelNotDownloadedError when there is nothing of it.
     """
@@ -355,7 +355,7 @@ def commits_here(spec: ModelSpec) -> list[str]:
 
 
 def remove(spec: ModelSpec) -> None:
-    """Delete every commit of a model and parts of interrupted downloads; the next pull takes the newest commit."""
+    """Delete every commit of a model and partial downloads; the next pull takes the newest commit."""
     from huggingface_hub import scan_cache_dir
 
     commits, folder = commits_here(spec), repository_folder(spec)
@@ -368,7 +368,7 @@ def remove(spec: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _hub_failures(spec: ModelSpec, revision: str | None) -> Iterator[None]:
-    """Raise DownloadError for whatever fails in the block while it asks a hub for `revision` of a model."""
+    """Raise DownloadError for any failure in the block, which asks a hub for `revision` of a model."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -390,7 +390,7 @@ def _hub_failures(spec: ModelSpec, revision: str | None) -> Iterator[None]:
 
 
 def _failure(causes: list[BaseException], host: str) -> tuple[str, str]:
-    """What happened before there was an answer, or on this machine, and what to do."""
+    """Message and remedy for a failure without an answer, or on this machine."""
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -411,7 +411,7 @@ def _failure(causes: list[BaseException], host: str) -> tuple[str, str]:
 
 
 def _refusal(error: "HfHubHTTPError", spec: ModelSpec, revision: str | None, host: str, page: str) -> tuple[str, str]:
-    """What the hub refuses, by its status, and what to do."""
+    """Message and remedy for a refusal by the hub, by its status."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RevisionNotFoundError
 
     status, after = error.response.status_code, error.response.headers.get("Retry-After", "")

@@ -24,7 +24,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A model by its name in models.toml or its folder, and how it is to run; `auto` is decided by the machine.
+    """Which model to run, by name or folder, and how; `auto` leaves the choice to the machine.
 
     - `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16 or float16.
     - `attention`: sdpa, eager or flash_attention_2; `quantization`: none, 8bit, 4bit or auto.
@@ -59,7 +59,7 @@ def is_commit(revision: object) -> bool:
 
 
 def fixed_commit(spec: ModelSpec) -> str | None:
-    """The commit a model stays at: pinned in models.toml, else recorded; None before the first pull.
+    """The commit of a model: pinned in models.toml, else recorded; None before the first pull.
 
     Raises ModelError that names a record that cannot be read.
     """
@@ -67,7 +67,7 @@ def fixed_commit(spec: ModelSpec) -> str | None:
 
 
 def record_commit(spec: ModelSpec, commit: str) -> None:
-    """Keep `commit` for a model from now on; one that models.toml pins needs no record."""
+    """Record the commit of a model, unless models.toml pins one."""
     if not is_commit(spec.revision):
         _write(_read() | {_key(spec): commit})
 
@@ -129,7 +129,7 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class CheckpointLocation:
-    """Where a checkpoint is; `spec` and `revision` (a commit) are None for a folder nobody registered."""
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder."""
 
     name: str
     folder: Path
@@ -150,7 +150,7 @@ def locate(model: str | Path) -> CheckpointLocation:
 
 
 def find(model: str | Path) -> ModelSpec | Path:
-    """What a name or path means: a registered model, downloaded or not, or a folder that exists. Errors as `locate`."""
+    """Resolve a name or path to a registered model, downloaded or not, or to an existing folder. Errors as `locate`."""
     text = str(model)
     is_path = text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
     if isinstance(model, str) and not is_path:
@@ -169,7 +169,7 @@ def find(model: str | Path) -> ModelSpec | Path:
 
 
 def _refuse_other_weights(folder: Path) -> None:
-    """CheckpointError for a folder with weights, though none that can be loaded: those of an adapter, or pickles."""
+    """Raise CheckpointError for a folder whose weights cannot be loaded: those of an adapter, or pickles."""
     with contextlib.suppress(OSError):  # whoever reads it says why it cannot be read
         names = sorted(path.name for path in folder.iterdir())
         if WEIGHTS in names or WEIGHTS_INDEX in names:
@@ -187,7 +187,7 @@ def _refuse_other_weights(folder: Path) -> None:
 
 
 def find_for_random_weights(model: str | Path) -> ModelSpec:
-    """The registered model a name means; UsageError for a folder, whose weights are there. Errors as `find`."""
+    """Resolve a name to a registered model; UsageError for a folder, which has weights. Errors as `find`."""
     found = find(model)
     if not isinstance(found, ModelSpec):
         raise UsageError(
@@ -227,7 +227,7 @@ def is_downloaded(spec: ModelSpec) -> bool:
 
 
 def cached_snapshot(spec: ModelSpec) -> Path | None:
-    """The folder of a registered model in the Hugging Face cache, whole or not; None when there is none."""
+    """The folder of a registered model in the Hugging Face cache, complete or not; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
@@ -242,7 +242,7 @@ def cached_snapshot(spec: ModelSpec) -> Path | None:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Names of the files a checkpoint folder cannot do without and does not have; looks at names only."""
+    """Names of required files that a checkpoint folder lacks; contents are not read."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [name for name in weight_files(folder) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -251,7 +251,7 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The tensor files a folder should have: those its index names, else the one."""
+    """Names of the tensor files that a folder should have, by its index if there is one."""
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
         return [WEIGHTS]
@@ -273,7 +273,7 @@ def revision_of(location: CheckpointLocation) -> str | None:
 
 
 def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -> str:
-    """Name the weights and config of a model as `locate` found it, or of one with random weights.
+    """Return an identifier of a model's weights and config, as `locate` found it or with random weights.
 
     `REPOSITORY@COMMIT` for one that was pulled; for any other a hash of its files as they are now; `random:…` with a
     hash of the architecture. Raises CheckpointError for files that cannot be read.

@@ -1,4 +1,4 @@
-"""Which model a question is asked of, and how it runs: chosen by the free memory, without looking at weights."""
+"""Choose the model and how it runs by the free memory, without reading weights."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -43,7 +43,7 @@ _OF_NETWORK = ("video_pooling_stride", "hybrid_layers", "slow_attention_scope", 
 
 
 def config_of(spec: ModelSpec) -> SlowFastConfig:
-    """The config of a registered model, from models.toml alone: what its checkpoint's config.json says as well."""
+    """The config of a registered model, from models.toml alone; equal to that in its checkpoint."""
     sizes = spec.architecture
     return SlowFastConfig(
         vision_config={"image_size": sizes.image_size, "depths": sizes.vision_depths, "dims": sizes.vision_dims},
@@ -98,7 +98,7 @@ def what_should_fit(
     free_bytes: int | None,
     is_loaded: bool,
 ) -> str:
-    """The remedy for a question about `num_frames` frames that `free_bytes` were not enough for.
+    """The remedy for a question about `num_frames` frames that does not fit into `free_bytes`.
 
     What a model that `is_loaded` takes counts as free: the next try begins anew.
     """
@@ -133,12 +133,12 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """What would fit, where this does not."""
+        """What would fit if this does not."""
         return remedy_for(self.sizes.sizes, self.sizes.fast, self.run, self.free_bytes)
 
     @property
     def too_much(self) -> str:
-        """That it needs more memory than there is, as a clause."""
+        """A clause that says how much memory is needed and free."""
         run = self.run
         kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
         return (
@@ -148,7 +148,7 @@ class Plan:
         )
 
     def check(self) -> tuple[str, ...]:
-        """The warning that what was asked for by name may not fit, none where it does.
+        """Return a warning if explicit settings may not fit.
 
         That is tried, since an estimate may be wrong. Raises OutOfMemoryError where not even the smallest of the
         choices fits: what is left to us is not tried.
@@ -174,7 +174,7 @@ def make_plan(
     static_decode: bool = False,
     device_must_be_here: bool = True,
 ) -> Plan:
-    """Choose what was left open by the free memory; look at no weights.
+    """Choose open settings by the free memory, without reading weights.
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
     quantization is the model's own, and where that is auto too, the best that fits; `static_decode` leaves out what
@@ -215,14 +215,14 @@ def make_plan(
 def resolve_place(
     settings: ModelSettings, sizes: ModelSizes, *, device_must_be_here: bool = True
 ) -> tuple[torch.device, torch.dtype]:
-    """Where a model will run, and in what. UsageError for a device or dtype that is not there."""
+    """Resolve the device and dtype of a model. UsageError if one is unavailable."""
     where = resolve_device(settings.device, must_be_here=device_must_be_here)
     stored = getattr(torch, sizes.stored_dtype) if sizes.stored_dtype else None
     return where, resolve_dtype(settings.dtype, where, stored)
 
 
 def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:
-    """What may be chosen, best first: what is asked for, else the model's own, else all that there are.
+    """Candidates, best first: the requested quantization, else the model's own, else all supported.
 
     UsageError for what loading would refuse.
     """
@@ -241,7 +241,7 @@ BUNDLED_MODEL = "tiny"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model to load, a sentence that says why, and one for each model that is here and too large."""
+    """The model to load, the reason, and a sentence for each local model that is too large."""
 
     model: str
     reason: str

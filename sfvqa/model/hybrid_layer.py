@@ -66,7 +66,7 @@ class LookingPositions:
         return states.gather(1, self.index[..., None].expand(-1, -1, states.shape[-1]))
 
     def on(self, device: torch.device) -> "LookingPositions":
-        """The same, for a layer on that device."""
+        """The same on another device."""
         return LookingPositions(None if self.index is None else self.index.to(device), self.is_real.to(device))
 
     def add(self, states: Tensor, update: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class SlowKeysValues:
 
 
 class GatedSlowAttention(nn.Module):
-    """Cross-attention of a layer's own queries to the slow tokens, weighed by the gates that `gating` names.
+    """Cross-attention from a layer's own queries to the slow tokens, weighted by the gates that `gating` names.
 
     The warm-up gate is one number a layer and starts at zero, where the layer equals the plain decoder's; the dynamic
     gate is one number a token, computed from the output of self-attention. Without a warm-up gate its place holds a
@@ -143,7 +143,7 @@ class GatedSlowAttention(nn.Module):
         return looking.add(attended, self.gate(own) * seen)
 
     def gate(self, own: Tensor) -> Tensor:
-        """How much slow attention counts where self-attention gave `own` `[B, N, heads · d]`: `[B, N, 1]`."""
+        """Weight of slow attention `[B, N, 1]`, given the output of self-attention `own` `[B, N, heads · d]`."""
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         dynamic = own.new_ones(*own.shape[:2], 1) if self.gate_proj is None else torch.tanh(self.gate_proj(own))
         return warm_up * dynamic

@@ -1,4 +1,4 @@
-"""How a checkpoint folder becomes a network: strictly, straight onto the devices, one tensor file at a time.
+"""Load a network from a checkpoint folder: strictly, straight onto its devices, one tensor file at a time.
 
 A folder is checked against the network that its config describes; the network is built without memory and filled
 tensor by tensor, so that there is no second copy and nothing is left empty.
@@ -48,7 +48,7 @@ Placement = str | torch.device | DeviceMap | Callable[[Any], DeviceMap] | None
 def build_empty(
     model_class: Any, config: SlowFastConfig, attention: str | None = None, described_in: str | Path = "a config"
 ) -> Any:
-    """A network of a config that takes no memory; CheckpointError when the config contradicts itself.
+    """Build a network that takes no memory; CheckpointError if the config contradicts itself.
 
     Attention None is sdpa, whatever the config names: it may be compiled code on a hub, which transformers would fetch.
     """
@@ -66,7 +66,7 @@ def build_empty(
 
 
 class ModelBuilder:
-    """Gives an empty network its tensors, in any order, each on its device, in its dtype, quantized as it comes."""
+    """Fills an empty network with tensors in any order, placing, converting and quantizing each."""
 
     def __init__(
         self, model: Any, dtype: torch.dtype, placement: Placement = None, quantizer: LinearQuantizer | None = None
@@ -82,7 +82,7 @@ class ModelBuilder:
         self.device_map: DeviceMap = {name: torch.device(device) for name, device in places.items()}
 
     def device_of(self, name: str) -> torch.device:
-        """Where a tensor or module goes."""
+        """The device of a tensor or module."""
         while name and name not in self.device_map:
             name = name.rpartition(".")[0]
         return self.device_map[name]
@@ -198,7 +198,7 @@ _UNUSED = re.compile("|".join(UNUSED_TENSORS))
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """What a checkpoint folder holds, every tensor accounted for.
+    """The contents of a checkpoint folder, with every tensor accounted for.
 
     `network` is built without memory. `parts` are what the files call the tensors that each of the network's tensors is
     stored in, by key: the one tensor itself under the key `weight` or, in a quantized checkpoint, all it takes to
@@ -251,7 +251,7 @@ class StoredModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the config says its weights are, else what the first of them is."""
+        """The dtype of the weights by the config, else that of the first one."""
         if self.config.stored_dtype is not None:
             return self.config.stored_dtype
         stored = (parts["weight"].dtype for _, parts in self.tensors())
@@ -259,7 +259,7 @@ class StoredModel:
 
 
 def refuse_misfits(folder: Path, found: Mapping[str, list[int]], wanted: Mapping[str, list[int] | None]) -> None:
-    """CheckpointError unless tensors have the names and shapes that are wanted; a shape of None varies."""
+    """Raise CheckpointError unless tensors have the wanted names and shapes; None accepts any shape."""
     complaints = []
     if missing := sorted(wanted.keys() - found.keys()):
         complaints.append(f"missing: {_some(missing)}")
@@ -283,7 +283,7 @@ def _some(names: list[str]) -> str:
 
 
 def read_generation_config(folder: Path) -> GenerationConfig | None:
-    """What a checkpoint folder says of generating, None where nothing; CheckpointError for a damaged file."""
+    """Read generation_config.json, None if there is none; CheckpointError for a damaged file."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The decoder layers' own linear layers in 8 or 4 bits, by bitsandbytes; nothing else of the network ever is.
+"""Quantize the decoder layers' own linear layers to 8 or 4 bits with bitsandbytes, and nothing else.
 
 Values are quantized as stored, whatever dtype the model computes in: a quantized checkpoint equals quantizing anew.
 """
@@ -23,7 +23,7 @@ OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activatio
 
 
 class Quantization(StrEnum):
-    """In how many bits the decoder layers' linear weights are kept; `none` is as loaded."""
+    """Bits of the decoder layers' linear weights; `none` keeps them as loaded."""
 
     NONE = "none"
     EIGHT_BIT = "8bit"
@@ -48,7 +48,7 @@ def quantizable_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 class LinearQuantizer(ABC):
-    """How weights become one kind of quantized parameter, and how those are stored."""
+    """How weights are quantized to one kind of parameter, and how those are stored."""
 
     kind: ClassVar[Quantization]
     stated: ClassVar[dict[str, Any]]
@@ -74,7 +74,7 @@ class LinearQuantizer(ABC):
         """The parameter on `device`, from what `stored_tensors` gave, by the same keys."""
 
     def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002  not of every kind
-        """Make it the weight of a layer that `empty_linear` made."""
+        """Set it as the weight of a layer from `empty_linear`."""
         module.weight = parameter
 
     @abstractmethod
@@ -188,7 +188,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
-    """How to apply a quantization, None for `none`; UsageError when bitsandbytes is not installed."""
+    """The quantizer of a kind, None for `none`; UsageError if bitsandbytes is not installed."""
     quantization = Quantization(quantization)
     if quantization is Quantization.NONE:
         return None
@@ -219,7 +219,7 @@ def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
 
 
 def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization) -> None:
-    """UsageError when a checkpoint is stored in another quantization than is wanted."""
+    """Raise UsageError if a checkpoint is stored in another quantization than wanted."""
     if stored not in (Quantization.NONE, wanted):
         raise UsageError(
             f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",

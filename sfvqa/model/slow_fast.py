@@ -382,7 +382,7 @@ def random_model(
     quantization: Quantization | str = Quantization.NONE,
     seed: int = 0,
 ) -> SlowFastForConditionalGeneration:
-    """A model whose tensors are drawn one by one on their devices, so that no more than one is there unquantized.
+    """Build a model with random tensors, drawn one by one on their devices: at most one is unquantized at a time.
 
     Weights are normal with a deviation of 0.02, norms 1, biases 0; the same seed gives the same model on one device.
     """

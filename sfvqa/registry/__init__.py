@@ -1,4 +1,4 @@
-"""models.toml → ModelSpec: which models have a name, and what is known of them beforehand. Imports no torch."""
+"""models.toml → ModelSpec: the named models and what is known about them. Imports no torch."""
 
 from sfvqa.registry.architecture import Architecture, FastTokens
 from sfvqa.registry.registry import (

@@ -88,7 +88,7 @@ class ModelSpec:
 
     @property
     def has_weights(self) -> bool:
-        """Whether there are trained weights anywhere; without, it runs with random ones only."""
+        """Whether trained weights exist; without them it runs with random ones only."""
         return self.folder is not None or self.repo_id is not None
 
     @property
@@ -97,7 +97,7 @@ class ModelSpec:
         return (self.name, *self.aliases, *((self.repo_id,) if self.repo_id else ()))
 
     def invalid(self, what: str, remedy: str) -> ModelError:
-        """The error that something in the file is wrong with this model."""
+        """A ModelError about this model in its file."""
         return ModelError(f"The model {self.name!r} in {self.source} {what}.", remedy)
 
 
@@ -131,7 +131,7 @@ class Registry:
         return iter(self.models)
 
     def find(self, name: str) -> ModelSpec:
-        """Look a model up by name, alias or repository, whatever the case; UnknownModelError names the nearest."""
+        """Look up a model by name, alias or repository, ignoring case; UnknownModelError names the nearest."""
         wanted = name.strip().lower()
         by_name = {known.lower(): spec for spec in self.models for known in spec.all_names}
         if wanted in by_name:
@@ -253,7 +253,7 @@ def _shipped() -> Registry:
 
 
 def find_model(name: str) -> ModelSpec:
-    """Look a model of this installation up by name; UnknownModelError names the nearest."""
+    """Look up a model of this installation by name; UnknownModelError names the nearest."""
     return load_registry().find(name)
 
 
