@@ -1,4 +1,4 @@
-"""Whether an answer is the expected one, by one of two rules that are said in words. No judging of meaning.
+"""Match an answer with the expected one by one of two rules stated in words. Meaning is not judged.
 
 **exact**: texts are equal after Unicode NFC and case folding, every run of white space one space and none at the ends,
 and no mark of a sentence's end (`.,;:!?…` and the full-width ones) behind. A letter names a choice when the answer is
@@ -100,7 +100,7 @@ def denies(words: Words) -> bool:
 
 
 def holds(words: Sequence[str], phrase: Sequence[str]) -> bool:
-    """Whether all words of a phrase come in `words`, one behind the other."""
+    """Whether `words` contains a phrase as consecutive words."""
     length = len(phrase)
     return any(words[start : start + length] == phrase for start in range(len(words) - length + 1))
 
@@ -193,7 +193,7 @@ def _with_numbers(words: Sequence[str]) -> list[str]:
 
 
 def _number_at(words: Sequence[str], start: int) -> tuple[Decimal | None, int]:
-    """The number that begins at a place, if there is one, and how many words it takes."""
+    """The number that starts at a position, if any, and how many words it spans."""
     word, following = words[start], [*words[start + 1 : start + 2]]
     if word in _NUMBERS or _NUMBER.fullmatch(word):
         part = Decimal(_NUMBERS.get(word, word))
@@ -340,7 +340,7 @@ def normalise(text: str) -> str:
 
 
 def _is_value(answer: str, expected: str, question: str) -> bool:
-    """Whether one is a phrase of the other, with nothing that speaks against it."""
+    """Whether one is a phrase of the other and nothing contradicts it."""
     said, wanted = _compared(words_of(answer), words_of(expected), words_of(question))
     if not said or not wanted or any(test(said) != test(wanted) for test in (denies, compares_number)):
         return False
@@ -390,7 +390,7 @@ def _is_equal(answer: str, expected: str, choices: Sequence[str]) -> bool:
 
 
 def _letter_of(text: str) -> tuple[str | None, str]:
-    """The letter that a text names, None where it names none, and what follows it."""
+    """The letter that a text names, or None, and what follows it."""
     found = _LETTER.match(" ".join(text.split()).casefold())
     if found is None:
         return None, text

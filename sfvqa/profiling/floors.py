@@ -1,4 +1,4 @@
-"""What a stage takes at least on this machine: its operations over the matrix rate, its bytes over the bandwidth.
+"""Lower bounds of stages on this machine: operations over the matrix rate, bytes over the bandwidth.
 
 Both rates are measured, on one device, in the model's dtype: no data sheet's. Operations are counted while the network
 runs, by torch's FlopCounterMode, to hold the formulas of `registry.architecture` to them.
@@ -26,7 +26,7 @@ _COPIED_BYTES = {"cuda": 1 << 30, "mps": 1 << 28, "cpu": 1 << 27}  # beyond any 
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """The fastest of some tries: operations a second of a matrix product, bytes a second read and written by a copy."""
+    """The best of several tries: operations per second of a matrix product, bytes per second of a copy."""
 
     flops_per_second: float
     bytes_per_second: float
@@ -34,7 +34,7 @@ class DeviceRates:
 
 @torch.inference_mode()
 def measure_rates(device: torch.device, dtype: torch.dtype) -> DeviceRates | None:
-    """Takes about a second, and on a GPU 2 GB of memory while it does; None where there is no such room."""
+    """Measure both rates in about a second, with 2 GB of memory on a GPU; None if that is not free."""
     try:
         return DeviceRates(_matrix_rate(device, dtype), _bandwidth(device))
     except torch.OutOfMemoryError:
@@ -81,7 +81,7 @@ def floors(
 
 
 def decoder_bytes(sizes: Architecture, item: int, quantization: QuantizationName) -> int:
-    """Of the weights that every new token needs: decoder layers and lm_head, of the embeddings next to nothing."""
+    """Size of the weights that every new token needs: decoder layers and lm_head."""
     seeing = (sizes.num_vision_parameters + sizes.num_projector_parameters) * item
     looked_up = 0 if sizes.tie_word_embeddings else sizes.vocab_size * sizes.hidden_size * item
     return weights_bytes(sizes, quantization, item) - seeing - looked_up
@@ -106,7 +106,7 @@ def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
 
 
 def counter() -> FlopCounterMode:
-    """Counts what runs in its `with` block."""
+    """A counter of the operations in its `with` block."""
     names = (  # of every kernel that `scaled_dot_product_attention` may choose; torch itself counts nothing on the CPU
         "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_flash_attention",
@@ -118,7 +118,7 @@ def counter() -> FlopCounterMode:
 
 
 def _inside(counted: FlopCounterMode, *endings: str) -> float:
-    """The part inside modules whose name ends so."""
+    """Operations inside modules whose name has one of these endings."""
     counts: dict[str, dict[Any, int]] = counted.get_flop_counts()
     return float(sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(endings)))
 
@@ -127,7 +127,7 @@ def _inside(counted: FlopCounterMode, *endings: str) -> float:
 def count_on_model(
     model: SlowFastForConditionalGeneration, num_frames: int, prompt: list[int], visual_tokens: VisualTokens
 ) -> Flops:
-    """Run the model on one black frame, on the prompt and on one token more, and count; frames all cost the same.
+    """Count the operations of one black frame, the prompt and one decoded token; all frames cost the same.
 
     Not for quantized weights, whose products torch does not know.
     """

@@ -1,4 +1,4 @@
-"""A profile as a picture: where the time to the first token goes, and what more frames cost the LLM. matplotlib."""
+"""Draw a profile with matplotlib: where the time to the first token goes, and what more frames cost the LLM."""
 
 from importlib.util import find_spec
 from typing import Any, BinaryIO
@@ -17,13 +17,13 @@ _LEAST_BARS = 3  # fewer would fill the panel
 
 
 def check_matplotlib() -> None:
-    """SfvqaError where it is not installed."""
+    """Raise SfvqaError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise SfvqaError("Drawing needs matplotlib, which is not installed.", "Install it: pip install 'sfvqa[plot]'.")
 
 
 def draw(profile: Profile, file: BinaryIO, file_format: str) -> None:
-    """Draw it into `file`, as one of FORMATS names it."""
+    """Draw a profile into `file` in one of FORMATS."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no window, no state beside the figure
 

@@ -1,4 +1,4 @@
-"""A profile, measured: every number of frames in every round, so that what drifts meanwhile strikes all alike."""
+"""Measure a profile: every number of frames in every round, so that drift affects all alike."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
@@ -26,7 +26,7 @@ from sfvqa.registry.architecture import (
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Which numbers of frames, how often. `num_warmups` rounds come first and count for nothing."""
+    """The numbers of frames, and how often to measure each, after `num_warmups` uncounted rounds."""
 
     frame_counts: tuple[int, ...]
     num_repeats: int = 3
@@ -51,7 +51,7 @@ class SweepStage(StrEnum):
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """`done` of `total` are through `stage`: frames, those of every round counted; numbers of frames in COUNT."""
+    """Progress of a stage in frames, counted in every round; in numbers of frames for COUNT."""
 
     stage: SweepStage
     done: int
@@ -139,7 +139,7 @@ def _rounds(
 def _run_baselines(
     checkpoint: LoadedCheckpoint, work: Work, measured: _Measured, modes: Mapping[Baseline, EncodedVideo]
 ) -> None:
-    """Every mode on what it is to see."""
+    """Run every mode on its own encoded video."""
     model = checkpoint.model
     for mode, encoded in modes.items():
         prompt, tokens, num_frames = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens, len(encoded.indices)

@@ -1,4 +1,4 @@
-"""A JSON file of conversations about videos, in the LLaVA form, read strictly: nothing in it is skipped silently.
+"""Read a JSON file of conversations about videos in LLaVA's format, strictly: nothing is skipped silently.
 
 [{"id": "a", "video": "a.mp4", "conversations": [
     {"from": "human", "value": "<image>\\nWhat moves?"}, {"from": "gpt", "value": "A circle."}, …]}, …]
@@ -46,7 +46,7 @@ class Example:
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
-    """Every example of a file; videos lie in `video_folder`. UsageError names the first entry that is none and why."""
+    """Read all examples of a file; videos are in `video_folder`. UsageError names the first invalid entry and why."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _text(turn: Any, number: int, speaker: str) -> str:
 def check_videos(
     examples: Sequence[Example], sampling: SamplingOptions, reading: ReadOptions, *, skip_unreadable: bool
 ) -> list[Example]:
-    """Open every video once; those examples whose video can be read, with the number of frames that will be.
+    """Open every video once; return the readable examples with their numbers of frames.
 
     Raises UsageError with the count and the first few that cannot, unless they are to be skipped: then it is a warning.
     """

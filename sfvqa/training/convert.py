@@ -1,4 +1,4 @@
-"""`python -m sfvqa.training.convert`: a plain decoder folder of transformers becomes a slow-fast checkpoint folder.
+"""`python -m sfvqa.training.convert`: convert a plain decoder folder of transformers to a slow-fast checkpoint.
 
 This is the paper's "plug and play", tensor by tensor. With its warm-up gates at zero the result's logits equal the
 plain decoder's exactly, until it is trained. The vision tower is a checkpoint's, a folder of a tower alone, or new.
@@ -103,7 +103,7 @@ class SlowInit(StrEnum):
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What the plain decoder does not say. `hybrid_layers` None: every eighth from 0, as in the paper."""
+    """Settings of the conversion. `hybrid_layers` None: every eighth from 0, as in the paper."""
 
     hybrid_layers: tuple[int, ...] | None = None
     slow_init: SlowInit = SlowInit.DECODER
@@ -114,7 +114,7 @@ class ConversionOptions:
 
 
 def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionOptions | None = None) -> SlowFastConfig:
-    """Write the slow-fast checkpoint folder `out` of a decoder folder (config.json, safetensors, tokenizer).
+    """Convert a decoder folder (config.json, safetensors, tokenizer) to a slow-fast checkpoint folder `out`.
 
     The folder appears when it is whole and has been checked as loading does; at most a file's worth of tensors is in
     memory. Raises UsageError when `out` is there already or cannot be written, CheckpointError for an unknown family,
@@ -142,7 +142,7 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
 
 
 def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOptions) -> SlowFastConfig:
-    """The config of the converted model; CheckpointError when decoder and options do not go together."""
+    """The config of the converted model; CheckpointError if decoder and options do not fit together."""
     stated = read_json(decoder / "config.json")
     if (family := stated.get("model_type")) not in FAMILIES:
         raise CheckpointError(
@@ -283,7 +283,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionOptions]:
-    """What a command line asks for; ModelError when there is no such tower."""
+    """The options of a command line; ModelError if there is no such tower."""
     given = vars(arguments)
     options = ConversionOptions(**{field.name: given[field.name] for field in fields(ConversionOptions)})
     if arguments.vision != RANDOM:
@@ -295,7 +295,7 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert, and say what came out."""
+    """Convert, and print the result."""
     asked = parse_arguments(arguments)
     try:
         vision, options = options_of(asked)
@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them."""
+    """Parse comma-separated whole numbers."""
     return tuple(int(part) for part in text.split(","))
 
 

@@ -1,7 +1,7 @@
-"""`python -m sfvqa.training.finetune`: a slow-fast checkpoint learns from a JSON file of conversations about videos.
+"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on a JSON file of video conversations.
 
-It goes through transformers' Trainer, in the paper's two stages. What a run is stands in its folder beside the states
-that Trainer saves, and only the same run goes on from them.
+It uses transformers' Trainer, in the paper's two stages. A run's settings are kept in its folder beside the states that
+Trainer saves, and only a run with the same settings can continue from them.
 For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate launch -m` in place of `python -m`.
 """
 
@@ -40,12 +40,12 @@ from sfvqa.wording import plural
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several that writes and prints."""
+    """Whether this is the process that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def leave_group() -> None:
-    """End the group of processes that trained together, once all have come here; nothing where there is none.
+    """Leave the process group, if any, once all processes have arrived here.
 
     A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
     """
@@ -62,7 +62,7 @@ _WRITTEN_LAST = "trainer_state.json"
 
 
 def check_new_run(run: Path) -> None:
-    """Raise UsageError unless a run can begin in a folder: one that can be written to, and holds nothing.
+    """Raise UsageError unless a run can start in a folder: it must be empty and writable.
 
     Settings alone are nothing: a run that failed before it saved a state can be started again.
     """
@@ -80,13 +80,13 @@ def check_new_run(run: Path) -> None:
 
 
 def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Write down what a run is, once it is about to train."""
+    """Save the settings of a run that is about to train."""
     if is_first_process():
         (run / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """What was written down of the run in a folder; UsageError where nothing was that can be read."""
+    """Read the settings of the run in a folder; UsageError if there are none that can be read."""
     path = run / SETTINGS_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) 
 
 
 def last_state(run: Path) -> Path:
-    """The last folder `checkpoint-N` of which every file is whole; UsageError when there is none."""
+    """The last folder `checkpoint-N` with complete files; UsageError if there is none."""
     found = {int(match[1]): path for path in run.glob("*") if (match := _STATE.fullmatch(path.name))}
     for _, state in sorted(found.items(), reverse=True):
         if (flaw := _flaw(state)) is None:
@@ -160,7 +160,7 @@ def _flag(
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What a run does; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
+    """Options of a run; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
 
     Lengths are optimizer steps. `precision` is what is computed in; weights and optimizer stay in float32.
     `isolate_reading` costs half a second a video. Raises UsageError when built.
@@ -226,7 +226,7 @@ _HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
-    """Let gradients reach what a stage learns and nothing else; how many parameters that is."""
+    """Enable gradients for what a stage learns and nothing else; return its number of parameters."""
     for name, parameter in model.named_parameters():
         is_bridge = name.startswith("projector.") or ".slow_attention." in name
         is_frozen = freeze_vision and name.startswith("vision_tower.")
@@ -237,7 +237,7 @@ def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, fre
 def fine_tune(
     model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
 ) -> Path:
-    """Train, and write the checkpoint folder `run`/checkpoint; `resume` goes on from the last state saved in `run`.
+    """Train, and write the checkpoint folder `run`/checkpoint; `resume` continues from the last state in `run`.
 
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
@@ -299,7 +299,7 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
 def make_trainer(
     checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
 ) -> Trainer:
-    """transformers' Trainer, ready to run; it is the model of `checkpoint` that learns."""
+    """Return transformers' Trainer for the model of `checkpoint`."""
     model = checkpoint.model
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
@@ -325,7 +325,7 @@ def make_trainer(
 
 
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
-    """The options with what they leave to the checkpoint's own training, and what they make of a video."""
+    """Complete the options by the checkpoint's own training, and say how to read videos."""
     num_frames = options.num_frames or known.num_frames
     if num_frames is None:
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
@@ -366,7 +366,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
 
 
 def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
-    """What makes a run what it is; a run goes on only with the same."""
+    """The settings that a resumed run must share."""
     paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
     paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
     return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
@@ -395,7 +395,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, and say where the checkpoint is."""
+    """Train, and print where the checkpoint is."""
     asked = vars(parse_arguments(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
