@@ -21,11 +21,11 @@ from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.load import check_checkpoint, load_tokenizer
 from sfvqa.checkpoints.quantize import appearing, check_new, write_shards
 from sfvqa.errors import CheckpointError, SfvqaError
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.config import read_json, reason_of
+from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
 from sfvqa.model.hybrid_layer import FAMILIES
 from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
-from sfvqa.model.visual_tokens import ConvNextBlock, Projector, VisionTower
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
 _HEAD = "head."  # of a tower that classified; nothing computes with it

@@ -4,6 +4,7 @@ Plugged in that way a family runs as published, all visual tokens in its prompt;
 slow-fast model, whose text also looks at the tokens of many more frames (paper, section 3).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sfvqa.model.config import SlowFastConfig
 
 VideoLayout = tuple[str | int, ...]
-"""What stands in a prompt for a video: texts, which may hold the tokenizer's special tokens, and numbers of fast tokens."""
+"""What stands in a prompt for a video: texts, in which special tokens count, and numbers of fast tokens."""
 
 
 def fit_square(vision: Any, crop: CropMode) -> Fit:
@@ -53,7 +54,16 @@ class Family:
     chat_template: str | None = None
     template_is_fixed: bool = False
 
+    def rename_tensor(self, name: str) -> str:
+        """Our name of a tensor of the published form."""
+        for pattern, replacement in self.tensor_names:
+            renamed, count = re.subn(pattern, replacement, name)
+            if count:
+                return renamed
+        return name
 
+
+DEFAULT_VISION_TYPE = "slow_fast_vision"
 _MODULES = {
     "slow_fast_vision": "slowfast",
     "llava_onevision_vision": "llava_onevision",
