@@ -26,7 +26,7 @@ from sfvqa.video.readers.tracks import packets_of
 from sfvqa.video.sampling import parse_time
 
 if TYPE_CHECKING:
-    from sfvqa.video.readers.pyav_handle import Handle
+    from sfvqa.video.readers.seeking import Handle
 
 
 # --- What a decoder that starts in the middle must be told ---
