@@ -90,7 +90,7 @@ class SamplingOptions:
     def _check_pairing(self, strategy: SamplingStrategy, value: object, what: str, example: str) -> None:
         """A strategy and the value that it alone needs go together."""
         if self.strategy is strategy and value in (None, ()):
-            raise UsageError(f"To choose frames by “{strategy}”, give {what}.", example)
+            raise UsageError(f"Choosing frames by “{strategy}” requires {what}.", example)
         if self.strategy is not strategy and value is not None:
             raise UsageError(
                 f"Frames are chosen by “{self.strategy}”, which does not use {what}.",
