@@ -69,7 +69,7 @@ class PromptGroup(OptionGroup):
     def __post_init__(self) -> None:
         if self.subtitles is None and self.subtitle_tokens is not None:
             if self.is_flag("subtitle_tokens"):
-                raise UsageError("--subtitle-tokens needs --subtitles.", "Add --subtitles, or leave it out.")
+                raise UsageError("--subtitle-tokens is for --subtitles.", "Add --subtitles, or leave it out.")
             self.overrule("subtitle_tokens")
         if self.subtitles == "":
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")

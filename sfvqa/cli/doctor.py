@@ -15,7 +15,7 @@ import typer
 
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
-from sfvqa.cli.options import Json, configurable, load_user_config, user_config_path
+from sfvqa.cli.options import Json, load_user_config, user_config_path
 from sfvqa.cli.screen import echo, print_json, printable_line
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.wording import plural, readable_size
@@ -33,11 +33,11 @@ prevents it; that comes first."""
 def doctor(as_json: Json = False) -> None:
     """Find everything out, whatever is broken, and print it."""
     import sfvqa
+    from sfvqa.cli.app import settings_of_commands
     from sfvqa.registry import load_registry, user_models_path
 
-    commands = _commands()
     configuration = {
-        "config.toml": _file(user_config_path(), lambda: {"values": load_user_config(configurable(commands))}),
+        "config.toml": _file(user_config_path(), lambda: {"values": load_user_config(settings_of_commands)}),
         "models.toml": _file(user_models_path(), lambda: {"models": [spec.name for spec in load_registry()]}),
     }
     found: dict[str, Any] = {
@@ -179,22 +179,17 @@ def _file(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {"path": str(path), "exists": None, **attempt(lambda: {"exists": path.is_file()}), **attempt(read)}
 
 
-def _commands() -> Any:
-    from sfvqa.cli.app import app
-
-    return typer.main.get_command(app)
-
-
 def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
     """What `ask` without flags would run as, by variables and config file, on a video long enough."""
     from sfvqa.checkpoints.find import locate
     from sfvqa.checkpoints.known import read_sizes
     from sfvqa.checkpoints.plan import choose_model, make_plan
+    from sfvqa.cli.app import build_app
     from sfvqa.cli.exits import describe_parse_error
 
     try:
-        ask = _commands().commands["ask"]
-        context = ask.make_context("ask", ["VIDEO", "QUESTION"], default_map=dict(configured))
+        app: Any = typer.main.get_command(build_app("ask"))
+        context = app.commands["ask"].make_context("ask", ["VIDEO", "QUESTION"], default_map=dict(configured))
     except typer.TyperException as error:
         raise UsageError(*describe_parse_error(error)) from error
     model, frames = ModelOptions.of(context), FrameOptions.of(context)

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sfvqa.cli.options import configured, user_config_path
+from sfvqa.cli.options import configurable, load_user_config, user_config_path
 from sfvqa.cli.screen import print_json, print_line, printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
@@ -31,11 +31,13 @@ def run(argv: Sequence[str]) -> int:
     with safe_streams():
         with _watch_signals() as interrupt:
             try:
-                from sfvqa.cli.app import app
+                from sfvqa.cli.app import build_app, settings_of_commands
 
-                command = typer.main.get_command(app)
-                needs_config = not {"-h", "--help", "--help-all"} & set(_options(argv))
-                defaults = configured(command, argv) if needs_config else {}
+                name = argv[0] if argv else ""
+                command = typer.main.get_command(build_app(name))
+                defaults = {}
+                if name in configurable(command) and not {"-h", "--help", "--help-all"} & set(_options(argv)):
+                    defaults[name] = load_user_config(settings_of_commands)  # a broken file must stop nothing else
                 result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=defaults)
                 exit_code = result if isinstance(result, int) else ExitCode.OK
             except SystemExit as leaving:  # completion, SIGTERM, and rich or typer after a broken pipe

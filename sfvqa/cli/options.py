@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal
@@ -183,13 +183,6 @@ def user_config_path() -> Path:
     return Path(os.environ.get("SFVQA_CONFIG") or folder / "config.toml")
 
 
-def configured(app: Any, argv: Sequence[str]) -> dict[str, dict[str, str]]:
-    """What the config file sets of the command in `argv`, by its name; of a command that takes nothing from it, {}."""
-    known = configurable(app)
-    name = next((word for word in argv if not word.startswith("-")), "")
-    return {name: load_user_config(known)} if name in known else {}  # a broken file must stop nothing else
-
-
 def configurable(app: Any) -> dict[str, list[str]]:
     """The options that the file may set, those with a variable, by the command of the app that takes them."""
     options = {
@@ -199,11 +192,11 @@ def configurable(app: Any) -> dict[str, list[str]]:
     return {name: names for name, names in options.items() if names}
 
 
-def load_user_config(known: Mapping[str, Collection[str]]) -> dict[str, str]:
+def load_user_config(known: Callable[[], Mapping[str, Collection[str]]]) -> dict[str, str]:
     """Defaults by parameter name, empty when there is no file; UsageError names an unknown key or a broken file.
 
-    Keys are the names of options, `max-new-tokens` or `max_new_tokens`, and `known` are those of each command. Their
-    values are checked where flags are.
+    Keys are the names of options, `max-new-tokens` or `max_new_tokens`; `known` gives those of each command. Values
+    are checked where flags are.
     """
     path = user_config_path()
     try:
@@ -212,7 +205,7 @@ def load_user_config(known: Mapping[str, Collection[str]]) -> dict[str, str]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"The config file {path} cannot be read: {error}.", "Correct it or remove it.") from error
-    names = sorted({name for of_command in known.values() for name in of_command})
+    names = sorted({name for of_command in known().values() for name in of_command})
     defaults = {}
     for key, value in document.items():
         name = key.replace("-", "_")
