@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING
 
 from sfvqa.cli import exits
 from sfvqa.cli.answers import AnswerPrinter, describe_encoded, describe_subtitles
-from sfvqa.cli.options import parse_file
+from sfvqa.cli.options import bundled_video, parse_file
 from sfvqa.cli.screen import columns_of, print_json, printable, printable_line, wrap
 from sfvqa.cli.whole_file import check_place, whole_file
 from sfvqa.errors import ExitCode, UsageError
+from sfvqa.given_file import STANDARD_INPUT
 from sfvqa.video.sampling import format_time
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sfvqa.cli.chat import VideoOpener
     from sfvqa.cli.chat_lines import EditedLines, PipedLines
     from sfvqa.cli.screen import Notices
     from sfvqa.inference.answer import Answer, AnswerStream
     from sfvqa.inference.chat import Chat, ContextUse
     from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.video.sampling import SamplingOptions
 
 
 COMMANDS = {
@@ -103,23 +104,28 @@ class ChatLoop:
 
     A line that fails is said and costs nothing else. What commands show goes to stdout like answers, but to stderr
     where stdout is kept for those alone (--json, --quiet). What is piped in is not seen, so that the question is said
-    before each answer. `_answers` are all since the conversation began, also those of turns that were dropped since.
+    before each answer. `has_limit` says whether --context was given. `_answers` are all since the conversation began,
+    also those of turns that were dropped since.
     """
 
     def __init__(
         self,
-        opener: "VideoOpener",
         chat: "Chat",
+        open_other: "Callable[[Path], Chat]",
+        sampling: "SamplingOptions",
         lines: "PipedLines | EditedLines",
         notices: "Notices",
         *,
         json: bool,
+        has_limit: bool,
     ) -> None:
-        self._opener = opener
         self._chat = chat
+        self._open_other = open_other
+        self._sampling = sampling
         self._lines = lines
         self._notices = notices
         self._json = json
+        self._has_limit = has_limit
         self._printer = AnswerPrinter(notices, json=json, several=not lines.is_terminal)
         self._answers: list[Answer] = []
         self._lasting_warnings: set[str] = set()
@@ -176,9 +182,9 @@ class ChatLoop:
         match name:
             case "/frames":
                 times = " ".join(map(format_time, self._encoded.timestamps_seconds))
-                self._show(f"{describe_encoded(self._encoded, self._opener.sampling)}\n{times}")
+                self._show(f"{describe_encoded(self._encoded, self._sampling)}\n{times}")
             case "/open":
-                self._begin(self._opener.open(typed_path(argument)), "New conversation about this video.")
+                self._begin(self._open(typed_path(argument)), "New conversation about this video.")
             case "/reset":
                 self._chat.reset()
                 self._begin(self._chat, "New conversation about the same video.")
@@ -211,6 +217,12 @@ class ChatLoop:
         out = sys.stderr if self._json or self._notices.quiet else sys.stdout
         out.write(f"{wrap(printable(text), columns_of(out))}\n")
         out.flush()
+
+    def _open(self, path: Path) -> "Chat":
+        path = bundled_video(str(path)) or path
+        if str(path) == STANDARD_INPUT:
+            raise UsageError("/open cannot read a video from standard input.", "Save it to a file, and open that.")
+        return self._open_other(path)
 
     def _begin(self, chat: "Chat", notice: str) -> None:
         self._chat = chat
@@ -257,7 +269,7 @@ class ChatLoop:
         is_full = self._chat.will_drop
         if is_full and not self._said_full:
             use = self._chat.context
-            larger = ", and a larger --context gives it more room" if self._opener.answers.context is not None else ""
+            larger = ", and a larger --context gives it more room" if self._has_limit else ""
             self._notices.warn(
                 f"The conversation takes {use.num_tokens:,} of {use.limit:,} tokens: the next answer may drop the "
                 f"oldest turns. /reset starts a new conversation{larger}.",
@@ -274,9 +286,10 @@ class ChatLoop:
         if target.exists() and target not in self._saved:
             raise UsageError(f"{path} exists and is not from this chat.", "Name another file, or remove it.")
         if path.suffix.lower() == ".json":
-            text = as_json(self._answers)
+            objects = [jsonlib.dumps(answer.to_dict(), allow_nan=False) for answer in self._answers]
+            text = "[\n{}\n]\n".format(",\n".join(objects))
         else:
-            facts = describe_encoded(self._encoded, self._opener.sampling)
+            facts = describe_encoded(self._encoded, self._sampling)
             text = as_markdown(self._encoded.video.path.name, facts, self._answers)
         with whole_file(path, what="conversation") as file:
             file.write(text.encode())
@@ -317,12 +330,6 @@ def describe_turn(answer: "Answer", context: "ContextUse", *, in_full: bool) -> 
         speed = "" if timings.tokens_per_second is None else f" ({timings.tokens_per_second:.1f}/s)"
         parts += [f"{plural(tokens.new, 'token')}{speed}", f"{tokens.reused:,} of {tokens.prompt:,} reused"]
     return f"{', '.join([*parts, f'context {context.num_tokens:,} of {context.limit:,}'])}."
-
-
-def as_json(answers: "Sequence[Answer]") -> str:
-    """A list of the objects that --json prints, one a line."""
-    objects = ",\n".join(jsonlib.dumps(answer.to_dict(), allow_nan=False) for answer in answers)
-    return f"[\n{objects}\n]\n"
 
 
 _ENDINGS = {"length": "cut at the token limit", "interrupted": "stopped early"}

@@ -92,18 +92,16 @@ def _device(name: str) -> tuple[str, int | None]:
     return where.type, free_memory_bytes(where)
 
 
+_SHOWN = ("description", "can_answer", "license", "size_bytes", "repo_id", "memory_hint")
+
+
 def _facts(model: "ModelSizes") -> dict[str, Any]:
     trained, sizes, spec = model.trained_with, model.sizes, model.spec
     facts: dict[str, Any] = {}
     if spec is not None:
         facts = {
-            "description": spec.description,
-            "can_answer": spec.can_answer,
-            "license": spec.license,
-            "size_bytes": spec.size_bytes,
-            "repo_id": spec.repo_id,
+            **{name: getattr(spec, name) for name in _SHOWN},
             "aliases": list(spec.aliases),
-            "memory_hint": spec.memory_hint,
             **_here(spec),
         }
     return facts | {

@@ -58,6 +58,9 @@ def list_models(as_json: Json = False) -> None:
         echo("\n\n".join(map(_paragraph, entries)))
 
 
+_LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_frames", "sampling", "repo_id")
+
+
 def _entry(spec: "ModelSpec") -> dict[str, Any]:
     """A model, and what of it is on this machine, by names and sizes only: a list must be quick."""
     from sfvqa.checkpoints.download import disk_bytes
@@ -69,15 +72,8 @@ def _entry(spec: "ModelSpec") -> dict[str, Any]:
     elif spec.repo_id and (cached := cached_snapshot(spec)):
         folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
     return {
-        "name": spec.name,
+        **{name: getattr(spec, name) for name in _LISTED},
         "aliases": list(spec.aliases),
-        "description": spec.description,
-        "can_answer": spec.can_answer,
-        "license": spec.license,
-        "size_bytes": spec.size_bytes,
-        "num_frames": spec.num_frames,
-        "sampling": spec.sampling,
-        "repo_id": spec.repo_id,
         "revision": revision,
         "bundled": spec.is_bundled,
         "available": is_downloaded(spec),
