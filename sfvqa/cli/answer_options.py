@@ -120,7 +120,8 @@ class TurnOptions(PromptGroup):
         float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
     ] = 0.0
     top_p: Annotated[
-        float, rare_setting("Sample from the likeliest tokens of this probability.", max=1.0, callback=check_positive)
+        float,
+        rare_setting("Sample the likeliest tokens that add up to this probability.", max=1.0, callback=check_positive),
     ] = 1.0
     repetition_penalty: Annotated[
         float, rare_setting("Values above 1 make repetition less likely.", callback=check_positive)

@@ -283,7 +283,7 @@ def _read_cells(file: "VideoFile", encoded: "EncodedVideo") -> "list[Cell]":
 
     indices, reader = encoded.indices, file.reader
     if len(indices) > MAX_CELLS:
-        raise UsageError(f"A picture holds at most {MAX_CELLS:,} frames.", "Use fewer (--frames), or use --json.")
+        raise UsageError(f"A picture holds at most {MAX_CELLS:,} frames.", "Use fewer frames (--frames), or --json.")
     if indices[-1] >= len(reader.timestamps_seconds):
         raise UnreadableVideoError(
             f"“{encoded.video.path}” has changed since it was encoded, and is now shorter.", "Ask again."

@@ -284,7 +284,7 @@ class ChatLoop:
         check_place(path)
         target = path.resolve()
         if target.exists() and target not in self._saved:
-            raise UsageError(f"{path} exists and is not from this chat.", "Name another file, or remove it.")
+            raise UsageError(f"{path} exists and was not written by this chat.", "Name another file, or remove it.")
         if path.suffix.lower() == ".json":
             objects = [jsonlib.dumps(answer.to_dict(), allow_nan=False) for answer in self._answers]
             text = "[\n{}\n]\n".format(",\n".join(objects))

@@ -291,7 +291,7 @@ def _file_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             size = readable_size(fact["size_bytes"]) if fact["exists"] else "does not exist yet"
             yield words, f"{fact['path']} ({size})"
     for name, fact in found["configuration"].items():
-        state = fact.get("error") or ("read" if fact["exists"] else "absent, which is fine")
+        state = fact.get("error") or ("read" if fact["exists"] else "absent; optional")
         yield name, f"{fact['path']} ({state})"
     models = found["models"]
     yield "models here", models["error"] if isinstance(models, dict) else ", ".join(model["name"] for model in models)

@@ -171,7 +171,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(type(error).__name__, f"The operating system reported: {error}.", "", ExitCode.FAILED)
     reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
     message = f"Internal error: {type(error).__name__}: {reason}"
-    remedy = "Rerun with SFVQA_DEBUG=1 to see the traceback, and report it."
+    remedy = "Rerun with SFVQA_DEBUG=1 for a traceback, and report it."
     return Failure(type(error).__name__, message, remedy, ExitCode.FAILED)
 
 

@@ -308,7 +308,7 @@ OUTPUT = "What it prints"
 DryRun = Annotated[
     bool, option("Only show what would run, and whether memory suffices (exit code 5 if not).", rich_help_panel=OUTPUT)
 ]
-Json = Annotated[bool, option("Print JSON on stdout, also for errors.", "--json")]
+Json = Annotated[bool, option("Print JSON on stdout, errors included.", "--json")]
 Yes = Annotated[bool, option("Do not ask for confirmation.", "--yes", "-y")]
 
 
