@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sfvqa.cli.chat_lines import EditedLines, PipedLines
     from sfvqa.cli.screen import Notices
-    from sfvqa.inference.answer import Answer, AnswerStream
+    from sfvqa.inference.answer import Answer
     from sfvqa.inference.chat import Chat, ContextUse
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.video.sampling import SamplingOptions
@@ -88,15 +88,6 @@ def _with_home(text: str) -> Path:
         return path.expanduser()
     except RuntimeError:  # nobody has that name, so that the tilde is part of one
         return path
-
-
-class AnswerStopped(KeyboardInterrupt):
-    """Ctrl-C while an answer was written: `answer` is what there is of it, `is_kept` if the chat goes on from it."""
-
-    def __init__(self, answer: "Answer", *, is_kept: bool) -> None:
-        super().__init__()
-        self.answer = answer
-        self.is_kept = is_kept
 
 
 class ChatLoop:
@@ -167,11 +158,10 @@ class ChatLoop:
         try:
             with interrupts.step():
                 return self._take(line)
-        except KeyboardInterrupt as stop:
-            self._say_stopped(stop)
-        except Exception as error:  # noqa: BLE001  the chat goes on
-            if interrupts.seen:  # a library made an error of the KeyboardInterrupt
-                self._say_stopped(KeyboardInterrupt())
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the chat goes on
+            if interrupts.seen or isinstance(error, KeyboardInterrupt):  # libraries make other errors of it
+                self._end_line_of_ctrl_c()
+                self._notices.note("Stopped; nothing has changed.")
             else:
                 self._report(error, line)
         return True
@@ -232,13 +222,24 @@ class ChatLoop:
         self._notices.note(notice)
 
     def _ask(self, question: str) -> None:
-        """Answer one question; AnswerStopped when Ctrl-C ends it early, after what came is noted."""
-        num_dropped = self._chat.num_dropped
+        """Answer one question; on a terminal Ctrl-C ends the answer, and what came of it is said."""
+        num_dropped, num_turns, shown = self._chat.num_dropped, self._num_turns, None
         stream = self._chat.stream(question)
         has_dropped = self._chat.num_dropped > num_dropped
         for warning in stream.answer.warnings:
             self._notices.warn(warning, again=has_dropped and warning not in self._lasting_warnings)
-        answer = self._print(question, stream)
+        try:
+            with stream:
+                shown = self._printer.show(question, stream)
+        except KeyboardInterrupt:
+            if not self._lines.is_terminal:
+                raise
+        finally:
+            answer, is_kept = shown or stream.answer, self._num_turns > num_turns
+            self._answers += [answer] if is_kept else []
+        if shown is None:
+            self._say_stopped(answer, is_kept=is_kept)
+            return
         for line in describe_subtitles(answer) if len(self._answers) == 1 else []:
             self._notices.hint(line)
         for warning in answer.warnings:
@@ -248,21 +249,24 @@ class ChatLoop:
         self._notices.hint(describe_turn(answer, self._chat.context, in_full=self._notices.verbose))
         self._say_if_full()
 
-    def _print(self, question: str, stream: "AnswerStream") -> "Answer":
-        num_turns, shown = self._num_turns, None
-        try:
-            with stream:
-                shown = self._printer.show(question, stream)
-        except KeyboardInterrupt:
-            raise AnswerStopped(stream.answer, is_kept=self._num_turns > num_turns) from None
-        finally:
-            if self._num_turns > num_turns:
-                self._answers.append(shown or stream.answer)
-        return shown
-
     @property
     def _num_turns(self) -> int:
         return self._chat.num_dropped + len(self._chat.turns)
+
+    def _say_stopped(self, answer: "Answer", *, is_kept: bool) -> None:
+        self._end_line_of_ctrl_c()
+        if self._json:
+            print_json(answer.to_dict())
+        if is_kept:
+            self._notices.note("Stopped; the partial answer is part of the conversation.")
+        else:
+            self._notices.note("Stopped before the answer began; the question is not part of the conversation.")
+
+    def _end_line_of_ctrl_c(self) -> None:
+        """And with it an answer that was being written."""
+        with contextlib.suppress(OSError):
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")
 
     def _say_if_full(self) -> None:
         """Warn, once, before the turn that makes the oldest ones go."""
@@ -296,21 +300,7 @@ class ChatLoop:
         self._saved.add(target)
         self._notices.note(f"The conversation is saved to {path}.")
 
-    def _say_stopped(self, stop: KeyboardInterrupt) -> None:
-        with contextlib.suppress(OSError):
-            if sys.stderr.isatty():
-                sys.stderr.write("\n")  # ends the line that holds ^C, and with it an answer that was being written
-        if not isinstance(stop, AnswerStopped):
-            self._notices.note("Stopped; nothing has changed.")
-            return
-        if self._json:
-            print_json(stop.answer.to_dict())
-        if stop.is_kept:
-            self._notices.note("Stopped; the partial answer is part of the conversation.")
-        else:
-            self._notices.note("Stopped before the answer began; the question is not part of the conversation.")
-
-    def _report(self, error: Exception, line: str) -> None:
+    def _report(self, error: BaseException, line: str) -> None:
         """Say what failed; of a question, with --json, as the object that stands in for its answer."""
         if isinstance(error, BrokenPipeError):
             raise error  # nobody is listening any more

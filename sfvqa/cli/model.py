@@ -4,7 +4,7 @@ import importlib
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,12 @@ def _check_device(value: str) -> str:
     return value
 
 
+def _named(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
+
+
+Name = Annotated[str, _named("NAME", "A name from `sfvqa models list`.")]
+NameOrFolder = Annotated[str, _named("NAME|FOLDER", "A name from `sfvqa models list`, or a checkpoint folder.")]
 NamedModel = Annotated[
     str | None,
     setting(

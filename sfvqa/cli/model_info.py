@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from sfvqa.cli.frame_options import Frames
-from sfvqa.cli.model import Device, DtypeOption, QuantOption
+from sfvqa.cli.model import Device, DtypeOption, NameOrFolder, QuantOption
 from sfvqa.cli.options import Json
 from sfvqa.cli.screen import echo, print_json
 from sfvqa.errors import ModelError
@@ -31,14 +30,9 @@ HELP = """\b
 Describe a model, and the memory that a question takes, by part and by
 quantization. Neither the model nor the device need be on this machine."""
 
-Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME|FOLDER", help="A name from `sfvqa models list`, or a checkpoint folder."),
-]
-
 
 def info(
-    name: Name,
+    name: NameOrFolder,
     frames: Frames = None,
     quant: QuantOption = "auto",
     dtype: DtypeOption = "auto",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sfvqa.cli import model_info
-from sfvqa.cli.model import Device, complete_model
-from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose
+from sfvqa.cli.model import Device, Name, NameOrFolder
+from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
 from sfvqa.cli.screen import confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
 from sfvqa.wording import plural, readable_size
@@ -19,24 +19,7 @@ if TYPE_CHECKING:
     from sfvqa.registry import ModelSpec
 
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="A name from `sfvqa models list`.", autocompletion=complete_model, show_default=False
-    ),
-]
-NameOrFolder = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FOLDER",
-        help="A name from `sfvqa models list`, or a checkpoint folder.",
-        autocompletion=complete_model,
-        show_default=False,
-    ),
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", metavar="", help="Use only what is on this machine, like HF_HUB_OFFLINE=1.")
-]
+Offline = Annotated[bool, option("Use only what is on this machine, like HF_HUB_OFFLINE=1.", "--offline")]
 
 LIST_HELP = """\b
 [bold]Examples[/bold]
@@ -144,7 +127,7 @@ model stays at the commit of the first download until --update. HF_TOKEN and
 HF_ENDPOINT are honoured."""
 
 _SHORT = 12
-Update = Annotated[bool, typer.Option("--update", metavar="", help="Move to the newest commit on the hub.")]
+Update = Annotated[bool, option("Move to the newest commit on the hub.")]
 
 
 def pull(
@@ -340,7 +323,7 @@ loading it reads less. --model accepts it like any other checkpoint folder,
 and needs no --quant."""
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False)]
-Bits = Annotated[Literal["4bit", "8bit"], typer.Option("--quant", metavar="NAME", help="4bit or 8bit.")]
+Bits = Annotated[Literal["4bit", "8bit"], option("4bit or 8bit.", metavar="NAME")]
 
 
 def quantize(
