@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfvqa.checkpoints.find import locate
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
 from sfvqa.cli.answers import describe_frames, describe_video
 from sfvqa.cli.frame_options import FrameOptions
@@ -203,7 +204,6 @@ def show_plan(
 def _what_is_not_here(plan: "Plan") -> list[str]:
     """That there is no such device, or no such model here, and how to get it."""
     from sfvqa.checkpoints.device import is_here
-    from sfvqa.checkpoints.find import locate
 
     missing, spec, device = [], plan.sizes.spec, plan.device
     if not is_here(device):

@@ -13,11 +13,13 @@ from typing import Any
 
 import typer
 
+from sfvqa.checkpoints.find import is_downloaded, locate, locate_registered
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import Json, load_user_config, user_config_path
 from sfvqa.cli.screen import echo, print_json, printable_line
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
+from sfvqa.registry import load_registry, user_models_path
 from sfvqa.wording import plural, readable_size
 
 HELP = """\b
@@ -34,7 +36,6 @@ def doctor(as_json: Json = False) -> None:
     """Find everything out, whatever is broken, and print it."""
     import sfvqa
     from sfvqa.cli.app import settings_of_commands
-    from sfvqa.registry import load_registry, user_models_path
 
     configuration = {
         "config.toml": _file(user_config_path(), lambda: {"values": load_user_config(settings_of_commands)}),
@@ -150,8 +151,6 @@ def readers() -> dict[str, Any]:
 
 def models() -> list[dict[str, Any]]:
     """The models that can be used here, with where they are."""
-    from sfvqa.checkpoints.find import is_downloaded, locate_registered
-    from sfvqa.registry import load_registry
 
     here = [locate_registered(spec) for spec in load_registry() if is_downloaded(spec)]
     return [{"name": location.name, "folder": str(location.folder)} for location in here]
@@ -181,7 +180,6 @@ def _file(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
     """What `ask` without flags would run as, by variables and config file, on a video long enough."""
-    from sfvqa.checkpoints.find import locate
     from sfvqa.checkpoints.known import read_sizes
     from sfvqa.checkpoints.plan import choose_model, make_plan
     from sfvqa.cli.app import build_app

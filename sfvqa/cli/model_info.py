@@ -8,17 +8,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sfvqa.checkpoints.find import locate_registered
 from sfvqa.cli.frame_options import Frames
 from sfvqa.cli.model import Device, DtypeOption, NameOrFolder, QuantOption
 from sfvqa.cli.options import Json
 from sfvqa.cli.screen import echo, print_json
 from sfvqa.errors import ModelError
+from sfvqa.registry import Architecture, ModelSpec, QuantizationName
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.memory import MemoryEstimate
-    from sfvqa.registry import Architecture, ModelSpec
 
 
 HELP = """\b
@@ -42,7 +43,6 @@ def info(
     """Print paragraphs and a table, or an object."""
     from sfvqa.checkpoints.known import read_sizes
     from sfvqa.checkpoints.memory import BEST_FIRST, RunSize, estimate_memory
-    from sfvqa.registry import QuantizationName
 
     model = read_sizes(name)
     kind, free = _device(device)
@@ -112,9 +112,8 @@ def _facts(model: "ModelSizes") -> dict[str, Any]:
     }
 
 
-def _here(spec: "ModelSpec") -> dict[str, str | None]:
+def _here(spec: ModelSpec) -> dict[str, str | None]:
     """Where the model is on this machine, and the commit if it was downloaded."""
-    from sfvqa.checkpoints.find import locate_registered
 
     try:
         location = locate_registered(spec)
@@ -123,7 +122,7 @@ def _here(spec: "ModelSpec") -> dict[str, str | None]:
     return {"folder": str(location.folder), "revision": location.revision}
 
 
-def _in_words(sizes: "Architecture") -> str:
+def _in_words(sizes: Architecture) -> str:
     number = sizes.num_parameters
     count = f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
     heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"

@@ -23,6 +23,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from sfvqa.errors import UnreadableVideoError, UsageError
+from sfvqa.given_file import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from sfvqa.cli.screen import Notices
@@ -378,7 +379,6 @@ class CacheOptions(OptionGroup):
     def open(self, video: Path | None = None) -> "VideoCache | None":
         """The cache for a command about one `video`, or about many; None for none."""
         from sfvqa.inference.video_cache.store import VideoCache
-        from sfvqa.video.readers.local_file import STANDARD_INPUT
 
         if self.no_cache:
             return None
