@@ -162,8 +162,6 @@ class TurnOptions(PromptGroup):
 class AnswerOptions(TurnOptions):
     """The same, and what a chat cannot do: compare choices, watch the attention."""
 
-    panel = "How it answers"
-
     slow_attention: Annotated[
         SlowAttentionName,
         rare_setting("New tokens attend to slow tokens always (as trained) or at prefill only (as the reference)."),

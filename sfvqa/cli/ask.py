@@ -62,8 +62,6 @@ else one on this machine that fits in memory, else the bundled one, tiny."""
 class AskOptions(AnswerOptions):
     """How `ask` answers."""
 
-    panel = AnswerOptions.panel
-
     evidence_out: Annotated[
         Path | None,
         option(

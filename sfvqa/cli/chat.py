@@ -49,8 +49,6 @@ Video = Annotated[
 class ChatOptions(TurnOptions):
     """How a chat answers."""
 
-    panel = TurnOptions.panel
-
     context: Annotated[
         int | None,
         setting(
