@@ -162,7 +162,6 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds = self.embed(input_ids, visual_tokens)
                 slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
-        assert inputs_embeds is not None
         if attention_mask is not None:  # made where the vision tower is, which may be another device
             attention_mask = attention_mask.to(inputs_embeds.device)
         if use_cache is None:
@@ -189,11 +188,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            cache=outputs.cache,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
     def _look_up(
