@@ -1,1 +1,1 @@
-"""Which model, is it here, does it fit, load it."""
+"""Choose a model, find it, check that it fits in memory, and load it."""

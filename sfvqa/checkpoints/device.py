@@ -25,7 +25,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class DtypeName(StrEnum):
-    """What `--dtype` takes; `auto` is float32 on the CPU, and what the checkpoint is stored in elsewhere."""
+    """Values of `--dtype`; `auto` is float32 on the CPU and the checkpoint's own dtype elsewhere."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -34,13 +34,12 @@ class DtypeName(StrEnum):
 
 
 def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.device:
-    """The device `name` means; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError when it is not there.
+    """Resolve a device name; `auto` is CUDA, else Apple's MPS, else the CPU. UsageError if it is unavailable.
 
     For what is only planned it need not be here.
     """
     if name == "auto":
-        kinds = [kind for kind in ("cuda", "mps") if _is_available(kind)]
-        return torch.device(kinds[0] if kinds else "cpu")
+        return next(device for device in map(torch.device, ("cuda", "mps", "cpu")) if is_here(device))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -50,19 +49,22 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
     if not must_be_here:
         return device
     if not is_here(device):
-        raise UsageError(f"This machine offers no {device.type} device to torch.", "Use --device auto or cpu.")
+        raise UsageError(f"PyTorch finds no {device.type} device on this machine.", "Use --device auto or cpu.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise UsageError(f"There are {torch.cuda.device_count()} CUDA devices, no {name}.", "Count from cuda:0.")
+        num_here = plural(torch.cuda.device_count(), "CUDA device")
+        raise UsageError(f"There is no {name}, only {num_here}.", "Count from cuda:0.")
     return device
 
 
 def is_here(device: torch.device) -> bool:
-    """Whether this machine offers such a device to torch."""
-    return device.type == "cpu" or _is_available(device.type)
+    """Whether PyTorch finds such a device on this machine."""
+    if device.type == "cpu":
+        return True
+    return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
-    """The dtype to load weights in; `stored` is what the checkpoint's config says. UsageError when unknown."""
+    """Resolve the dtype to load weights in; `stored` is the checkpoint's own. UsageError for an unknown name."""
     wanted = _member(DtypeName, str(name).removeprefix("torch."), "dtype")
     if wanted is not DtypeName.AUTO:
         return getattr(torch, wanted)  # type: ignore[no-any-return]
@@ -77,7 +79,7 @@ def _member(enum: type[E], name: str, what: str) -> E:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was given, so that a clock read next tells the truth."""
+    """Wait until `device` has finished its work, so that a clock read next is right."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -85,7 +87,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory a model could still take on `device`; None where the system does not tell, or there is no such device."""
+    """Free memory of `device` in bytes; None if the system does not report it or there is no such device."""
     if not is_here(device):
         return None
     if device.type == "cuda":
@@ -96,7 +98,7 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what torch keeps of freed tensors on a GPU: pieces of other sizes can then be had."""
+    """Return the memory that torch caches on a GPU, so that blocks of other sizes can be allocated."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -104,7 +106,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory this process has used at a time, weights included: on the GPU, or resident on the CPU."""
+    """Peak memory of this process in bytes, weights included: allocated on the GPUs, or resident on the CPU."""
     if device.type == "cuda":  # a model may be spread over several
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
     try:
@@ -117,7 +119,7 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 @contextlib.contextmanager
 def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS) -> Iterator[None]:
-    """Turn running out of memory, on the device or the host, into OutOfMemoryError that says what was being done."""
+    """Convert out-of-memory errors of device and host into OutOfMemoryError, which says what was being done."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -129,19 +131,15 @@ def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the GPU failed: CUDA then refuses everything that this process asks of it."""
+    """Whether the GPU failed: CUDA then refuses every further request of this process."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
     is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
     return isinstance(error, torch.AcceleratorError) or is_of_cuda
 
 
-def _is_available(kind: str) -> bool:
-    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
-
-
 class AttentionKernel(StrEnum):
-    """What computes attention, in transformers' names."""
+    """Attention implementations, by transformers' names."""
 
     SDPA = "sdpa"
     EAGER = "eager"
@@ -149,7 +147,7 @@ class AttentionKernel(StrEnum):
 
 
 def resolve_attention(name: str, device: torch.device, dtype: torch.dtype) -> AttentionKernel:
-    """The kernel `name` means; UsageError when it is unknown, not installed, or cannot compute there."""
+    """Resolve an attention kernel; UsageError if it is unknown, not installed, or not supported there."""
     kernel = _member(AttentionKernel, name, "attention")
     if kernel is AttentionKernel.FLASH_ATTENTION_2:
         _check_flash_attention(device, dtype)
@@ -161,7 +159,7 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
         raise UsageError("flash-attn is not installed.", "Install `sfvqa[flash-attn]`, or use --attention sdpa.")
     if device.type != "cuda" or dtype is torch.float32:
         raise UsageError(
-            f"flash-attn computes on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
+            f"flash-attn runs on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
             "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
         )
     from transformers.utils.import_utils import is_flash_attn_2_available
@@ -173,14 +171,14 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
         reason = f"{error or type(error).__name__}".splitlines()[0]
         raise UsageError(f"flash-attn is installed but cannot be loaded: {reason}.", again) from error
     if not is_flash_attn_2_available():
-        raise UsageError("flash-attn is installed but transformers finds no version of it that it can use.", again)
+        raise UsageError("flash-attn is installed, but transformers cannot use this version.", again)
 
 
 _DEVICES = ("cuda", "cpu")  # on MPS bitsandbytes would fetch its kernels from the network when they are first used
 
 
 def resolve_quantization(name: str, device: torch.device, stored: Quantization) -> Quantization:
-    """The quantization `name` means on `device` for weights stored as `stored`; UsageError when it cannot be.
+    """Resolve a quantization on `device` for weights stored as `stored`; UsageError if it is not supported.
 
     `auto` that nobody resolved by the free memory is what the checkpoint is stored in.
     """
@@ -197,7 +195,7 @@ ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and 
 
 
 def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization) -> Placement:
-    """Where a model goes: to `device`; with `auto` and several GPUs to as many as it takes, split between layers."""
+    """Place a model on `device`; with `auto` and several GPUs, on as many as needed, split between layers."""
     if name != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
         return device
     free = {index: free_memory_bytes(torch.device("cuda", index)) or 0 for index in range(torch.cuda.device_count())}
@@ -207,7 +205,7 @@ def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Qua
 def spread_over(
     free_bytes: dict[int, int], dtype: torch.dtype, quantization: Quantization
 ) -> Callable[[Any], dict[str, torch.device]]:
-    """What computes a device map for a network without memory: the first GPU if it has the room, else all evenly.
+    """Return a function that maps an empty network to devices: the first GPU if it fits there, else all evenly.
 
     `free_bytes` is the free memory of each GPU by its number. The map is accelerate's, which keeps tied weights
     together and no layer in two places.
@@ -222,11 +220,7 @@ def spread_over(
         first = min(free_bytes)
         if needed <= ROOM * free_bytes[first]:
             return {"": torch.device("cuda", first)}
-        sizes = {
-            "no_split_module_classes": model._no_split_modules,
-            "dtype": dtype,
-            "special_dtypes": special,
-        }
+        sizes = {"no_split_module_classes": model._no_split_modules, "dtype": dtype, "special_dtypes": special}
         balanced = get_balanced_memory(model, max_memory=dict(free_bytes), **sizes)
         found = infer_auto_device_map(model, max_memory=balanced, **sizes)
         if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk
@@ -241,14 +235,14 @@ def spread_over(
 
 
 def check_static_decode(attention: str, quantization: str = "none") -> None:
-    """UsageError where decoding steps cannot all be the same work; `quantization` may be auto."""
+    """Raise UsageError if static decoding is not supported; `quantization` may be auto."""
     if "flash" in attention:
         raise UsageError(
-            "Flash attention takes no mask over positions that are still empty, as --static-decode needs.",
+            "Flash attention does not support the attention mask that --static-decode needs.",
             "Use --attention sdpa, or leave out --static-decode.",
         )
     if quantization == "8bit":
         raise UsageError(
-            "8-bit weights are multiplied in parts that depend on each step's numbers, which cannot be recorded.",
+            "8-bit weights are multiplied differently at each step, which --static-decode cannot record.",
             "Use --quant 4bit or none, or leave out --static-decode.",
         )

@@ -55,7 +55,7 @@ _RESUME = "Rerun the command to resume: files that are complete are kept."
 
 
 class Stage(StrEnum):
-    """What is done with the bytes."""
+    """What is being done with the bytes."""
 
     DOWNLOAD = "download"
     CHECK = "check"
@@ -63,7 +63,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class ByteProgress:
-    """`done_bytes` of `total_bytes` of a stage are through."""
+    """How many bytes of a stage are done."""
 
     stage: Stage
     done_bytes: int
@@ -72,7 +72,7 @@ class ByteProgress:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What became of checking a file: `compared_with` is sha256, git-sha1 or None, `fault` None or what is wrong."""
+    """Result of checking a file: `compared_with` is sha256, git-sha1 or None; `fault` says what is wrong."""
 
     path: Path
     size_bytes: int
@@ -82,7 +82,7 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class PullPlan:
-    """What a pull takes: the commit, the size of each of its files, where they go, and how much is still to come.
+    """What a pull involves: the commit, its files and their sizes, the target folder, and the bytes still missing.
 
     `previous_commit` is the one the model was at before, None when nothing was recorded.
     """
@@ -96,12 +96,12 @@ class PullPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Of all files together."""
+        """Size of all files together."""
         return sum(self.file_bytes.values())
 
 
 def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
-    """Ask the hub what pulling a model takes: the commit it stays at, or with `update` the newest.
+    """Ask the hub what pulling a model involves, at the recorded commit or, with `update`, the newest.
 
     Writes nothing. Raises DownloadError for what the hub or the network refuses, and when the disk has no room.
     """
@@ -126,8 +126,8 @@ def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
     has_weights = any(name.endswith(".safetensors") for name in names)
     if not (has_weights and "config.json" in names and names & set(TOKENIZER_FILES)):
         raise DownloadError(
-            f"{spec.repo_id} is no checkpoint: it lacks config.json, a tokenizer, or weights as safetensors.",
-            "Other weight files can run code when they are opened, and are never fetched: choose another repository.",
+            f"{spec.repo_id} is not a checkpoint: it lacks config.json, a tokenizer, or weights as safetensors.",
+            "Other weight files can run code when opened and are never downloaded: choose another repository.",
         )
     sizes = {file.filename: file.file_size or 0 for file in files}
     missing = sum(sizes[file.filename] for file in files if file.will_download)
@@ -136,7 +136,7 @@ def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
 
 
 def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
-    """Carry a plan out, yielding progress; the names of files that were here and damaged are the return value.
+    """Carry out a plan, yielding progress; return the names of local files that were damaged.
 
     An interruption keeps the files that are complete. The commit is recorded at once when no other is usable, else
     when the new one is whole. Raises DownloadError; a file whose hash is not the stated one is removed.
@@ -155,8 +155,8 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
         new = [path for path in paths if path not in checked and path.exists()]
         if wrong := _remove_damaged((yield from _check(new, before, plan.total_bytes))):
             raise DownloadError(
-                f"{wrong[0].path.name} of {spec.repo_id} is not what the hub states: {wrong[0].fault}.",
-                "It was removed; pull again. If that repeats, it was published so, or something on the way changes it.",
+                f"{wrong[0].path.name} of {spec.repo_id} does not match what the hub states: {wrong[0].fault}.",
+                "It was removed; pull again. If that fails too, it was published so, or is changed on the way.",
             )
         ref = repository_folder(spec) / "refs" / (spec.revision or DEFAULT_REVISION)
         if not is_commit(spec.revision) and (plan.previous_commit != plan.commit or not ref.exists()):
@@ -167,7 +167,7 @@ def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
 
 
 def _fetch(plan: PullPlan, total_bytes: int) -> Iterator[ByteProgress]:
-    """Bring every file to its place; TimeoutError when none of its bytes come for STALL_SECONDS."""
+    """Download every file; TimeoutError if no byte arrives for STALL_SECONDS."""
     from huggingface_hub import snapshot_download
 
     most = 0
@@ -193,7 +193,7 @@ def _fetch(plan: PullPlan, total_bytes: int) -> Iterator[ByteProgress]:
 
 
 def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict[str, Any]:
-    """What snapshot_download is to fetch, who asks for it, and whom to tell how many bytes came."""
+    """Arguments for snapshot_download; `report` is called with the number of bytes received."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # public, but not marked so
 
     class Reporter(tqdm):
@@ -221,7 +221,7 @@ def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict
 
 @contextlib.contextmanager
 def _beside(task: Callable[[], T]) -> Iterator["Future[T]"]:
-    """Run what asks a hub in another thread, so that it can be given up: it ends soon after the block does."""
+    """Run a task that asks a hub in another thread, so that it can be abandoned: it ends soon after the block."""
     from huggingface_hub import close_session, get_session
     from huggingface_hub.utils._xet import abort_xet_session
 
@@ -244,13 +244,13 @@ def _beside(task: Callable[[], T]) -> Iterator["Future[T]"]:
 
 
 def _limit_silence(request: Any) -> None:
-    """Have every wait for a byte end: huggingface_hub lists files without a time-out."""
+    """Time out every read: huggingface_hub lists files without a timeout."""
     waits = {kind: seconds or _SILENCE_SECONDS for kind, seconds in request.extensions["timeout"].items()}
     request.extensions = {**request.extensions, "timeout": waits}
 
 
 def _limit_length(response: Any) -> None:
-    """Have a listing end, however long it is: huggingface_hub reads all of it into memory."""
+    """Limit the size of a listing: huggingface_hub reads all of it into memory."""
     whole = response.iter_bytes
 
     def pieces(chunk_size: int | None = None) -> Iterator[bytes]:
@@ -273,7 +273,7 @@ def repository_folder(spec: ModelSpec) -> Path:
 
 
 def disk_bytes(spec: ModelSpec) -> int:
-    """What a model's repository takes on the disk: all its commits, each file once, and parts of files."""
+    """Disk space of a model's repository in bytes: all commits, each file once, and partial files."""
     folder = repository_folder(spec)
     files = {path.resolve() for pattern in ("snapshots/*/*", "blobs/*") for path in folder.glob(pattern)}
     return sum(map(_size, files))
@@ -284,13 +284,13 @@ def _check_room(spec: ModelSpec, needed_bytes: int) -> None:
     free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
     if needed_bytes > free:
         raise DownloadError(
-            f"{readable_size(needed_bytes)} are to come, and the disk of {folder} has {readable_size(free)} free.",
-            "Make room there, or set HF_HOME to a folder on another disk.",
+            f"This needs {readable_size(needed_bytes)}, and the disk of {folder} has only {readable_size(free)} free.",
+            "Free some space there, or set HF_HOME to a folder on another disk.",
         )
 
 
 def check_folder(folder: Path) -> Generator[ByteProgress, None, tuple[FileCheck, ...]]:
-    """Check every file that a model is loaded from, yielding progress; the result is the return value.
+    """Check every file that a model is loaded from, yielding progress; return the checks.
 
     Asks no hub: in the cache a file is a link to a blob, whose name is the hash that the hub stated. Files elsewhere
     have none; of tensor files the header is read all the same.
@@ -332,7 +332,7 @@ def _size(path: Path) -> int:
 
 
 def _remove_damaged(checks: Iterable[FileCheck]) -> list[FileCheck]:
-    """Remove the files that are damaged, the link and the bytes, and return their checks."""
+    """Remove damaged files, links and blobs, and return their checks."""
     damaged = [check for check in checks if check.fault]
     for path in [check.path for check in damaged]:
         held = path.resolve()
@@ -342,12 +342,12 @@ def _remove_damaged(checks: Iterable[FileCheck]) -> list[FileCheck]:
 
 
 def commits_here(spec: ModelSpec) -> list[str]:
-    """The commits of a model of which the cache has something, and `remove` would delete.
+    """The commits of a model in the cache, which `remove` would delete.
 
     UsageError for a model that is part of the package, ModelNotDownloadedError when there is nothing of it.
     """
     if spec.is_bundled:
-        raise UsageError(f"{spec.name} is part of the package.", "It goes when sfvqa is uninstalled.")
+        raise UsageError(f"{spec.name} is part of the package.", "Uninstall sfvqa to remove it.")
     if spec.repo_id is None or not repository_folder(spec).is_dir():
         raise ModelNotDownloadedError(f"The model {spec.name} is not on this machine.", "There is nothing to remove.")
     fixed_commit(spec)  # a record that cannot be read is found out before anything is deleted
@@ -355,7 +355,7 @@ def commits_here(spec: ModelSpec) -> list[str]:
 
 
 def remove(spec: ModelSpec) -> None:
-    """Delete every commit of a model and parts of interrupted downloads; the next pull takes the newest commit."""
+    """Delete every commit of a model and partial downloads; the next pull takes the newest commit."""
     from huggingface_hub import scan_cache_dir
 
     commits, folder = commits_here(spec), repository_folder(spec)
@@ -368,7 +368,7 @@ def remove(spec: ModelSpec) -> None:
 
 @contextlib.contextmanager
 def _hub_failures(spec: ModelSpec, revision: str | None) -> Iterator[None]:
-    """Raise DownloadError for whatever fails in the block while it asks a hub for `revision` of a model."""
+    """Raise DownloadError for any failure in the block, which asks a hub for `revision` of a model."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -390,43 +390,43 @@ def _hub_failures(spec: ModelSpec, revision: str | None) -> Iterator[None]:
 
 
 def _failure(causes: list[BaseException], host: str) -> tuple[str, str]:
-    """What happened before there was an answer, or on this machine, and what to do."""
+    """Message and remedy for a failure without an answer, or on this machine."""
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "The disk of the Hugging Face cache is full.", f"Make room there, or set HF_HOME. {_RESUME}"
+            return "The disk of the Hugging Face cache is full.", f"Free some space there, or set HF_HOME. {_RESUME}"
         if isinstance(cause, OSError) and cause.errno and cause.filename:  # a file's, not the network's
             return f"{cause.filename} cannot be written: {cause.strerror}.", "Make it writable, or set HF_HOME."
     if "OfflineModeIsEnabled" in kinds:
-        return "HF_HUB_OFFLINE is set, so that no hub is asked.", "Unset it to download."
+        return "HF_HUB_OFFLINE is set, so nothing can be downloaded.", "Unset it to download."
     check_network = f"Check the network, and HF_ENDPOINT and HTTPS_PROXY if they are set. {_RESUME}"
     if kinds & {"TimeoutException", "TimeoutError"}:
-        return f"{host} does not answer in time.", check_network
+        return f"{host} did not answer in time.", check_network
     if kinds & {"NetworkError", "ProxyError", "ProtocolError"}:
         return f"The connection to {host} failed: {str(causes[-1]).rstrip('.')}.", check_network
     if kinds & {"FileMetadataError", "InvalidURL", "UnsupportedProtocol", "ValueError", "TypeError", "LookupError"}:
-        remedy = "Check HF_ENDPOINT if it is set, and that no log-in page of a network answers instead."
-        return f"{host} does not answer as a Hugging Face hub does.", remedy
+        remedy = "Check HF_ENDPOINT if it is set, and whether the login page of a network answers instead."
+        return f"{host} does not answer like a Hugging Face hub.", remedy
     return f"The download failed: {causes[0]}.", _RESUME
 
 
 def _refusal(error: "HfHubHTTPError", spec: ModelSpec, revision: str | None, host: str, page: str) -> tuple[str, str]:
-    """What the hub refuses, by its status, and what to do."""
+    """Message and remedy for a refusal by the hub, by its status."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RevisionNotFoundError
 
     status, after = error.response.status_code, error.response.headers.get("Retry-After", "")
     log_in = "set HF_TOKEN, or run `hf auth login`"
     if isinstance(error, GatedRepoError):
-        message = f"{spec.repo_id} is given only to those who accepted its licence"
+        message = f"{spec.repo_id} is available only to users who have accepted its licence"
         remedy = f"Accept it at {page}, then {log_in}, and pull again."
     elif isinstance(error, (RevisionNotFoundError, RemoteEntryNotFoundError)):
-        message = f"{host} has no revision {revision} of {spec.repo_id}, or not all of its files"
+        message = f"{host} has no revision {revision} of {spec.repo_id}, or lacks some of its files"
         remedy = f"`sfvqa models pull {spec.name} --update` takes the newest; correct a `revision` in {spec.source}."
     elif status in (401, 403, 404):
         message = f"{host} has no {spec.repo_id}, or does not let you read it"
         remedy = f"See {page}; correct `repo_id` in {spec.source}, or HF_ENDPOINT; for what is private, {log_in}."
     elif status == 429:
-        message = f"{host} takes no more requests from here for now"
+        message = f"{host} accepts no more requests from this address for now"
         remedy = f"Try again {f'in {after} seconds' if after.isdigit() else 'later'}; HF_TOKEN raises the limit."
     else:
         message = f"{host} is out of order" if status >= 500 else f"{host} refuses {spec.repo_id}"

@@ -1,7 +1,7 @@
-"""How long a run takes on a CPU, roughly: the operations it needs over those the CPU does a second."""
+"""Estimate how long a run takes on a CPU: its operations divided by the CPU's speed."""
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sfvqa.registry import Architecture
 from sfvqa.registry.architecture import PromptSize, decode_flops, prefill_flops, projector_flops, vision_flops
@@ -12,8 +12,7 @@ _SIDE = 1024  # of the matrices it is measured with
 _EFFICIENCY = 0.5  # of a large matrix product, which a network reaches with its convolutions, norms and GELUs
 
 
-@dataclass(frozen=True)
-class Operations:
+class Operations(NamedTuple):
     """Floating-point operations, a multiplication and an addition counted as two."""
 
     vision: float
@@ -23,13 +22,13 @@ class Operations:
     @property
     def total(self) -> float:
         """All three."""
-        return self.vision + self.prefill + self.decode
+        return sum(self)
 
 
 def count_operations(
     sizes: Architecture, *, num_frames: int, num_slow: int, length: int, num_new_tokens: int, num_questions: int = 1
 ) -> Operations:
-    """Of prompts of `length` tokens about `num_frames` frames, seen once, and answers of `num_new_tokens`.
+    """Count the operations of questions about one video: prompts of `length` tokens, answers of `num_new_tokens`.
 
     >>> from sfvqa.registry import find_model
     >>> sizes = find_model("slowfast-7b-64f").architecture
@@ -46,7 +45,7 @@ def count_operations(
 
 
 def measure_cpu_speed(dtype: str) -> float:
-    """Floating-point operations a second of matrix products in `dtype`, measured for a tenth of a second."""
+    """Measure, for a tenth of a second, the floating-point operations per second of matrix products in `dtype`."""
     import torch
 
     left, right = (torch.ones(_SIDE, _SIDE, dtype=getattr(torch, dtype)) for _ in range(2))
@@ -59,5 +58,5 @@ def measure_cpu_speed(dtype: str) -> float:
 
 
 def seconds_on_cpu(operations: Operations, operations_a_second: float) -> float:
-    """About how long it takes."""
+    """Estimated duration in seconds."""
     return operations.total / (operations_a_second * _EFFICIENCY)

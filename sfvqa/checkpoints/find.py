@@ -24,7 +24,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A model by its name in models.toml or its folder, and how it is to run; `auto` is decided by the machine.
+    """Which model to run, by name or folder, and how; `auto` leaves the choice to the machine.
 
     - `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16 or float16.
     - `attention`: sdpa, eager or flash_attention_2; `quantization`: none, 8bit, 4bit or auto.
@@ -59,7 +59,7 @@ def is_commit(revision: object) -> bool:
 
 
 def fixed_commit(spec: ModelSpec) -> str | None:
-    """The commit a model stays at: pinned in models.toml, else recorded; None before the first pull.
+    """The commit of a model: pinned in models.toml, else recorded; None before the first pull.
 
     Raises ModelError that names a record that cannot be read.
     """
@@ -67,7 +67,7 @@ def fixed_commit(spec: ModelSpec) -> str | None:
 
 
 def record_commit(spec: ModelSpec, commit: str) -> None:
-    """Keep `commit` for a model from now on; one that models.toml pins needs no record."""
+    """Record the commit of a model, unless models.toml pins one."""
     if not is_commit(spec.revision):
         _write(_read() | {_key(spec): commit})
 
@@ -93,7 +93,7 @@ def _read() -> dict[str, str]:
         if document.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
         if (wrong := next((key for key in revisions if not is_commit(revisions[key])), None)) is not None:
-            raise ValueError(f"{revisions[wrong]!r} for {wrong} is no commit")
+            raise ValueError(f"{revisions[wrong]!r} for {wrong} is not a commit")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -129,7 +129,7 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class CheckpointLocation:
-    """Where a checkpoint is; `spec` and `revision` (a commit) are None for a folder nobody registered."""
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder."""
 
     name: str
     folder: Path
@@ -150,9 +150,10 @@ def locate(model: str | Path) -> CheckpointLocation:
 
 
 def find(model: str | Path) -> ModelSpec | Path:
-    """What a name or path means: a registered model, downloaded or not, or a folder that exists. Errors as `locate`."""
+    """Resolve a name or path to a registered model, downloaded or not, or to an existing folder. Errors as `locate`."""
     text = str(model)
-    if isinstance(model, str) and not _looks_like_path(text):
+    is_path = text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
+    if isinstance(model, str) and not is_path:
         try:
             return find_model(text)
         except UnknownModelError:
@@ -168,7 +169,7 @@ def find(model: str | Path) -> ModelSpec | Path:
 
 
 def _refuse_other_weights(folder: Path) -> None:
-    """CheckpointError for a folder with weights, though none that can be loaded: those of an adapter, or pickles."""
+    """Raise CheckpointError for a folder whose weights cannot be loaded: those of an adapter, or pickles."""
     with contextlib.suppress(OSError):  # whoever reads it says why it cannot be read
         names = sorted(path.name for path in folder.iterdir())
         if WEIGHTS in names or WEIGHTS_INDEX in names:
@@ -176,17 +177,17 @@ def _refuse_other_weights(folder: Path) -> None:
         if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
             raise CheckpointError(
                 f"{folder} holds an adapter (LoRA), not a model.",
-                "Merge it into the model that it was trained on (peft's `merge_and_unload`), and name the result.",
+                "Merge it into its base model (peft's `merge_and_unload`), and name the result.",
             )
         if pickles := [name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES)]:
             raise CheckpointError(
-                f"{folder} holds its weights as pickles only ({pickles[0]}), which can run code when they are opened.",
-                "Name a folder with safetensors; whoever wrote these can save them as such.",
+                f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when opened.",
+                "Name a folder with safetensors, or ask its author to publish them.",
             )
 
 
 def find_for_random_weights(model: str | Path) -> ModelSpec:
-    """The registered model a name means; UsageError for a folder, whose weights are there. Errors as `find`."""
+    """Resolve a name to a registered model; UsageError for a folder, which has weights. Errors as `find`."""
     found = find(model)
     if not isinstance(found, ModelSpec):
         raise UsageError(
@@ -200,12 +201,10 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
     if spec.folder is not None:
         folder = Path(str(resources.files("sfvqa").joinpath(*spec.folder.split("/"))))
         if not folder.is_dir():
-            raise CheckpointError(f"The bundled model {spec.name} is not at {folder}.", "Install sfvqa again.")
+            raise CheckpointError(f"The bundled model {spec.name} is missing from {folder}.", "Reinstall sfvqa.")
         return CheckpointLocation(spec.name, folder, spec, spec.revision)
     if not spec.has_weights:
-        raise ModelNotDownloadedError(
-            f"There are no trained weights of the model {spec.name}.", "Run it with --random-weights."
-        )
+        raise ModelNotDownloadedError(f"The model {spec.name} has no trained weights.", "Run it with --random-weights.")
     cached = cached_snapshot(spec)
     if cached is None:
         raise ModelNotDownloadedError(
@@ -223,14 +222,12 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
 
 def is_downloaded(spec: ModelSpec) -> bool:
     """Whether every file of a registered model is on this machine."""
-    if spec.repo_id is None:
-        return spec.is_bundled
-    cached = cached_snapshot(spec)
-    return cached is not None and not missing_files(cached)
+    cached = cached_snapshot(spec) if spec.repo_id is not None else None
+    return spec.is_bundled or (cached is not None and not missing_files(cached))
 
 
 def cached_snapshot(spec: ModelSpec) -> Path | None:
-    """The folder of a registered model in the Hugging Face cache, whole or not; None when there is none."""
+    """The folder of a registered model in the Hugging Face cache, complete or not; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
@@ -245,7 +242,7 @@ def cached_snapshot(spec: ModelSpec) -> Path | None:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Names of the files a checkpoint folder cannot do without and does not have; looks at names only."""
+    """Names of required files that a checkpoint folder lacks; contents are not read."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     missing += [name for name in weight_files(folder) if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -254,7 +251,7 @@ def missing_files(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The tensor files a folder should have: those its index names, else the one."""
+    """Names of the tensor files that a folder should have, by its index if there is one."""
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
         return [WEIGHTS]
@@ -268,10 +265,6 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(set(named)) if named and all(isinstance(name, str) for name in named) else [WEIGHTS]
 
 
-def _looks_like_path(text: str) -> bool:
-    return text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
-
-
 def revision_of(location: CheckpointLocation) -> str | None:
     """The commit, or a hash of the bundled weights, which change with the package; None for a folder."""
     if location.revision is not None or location.spec is None or not location.spec.is_bundled:
@@ -280,7 +273,7 @@ def revision_of(location: CheckpointLocation) -> str | None:
 
 
 def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -> str:
-    """Name the weights and config of a model as `locate` found it, or of one with random weights.
+    """Return an identifier of a model's weights and config, as `locate` found it or with random weights.
 
     `REPOSITORY@COMMIT` for one that was pulled; for any other a hash of its files as they are now; `random:…` with a
     hash of the architecture. Raises CheckpointError for files that cannot be read.

@@ -1,10 +1,9 @@
-"""The machine's memory: how much there is and is free, a container's limit included, and getting it back. No torch."""
+"""The machine's total and free memory, respecting a container's limit, and returning freed memory. No torch."""
 
 import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -17,37 +16,40 @@ _VERSIONS = {
 
 
 def free_in_groups() -> int | None:
-    """Bytes that the tightest of the groups still allows; None where no group sets a limit.
+    """Bytes that the tightest control group still allows; None if no group sets a limit.
 
     Pages of files that nobody uses count as free, as they do for the machine.
     """
-    return min((max(limit - used, 0) for limit, used in _limits_and_use()), default=None)
+    return min([max(limit - used, 0) for limit, used in _limits_and_use()], default=None)
 
 
 def total_in_groups() -> int | None:
-    """Bytes that the tightest of the groups allows in all; None where no group sets a limit."""
-    return min((limit for limit, _ in _limits_and_use()), default=None)
+    """Bytes that the tightest control group allows in total; None if no group sets a limit."""
+    return min([limit for limit, _ in _limits_and_use()], default=None)
 
 
-def _limits_and_use() -> Iterator[tuple[int, int]]:
-    """Of every group that sets a limit, from the innermost to the root."""
+def _limits_and_use() -> list[tuple[int, int]]:
+    """Limit and use of every control group with a limit, from the innermost to the root."""
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return
+        return []
+    found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers in _VERSIONS:
             below, limit_name, use_name, cached_name = _VERSIONS[controllers]
-            innermost = ROOT / below / path.lstrip("/")
-            for folder in (each for each in (innermost, *innermost.parents) if each.is_relative_to(ROOT / below)):
+            folder = ROOT / below / path.lstrip("/")
+            while folder.is_relative_to(ROOT / below):
                 limit, used = _number(folder / limit_name), _number(folder / use_name)
                 if limit is not None and used is not None:
-                    yield limit, used - _stated(folder / "memory.stat", cached_name)
+                    found.append((limit, used - _stated(folder / "memory.stat", cached_name)))
+                folder = folder.parent
+    return found
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None for none at all, and for `max`."""
+    """The number in a file; None if there is none, as for `max`."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -55,12 +57,12 @@ def _number(path: Path) -> int | None:
 
 
 def _stated(path: Path, name: str) -> int:
-    """The number after a name in a file of a name and a number a line; 0 where it is not there."""
+    """The number of a name in a file of names and numbers; 0 if it is missing."""
     try:
-        rows = (line.split() for line in path.read_text(encoding="ascii").splitlines())
-        return next((int(value) for key, value in rows if key == name), 0)
+        found = re.search(rf"^{name} (\d+)$", path.read_text(encoding="ascii"), re.MULTILINE)
     except (OSError, ValueError):
         return 0
+    return int(found[1]) if found else 0
 
 
 MEMINFO = Path("/proc/meminfo")  # Linux
@@ -71,7 +73,7 @@ _KEPT_BYTES = 32 * 2**20
 
 
 def free_host_bytes() -> int | None:
-    """Memory a program could still take, in its container too; None where the system does not tell."""
+    """Free memory in bytes, respecting a container's limit; None if the system does not report it."""
     if MEMINFO.is_file():
         # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
         return _smaller(_read("MemAvailable"), free_in_groups())
@@ -79,12 +81,12 @@ def free_host_bytes() -> int | None:
 
 
 def total_host_bytes() -> int | None:
-    """Memory there is in all, for its container at most; None where the system does not tell."""
+    """Total memory in bytes, respecting a container's limit; None if the system does not report it."""
     return _smaller(_read("MemTotal"), total_in_groups()) if MEMINFO.is_file() else _installed()
 
 
 def return_large_blocks() -> None:
-    """Have malloc give large blocks back to the system as soon as they are freed, in this process from now on.
+    """Make malloc return large blocks to the system as soon as they are freed, in this process from now on.
 
     glibc raises the size it calls large to 32 MB as a program goes, and then keeps what tensors of many sizes leave
     between each other: a prompt in 8 bit took 1.6 GB more than its tensors. Nothing happens with another libc.
@@ -96,7 +98,7 @@ def return_large_blocks() -> None:
 
 
 def _smaller(first: int | None, second: int | None) -> int | None:
-    return min((size for size in (first, second) if size is not None), default=None)
+    return min([size for size in (first, second) if size is not None], default=None)
 
 
 def _read(name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded: its sizes, and how it looked at videos in training.
+"""What is known about a model before it is loaded: its sizes, and how it was trained on videos.
 
 From models.toml, or from a folder's config.json, for which alone torch is imported.
 """
@@ -28,7 +28,7 @@ _EVENLY_SPREAD = {
 
 @dataclass(frozen=True)
 class TrainedWith:
-    """How many frames a video (None: nobody wrote it down), spread how, made square how."""
+    """Frames per video in training (None if unknown), how they were sampled, and how they were made square."""
 
     num_frames: int | None
     strategy: SamplingStrategy = SamplingStrategy.UNIFORM
@@ -52,7 +52,7 @@ class TrainedWith:
         return SamplingOptions(num_frames=self.num_frames or DEFAULT_NUM_FRAMES, strategy=self.strategy)
 
     def warnings(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> list[str]:
-        """What there is to say of the frames chosen: a departure from training, and that they are fewer than asked for.
+        """Warnings about the chosen frames: a departure from training, and fewer frames than requested.
 
         num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
 
@@ -69,7 +69,7 @@ class TrainedWith:
         return said
 
     def departure(self, asked: SamplingOptions, num_chosen: int, crop: CropMode) -> str | None:
-        """The warning that a model is shown what it was not trained with; None where it is.
+        """The warning that frames differ from the model's training; None if they do not.
 
         num_chosen: those that turned out to be missing included. It is no departure that a short video has fewer frames
         than were asked for, nor that the reference's samplers round otherwise.
@@ -92,7 +92,7 @@ class TrainedWith:
 
 
 def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
-    """The same for a registered model, downloaded or not, or a checkpoint folder, of which config.json is read.
+    """Read it for a registered model, downloaded or not, or from a checkpoint folder's config.json.
 
     Raises CheckpointError for a folder without one that can be read.
     """
@@ -114,7 +114,7 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
         ("crop", crop, crop in list(CropMode)),
     ):
         if value is not None and not is_known:
-            raise CheckpointError(f"{path} gives {value!r} as the {what} of training.", "Fetch the checkpoint again.")
+            raise CheckpointError(f"{path} states {value!r} as the {what} of training.", "Fetch the checkpoint again.")
     return TrainedWith.of(None, num_frames, strategy, crop)
 
 
@@ -131,15 +131,9 @@ class ModelSizes:
     training_max_length: int | None
     spec: ModelSpec | None = None
 
-    @property
-    def stored_quantization(self) -> QuantizationName:
-        """What the weights are stored in; of a registered model they are never quantized."""
-        is_quantized = self.spec is None and self.quantization is not QuantizationName.AUTO
-        return self.quantization if is_quantized else QuantizationName.NONE
-
 
 def read_sizes(model: str | Path) -> ModelSizes:
-    """Of a registered model by models.toml, of a checkpoint folder by its config.json. Raises ModelError."""
+    """Read the sizes of a registered model from models.toml, of a folder from its config.json. Raises ModelError."""
     found = find(model)
     trained_with = read_trained_with(found)
     if isinstance(found, ModelSpec):

@@ -1,4 +1,4 @@
-"""A checkpoint folder → model and tokenizer on a device. Never downloads; says what is wrong with a folder."""
+"""Load model and tokenizer from a checkpoint folder onto a device. Never downloads."""
 
 import time
 from dataclasses import dataclass
@@ -61,12 +61,12 @@ class LoadedCheckpoint:
 
     @property
     def device_names(self) -> str:
-        """Where the model is: `cpu`, `cuda:0`, or `cuda:0, cuda:1` for one that is spread."""
+        """The model's devices: `cpu`, `cuda:0`, or `cuda:0, cuda:1` if it is split."""
         return ", ".join(sorted({str(parameter.device) for parameter in self.model.parameters()}))
 
     @property
     def trained_with(self) -> TrainedWith:
-        """How the model looked at videos in training, by models.toml or else its own config."""
+        """How the model was trained on videos, by models.toml or else its own config."""
         config = self.model.config
         return TrainedWith.of(
             self.location.spec, config.training_num_frames, config.training_sampling, config.training_crop
@@ -89,7 +89,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
         config, stored, build = config_of(spec), Quantization.NONE, random_model
-        warnings = (f"The weights of {spec.name} are random: the answer means nothing.",)
+        warnings = (f"The weights of {spec.name} are random: the answer is meaningless.",)
     else:
         location = locate(settings.name)
         config, stored = read_config(location.folder), read_quantization(location.folder)

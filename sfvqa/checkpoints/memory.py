@@ -1,4 +1,4 @@
-"""How much memory an answer takes, part by part, and what fits: arithmetic over sizes. No torch."""
+"""Estimate the memory of an answer, part by part, and what fits: arithmetic over sizes. No torch."""
 
 import contextlib
 import sys
@@ -35,7 +35,7 @@ SLACK = 1.05
 
 @dataclass(frozen=True)
 class RunSize:
-    """What decides, beside the network's sizes, how much memory one question takes.
+    """What determines, beside the network's sizes, how much memory a question takes.
 
     `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
     questions about `num_videos` are answered at a time; what prompts about one video begin with is prefilled once.
@@ -77,7 +77,7 @@ class MemoryEstimate:
 
     @property
     def phases(self) -> dict[str, int]:
-        """The most that is held in each phase."""
+        """Peak memory of each phase."""
         held = self.process_bytes + self.weights_bytes
         asked = held + self.visual_tokens_bytes
         caches = self.kv_cache_bytes + self.slow_keys_values_bytes
@@ -95,21 +95,21 @@ class MemoryEstimate:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is held at a time."""
+        """Peak memory over all phases."""
         return max(self.phases.values())
 
     @property
     def needed_bytes(self) -> int:
-        """What must be free for it, CUDA's own context being there already."""
+        """Free memory needed, beside CUDA's own context."""
         return int(self.peak_bytes * SLACK)
 
     def fits(self, free_bytes: int | None) -> bool:
-        """Whether it fits; where the free memory is unknown that is hoped for."""
+        """Whether it fits; assumed if the free memory is unknown."""
         return free_bytes is None or self.needed_bytes <= free_bytes
 
 
 def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> MemoryEstimate:
-    """What one question about `run.num_frames` frames takes, or one batch of questions.
+    """Estimate the memory of one question about `run.num_frames` frames, or one batch of questions.
 
     >>> from sfvqa.registry import find_model
     >>> spec = find_model("slowfast-7b-64f")
@@ -128,17 +128,15 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         num_fast_tokens=num_fast,
         process_bytes=_process_bytes(run),
         weights_bytes=weights_bytes(sizes, run.quantization, item),
-        loading_bytes=_loading_bytes(sizes, item),
+        # The tensor on its way while all others are there: the last is lm_head, or else one of the last layer.
+        loading_bytes=(sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size) * token,
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
         kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
         slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
         prefill_activations_bytes=_prefill_bytes(
-            sizes,
-            run,
-            run.num_videos * num_slow,
-            max(run.num_videos * length, run.batch_size * run.num_text_tokens),
+            sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
         ),
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
@@ -146,7 +144,7 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
 
 
 def weights_bytes(sizes: Architecture, quantization: QuantizationName, item: int) -> int:
-    """Of all tensors, where `item` bytes hold a number that is not quantized.
+    """Size of all tensors, with `item` bytes per number that is not quantized.
 
     8bit: a byte a weight and a float32 scale a row. 4bit: half a byte a weight, a byte of scale every 64, and for every
     256 of those a float32; a code book, an offset and those of the scales a layer.
@@ -171,17 +169,11 @@ def _process_bytes(run: RunSize) -> int:
 
 @lru_cache(maxsize=1)
 def _is_cuda_build() -> bool:
-    """Whether torch is the build that brings NVIDIA's libraries, told without importing it."""
+    """Whether torch is a build with NVIDIA's libraries, without importing it."""
     with contextlib.suppress(PackageNotFoundError):
         libraries = [name for name in requires("torch") or () if name.startswith(("nvidia", "cuda"))]
         return bool(libraries) and sys.platform == "linux"
     return False
-
-
-def _loading_bytes(sizes: Architecture, item: int) -> int:
-    """The tensor on its way while all others are there: the last is lm_head, or else one of the last layer."""
-    rows = sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size
-    return rows * sizes.hidden_size * item
 
 
 def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
@@ -214,7 +206,7 @@ def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int
 
 
 def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
-    """What multiplying with the largest quantized weight takes beside its input and output.
+    """Memory of multiplying with the largest quantized weight, beside input and output.
 
     4bit: the weight in the model's dtype, and its scales in float32. 8bit: the input in 16 and in 8 bits; the sums in
     32 and the output in 16, on the CPU three times the sums, which are scaled in steps.
@@ -236,7 +228,7 @@ USE_LESS = "Use fewer frames (--frames), a smaller model, or a device with more 
 
 @dataclass(frozen=True)
 class Fit:
-    """How large a run is to be, what it takes, and whether that fits."""
+    """The size of a run, its memory estimate, and whether it fits."""
 
     run: RunSize
     estimate: MemoryEstimate
@@ -244,7 +236,7 @@ class Fit:
 
 
 def frame_counts(num_frames: int) -> list[int]:
-    """What `--frames auto` tries: as many as in training, then seven eighths of them, down to one eighth.
+    """Numbers of frames that `--frames auto` tries: those of training, then seven eighths, down to one eighth.
 
     >>> frame_counts(64)
     [64, 56, 48, 40, 32, 24, 16, 8]
@@ -272,13 +264,8 @@ def choose_fit(
     return tried
 
 
-def largest_that_fits(
-    sizes: Architecture,
-    fast: FastTokens,
-    run: RunSize,
-    free_bytes: int | None,
-) -> Fit | None:
-    """Below a run that did not fit: the next smaller one that should, None where none does.
+def largest_that_fits(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: int | None) -> Fit | None:
+    """The largest run smaller than `run` that should fit; None if none does.
 
     Quantizations better than the run's own are left out, and so is the run itself.
     """
@@ -309,13 +296,8 @@ def _smaller_and_smaller(
         yield Fit(resized, estimate, estimate.fits(free_bytes))
 
 
-def remedy_for(
-    sizes: Architecture,
-    fast: FastTokens,
-    run: RunSize,
-    free_bytes: int | None,
-) -> str:
-    """The sentence that names the largest setting that should fit where `run` did not."""
+def remedy_for(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: int | None) -> str:
+    """The remedy for a run that does not fit: the largest setting that should."""
     smaller = largest_that_fits(sizes, fast, run, free_bytes)
     if smaller is None:
         in_16_bits = estimate_memory(sizes, fast, replace(run, dtype="bfloat16"))
@@ -331,7 +313,7 @@ def remedy_for(
 
 
 def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
-    """Those that run on a kind of device, best first: bitsandbytes is for CUDA and the CPU."""
+    """Quantizations supported on a kind of device, best first: bitsandbytes supports CUDA and the CPU."""
     return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
 
 

@@ -1,6 +1,5 @@
-"""Which model a question is asked of, and how it runs: chosen by the free memory, without looking at weights."""
+"""Choose the model and how it runs by the free memory, without reading weights."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -44,7 +43,7 @@ _OF_NETWORK = ("video_pooling_stride", "hybrid_layers", "slow_attention_scope", 
 
 
 def config_of(spec: ModelSpec) -> SlowFastConfig:
-    """The config of a registered model, from models.toml alone: what its checkpoint's config.json says as well."""
+    """The config of a registered model, from models.toml alone; equal to that in its checkpoint."""
     sizes = spec.architecture
     return SlowFastConfig(
         vision_config={"image_size": sizes.image_size, "depths": sizes.vision_depths, "dims": sizes.vision_dims},
@@ -99,7 +98,7 @@ def what_should_fit(
     free_bytes: int | None,
     is_loaded: bool,
 ) -> str:
-    """The remedy for a question about `num_frames` frames that `free_bytes` were not enough for.
+    """The remedy for a question about `num_frames` frames that does not fit into `free_bytes`.
 
     What a model that `is_loaded` takes counts as free: the next try begins anew.
     """
@@ -134,12 +133,12 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """What would fit, where this does not."""
+        """What would fit if this does not."""
         return remedy_for(self.sizes.sizes, self.sizes.fast, self.run, self.free_bytes)
 
     @property
     def too_much(self) -> str:
-        """That it needs more memory than there is, as a clause."""
+        """A clause that says how much memory is needed and free."""
         run = self.run
         kind = "unquantized" if run.quantization is QuantizationName.NONE else f"in {run.quantization}"
         return (
@@ -149,7 +148,7 @@ class Plan:
         )
 
     def check(self) -> tuple[str, ...]:
-        """The warning that what was asked for by name may not fit, none where it does.
+        """Return a warning if explicit settings may not fit.
 
         That is tried, since an estimate may be wrong. Raises OutOfMemoryError where not even the smallest of the
         choices fits: what is left to us is not tried.
@@ -175,7 +174,7 @@ def make_plan(
     static_decode: bool = False,
     device_must_be_here: bool = True,
 ) -> Plan:
-    """Choose what was left open by the free memory; look at no weights.
+    """Choose open settings by the free memory, without reading weights.
 
     `num_frames` None is as many as in training; `fewer_frames` lets them be fewer where they do not fit. `auto`
     quantization is the model's own, and where that is auto too, the best that fits; `static_decode` leaves out what
@@ -195,26 +194,35 @@ def make_plan(
     )
     kinds = _quantizations(sizes, QuantizationName(settings.quantization), where)
     if static_decode:
-        kinds = _for_static_decode(kinds, settings.attention)
+        check_static_decode(settings.attention, kinds[0] if len(kinds) == 1 else AUTO)
+        kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     free = free_memory_bytes(where)
     fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=kinds, frames=counts)
-    notices = _notices(fit, free, where, kinds, counts)
+    notices = []
+    if fit.fits:
+        beside = "" if free is None else f" of the {gigabytes(free)} that are free on {where}"
+        needs = f"about {gigabytes(fit.estimate.needed_bytes)}{beside}"
+        kind, num_chosen = fit.run.quantization, fit.run.num_frames
+        if kind is not kinds[0]:
+            notices.append(f"Using {kind}, the best quantization that fits: it needs {needs}.")
+        if num_chosen != counts[0]:
+            notices.append(f"Using {num_chosen} of {counts[0]} frames, the most that fit: they need {needs}.")
     chosen = replace(settings, quantization=fit.run.quantization.value)
-    return Plan(chosen, sizes, where, free, fit, notices, len(kinds) > 1)
+    return Plan(chosen, sizes, where, free, fit, tuple(notices), len(kinds) > 1)
 
 
 def resolve_place(
     settings: ModelSettings, sizes: ModelSizes, *, device_must_be_here: bool = True
 ) -> tuple[torch.device, torch.dtype]:
-    """Where a model will run, and in what. UsageError for a device or dtype that is not there."""
+    """Resolve the device and dtype of a model. UsageError if one is unavailable."""
     where = resolve_device(settings.device, must_be_here=device_must_be_here)
     stored = getattr(torch, sizes.stored_dtype) if sizes.stored_dtype else None
     return where, resolve_dtype(settings.dtype, where, stored)
 
 
 def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:
-    """What may be chosen, best first: what is asked for, else the model's own, else all that there are.
+    """Candidates, best first: the requested quantization, else the model's own, else all supported.
 
     UsageError for what loading would refuse.
     """
@@ -223,33 +231,9 @@ def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.dev
     if asked is QuantizationName.AUTO:
         return quantizations_on(device.type)
     kind = resolve_quantization(asked, device, Quantization.NONE)
-    refuse_other(model.name, Quantization(model.stored_quantization.value), kind)
+    if model.spec is None and model.quantization is not QuantizationName.AUTO:  # a folder that is stored quantized
+        refuse_other(model.name, Quantization(model.quantization.value), kind)
     return (asked,)
-
-
-def _for_static_decode(kinds: Sequence[QuantizationName], attention: str) -> tuple[QuantizationName, ...]:
-    """Those that it works with; UsageError where there is none."""
-    fitting = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
-    check_static_decode(attention, (fitting or kinds)[0])
-    return fitting
-
-
-def _notices(
-    fit: Fit,
-    free: int | None,
-    device: torch.device,
-    kinds: Sequence[QuantizationName],
-    counts: Sequence[int],
-) -> tuple[str, ...]:
-    """What was chosen other than the best, and why."""
-    said = []
-    beside = "" if free is None else f" of the {gigabytes(free)} that are free on {device}"
-    needs = f"{gigabytes(fit.estimate.needed_bytes)}{beside}"
-    if fit.run.quantization is not kinds[0] and fit.fits:
-        said.append(f"Using {fit.run.quantization}, the best quantization that fits: it needs about {needs}.")
-    if fit.run.num_frames != counts[0] and fit.fits:
-        said.append(f"Using {fit.run.num_frames} of {counts[0]} frames, the most that fit: they need about {needs}.")
-    return tuple(said)
 
 
 BUNDLED_MODEL = "tiny"
@@ -257,7 +241,7 @@ BUNDLED_MODEL = "tiny"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The model to load, a sentence that says why, and one for each model that is here and too large."""
+    """The model to load, the reason, and a sentence for each local model that is too large."""
 
     model: str
     reason: str

@@ -1,4 +1,4 @@
-"""New checkpoint folders, written tensor by tensor, that appear when they are whole; those of quantized models."""
+"""Write new checkpoint folders tensor by tensor, each appearing only when complete; quantize models."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ SHARD_BYTES = 500_000_000  # what a file adds to the memory while it is written,
 
 
 def write_shards(tensors: Iterable[list[tuple[str, Tensor]]], folder: Path) -> None:
-    """Files of about SHARD_BYTES and their index; the tensors of one list, all of one weight, stay in one file."""
+    """Write files of about SHARD_BYTES and their index; the tensors of one list stay in one file."""
     weight_map: dict[str, str] = {}
     waiting: dict[str, Tensor] = {}
     num_files = 0
@@ -57,14 +57,14 @@ def write_shards(tensors: Iterable[list[tuple[str, Tensor]]], folder: Path) -> N
 
 
 def check_new(out: Path) -> None:
-    """UsageError for the folder of a new checkpoint that is there already."""
+    """Raise UsageError if the folder of a new checkpoint already exists."""
     if out.exists():
-        raise UsageError(f"{out} is there already.", "Name a folder that does not exist yet.")
+        raise UsageError(f"{out} already exists.", "Name a folder that does not exist yet.")
 
 
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """A folder to write to beside `out`, which becomes `out` when nothing went wrong; UsageError where none can be."""
+    """Yield a temporary folder that becomes `out` on success; UsageError if it cannot be created."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
@@ -82,7 +82,7 @@ _ROOM = 1.05
 
 
 def quantize(model: str | Path, out: Path, quantization: str, *, device: str = "auto") -> CheckpointLocation:
-    """Write a model that is on this machine to a new folder `out`, quantized; where it was read from is returned.
+    """Write a local model, quantized, to a new folder `out`; return the location of the original.
 
     The weights are quantized on `device`, a tensor at a time, and `out` loads as any folder does. Raises UsageError for
     a folder that is there, for `none` and for a model that is quantized already, ModelError as loading does, SfvqaError
@@ -98,12 +98,12 @@ def quantize(model: str | Path, out: Path, quantization: str, *, device: str = "
     location = locate(model)
     stored = StoredModel.of(location.folder, SlowFastForConditionalGeneration)
     if stored.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is in {stored.quantization} already.", "Name the model it was made of.")
+        raise UsageError(f"{model} is already quantized to {stored.quantization}.", "Name the original model.")
     with appearing(out) as folder:
         size, free = _bytes_needed(stored, quantizer), shutil.disk_usage(folder).free
         if free < size * _ROOM:
             raise SfvqaError(
-                f"The quantized model takes {readable_size(size)}, and the disk of {out.parent.absolute()} has "
+                f"The quantized model needs {readable_size(size)}, but the disk of {out.parent.absolute()} has only "
                 f"{readable_size(free)} free.",
                 "Free some space, or name a folder on another disk.",
             )

@@ -1,1 +1,1 @@
-"""Answers whose true ones are known: are they right, how sure is the share, and do two runs differ. Arithmetic only."""
+"""Judge answers against known ones, with confidence intervals and tests of two runs. Arithmetic only."""

@@ -1,4 +1,4 @@
-"""Whether an answer is the expected one, by one of two rules that are said in words. No judging of meaning.
+"""Match an answer with the expected one by one of two rules stated in words. Meaning is not judged.
 
 **exact**: texts are equal after Unicode NFC and case folding, every run of white space one space and none at the ends,
 and no mark of a sentence's end (`.,;:!?…` and the full-width ones) behind. A letter names a choice when the answer is
@@ -100,7 +100,7 @@ def denies(words: Words) -> bool:
 
 
 def holds(words: Sequence[str], phrase: Sequence[str]) -> bool:
-    """Whether all words of a phrase come in `words`, one behind the other."""
+    """Whether `words` contains a phrase as consecutive words."""
     length = len(phrase)
     return any(words[start : start + length] == phrase for start in range(len(words) - length + 1))
 
@@ -141,7 +141,8 @@ def as_yes_or_no(words: Words, question: Words) -> Words:
         return words
     if not denies(words) and not any(map(_is_auxiliary, words)) and words[0] not in _PRONOUNS:
         return words
-    said, asked = ([word for word in each if not _is_filling(word)] for each in (words, question))
+    filling = {*_PRONOUNS, *_DENIALS, *filter(_is_auxiliary, (*words, *question))}
+    said, asked = ([word for word in each if word not in filling] for each in (words, question))
     is_of_subject = words[0] in _OF_SUBJECT and question[1] not in _PRONOUNS and len(asked) == 2
     if said and said != (asked[1:] if is_of_subject and len(said) == 1 else asked):
         return words
@@ -150,10 +151,6 @@ def as_yes_or_no(words: Words, question: Words) -> Words:
 
 def _is_auxiliary(word: str) -> bool:
     return word in _AUXILIARIES or word.endswith("n't")
-
-
-def _is_filling(word: str) -> bool:
-    return _is_auxiliary(word) or word in _PRONOUNS or word in _DENIALS
 
 
 def _split(text: str) -> list[str]:
@@ -196,11 +193,15 @@ def _with_numbers(words: Sequence[str]) -> list[str]:
 
 
 def _number_at(words: Sequence[str], start: int) -> tuple[Decimal | None, int]:
-    """The number that begins at a place, if there is one, and how many words it takes."""
-    whole, part = Decimal(0), _begun_number(words, start)
-    if part is None:
+    """The number that starts at a position, if any, and how many words it spans."""
+    word, following = words[start], [*words[start + 1 : start + 2]]
+    if word in _NUMBERS or _NUMBER.fullmatch(word):
+        part = Decimal(_NUMBERS.get(word, word))
+    elif word == "a" and following and following[0] in _SCALES:
+        part = Decimal(1)
+    else:
         return None, 1
-    end = start + 1
+    whole, end = Decimal(0), start + 1
     while end < len(words):
         before, word = words[end - 1], words[end]
         skipped = int(word == "and" and before in _SCALES and end + 1 < len(words))
@@ -216,15 +217,6 @@ def _number_at(words: Sequence[str], start: int) -> tuple[Decimal | None, int]:
         else:
             break
     return whole + part, end - start
-
-
-def _begun_number(words: Sequence[str], start: int) -> Decimal | None:
-    word, following = words[start], words[start + 1 : start + 2]
-    if word in _NUMBERS:
-        return Decimal(_NUMBERS[word])
-    if _NUMBER.fullmatch(word):
-        return Decimal(word)
-    return Decimal(1) if word == "a" and following and following[0] in _SCALES else None
 
 
 def _without_starts(words: Sequence[str]) -> list[str]:
@@ -348,9 +340,11 @@ def normalise(text: str) -> str:
 
 
 def _is_value(answer: str, expected: str, question: str) -> bool:
-    """Whether one is a phrase of the other, with nothing that speaks against it."""
+    """Whether one is a phrase of the other and nothing contradicts it."""
     said, wanted = _compared(words_of(answer), words_of(expected), words_of(question))
-    if not said or not wanted or any(test(said) != test(wanted) for test in (denies, compares_number, _leaves_open)):
+    if not said or not wanted or any(test(said) != test(wanted) for test in (denies, compares_number)):
+        return False
+    if ("or" in said) != ("or" in wanted):  # which leaves it open
         return False
     said_values, wanted_values, given_values = values_of(said), values_of(wanted), values_of(words_of(question))
     asked = False
@@ -376,10 +370,6 @@ def _compared(said: Words, wanted: Words, question: Words) -> tuple[Words, Words
     return said, wanted
 
 
-def _leaves_open(words: Words) -> bool:
-    return "or" in words
-
-
 def _is_list(said: Words, wanted: Words, question: Words) -> bool:
     """Whether values of one kind are wanted, joined by “and”, in whichever order; they are said, and no others."""
     values = values_of(wanted)
@@ -400,7 +390,7 @@ def _is_equal(answer: str, expected: str, choices: Sequence[str]) -> bool:
 
 
 def _letter_of(text: str) -> tuple[str | None, str]:
-    """The letter that a text names, None where it names none, and what follows it."""
+    """The letter that a text names, or None, and what follows it."""
     found = _LETTER.match(" ".join(text.split()).casefold())
     if found is None:
         return None, text

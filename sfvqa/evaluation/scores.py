@@ -1,4 +1,4 @@
-"""Verdicts on single items become shares with their intervals; two runs over the same items are compared."""
+"""Turn verdicts on items into shares with intervals, and compare two runs over the same items."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ _Z = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True)
 class Interval:
-    """From `low` to `high`, both in it."""
+    """A closed interval."""
 
     low: float
     high: float
@@ -164,7 +164,7 @@ class PairedCounts:
 
 
 class Verdict(StrEnum):
-    """What became of an item whose true answer is known."""
+    """The outcome of an item whose true answer is known."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -173,12 +173,7 @@ class Verdict(StrEnum):
 
 
 def judge(
-    answer: str | None,
-    expected: str,
-    choices: tuple[str, ...] = (),
-    *,
-    question: str = "",
-    rule: Rule = Rule.PHRASE,
+    answer: str | None, expected: str, choices: tuple[str, ...] = (), *, question: str = "", rule: Rule = Rule.PHRASE
 ) -> Verdict:
     """The verdict on an answer, None where there is none, by a rule of `evaluation.matching`."""
     if answer is None:

@@ -212,7 +212,7 @@ REFERENCE_MODEL_TYPE = "llava_qwen_slow_fast"
 
 VISION_TOWERS = {
     # timm's convnext_xxlarge at 576 px, the only tower the reference published.
-    "convnext-576": {"image_size": 576, "depths": (3, 4, 30, 3), "dims": (384, 768, 1536, 3072)},
+    "convnext-576": {"image_size": 576, "depths": (3, 4, 30, 3), "dims": (384, 768, 1536, 3072)}
 }
 
 SCOPES = {
@@ -347,7 +347,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", FETCH_AGAIN) from error
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds no JSON object.", FETCH_AGAIN)
+        raise CheckpointError(f"{path} does not hold a JSON object.", FETCH_AGAIN)
     return fields
 
 
@@ -360,7 +360,7 @@ def read_config(folder: str | Path) -> SlowFastConfig:
     except CheckpointError as error:
         raise CheckpointError(f"{error.message.removesuffix('.')} (in {path}).", error.remedy) from error
     except Exception as error:  # transformers checks little before it computes with what it was given
-        raise CheckpointError(f"{path} describes no model: {reason_of(error)}.", "Check it.") from error
+        raise CheckpointError(f"{path} does not describe a model: {reason_of(error)}.", "Check it.") from error
 
 
 def _build_config(fields: dict[str, Any]) -> SlowFastConfig:
@@ -373,7 +373,7 @@ def _build_config(fields: dict[str, Any]) -> SlowFastConfig:
     # Without these transformers would fall back on the defaults of a 7B model.
     for name in ("text_config", "vision_config"):
         if not isinstance(fields.get(name), dict):
-            raise CheckpointError(f"{name} is {fields.get(name)!r}, no object.", CHECK_CONFIG)
+            raise CheckpointError(f"{name} is {fields.get(name)!r}, not an object.", CHECK_CONFIG)
     _refuse_unknown_fields(fields, SlowFastConfig)
     _refuse_unknown_fields(fields["vision_config"], SlowFastVisionConfig)
     return SlowFastConfig.from_dict(fields)

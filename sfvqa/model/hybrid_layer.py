@@ -7,14 +7,14 @@ HybridAttentionMixin.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig
+from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
@@ -35,13 +35,7 @@ class LookingPositions:
 
     @classmethod
     def of(
-        cls,
-        scope: str,
-        *,
-        has_video: Tensor,
-        length: int,
-        is_text: Tensor | None,
-        attention_mask: Tensor | None,
+        cls, scope: str, *, has_video: Tensor, length: int, is_text: Tensor | None, attention_mask: Tensor | None
     ) -> "LookingPositions | None":
         """Those of the last `length` that the scope names, never padding, only in samples with a video (`[B, 1]`).
 
@@ -72,7 +66,7 @@ class LookingPositions:
         return states.gather(1, self.index[..., None].expand(-1, -1, states.shape[-1]))
 
     def on(self, device: torch.device) -> "LookingPositions":
-        """The same, for a layer on that device."""
+        """The same on another device."""
         return LookingPositions(None if self.index is None else self.index.to(device), self.is_real.to(device))
 
     def add(self, states: Tensor, update: Tensor) -> Tensor:
@@ -98,7 +92,7 @@ class SlowKeysValues:
 
 
 class GatedSlowAttention(nn.Module):
-    """Cross-attention of a layer's own queries to the slow tokens, weighed by the gates that `gating` names.
+    """Cross-attention from a layer's own queries to the slow tokens, weighted by the gates that `gating` names.
 
     The warm-up gate is one number a layer and starts at zero, where the layer equals the plain decoder's; the dynamic
     gate is one number a token, computed from the output of self-attention. Without a warm-up gate its place holds a
@@ -131,10 +125,10 @@ class GatedSlowAttention(nn.Module):
         own = looking.gather(attended)
         queries = looking.gather(query.transpose(1, 2).flatten(2))
         grouped = queries.unflatten(-1, (self.num_key_value_heads, -1, self.head_dim)).transpose(1, 2).flatten(2, 3)
-        attend = attention_function(self.config)
-        if slow.padding_bias is not None and "flash" in self.config._attn_implementation:
-            # Flash-attn takes a padding mask only over as many keys as queries: a ragged batch goes through SDPA.
-            attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        kernel = self.config._attn_implementation
+        if slow.padding_bias is not None and "flash" in kernel:
+            kernel = "sdpa"  # flash-attn takes a padding mask only over as many keys as queries
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
         seen, _ = attend(
             self,
             grouped,
@@ -149,7 +143,7 @@ class GatedSlowAttention(nn.Module):
         return looking.add(attended, self.gate(own) * seen)
 
     def gate(self, own: Tensor) -> Tensor:
-        """How much slow attention counts where self-attention gave `own` `[B, N, heads · d]`: `[B, N, 1]`."""
+        """Weight of slow attention `[B, N, 1]`, given the output of self-attention `own` `[B, N, heads · d]`."""
         warm_up = torch.tanh(self.warm_up_gate) if self.squash_warm_up else self.warm_up_gate
         dynamic = own.new_ones(*own.shape[:2], 1) if self.gate_proj is None else torch.tanh(self.gate_proj(own))
         return warm_up * dynamic
@@ -190,7 +184,8 @@ class HybridAttentionMixin:
         query, key = apply_rotary_pos_emb(query.transpose(1, 2), key.transpose(1, 2), *position_embeddings)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
-        attended, weights = attention_function(self.config)(
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, weights = attend(
             self,
             query,
             key,
@@ -214,16 +209,8 @@ class HybridAttentionMixin:
         """
         own = self.slow_attention
         both = own.kv_proj(slow).unflatten(-1, (own.num_key_value_heads, 2, own.head_dim))
-        keys, values = (part.transpose(1, 2) for part in both.unbind(dim=-2))
+        keys, values = both.transpose(1, 2).unbind(dim=-2)
         return (self.k_norm(keys) if hasattr(self, "k_norm") else keys), values
-
-
-def attention_function(config: PreTrainedConfig) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention of transformers' interface that this model was loaded with (sdpa, eager, flash-attn 2 …)."""
-    function: Callable[..., tuple[Tensor, Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
-        config._attn_implementation, eager_attention_forward
-    )
-    return function
 
 
 FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}

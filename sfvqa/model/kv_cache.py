@@ -29,7 +29,7 @@ class SlowFastCache(DynamicCache):
         self.slow_is_ragged = False
 
     def check_grown_to(self, length: int) -> None:
-        """SfvqaError unless every layer holds `length` positions: without them a layer computes something else.
+        """Raise SfvqaError unless every layer holds `length` positions; a layer without them computes wrongly.
 
         transformers renamed the argument that hands layers their cache once, and hybrid layers went without.
         """
@@ -47,7 +47,7 @@ class SlowFastCache(DynamicCache):
 
     @property
     def num_complete(self) -> int:
-        """Positions that every layer holds: fewer than some do where a pass was broken off.
+        """Number of positions that every layer holds; after an interrupted pass some hold more.
 
         A layer grows by its keys first: Ctrl-C between the two leaves it a key more than values.
         """
@@ -139,7 +139,7 @@ class SlowFastCache(DynamicCache):
         return keys_values
 
     def forget_slow(self) -> None:
-        """Let what comes look at no slow tokens any more."""
+        """Drop the slow tokens, so that later passes look at none."""
         self.slow_layers.clear()
         self.slow_mask = None
 

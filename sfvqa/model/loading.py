@@ -1,4 +1,4 @@
-"""`from_pretrained` of our own: strict, straight onto the devices, one tensor file at a time.
+"""Load a network from a checkpoint folder: strictly, straight onto its devices, one tensor file at a time.
 
 A folder is checked against the network that its config describes; the network is built without memory and filled
 tensor by tensor, so that there is no second copy and nothing is left empty.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from sfvqa.errors import CheckpointError
 from sfvqa.model.config import (
     CHECK_CONFIG,
     FETCH_AGAIN,
+    UNUSED_TENSORS,
     SlowFastConfig,
     is_reference_config,
     read_config,
@@ -34,11 +35,8 @@ from sfvqa.model.quantization import (
     quantizable_linears,
     quantization_of,
     quantizer_for,
-    refuse_other,
     stored_name,
 )
-
-M = TypeVar("M", bound=nn.Module)
 
 DeviceMap = Mapping[str, torch.device]
 """Where the modules of these names go, with all that is in them; the empty name stands for the whole network."""
@@ -48,12 +46,9 @@ Placement = str | torch.device | DeviceMap | Callable[[Any], DeviceMap] | None
 
 
 def build_empty(
-    model_class: Callable[[SlowFastConfig], M],
-    config: SlowFastConfig,
-    attention: str | None = None,
-    described_in: str | Path = "a config",
-) -> M:
-    """A network of a config that takes no memory; CheckpointError when the config contradicts itself.
+    model_class: Any, config: SlowFastConfig, attention: str | None = None, described_in: str | Path = "a config"
+) -> Any:
+    """Build a network that takes no memory; CheckpointError if the config contradicts itself.
 
     Attention None is sdpa, whatever the config names: it may be compiled code on a hub, which transformers would fetch.
     """
@@ -71,7 +66,7 @@ def build_empty(
 
 
 class ModelBuilder:
-    """Gives an empty network its tensors, in any order, each on its device, in its dtype, quantized as it comes."""
+    """Fills an empty network with tensors in any order, placing, converting and quantizing each."""
 
     def __init__(
         self, model: Any, dtype: torch.dtype, placement: Placement = None, quantizer: LinearQuantizer | None = None
@@ -87,7 +82,7 @@ class ModelBuilder:
         self.device_map: DeviceMap = {name: torch.device(device) for name, device in places.items()}
 
     def device_of(self, name: str) -> torch.device:
-        """Where a tensor or module goes."""
+        """The device of a tensor or module."""
         while name and name not in self.device_map:
             name = name.rpartition(".")[0]
         return self.device_map[name]
@@ -99,7 +94,7 @@ class ModelBuilder:
         """
         values, device = parts["weight"], self.device_of(name)
         if len(parts) == 1 and not values.is_floating_point():
-            raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, no weights.", FETCH_AGAIN)
+            raise CheckpointError(f"The tensor {name} holds {str(values.dtype)[6:]}, not weights.", FETCH_AGAIN)
         module_name, _, own_name = name.rpartition(".")
         module = self.model.get_submodule(module_name)
         if name not in self.quantized_weights:
@@ -198,9 +193,12 @@ def _naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"The tensor file {path} is corrupt: {error}.", FETCH_AGAIN) from error
 
 
+_UNUSED = re.compile("|".join(UNUSED_TENSORS))
+
+
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """What a checkpoint folder holds, every tensor accounted for.
+    """The contents of a checkpoint folder, with every tensor accounted for.
 
     `network` is built without memory. `parts` are what the files call the tensors that each of the network's tensors is
     stored in, by key: the one tensor itself under the key `weight` or, in a quantized checkpoint, all it takes to
@@ -232,8 +230,13 @@ class StoredModel:
             stored_as[name] = {key: stored_name(name, key) for key in shapes}
             wanted |= {stored_as[name][key]: None if shape is None else list(shape) for key, shape in shapes.items()}
         rename = rename_tensor if is_reference_config(fields) else str
-        names = {rename(name): name for name in files.shapes}
-        _refuse_misfits(folder, network, {own: files.shapes[name] for own, name in names.items()}, wanted)
+        names = {own: name for name in files.shapes if not _UNUSED.search(own := rename(name))}
+        optional = network.all_tied_weights_keys.keys() - names.keys()
+        refuse_misfits(
+            folder,
+            {own: files.shapes[name] for own, name in names.items()},
+            {name: shape for name, shape in wanted.items() if name not in optional},
+        )
         parts = {
             name: {key: names[own] for key, own in keys.items()} for name, keys in stored_as.items() if name in names
         }
@@ -248,19 +251,19 @@ class StoredModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the config says its weights are, else what the first of them is."""
+        """The dtype of the weights by the config, else that of the first one."""
         if self.config.stored_dtype is not None:
             return self.config.stored_dtype
         stored = (parts["weight"].dtype for _, parts in self.tensors())
         return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)
 
 
-def _refuse_misfits(folder: Path, model: Any, found: dict[str, list[int]], wanted: dict[str, list[int] | None]) -> None:
-    unused = "|".join(model._keys_to_ignore_on_load_unexpected)
+def refuse_misfits(folder: Path, found: Mapping[str, list[int]], wanted: Mapping[str, list[int] | None]) -> None:
+    """Raise CheckpointError unless tensors have the wanted names and shapes; None accepts any shape."""
     complaints = []
-    if missing := sorted(wanted.keys() - found.keys() - model.all_tied_weights_keys.keys()):
+    if missing := sorted(wanted.keys() - found.keys()):
         complaints.append(f"missing: {_some(missing)}")
-    if unexpected := sorted(name for name in found.keys() - wanted.keys() if not re.search(unused, name)):
+    if unexpected := sorted(found.keys() - wanted.keys()):
         complaints.append(f"unexpected: {_some(unexpected)}")
     both = sorted(found.keys() & wanted.keys())
     if shapes := [
@@ -279,56 +282,8 @@ def _some(names: list[str]) -> str:
     return f"{named} and {rest} more" if rest else named
 
 
-_OF_TRANSFORMERS = {"adapter_kwargs", "local_files_only", "revision", "trust_remote_code", "use_safetensors"}
-"""Keywords that its auto classes pass on, or that say what is the case anyway: a local folder, safetensors, no code."""
-
-
-class LoadsStrictlyMixin:
-    """`from_pretrained` that reads both formats and refuses a checkpoint that does not fit the model exactly."""
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        config: SlowFastConfig | None = None,
-        dtype: torch.dtype | str | None = None,
-        device_map: Placement = None,
-        attn_implementation: str | None = None,
-        quantization: Quantization | str | None = None,
-        **unused: Any,
-    ) -> Self:
-        """Load a folder straight onto its devices; keywords are transformers' own, but for `quantization`.
-
-        The host holds at most one tensor file beside what is loaded. `quantization` None is what the checkpoint is
-        stored in. Raises CheckpointError naming the tensors that are missing, unexpected or of another shape, and the
-        file that cannot be read; UsageError for another quantization than that of a quantized checkpoint.
-        """
-        if unknown := [name for name in unused if name not in _OF_TRANSFORMERS and not name.startswith("_")]:
-            raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
-        folder = Path(pretrained_model_name_or_path)
-        stored = StoredModel.of(folder, cls, config, attn_implementation)
-        if quantization is None:
-            quantization = stored.quantization
-        refuse_other(folder, stored.quantization, Quantization(quantization))
-        is_chosen = dtype is not None and dtype != "auto"
-        chosen = getattr(torch, str(dtype).removeprefix("torch.")) if is_chosen else stored.dtype
-        builder = ModelBuilder(stored.network, chosen, device_map, quantizer_for(quantization))
-        for name, parts in stored.tensors():
-            builder.put(name, parts)
-        loaded = builder.finish()
-        if (generation := read_generation_config(folder)) is not None:
-            loaded.generation_config = generation
-        return loaded  # type: ignore[no-any-return]
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save in our own format, whatever format was loaded."""
-        kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
-
-
 def read_generation_config(folder: Path) -> GenerationConfig | None:
-    """What a checkpoint folder says of generating, None where nothing; CheckpointError for a damaged file."""
+    """Read generation_config.json, None if there is none; CheckpointError for a damaged file."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The decoder layers' own linear layers in 8 or 4 bits, by bitsandbytes; nothing else of the network ever is.
+"""Quantize the decoder layers' own linear layers to 8 or 4 bits with bitsandbytes, and nothing else.
 
 Values are quantized as stored, whatever dtype the model computes in: a quantized checkpoint equals quantizing anew.
 """
@@ -23,7 +23,7 @@ OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activatio
 
 
 class Quantization(StrEnum):
-    """In how many bits the decoder layers' linear weights are kept; `none` is as loaded."""
+    """Bits of the decoder layers' linear weights; `none` keeps them as loaded."""
 
     NONE = "none"
     EIGHT_BIT = "8bit"
@@ -48,9 +48,11 @@ def quantizable_linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 class LinearQuantizer(ABC):
-    """How weights become one kind of quantized parameter, and how those are stored."""
+    """How weights are quantized to one kind of parameter, and how those are stored."""
 
     kind: ClassVar[Quantization]
+    stated: ClassVar[dict[str, Any]]
+    """Of it in config.json."""
 
     def replace_linears(self, model: nn.Module, dtype: torch.dtype) -> frozenset[str]:
         """Put empty quantized layers in place of a model's empty ones; the names of their weights."""
@@ -71,9 +73,9 @@ class LinearQuantizer(ABC):
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         """The parameter on `device`, from what `stored_tensors` gave, by the same keys."""
 
-    @abstractmethod
-    def attach(self, module: nn.Module, parameter: nn.Parameter, dtype: torch.dtype) -> None:
-        """Make it the weight of a layer that `empty_linear` made."""
+    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002  not of every kind
+        """Set it as the weight of a layer from `empty_linear`."""
+        module.weight = parameter
 
     @abstractmethod
     def stored_tensors(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -104,6 +106,7 @@ class FourBit(LinearQuantizer):
     """NF4 with double quantization."""
 
     kind = Quantization.FOUR_BIT
+    stated: ClassVar = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
     _BLOCK, _NESTED_BLOCK = 64, 256
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:
@@ -147,6 +150,7 @@ class EightBit(LinearQuantizer):
     """LLM.int8."""
 
     kind = Quantization.EIGHT_BIT
+    stated: ClassVar = {"load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
 
     def empty_linear(self, linear: nn.Linear, dtype: torch.dtype) -> nn.Module:  # noqa: ARG002  it takes any
         return _empty(linear, "Linear8bitLt", has_fp16_weights=False, threshold=OUTLIER_THRESHOLD)  # type: ignore[no-any-return]
@@ -157,9 +161,6 @@ class EightBit(LinearQuantizer):
 
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         return self._parameter(stored["weight"].to(device, copy=True), stored["SCB"].to(device, copy=True))
-
-    def attach(self, module: Any, parameter: Any, dtype: torch.dtype) -> None:  # noqa: ARG002
-        module.weight = parameter
 
     def stored_tensors(self, parameter: Any) -> dict[str, Tensor]:
         return {"weight": parameter.data, "SCB": parameter.SCB}
@@ -187,7 +188,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def quantizer_for(quantization: Quantization | str) -> LinearQuantizer | None:
-    """How to apply a quantization, None for `none`; UsageError when bitsandbytes is not installed."""
+    """The quantizer of a kind, None for `none`; UsageError if bitsandbytes is not installed."""
     quantization = Quantization(quantization)
     if quantization is Quantization.NONE:
         return None
@@ -218,24 +219,17 @@ def quantization_of(config_fields: Mapping[str, Any]) -> Quantization:
 
 
 def refuse_other(folder: Path | str, stored: Quantization, wanted: Quantization) -> None:
-    """UsageError when a checkpoint is stored in another quantization than is wanted."""
+    """Raise UsageError if a checkpoint is stored in another quantization than wanted."""
     if stored not in (Quantization.NONE, wanted):
         raise UsageError(
             f"The checkpoint in {folder} is a copy quantized to {stored}; it cannot be loaded as {wanted}.",
-            f"Use --quant {stored}, or the checkpoint that it was made of.",
+            f"Use --quant {stored}, or the checkpoint that it was made from.",
         )
 
 
 def quantization_config(quantization: Quantization) -> dict[str, Any]:
     """What config.json says of a quantized checkpoint, in transformers' words."""
-    if quantization is Quantization.EIGHT_BIT:
-        return {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": OUTLIER_THRESHOLD}
-    return {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-    }
+    return {"quant_method": "bitsandbytes", **_QUANTIZERS[quantization].stated}
 
 
 def _bitsandbytes() -> Any:
@@ -246,6 +240,6 @@ def _bitsandbytes() -> Any:
     except Exception as error:  # whatever a library raises that does not find its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"bitsandbytes cannot be used: {reason.removesuffix('.')}.", "Install it again, or use --quant none."
+            f"bitsandbytes cannot be used: {reason.removesuffix('.')}.", "Reinstall it, or use --quant none."
         ) from error
     return bitsandbytes

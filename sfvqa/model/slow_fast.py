@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from sfvqa.model.config import IMAGE_TOKEN_ID, UNUSED_TENSORS, SlowFastConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues, hybrid_decoder
 from sfvqa.model.kv_cache import SlowFastCache
-from sfvqa.model.loading import LoadsStrictlyMixin, ModelBuilder, Placement, build_empty
-from sfvqa.model.quantization import Quantization, quantizer_for
+from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empty, read_generation_config
+from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
 from sfvqa.model.visual_tokens import (
     ConvNextBlock,
     Projector,
@@ -39,7 +40,11 @@ class SlowAttention(StrEnum):
     """Only the prompt does: what the published reference computes."""
 
 
-class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+_OF_TRANSFORMERS = {"adapter_kwargs", "local_files_only", "revision", "trust_remote_code", "use_safetensors"}
+"""Keywords that its auto classes pass on, or that say what is the case anyway: a local folder, safetensors, no code."""
+
+
+class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """Slow-fast video language model (Shi et al. 2025), native to transformers.
 
     In `input_ids` every fast token has a position of its own, which holds `IMAGE_TOKEN_ID`.
@@ -157,7 +162,6 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
                 inputs_embeds = self.embed(input_ids, visual_tokens)
                 slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
-        assert inputs_embeds is not None
         if attention_mask is not None:  # made where the vision tower is, which may be another device
             attention_mask = attention_mask.to(inputs_embeds.device)
         if use_cache is None:
@@ -184,11 +188,7 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
         if labels is not None:
             loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            cache=outputs.cache,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
     def _look_up(
@@ -306,6 +306,48 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
                 inputs.pop(name, None)
         return inputs
 
+    # --- files -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # not all that transformers' takes
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: SlowFastConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: Placement = None,
+        attn_implementation: str | None = None,
+        quantization: Quantization | str | None = None,
+        **unused: Any,
+    ) -> Self:
+        """Load a folder straight onto its devices; keywords are transformers' own, but for `quantization`.
+
+        The host holds at most one tensor file beside what is loaded. `quantization` None is what the checkpoint is
+        stored in. Raises CheckpointError naming the tensors that are missing, unexpected or of another shape, and the
+        file that cannot be read; UsageError for another quantization than that of a quantized checkpoint.
+        """
+        if unknown := [name for name in unused if name not in _OF_TRANSFORMERS and not name.startswith("_")]:
+            raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
+        folder = Path(pretrained_model_name_or_path)
+        stored = StoredModel.of(folder, cls, config, attn_implementation)
+        if quantization is None:
+            quantization = stored.quantization
+        refuse_other(folder, stored.quantization, Quantization(quantization))
+        is_chosen = dtype is not None and dtype != "auto"
+        chosen = getattr(torch, str(dtype).removeprefix("torch.")) if is_chosen else stored.dtype
+        builder = ModelBuilder(stored.network, chosen, device_map, quantizer_for(quantization))
+        for name, parts in stored.tensors():
+            builder.put(name, parts)
+        loaded = builder.finish()
+        if (generation := read_generation_config(folder)) is not None:
+            loaded.generation_config = generation
+        return loaded  # type: ignore[no-any-return]
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Save in our own format, whatever format was loaded."""
+        kwargs.setdefault("save_original_format", False)
+        super().save_pretrained(save_directory, **kwargs)
+
     # --- parts -----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -321,13 +363,6 @@ class SlowFastForConditionalGeneration(LoadsStrictlyMixin, PreTrainedModel, Gene
             for gate, value in zip(gates, values, strict=True):
                 gate.data.copy_(value)
 
-    def get_input_embeddings(self) -> nn.Module:
-        embeddings: nn.Module = self.language_model.embed_tokens
-        return embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language_model.set_input_embeddings(value)
-
 
 STANDARD_DEVIATION = 0.02
 _OPEN = 0.5  # gates and layer scales: at their first value, 0, slow attention and the vision tower would do nothing
@@ -342,7 +377,7 @@ def random_model(
     quantization: Quantization | str = Quantization.NONE,
     seed: int = 0,
 ) -> SlowFastForConditionalGeneration:
-    """A model whose tensors are drawn one by one on their devices, so that no more than one is there unquantized.
+    """Build a model with random tensors, drawn one by one on their devices: at most one is unquantized at a time.
 
     Weights are normal with a deviation of 0.02, norms 1, biases 0; the same seed gives the same model on one device.
     """

@@ -1,5 +1,6 @@
 """Pixels → visual tokens (vision tower, projector) → slow tokens (all of them) and fast tokens (few, averaged)."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,18 +19,12 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Sequential):
     """Two linear layers with an exact (erf) GELU, on the last dimension."""
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(in_dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, out_dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        output: Tensor = self.fc2(self.act(self.fc1(features)))
-        return output
+        fc1, fc2 = nn.Linear(in_dim, hidden_dim), nn.Linear(hidden_dim, out_dim)
+        super().__init__(OrderedDict(fc1=fc1, act=nn.GELU(), fc2=fc2))
 
 
 class ConvNextBlock(GradientCheckpointingLayer):
@@ -49,20 +44,16 @@ class ConvNextBlock(GradientCheckpointingLayer):
         return output
 
 
-class ConvNextStage(nn.Module):
+class ConvNextStage(nn.Sequential):
     """Blocks of one width; every stage but the first halves the resolution before them."""
 
     def __init__(self, in_dim: int, dim: int, depth: int, layer_norm_eps: float, *, downsample: bool) -> None:
-        super().__init__()
-        self.downsample = nn.Sequential()
+        halving = nn.Sequential()
         if downsample:
-            self.downsample.append(LayerNorm2d(in_dim, eps=layer_norm_eps))
-            self.downsample.append(nn.Conv2d(in_dim, dim, kernel_size=2, stride=2))
-        self.blocks = nn.Sequential(*(ConvNextBlock(dim, layer_norm_eps) for _ in range(depth)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        output: Tensor = self.blocks(self.downsample(features))
-        return output
+            halving.append(LayerNorm2d(in_dim, eps=layer_norm_eps))
+            halving.append(nn.Conv2d(in_dim, dim, kernel_size=2, stride=2))
+        blocks = nn.Sequential(*(ConvNextBlock(dim, layer_norm_eps) for _ in range(depth)))
+        super().__init__(OrderedDict(downsample=halving, blocks=blocks))
 
 
 class VisionTower(nn.Module):
@@ -72,8 +63,7 @@ class VisionTower(nn.Module):
         super().__init__()
         dims = list(config.dims)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, dims[0], kernel_size=4, stride=4),
-            LayerNorm2d(dims[0], eps=config.layer_norm_eps),
+            nn.Conv2d(3, dims[0], kernel_size=4, stride=4), LayerNorm2d(dims[0], eps=config.layer_norm_eps)
         )
         self.stages = nn.Sequential(
             *(

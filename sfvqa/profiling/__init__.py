@@ -1,1 +1,1 @@
-"""What things cost, measured. Each module is a command of its own."""
+"""`sfvqa profile`: measure what questions cost, compare and draw it."""

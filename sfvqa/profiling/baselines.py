@@ -1,4 +1,4 @@
-"""What the slow-fast computation is measured against, as modes of the same model on the same visual tokens."""
+"""Baselines for the slow-fast computation: other modes of the same model on the same visual tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Baseline(StrEnum):
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """What one run of a mode took, and the tokens it wrote."""
+    """The times of one run of a mode, and the tokens it wrote."""
 
     prefill_seconds: float
     decode_seconds_per_token: float
@@ -40,7 +40,7 @@ def run_baseline(
     tokens: VisualTokens,
     num_new_tokens: int,
 ) -> BaselineRun:
-    """Prefill a prompt, whose placeholders stand for `tokens.fast`, and write `num_new_tokens` tokens, greedily."""
+    """Prefill a prompt, whose placeholders stand for `tokens.fast`, and decode `num_new_tokens` tokens greedily."""
     recomputes = mode is Baseline.SLOW_RECOMPUTED
     watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
     with watch:

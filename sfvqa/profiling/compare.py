@@ -1,4 +1,4 @@
-"""A profile beside an earlier one: which figures changed by more than both of them vary.
+"""Compare a profile with an earlier one: which figures changed beyond the noise of both.
 
 The rule: a figure changed when no value of the one profile lies within the range of the other's, and the medians are
 at least 5 % apart. Where one of them was measured only once its noise is unknown, and so is whether it changed.
@@ -32,12 +32,12 @@ class Change:
 
     @property
     def ratio(self) -> float | None:
-        """New over old; None where the old one is 0."""
+        """New over old; None if the old one is 0."""
         return self.new.median / self.old.median if self.old.median else None
 
     @property
     def is_beyond_noise(self) -> bool | None:
-        """By the rule above; None where it cannot be told.
+        """By the rule above; None if it cannot be told.
 
         >>> steady, slower = Spread(1.0, 0.9, 1.1, 3), Spread(1.3, 1.2, 1.4, 3)
         >>> Change(8, "ttft_seconds", steady, slower).is_beyond_noise
@@ -63,7 +63,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every figure that both have; `differences` are settings that are not the same, which may explain a change."""
+    """Every figure of both profiles; `differences` are settings that differ, which may explain a change."""
 
     changes: tuple[Change, ...]
     differences: tuple[str, ...]
@@ -79,34 +79,39 @@ class Comparison:
 
 
 def read_profile(path: Path) -> dict[str, Any]:
-    """What `sfvqa profile --json` printed. Raises UsageError for a file that holds no profile of this version."""
+    """Read the output of `sfvqa profile --json`. Raises UsageError for anything else, or another version."""
     remedy = "Name a file that `sfvqa profile --json` wrote."
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"The profile {path} cannot be read: {error}.", remedy) from error
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "points" not in found:
-        raise UsageError(f"{path} holds no profile of version {SCHEMA_VERSION}.", remedy)
+        raise UsageError(f"{path} is not a profile of version {SCHEMA_VERSION}.", remedy)
     try:
-        _check_parts(found)
+        for part in _COMPARED:
+            if not isinstance(found[part], dict):
+                raise TypeError(f"{part} is no object")
+        for point in found["points"]:
+            if type(point["num_frames"]) is not int:
+                raise TypeError(f"num_frames is {point['num_frames']!r}")
+            dict(_spreads(point))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The profile {path} is damaged: {type(error).__name__}: {error}.", remedy) from error
     return found
 
 
 def check_comparable(old: Mapping[str, Any], frame_counts: Sequence[int]) -> None:
-    """UsageError where an earlier profile has none of the numbers of frames that are to be measured."""
+    """Raise UsageError if an earlier profile shares no number of frames with those to be measured."""
     before = [point["num_frames"] for point in old["points"]]
     if not set(before) & set(frame_counts):
         raise UsageError(
-            f"The earlier profile is of {_list(before)} frames, and to be measured are {_list(frame_counts)}: there is "
-            "nothing to compare.",
+            f"The old profile covers {_list(before)} frames, this one {_list(frame_counts)}: nothing can be compared.",
             f"Use --frames {','.join(map(str, before))}." if before else "Name another profile.",
         )
 
 
 def compare(old: Mapping[str, Any], new: Profile) -> Comparison:
-    """An earlier profile, from `read_profile`, and this one."""
+    """Compare an earlier profile, from `read_profile`, with this one."""
     document = new.to_dict()
     before = {point["num_frames"]: dict(_spreads(point)) for point in old["points"]}
     changes = [
@@ -116,17 +121,6 @@ def compare(old: Mapping[str, Any], new: Profile) -> Comparison:
         if name in before.get(point.num_frames, {})
     ]
     return Comparison(tuple(changes), tuple(_differences(old, document)))
-
-
-def _check_parts(found: Mapping[str, Any]) -> None:
-    """KeyError, TypeError or ValueError where it lacks what `compare` reads."""
-    for part in _COMPARED:
-        if not isinstance(found[part], dict):
-            raise TypeError(f"{part} is no object")
-    for point in found["points"]:
-        if type(point["num_frames"]) is not int:
-            raise TypeError(f"num_frames is {point['num_frames']!r}")
-        dict(_spreads(point))
 
 
 def _list(counts: Sequence[int]) -> str:

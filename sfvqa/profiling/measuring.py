@@ -1,4 +1,4 @@
-"""One video, one number of frames, once: seen and asked about by the steps that `ask` takes, with the time of each.
+"""Measure one question about one video with the steps of `ask`, and the time of each.
 
 Parts of the network are timed by hooks that are there for a while only. The released models keep 16 fast frames
 whatever they are given (stride 4 of 64 frames, 6 of 96), and a profile does the same, since that is what makes more
@@ -45,7 +45,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """Set back when built; `host_bytes` and `device_bytes` are the peaks since then, None where unknown."""
+    """Peak memory since it was created; `host_bytes` and `device_bytes` are None if unknown."""
 
     def __init__(self, device: torch.device) -> None:
         self._devices = range(torch.cuda.device_count()) if device.type == "cuda" else range(0)
@@ -58,14 +58,12 @@ class PeakMemory:
 
     @property
     def device_bytes(self) -> int | None:
-        """What torch held at most on all GPUs together; None on other devices."""
-        if not self._devices:
-            return None
-        return sum(torch.cuda.max_memory_allocated(index) for index in self._devices)
+        """Peak allocation of torch on all GPUs together; None on other devices."""
+        return sum(map(torch.cuda.max_memory_allocated, self._devices)) if self._devices else None
 
     @property
     def host_bytes(self) -> int | None:
-        """What was resident at most, weights on the CPU included."""
+        """Peak resident memory, weights on the CPU included."""
         if not self._knows_host:
             return None
         found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
@@ -84,16 +82,16 @@ class PartClock:
         self._spans: list[tuple[Any, Any]] = []  # of seconds, or of CUDA's events
 
     def start(self) -> None:
-        """The part begins."""
+        """Start a span."""
         self._started = self._now()
 
     def stop(self) -> None:
-        """It is over."""
+        """End the span."""
         self._spans.append((self._started, self._now()))
 
     @property
     def seconds(self) -> float:
-        """All spans together; waits for the device."""
+        """Total of all spans; waits for the device."""
         synchronize(self._device)
         if self._waits:
             return float(sum(stop - start for start, stop in self._spans))
@@ -118,7 +116,7 @@ class PartClocks:
 
 @contextlib.contextmanager
 def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]:
-    """Let the clocks run while the block does; the hooks are gone behind it."""
+    """Run the clocks during the block, through hooks that are removed after it."""
     devices = {parameter.device for parameter in model.parameters()}
     waits = not (len(devices) == 1 and model.device.type == "cuda")
     tower, slow = (PartClock(model.device, waits=waits) for _ in range(2))
@@ -144,22 +142,15 @@ def stride_for(num_frames: int, min_fast_frames: int) -> int:
 
 
 def fast_tokens_for(fast: FastTokens, num_frames: int) -> FastTokens:
-    """The settings of a model trained with `num_frames`."""
+    """The settings that a model trained with `num_frames` would have."""
     return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1)
 
 
-def config_for(config: SlowFastConfig, num_frames: int) -> SlowFastConfig:
-    """The same in a config of its own."""
-    own = copy.deepcopy(config)
-    own.temporal_stride = stride_for(num_frames, own.min_fast_frames)
-    own.temporal_sampling_stride = 1
-    return own
-
-
 def split_again(slow: Tensor, num_frames: int, config: SlowFastConfig) -> VisualTokens:
-    """Slow and fast tokens of `slow` `[S, D]`, the visual tokens of `num_frames` frames, by a model's own config."""
-    side = config.grid_side(num_frames)
-    return split_video(slow.view(num_frames, side, side, -1), config_for(config, num_frames))
+    """Split the visual tokens `slow` `[S, D]` of `num_frames` frames by the same settings."""
+    own, side = copy.deepcopy(config), config.grid_side(num_frames)
+    own.temporal_stride, own.temporal_sampling_stride = stride_for(num_frames, own.min_fast_frames), 1
+    return split_video(slow.view(num_frames, side, side, -1), own)
 
 
 @dataclass(frozen=True)
@@ -196,7 +187,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Work:
-    """What each run does: the question, how many tokens are written (two at least), how the video is read.
+    """What each run does: the question, how many tokens to decode (at least two), how to read the video.
 
     `overlap` lets a thread read ahead while frames are encoded, as `ask` does; without it one waits for the other, and
     neither disturbs the other's time. With `static_decode` tokens are written over buffers of fixed size.
@@ -212,7 +203,7 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one run took; `encoded` is what the model saw, for baselines to go on from."""
+    """The measurements of one run; `encoded` is what the model saw, for the baselines."""
 
     encoded: EncodedVideo
     figures: Figures
@@ -222,7 +213,7 @@ class Run:
 
 
 def measure_run(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Run:
-    """See the video with at most `num_frames` frames and write `work.num_new_tokens` tokens, whatever they are.
+    """Encode at most `num_frames` frames of the video and decode `work.num_new_tokens` tokens.
 
     Nothing comes from a cache. Raises what seeing and asking do.
     """
@@ -284,7 +275,7 @@ def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) 
 
 
 def prompt_ids(checkpoint: LoadedCheckpoint, encoded: EncodedVideo, work: Work) -> list[int]:
-    """The prompt that a run's question becomes, a placeholder for every fast token."""
+    """Token ids of a run's prompt, with a placeholder for every fast token."""
     options, num_new = PromptOptions(), work.num_new_tokens
     return prompt_for(
         checkpoint.tokenizer, encoded, work.question, options, trained_length=None, num_new_tokens=num_new
@@ -305,7 +296,7 @@ def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionSco
 
 
 def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:
-    """The same with all visual tokens in the prompt, for self-attention; they are not to be looked at beside it."""
+    """The same with all visual tokens in the prompt, for self-attention without slow attention."""
     slow = encoded.visual_tokens.slow
     return replace(encoded, visual_tokens=VisualTokens(slow=slow, fast=slow))
 

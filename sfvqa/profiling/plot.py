@@ -1,15 +1,12 @@
-"""A profile as a picture: where the time to the first token goes, and what more frames cost the LLM. matplotlib."""
+"""Draw a profile with matplotlib: where the time to the first token goes, and what more frames cost the LLM."""
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from sfvqa.errors import SfvqaError
 from sfvqa.profiling.baselines import Baseline
-from sfvqa.profiling.profile import layers_of
+from sfvqa.profiling.profile import Profile, layers_of
 from sfvqa.wording import plural
-
-if TYPE_CHECKING:
-    from sfvqa.profiling.profile import Profile
 
 FORMATS = {".png": "png", ".svg": "svg"}
 
@@ -20,15 +17,13 @@ _LEAST_BARS = 3  # fewer would fill the panel
 
 
 def check_matplotlib() -> None:
-    """SfvqaError where it is not installed."""
+    """Raise SfvqaError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
-        raise SfvqaError(
-            "A picture is drawn with matplotlib, which is not installed.", "Install it: pip install 'sfvqa[plot]'."
-        )
+        raise SfvqaError("Drawing needs matplotlib, which is not installed.", "Install it: pip install 'sfvqa[plot]'.")
 
 
-def draw(profile: "Profile", file: BinaryIO, file_format: str) -> None:
-    """Draw it into `file`, as one of FORMATS names it."""
+def draw(profile: Profile, file: BinaryIO, file_format: str) -> None:
+    """Draw a profile into `file` in one of FORMATS."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no window, no state beside the figure
 
@@ -41,7 +36,7 @@ def draw(profile: "Profile", file: BinaryIO, file_format: str) -> None:
         figure.savefig(file, format=file_format, dpi=150)
 
 
-def _title(profile: "Profile") -> str:
+def _title(profile: Profile) -> str:
     model, settings = profile.model, profile.settings
     weights = ", random weights" if model["random_weights"] else ""
     bits = "" if model["quantization"] == "none" else f", {model['quantization']}"
@@ -54,7 +49,7 @@ def _title(profile: "Profile") -> str:
     )
 
 
-def _draw_stages(axes: Any, profile: "Profile") -> None:
+def _draw_stages(axes: Any, profile: Profile) -> None:
     """Stacked bars, one a number of frames, with a whisker for how far the repeats lay apart."""
     points = profile.points
     places = range(len(points))
@@ -86,7 +81,7 @@ def _draw_stages(axes: Any, profile: "Profile") -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
 
 
-def _draw_costs(axes: Any, profile: "Profile") -> None:
+def _draw_costs(axes: Any, profile: Profile) -> None:
     """The LLM's prefill over that of self-attention only: by operations, and by time where baselines were measured."""
     frames = [point.num_frames for point in profile.points]
     base_frames, base_flops = profile.model["num_fast_frames"], profile.prefill_flops_self_attention_only
@@ -123,7 +118,7 @@ def _draw_costs(axes: Any, profile: "Profile") -> None:
     axes.legend([handle for handle, _ in handles], [label for _, label in handles], loc="upper left", frameon=False)
 
 
-def _draw_measured(axes: Any, profile: "Profile") -> None:
+def _draw_measured(axes: Any, profile: Profile) -> None:
     """Time over time, of medians; nothing where no baselines were measured."""
     modes = {mode: [of for of in profile.baselines or () if of.baseline is mode] for mode in Baseline}
     if not modes[Baseline.SELF_ATTENTION_ONLY]:

@@ -1,4 +1,4 @@
-"""A profile: what was measured for each number of frames, against what, on what; as JSON and as a table. No tensors."""
+"""A profile: measurements by number of frames, baselines and device, as JSON and as a table. No tensors."""
 
 import csv
 import os
@@ -67,7 +67,7 @@ class Device:
 
     @classmethod
     def of(cls, device: torch.device) -> "Device":
-        """The facts of now."""
+        """The current facts about a device."""
         return cls(
             kind=device.type,
             name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -86,7 +86,7 @@ class Device:
 
 
 def _processor() -> str:
-    """The processor's own name; Linux alone tells it in a file."""
+    """The processor's name, which Linux keeps in a file."""
     try:
         lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -135,7 +135,7 @@ class ProfilePoint:
 
 @dataclass(frozen=True)
 class BaselinePoint:
-    """One other mode at one number of frames. FLOPs are by the formula."""
+    """A baseline at one number of frames. FLOPs are by formula."""
 
     baseline: Baseline
     num_frames: int
@@ -164,14 +164,13 @@ class Ratio:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        ratios = {"prefill": self.prefill, "decode": self.decode, "prefill_flops": self.prefill_flops}
-        named = {f"{name}_baseline_over_slow_fast": ratio for name, ratio in ratios.items()}
-        return {"baseline": self.baseline.value, "num_frames": self.num_frames, **named}
+        named = ("baseline", "num_frames")
+        return {name if name in named else f"{name}_baseline_over_slow_fast": of for name, of in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """All of it; `baselines` is None when none was measured. `model` and `settings` are plain JSON objects.
+    """A whole profile; `baselines` is None if none was measured. `model` and `settings` are plain JSON objects.
 
     `prefill_flops_self_attention_only` are what as many frames as there are fast frames take, without slow tokens.
     """
@@ -186,7 +185,7 @@ class Profile:
     warnings: tuple[str, ...] = ()
 
     def ratios(self) -> list[Ratio]:
-        """Every baseline over the slow-fast model."""
+        """Ratios of every baseline to the slow-fast model."""
         return [
             Ratio(
                 of.baseline,
@@ -250,14 +249,14 @@ def _to_dict(point: ProfilePoint | BaselinePoint) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Layer:
-    """One part of a bar: its name for people, and the seconds it takes of a point."""
+    """One part of a bar: its display name and its seconds."""
 
     name: str
     seconds: float
 
 
 def layers_of(point: ProfilePoint) -> list[Layer]:
-    """They add up to the time to the first token, but for choosing it; reading that overlaps is left out."""
+    """Parts of the time to the first token, without choosing it and without reading that overlaps."""
     median = point.median
     slow = median("slow_keys_values_seconds")
     return [
@@ -275,7 +274,7 @@ SLOW_FAST = "slow_fast"
 
 
 def write_csv(profile: Profile, stream: TextIO) -> int:
-    """Write it, and say how many rows there are; what is unknown stays empty."""
+    """Write a profile as CSV and return the number of rows; unknown values stay empty."""
 
     def row(point: ProfilePoint | BaselinePoint, mode: str, flops: Mapping[str, float]) -> dict[str, object]:
         tokens = ("num_frames", "num_prompt_tokens", "num_fast_tokens", "num_slow_tokens")

@@ -1,4 +1,4 @@
-"""A profile, measured: every number of frames in every round, so that what drifts meanwhile strikes all alike."""
+"""Measure a profile: every number of frames in every round, so that drift affects all alike."""
 
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
@@ -12,8 +12,7 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
-from sfvqa.profiling.floors import DeviceRates, floors, measure_rates
-from sfvqa.profiling.flop_counter import count_on_model
+from sfvqa.profiling.floors import DeviceRates, count_on_model, floors, measure_rates
 from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
 from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
 from sfvqa.registry.architecture import (
@@ -27,7 +26,7 @@ from sfvqa.registry.architecture import (
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Which numbers of frames, how often. `num_warmups` rounds come first and count for nothing."""
+    """The numbers of frames, and how often to measure each, after `num_warmups` uncounted rounds."""
 
     frame_counts: tuple[int, ...]
     num_repeats: int = 3
@@ -36,7 +35,7 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         if not self.frame_counts or min(self.frame_counts) < 1:
-            raise UsageError("No number of frames is asked for.", "Give at least one, above 0.")
+            raise UsageError("There is no number of frames to measure.", "Give at least one, above 0.")
         if self.num_repeats < 1 or self.num_warmups < 0:
             raise UsageError("Nothing would be measured.", "Ask for at least one repeat.")
 
@@ -52,7 +51,7 @@ class SweepStage(StrEnum):
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """`done` of `total` are through `stage`: frames, those of every round counted; numbers of frames in COUNT."""
+    """Progress of a stage in frames, counted in every round; in numbers of frames for COUNT."""
 
     stage: SweepStage
     done: int
@@ -115,12 +114,7 @@ def sweep(
 
 
 def _rounds(
-    checkpoint: LoadedCheckpoint,
-    video: Path,
-    work: Work,
-    options: SweepOptions,
-    stage: SweepStage,
-    measured: _Measured,
+    checkpoint: LoadedCheckpoint, video: Path, work: Work, options: SweepOptions, stage: SweepStage, measured: _Measured
 ) -> Iterator[SweepProgress]:
     num_rounds = options.num_warmups if stage is SweepStage.WARM_UP else options.num_repeats
     done, total = 0, num_rounds * sum(options.frame_counts)
@@ -145,7 +139,7 @@ def _rounds(
 def _run_baselines(
     checkpoint: LoadedCheckpoint, work: Work, measured: _Measured, modes: Mapping[Baseline, EncodedVideo]
 ) -> None:
-    """Every mode on what it is to see."""
+    """Run every mode on its own encoded video."""
     model = checkpoint.model
     for mode, encoded in modes.items():
         prompt, tokens, num_frames = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens, len(encoded.indices)
@@ -220,11 +214,11 @@ def _warnings(checkpoint: LoadedCheckpoint, measured: _Measured) -> Iterator[str
     for wanted, runs in measured.runs.items():
         yield from (warning for run in runs for warning in run.encoded.warnings)
         if (seen := len(runs[-1].encoded.indices)) < wanted:
-            yield f"Of {wanted} frames {seen} were seen; what stands at {seen} frames was measured with those."
+            yield f"Only {seen} of {wanted} frames were found; the results for {seen} frames were measured with those."
     most = max((size.length for size in measured.sizes.values()), default=0)
     positions = int(checkpoint.model.config.decoder_config.max_position_embeddings)
     if most > positions:
         yield (
             f"With all tokens in self-attention the prompt takes {most} tokens, more than the model's {positions} "
-            "positions: only its time means something."
+            "positions: only its timing is meaningful."
         )

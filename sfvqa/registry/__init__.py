@@ -1,11 +1,10 @@
-"""models.toml → ModelSpec: which models have a name, and what is known of them beforehand. Imports no torch."""
+"""models.toml → ModelSpec: the named models and what is known about them. Imports no torch."""
 
 from sfvqa.registry.architecture import Architecture, FastTokens
 from sfvqa.registry.registry import (
     CropName,
     ModelSpec,
     QuantizationName,
-    Registry,
     SamplingName,
     find_model,
     load_registry,
@@ -19,7 +18,6 @@ __all__ = [
     "FastTokens",
     "ModelSpec",
     "QuantizationName",
-    "Registry",
     "SamplingName",
     "find_model",
     "load_registry",

@@ -16,7 +16,7 @@ DYNAMIC_GATINGS = ("dynamic_warm_up", "dynamic")
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a checkpoint's config.json says of its shape (ARCHITECTURE: paper, section 3).
+    """The sizes in a checkpoint's config.json (paper, section 3).
 
     `vision_depths` and `vision_dims` are the ConvNeXt stages' blocks and widths; `image_size` pixels are seen a side.
     `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `slow_attention_scope` and
@@ -173,7 +173,7 @@ class FastTokens:
                 raise ModelError(f"`{name}` of the fast tokens is {number}.", "Give a number above 0.")
 
     def num_averages(self, num_frames: int) -> int:
-        """How many averages over time `num_frames` become; sfvqa.model computes them, and a test compares.
+        """Number of temporal averages of `num_frames` frames; a test compares it with sfvqa.model.
 
         >>> released = FastTokens(temporal_stride=4, min_fast_frames=16)
         >>> [released.num_averages(num_frames) for num_frames in (8, 32, 64, 96)]
@@ -188,7 +188,7 @@ class FastTokens:
 
 @dataclass(frozen=True)
 class Flops:
-    """What one question about a video takes: all its frames, the pass over the prompt, one more token.
+    """Operations of one question about a video: all frames, the prefill, and one decoded token.
 
     `cross_attention` is the part of `prefill` that the slow tokens add: their keys and values in every hybrid layer,
     and the attention of those that look at them. `decode_per_token` has the looking of one token in it.
@@ -227,7 +227,7 @@ def prompt_size(sizes: Architecture, fast: FastTokens, num_frames: int, num_text
 
 
 def count_by_formula(sizes: Architecture, num_frames: int, prompt: PromptSize) -> Flops:
-    """All parts, as FlopCounterMode counts them; the decoded token is the first behind the prompt."""
+    """Count all parts as FlopCounterMode does; the decoded token is the first after the prompt."""
     return Flops(
         vision_tower=num_frames * vision_flops(sizes),
         projector=num_frames * projector_flops(sizes),

@@ -21,14 +21,7 @@ MODELS_FILE = "models.toml"
 
 # The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
 SamplingName = Literal[
-    "uniform",
-    "fps",
-    "keyframes",
-    "scene",
-    "timestamps",
-    "reference-demo",
-    "reference-training",
-    "reference-evaluation",
+    "uniform", "fps", "keyframes", "scene", "timestamps", "reference-demo", "reference-training", "reference-evaluation"
 ]
 CropName = Literal["center", "pad", "squash"]
 
@@ -84,7 +77,7 @@ class ModelSpec:
                 "Correct spatial_stride, or the architecture.",
             )
         if self.repo_id is not None and not _is_repo_id(self.repo_id):
-            raise self.invalid(f"has a `repo_id` that is none: {self.repo_id!r}", "Write it as owner/name.")
+            raise self.invalid(f"has an invalid `repo_id`: {self.repo_id!r}", "Write it as owner/name.")
         if any(not name.strip() for name in self.all_names):
             raise self.invalid("has an empty name", "Give it one that can be typed.")
 
@@ -95,7 +88,7 @@ class ModelSpec:
 
     @property
     def has_weights(self) -> bool:
-        """Whether there are trained weights anywhere; without, it runs with random ones only."""
+        """Whether trained weights exist; without them it runs with random ones only."""
         return self.folder is not None or self.repo_id is not None
 
     @property
@@ -104,7 +97,7 @@ class ModelSpec:
         return (self.name, *self.aliases, *((self.repo_id,) if self.repo_id else ()))
 
     def invalid(self, what: str, remedy: str) -> ModelError:
-        """The error that something in the file is wrong with this model."""
+        """A ModelError about this model in its file."""
         return ModelError(f"The model {self.name!r} in {self.source} {what}.", remedy)
 
 
@@ -138,7 +131,7 @@ class Registry:
         return iter(self.models)
 
     def find(self, name: str) -> ModelSpec:
-        """Look a model up by name, alias or repository, whatever the case; UnknownModelError names the nearest."""
+        """Look up a model by name, alias or repository, ignoring case; UnknownModelError names the nearest."""
         wanted = name.strip().lower()
         by_name = {known.lower(): spec for spec in self.models for known in spec.all_names}
         if wanted in by_name:
@@ -183,8 +176,8 @@ def read_registry(
         if named not in known:
             described = ", ".join(known) or "none"
             raise ModelError(
-                f"{where} is of an architecture {named!r} that is not described.",
-                f"Described are {described}; add [architectures.{named}].",
+                f"{where} names an architecture {named!r} that is not described.",
+                f"Known architectures: {described}; or add [architectures.{named}].",
             )
         given = {"name": name, "source": source, "architecture": known[named]}
         if "fast_tokens" in table:
@@ -197,7 +190,7 @@ def read_registry(
 def _read_table(wanted: type[T], table: object, where: str, **given: Any) -> T:
     """Build a dataclass from a table; `given` are fields that the table must not set. ModelError says what is wrong."""
     if not isinstance(table, dict):
-        raise ModelError(f"{where} is {table!r}, no table.", "Write it as a table of keys and values.")
+        raise ModelError(f"{where} is {table!r}, not a table.", "Write it as a table of keys and values.")
     assert is_dataclass(wanted)
     hints = {name: hint for name, hint in get_type_hints(wanted).items() if name not in given}
     _refuse_unknown_keys(table, hints.keys(), where)
@@ -256,11 +249,11 @@ def _shipped() -> Registry:
     for path in (resources.files("sfvqa").joinpath(MODELS_FILE), Path(__file__).resolve().parents[2] / MODELS_FILE):
         if path.is_file():
             return read_registry(path.read_text(encoding="utf-8"))
-    raise ModelError(f"{MODELS_FILE} is missing from this installation.", "Install sfvqa again.")
+    raise ModelError(f"{MODELS_FILE} is missing from this installation.", "Reinstall sfvqa.")
 
 
 def find_model(name: str) -> ModelSpec:
-    """Look a model of this installation up by name; UnknownModelError names the nearest."""
+    """Look up a model of this installation by name; UnknownModelError names the nearest."""
     return load_registry().find(name)
 
 

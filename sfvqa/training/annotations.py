@@ -1,4 +1,4 @@
-"""A JSON file of conversations about videos, in the LLaVA form, read strictly: nothing in it is skipped silently.
+"""Read a JSON file of conversations about videos in LLaVA's format, strictly: nothing is skipped silently.
 
 [{"id": "a", "video": "a.mp4", "conversations": [
     {"from": "human", "value": "<image>\\nWhat moves?"}, {"from": "gpt", "value": "A circle."}, …]}, …]
@@ -46,7 +46,7 @@ class Example:
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
-    """Every example of a file; videos lie in `video_folder`. UsageError names the first entry that is none and why."""
+    """Read all examples of a file; videos are in `video_folder`. UsageError names the first invalid entry and why."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def read_annotations(path: Path, video_folder: Path) -> list[Example]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"The annotations in {path} cannot be read: {error}.", "Check that it is JSON.") from error
     if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path} holds no list of examples.", 'It should be [{"id": …, "video": …, …}, …].')
+        raise UsageError(f"{path} does not hold a list of examples.", 'It should be [{"id": …, "video": …, …}, …].')
     examples = []
     unread: Counter[str] = Counter()
     for number, entry in enumerate(entries):
@@ -66,7 +66,7 @@ def read_annotations(path: Path, video_folder: Path) -> list[Example]:
             raise UsageError(f"Entry {number} ({name}) of {path}: {error.message}", error.remedy) from error
     if unread:
         named = ", ".join(f"{key} ({count})" for key, count in sorted(unread.items()))
-        logger.warning("Nothing in %s is read but id, video and conversations; there also is: %s.", path, named)
+        logger.warning("Only id, video and conversations are read from %s; ignored: %s.", path, named)
     return examples
 
 
@@ -75,7 +75,7 @@ def _example(entry: Any, number: int, video_folder: Path) -> Example:
     _check_pictures(entry)
     video = entry.get("video")
     if video is not None and (not isinstance(video, str) or not video):
-        raise UsageError(f"Its video is {video!r}, no file name.", "Give a path within the video folder.")
+        raise UsageError(f"Its video is {video!r}, not a file name.", "Give a path within the video folder.")
     speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in said]
     begins = int(speakers[:1] == ["system"])
     system = check_text(_text(said[0], 1, "system"), "system message", "Leave it out.") if begins else None
@@ -95,7 +95,7 @@ def _example(entry: Any, number: int, video_folder: Path) -> Example:
 
 def _conversation(entry: Any) -> list[Any]:
     if not isinstance(entry, dict):
-        raise UsageError("It is no object.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+        raise UsageError("It is not an object.", 'Give it "conversations": [{"from": …, "value": …}, …].')
     said = entry.get("conversations")
     if isinstance(said, list):
         return said
@@ -139,16 +139,16 @@ def _text(turn: Any, number: int, speaker: str) -> str:
     if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
         raise UsageError(f"Turn {number} is {turn!r}.", form)
     if turn["from"] != speaker:
-        raise UsageError(f"Turn {number} is from {turn['from']!r}, where {speaker} is due.", form)
+        raise UsageError(f"Turn {number} is from {turn['from']!r}, where {speaker} is expected.", form)
     if not isinstance(turn["value"], str):
-        raise UsageError(f"Turn {number} says {turn['value']!r}, no text.", form)
+        raise UsageError(f"Turn {number} says {turn['value']!r}, which is not text.", form)
     return turn["value"]
 
 
 def check_videos(
     examples: Sequence[Example], sampling: SamplingOptions, reading: ReadOptions, *, skip_unreadable: bool
 ) -> list[Example]:
-    """Open every video once; those examples whose video can be read, with the number of frames that will be.
+    """Open every video once; return the readable examples with their numbers of frames.
 
     Raises UsageError with the count and the first few that cannot, unless they are to be skipped: then it is a warning.
     """
@@ -176,6 +176,6 @@ def check_videos(
         "cannot be read"
     )
     if not skip_unreadable or not kept:
-        raise UsageError(f"{counts}: {named}", "Mend or remove them, or leave them out with --skip-unreadable.")
+        raise UsageError(f"{counts}: {named}", "Repair or remove them, or skip them with --skip-unreadable.")
     logger.warning("%s; these examples are left out: %s", counts, named)
     return kept

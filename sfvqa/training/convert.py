@@ -1,4 +1,4 @@
-"""`python -m sfvqa.training.convert`: a plain decoder folder of transformers becomes a slow-fast checkpoint folder.
+"""`python -m sfvqa.training.convert`: convert a plain decoder folder of transformers to a slow-fast checkpoint.
 
 This is the paper's "plug and play", tensor by tensor. With its warm-up gates at zero the result's logits equal the
 plain decoder's exactly, until it is trained. The vision tower is a checkpoint's, a folder of a tower alone, or new.
@@ -24,7 +24,7 @@ from sfvqa.errors import CheckpointError, SfvqaError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
 from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.hybrid_layer import FAMILIES
-from sfvqa.model.loading import StoredModel, TensorFiles, build_empty
+from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
 from sfvqa.model.visual_tokens import ConvNextBlock, Projector, VisionTower
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
@@ -73,7 +73,7 @@ class VisionSource:
             wanted = {name: list(tensor.shape) for name, tensor in VisionTower(self.config).state_dict().items()}
         files = TensorFiles(folder)
         found = {name: shape for name, shape in files.shapes.items() if not name.startswith(_HEAD)}
-        _check_shapes(found, wanted, folder)
+        refuse_misfits(folder, found, wanted)
         yield from ((name, files.read(name)) for name in files.shapes if name in wanted)
 
     def _random_tower(self) -> VisionTower:
@@ -85,13 +85,6 @@ class VisionSource:
                 if isinstance(module, ConvNextBlock):
                     torch.nn.init.constant_(module.gamma, _SHALLOW_GAMMA)
         return tower
-
-
-def new_projector(vision_width: int, decoder_width: int, seed: int) -> dict[str, Tensor]:
-    """The tensors of a projector that has learned nothing yet."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)
-        return Projector(vision_width, decoder_width).state_dict()
 
 
 PAPER_EVERY = 8  # the paper's hybrid layers: 0, 8, 16, 24 of 28
@@ -110,7 +103,7 @@ class SlowInit(StrEnum):
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """What the plain decoder does not say. `hybrid_layers` None: every eighth from 0, as in the paper."""
+    """Settings of the conversion. `hybrid_layers` None: every eighth from 0, as in the paper."""
 
     hybrid_layers: tuple[int, ...] | None = None
     slow_init: SlowInit = SlowInit.DECODER
@@ -121,7 +114,7 @@ class ConversionOptions:
 
 
 def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionOptions | None = None) -> SlowFastConfig:
-    """Write the slow-fast checkpoint folder `out` of a decoder folder (config.json, safetensors, tokenizer).
+    """Convert a decoder folder (config.json, safetensors, tokenizer) to a slow-fast checkpoint folder `out`.
 
     The folder appears when it is whole and has been checked as loading does; at most a file's worth of tensors is in
     memory. Raises UsageError when `out` is there already or cannot be written, CheckpointError for an unknown family,
@@ -149,12 +142,12 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
 
 
 def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOptions) -> SlowFastConfig:
-    """The config of the converted model; CheckpointError when decoder and options do not go together."""
+    """The config of the converted model; CheckpointError if decoder and options do not fit together."""
     stated = read_json(decoder / "config.json")
     if (family := stated.get("model_type")) not in FAMILIES:
         raise CheckpointError(
-            f"{decoder} holds a decoder of type {family!r}, which gets no hybrid layers.",
-            f"Known: {', '.join(sorted(FAMILIES))}.",
+            f"{decoder} holds a decoder of type {family!r}, which cannot have hybrid layers.",
+            f"Supported: {', '.join(sorted(FAMILIES))}.",
         )
     if stated.get("quantization_config") is not None:
         raise CheckpointError(f"The decoder in {decoder} is quantized.", "Convert the unquantized one.")
@@ -198,26 +191,15 @@ def _decoder_names(files: TensorFiles, config: SlowFastConfig) -> dict[str, str]
 def _check_decoder(decoder: Path, config: SlowFastConfig, files: TensorFiles) -> None:
     """CheckpointError unless the files hold exactly the plain decoder's tensors."""
     model = build_empty(SlowFastForConditionalGeneration, config, described_in=decoder / "config.json")
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items() if not _is_new(name)}
+    wanted = {
+        name: list(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(_NOT_IN_THE_DECODER) and ".slow_attention." not in name
+    }
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     found = {own: files.shapes[name] for own, name in _decoder_names(files, config).items()}
-    _check_shapes(found, wanted, decoder)
-
-
-def _check_shapes(found: dict[str, list[int]], wanted: dict[str, list[int]], folder: Path) -> None:
-    if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-        name = wrong[0]
-        raise CheckpointError(
-            f"The tensors in {folder} are not those its config.json describes: {len(wrong)} differ, of which {name} "
-            f"is {found.get(name, 'missing')}, not {wanted.get(name, 'expected')}.",
-            "Check its config.json, or fetch it again.",
-        )
-
-
-def _is_new(name: str) -> bool:
-    """Whether a plain decoder has no such tensor."""
-    return name.startswith(_NOT_IN_THE_DECODER) or ".slow_attention." in name
+    refuse_misfits(decoder, found, wanted)
 
 
 def _tensors(
@@ -243,8 +225,10 @@ def _tensors(
             yield f"{attention}.slow_attention.{name}", tensor.to(dtype)
     for name, tensor in vision.tensors():
         yield f"vision_tower.{name}", tensor.to(dtype)
-    projector = new_projector(config.vision.dims[-1], config.decoder_config.hidden_size, options.seed)
-    for name, tensor in projector.items():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed + 1)
+        projector = Projector(config.vision.dims[-1], config.decoder_config.hidden_size)
+    for name, tensor in projector.state_dict().items():
         yield f"projector.{name}", tensor.to(dtype)
 
 
@@ -299,7 +283,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionOptions]:
-    """What a command line asks for; ModelError when there is no such tower."""
+    """The options of a command line; ModelError if there is no such tower."""
     given = vars(arguments)
     options = ConversionOptions(**{field.name: given[field.name] for field in fields(ConversionOptions)})
     if arguments.vision != RANDOM:
@@ -311,7 +295,7 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert, and say what came out."""
+    """Convert, and print the result."""
     asked = parse_arguments(arguments)
     try:
         vision, options = options_of(asked)
@@ -325,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them."""
+    """Parse comma-separated whole numbers."""
     return tuple(int(part) for part in text.split(","))
 
 

@@ -1,7 +1,7 @@
-"""`python -m sfvqa.training.finetune`: a slow-fast checkpoint learns from a JSON file of conversations about videos.
+"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on a JSON file of video conversations.
 
-It goes through transformers' Trainer, in the paper's two stages. What a run is stands in its folder beside the states
-that Trainer saves, and only the same run goes on from them.
+It uses transformers' Trainer, in the paper's two stages. A run's settings are kept in its folder beside the states that
+Trainer saves, and only a run with the same settings can continue from them.
 For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate launch -m` in place of `python -m`.
 """
 
@@ -40,12 +40,12 @@ from sfvqa.wording import plural
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several that writes and prints."""
+    """Whether this is the process that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def leave_group() -> None:
-    """End the group of processes that trained together, once all have come here; nothing where there is none.
+    """Leave the process group, if any, once all processes have arrived here.
 
     A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
     """
@@ -62,7 +62,7 @@ _WRITTEN_LAST = "trainer_state.json"
 
 
 def check_new_run(run: Path) -> None:
-    """Raise UsageError unless a run can begin in a folder: one that can be written to, and holds nothing.
+    """Raise UsageError unless a run can start in a folder: it must be empty and writable.
 
     Settings alone are nothing: a run that failed before it saved a state can be started again.
     """
@@ -76,17 +76,17 @@ def check_new_run(run: Path) -> None:
     except OSError as error:
         raise UsageError(f"{run} cannot be written to: {error.strerror or error}.", "Name another folder.") from error
     if held:
-        raise UsageError(f"{run} is not empty.", "Name another folder, or go on with --resume.")
+        raise UsageError(f"{run} is not empty.", "Name another folder, or continue with --resume.")
 
 
 def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Write down what a run is, once it is about to train."""
+    """Save the settings of a run that is about to train."""
     if is_first_process():
         (run / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def read_settings(run: Path) -> dict[str, Any]:
-    """What was written down of the run in a folder; UsageError where nothing was that can be read."""
+    """Read the settings of the run in a folder; UsageError if there are none that can be read."""
     path = run / SETTINGS_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def read_settings(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}.", _BEGIN) from error
     if not isinstance(settings, dict):
-        raise UsageError(f"{path} holds no settings of a run.", _BEGIN)
+        raise UsageError(f"{path} does not hold the settings of a run.", _BEGIN)
     return settings
 
 
@@ -104,16 +104,16 @@ def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) 
     now = json.loads(json.dumps(settings))
     if changed := [name for name in now if before.get(name) != now[name]]:
         said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
-        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or begin another run.")
+        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")
 
 
 def last_state(run: Path) -> Path:
-    """The last folder `checkpoint-N` of which every file is whole; UsageError when there is none."""
+    """The last folder `checkpoint-N` with complete files; UsageError if there is none."""
     found = {int(match[1]): path for path in run.glob("*") if (match := _STATE.fullmatch(path.name))}
     for _, state in sorted(found.items(), reverse=True):
         if (flaw := _flaw(state)) is None:
             return state
-        logger.warning("%s is not gone on from: %s, as when a run ends while it writes.", state, flaw)
+        logger.warning("Skipping %s: %s, as when a run is interrupted while saving.", state, flaw)
     raise UsageError(f"There is no saved state in {run}.", _BEGIN)
 
 
@@ -136,7 +136,7 @@ def _flaw(state: Path) -> str | None:
     return None
 
 
-_BEGIN = "Leave out --resume, and name a folder that is empty or does not exist, to begin."
+_BEGIN = "To start a run, leave out --resume and name a new or empty folder."
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -160,7 +160,7 @@ def _flag(
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What a run does; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
+    """Options of a run; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
 
     Lengths are optimizer steps. `precision` is what is computed in; weights and optimizer stay in float32.
     `isolate_reading` costs half a second a video. Raises UsageError when built.
@@ -171,7 +171,7 @@ class FineTuning:
         metadata=_flag("1: projector, slow attention; 2: all", kind=lambda text: Stage(int(text)), choices=Stage),
     )
     num_frames: int | None = field(
-        default=None, metadata=_flag("of a video (default, as of the next two: as in its training)", least=1, kind=int)
+        default=None, metadata=_flag("frames per video (default: as in the checkpoint's training)", least=1, kind=int)
     )
     sampling: SamplingStrategy | None = field(
         default=None,
@@ -179,21 +179,21 @@ class FineTuning:
     )
     crop: CropMode | None = field(default=None, metadata=_flag(kind=CropMode, choices=CropMode))
     num_epochs: float = field(default=1.0, metadata=_flag())
-    num_steps: int | None = field(default=None, metadata=_flag("instead of epochs", least=1, kind=int))
-    batch_size: int = field(default=1, metadata=_flag("rows on each device at a time", least=1))
-    accumulation: int = field(default=1, metadata=_flag("batches that make a step", least=1))
+    num_steps: int | None = field(default=None, metadata=_flag("use instead of --num-epochs", least=1, kind=int))
+    batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
+    accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
     learning_rate: float = field(default=2e-5, metadata=_flag())
-    warmup_share: float = field(default=0.03, metadata=_flag("of the steps, in which the rate rises"))
+    warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
     weight_decay: float = field(default=0.0, metadata=_flag(least=0))
     max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
     precision: str = field(default="float32", metadata=_flag(choices=PRECISIONS))
-    gradient_checkpointing: bool = field(default=False, metadata=_flag("compute activations twice to keep fewer"))
-    freeze_vision: bool = field(default=False, metadata=_flag("leave the vision tower as it is in stage 2 too"))
-    skip_unreadable: bool = field(default=False, metadata=_flag("leave out unreadable videos, with a warning"))
-    isolate_reading: bool = field(default=False, metadata=_flag("read videos in processes that can be ended"))
-    save_every: int = field(default=500, metadata=_flag("steps", least=1))
-    num_kept: int = field(default=2, metadata=_flag("saved states to keep; each is three models big", least=1))
-    log_every: int = field(default=10, metadata=_flag("steps", least=1))
+    gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
+    freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
+    skip_unreadable: bool = field(default=False, metadata=_flag("skip videos that cannot be read, with a warning"))
+    isolate_reading: bool = field(default=False, metadata=_flag("read each video in a process that can be killed"))
+    save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
+    num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
+    log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
     num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
     seed: int = field(default=0, metadata=_flag(least=0))
     device: str = field(default="auto", metadata=_flag("auto or cpu"))
@@ -202,31 +202,31 @@ class FineTuning:
         for each in fields(self):
             value, least = getattr(self, each.name), each.metadata["least"]
             if None not in (value, least) and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{each.name} is {value}.", f"It must be a number from {least} on.")
+                raise UsageError(f"{each.name} is {value}.", f"It must be at least {least}.")
         for name in ("num_epochs", "learning_rate"):
             if not (math.isfinite(value := getattr(self, name)) and value > 0):
                 raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
         if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
-            raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be from 0 to below 1.")
+            raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
         if self.seed > _HIGHEST_SEED:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"There is no precision {self.precision!r}.", f"Use one of {', '.join(PRECISIONS)}.")
         if self.device not in ("auto", "cpu"):
             raise UsageError(
-                f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs by CUDA_VISIBLE_DEVICES."
+                f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs with CUDA_VISIBLE_DEVICES."
             )
         if self.precision == "float16" and resolve_device(self.device).type == "cpu":
             # Trainer would compute in float32 without a word
-            raise UsageError("On a CPU nothing is trained in float16.", "Use bfloat16.")
+            raise UsageError("A CPU cannot train in float16.", "Use bfloat16.")
 
 
-_TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames; a saved state is gone on from."
+_TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames, and continue with --resume."
 _HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
-    """Let gradients reach what a stage learns and nothing else; how many parameters that is."""
+    """Enable gradients for what a stage learns and nothing else; return its number of parameters."""
     for name, parameter in model.named_parameters():
         is_bridge = name.startswith("projector.") or ".slow_attention." in name
         is_frozen = freeze_vision and name.startswith("vision_tower.")
@@ -237,7 +237,7 @@ def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, fre
 def fine_tune(
     model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
 ) -> Path:
-    """Train, and write the checkpoint folder `run`/checkpoint; `resume` goes on from the last state saved in `run`.
+    """Train, and write the checkpoint folder `run`/checkpoint; `resume` continues from the last state in `run`.
 
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
@@ -258,15 +258,21 @@ def fine_tune(
     settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
     if resume and settings["left_out"]:
         gone = ", ".join(settings["left_out"])
-        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Mend them, or begin another run.")
+        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Repair them, or start another run.")
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     if checkpoint.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made of.")
+        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
     if options.stage is Stage.BRIDGE:
-        examples = _with_videos(examples)
+        with_video = [example for example in examples if example.video is not None]
+        if not with_video:
+            raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+        if len(with_video) < len(examples):
+            num_alone = plural(len(examples) - len(with_video), "example")
+            logger.warning("Stage 1 leaves out %s without a video.", num_alone)
+        examples = with_video
     trainer = make_trainer(checkpoint, examples, looking, run, options)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
@@ -293,7 +299,7 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
 def make_trainer(
     checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
 ) -> Trainer:
-    """transformers' Trainer, ready to run; it is the model of `checkpoint` that learns."""
+    """Return transformers' Trainer for the model of `checkpoint`."""
     model = checkpoint.model
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
@@ -304,7 +310,7 @@ def make_trainer(
     if arguments.n_gpu > 1:
         raise UsageError(
             f"One process sees {arguments.n_gpu} GPUs.",
-            "Start one a GPU, `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
+            "Use `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
     logger.info(
         "Stage %d: %s of %s, %s learn",
@@ -314,25 +320,12 @@ def make_trainer(
         plural(num_learned, "parameter"),
     )
     return Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collate,
-        processing_class=checkpoint.tokenizer,
+        model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
 
 
-def _with_videos(examples: list[Example]) -> list[Example]:
-    kept = [example for example in examples if example.video is not None]
-    if not kept:
-        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-    if len(kept) < len(examples):
-        logger.warning("Stage 1 leaves out %s without a video.", plural(len(examples) - len(kept), "example"))
-    return kept
-
-
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
-    """The options with what they leave to the checkpoint's own training, and what they make of a video."""
+    """Complete the options by the checkpoint's own training, and say how to read videos."""
     num_frames = options.num_frames or known.num_frames
     if num_frames is None:
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
@@ -373,7 +366,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
 
 
 def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
-    """What makes a run what it is; a run goes on only with the same."""
+    """The settings that a resumed run must share."""
     paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
     paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
     return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
@@ -387,10 +380,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.finetune", description=__doc__)
     add = parser.add_argument
     add("annotations", type=Path, help='JSON: [{"id", "video", "conversations": [{"from", "value"}, …]}, …]')
-    add("--videos", type=Path, required=True, help="the folder that the annotations' paths start from")
+    add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
     add("--model", required=True, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
     add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
-    add("--resume", action="store_true", help="go on from the last state in the output folder")
+    add("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
         if each.default is False:
@@ -402,7 +395,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, and say where the checkpoint is."""
+    """Train, and print where the checkpoint is."""
     asked = vars(parse_arguments(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:

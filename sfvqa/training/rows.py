@@ -1,4 +1,4 @@
-"""Conversations about videos → rows of tokens, each answer behind the very prompt it is asked with; padded batches."""
+"""Conversations about videos → rows of tokens, each answer after the prompt that `ask` would use; padded batches."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class TokenRow:
     labels: tuple[int, ...]
 
     def num_tokens(self, num_fast_tokens: int) -> int:
-        """How many they are when expanded."""
+        """Number of tokens after `expand`."""
         return len(self.ids) + (num_fast_tokens - 1) * self.ids.count(IMAGE_TOKEN_ID)
 
     def expand(self, num_fast_tokens: int) -> "TokenRow":
@@ -89,7 +89,7 @@ def _answer_end(tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int
     end = next((token for token in behind if token in end_token_ids), None)
     if end is None:
         raise CheckpointError(
-            "The chat template ends an answer with no token at which answering stops.",
+            "The chat template does not end an answer with a token that stops generation.",
             "Check the chat template, and eos_token_id in generation_config.json.",
         )
     return end
@@ -105,7 +105,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Looking:
-    """How the videos are looked at; the same to ask about them later."""
+    """How videos are sampled, cropped and read."""
 
     sampling: SamplingOptions
     crop: CropMode
@@ -136,7 +136,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Read one; VideoError for a video that cannot be read after all, UsageError for a row that is too long."""
+        """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
         example, row = self._rows[index]
         pixels = None if example.video is None else self._read(example.video)
         if pixels is not None:
@@ -150,7 +150,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
             name, length = too_long[0]
             others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
             raise UsageError(
-                f"Example {name} takes {length} tokens, and the model has {positions} positions{others}.",
+                f"Example {name} takes {length} tokens, but the model has only {positions} positions{others}.",
                 "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
             )
 
@@ -165,7 +165,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
 
 
 def num_fast_tokens(num_frames: int, config: SlowFastConfig) -> int:
-    """How many fast tokens a video of so many frames becomes."""
+    """Number of fast tokens of a video of `num_frames` frames."""
     side = config.grid_side(num_frames)
     return len(split_video(torch.empty(num_frames, side, side, 1), config).fast)
 

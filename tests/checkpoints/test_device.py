@@ -36,7 +36,7 @@ def test_a_gpu_beyond_the_last_is_a_usage_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(UsageError, match="There are 2 CUDA devices, no cuda:2"):
+    with pytest.raises(UsageError, match="There is no cuda:2, only 2 CUDA devices"):
         resolve_device("cuda:2")
 
 

@@ -119,7 +119,7 @@ def test_what_is_neither_gets_the_nearest_name(tmp_path: Path) -> None:
 
 def test_an_installation_without_its_bundled_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda _package: tmp_path)
-    with pytest.raises(CheckpointError, match="Install sfvqa again"):
+    with pytest.raises(CheckpointError, match="Reinstall sfvqa"):
         locate("tiny")
 
 

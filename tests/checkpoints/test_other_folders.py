@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_of_pickles_says_so(folder: Path) -> None:
     """It was "model.safetensors cannot be read: No such file", as if something were damaged."""
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"weights as pickles only \(pytorch_model\.bin\).* safetensors"):
+    with pytest.raises(CheckpointError, match=r"weights only as pickles \(pytorch_model\.bin\).* safetensors"):
         VideoQA.load(folder)
 
 

@@ -56,7 +56,7 @@ def size(path: Path) -> int:
 
 def test_the_folder_says_what_it_is(out: Path) -> None:
     quantize("tiny", out, "4bit", device="cpu")
-    assert read_sizes(out).stored_quantization == "4bit"
+    assert read_sizes(out).quantization == "4bit"
     assert load_checkpoint(ModelSettings(out, device="cpu", quantization="4bit")).quantization == "4bit"
     for asked in ("none", "8bit"):
         with pytest.raises(UsageError, match=f"quantized to 4bit; it cannot be loaded as {asked}"):
@@ -82,13 +82,13 @@ def test_the_folder_keeps_what_only_models_toml_knows_of_the_training(
 def test_a_folder_can_be_quantized_too_but_once(out: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(locate("tiny").folder, tmp_path / "mine")
     quantize(folder, out, "4bit", device="cpu")
-    with pytest.raises(UsageError, match="in 4bit already"):
+    with pytest.raises(UsageError, match="already quantized to 4bit"):
         quantize(out, tmp_path / "again", "4bit", device="cpu")
 
 
 def test_what_is_there_is_left_alone(out: Path) -> None:
     out.mkdir(parents=True)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         quantize("tiny", out, "4bit", device="cpu")
     assert list(out.iterdir()) == []
 

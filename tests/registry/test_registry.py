@@ -98,7 +98,7 @@ def test_a_repository_s_name_is_refused_where_huggingface_hub_would_raise(repo_i
     try:
         validate_repo_id(repo_id)
     except HFValidationError:
-        with pytest.raises(ModelError, match=r"'small' in models\.toml has a `repo_id` that is none"):
+        with pytest.raises(ModelError, match=r"'small' in models\.toml has an invalid `repo_id`"):
             read_registry(entry)
     else:
         assert read_registry(entry).find("small").repo_id == repo_id
@@ -141,10 +141,10 @@ def test_a_minimal_entry_reads() -> None:
         (ENTRY + 'repo_id = "a/b"', "both `repo_id` and `folder`"),
         (ENTRY + MODEL.replace("small]", 'other]\naliases = ["SMALL"]'), "'other'.*shares the name 'SMALL' with small"),
         (ENTRY + 'name = "else"', "unknown key `name`"),
-        (MODEL, "architecture 'little' that is not described.*Described are none"),
+        (MODEL, "architecture 'little' that is not described.*Known architectures: none"),
         (ENTRY.replace('architecture = "little"', ""), "does not name its architecture"),
         (ENTRY.replace("min_fast_frames = 2", "min_frames = 2"), "fast_tokens.*unknown key `min_frames`"),
-        (ENTRY.replace("{ temporal_stride = 2, min_fast_frames = 2 }", "2"), "`fast_tokens`.* no table"),
+        (ENTRY.replace("{ temporal_stride = 2, min_fast_frames = 2 }", "2"), "`fast_tokens`.* not a table"),
         (ENTRY.replace("vision_dims = [8, 16]", "vision_dims = [8]"), r"architectures\.little.*do not pair"),
         (ENTRY.replace("vision_dims = [8, 16]", "vision_dims = 8"), "gives 8 for `vision_dims`.*list"),
         (ENTRY.replace("hybrid_layers = [0, 2]", "hybrid_layers = [4]"), r"architectures\.little.*outside 4 layers"),

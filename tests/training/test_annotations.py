@@ -58,7 +58,7 @@ def test_keys_that_are_not_read_are_counted(tmp_path: Path, caplog: pytest.LogCa
     entry = {"video": "shapes.mp4", "image": None, "conversations": [ASKED, ANSWERED]}
     with caplog.at_level(logging.WARNING):
         assert len(read(tmp_path, [entry | {"start": 2, "video_id": 7}, entry | {"start": 3}])) == 2
-    assert "there also is: image (2), start (2), video_id (1)." in caplog.text
+    assert "ignored: image (2), start (2), video_id (1)." in caplog.text
 
 
 ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
@@ -67,7 +67,7 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        ("text", "It is no object"),
+        ("text", "It is not an object"),
         (
             {"video": "a.mp4", "conversation": [ASKED, ANSWERED]},
             "'conversation', and no 'conversations'. Rename",
@@ -78,15 +78,15 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
         ({"video": "a.mp4", "conversations": [turn("system", " "), ASKED, ANSWERED]}, "A system message is empty"),
         (
             {"video": "a.mp4", "conversations": [ASKED, turn("system", "x")]},
-            "from 'system', where gpt is due",
+            "from 'system', where gpt is expected",
         ),
         ({"video": "a.mp4", "conversations": [ASKED, {"role": "gpt"}]}, r"Turn 2 is \{'role': 'gpt'\}"),
         ({"video": "a.mp4"}, "no list of conversations"),
-        ({"video": 3, "conversations": [ASKED, ANSWERED]}, "3, no file name"),
+        ({"video": 3, "conversations": [ASKED, ANSWERED]}, "3, not a file name"),
         ({"video": "a.mp4", "conversations": []}, "It has no questions"),
         ({"video": "a.mp4", "conversations": [ASKED]}, "Its last question has no answer"),
-        ({"video": "a.mp4", "conversations": [ANSWERED, ASKED]}, "Turn 1 is from 'gpt', where human is due"),
-        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "Turn 2 says None, no text"),
+        ({"video": "a.mp4", "conversations": [ANSWERED, ASKED]}, "Turn 1 is from 'gpt', where human is expected"),
+        ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "Turn 2 says None, which is not text"),
         ({"video": "a.mp4", "conversations": [turn("human", "<image>"), ANSWERED]}, "A question is empty"),
         ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", " ")]}, "An answer is empty"),
         ({"conversations": [ASKED, ANSWERED]}, "places 1 video and has none"),
@@ -114,7 +114,7 @@ def test_what_is_no_example_is_named_with_its_place(tmp_path: Path, entry: Any, 
 
 def test_a_file_that_holds_no_annotations_is_refused(tmp_path: Path) -> None:
     deep = "[" * 100_000
-    none = "no list of examples"
+    none = "not hold a list of examples"
     for content, complaint in (("{", "cannot be read"), (deep, "cannot be read"), ("{}", none), ("[]", none)):
         with pytest.raises(UsageError, match=complaint):
             read(tmp_path, content)

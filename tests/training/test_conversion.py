@@ -123,7 +123,7 @@ def test_the_tower_of_another_checkpoint_comes_along(tmp_path: Path) -> None:
     found = dict(VisionSource.of(alone).tensors())
     assert found.keys() == tiny.state_dict().keys()
     SlowFastVisionConfig(image_size=64, depths=(2, 3), dims=(32, 96)).save_pretrained(alone)
-    with pytest.raises(CheckpointError, match=r"are not those its config\.json describes"):
+    with pytest.raises(CheckpointError, match=r"do not fit the model its config\.json describes"):
         list(VisionSource.of(alone).tensors())
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
 
     refused(r"There is no config\.json")
     plain = save_plain_decoder(tmp_path / "plain", LLAMA)
-    refused("is there already", UsageError, out="plain")
+    refused("already exists", UsageError, out="plain")
     (tmp_path / "file").touch()
     refused("file cannot be written to", UsageError, out="file/out")
     refused("/proc/a cannot be written to", UsageError, out="/proc/a/out")
@@ -156,7 +156,7 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
         (plain / "config.json").write_text(json.dumps(fields | changed))
 
     write(model_type="gpt2")
-    refused(r"type 'gpt2', which gets no hybrid layers\. Known: llama, mistral")
+    refused(r"type 'gpt2', which cannot have hybrid layers\. Supported: llama, mistral")
     write(quantization_config={"quant_method": "gptq"})
     refused("is quantized")
     write(num_attention_heads="four")
@@ -164,7 +164,7 @@ def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     write(num_hidden_layers=2)
     refused("hybrid_layers .2. lie outside the decoder's 2 layers")
     write(num_hidden_layers=4)
-    refused(r"language_model\.layers\.3\.input_layernorm\.weight is missing")
+    refused(r"missing: language_model\.layers\.3\.input_layernorm\.weight")
     write(intermediate_size=40)
     refused(r"is \[32, 48\], not \[32, 40\]")
     write()

@@ -108,7 +108,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     os.truncate(last / "optimizer.pt", (last / "optimizer.pt").stat().st_size // 2)
     with caplog.at_level(logging.WARNING):
         resumed = run(tmp_path / "stopped", resume=True)
-    assert f"{last} is not gone on from" in caplog.text
+    assert f"Skipping {last}" in caplog.text
     assert len(losses(tmp_path / "whole")) == 4
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     ours, same = load(resumed).state_dict(), load(whole).state_dict()
@@ -245,7 +245,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], complain
 
 def test_float16_on_a_cpu_is_refused() -> None:
     """Trainer computes in float32 there, and says nothing."""
-    with pytest.raises(UsageError, match=r"On a CPU nothing is trained in float16\. Use bfloat16\."):
+    with pytest.raises(UsageError, match=r"A CPU cannot train in float16\. Use bfloat16\."):
         replace(SHORT, precision="float16")
 
 
@@ -310,7 +310,7 @@ def test_a_run_goes_on_with_the_videos_that_it_began_with(model: Path, videos: P
 def test_a_row_longer_than_the_model_is_named_before_anything_is_learned(videos: Path, tmp_path: Path) -> None:
     """It was found when it was drawn, hours later; and annotations without it were those of another run."""
     short = make_converted(tmp_path, "qwen2", max_position_embeddings=72)
-    long = r"Example 0-0 takes 77 tokens, and the model has 72 positions"
+    long = r"Example 0-0 takes 77 tokens, but the model has only 72 positions"
     with pytest.raises(UsageError, match=rf"{long}\. Shorten"):
         fine_tune(short, videos, videos.parent, tmp_path / "run", SHORT)
     assert not list((tmp_path / "run").iterdir())

@@ -16,7 +16,7 @@ from sfvqa.lab.commands import command_parser, errors_without_traceback, markdow
 from sfvqa.model import SlowFastCache, SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.loading import build_empty
-from sfvqa.profiling.flop_counter import counter
+from sfvqa.profiling.floors import counter
 from sfvqa.profiling.measuring import fast_tokens_for
 from sfvqa.registry import find_model
 from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size

@@ -90,7 +90,7 @@ def test_an_answer_that_is_none_of_a_hub(
 ) -> None:
     info = hub.info(hub.head) | wrong
     monkeypatch.setattr(FakeHub, "info", lambda _hub, _commit: info)
-    with pytest.raises(DownloadError, match="does not answer as a Hugging Face hub does"):
+    with pytest.raises(DownloadError, match="does not answer like a Hugging Face hub"):
         plan_pull(spec)
 
 
@@ -103,7 +103,7 @@ def test_offline_is_respected(hub: FakeHub, spec: ModelSpec, monkeypatch: pytest
 
 def test_a_disk_too_small_is_found_out_before_the_first_byte(hub: FakeHub, spec: ModelSpec) -> None:
     hub.stated_sizes[SHARDS[0]] = 10**15
-    with pytest.raises(DownloadError, match=r"1,000\.0 TB .*cache has .* free\. Make room"):
+    with pytest.raises(DownloadError, match=r"1,000\.0 TB.*cache has only .* free\. Free some space"):
         plan_pull(spec)
     assert not hub.of("/storage/")
 

@@ -90,7 +90,7 @@ def test_a_connection_that_breaks_every_time_is_given_up(hub: FakeHub, spec: Mod
 @pytest.mark.parametrize("name", ["config.json", SHARDS[0]])
 def test_wrong_bytes_are_refused_and_removed(hub: FakeHub, spec: ModelSpec, name: str) -> None:
     hub.wrong_bytes.add(name)
-    with pytest.raises(DownloadError, match=f"{name} .* is not what the hub states: its (git-sha1|sha256)"):
+    with pytest.raises(DownloadError, match=f"{name} .* does not match what the hub states: its (git-sha1|sha256)"):
         run(pull(plan_pull(spec)))
     assert not is_downloaded(spec)
     hub.wrong_bytes.clear()
@@ -148,7 +148,7 @@ def test_whoever_shares_the_cache_finds_the_model_without_our_record(hub: FakeHu
 def test_a_repository_that_is_no_checkpoint_is_refused(hub: FakeHub, spec: ModelSpec, lacking: tuple[str, ...]) -> None:
     files = checkpoint_of_numbers()
     hub.publish({name: data for name, data in files.items() if name not in lacking})
-    with pytest.raises(DownloadError, match="is no checkpoint"):
+    with pytest.raises(DownloadError, match="is not a checkpoint"):
         plan_pull(spec)
     assert not hub.of("/storage/")
 

@@ -55,7 +55,7 @@ def test_what_models_toml_says_comes_first(spec: ModelSpec) -> None:
         ('{"schema_version": 1, "revisions": {"a@', "Unterminated string"),
         ("[]", "it has no `revisions`"),
         ('{"schema_version": 2, "revisions": {}}', "its schema_version is 2, not 1"),
-        ('{"schema_version": 1, "revisions": {"a@main": "../../etc"}}', r"'\.\./\.\./etc' for a@main is no commit"),
+        ('{"schema_version": 1, "revisions": {"a@main": "../../etc"}}', r"'\.\./\.\./etc' for a@main is not a commit"),
         ("\udcff", "codec"),
     ],
 )

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from sfvqa.lab.comparison.cells import Tokens, Variant, build, deepened, prompt_flops, small_variants
 from sfvqa.lab.comparison.run import Experiment
 from sfvqa.model import IMAGE_TOKEN_ID, Gating, SlowAttentionScope
-from sfvqa.profiling.flop_counter import count_on_model
+from sfvqa.profiling.floors import count_on_model
 from tests.lab.comparison.smallest import FAST_ONLY, SLOW_FAST, SMALLEST
 
 
