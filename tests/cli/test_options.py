@@ -306,6 +306,13 @@ def test_a_command_imports_no_other() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("-h", "ask")])
+def test_the_help_names_every_command(run_cli: RunCli, arguments: tuple[str, ...]) -> None:
+    """Also where a command stands behind it, whose module alone is imported else."""
+    said = run_cli(*arguments).stdout
+    assert all(f" {name} " in said for name in ("ask", "doctor", "models", "cache"))
+
+
 def _parameters(command: str) -> list[Any]:  # of typer's classes, which have no public names
     group: Any = typer.main.get_command(app)
     return list(group.commands[command].params)
