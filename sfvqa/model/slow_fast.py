@@ -242,33 +242,6 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- generation ------------------------------------------------------------------------------------------------
 
-    def prefill(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        visual_tokens: Sequence[VisualTokens | None] | None = None,
-        *,
-        slow_attention: SlowAttention | str = SlowAttention.ALWAYS,
-    ) -> tuple[Tensor, SlowFastCache]:
-        """The pass over left-padded prompts: logits `[B, V]` of the next token, and the cache to decode with."""
-        cache = SlowFastCache(self.config)
-        output = self(
-            input_ids,
-            attention_mask=attention_mask,
-            visual_tokens=visual_tokens,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            slow_attention=slow_attention,
-        )
-        return output.logits[:, -1], cache
-
-    def decode(self, token_ids: Tensor, attention_mask: Tensor | None, cache: SlowFastCache) -> Tensor:
-        """One step: `token_ids` `[B, 1]` and the mask `[B, L + 1]` of all positions so far → logits `[B, V]`."""
-        output = self(token_ids, attention_mask=attention_mask, cache=cache, use_cache=True)
-        logits: Tensor = output.logits[:, -1]
-        return logits
-
     def generate(
         self,
         input_ids: Tensor,

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfvqa.inference.engine import decode, prefill
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.config import UNUSED_TENSORS, read_reference_config, rename_tensor
 from sfvqa.video import SamplingOptions
@@ -50,17 +51,17 @@ def forward(case: GoldenCase, **kwargs: Any) -> Any:
 
 
 def greedy(case: GoldenCase, num_tokens: int, slow_attention: SlowAttention) -> tuple[Tensor, Tensor]:
-    """Ids `[B, num_tokens]` and logits `[B, num_tokens, V]` by prefill and decode."""
-    all_ids, all_logits, mask = [], [], case.attention_mask
-    with torch.inference_mode():
-        logits, cache = case.model.prefill(case.input_ids, mask, case.visual_tokens, slow_attention=slow_attention)
-        for _ in range(num_tokens):
-            ids = logits.argmax(dim=-1, keepdim=True)
-            all_ids.append(ids)
-            all_logits.append(logits)
-            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-            logits = case.model.decode(ids, mask, cache)
-    return torch.cat(all_ids, dim=1), torch.stack(all_logits, dim=1)
+    """Ids `[B, num_tokens]` and logits `[B, num_tokens, V]`, by the engine that the commands run on."""
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(case.input_ids, case.attention_mask, strict=True)]
+    state = prefill(case.model, prompts, case.visual_tokens)
+    if slow_attention is SlowAttention.PREFILL:
+        state.cache.forget_slow()
+    all_ids, all_logits = [], []
+    for _ in range(num_tokens):
+        all_logits.append(state.logits)
+        all_ids.append(state.logits.argmax(dim=-1))
+        state = decode(case.model, state, all_ids[-1])
+    return torch.stack(all_ids, dim=1), torch.stack(all_logits, dim=1)
 
 
 def test_the_folder_has_cases() -> None:

@@ -88,7 +88,8 @@ def measure_hybrid_layer(spec: ModelSpec, num_frames: int, repeats: int) -> Meas
     prompt = torch.cat([torch.full((num_fast,), IMAGE_TOKEN_ID), torch.arange(_NUM_TEXT_TOKENS)])[None]
 
     def run(_: nn.Module, dtype: torch.dtype) -> Tensor:
-        logits, _cache = model.prefill(prompt, visual_tokens=[VisualTokens(slow.to(dtype), fast.to(dtype))])
+        tokens = VisualTokens(slow.to(dtype), fast.to(dtype))
+        logits: Tensor = model(prompt, visual_tokens=[tokens], logits_to_keep=1).logits[:, -1]
         return logits
 
     name = f"hybrid layer, {prompt.shape[1]:,} prompt and {num_slow:,} slow tokens"
