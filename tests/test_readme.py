@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from sfvqa.cli.app import app
+from sfvqa.cli.app import build_app
 from tests.readme import LAB, READMES, ROOT, Command, commands
 
 ALL = [command for readme in READMES for command in commands(readme)]
@@ -44,7 +44,7 @@ def test_every_command_is_one_of_the_kinds_tested_here() -> None:
 
 @pytest.mark.parametrize("command", SFVQA, ids=by_line)
 def test_sfvqa_commands_parse(command: Command) -> None:
-    click_command = typer.main.get_command(app)
+    click_command = typer.main.get_command(build_app())
     args = command.words[1:]
     while hasattr(click_command, "commands"):
         name = args.pop(0)

@@ -238,7 +238,7 @@ def check_static_decode(attention: str, quantization: str = "none") -> None:
     """Raise UsageError if static decoding is not supported; `quantization` may be auto."""
     if "flash" in attention:
         raise UsageError(
-            "Flash attention does not support the attention mask that --static-decode needs.",
+            "Flash attention takes no mask, which --static-decode needs.",
             "Use --attention sdpa, or leave out --static-decode.",
         )
     if quantization == "8bit":

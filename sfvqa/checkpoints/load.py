@@ -89,7 +89,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
         config, stored, build = config_of(spec), Quantization.NONE, random_model
-        warnings = (f"The weights of {spec.name} are random: the answer is meaningless.",)
+        warnings = (f"The weights of {spec.name} are random: the answer means nothing.",)
     else:
         location = locate(settings.name)
         config, stored = read_config(location.folder), read_quantization(location.folder)

@@ -69,7 +69,7 @@ class PromptGroup(OptionGroup):
     def __post_init__(self) -> None:
         if self.subtitles is None and self.subtitle_tokens is not None:
             if self.is_flag("subtitle_tokens"):
-                raise UsageError("--subtitle-tokens needs --subtitles.", "Add --subtitles, or leave it out.")
+                raise UsageError("--subtitle-tokens is for --subtitles.", "Add --subtitles, or leave it out.")
             self.overrule("subtitle_tokens")
         if self.subtitles == "":
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")
@@ -120,7 +120,8 @@ class TurnOptions(PromptGroup):
         float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
     ] = 0.0
     top_p: Annotated[
-        float, rare_setting("Sample from the likeliest tokens of this probability.", max=1.0, callback=check_positive)
+        float,
+        rare_setting("Sample the likeliest tokens that add up to this probability.", max=1.0, callback=check_positive),
     ] = 1.0
     repetition_penalty: Annotated[
         float, rare_setting("Values above 1 make repetition less likely.", callback=check_positive)
@@ -160,8 +161,6 @@ class TurnOptions(PromptGroup):
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions(TurnOptions):
     """The same, and what a chat cannot do: compare choices, watch the attention."""
-
-    panel = "How it answers"
 
     slow_attention: Annotated[
         SlowAttentionName,

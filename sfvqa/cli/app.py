@@ -1,13 +1,12 @@
 """The app: its commands, `--version`, and the help that all of them share."""
 
+import importlib
 from typing import Annotated
 
 import typer
 
 import sfvqa
-from sfvqa.cli import ask, cache, chat, demo, doctor, frames, merge, models, profile, report
-from sfvqa.cli.batch import command as batch
-from sfvqa.cli.options import Command, compose
+from sfvqa.cli.options import Command, compose, configurable
 
 EXAMPLES = """\b
 [bold]Examples[/bold]
@@ -37,15 +36,48 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 A flag overrides its SFVQA_… variable, which overrides config.toml in the
 user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
 
-app = typer.Typer(
-    name="sfvqa",
-    help=EXAMPLES,
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_COMMANDS = {
+    "ask": ("ask", "Ask one or more questions about a video.", EXIT_CODES),
+    "chat": ("chat", "Talk about a video, question by question.", EXIT_CODES),
+    "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
+    "frames": ("frames", "Show the frames that a model would see.", EXIT_CODES),
+    "merge": ("merge", "Merge several files of records into one.", EXIT_CODES),
+    "report": ("report", "Summarize a batch.", EXIT_CODES),
+    "profile": ("profile", "Measure where the time goes, by number of frames.", EXIT_CODES),
+    "demo": ("demo", "List the bundled videos, with questions to ask.", None),
+    "doctor": ("doctor", "Check the installation, and say which model would be used.", None),
+    "models": ("models", "Manage the models.", None),
+    "cache": ("cache", "Manage the encoded videos.", None),
+}
+"""The module of each command, which has a function of the command's name and HELP, or an app of its own."""
+
+
+def build_app(only: str = "") -> typer.Typer:
+    """The app with all commands, or with one of them: then the modules of the others are not imported."""
+    app = typer.Typer(
+        name="sfvqa",
+        help=EXAMPLES,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(main_options)
+    for name in [only] if only in _COMMANDS else _COMMANDS:
+        module_name, short_help, epilog = _COMMANDS[name]
+        module = importlib.import_module(f"sfvqa.cli.{module_name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, short_help=short_help)
+        else:
+            command = compose(getattr(module, name))
+            app.command(name, cls=Command, help=module.HELP, short_help=short_help, epilog=epilog)(command)
+    return app
+
+
+def settings_of_commands() -> dict[str, list[str]]:
+    """The options that can be set for good, by command."""
+    return configurable(typer.main.get_command(build_app()))
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,7 +86,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def main_options(
     _version: Annotated[
         bool,
@@ -62,19 +93,3 @@ def main_options(
     ] = False,
 ) -> None:
     """Options that stand before any command."""
-
-
-for _name, _command, _help, _short_help, _epilog in (
-    ("ask", ask.ask, ask.HELP, "Ask one or more questions about a video.", EXIT_CODES),
-    ("chat", chat.chat, chat.HELP, "Talk about a video, question by question.", EXIT_CODES),
-    ("batch", batch.batch, batch.HELP, "Ask questions about many videos.", EXIT_CODES),
-    ("frames", frames.frames, frames.HELP, "Show the frames that a model would see.", EXIT_CODES),
-    ("merge", merge.merge, merge.HELP, "Merge several files of records into one.", EXIT_CODES),
-    ("report", report.report, report.HELP, "Summarize a batch.", EXIT_CODES),
-    ("profile", profile.profile, profile.HELP, "Measure where the time goes, by number of frames.", EXIT_CODES),
-    ("demo", demo.demo, demo.HELP, "List the bundled videos, with questions to ask.", None),
-    ("doctor", doctor.doctor, doctor.HELP, "Check the installation, and say which model would be used.", None),
-):
-    app.command(_name, cls=Command, help=_help, short_help=_short_help, epilog=_epilog)(compose(_command))
-app.add_typer(models.app, name="models", short_help="Manage the models.")
-app.add_typer(cache.app, name="cache", short_help="Manage the encoded videos.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfvqa.checkpoints.find import locate
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
 from sfvqa.cli.answers import describe_frames, describe_video
 from sfvqa.cli.frame_options import FrameOptions
@@ -60,8 +61,6 @@ else one on this machine that fits in memory, else the bundled one, tiny."""
 @dataclass(frozen=True, kw_only=True)
 class AskOptions(AnswerOptions):
     """How `ask` answers."""
-
-    panel = AnswerOptions.panel
 
     evidence_out: Annotated[
         Path | None,
@@ -203,7 +202,6 @@ def show_plan(
 def _what_is_not_here(plan: "Plan") -> list[str]:
     """That there is no such device, or no such model here, and how to get it."""
     from sfvqa.checkpoints.device import is_here
-    from sfvqa.checkpoints.find import locate
 
     missing, spec, device = [], plan.sizes.spec, plan.device
     if not is_here(device):
@@ -283,7 +281,7 @@ def _read_cells(file: "VideoFile", encoded: "EncodedVideo") -> "list[Cell]":
 
     indices, reader = encoded.indices, file.reader
     if len(indices) > MAX_CELLS:
-        raise UsageError(f"A picture holds at most {MAX_CELLS:,} frames.", "Use fewer (--frames), or use --json.")
+        raise UsageError(f"A picture holds at most {MAX_CELLS:,} frames.", "Use fewer frames (--frames), or --json.")
     if indices[-1] >= len(reader.timestamps_seconds):
         raise UnreadableVideoError(
             f"“{encoded.video.path}” has changed since it was encoded, and is now shorter.", "Ask again."

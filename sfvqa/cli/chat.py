@@ -10,19 +10,13 @@ import typer
 from sfvqa.cli.answer_options import TurnOptions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, seconds_on_cpu
-from sfvqa.cli.options import CacheOptions, OutputOptions, bundled_video, parse_video, setting
+from sfvqa.cli.options import CacheOptions, OutputOptions, parse_video, setting
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT
 
 if TYPE_CHECKING:
-    from sfvqa.checkpoints.plan import Plan
-    from sfvqa.cli.screen import Notices
-    from sfvqa.cli.video import VideoFile
     from sfvqa.inference.chat import Chat
     from sfvqa.inference.question import PromptOptions
-    from sfvqa.inference.video_cache.store import VideoCache
-    from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.video.sampling import SamplingOptions
 
 
 TOKENS_PLANNED_FOR = 2048
@@ -55,8 +49,6 @@ Video = Annotated[
 class ChatOptions(TurnOptions):
     """How a chat answers."""
 
-    panel = TurnOptions.panel
-
     context: Annotated[
         int | None,
         setting(
@@ -80,7 +72,7 @@ def chat(
     from sfvqa.cli.chat_lines import open_lines
     from sfvqa.cli.chat_loop import ChatLoop
     from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.video import check_video, open_video, plan_question
+    from sfvqa.cli.video import VideoFile, check_video, encode_video, open_video, plan_question
 
     if str(video) == STANDARD_INPUT:
         raise UsageError(
@@ -98,50 +90,27 @@ def chat(
             model, frames, file, [""], prompt, notices, max_new_tokens=to_come, static_decode=answers.static_decode
         )
         check_fit(plan, seconds_on_cpu(plan, 1, is_seen=file.is_kept(sampling)), notices)
-        answerer = load(plan.settings, file.cache, notices)
-        opener = VideoOpener(answerer, plan, sampling, frames, answers, file.cache, video, notices)
-        begun = opener.start(file, prompt)
-    raise typer.Exit(ChatLoop(opener, begun, open_lines(notices), notices, json=output.json).run())
+        answerer, store = load(plan.settings, file.cache, notices), file.cache
 
+        def begin(file: VideoFile, prompt: "PromptOptions") -> "Chat":
+            encoded = encode_video(answerer, file, plan, sampling, frames, notices)
+            return answerer.chat(encoded, answers.generation(), prompt=prompt, context_tokens=answers.context)
 
-@dataclass(frozen=True)
-class VideoOpener:
-    """Starts a chat about a video, each with the options that the command was given; `first` is the video of these."""
+        begun = begin(file, prompt)
 
-    model: "VideoQA"
-    plan: "Plan"
-    sampling: "SamplingOptions"
-    frames: FrameOptions
-    answers: ChatOptions
-    cache: "VideoCache | None"
-    first: Path
-    notices: "Notices"
-
-    def start(self, file: "VideoFile", prompt: "PromptOptions") -> "Chat":
-        """Read and encode a video under a progress bar, and begin a chat about it."""
-        from sfvqa.cli.video import encode_video
-
-        encoded = encode_video(self.model, file, self.plan, self.sampling, self.frames, self.notices)
-        options, context = self.answers.generation(), self.answers.context
-        return self.model.chat(encoded, options, prompt=prompt, context_tokens=context)
-
-    def open(self, path: Path) -> "Chat":
-        """The same with another video. Raises VideoError and what encoding does, UsageError for standard input."""
-        from sfvqa.cli.video import VideoFile, check_video
-
-        path = bundled_video(str(path)) or path
-        if str(path) == STANDARD_INPUT:
-            raise UsageError("/open cannot read a video from standard input.", "Save it to a file, and open that.")
+    def open_other(path: Path) -> "Chat":
         check_video(path)
-        with VideoFile(path, self.frames, self.cache, self.notices) as file:
-            prompt = self.answers.prompt(file)
-            subtitles = self.answers.fixed_prompt.subtitles
-            if subtitles is not None and not _is_same_file(path, self.first):
-                self.notices.warn(
-                    f"The subtitles in {subtitles.source} belong to {self.first.name}; this video has none.", again=True
-                )
+        with VideoFile(path, frames, store, notices) as file:
+            prompt, subtitles = answers.prompt(file), answers.fixed_prompt.subtitles
+            if subtitles is not None and not _is_same_file(path, video):
+                belong = f"The subtitles in {subtitles.source} belong to {video.name}"
+                notices.warn(f"{belong}; this video has none.", again=True)
                 prompt = replace(prompt, subtitles=None, subtitle_tokens=None)
-            return self.start(file, prompt)
+            return begin(file, prompt)
+
+    lines, has_limit = open_lines(notices), answers.context is not None
+    loop = ChatLoop(begun, open_other, sampling, lines, notices, json=output.json, has_limit=has_limit)
+    raise typer.Exit(loop.run())
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

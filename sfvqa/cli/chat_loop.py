@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING
 
 from sfvqa.cli import exits
 from sfvqa.cli.answers import AnswerPrinter, describe_encoded, describe_subtitles
-from sfvqa.cli.options import parse_file
+from sfvqa.cli.options import bundled_video, parse_file
 from sfvqa.cli.screen import columns_of, print_json, printable, printable_line, wrap
 from sfvqa.cli.whole_file import check_place, whole_file
 from sfvqa.errors import ExitCode, UsageError
+from sfvqa.given_file import STANDARD_INPUT
 from sfvqa.video.sampling import format_time
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sfvqa.cli.chat import VideoOpener
     from sfvqa.cli.chat_lines import EditedLines, PipedLines
     from sfvqa.cli.screen import Notices
-    from sfvqa.inference.answer import Answer, AnswerStream
+    from sfvqa.inference.answer import Answer
     from sfvqa.inference.chat import Chat, ContextUse
     from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.video.sampling import SamplingOptions
 
 
 COMMANDS = {
@@ -89,37 +90,33 @@ def _with_home(text: str) -> Path:
         return path
 
 
-class AnswerStopped(KeyboardInterrupt):
-    """Ctrl-C while an answer was written: `answer` is what there is of it, `is_kept` if the chat goes on from it."""
-
-    def __init__(self, answer: "Answer", *, is_kept: bool) -> None:
-        super().__init__()
-        self.answer = answer
-        self.is_kept = is_kept
-
-
 class ChatLoop:
     """Goes through the lines to the end or to /quit.
 
     A line that fails is said and costs nothing else. What commands show goes to stdout like answers, but to stderr
     where stdout is kept for those alone (--json, --quiet). What is piped in is not seen, so that the question is said
-    before each answer. `_answers` are all since the conversation began, also those of turns that were dropped since.
+    before each answer. `has_limit` says whether --context was given. `_answers` are all since the conversation began,
+    also those of turns that were dropped since.
     """
 
     def __init__(
         self,
-        opener: "VideoOpener",
         chat: "Chat",
+        open_other: "Callable[[Path], Chat]",
+        sampling: "SamplingOptions",
         lines: "PipedLines | EditedLines",
         notices: "Notices",
         *,
         json: bool,
+        has_limit: bool,
     ) -> None:
-        self._opener = opener
         self._chat = chat
+        self._open_other = open_other
+        self._sampling = sampling
         self._lines = lines
         self._notices = notices
         self._json = json
+        self._has_limit = has_limit
         self._printer = AnswerPrinter(notices, json=json, several=not lines.is_terminal)
         self._answers: list[Answer] = []
         self._lasting_warnings: set[str] = set()
@@ -161,11 +158,10 @@ class ChatLoop:
         try:
             with interrupts.step():
                 return self._take(line)
-        except KeyboardInterrupt as stop:
-            self._say_stopped(stop)
-        except Exception as error:  # noqa: BLE001  the chat goes on
-            if interrupts.seen:  # a library made an error of the KeyboardInterrupt
-                self._say_stopped(KeyboardInterrupt())
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the chat goes on
+            if interrupts.seen or isinstance(error, KeyboardInterrupt):  # libraries make other errors of it
+                self._end_line_of_ctrl_c()
+                self._notices.note("Stopped; nothing has changed.")
             else:
                 self._report(error, line)
         return True
@@ -176,9 +172,9 @@ class ChatLoop:
         match name:
             case "/frames":
                 times = " ".join(map(format_time, self._encoded.timestamps_seconds))
-                self._show(f"{describe_encoded(self._encoded, self._opener.sampling)}\n{times}")
+                self._show(f"{describe_encoded(self._encoded, self._sampling)}\n{times}")
             case "/open":
-                self._begin(self._opener.open(typed_path(argument)), "New conversation about this video.")
+                self._begin(self._open(typed_path(argument)), "New conversation about this video.")
             case "/reset":
                 self._chat.reset()
                 self._begin(self._chat, "New conversation about the same video.")
@@ -212,6 +208,12 @@ class ChatLoop:
         out.write(f"{wrap(printable(text), columns_of(out))}\n")
         out.flush()
 
+    def _open(self, path: Path) -> "Chat":
+        path = bundled_video(str(path)) or path
+        if str(path) == STANDARD_INPUT:
+            raise UsageError("/open cannot read a video from standard input.", "Save it to a file, and open that.")
+        return self._open_other(path)
+
     def _begin(self, chat: "Chat", notice: str) -> None:
         self._chat = chat
         self._answers.clear()
@@ -220,13 +222,24 @@ class ChatLoop:
         self._notices.note(notice)
 
     def _ask(self, question: str) -> None:
-        """Answer one question; AnswerStopped when Ctrl-C ends it early, after what came is noted."""
-        num_dropped = self._chat.num_dropped
+        """Answer one question; on a terminal Ctrl-C ends the answer, and what came of it is said."""
+        num_dropped, num_turns, shown = self._chat.num_dropped, self._num_turns, None
         stream = self._chat.stream(question)
         has_dropped = self._chat.num_dropped > num_dropped
         for warning in stream.answer.warnings:
             self._notices.warn(warning, again=has_dropped and warning not in self._lasting_warnings)
-        answer = self._print(question, stream)
+        try:
+            with stream:
+                shown = self._printer.show(question, stream)
+        except KeyboardInterrupt:
+            if not self._lines.is_terminal:
+                raise
+        finally:
+            answer, is_kept = shown or stream.answer, self._num_turns > num_turns
+            self._answers += [answer] if is_kept else []
+        if shown is None:
+            self._say_stopped(answer, is_kept=is_kept)
+            return
         for line in describe_subtitles(answer) if len(self._answers) == 1 else []:
             self._notices.hint(line)
         for warning in answer.warnings:
@@ -236,28 +249,31 @@ class ChatLoop:
         self._notices.hint(describe_turn(answer, self._chat.context, in_full=self._notices.verbose))
         self._say_if_full()
 
-    def _print(self, question: str, stream: "AnswerStream") -> "Answer":
-        num_turns, shown = self._num_turns, None
-        try:
-            with stream:
-                shown = self._printer.show(question, stream)
-        except KeyboardInterrupt:
-            raise AnswerStopped(stream.answer, is_kept=self._num_turns > num_turns) from None
-        finally:
-            if self._num_turns > num_turns:
-                self._answers.append(shown or stream.answer)
-        return shown
-
     @property
     def _num_turns(self) -> int:
         return self._chat.num_dropped + len(self._chat.turns)
+
+    def _say_stopped(self, answer: "Answer", *, is_kept: bool) -> None:
+        self._end_line_of_ctrl_c()
+        if self._json:
+            print_json(answer.to_dict())
+        if is_kept:
+            self._notices.note("Stopped; the partial answer is part of the conversation.")
+        else:
+            self._notices.note("Stopped before the answer began; the question is not part of the conversation.")
+
+    def _end_line_of_ctrl_c(self) -> None:
+        """And with it an answer that was being written."""
+        with contextlib.suppress(OSError):
+            if sys.stderr.isatty():
+                sys.stderr.write("\n")
 
     def _say_if_full(self) -> None:
         """Warn, once, before the turn that makes the oldest ones go."""
         is_full = self._chat.will_drop
         if is_full and not self._said_full:
             use = self._chat.context
-            larger = ", and a larger --context gives it more room" if self._opener.answers.context is not None else ""
+            larger = ", and a larger --context gives it more room" if self._has_limit else ""
             self._notices.warn(
                 f"The conversation takes {use.num_tokens:,} of {use.limit:,} tokens: the next answer may drop the "
                 f"oldest turns. /reset starts a new conversation{larger}.",
@@ -272,32 +288,19 @@ class ChatLoop:
         check_place(path)
         target = path.resolve()
         if target.exists() and target not in self._saved:
-            raise UsageError(f"{path} exists and is not from this chat.", "Name another file, or remove it.")
+            raise UsageError(f"{path} exists and was not written by this chat.", "Name another file, or remove it.")
         if path.suffix.lower() == ".json":
-            text = as_json(self._answers)
+            objects = [jsonlib.dumps(answer.to_dict(), allow_nan=False) for answer in self._answers]
+            text = "[\n{}\n]\n".format(",\n".join(objects))
         else:
-            facts = describe_encoded(self._encoded, self._opener.sampling)
+            facts = describe_encoded(self._encoded, self._sampling)
             text = as_markdown(self._encoded.video.path.name, facts, self._answers)
         with whole_file(path, what="conversation") as file:
             file.write(text.encode())
         self._saved.add(target)
         self._notices.note(f"The conversation is saved to {path}.")
 
-    def _say_stopped(self, stop: KeyboardInterrupt) -> None:
-        with contextlib.suppress(OSError):
-            if sys.stderr.isatty():
-                sys.stderr.write("\n")  # ends the line that holds ^C, and with it an answer that was being written
-        if not isinstance(stop, AnswerStopped):
-            self._notices.note("Stopped; nothing has changed.")
-            return
-        if self._json:
-            print_json(stop.answer.to_dict())
-        if stop.is_kept:
-            self._notices.note("Stopped; the partial answer is part of the conversation.")
-        else:
-            self._notices.note("Stopped before the answer began; the question is not part of the conversation.")
-
-    def _report(self, error: Exception, line: str) -> None:
+    def _report(self, error: BaseException, line: str) -> None:
         """Say what failed; of a question, with --json, as the object that stands in for its answer."""
         if isinstance(error, BrokenPipeError):
             raise error  # nobody is listening any more
@@ -317,12 +320,6 @@ def describe_turn(answer: "Answer", context: "ContextUse", *, in_full: bool) -> 
         speed = "" if timings.tokens_per_second is None else f" ({timings.tokens_per_second:.1f}/s)"
         parts += [f"{plural(tokens.new, 'token')}{speed}", f"{tokens.reused:,} of {tokens.prompt:,} reused"]
     return f"{', '.join([*parts, f'context {context.num_tokens:,} of {context.limit:,}'])}."
-
-
-def as_json(answers: "Sequence[Answer]") -> str:
-    """A list of the objects that --json prints, one a line."""
-    objects = ",\n".join(jsonlib.dumps(answer.to_dict(), allow_nan=False) for answer in answers)
-    return f"[\n{objects}\n]\n"
 
 
 _ENDINGS = {"length": "cut at the token limit", "interrupted": "stopped early"}

@@ -13,11 +13,13 @@ from typing import Any
 
 import typer
 
+from sfvqa.checkpoints.find import is_downloaded, locate, locate_registered
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
-from sfvqa.cli.options import Json, configurable, load_user_config, user_config_path
+from sfvqa.cli.options import Json, load_user_config, user_config_path
 from sfvqa.cli.screen import echo, print_json, printable_line
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
+from sfvqa.registry import load_registry, user_models_path
 from sfvqa.wording import plural, readable_size
 
 HELP = """\b
@@ -33,11 +35,10 @@ prevents it; that comes first."""
 def doctor(as_json: Json = False) -> None:
     """Find everything out, whatever is broken, and print it."""
     import sfvqa
-    from sfvqa.registry import load_registry, user_models_path
+    from sfvqa.cli.app import settings_of_commands
 
-    commands = _commands()
     configuration = {
-        "config.toml": _file(user_config_path(), lambda: {"values": load_user_config(configurable(commands))}),
+        "config.toml": _file(user_config_path(), lambda: {"values": load_user_config(settings_of_commands)}),
         "models.toml": _file(user_models_path(), lambda: {"models": [spec.name for spec in load_registry()]}),
     }
     found: dict[str, Any] = {
@@ -150,8 +151,6 @@ def readers() -> dict[str, Any]:
 
 def models() -> list[dict[str, Any]]:
     """The models that can be used here, with where they are."""
-    from sfvqa.checkpoints.find import is_downloaded, locate_registered
-    from sfvqa.registry import load_registry
 
     here = [locate_registered(spec) for spec in load_registry() if is_downloaded(spec)]
     return [{"name": location.name, "folder": str(location.folder)} for location in here]
@@ -179,22 +178,16 @@ def _file(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {"path": str(path), "exists": None, **attempt(lambda: {"exists": path.is_file()}), **attempt(read)}
 
 
-def _commands() -> Any:
-    from sfvqa.cli.app import app
-
-    return typer.main.get_command(app)
-
-
 def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
     """What `ask` without flags would run as, by variables and config file, on a video long enough."""
-    from sfvqa.checkpoints.find import locate
     from sfvqa.checkpoints.known import read_sizes
     from sfvqa.checkpoints.plan import choose_model, make_plan
+    from sfvqa.cli.app import build_app
     from sfvqa.cli.exits import describe_parse_error
 
     try:
-        ask = _commands().commands["ask"]
-        context = ask.make_context("ask", ["VIDEO", "QUESTION"], default_map=dict(configured))
+        app: Any = typer.main.get_command(build_app("ask"))
+        context = app.commands["ask"].make_context("ask", ["VIDEO", "QUESTION"], default_map=dict(configured))
     except typer.TyperException as error:
         raise UsageError(*describe_parse_error(error)) from error
     model, frames = ModelOptions.of(context), FrameOptions.of(context)
@@ -296,7 +289,7 @@ def _file_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             size = readable_size(fact["size_bytes"]) if fact["exists"] else "does not exist yet"
             yield words, f"{fact['path']} ({size})"
     for name, fact in found["configuration"].items():
-        state = fact.get("error") or ("read" if fact["exists"] else "absent, which is fine")
+        state = fact.get("error") or ("read" if fact["exists"] else "absent; optional")
         yield name, f"{fact['path']} ({state})"
     models = found["models"]
     yield "models here", models["error"] if isinstance(models, dict) else ", ".join(model["name"] for model in models)

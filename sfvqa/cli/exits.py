@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sfvqa.cli.options import configured, user_config_path
+from sfvqa.cli.options import configurable, load_user_config, user_config_path
 from sfvqa.cli.screen import print_json, print_line, printable, printable_line
 from sfvqa.errors import ExitCode, SfvqaError
 
@@ -31,11 +31,13 @@ def run(argv: Sequence[str]) -> int:
     with safe_streams():
         with _watch_signals() as interrupt:
             try:
-                from sfvqa.cli.app import app
+                from sfvqa.cli.app import build_app, settings_of_commands
 
-                command = typer.main.get_command(app)
-                needs_config = not {"-h", "--help", "--help-all"} & set(_options(argv))
-                defaults = configured(command, argv) if needs_config else {}
+                name = argv[0] if argv else ""
+                command = typer.main.get_command(build_app(name))
+                defaults = {}
+                if name in configurable(command) and not {"-h", "--help", "--help-all"} & set(_options(argv)):
+                    defaults[name] = load_user_config(settings_of_commands)  # a broken file must stop nothing else
                 result = command.main(list(argv), prog_name="sfvqa", standalone_mode=False, default_map=defaults)
                 exit_code = result if isinstance(result, int) else ExitCode.OK
             except SystemExit as leaving:  # completion, SIGTERM, and rich or typer after a broken pipe
@@ -169,7 +171,7 @@ def explain(error: BaseException) -> Failure:
         return Failure(type(error).__name__, f"The operating system reported: {error}.", "", ExitCode.FAILED)
     reason = " ".join(str(error).split())[:_LONGEST_REASON]  # torch writes pages
     message = f"Internal error: {type(error).__name__}: {reason}"
-    remedy = "Rerun with SFVQA_DEBUG=1 to see the traceback, and report it."
+    remedy = "Rerun with SFVQA_DEBUG=1 for a traceback, and report it."
     return Failure(type(error).__name__, message, remedy, ExitCode.FAILED)
 
 

@@ -154,7 +154,8 @@ class FrameOptions(ReadingOptions):
 
         super().__post_init__()
         for first, second in _ALTERNATIVES:
-            if self._contradict(first, second):
+            one, other = getattr(self, first), getattr(self, second)
+            if one is not None and other is not None and one != second:  # `--sampling fps --fps 2` is no contradiction
                 if self.source(first) is self.source(second):
                     raise self._contradiction(first, second)
                 self.overrule(min(first, second, key=self.source))
@@ -189,11 +190,6 @@ class FrameOptions(ReadingOptions):
             start_seconds=self.start,
             end_seconds=self.end,
         )
-
-    def _contradict(self, first: str, second: str) -> bool:
-        """Whether two options cannot both hold: all alternatives but `--sampling fps --fps 2` and the like."""
-        one = getattr(self, first)
-        return one is not None and getattr(self, second) is not None and one != second
 
     def _contradiction(self, first: str, second: str) -> UsageError:
         if first == "sampling":

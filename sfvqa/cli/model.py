@@ -4,12 +4,14 @@ import importlib
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sfvqa.checkpoints.find import ModelSettings
+from sfvqa.checkpoints import duration
+from sfvqa.checkpoints.find import ModelSettings, find, find_for_random_weights, locate
 from sfvqa.cli.options import OptionGroup, option, rare_setting, setting
+from sfvqa.registry import load_registry
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ _WORTH_MEASURING = 1e12  # operations: what any CPU does in a minute
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """The models that can be named, for the shell."""
-    from sfvqa.registry import load_registry
 
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
@@ -45,6 +46,12 @@ def _check_device(value: str) -> str:
     return value
 
 
+def _named(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
+
+
+Name = Annotated[str, _named("NAME", "A name from `sfvqa models list`.")]
+NameOrFolder = Annotated[str, _named("NAME|FOLDER", "A name from `sfvqa models list`, or a checkpoint folder.")]
 NamedModel = Annotated[
     str | None,
     setting(
@@ -85,7 +92,6 @@ class ModelOptions(OptionGroup):
 
     def check(self, *, needs_weights: bool = True) -> None:
         """ModelError, before torch is imported, for a model that is named and unknown or not on this machine."""
-        from sfvqa.checkpoints.find import find, find_for_random_weights, locate
 
         if self.model is None:
             return
@@ -144,9 +150,8 @@ def check_fit(plan: "Plan", seconds: float | None, notices: "Notices") -> None:
 
 def tell_duration(seconds: float | None, say: "Callable[[str], None]") -> None:
     """Say how long it takes on a CPU, where that is long."""
-    from sfvqa.checkpoints.duration import WORTH_SAYING_SECONDS
 
-    if seconds is not None and seconds > WORTH_SAYING_SECONDS:
+    if seconds is not None and seconds > duration.WORTH_SAYING_SECONDS:
         say(f"On this CPU this takes {describe_duration(seconds)}; use fewer frames (--frames) to shorten it.")
 
 
@@ -159,7 +164,6 @@ def describe_duration(seconds: float) -> str:
 
 def seconds_on_cpu(plan: "Plan", num_questions: int, *, is_seen: bool) -> float | None:
     """About how long questions take, None on other devices; `is_seen` leaves out the vision tower."""
-    from sfvqa.checkpoints import duration
 
     if plan.device.type != "cpu":
         return None

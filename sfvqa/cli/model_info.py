@@ -2,24 +2,24 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sfvqa.checkpoints.find import locate_registered
 from sfvqa.cli.frame_options import Frames
-from sfvqa.cli.model import Device, DtypeOption, QuantOption
+from sfvqa.cli.model import Device, DtypeOption, NameOrFolder, QuantOption
 from sfvqa.cli.options import Json
 from sfvqa.cli.screen import echo, print_json
 from sfvqa.errors import ModelError
+from sfvqa.registry import Architecture, ModelSpec, QuantizationName
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.memory import MemoryEstimate
-    from sfvqa.registry import Architecture, ModelSpec
 
 
 HELP = """\b
@@ -31,14 +31,9 @@ HELP = """\b
 Describe a model, and the memory that a question takes, by part and by
 quantization. Neither the model nor the device need be on this machine."""
 
-Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME|FOLDER", help="A name from `sfvqa models list`, or a checkpoint folder."),
-]
-
 
 def info(
-    name: Name,
+    name: NameOrFolder,
     frames: Frames = None,
     quant: QuantOption = "auto",
     dtype: DtypeOption = "auto",
@@ -48,7 +43,6 @@ def info(
     """Print paragraphs and a table, or an object."""
     from sfvqa.checkpoints.known import read_sizes
     from sfvqa.checkpoints.memory import BEST_FIRST, RunSize, estimate_memory
-    from sfvqa.registry import QuantizationName
 
     model = read_sizes(name)
     kind, free = _device(device)
@@ -92,18 +86,16 @@ def _device(name: str) -> tuple[str, int | None]:
     return where.type, free_memory_bytes(where)
 
 
+_SHOWN = ("description", "can_answer", "license", "size_bytes", "repo_id", "memory_hint")
+
+
 def _facts(model: "ModelSizes") -> dict[str, Any]:
     trained, sizes, spec = model.trained_with, model.sizes, model.spec
     facts: dict[str, Any] = {}
     if spec is not None:
         facts = {
-            "description": spec.description,
-            "can_answer": spec.can_answer,
-            "license": spec.license,
-            "size_bytes": spec.size_bytes,
-            "repo_id": spec.repo_id,
+            **{name: getattr(spec, name) for name in _SHOWN},
             "aliases": list(spec.aliases),
-            "memory_hint": spec.memory_hint,
             **_here(spec),
         }
     return facts | {
@@ -120,9 +112,8 @@ def _facts(model: "ModelSizes") -> dict[str, Any]:
     }
 
 
-def _here(spec: "ModelSpec") -> dict[str, str | None]:
+def _here(spec: ModelSpec) -> dict[str, str | None]:
     """Where the model is on this machine, and the commit if it was downloaded."""
-    from sfvqa.checkpoints.find import locate_registered
 
     try:
         location = locate_registered(spec)
@@ -131,7 +122,7 @@ def _here(spec: "ModelSpec") -> dict[str, str | None]:
     return {"folder": str(location.folder), "revision": location.revision}
 
 
-def _in_words(sizes: "Architecture") -> str:
+def _in_words(sizes: Architecture) -> str:
     number = sizes.num_parameters
     count = f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
     heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"

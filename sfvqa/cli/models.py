@@ -5,38 +5,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sfvqa.checkpoints.find import (
+    CheckpointLocation,
+    cached_snapshot,
+    is_commit,
+    is_downloaded,
+    locate,
+    locate_registered,
+    missing_files,
+    record_commit,
+    revision_of,
+)
 from sfvqa.cli import model_info
-from sfvqa.cli.model import Device, complete_model
-from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose
+from sfvqa.cli.model import Device, Name, NameOrFolder
+from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
 from sfvqa.cli.screen import confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
+from sfvqa.registry import ModelSpec, find_model, load_registry
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.download import FileCheck, PullPlan
-    from sfvqa.checkpoints.find import CheckpointLocation
     from sfvqa.cli.screen import Notices
-    from sfvqa.registry import ModelSpec
 
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="A name from `sfvqa models list`.", autocompletion=complete_model, show_default=False
-    ),
-]
-NameOrFolder = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FOLDER",
-        help="A name from `sfvqa models list`, or a checkpoint folder.",
-        autocompletion=complete_model,
-        show_default=False,
-    ),
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", metavar="", help="Use only what is on this machine, like HF_HUB_OFFLINE=1.")
-]
+Offline = Annotated[bool, option("Use only what is on this machine, like HF_HUB_OFFLINE=1.", "--offline")]
 
 LIST_HELP = """\b
 [bold]Examples[/bold]
@@ -49,7 +42,6 @@ path of a checkpoint folder."""
 
 def list_models(as_json: Json = False) -> None:
     """Print some lines or an object a model."""
-    from sfvqa.registry import load_registry
 
     entries = [_entry(spec) for spec in load_registry()]
     if as_json:
@@ -58,10 +50,12 @@ def list_models(as_json: Json = False) -> None:
         echo("\n\n".join(map(_paragraph, entries)))
 
 
-def _entry(spec: "ModelSpec") -> dict[str, Any]:
+_LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_frames", "sampling", "repo_id")
+
+
+def _entry(spec: ModelSpec) -> dict[str, Any]:
     """A model, and what of it is on this machine, by names and sizes only: a list must be quick."""
     from sfvqa.checkpoints.download import disk_bytes
-    from sfvqa.checkpoints.find import cached_snapshot, is_downloaded, locate_registered
 
     folder, revision, on_disk = None, spec.revision, None
     if spec.is_bundled:
@@ -69,15 +63,8 @@ def _entry(spec: "ModelSpec") -> dict[str, Any]:
     elif spec.repo_id and (cached := cached_snapshot(spec)):
         folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
     return {
-        "name": spec.name,
+        **{name: getattr(spec, name) for name in _LISTED},
         "aliases": list(spec.aliases),
-        "description": spec.description,
-        "can_answer": spec.can_answer,
-        "license": spec.license,
-        "size_bytes": spec.size_bytes,
-        "num_frames": spec.num_frames,
-        "sampling": spec.sampling,
-        "repo_id": spec.repo_id,
         "revision": revision,
         "bundled": spec.is_bundled,
         "available": is_downloaded(spec),
@@ -124,7 +111,6 @@ def path(
     result: ResultOptions,
 ) -> None:
     """Print the folder, and nothing else."""
-    from sfvqa.checkpoints.find import locate
 
     location = locate(model)
     folder = str(location.folder.absolute())
@@ -148,7 +134,7 @@ model stays at the commit of the first download until --update. HF_TOKEN and
 HF_ENDPOINT are honoured."""
 
 _SHORT = 12
-Update = Annotated[bool, typer.Option("--update", metavar="", help="Move to the newest commit on the hub.")]
+Update = Annotated[bool, option("Move to the newest commit on the hub.")]
 
 
 def pull(
@@ -158,8 +144,6 @@ def pull(
     from huggingface_hub import constants
 
     from sfvqa.checkpoints.download import plan_pull
-    from sfvqa.checkpoints.find import locate_registered
-    from sfvqa.registry import find_model
 
     notices, spec = result.notices(), find_model(name)
     is_offline = offline or constants.HF_HUB_OFFLINE
@@ -190,9 +174,8 @@ def pull(
         )
 
 
-def _look_here(spec: "ModelSpec") -> "CheckpointLocation":
+def _look_here(spec: ModelSpec) -> CheckpointLocation:
     """Find a model on this machine alone, and keep its commit."""
-    from sfvqa.checkpoints.find import is_commit, locate_registered, record_commit
 
     try:
         location = locate_registered(spec)
@@ -229,7 +212,6 @@ def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool)
 
 def _describe(plan: "PullPlan", update: bool) -> list[str]:
     """What is shown before the question: what it is, whose terms it has, what it takes."""
-    from sfvqa.checkpoints.find import is_commit
 
     spec, commit, previous = plan.spec, plan.commit, plan.previous_commit
     lines = [f"{spec.name}: {spec.repo_id} at commit {commit}, licence {spec.license}"]
@@ -263,7 +245,6 @@ def verify(
 ) -> None:
     """Check and say what was found; CheckpointError names the files that are wrong."""
     from sfvqa.checkpoints.download import check_folder
-    from sfvqa.checkpoints.find import locate, missing_files
 
     location, notices = locate(model), result.notices()
     if missing := missing_files(location.folder):
@@ -291,7 +272,7 @@ def verify(
         echo(f"{location.name}{commit}: {plural(len(checks), 'file')}, {size}, loadable; {hashes}")
 
 
-def _damaged(location: "CheckpointLocation", wrong: "list[FileCheck]", num_files: int) -> CheckpointError:
+def _damaged(location: CheckpointLocation, wrong: "list[FileCheck]", num_files: int) -> CheckpointError:
     faults = "; ".join(f"{check.path.name} ({check.fault})" for check in wrong)
     are = "is" if len(wrong) == 1 else "are"
     remedy = f"Run `sfvqa models pull {location.name}` to download the damaged files again."
@@ -316,7 +297,6 @@ by `sfvqa models quantize` stay; delete them like any other folder."""
 def remove(name: Name, yes: Yes = False, *, result: ResultOptions) -> None:
     """Say what goes, ask, delete."""
     from sfvqa.checkpoints import download
-    from sfvqa.registry import find_model
 
     notices, spec = result.notices(), find_model(name)
     commits, freed_bytes = download.commits_here(spec), download.disk_bytes(spec)
@@ -344,7 +324,7 @@ loading it reads less. --model accepts it like any other checkpoint folder,
 and needs no --quant."""
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False)]
-Bits = Annotated[Literal["4bit", "8bit"], typer.Option("--quant", metavar="NAME", help="4bit or 8bit.")]
+Bits = Annotated[Literal["4bit", "8bit"], option("4bit or 8bit.", metavar="NAME")]
 
 
 def quantize(
@@ -352,7 +332,6 @@ def quantize(
 ) -> None:
     """Write the folder, and say where it is."""
     with result.notices().waiting(f"Quantizing {model}"):
-        from sfvqa.checkpoints.find import revision_of
         from sfvqa.checkpoints.quantize import quantize
 
         made_of = quantize(model, out, quant, device=device)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal
@@ -23,6 +23,7 @@ from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from sfvqa.errors import UnreadableVideoError, UsageError
+from sfvqa.given_file import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from sfvqa.cli.screen import Notices
@@ -183,13 +184,6 @@ def user_config_path() -> Path:
     return Path(os.environ.get("SFVQA_CONFIG") or folder / "config.toml")
 
 
-def configured(app: Any, argv: Sequence[str]) -> dict[str, dict[str, str]]:
-    """What the config file sets of the command in `argv`, by its name; of a command that takes nothing from it, {}."""
-    known = configurable(app)
-    name = next((word for word in argv if not word.startswith("-")), "")
-    return {name: load_user_config(known)} if name in known else {}  # a broken file must stop nothing else
-
-
 def configurable(app: Any) -> dict[str, list[str]]:
     """The options that the file may set, those with a variable, by the command of the app that takes them."""
     options = {
@@ -199,11 +193,11 @@ def configurable(app: Any) -> dict[str, list[str]]:
     return {name: names for name, names in options.items() if names}
 
 
-def load_user_config(known: Mapping[str, Collection[str]]) -> dict[str, str]:
+def load_user_config(known: Callable[[], Mapping[str, Collection[str]]]) -> dict[str, str]:
     """Defaults by parameter name, empty when there is no file; UsageError names an unknown key or a broken file.
 
-    Keys are the names of options, `max-new-tokens` or `max_new_tokens`, and `known` are those of each command. Their
-    values are checked where flags are.
+    Keys are the names of options, `max-new-tokens` or `max_new_tokens`; `known` gives those of each command. Values
+    are checked where flags are.
     """
     path = user_config_path()
     try:
@@ -212,7 +206,7 @@ def load_user_config(known: Mapping[str, Collection[str]]) -> dict[str, str]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"The config file {path} cannot be read: {error}.", "Correct it or remove it.") from error
-    names = sorted({name for of_command in known.values() for name in of_command})
+    names = sorted({name for of_command in known().values() for name in of_command})
     defaults = {}
     for key, value in document.items():
         name = key.replace("-", "_")
@@ -315,7 +309,7 @@ OUTPUT = "What it prints"
 DryRun = Annotated[
     bool, option("Only show what would run, and whether memory suffices (exit code 5 if not).", rich_help_panel=OUTPUT)
 ]
-Json = Annotated[bool, option("Print JSON on stdout, also for errors.", "--json")]
+Json = Annotated[bool, option("Print JSON on stdout, errors included.", "--json")]
 Yes = Annotated[bool, option("Do not ask for confirmation.", "--yes", "-y")]
 
 
@@ -385,7 +379,6 @@ class CacheOptions(OptionGroup):
     def open(self, video: Path | None = None) -> "VideoCache | None":
         """The cache for a command about one `video`, or about many; None for none."""
         from sfvqa.inference.video_cache.store import VideoCache
-        from sfvqa.video.readers.local_file import STANDARD_INPUT
 
         if self.no_cache:
             return None

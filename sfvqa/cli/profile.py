@@ -59,14 +59,14 @@ class MeasureOptions(OptionGroup):
     frame_counts: Annotated[
         FrameCounts,
         option(
-            "Numbers of frames to measure (default: of these, those that the video has).",
+            "Numbers of frames to measure; of the default ones, those that the video has.",
             "--frames",
             parser=parse_frame_counts,
             metavar="N,N,…",
         ),
     ] = DEFAULT_FRAMES
-    repeat: Annotated[int, option("Runs of each; their medians are shown.", min=1)] = 3
-    warmup: Annotated[int, option("Runs before those, which do not count.", min=0)] = 1
+    repeat: Annotated[int, option("Measured runs; medians are shown.", min=1)] = 3
+    warmup: Annotated[int, option("Warm-up runs, which do not count.", min=0)] = 1
     new_tokens: Annotated[int, option("Tokens in each answer.", min=2)] = 32
     question: Annotated[str, option("The question; its tokens count.")] = "What happens in this video?"
     baselines: Annotated[
@@ -76,7 +76,7 @@ class MeasureOptions(OptionGroup):
             "self-attention, and slow keys and values recomputed for every token, as in the reference."
         ),
     ] = False
-    overlap: Annotated[bool, option("Read ahead during encoding, as `ask` does, not one after the other.")] = False
+    overlap: Annotated[bool, option("Read ahead while encoding, as `ask` does, instead of waiting.")] = False
     static_decode: Annotated[bool, option("Decode over buffers of fixed size, as `ask --static-decode` does.")] = False
 
     def __post_init__(self) -> None:

@@ -141,9 +141,9 @@ def profile_page(profile: "Profile", comparison: "Comparison | None" = None, wid
         "Time, medians (± half the range of the repeats)": _tables(profile, _times(profile), width),
         "To the first token": chart_lines(profile.points, width),
         "Size and work of one question": _tables(profile, _work(profile), width),
-        "Against the same model computing otherwise": _baselines(profile, width),
+        "Against other modes of the same model": _baselines(profile, width),
         "Against the least time this device could take": _floors(profile, width),
-        "Since the earlier profile": [] if comparison is None else _compared(comparison),
+        "Changes since the earlier profile": [] if comparison is None else _compared(comparison),
         "How reliable": _noise(profile),
     }
     parts: list[RenderableType] = list(_headline(profile))
@@ -262,7 +262,7 @@ def _compared(comparison: "Comparison") -> Iterable[Text]:
     steady = len(comparison.changes) - len(changed) - untold
     yield Text(
         f"{plural(len(changed), 'figure')} changed beyond noise (ranges of the repeats apart, medians by 5 % or more), "
-        f"{steady} did not" + (f", of {untold} it cannot be told: measured once, or nothing." if untold else "."),
+        f"{steady} did not" + (f"; {untold} cannot be judged: measured once, or zero." if untold else "."),
         style="dim",
     )
 
@@ -282,14 +282,14 @@ def _change(change: "Change") -> Text:
 def _noise(profile: "Profile") -> Iterable[Text]:
     noisiest, load = profile.noisiest(), profile.device.load_average
     if noisiest is None:
-        yield Text("Each was measured once: how much the figures vary is unknown.", style="yellow")
+        yield Text("Each was measured once, so the spread of the figures is unknown.", style="yellow")
     else:
         name, num_frames, noise = noisiest
         words = _STAGES.get(name, "tokens a second").strip()
         yield Text(
-            f"The least steady figure is “{words}” with {plural(num_frames, 'frame')}: "
+            f"The least stable figure is “{words}” with {plural(num_frames, 'frame')}: "
             f"its repeats lie {noise:.0%} apart."
-            + (" Something else was running, or there were too few repeats." if noise > _RESTLESS else ""),
+            + (" Something else may have been running, or there were too few repeats." if noise > _RESTLESS else ""),
             style="yellow" if noise > _RESTLESS else "dim",
         )
     if load is not None:

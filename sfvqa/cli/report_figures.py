@@ -62,16 +62,10 @@ Lines = list[RenderableType]
 
 
 def _time(summary: "Summary") -> Lines:
-    span = summary.span
-    if span is None:
+    if summary.span is None:
         return []
-    rates = [
-        (span.per_minute(summary.num_items), "items a minute"),
-        (span.per_minute(summary.num_videos), "videos a minute"),
-        (span.per_second(summary.new_tokens), "tokens a second"),
-    ]
-    known = [f"{rate:,.1f} {unit}" for rate, unit in rates if rate is not None]
-    return [Text(line) for line in (span_text(span), ", ".join(known)) if line]
+    known = [f"{rate:,.1f} {name.replace('_per_', ' a ')}" for name, rate in summary.rates.items() if rate is not None]
+    return [Text(line) for line in (span_text(summary.span), ", ".join(known)) if line]
 
 
 def _stages(summary: "Summary") -> Lines:

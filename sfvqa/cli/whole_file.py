@@ -21,7 +21,7 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
     """
     if "\0" in str(path):
         raise UsageError(f"{path} contains a null character.", "Name another file.")
-    folder = _real_path(path).parent
+    folder = Path(os.path.realpath(path)).parent  # Path.resolve raises for links that lead in a circle
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder} to write {path.name} to.", "Create it, or name another folder.")
     if path.is_dir():
@@ -40,7 +40,7 @@ def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
 
     SfvqaError, naming `what`, if it cannot be written.
     """
-    target = _real_path(path)  # a link stays a link
+    target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:
@@ -62,11 +62,6 @@ def whole_text_file(path: Path) -> Iterator[TextIO]:
         io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="") as text,
     ):
         yield text
-
-
-def _real_path(path: Path) -> Path:
-    """Where a link leads; of one that leads in a circle Path.resolve would make an error of its own."""
-    return Path(os.path.realpath(path))
 
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

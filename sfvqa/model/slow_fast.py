@@ -153,7 +153,6 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds = self.embed(input_ids, visual_tokens)
                 slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
-        assert inputs_embeds is not None
         if attention_mask is not None:  # made where the vision tower is, which may be another device
             attention_mask = attention_mask.to(inputs_embeds.device)
         if use_cache is None:
@@ -180,11 +179,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            cache=outputs.cache,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
     def _look_up(
@@ -237,33 +232,6 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return found
 
     # --- generation ------------------------------------------------------------------------------------------------
-
-    def prefill(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        visual_tokens: Sequence[VisualTokens | None] | None = None,
-        *,
-        slow_attention: SlowAttention | str = SlowAttention.ALWAYS,
-    ) -> tuple[Tensor, SlowFastCache]:
-        """The pass over left-padded prompts: logits `[B, V]` of the next token, and the cache to decode with."""
-        cache = SlowFastCache(self.config)
-        output = self(
-            input_ids,
-            attention_mask=attention_mask,
-            visual_tokens=visual_tokens,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            slow_attention=slow_attention,
-        )
-        return output.logits[:, -1], cache
-
-    def decode(self, token_ids: Tensor, attention_mask: Tensor | None, cache: SlowFastCache) -> Tensor:
-        """One step: `token_ids` `[B, 1]` and the mask `[B, L + 1]` of all positions so far → logits `[B, V]`."""
-        output = self(token_ids, attention_mask=attention_mask, cache=cache, use_cache=True)
-        logits: Tensor = output.logits[:, -1]
-        return logits
 
     def generate(
         self,

@@ -105,7 +105,7 @@ def check_comparable(old: Mapping[str, Any], frame_counts: Sequence[int]) -> Non
     before = [point["num_frames"] for point in old["points"]]
     if not set(before) & set(frame_counts):
         raise UsageError(
-            f"The old profile covers {_list(before)} frames, this one {_list(frame_counts)}: nothing can be compared.",
+            f"The old profile covers {_list(before)} frames, this {_list(frame_counts)}: there is nothing to compare.",
             f"Use --frames {','.join(map(str, before))}." if before else "Name another profile.",
         )
 

@@ -26,7 +26,7 @@ TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9  # times are printed to the millisecond: 
 
 
 class SamplingStrategy(StrEnum):
-    """How frames are spread over the file or range; the last three are the published reference's own."""
+    """How frames are spread over the file or range; the last four are those of published models."""
 
     UNIFORM = "uniform"
     FPS = "fps"
@@ -36,6 +36,7 @@ class SamplingStrategy(StrEnum):
     REFERENCE_DEMO = "reference-demo"
     REFERENCE_TRAINING = "reference-training"
     REFERENCE_EVALUATION = "reference-evaluation"
+    SMOLVLM = "smolvlm"
 
     @property
     def needs_number_alone(self) -> bool:
@@ -90,7 +91,7 @@ class SamplingOptions:
     def _check_pairing(self, strategy: SamplingStrategy, value: object, what: str, example: str) -> None:
         """A strategy and the value that it alone needs go together."""
         if self.strategy is strategy and value in (None, ()):
-            raise UsageError(f"To choose frames by “{strategy}”, give {what}.", example)
+            raise UsageError(f"Choosing frames by “{strategy}” requires {what}.", example)
         if self.strategy is not strategy and value is not None:
             raise UsageError(
                 f"Frames are chosen by “{self.strategy}”, which does not use {what}.",
@@ -383,6 +384,21 @@ def _reference_rate(target_fps: int, timeline: Timeline, options: SamplingOption
     return FrameChoice(tuple(stepped[round((number + 1) * part - 1)] for number in range(options.num_frames)))
 
 
+def _smolvlm(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """A frame a second, evenly from the first to the last; of more seconds than `num_frames`, without both ends.
+
+    Source: SmolVLMVideoProcessor of transformers, which leaves out a second at the beginning and one at the end.
+    """
+    frames = frames_in_range(timeline, options)
+    rate = timeline.mean_fps or 1.0
+    seconds, first, last = len(frames) / rate, 0, len(frames) - 1
+    if seconds - 2 > options.num_frames:
+        first, last = int(rate), min(int(len(frames) - rate), last)
+    wanted = max(1, min(round(seconds), options.num_frames))
+    places: list[int] = np.unique(np.linspace(first, last, wanted, dtype=int)).tolist()
+    return FrameChoice(_at(frames, places))
+
+
 _CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameChoice]] = {
     SamplingStrategy.UNIFORM: _uniform,
     SamplingStrategy.FPS: _fps,
@@ -392,6 +408,7 @@ _CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameCho
     SamplingStrategy.REFERENCE_DEMO: _reference_demo,
     SamplingStrategy.REFERENCE_TRAINING: partial(_reference_rate, 4),
     SamplingStrategy.REFERENCE_EVALUATION: partial(_reference_rate, 2),
+    SamplingStrategy.SMOLVLM: _smolvlm,
 }
 
 

@@ -96,7 +96,7 @@ def test_choices_that_are_none_are_a_usage_error(values: list[str]) -> None:
         (["--static-decode", "--quant", "8bit"], 2, "8-bit weights are multiplied"),
         (["--system", " "], 2, "system message is empty"),
         (["--template", "Be brief."], 2, "no place for the question"),
-        (["--subtitle-tokens", "5"], 2, "needs --subtitles"),
+        (["--subtitle-tokens", "5"], 2, "is for --subtitles"),
         (["--subtitle-tokens", "0"], 2, "--subtitle-tokens"),
         (["--subtitles", ""], 2, "is empty"),
         (["--subtitles", "absent.srt"], 3, "There is no subtitle file"),

@@ -345,7 +345,7 @@ def test_save_writes_over_nothing_but_its_own(chat: ChatWith, tmp_path: Path) ->
     run = chat(f"A?\n/save {path}\nB?\n/save {path}\n/save {taken}\n/save {tmp_path}/no/talk.md\n/save {tmp_path}\n")
     assert run.exit_code == 2
     assert (path.read_text(encoding="utf-8").count("> "), taken.read_text(encoding="utf-8")) == (2, "mine")
-    assert f"{taken} exists and is not from this chat.\nName another file, or remove it.\n" in run.stderr
+    assert f"{taken} exists and was not written by this chat.\nName another file, or remove it.\n" in run.stderr
     assert f"There is no folder {tmp_path}/no" in run.stderr
     assert f"{tmp_path} is a folder." in run.stderr
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.suffix != ".mp4") == ["taken.md", "talk.md"]

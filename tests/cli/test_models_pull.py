@@ -131,7 +131,7 @@ def test_what_cannot_be_pulled(run_cli: RunCli) -> None:
 def test_path_prints_the_folder_alone(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:
     run = run_cli("models", "path", "small")
     assert (run.exit_code, run.stdout) == (4, "")
-    assert "`sfvqa models pull small` (4 MB, licence CC BY-NC 4.0)" in run.stderr
+    assert "`sfvqa models pull small` (4.0 MB, licence CC BY-NC 4.0)" in run.stderr
     run_cli("models", "pull", "small", "--yes")
     run = run_cli("models", "path", "small")
     assert (run.stdout, run.stderr) == (f"{snapshot(tmp_path, hub)}\n", "")

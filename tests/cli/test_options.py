@@ -1,6 +1,8 @@
 """Options: that they name what the library knows, and which of flag, variable and config file wins."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,13 +12,14 @@ from typer.testing import CliRunner
 
 from sfvqa.checkpoints.device import AttentionKernel, DtypeName
 from sfvqa.cli import answer_options, frame_options, model
-from sfvqa.cli.app import app
-from sfvqa.cli.options import configurable
+from sfvqa.cli.app import build_app, settings_of_commands
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowAttention
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
+
+app = build_app()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_defaults_are_the_library_s() -> None:
 
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
-    known = configurable(typer.main.get_command(app))
+    known = settings_of_commands()
     assert known.keys() == {"ask", "batch", "chat", "frames", "profile"}
     for command, names in known.items():
         variables = {parameter.name: parameter.envvar for parameter in _parameters(command) if parameter.envvar}
@@ -147,8 +150,8 @@ def test_flag_before_variable_before_file(
         ("--sampling scene --timestamps 1", "--timestamps goes with --sampling timestamps"),
         ("--fps 2 --timestamps 1", "two ways"),
         ("--timestamps 1 --frames 8", "--frames how many"),
-        ("--sampling fps", "give a rate"),
-        ("--sampling timestamps", "at least one time"),
+        ("--sampling fps", "requires a rate"),
+        ("--sampling timestamps", "requires times"),
         ("--timestamps 1,,2", "is not a time"),
         ("--timestamps 9 --end 5", "outside the range"),
         ("--start 5 --end 3", "not after its start"),
@@ -293,6 +296,21 @@ def test_help_documents_the_exit_codes(arguments: list[str]) -> None:
     codes = CliRunner().invoke(app, arguments).stdout.split("Exit codes")[1]
     for code in ("0", "1", "2", "3", "4", "5", "6", "130"):
         assert f" {code}  " in codes
+
+
+def test_a_command_imports_no_other() -> None:
+    """Each takes a while to build, which every question would wait for."""
+    program = (
+        "import sys; from sfvqa.cli.app import build_app; build_app('ask'); sys.exit('sfvqa.cli.chat' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("-h", "ask")])
+def test_the_help_names_every_command(run_cli: RunCli, arguments: tuple[str, ...]) -> None:
+    """Also where a command stands behind it, whose module alone is imported else."""
+    said = run_cli(*arguments).stdout
+    assert all(f" {name} " in said for name in ("ask", "doctor", "models", "cache"))
 
 
 def _parameters(command: str) -> list[Any]:  # of typer's classes, which have no public names

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastConfig, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.hybrid_layer import GatedSlowAttention
+from tests.model.passes import decode, prefill
 
 ModelMaker = Callable[..., SlowFastForConditionalGeneration]
 
@@ -86,10 +87,10 @@ def greedy(
     ids, mask = left_padded(prompts)
     chosen = []
     with torch.inference_mode():
-        logits, cache = model.prefill(ids, mask, samples)
+        logits, cache = prefill(model, ids, mask, samples)
         for _ in range(num_tokens):
             chosen.append(logits.argmax(dim=-1, keepdim=True))
             mask = torch.cat([mask, torch.ones_like(chosen[-1])], dim=1)
-            logits = model.decode(chosen[-1], mask, cache)
+            logits = decode(model, chosen[-1], mask, cache)
     rows: list[list[int]] = torch.cat(chosen, dim=1).tolist()
     return rows

@@ -7,6 +7,7 @@ from transformers.cache_utils import DynamicLayer
 
 from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration
 from tests.model.conftest import frames, left_padded, prompt
+from tests.model.passes import decode, prefill
 
 QUESTION = [10, 11, 12]
 
@@ -15,7 +16,7 @@ def filled_cache(model: SlowFastForConditionalGeneration) -> SlowFastCache:
     with torch.inference_mode():
         samples = [model.encode_video(frames(9, seed=1)), model.encode_video(frames(4, seed=2)), None]
         ids, mask = left_padded([prompt(sample, QUESTION) for sample in samples])
-        return model.prefill(ids, mask, samples)[1]
+        return prefill(model, ids, mask, samples)[1]
 
 
 def slow_rows(cache: SlowFastCache) -> list[tuple[torch.Tensor, ...]]:
@@ -61,7 +62,7 @@ def test_a_cropped_cache_continues_as_if_the_tokens_had_never_been(model: SlowFa
     with torch.inference_mode():
         sample = model.encode_video(frames(7))
         start, rest = prompt(sample, QUESTION), [20, 21]
-        _, cache = model.prefill(torch.tensor([[*start, 50, 51, 52]]), None, [sample])
+        _, cache = prefill(model, torch.tensor([[*start, 50, 51, 52]]), None, [sample])
         cache.crop(-3)
         continued = model(torch.tensor([rest]), cache=cache, use_cache=True).logits
         expected = model(torch.tensor([start + rest]), visual_tokens=[sample]).logits[:, -2:]
@@ -91,7 +92,7 @@ def test_a_fork_and_its_origin_grow_apart(model: SlowFastForConditionalGeneratio
     with torch.inference_mode():
         sample = model.encode_video(frames(7))
         ids = prompt(sample, [*QUESTION, 20, 21])
-        _, cache = model.prefill(torch.tensor([ids]), None, [sample])
+        _, cache = prefill(model, torch.tensor([ids]), None, [sample])
         before = [(keys.clone(), values.clone()) for keys, values in kept(cache)]
         fork = cache.fork(len(ids) - 2)
         assert (fork.get_seq_length(), cache.get_seq_length()) == (len(ids) - 2, len(ids))
@@ -109,7 +110,7 @@ def test_a_fork_and_its_origin_grow_apart(model: SlowFastForConditionalGeneratio
 
 def test_only_what_every_layer_holds_is_complete(model: SlowFastForConditionalGeneration) -> None:
     with torch.inference_mode():
-        _, cache = model.prefill(torch.tensor([[1, 2, 3]]), None, [None])
+        _, cache = prefill(model, torch.tensor([[1, 2, 3]]), None, [None])
     first = cache.layers[0]
     assert isinstance(first, DynamicLayer)
     first.crop(-1)
@@ -122,7 +123,7 @@ def test_a_layer_broken_off_between_its_keys_and_its_values_can_be_gone_on_from(
 ) -> None:
     """Ctrl-C came there in one of 350 answers, and no later turn of the chat could be answered."""
     with torch.inference_mode():
-        _, cache = model.prefill(torch.tensor([[1, 2, 3]]), None, [None])
+        _, cache = prefill(model, torch.tensor([[1, 2, 3]]), None, [None])
     first = cache.layers[0]
     assert isinstance(first, DynamicLayer)
     assert first.values is not None
@@ -148,13 +149,13 @@ def test_stacked_caches_go_on_as_each_would_alone(
             prompts = [prompt(sample, question) for sample, question in zip(samples, questions, strict=True)]
             tokens, mask = left_padded(prompts)
             longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            expected.append(model.decode(ids, longer, model.prefill(tokens, mask, samples)[1]))
-            caches.append(model.prefill(tokens, mask, samples)[1])
+            expected.append(decode(model, ids, longer, prefill(model, tokens, mask, samples)[1]))
+            caches.append(prefill(model, tokens, mask, samples)[1])
             masks.append(longer)
         longest = max(mask.shape[1] for mask in masks)
         mask = torch.cat([functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
         stacked = SlowFastCache.stack(caches)
-        torch.testing.assert_close(model.decode(next_ids, mask, stacked), torch.cat(expected), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(decode(model, next_ids, mask, stacked), torch.cat(expected), atol=2e-5, rtol=1e-4)
     assert (stacked.slow_mask is not None) == any(with_videos)
     assert [cache.get_seq_length() for cache in caches] == [0, 0, 0]
     assert all(not cache.slow_layers for cache in caches)

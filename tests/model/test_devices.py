@@ -12,6 +12,7 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from sfvqa.model import SlowFastForConditionalGeneration
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
+from tests.model.passes import decode, prefill
 
 
 def split_between_devices(model: SlowFastForConditionalGeneration, first_moved: int) -> None:
@@ -30,14 +31,14 @@ def test_slow_tokens_follow_the_layers(make_model: ModelMaker, first_moved: int,
         samples = [model.encode_video(frames(length)) for length in lengths]
         ids, mask = left_padded([prompt(sample, [7, 8, 9][:count]) for count, sample in enumerate(samples, start=2)])
         split_between_devices(model, first_moved)
-        logits, cache = model.prefill(ids, mask, samples)
+        logits, cache = prefill(model, ids, mask, samples)
         assert (logits.device.type, logits.shape) == ("meta", (2, 64))
         assert {index: cache.slow_layers[index][0].device.type for index in cache.slow_layers} == {
             0: "cpu",
             2: "meta",
         }
         longer = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1)
-        assert model.decode(torch.tensor([[5], [6]]), longer, cache).device.type == "meta"
+        assert decode(model, torch.tensor([[5], [6]]), longer, cache).device.type == "meta"
 
 
 def test_prompts_are_made_elsewhere_than_the_embeddings(make_model: ModelMaker) -> None:
@@ -70,7 +71,7 @@ def test_a_model_loaded_onto_several_devices_answers_as_on_one(
         with torch.inference_mode():
             sample = model.encode_video(frames(6))
             ids, mask = left_padded([prompt(sample, [7, 8])])
-            _, cache = model.prefill(ids, mask, [sample])
+            _, cache = prefill(model, ids, mask, [sample])
             longer = torch.cat([mask, torch.ones(1, 1, dtype=mask.dtype)], dim=1)
-            logits.append(model.decode(torch.tensor([[5]]), longer, cache))
+            logits.append(decode(model, torch.tensor([[5]]), longer, cache))
     assert torch.equal(*logits)

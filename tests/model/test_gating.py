@@ -9,12 +9,13 @@ from sfvqa.checkpoints.plan import architecture_of
 from sfvqa.model import Gating, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from tests.model.conftest import ModelMaker, frames, prompt
+from tests.model.passes import prefill
 
 
 def logits_of(model: SlowFastForConditionalGeneration) -> torch.Tensor:
     with torch.inference_mode():
         sample = model.encode_video(frames(8))
-        logits, _ = model.prefill(torch.tensor([prompt(sample, [4, 5])]), visual_tokens=[sample])
+        logits, _ = prefill(model, torch.tensor([prompt(sample, [4, 5])]), None, [sample])
     return logits
 
 

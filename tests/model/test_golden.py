@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sfvqa.inference.engine import decode, prefill
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
-from sfvqa.model.config import UNUSED_TENSORS, read_reference_config, rename_tensor
+from sfvqa.model.families.slowfast import FAMILY, read_published
 from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
 from tests.model.golden_case import GoldenCase, cases, pixel_values, see, write_frames
@@ -50,17 +51,17 @@ def forward(case: GoldenCase, **kwargs: Any) -> Any:
 
 
 def greedy(case: GoldenCase, num_tokens: int, slow_attention: SlowAttention) -> tuple[Tensor, Tensor]:
-    """Ids `[B, num_tokens]` and logits `[B, num_tokens, V]` by prefill and decode."""
-    all_ids, all_logits, mask = [], [], case.attention_mask
-    with torch.inference_mode():
-        logits, cache = case.model.prefill(case.input_ids, mask, case.visual_tokens, slow_attention=slow_attention)
-        for _ in range(num_tokens):
-            ids = logits.argmax(dim=-1, keepdim=True)
-            all_ids.append(ids)
-            all_logits.append(logits)
-            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-            logits = case.model.decode(ids, mask, cache)
-    return torch.cat(all_ids, dim=1), torch.stack(all_logits, dim=1)
+    """Ids `[B, num_tokens]` and logits `[B, num_tokens, V]`, by the engine that the commands run on."""
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(case.input_ids, case.attention_mask, strict=True)]
+    state = prefill(case.model, prompts, case.visual_tokens)
+    if slow_attention is SlowAttention.PREFILL:
+        state.cache.forget_slow()
+    all_ids, all_logits = [], []
+    for _ in range(num_tokens):
+        all_logits.append(state.logits)
+        all_ids.append(state.logits.argmax(dim=-1))
+        state = decode(case.model, state, all_ids[-1])
+    return torch.stack(all_ids, dim=1), torch.stack(all_logits, dim=1)
 
 
 def test_the_folder_has_cases() -> None:
@@ -176,10 +177,10 @@ def test_the_full_size_model_has_every_published_tensor() -> None:
     manifest = json.loads((GOLDEN / "full_manifest.json").read_text())
     fields = published_config()
     with torch.device("meta"):
-        model = SlowFastForConditionalGeneration(read_reference_config(fields))
+        model = SlowFastForConditionalGeneration(read_published(GOLDEN, fields))
     ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    published = {rename_tensor(name): shape for name, (shape, _) in manifest["tensors"].items()}
-    unused = {name for name in published if any(re.match(pattern, name) for pattern in UNUSED_TENSORS)}
+    published = {FAMILY.rename_tensor(name): shape for name, (shape, _) in manifest["tensors"].items()}
+    unused = {name for name in published if any(re.match(pattern, name) for pattern in FAMILY.unused_tensors)}
     assert ours == {name: shape for name, shape in published.items() if name not in unused}
 
 

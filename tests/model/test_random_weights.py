@@ -6,12 +6,13 @@ import torch
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.slow_fast import random_model
 from tests.model.conftest import frames, left_padded, prompt, small_config
+from tests.model.passes import prefill
 
 
 def logits_of(model: SlowFastForConditionalGeneration) -> torch.Tensor:
     with torch.inference_mode():
         sample = model.encode_video(frames(6))
-        return model.prefill(*left_padded([prompt(sample, [7, 8, 9])]), [sample])[0].float()
+        return prefill(model, *left_padded([prompt(sample, [7, 8, 9])]), [sample])[0].float()
 
 
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])

@@ -9,6 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
+from tests.model.passes import decode, prefill
 
 
 @pytest.mark.parametrize("lengths", [(6, 6), (6, 4)], ids=["even", "ragged"])
@@ -20,7 +21,7 @@ def test_eager_and_sdpa_agree(make_model: ModelMaker, lengths: tuple[int, int]) 
         with torch.inference_mode():
             samples = [model.encode_video(frames(length)) for length in lengths]
             prompts = [prompt(sample, [7, 8, 9][:count]) for count, sample in enumerate(samples, start=2)]
-            logits.append(model.prefill(*left_padded(prompts), samples)[0])
+            logits.append(prefill(model, *left_padded(prompts), samples)[0])
     torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=0)
 
 
@@ -43,8 +44,8 @@ def test_keys_reach_the_kernel_as_they_are_kept(
     with torch.inference_mode():
         samples = [model.encode_video(frames(length)) for length in lengths]
         ids, mask = left_padded([prompt(sample, [7, 8]) for sample in samples])
-        _, cache = model.prefill(ids, mask, samples)
+        _, cache = prefill(model, ids, mask, samples)
         given.clear()
-        model.decode(torch.tensor([[5], [6]]), torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1), cache)
+        decode(model, torch.tensor([[5], [6]]), torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1), cache)
     kept = [cache.slow_layers[index][0].data_ptr() for index in cache.slow_layers]
     assert given == [(model.config.decoder_config.num_key_value_heads, pointer) for pointer in kept]

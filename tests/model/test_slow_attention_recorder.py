@@ -10,7 +10,8 @@ from sfvqa.inference.evidence import SlowAttentionRecorder
 from sfvqa.model import Gating, SlowAttentionScope, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
-from tests.model.families import DECODERS
+from tests.model.decoders import DECODERS
+from tests.model.passes import decode, prefill
 
 
 def slow_attention(model: SlowFastForConditionalGeneration) -> list[GatedSlowAttention]:
@@ -56,15 +57,15 @@ def test_it_is_gated_attention_of_the_last_positions(make_model: ModelMaker, ove
         expected = [ByDefinition(row, count, len(samples[row].slow)) for row, count in enumerate((3, 1))]
         hooks = [module.register_forward_pre_hook(each) for module in slow_attention(model) for each in expected]
         with recorder.recording([2, 0], [3, 1]):
-            _, cache = model.prefill(ids, mask, samples)
+            _, cache = prefill(model, ids, mask, samples)
             longer = torch.cat([mask, torch.ones(2, 1, dtype=mask.dtype)], dim=1)
         for each, count in zip(expected, (1, 0), strict=True):
             each.num_last = count
         with recorder.recording([2, 0], [1, 0]):
-            model.decode(torch.tensor([[5], [6]]), longer, cache)
+            decode(model, torch.tensor([[5], [6]]), longer, cache)
         for hook in hooks:
             hook.remove()
-        model.decode(torch.tensor([[5], [6]]), torch.cat([longer, longer[:, -1:]], dim=1), cache)  # nobody records it
+        decode(model, torch.tensor([[5], [6]]), torch.cat([longer, longer[:, -1:]], dim=1), cache)  # nobody records it
     torch.testing.assert_close(recorder.of_row(2), expected[0].total)
     torch.testing.assert_close(recorder.of_row(0), expected[1].total)
     assert recorder.of_row(1).shape == (0,)
@@ -120,7 +121,7 @@ def test_it_is_where_the_layers_are(make_model: ModelMaker) -> None:
             add_hook_to_module(module.to("meta"), AlignDevicesHook(execution_device="meta"))
         recorder = SlowAttentionRecorder(model, samples)
         with recorder.recording([0, 1], [2, 2]):
-            model.prefill(ids, mask, samples)
+            prefill(model, ids, mask, samples)
     assert recorder._totals is not None
     assert (recorder._totals.device.type, recorder._totals.shape) == ("meta", (2, len(samples[0].slow)))
 
@@ -136,7 +137,7 @@ def test_in_bfloat16_it_is_about_the_same(make_model: ModelMaker) -> None:
             ids, mask = left_padded([prompt(sample, [7, 8, 9])])
             recorder = SlowAttentionRecorder(model, [sample])
             with recorder.recording([0], [3]):
-                model.prefill(ids, mask, [sample])
+                prefill(model, ids, mask, [sample])
         total = recorder.of_row(0)
         assert total.dtype is torch.float32
         shares.append(total / total.sum())

@@ -11,6 +11,7 @@ from sfvqa.errors import SfvqaError
 from sfvqa.model import SlowAttention, SlowAttentionScope, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.hybrid_layer import GatedSlowAttention, HybridAttentionMixin
 from tests.model.conftest import ModelMaker, frames, greedy, left_padded, prompt
+from tests.model.passes import decode, prefill
 
 QUESTION = [10, 11, 12, 13]
 
@@ -40,11 +41,11 @@ def test_prefill_mode_drops_the_slow_tokens_while_decoding(model: SlowFastForCon
     ids = torch.tensor([prompt(sample, QUESTION)])
     token, mask = torch.tensor([[5]]), torch.ones(1, ids.shape[1] + 1, dtype=torch.long)
     with torch.inference_mode():
-        first_always, always = model.prefill(ids, None, [sample])
-        first_prefill, prefill = model.prefill(ids, None, [sample], slow_attention=SlowAttention.PREFILL)
-        torch.testing.assert_close(first_always, first_prefill)
-        assert (model.decode(token, mask, always) - model.decode(token, mask, prefill)).abs().max() > 1e-2
-    assert not prefill.slow_layers
+        first_always, always = prefill(model, ids, None, [sample])
+        first_reference, reference = prefill(model, ids, None, [sample], slow_attention=SlowAttention.PREFILL)
+        torch.testing.assert_close(first_always, first_reference)
+        assert (decode(model, token, mask, always) - decode(model, token, mask, reference)).abs().max() > 1e-2
+    assert not reference.slow_layers
 
 
 @pytest.mark.parametrize("hybrid_layers", [[0, 2], [1], [0, 1, 2]])
@@ -61,7 +62,7 @@ def test_hybrid_layers_that_get_no_cache_are_an_error(
     monkeypatch.setattr(HybridAttentionMixin, "forward", attend_without_cache)
     sample = encode(model, 7)
     with torch.inference_mode(), pytest.raises(SfvqaError, match=r"transformers \d+\.\d+"):
-        model.prefill(torch.tensor([prompt(sample, QUESTION)]), None, [sample])
+        prefill(model, torch.tensor([prompt(sample, QUESTION)]), None, [sample])
 
 
 def test_slow_attention_by_name_is_slow_attention(model: SlowFastForConditionalGeneration) -> None:
@@ -69,9 +70,9 @@ def test_slow_attention_by_name_is_slow_attention(model: SlowFastForConditionalG
     sample = encode(model, 7)
     ids = torch.tensor([prompt(sample, QUESTION)])
     with torch.inference_mode():
-        _, always = model.prefill(ids, None, [sample], slow_attention="always")
+        _, always = prefill(model, ids, None, [sample], slow_attention="always")
         with pytest.raises(ValueError, match="sometimes"):
-            model.prefill(ids, None, [sample], slow_attention="sometimes")
+            prefill(model, ids, None, [sample], slow_attention="sometimes")
     assert always.slow_layers.keys() == {0, 2}
 
 
@@ -109,9 +110,9 @@ def test_other_slow_tokens_change_the_logits_at_prefill_and_at_every_step(
     ids = torch.tensor([prompt(sample, QUESTION)])
     mask = torch.ones(1, ids.shape[1] + 1, dtype=torch.long)
     with torch.inference_mode():
-        (logits, cache), (other_logits, other_cache) = (model.prefill(ids, None, [each]) for each in (sample, other))
+        (logits, cache), (other_logits, other_cache) = (prefill(model, ids, None, [each]) for each in (sample, other))
         assert (logits - other_logits).abs().max() > 1e-2
-        step, other_step = (model.decode(torch.tensor([[5]]), mask, each) for each in (cache, other_cache))
+        step, other_step = (decode(model, torch.tensor([[5]]), mask, each) for each in (cache, other_cache))
         assert (step - other_step).abs().max() > 1e-2
 
 
@@ -176,7 +177,7 @@ def test_a_second_turn_looks_at_the_slow_tokens_in_the_cache(model: SlowFastForC
     sample = encode(model, 7)
     first, second = prompt(sample, QUESTION), [20, 21, 22]
     with torch.inference_mode():
-        _, cache = model.prefill(torch.tensor([first]), None, [sample])
+        _, cache = prefill(model, torch.tensor([first]), None, [sample])
         continued = model(torch.tensor([second]), cache=cache, use_cache=True).logits
         at_once = model(torch.tensor([first + second]), visual_tokens=[sample]).logits[:, len(first) :]
     torch.testing.assert_close(continued, at_once, atol=1e-5, rtol=0)

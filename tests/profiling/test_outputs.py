@@ -90,7 +90,7 @@ def test_profiles_without_a_number_of_frames_in_common_are_not_compared(tmp_path
     """Else “0 figures changed” was the answer."""
     old = _old(made_profile(made_point(16), made_point(64)), tmp_path)
     check_comparable(old, (32, 64))
-    with pytest.raises(UsageError, match="covers 16, 64 frames, this one 8, 32") as raised:
+    with pytest.raises(UsageError, match="covers 16, 64 frames, this 8, 32") as raised:
         check_comparable(old, (8, 32))
     assert raised.value.remedy == "Use --frames 16,64."
     with pytest.raises(UsageError, match="covers no frames"):

@@ -114,7 +114,7 @@ def test_what_is_no_example_is_named_with_its_place(tmp_path: Path, entry: Any, 
 
 def test_a_file_that_holds_no_annotations_is_refused(tmp_path: Path) -> None:
     deep = "[" * 100_000
-    none = "no list of examples"
+    none = "not hold a list of examples"
     for content, complaint in (("{", "cannot be read"), (deep, "cannot be read"), ("{}", none), ("[]", none)):
         with pytest.raises(UsageError, match=complaint):
             read(tmp_path, content)

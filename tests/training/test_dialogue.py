@@ -103,5 +103,5 @@ def test_special_tokens_in_an_answer_stay_text() -> None:
 def test_a_template_without_an_end_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
-    with pytest.raises(CheckpointError, match="no token at which answering stops"):
+    with pytest.raises(CheckpointError, match="not end an answer with a token that stops generation"):
         DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id}))

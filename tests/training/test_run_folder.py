@@ -66,7 +66,7 @@ def test_settings_are_compared_one_by_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\x00"])
 def test_settings_that_are_broken_are_said(text: str, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(text)
-    with pytest.raises(UsageError, match=r"settings\.json .*Leave out resume=True"):
+    with pytest.raises(UsageError, match=r"settings\.json .*leave out resume=True"):
         read_settings(tmp_path)
 
 

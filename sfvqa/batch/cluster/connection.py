@@ -185,14 +185,19 @@ def _connect(asked: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
     said = asked or os.environ.get("RAY_ADDRESS")
     address = said or _current_cluster()
-    if said and not _may_answer(said):
-        raise _no_answer(said, "nothing listens there")
-    if address is None or not _may_answer(address):  # the current cluster may have been killed
+    if address is None or not (said or _may_answer(address)):  # the current cluster may have been killed
         address = said = _OWN
     try:
+        if said and not _may_answer(said):
+            raise ConnectionError("nothing listens there")
         ray.init(said, **quiet)  # without an address Ray finds the cluster itself, and uses its token
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise _no_answer(address, " ".join(str(error).split())[:_LONGEST_REASON].rstrip(".")) from error
+        reason = " ".join(str(error).split())[:_LONGEST_REASON].rstrip(".")
+        raise ClusterError(
+            f"No Ray cluster answers at {address}: {reason}.",
+            "Start one with `ray start --head`, or leave out --ray-address and RAY_ADDRESS to have one started; one "
+            "that asks for a token needs RAY_AUTH_MODE=token.",
+        ) from error
 
 
 def _current_cluster() -> str | None:
@@ -213,14 +218,6 @@ def _may_answer(address: str) -> bool:
     except (OSError, OverflowError):
         return False
     return True
-
-
-def _no_answer(address: str, reason: str) -> ClusterError:
-    return ClusterError(
-        f"No Ray cluster answers at {address}: {reason}.",
-        "Start one with `ray start --head`, or leave out --ray-address and RAY_ADDRESS to have one started; one that "
-        "asks for a token needs RAY_AUTH_MODE=token.",
-    )
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def summary_document(summary: Summary, comparison: Comparison | None = None) -> 
         "failed": summary.num_failed,
         "videos": summary.num_videos,
         "new_tokens": summary.new_tokens,
-        "time": None if summary.span is None else _span(summary.span, summary),
+        "time": None if summary.span is None else {**_span(summary.span), **summary.rates},
         "stages": {
             stage.stage: {"sum_seconds": stage.sum_seconds, "median_seconds": stage.median_seconds}
             for stage in summary.stages
@@ -116,15 +116,12 @@ def summary_document(summary: Summary, comparison: Comparison | None = None) -> 
     }
 
 
-def _span(span: TimeSpan, summary: Summary) -> dict[str, Any]:
+def _span(span: TimeSpan) -> dict[str, Any]:
     return {
         "began": _iso(span.began),
         "ended": _iso(span.ended),
         "active_seconds": span.active_seconds,
         "pauses": span.num_pauses,
-        "items_per_minute": span.per_minute(summary.num_items),
-        "videos_per_minute": span.per_minute(summary.num_videos),
-        "tokens_per_second": span.per_second(summary.new_tokens),
     }
 
 

@@ -30,14 +30,6 @@ class TimeSpan:
     active_seconds: float
     num_pauses: int
 
-    def per_minute(self, count: int) -> float | None:
-        """A rate a minute while the run was active."""
-        return count * 60 / self.active_seconds if self.active_seconds > 0 else None
-
-    def per_second(self, count: int) -> float | None:
-        """A rate a second while the run was active."""
-        return count / self.active_seconds if self.active_seconds > 0 else None
-
 
 def measure_span(items: Iterable[ItemFacts]) -> TimeSpan | None:
     """The span of a run; None if no record says when it was finished."""
@@ -152,6 +144,17 @@ class Summary:
     groups: dict[str, Score]
     wrong: tuple[WrongItem, ...]
     notices: tuple[str, ...]
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """Items, videos and tokens in the time that the run was active; None if that is unknown or none."""
+        seconds = self.span.active_seconds if self.span else 0.0
+        counts = {
+            "items_per_minute": 60 * self.num_items,
+            "videos_per_minute": 60 * self.num_videos,
+            "tokens_per_second": self.new_tokens,
+        }
+        return {name: count / seconds if seconds > 0 else None for name, count in counts.items()}
 
 
 def summarise(run: RunFacts) -> Summary:

@@ -19,8 +19,8 @@ from sfvqa.checkpoints.plan import config_of
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table
 from sfvqa.model import VisualTokens
 from sfvqa.model.config import IMAGE_TOKEN_ID
+from sfvqa.model.families.slowfast import ConvNextStage
 from sfvqa.model.slow_fast import random_model
-from sfvqa.model.visual_tokens import ConvNextStage
 from sfvqa.registry import ModelSpec, find_model
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def measure_hybrid_layer(spec: ModelSpec, num_frames: int, repeats: int) -> Meas
     prompt = torch.cat([torch.full((num_fast,), IMAGE_TOKEN_ID), torch.arange(_NUM_TEXT_TOKENS)])[None]
 
     def run(_: nn.Module, dtype: torch.dtype) -> Tensor:
-        logits, _cache = model.prefill(prompt, visual_tokens=[VisualTokens(slow.to(dtype), fast.to(dtype))])
+        tokens = VisualTokens(slow.to(dtype), fast.to(dtype))
+        logits: Tensor = model(prompt, visual_tokens=[tokens], logits_to_keep=1).logits[:, -1]
         return logits
 
     name = f"hybrid layer, {prompt.shape[1]:,} prompt and {num_slow:,} slow tokens"

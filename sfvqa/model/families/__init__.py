@@ -4,6 +4,7 @@ Plugged in that way a family runs as published, all visual tokens in its prompt;
 slow-fast model, whose text also looks at the tokens of many more frames (paper, section 3).
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
 
@@ -25,6 +26,12 @@ VideoLayout = tuple[str | int, ...]
 def fit_square(vision: Any, crop: CropMode) -> Fit:
     """What most families do to a frame."""
     return FitSquare(vision.image_size, crop)
+
+
+def in_a_square(features: Tensor) -> Tensor:
+    """`[T, h · h, C]` → `[T, h, h, C]`."""
+    side = math.isqrt(features.shape[1])
+    return features.unflatten(1, (side, side))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionMultiModalProjector
 
 from sfvqa.model.config import SlowFastConfig, expect, only_known, plain_config, read_processor
-from sfvqa.model.families import Family, VideoLayout
+from sfvqa.model.families import Family, VideoLayout, in_a_square
 from sfvqa.video.sampling import SamplingStrategy
 
 
@@ -54,31 +54,30 @@ class LlavaOnevisionVisionConfig(SiglipVisionConfig):
 class LlavaOnevisionTower(SiglipVisionModel):
     """SigLIP without its last norm, which the projector was not trained behind."""
 
-    def forward(self, pixel_values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels `[T, 3, S, S]` → features `[T, S / patch, S / patch, hidden]`."""
         features: Tensor = self.encoder(inputs_embeds=self.embeddings(pixel_values)).last_hidden_state
-        side = pixel_values.shape[-1] // self.config.patch_size
-        return features.unflatten(1, (side, side))
+        return in_a_square(features)
 
 
-class LlavaOnevisionProjector(LlavaOnevisionMultiModalProjector):  # type: ignore[misc]
+class LlavaOnevisionProjector(LlavaOnevisionMultiModalProjector):
     """Linear, GELU, linear; then the cells are pooled bilinearly to half as many in each direction."""
 
     def __init__(self, vision: LlavaOnevisionVisionConfig, decoder_width: int) -> None:
-        super().__init__(
-            SimpleNamespace(
-                vision_config=vision,
-                text_config=SimpleNamespace(hidden_size=decoder_width),
-                vision_feature_layer=-1,
-                projector_hidden_act=vision.projector_hidden_act,
-                multimodal_projector_bias=vision.multimodal_projector_bias,
-            )
+        config: Any = SimpleNamespace(
+            vision_config=vision,
+            text_config=SimpleNamespace(hidden_size=decoder_width),
+            vision_feature_layer=-1,
+            projector_hidden_act=vision.projector_hidden_act,
+            multimodal_projector_bias=vision.multimodal_projector_bias,
         )
+        super().__init__(config)
         self.image_newline = nn.Parameter(torch.zeros(decoder_width))
 
     def forward(self, features: Tensor) -> Tensor:
         """Features `[T, H, W, C]` → visual tokens `[T, ⌈H / 2⌉, ⌈W / 2⌉, D]`."""
-        cells = super().forward(features).permute(0, 3, 1, 2).contiguous()
+        tokens: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
+        cells = tokens.permute(0, 3, 1, 2).contiguous()
         half = [math.ceil(side / 2) for side in cells.shape[-2:]]
         return functional.interpolate(cells, size=half, mode="bilinear").permute(0, 2, 3, 1)
 

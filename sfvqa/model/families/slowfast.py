@@ -114,12 +114,9 @@ class VisionTower(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, dims[0], kernel_size=4, stride=4), LayerNorm2d(dims[0], eps=config.layer_norm_eps)
         )
-        self.stages = nn.Sequential(
-            *(
-                ConvNextStage(in_dim, dim, depth, config.layer_norm_eps, downsample=index > 0)
-                for index, (in_dim, dim, depth) in enumerate(zip([dims[0], *dims], dims, config.depths, strict=False))
-            )
-        )
+        self.stages = nn.Sequential()
+        for index, (in_dim, dim, depth) in enumerate(zip([dims[0], *dims], dims, config.depths, strict=False)):
+            self.stages.append(ConvNextStage(in_dim, dim, depth, config.layer_norm_eps, downsample=index > 0))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels `[T, 3, H, W]` → features `[T, H/stride, W/stride, dims[-1]]`."""

@@ -4,21 +4,19 @@ Everything is transformers' own computation (`transformers.models.smolvlm`), for
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from PIL import Image
 from torch import Tensor
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig as TransformersVisionConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
 
 from sfvqa.model.config import SlowFastConfig, only_known, plain_config, read_processor
-from sfvqa.model.families import Family, VideoLayout
-from sfvqa.video.fitting import CropMode, Fit, FitSquare, Pixels, resize_to
+from sfvqa.model.families import Family, VideoLayout, in_a_square
+from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitThroughLongestEdge
 from sfvqa.video.sampling import SamplingStrategy
 
 
@@ -29,6 +27,8 @@ class SmolVLMVisionConfig(TransformersVisionConfig):
     model_type = "smolvlm_video"
     base_config_key = "vision_config"
 
+    image_size: int = 512
+    patch_size: int = 16
     scale_factor: int = 4
     longest_edge: int = 2048
     image_mean: list[float | int] | tuple[float | int, ...] = (0.5, 0.5, 0.5)
@@ -37,7 +37,7 @@ class SmolVLMVisionConfig(TransformersVisionConfig):
     @property
     def grid_size(self) -> int:
         """Visual tokens of a frame in each direction."""
-        return int(self.image_size) // int(self.patch_size) // self.scale_factor
+        return self.image_size // self.patch_size // self.scale_factor
 
     @property
     def width(self) -> int:
@@ -45,55 +45,34 @@ class SmolVLMVisionConfig(TransformersVisionConfig):
         return self.hidden_size
 
 
-class SmolVLMTower(SmolVLMVisionTransformer):  # type: ignore[misc]
+class SmolVLMTower(SmolVLMVisionTransformer):
     """transformers' tower, on frames that are square and whole."""
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels `[T, 3, S, S]` → features `[T, S / patch, S / patch, hidden]`."""
-        features: Tensor = super().forward(pixel_values).last_hidden_state
-        side = pixel_values.shape[-1] // self.patch_size
-        return features.unflatten(1, (side, side))
+        features: Tensor = super().forward(pixel_values).last_hidden_state  # type: ignore[union-attr]
+        return in_a_square(features)
 
 
-class SmolVLMProjector(SmolVLMConnector):  # type: ignore[misc]
+class SmolVLMProjector(SmolVLMConnector):
     """Pixel shuffle and one linear layer."""
 
     def __init__(self, vision: SmolVLMVisionConfig, decoder_width: int) -> None:
         text = SimpleNamespace(hidden_size=decoder_width)
-        super().__init__(SimpleNamespace(vision_config=vision, text_config=text, scale_factor=vision.scale_factor))
+        config: Any = SimpleNamespace(vision_config=vision, text_config=text, scale_factor=vision.scale_factor)
+        super().__init__(config)  # type: ignore[no-untyped-call]
 
     def forward(self, features: Tensor) -> Tensor:
         """Features `[T, H, W, C]` → visual tokens `[T, H / factor, W / factor, D]`."""
-        side = features.shape[1] // self.scale_factor
-        tokens: Tensor = super().forward(features.flatten(1, 2))
-        return tokens.unflatten(1, (side, side))
-
-
-@dataclass(frozen=True)
-class FitThroughLongestEdge:
-    """Resize the longest edge to `longest_edge` pixels, the other in proportion and even; then squash to a square."""
-
-    size: int
-    longest_edge: int
-
-    def __call__(self, pixels: Pixels) -> Pixels:
-        height, width = pixels.shape[:2]
-        if (height, width) == (self.size, self.size):
-            return pixels
-        if width >= height:
-            new_width, new_height = self.longest_edge, int(self.longest_edge / (width / height))
-            new_height += new_height % 2
-        else:
-            new_width, new_height = int(self.longest_edge * (width / height)), self.longest_edge
-            new_width += new_width % 2
-        between = resize_to(pixels, max(new_width, 1), max(new_height, 1), Image.Resampling.LANCZOS)
-        return resize_to(between, self.size, self.size, Image.Resampling.LANCZOS)
+        tokens: Tensor = super().forward(features.flatten(1, 2))  # type: ignore[no-untyped-call]
+        return in_a_square(tokens)
 
 
 def fit(vision: SmolVLMVisionConfig, crop: CropMode) -> Fit:
     """Squashed frames go through the longest edge, as in training; others only become square."""
-    size = int(vision.image_size)
-    return FitThroughLongestEdge(size, vision.longest_edge) if crop is CropMode.SQUASH else FitSquare(size, crop)
+    if crop is CropMode.SQUASH:
+        return FitThroughLongestEdge(vision.image_size, vision.longest_edge)
+    return FitSquare(vision.image_size, crop)
 
 
 def read_published(folder: Path, fields: dict[str, Any]) -> SlowFastConfig:

@@ -95,46 +95,46 @@ _SLACK_BYTES = 16  # some writers of AVI and RealMedia count a header, too
 _HEAD_BYTES = 4096
 
 
-def is_cut(file: Path) -> bool | None:
-    """Whether the file is shorter than its container says; None where that does not say.
+def is_cut(file: Path) -> bool:
+    """Whether the file is shorter than its container says; False where that does not say.
 
     Matroska, AVI, mp4, ASF, RealMedia and FLV files name the sizes of their parts, an MXF file the place of its last
     one; a transport stream ends with a whole packet, an Ogg file with a page marked as the last.
     """
     if not file.stat().st_size:
-        return None
+        return False
     with file.open("rb") as stream, closing(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) as content:
         for beginning, judge in _JUDGES.items():
             if content[: len(beginning)] == beginning:
                 return judge(content)
         if content[4:8] in _FIRST_BOXES:
             return _is_mp4_cut(content)
-        return _is_transport_stream_cut(content) if _first_packets(content) else None
+        return _first_packets(content) is not None and _is_transport_stream_cut(content)
 
 
-def _is_matroska_cut(content: mmap.mmap) -> bool | None:
+def _is_matroska_cut(content: mmap.mmap) -> bool:
     """Whether the segment ends later. (EBML numbers: as many leading zero bits as further bytes.)"""
     head = content[:_HEAD_BYTES]
     at = head.find(_SEGMENT) + len(_SEGMENT)
     if at < len(_SEGMENT) or at >= len(head) or not head[at]:
-        return None
+        return False
     length = 9 - head[at].bit_length()
     number = int.from_bytes(head[at : at + length]) & (1 << 7 * length) - 1
-    return None if number == (1 << 7 * length) - 1 else at + length + number > len(content)
+    return number < (1 << 7 * length) - 1 and at + length + number > len(content)
 
 
-def _is_riff_cut(content: mmap.mmap) -> bool | None:
+def _is_riff_cut(content: mmap.mmap) -> bool:
     """Whether one of the pieces that an AVI file consists of (one, or more if it is long) ends later."""
     at = 0
     while content[at : at + 4] == _RIFF:
         size = int.from_bytes(content[at + 4 : at + 8], "little")
         if size in _UNKNOWN_SIZES:
-            return None
+            return False
         at += 8 + size + size % 2
     return at - _SLACK_BYTES > len(content)
 
 
-def _is_mp4_cut(content: mmap.mmap) -> bool | None:
+def _is_mp4_cut(content: mmap.mmap) -> bool:
     """Whether the last of the boxes that follow one another ends later."""
     at = 0
     while at + 8 <= len(content) and content[at + 4 : at + 8].isalnum():
@@ -142,35 +142,31 @@ def _is_mp4_cut(content: mmap.mmap) -> bool | None:
         if size == 1:
             size = int.from_bytes(content[at + 8 : at + 16])
         if size < 8:  # 0: to the end of the file
-            return None
+            return False
         at += size
     return at > len(content)
 
 
-def _is_asf_cut(content: mmap.mmap) -> bool | None:
+def _is_asf_cut(content: mmap.mmap) -> bool:
     """Whether the data, which follows the header, ends later."""
     at = int.from_bytes(content[16:24], "little")
     size = int.from_bytes(content[at + 16 : at + 24], "little")
-    return at + size > len(content) if content[at : at + 16] == _ASF_DATA and size else None
+    return content[at : at + 16] == _ASF_DATA and at + size > len(content)
 
 
-def _is_real_media_cut(content: mmap.mmap) -> bool | None:
+def _is_real_media_cut(content: mmap.mmap) -> bool:
     """Whether one of the chunks that follow one another ends later."""
     at = 0
-    while content[at : at + 4] in _REAL_MEDIA_CHUNKS:
-        size = int.from_bytes(content[at + 4 : at + 8])
-        if size < 8:  # live: unknown
-            return None
-        at += size
+    while content[at : at + 4] in _REAL_MEDIA_CHUNKS and (size := int.from_bytes(content[at + 4 : at + 8])) >= 8:
+        at += size  # a smaller one is unknown: live
     return at - _SLACK_BYTES > len(content)
 
 
-def _is_mxf_cut(content: mmap.mmap) -> bool | None:
+def _is_mxf_cut(content: mmap.mmap) -> bool:
     """Whether the footer would begin later, by the first partition's word. (SMPTE ST 377-1, 7.1.)"""
     length = content[16]
     value = 17 + (length & 0x7F if length & 0x80 else 0)
-    footer = int.from_bytes(content[value + 24 : value + 32])
-    return footer >= len(content) if footer else None
+    return int.from_bytes(content[value + 24 : value + 32]) >= len(content)
 
 
 def _is_flv_cut(content: mmap.mmap) -> bool:
@@ -185,24 +181,23 @@ def _is_flv_cut(content: mmap.mmap) -> bool:
     return at - 4 > len(content)
 
 
-def _is_transport_stream_cut(content: mmap.mmap) -> bool | None:
+def _is_transport_stream_cut(content: mmap.mmap) -> bool:
     """Whether it ends within a packet; what follows a whole packet, and is none, is passed over."""
     _, stride = _first_packets(content) or (0, _PACKET_BYTES)
     for begin in range(len(content) - 1, max(len(content) - 2 * stride, 3 * stride), -1):
         if all(content[begin - before * stride] == _SYNC_BYTE for before in range(4)):
-            return True if begin + _PACKET_BYTES > len(content) else None
-    return None
+            return begin + _PACKET_BYTES > len(content)
+    return False
 
 
-def _is_ogg_cut(content: mmap.mmap) -> bool | None:
+def _is_ogg_cut(content: mmap.mmap) -> bool:
     tail = content[max(len(content) - _OGG_LONGEST_PAGE_BYTES, 0) :]
     last_page = tail.rfind(_OGG_PAGE)
-    if last_page < 0:
-        return None
-    return not (tail[last_page:] + bytes(_OGG_FLAGS_AT + 1))[_OGG_FLAGS_AT] & _OGG_LAST_PAGE
+    flags = (tail[last_page:] + bytes(_OGG_FLAGS_AT + 1))[_OGG_FLAGS_AT]
+    return last_page >= 0 and not flags & _OGG_LAST_PAGE
 
 
-_JUDGES: dict[bytes, Callable[[mmap.mmap], bool | None]] = {
+_JUDGES: dict[bytes, Callable[[mmap.mmap], bool]] = {
     _EBML: _is_matroska_cut,
     _RIFF: _is_riff_cut,
     _ASF_HEADER: _is_asf_cut,

@@ -26,7 +26,7 @@ from sfvqa.video.readers.tracks import packets_of
 from sfvqa.video.sampling import parse_time
 
 if TYPE_CHECKING:
-    from sfvqa.video.readers.pyav_handle import Handle
+    from sfvqa.video.readers.seeking import Handle
 
 
 # --- What a decoder that starts in the middle must be told ---
@@ -237,7 +237,7 @@ def demux(handle: "Handle", path: Path) -> Demuxed:
     # What proves that a file was cut off is no duration, which may be the sound's, a tag's, or a guess.
     last_is_damaged = bool(packets) and packets[-1].is_corrupt and damaged_at is None
     has_all_counted = 0 < stream.frames <= len(packets)
-    ends_early = failed or last_is_damaged or (is_cut(path) is True and not has_all_counted)
+    ends_early = failed or last_is_damaged or (is_cut(path) and not has_all_counted)
     claimed_seconds = _claimed_seconds(container, stream)
     return Demuxed(tuple(packets), _last_duration(packets), claimed_seconds, ends_early, skips_packets, damaged_at)
 

@@ -31,8 +31,7 @@ from sfvqa.video.readers.container_bytes import check_not_encrypted
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux, increases
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
-from sfvqa.video.readers.pyav_handle import Handle
-from sfvqa.video.readers.seeking import Damage, can_be_entered, read_group, read_group_start, read_in_order
+from sfvqa.video.readers.seeking import Damage, Handle, can_be_entered, read_group, read_group_start, read_in_order
 from sfvqa.video.readers.tracks import read_text_track
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles import Subtitles

@@ -103,7 +103,7 @@ def test_offline_is_respected(hub: FakeHub, spec: ModelSpec, monkeypatch: pytest
 
 def test_a_disk_too_small_is_found_out_before_the_first_byte(hub: FakeHub, spec: ModelSpec) -> None:
     hub.stated_sizes[SHARDS[0]] = 10**15
-    with pytest.raises(DownloadError, match=r"1,000\.0 TB .*cache has only .* free\. Free some space"):
+    with pytest.raises(DownloadError, match=r"1,000\.0 TB.*cache has only .* free\. Free some space"):
         plan_pull(spec)
     assert not hub.of("/storage/")
 

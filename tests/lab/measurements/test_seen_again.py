@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sfvqa.cli.app import app
+from sfvqa.cli.app import build_app
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.lab.measurements import seen_again
 from sfvqa.lab.measurements.seen_again import COLD, FROM_DISK, IN_MEMORY
@@ -32,7 +32,7 @@ def ask_here(command: list[str], *, env: dict[str, str], **_: object) -> subproc
     assert command[:3] == [sys.executable, "-m", "sfvqa"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SFVQA_CACHE_DIR", env["SFVQA_CACHE_DIR"])
-        result = CliRunner().invoke(app, command[3:])
+        result = CliRunner().invoke(build_app(), command[3:])
     assert result.exit_code == 0, result.output
     return subprocess.CompletedProcess(command, 0, result.stdout)
 

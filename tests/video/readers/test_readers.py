@@ -235,7 +235,7 @@ def test_what_the_watchful_decoder_cannot_decode_the_usual_one_does(
     video: WriteVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some libvpx know no pixels of 10 bit: a sound video must not be called damaged for that."""
-    monkeypatch.setattr("sfvqa.video.readers.pyav_handle._WATCHFUL_DECODERS", {"vp9": "libvpx"})  # that is VP8's
+    monkeypatch.setattr("sfvqa.video.readers.seeking._WATCHFUL_DECODERS", {"vp9": "libvpx"})  # that is VP8's
     clip = read_here(video("any.webm", Recipe(constant_rate(12), "libvpx-vp9", group=6)), reader=ReaderName.PYAV)
     assert [number_in(frame) for frame in clip.frames] == list(range(12))
     assert clip.warnings == ()
