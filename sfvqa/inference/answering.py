@@ -293,7 +293,7 @@ class AnswerRun:
             asked.question,
             self._prompt_options,
             history=asked.history,
-            trained_length=self._checkpoint.model.config.training_max_length,
+            config=self._checkpoint.model.config,
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))

@@ -151,7 +151,7 @@ class SlowFastConfig(PreTrainedConfig):
 
     def grid_side(self, num_frames: int) -> int:
         """Visual tokens of a frame in each direction; those of an only frame are not pooled (reference)."""
-        return self.vision.grid_size // (self.video_pooling_stride if num_frames > 1 else 1)
+        return int(self.vision.grid_size // (self.video_pooling_stride if num_frames > 1 else 1))
 
 
 def require(condition: bool, message: str) -> None:

@@ -57,7 +57,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__(config)
         decoder = config.decoder_config
-        self.vision_tower = config.family.tower(config.vision)
+        self.vision_tower: Any = config.family.tower(config.vision)
         self.projector = config.family.projector(config.vision, decoder.hidden_size)
         self.language_model = hybrid_decoder(decoder.model_type)(config)
         self.lm_head = nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)

@@ -104,6 +104,15 @@ def average_over_time(frames: Tensor, stride: int, min_frames: int) -> Tensor:
     return averaged[0].T.reshape(-1, *frames.shape[1:])
 
 
+def fast_frame_places(num_frames: int, config: SlowFastConfig) -> list[int]:
+    """The places, among a video's frames, of those with which the averages of the fast tokens begin."""
+    kept = sample_fast_frames(num_frames, config.temporal_sampling_stride, config.min_fast_frames)
+    if len(kept) // config.temporal_stride >= config.min_fast_frames:
+        return kept[: len(kept) - len(kept) % config.temporal_stride : config.temporal_stride]
+    count = min(len(kept), config.min_fast_frames)
+    return [kept[number * len(kept) // count] for number in range(count)]
+
+
 def split_video(frames: Tensor, config: SlowFastConfig) -> VisualTokens:
     """Slow and fast tokens of a video's visual tokens `[T, h, w, D]` (section 3.1; sampling, then time, then space)."""
     kept = sample_fast_frames(frames.shape[0], config.temporal_sampling_stride, config.min_fast_frames)

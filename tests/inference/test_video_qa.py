@@ -253,8 +253,8 @@ def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     from sfvqa.inference.engine import generate_tokens, prefill
     from sfvqa.inference.prompt import build_prompt, question_turn
 
-    prompt = build_prompt(qa.checkpoint.tokenizer, [question_turn(QUESTION, shows_video=True)])
-    expanded = prompt.expand(len(encoded.visual_tokens.fast))
+    turns, layout = [question_turn(QUESTION, shows_video=True)], (len(encoded.visual_tokens.fast), "\n")
+    expanded = build_prompt(qa.checkpoint.tokenizer, turns, layout=layout)
     state = prefill(qa.checkpoint.model, [expanded], [encoded.visual_tokens])
     steps = generate_tokens(qa.checkpoint.model, state, SHORT, frozenset())
     return [token.token_id for (token,) in steps if token is not None]

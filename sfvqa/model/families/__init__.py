@@ -31,7 +31,8 @@ def fit_square(vision: Any, crop: CropMode) -> Fit:
 def in_a_square(features: Tensor) -> Tensor:
     """`[T, h · h, C]` → `[T, h, h, C]`."""
     side = math.isqrt(features.shape[1])
-    return features.unflatten(1, (side, side))
+    square: Tensor = features.unflatten(1, (side, side))
+    return square
 
 
 @dataclass(frozen=True)

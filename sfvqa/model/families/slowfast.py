@@ -206,6 +206,17 @@ def lay_out(num_fast_tokens: int, _timestamps_seconds: Sequence[float], _duratio
     return (num_fast_tokens, "\n")
 
 
+# Qwen2's: the reference writes this same string without a template.
+CHATML_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+    "{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
 FAMILY = Family(
     vision_config=SlowFastVisionConfig,
     tower=VisionTower,
@@ -230,4 +241,5 @@ FAMILY = Family(
     ),
     unused_tensors=(r"^vision_tower\.head\.",),  # the classification head, with which nothing computes
     lay_out=lay_out,
+    chat_template=CHATML_TEMPLATE,
 )

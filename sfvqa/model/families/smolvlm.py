@@ -50,7 +50,7 @@ class SmolVLMTower(SmolVLMVisionTransformer):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels `[T, 3, S, S]` → features `[T, S / patch, S / patch, hidden]`."""
-        features: Tensor = super().forward(pixel_values).last_hidden_state  # type: ignore[union-attr]
+        features: Tensor = super().forward(pixel_values).last_hidden_state
         return in_a_square(features)
 
 

@@ -55,7 +55,8 @@ def make(family: str, *, tied: bool = False) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def save(model: PreTrainedModel, folder: Path, *, sharded: bool = False, old_names: bool = True) -> Path:
