@@ -117,7 +117,7 @@ class FrameOptions(ReadingOptions):
         typer.Option(
             metavar="NAME",
             help="How they are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, reference-training "
-            "or reference-evaluation (default: as in training).",
+            "reference-evaluation or smolvlm (default: as in training).",
         ),
         SETTING,
         RARE,

@@ -126,13 +126,19 @@ def _in_words(sizes: Architecture) -> str:
     number = sizes.num_parameters
     count = f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
     heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"
+    tower = f"a ConvNeXt with {plural(sum(sizes.vision_depths), 'block')}"
+    if sizes.vision_layers:
+        tower = f"a vision transformer with {plural(sizes.vision_layers, 'layer')}"
     of_several, of_one = sizes.grid_side(num_frames=2) ** 2, sizes.num_visual_tokens(1)
     alone = f", or {of_one} for a single one" if of_one != of_several else ""
+    looking = "none attends to slow tokens"
+    if sizes.hybrid_layers:
+        looking = f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
     return (
-        f"{count} parameters: a ConvNeXt with {plural(sum(sizes.vision_depths), 'block')} that takes "
+        f"{count} parameters: {tower} that takes "
         f"{sizes.image_size} px and gives {plural(of_several, 'token')} a frame{alone}; a decoder with "
         f"{plural(sizes.num_layers, 'layer')}, width {sizes.hidden_size}, {heads}, {sizes.vocab_size:,} tokens; "
-        f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
+        f"{looking}"
     )
 
 

@@ -348,7 +348,7 @@ def see_progressively(
     memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
     which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
     """
-    encoder, fit = ChunkEncoder(model, quantization), FitSquare(model.config.vision.image_size, crop)
+    encoder, fit = ChunkEncoder(model, quantization), model.config.family.fit(model.config.vision, crop)
     total = 0
     with (
         _being_read(video, sampling, fit, reading, chunks_ahead) as being_read,
@@ -393,7 +393,7 @@ def see_progressively(
 def _being_read(
     video: str | Path | VideoReader | VideoBeingRead,
     sampling: SamplingOptions,
-    fit: FitSquare,
+    fit: Fit,
     reading: ReadOptions | None,
     chunks_ahead: int,
 ) -> Iterator[VideoBeingRead]:

@@ -151,7 +151,8 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # after the prompt: no placeholder to find
             else:
                 inputs_embeds = self.embed(input_ids, visual_tokens)
-                slow = slow or SlowTokens.stack(visual_tokens or [])
+                if self.config.hybrid_layers:
+                    slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
         if attention_mask is not None:  # made where the vision tower is, which may be another device
             attention_mask = attention_mask.to(inputs_embeds.device)

@@ -18,7 +18,7 @@ from sfvqa.model import SlowFastConfig
 from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.training.annotations import Example
-from sfvqa.video.fitting import CropMode, FitSquare
+from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.reading import read_clip
 from sfvqa.video.sampling import SamplingOptions
@@ -157,7 +157,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def _read(self, video: Path) -> Tensor:
         looking, vision = self._looking, self._config.vision
         clip = read_clip(
-            video, looking.sampling, reading=looking.reading, fit=FitSquare(vision.image_size, looking.crop)
+            video, looking.sampling, reading=looking.reading, fit=self._config.family.fit(vision, looking.crop)
         )
         for warning in clip.warnings:
             logger.warning("%s: %s", video, warning)

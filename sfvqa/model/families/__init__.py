@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from sfvqa.registry.architecture import FamilyName
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Family:
     without one, or of all where `template_is_fixed`.
     """
 
+    name: FamilyName
     vision_config: type[Any]
     tower: Callable[[Any], nn.Module]
     projector: Callable[[Any, int], nn.Module]

@@ -107,6 +107,7 @@ def lay_out(num_fast_tokens: int, _timestamps_seconds: Sequence[float], _duratio
 
 
 FAMILY = Family(
+    name="llava_onevision",
     vision_config=LlavaOnevisionVisionConfig,
     tower=LlavaOnevisionTower,
     projector=LlavaOnevisionProjector,

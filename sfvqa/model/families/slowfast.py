@@ -218,6 +218,7 @@ CHATML_TEMPLATE = (
 )
 
 FAMILY = Family(
+    name="slowfast",
     vision_config=SlowFastVisionConfig,
     tower=VisionTower,
     projector=lambda vision, decoder_width: Projector(vision.width, decoder_width),

@@ -114,6 +114,7 @@ _CHAT_TEMPLATE = (
 )
 
 FAMILY = Family(
+    name="smolvlm",
     vision_config=SmolVLMVisionConfig,
     tower=SmolVLMTower,
     projector=SmolVLMProjector,
