@@ -53,6 +53,7 @@ def answers(path: Path) -> dict[str, Any]:
 
 
 @needs_ray
+@pytest.mark.slow
 def test_the_file_is_the_one_of_a_run_without_ray(folder: Path, cluster: Any, tmp_path: Path) -> None:
     """On a user's cluster, which goes on; paths are relative to a folder that no worker is in."""
     there, here = tmp_path / "there.jsonl", tmp_path / "here.jsonl"
