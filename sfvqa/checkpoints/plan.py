@@ -1,7 +1,7 @@
 """Choose the model and how it runs by the free memory, without reading weights."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import Qwen2Config
@@ -33,6 +33,9 @@ from sfvqa.model import SlowFastConfig
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
 from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.registry.architecture import FamilyName
 
 _OF_DECODER = (
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
@@ -67,7 +70,7 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
     has_biases = bool(getattr(decoder, "attention_bias", False))
     return Architecture(
         image_size=config.vision.image_size,
-        family=config.family.name,
+        family=cast("FamilyName", config.family.name),
         **_vision_sizes(config),
         num_layers=decoder.num_hidden_layers,
         rope_theta=float(decoder.rope_parameters["rope_theta"]),

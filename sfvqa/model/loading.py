@@ -78,13 +78,6 @@ class ModelBuilder:
             placement = placement(model)
         places = placement if isinstance(placement, Mapping) else {"": placement or "cpu"}
         self.device_map: DeviceMap = {name: torch.device(device) for name, device in places.items()}
-        for name, module in model.named_modules():
-            held = [key for key, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
-            for key in held:  # no checkpoint holds those; weights, which have none yet, are left as they are
-                empty = torch.empty_like(module.get_buffer(key), device=self.device_of(name))
-                module.register_buffer(key, empty, persistent=key not in module._non_persistent_buffers_set)
-            if held:
-                _pretrained_owner(model, name)._init_weights(module)
 
     def device_of(self, name: str) -> torch.device:
         """The device of a tensor or module."""
@@ -114,6 +107,15 @@ class ModelBuilder:
         """The whole network, ready to use; its layers hand tensors over from device to device where it has several."""
         model = self.model
         self._tie()
+        for name, module in model.named_modules():
+            if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # those that no checkpoint holds
+                weights = {weight: weight.detach().clone() for weight in module.parameters()}
+                for key, buffer in list(module.named_buffers(recurse=False)):
+                    module._buffers[key] = torch.empty_like(buffer, device=self.device_of(name))
+                with torch.no_grad():
+                    _pretrained_owner(model, name)._init_weights(module)  # which begins all of its weights anew, too
+                    for weight, values in weights.items():
+                        weight.copy_(values)
         empty = [name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.is_meta]
         assert not empty, f"never given: {empty}"
         if len(set(self.device_map.values())) > 1:

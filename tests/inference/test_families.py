@@ -39,7 +39,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def processor_text(family: str, qa: VideoQA, encoded: Any, question: str) -> str:
     """The text that transformers' processor tokenises: its template, with its own text in place of the video."""
-    parts = [{"type": "video"}, {"type": "text", "text": question}]
+    parts: Any = [{"type": "video"}, {"type": "text", "text": question}]
     template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
     text = qa.checkpoint.tokenizer.apply_chat_template(
         [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True, chat_template=template
@@ -48,7 +48,7 @@ def processor_text(family: str, qa: VideoQA, encoded: Any, question: str) -> str
     if family == "llava_onevision":
         return text.replace("<video>", "<video>" * len(encoded.visual_tokens.fast))
     times = encoded.timestamps_seconds
-    own = SimpleNamespace(
+    own: Any = SimpleNamespace(
         image_seq_len=len(encoded.visual_tokens.fast) // len(times),
         image_token="<image>",
         fake_image_token="<fake_token_around_image>",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from sfvqa.registry.architecture import FamilyName
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Family:
     without one, or of all where `template_is_fixed`.
     """
 
-    name: FamilyName
+    name: str
     vision_config: type[Any]
     tower: Callable[[Any], nn.Module]
     projector: Callable[[Any, int], nn.Module]
@@ -80,6 +79,7 @@ _MODULES = {
     "smolvlm_video": "smolvlm",
 }
 """The module of each family, by the model type of its vision config. A new one is a line here and in _PUBLISHED."""
+FAMILY_NAMES = tuple(_MODULES.values())
 _PUBLISHED = {"llava_qwen_slow_fast": "slowfast", "llava_onevision": "llava_onevision", "smolvlm": "smolvlm"}
 """The same by the model type of the config.json that the family is published with."""
 

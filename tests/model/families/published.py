@@ -109,7 +109,9 @@ def tokenizer_of(family: str) -> PreTrainedTokenizerFast:
 def save_whole(family: str, folder: Path) -> PreTrainedModel:
     """Weights, tokenizer, template and processor files, as on the hub."""
     tokenizer = tokenizer_of(family)
-    model = make(family, video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[family]))
+    video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[family])
+    assert isinstance(video_token_id, int)
+    model = make(family, video_token_id=video_token_id)
     save(model, folder)
     tokenizer.save_pretrained(folder)
     processor: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
