@@ -129,7 +129,7 @@ class _Lines:
             if item.choices is not None and item.answer is not None
         )
         if odd:
-            told.append(f"Items whose true answer is none of their choices: {odd:,}.")
+            told.append(f"Items whose true answer is not among their choices: {odd:,}.")
         return told
 
 

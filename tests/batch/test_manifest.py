@@ -220,7 +220,7 @@ def test_the_same_question_with_ids_of_its_own_is_asked_twice(folder: Path) -> N
 def test_a_true_answer_that_is_no_choice_is_told(folder: Path) -> None:
     notices: list[str] = []
     read(folder, '{"video": "a", "question": "Q", "choices": "x,y", "answer": "z"}', notices=notices)
-    assert notices == ["Items whose true answer is none of their choices: 1."]
+    assert notices == ["Items whose true answer is not among their choices: 1."]
 
 
 @pytest.mark.parametrize("answer", ["B", "(b)", "Y.", "y"])
