@@ -58,14 +58,14 @@ class TrainedWith:
         num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
 
         >>> TrainedWith(None).warnings(SamplingOptions(500), 120, CropMode.CENTER)
-        ['500 frames were asked for, and there are only 120 to choose by uniform sampling.']
+        ['500 frames were asked for, but there are only 120 to choose by uniform sampling.']
         """
         departure = self.departure(asked, num_chosen, crop)
         said = [departure] if departure else []
         if num_chosen < asked.num_frames != self.sampling.num_frames and asked.strategy.needs_number_alone:
             there = f"there {'is' if num_chosen == 1 else 'are'} only {num_chosen:,}"
             said.append(
-                f"{asked.num_frames:,} frames were asked for, and {there} to choose by {asked.strategy} sampling."
+                f"{asked.num_frames:,} frames were asked for, but {there} to choose by {asked.strategy} sampling."
             )
         return said
 

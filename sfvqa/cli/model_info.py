@@ -28,8 +28,8 @@ HELP = """\b
   sfvqa models info slowfast-7b-64f --frames 128 --device cuda
   sfvqa models info ./my-checkpoint --quant 4bit --json
 
-Describe a model, and the memory that a question takes, by part and by
-quantization. Neither the model nor the device need be on this machine."""
+Describe a model and the memory that a question takes, by part and by
+quantization. Neither the model nor the device needs to be on this machine."""
 
 
 def info(
@@ -161,7 +161,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         f"{facts['described_as']}.",
-        f"Trained with {frames}, {trained['sampling']} sampling, {trained['crop']} crop; fast tokens are averages over "
+        f"Trained with {frames}, {trained['sampling']} sampling, crop {trained['crop']}; fast tokens are averages over "
         f"{plural(fast['temporal_stride'], 'frame')}, at least {fast['min_fast_frames']}.",
         f"Default quantization: {facts['quantization']}.",
         *([facts["memory_hint"]] if "memory_hint" in facts else []),

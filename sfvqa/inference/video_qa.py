@@ -272,7 +272,7 @@ class VideoQA:
             elif video is None or isinstance(video, EncodedVideo):
                 asked.append(Asked(video, question))
             else:
-                raise UsageError(f"{video!r} is no video.", "Give a path, what `encode` returned, or None.")
+                raise UsageError(f"{video!r} is not a video.", "Give a path, what `encode` returned, or None.")
         return asked
 
 

@@ -115,7 +115,9 @@ def parse_time(text: str) -> float:
         raise UsageError(f"“{text}” is not a time.", "Write times as 90, 1:30 or 0:01:30.5.")
     hours, minutes, seconds = match["hours"], match["minutes"], float(match["seconds"])
     if minutes is not None and (seconds >= 60 or (hours is not None and int(minutes) >= 60)):
-        raise UsageError(f"“{text}” is not a time: what follows a colon is below 60.", "Write 1:30 or 0:01:30.5.")
+        raise UsageError(
+            f"“{text}” is not a time: a number after a colon must be below 60.", "Write 1:30 or 0:01:30.5."
+        )
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
 
 
@@ -333,9 +335,11 @@ def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     end = timeline.end_seconds
     beyond = [seconds for seconds in wanted if seconds > end + TIME_TOLERANCE_SECONDS]
     if beyond:
-        many = f" ({len(beyond) - 1} more {'does' if len(beyond) == 2 else 'do'}, too)" if len(beyond) > 1 else ""
+        times = f"time {format_time(beyond[0])} lies"
+        if len(beyond) > 1:
+            times = f"times {format_time(beyond[0])} and {len(beyond) - 1} more lie"
         raise RangeOutsideVideoError(
-            f"The time {format_time(beyond[0])} lies beyond the end of the video, at {format_time(end)}{many}.",
+            f"The {times} beyond the end of the video, at {format_time(end)}.",
             f"Choose times between 0:00 and {format_time(end)}.",
         )
     indices = sorted({_frame_on_screen(timeline.timestamps_seconds, seconds) for seconds in wanted})

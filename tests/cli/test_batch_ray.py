@@ -137,8 +137,8 @@ def batch(run_cli: RunCli, folder: Path, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--workers 2", "--workers is for a Ray cluster"),
-        ("--gpus-per-worker 0.5", "--gpus-per-worker is for a Ray cluster"),
+        ("--workers 2", "--workers needs a Ray cluster"),
+        ("--gpus-per-worker 0.5", "--gpus-per-worker needs a Ray cluster"),
         ("--ray --workers 0", "--workers"),
         ("--ray --gpus-per-worker 1.5", "1.5 GPUs"),
         ("--ray --device cuda:1", "Ray decides"),

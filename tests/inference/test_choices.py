@@ -139,7 +139,7 @@ def test_choices_the_model_would_not_say_are_warned_of(qa: VideoQA, encoded: Enc
         (["A"], "nothing to choose from"),
         (["A", " "], "choice is empty"),
         (["A", "B", " A"], "more than once"),
-        (["A", 3], "no text"),
+        (["A", 3], "not text"),
         ("AB", "one text"),
         (["A", "\udce9"], "UTF-8"),
     ],

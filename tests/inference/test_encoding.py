@@ -109,7 +109,7 @@ def test_asking_for_more_frames_than_there_are_is_said(qa: VideoQA, short_video_
     """Not where nobody asked: a short video has fewer frames than the model was trained with."""
     seen = qa.encode(short_video_path, SamplingOptions(num_frames=100))
     assert seen.warnings == (
-        f"100 frames were asked for, and there are only {len(seen.indices)} to choose by uniform sampling.",
+        f"100 frames were asked for, but there are only {len(seen.indices)} to choose by uniform sampling.",
     )
     assert qa.encode(short_video_path).warnings == ()
 

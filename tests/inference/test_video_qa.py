@@ -211,9 +211,9 @@ def test_a_batch_takes_video_files_and_reads_each_once(
 @pytest.mark.parametrize("video", [42, b"clip.mp4", ["clip.mp4"]])
 def test_what_is_no_video_is_a_usage_error(qa: VideoQA, video: object) -> None:
     """It was an AttributeError from deep inside."""
-    with pytest.raises(UsageError, match="is no video"):
+    with pytest.raises(UsageError, match="is not a video"):
         qa.ask(video, QUESTION)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is no video"):
+    with pytest.raises(UsageError, match="is not a video"):
         qa.answer_batch([(video, QUESTION)])  # type: ignore[list-item]
 
 
