@@ -168,7 +168,7 @@ class FineTuning:
 
     stage: Stage = field(
         default=Stage.ALL,
-        metadata=_flag("1: projector, slow attention; 2: all", kind=lambda text: Stage(int(text)), choices=Stage),
+        metadata=_flag("1: projector, slow attention; 2: all", kind=int, choices=map(int, Stage)),
     )
     num_frames: int | None = field(
         default=None, metadata=_flag("frames per video (default: as in the checkpoint's training)", least=1, kind=int)
@@ -399,9 +399,15 @@ def main(arguments: list[str] | None = None) -> int:
     asked = vars(parse_arguments(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        options = FineTuning(**{each.name: asked[each.name] for each in fields(FineTuning)})
+        options = {each.name: asked[each.name] for each in fields(FineTuning)}
+        options["stage"] = Stage(options["stage"])
         folder = fine_tune(
-            asked["model"], asked["annotations"], asked["videos"], asked["output"], options, resume=asked["resume"]
+            asked["model"],
+            asked["annotations"],
+            asked["videos"],
+            asked["output"],
+            FineTuning(**options),
+            resume=asked["resume"],
         )
         leave_group()
     except SfvqaError as error:
