@@ -1,6 +1,6 @@
 """What comes out: an answer, whole or as it streams, what the model saw, and where the time went. No tensors."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -215,11 +215,12 @@ class AnswerStream:
         """The stream of an answer that is whole already: one piece."""
         return cls(([text] for text in [answer.text]), lambda: answer)
 
-    def __iter__(self) -> Iterator[str]:
-        """The text of each step, but for those that complete no character."""
-        for (piece,) in self._steps:
-            if piece:
-                yield piece
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        """The text of the next step that completes a character."""
+        return next(piece for (piece,) in self._steps if piece)
 
     def __enter__(self) -> Self:
         return self

@@ -169,9 +169,7 @@ class FineTuning:
     stage: Stage = field(
         default=Stage.ALL,
         metadata=_flag(
-            "1: train only the projector and slow attention; 2: train everything",
-            kind=lambda text: Stage(int(text)),
-            choices=Stage,
+            "1: train only the projector and slow attention; 2: train everything", kind=int, choices=map(int, Stage)
         ),
     )
     num_frames: int | None = field(
@@ -416,9 +414,15 @@ def main(arguments: list[str] | None = None) -> int:
     asked = vars(parse_arguments(arguments))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        options = FineTuning(**{each.name: asked[each.name] for each in fields(FineTuning)})
+        options = {each.name: asked[each.name] for each in fields(FineTuning)}
+        options["stage"] = Stage(options["stage"])
         folder = fine_tune(
-            asked["model"], asked["annotations"], asked["videos"], asked["output"], options, resume=asked["resume"]
+            asked["model"],
+            asked["annotations"],
+            asked["videos"],
+            asked["output"],
+            FineTuning(**options),
+            resume=asked["resume"],
         )
         leave_group()
     except SfvqaError as error:

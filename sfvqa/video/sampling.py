@@ -88,9 +88,11 @@ class SamplingOptions:
                     "Leave the time out, or give a range that includes it.",
                 )
 
-    def _check_pairing(self, strategy: SamplingStrategy, value: object, what: str, example: str) -> None:
+    def _check_pairing(
+        self, strategy: SamplingStrategy, value: float | Sequence[float] | None, what: str, example: str
+    ) -> None:
         """A strategy and the value that it alone needs go together."""
-        if self.strategy is strategy and value in (None, ()):
+        if self.strategy is strategy and (value is None or (isinstance(value, Sequence) and not value)):
             raise UsageError(f"Choosing frames by “{strategy}” requires {what}.", example)
         if self.strategy is not strategy and value is not None:
             raise UsageError(

@@ -88,7 +88,7 @@ def test_an_answer_that_is_spelt_otherwise_is_prefilled_again(qa: VideoQA, encod
 def test_a_stopped_answer_stays_as_far_as_it_came(qa: VideoQA, encoded: EncodedVideo) -> None:
     chat = qa.chat(encoded, SHORT)
     with chat.stream("Which way?") as stream:
-        piece = next(iter(stream))
+        piece = next(stream)
     (turn,) = chat.turns
     assert turn.answer.text.startswith(piece)
     assert turn.answer.finish_reason is FinishReason.INTERRUPTED
@@ -106,7 +106,7 @@ def test_a_turn_of_which_nothing_came_is_none(qa: VideoQA, encoded: EncodedVideo
 def test_a_new_question_ends_the_answer_before_it(qa: VideoQA, encoded: EncodedVideo) -> None:
     chat = qa.chat(encoded, SHORT)
     stream = chat.stream("Which way?")
-    next(iter(stream))
+    next(stream)
     chat.ask("Why?")
     assert list(stream) == []
     assert [turn.question for turn in chat.turns] == ["Which way?", "Why?"]

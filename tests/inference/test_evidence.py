@@ -159,7 +159,7 @@ def test_a_chat_has_it_too(qa: VideoQA, encoded: EncodedVideo) -> None:
 def test_what_is_read_so_far_when_it_is_left_early_and_no_hook_stays(qa: VideoQA, encoded: EncodedVideo) -> None:
     before = num_hooks(qa.checkpoint.model)
     with qa.stream(encoded, QUESTIONS[0], WATCHED) as stream:
-        next(iter(stream))
+        next(stream)
         assert num_hooks(qa.checkpoint.model) == before
     assert stream.answer.finish_reason == "interrupted"
     assert weights(stream.answer).sum().item() == pytest.approx(1)

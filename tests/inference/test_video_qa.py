@@ -115,9 +115,20 @@ def test_pieces_are_the_answer(qa: VideoQA, encoded: EncodedVideo) -> None:
     assert stream.answer.finish_reason is FinishReason.LENGTH
 
 
+def test_a_loop_over_a_stream_goes_on_where_another_was_left(qa: VideoQA, encoded: EncodedVideo) -> None:
+    stream = qa.stream(encoded, QUESTION, SHORT)
+    pieces = [next(stream)]
+    for piece in stream:
+        pieces.append(piece)
+        break
+    pieces += stream
+    assert "".join(pieces) == stream.answer.text
+    assert stream.answer.finish_reason is FinishReason.LENGTH
+
+
 def test_a_stream_that_is_closed_keeps_what_came(qa: VideoQA, encoded: EncodedVideo) -> None:
     with qa.stream(encoded, QUESTION, SHORT) as stream:
-        first = next(iter(stream))
+        first = next(stream)
     assert stream.answer.text.startswith(first)
     assert stream.answer.finish_reason is FinishReason.INTERRUPTED
     assert 0 < stream.answer.tokens.new < 10

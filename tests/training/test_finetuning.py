@@ -328,6 +328,14 @@ def test_a_row_is_as_long_as_its_own_videos_frames_make_it(model: Path, videos: 
     assert load(result).config.training_num_frames == 400
 
 
+@pytest.mark.parametrize(("stage", "complaint"), [("3", "invalid choice: 3"), ("one", "invalid int value: 'one'")])
+def test_the_command_says_what_no_stage_is(stage: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["a.json", "--videos", ".", "--model", "tiny", "--output", "run", "--stage", stage])
+    assert ended.value.code == 2
+    assert f"argument --stage: {complaint}" in capsys.readouterr().err
+
+
 def test_the_command_trains_and_says_where_the_result_is(
     model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,6 +35,7 @@ FPS, TIMESTAMPS = SamplingStrategy.FPS, SamplingStrategy.TIMESTAMPS
         {"timestamps_seconds": ()},
         {"strategy": TIMESTAMPS},
         {"strategy": TIMESTAMPS, "timestamps_seconds": ()},
+        {"strategy": TIMESTAMPS, "timestamps_seconds": []},
         {"strategy": TIMESTAMPS, "timestamps_seconds": (1.0, -2.0)},
         {"strategy": TIMESTAMPS, "timestamps_seconds": (float("nan"),)},
         {"strategy": TIMESTAMPS, "timestamps_seconds": (75.0,), "start_seconds": 80.0},

@@ -117,7 +117,8 @@ class Picture:
 
 def read_picture(file: Path) -> Picture:
     """Read one picture (of an animation or of several pages the first); UnreadableVideoError if it is not whole."""
-    with _clear_errors(file), _opened(file) as image:
+    # Pillow warns of damage, which is either harmless or raises.
+    with _clear_errors(file), warnings.catch_warnings(action="ignore"), _opened(file) as image:
         if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _IS_PREVIEW:  # type: ignore[attr-defined]
             raise ValueError("its first page is a preview, as in a camera's raw files")
         image.load()

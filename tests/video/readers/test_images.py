@@ -137,9 +137,12 @@ def test_pictures_stand_upright(tmp_path: Path, suffix: str, orientation: int) -
         assert clip.video.rotation == rotation[1]
 
 
-def test_damaged_notes_do_not_matter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    numbered(5).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
-    assert number_in(read_here(tmp_path / "a.jpg").frames[0]) == 5
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.filterwarnings("error")  # a warning, too, would be said, or end the reading
+def test_damaged_notes_do_not_matter(tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    numbered(5).save(path, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    assert number_in(read_here(path).frames[0]) == 5
     assert capfd.readouterr() == ("", "")
 
 
