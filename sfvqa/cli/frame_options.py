@@ -1,7 +1,7 @@
 """Which frames of a video are looked at, and how the file is read: options, and what they come to."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -122,8 +122,7 @@ class FrameOptions(ReadingOptions):
         SamplingName | None,
         typer.Option(
             metavar="NAME",
-            help="How frames are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, "
-            "reference-training, reference-evaluation or smolvlm (default: as in training).",
+            help=f"How frames are chosen: {', '.join(get_args(SamplingName))} (default: as in training).",
         ),
         SETTING,
         RARE,

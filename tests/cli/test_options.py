@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from sfvqa.checkpoints.device import AttentionKernel, DtypeName
 from sfvqa.cli import answer_options, frame_options, model
 from sfvqa.cli.app import build_app, settings_of_commands
+from sfvqa.errors import ExitCode
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowAttention
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
+from tests.readme import README
 
 app = build_app()
 
@@ -294,8 +296,10 @@ def test_help_begins_with_examples(arguments: list[str]) -> None:
 def test_help_documents_the_exit_codes(arguments: list[str]) -> None:
     """Scripts are written from the help."""
     codes = CliRunner().invoke(app, arguments).stdout.split("Exit codes")[1]
-    for code in ("0", "1", "2", "3", "4", "5", "6", "130"):
-        assert f" {code}  " in codes
+    readme = README.read_text(encoding="utf-8").split("## Exit codes")[1]
+    for code in (0, *ExitCode):
+        assert f" {int(code)}  " in codes
+        assert f"| {int(code)} |" in readme
 
 
 def test_a_command_imports_no_other() -> None:
