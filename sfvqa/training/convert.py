@@ -1,10 +1,12 @@
-"""`python -m sfvqa.training.convert`: convert a plain decoder folder of transformers to a slow-fast checkpoint.
+"""`python -m sfvqa.training.convert`: make a slow-fast checkpoint of a video model or of a plain decoder.
 
-This is the paper's "plug and play", tensor by tensor. With its warm-up gates at zero the result's logits equal the
-plain decoder's exactly, until it is trained. The vision tower is a checkpoint's, a folder of a tower alone, or new.
+This is the paper's "plug and play", tensor by tensor. With its warm-up gates at zero the result's logits equal those of
+what it was made from exactly, until it is trained. A video model (LLaVA-OneVision, SmolVLM2) keeps its vision tower; a
+decoder gets one: a checkpoint's, a folder of a tower alone, or a new one.
 """
 
 import argparse
+import copy
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from transformers import AutoConfig
 from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.load import check_checkpoint, load_tokenizer
 from sfvqa.checkpoints.quantize import appearing, check_new, write_shards
-from sfvqa.errors import CheckpointError, SfvqaError
+from sfvqa.errors import CheckpointError, SfvqaError, UsageError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
@@ -139,6 +141,64 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
             shutil.copyfile(generation, folder / generation.name)
         check_checkpoint(folder)
     return config
+
+
+def add_slow_path(
+    model: str | Path,
+    out: Path,
+    *,
+    num_fast_frames: int,
+    num_slow_frames: int,
+    options: ConversionOptions | None = None,
+) -> SlowFastConfig:
+    """Convert a video model without hybrid layers, a name or a folder, to a slow-fast checkpoint folder `out`.
+
+    Tower, projector, decoder, tokenizer and template stay. Of `num_slow_frames` frames the text looks at all tokens,
+    and `num_fast_frames`, evenly among them, stand in the prompt. Of `options` only what concerns the hybrid layers
+    counts. Errors as of `convert`; UsageError for numbers of frames that do not divide.
+    """
+    options = options or ConversionOptions()
+    check_new(out)
+    if not 1 <= num_fast_frames <= num_slow_frames or num_slow_frames % num_fast_frames:
+        raise UsageError(
+            f"{num_fast_frames} fast frames cannot be spread evenly over {num_slow_frames} slow ones.",
+            "Give a number of slow frames that is a multiple of the fast ones, such as 128 and 16.",
+        )
+    folder = locate(model).folder
+    stored = StoredModel.of(folder, SlowFastForConditionalGeneration)
+    config = copy.deepcopy(stored.config)
+    if config.hybrid_layers:
+        raise UsageError(f"{model} has hybrid layers already.", "Convert a video model without any, or a decoder.")
+    layers, hybrid = config.decoder_config.num_hidden_layers, options.hybrid_layers
+    config.hybrid_layers = list(range(0, layers, PAPER_EVERY) if hybrid is None else hybrid)
+    config.temporal_sampling_stride = num_slow_frames // num_fast_frames
+    config.min_fast_frames, config.training_num_frames = num_fast_frames, num_slow_frames
+    with appearing(out) as unfinished:
+        write_shards(([part] for part in _with_slow_path(stored, config, options)), unfinished)
+        config.save_pretrained(unfinished)
+        load_tokenizer(folder).save_pretrained(unfinished)
+        if (generation := folder / "generation_config.json").is_file():
+            shutil.copyfile(generation, unfinished / generation.name)
+        check_checkpoint(unfinished)
+    return config
+
+
+def _with_slow_path(
+    stored: StoredModel, config: SlowFastConfig, options: ConversionOptions
+) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a video model, and those of slow attention behind the keys and values that they start from."""
+    generator = torch.Generator().manual_seed(options.seed)
+    own: dict[int, dict[str, Tensor]] = {layer: {} for layer in config.hybrid_layers}
+    for name, parts in stored.tensors():
+        tensor = parts["weight"]
+        yield name, tensor
+        for layer, found in own.items():
+            prefix = f"language_model.layers.{layer}.self_attn."
+            if name.startswith((f"{prefix}k_proj.", f"{prefix}v_proj.")):
+                found[name.removeprefix(prefix)] = tensor.clone()
+    for layer, found in own.items():
+        for name, tensor in slow_attention_tensors(found, config.decoder_config, options.slow_init, generator).items():
+            yield f"language_model.layers.{layer}.self_attn.slow_attention.{name}", tensor.to(stored.dtype)
 
 
 def slow_fast_config(decoder: Path, vision: VisionSource, options: ConversionOptions) -> SlowFastConfig:
@@ -262,19 +322,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     defaults = ConversionOptions()
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.convert", description=__doc__)
-    parser.add_argument("decoder", type=Path, help="folder with config.json, safetensors and tokenizer")
+    parser.add_argument("model", help="a video model (a name or a folder), or the folder of a plain decoder")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; it must not exist")
     parser.add_argument(
         "--vision",
-        required=True,
-        help="whose vision tower: a registered model, a slow-fast checkpoint folder, a folder with a tower alone "
-        "(config.json of model type slow_fast_vision, timm's tensor names), or `random` with the sizes below",
+        help="of a plain decoder, whose vision tower it gets: a registered model, a slow-fast checkpoint folder, a "
+        "folder with a tower alone (config.json of model type slow_fast_vision, timm's tensor names), or `random` with "
+        "the sizes below",
     )
     parser.add_argument("--image-size", type=int, default=64, help="image size of a random tower, in pixels")
     parser.add_argument(
         "--vision-depths", type=_numbers, default=(2, 2), help="blocks per stage of a random tower, such as 3,4,30,3"
     )
     parser.add_argument("--vision-dims", type=_numbers, default=(32, 96), help="width per stage of a random tower")
+    parser.add_argument("--fast-frames", type=int, default=16, help="of a video model: frames in the prompt")
+    parser.add_argument("--slow-frames", type=int, default=128, help="of a video model: frames that the text looks at")
     parser.add_argument("--hybrid-layers", type=_numbers, help="such as 0,8,16,24 (default: every eighth from 0)")
     parser.add_argument(
         "--slow-init",
@@ -294,6 +356,8 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
     """The options of a command line; ModelError if there is no such tower."""
     given = vars(arguments)
     options = ConversionOptions(**{field.name: given[field.name] for field in fields(ConversionOptions)})
+    if arguments.vision is None:
+        raise UsageError("A plain decoder needs a vision tower.", "Name a model that has one with --vision.")
     if arguments.vision != RANDOM:
         return VisionSource.of(arguments.vision), options
     sizes = SlowFastVisionConfig(
@@ -306,8 +370,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Convert, and print the result."""
     asked = parse_arguments(arguments)
     try:
-        vision, options = options_of(asked)
-        config = convert(asked.decoder, vision, asked.out, options)
+        if Path(asked.model).is_dir() and read_json(Path(asked.model) / "config.json").get("model_type") in FAMILIES:
+            vision, options = options_of(asked)
+            config = convert(Path(asked.model), vision, asked.out, options)
+        else:
+            options = ConversionOptions(asked.hybrid_layers, asked.slow_init, seed=asked.seed)
+            config = add_slow_path(
+                asked.model,
+                asked.out,
+                num_fast_frames=asked.fast_frames,
+                num_slow_frames=asked.slow_frames,
+                options=options,
+            )
     except SfvqaError as error:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)

@@ -1,0 +1,82 @@
+"""Slow-fast on top of a video model: the same answers at once, and a slow path that learns by itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sfvqa.errors import UsageError
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.training.convert import add_slow_path
+from sfvqa.training.convert import main as convert_main
+from sfvqa.video import SamplingOptions, SamplingStrategy
+from tests.inference.conftest import write_video
+from tests.model.families.published import FAMILIES, save_whole
+
+
+@pytest.fixture(params=FAMILIES)
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    folder = tmp_path / str(request.param)
+    save_whole(request.param, folder)
+    return folder
+
+
+def test_until_it_is_trained_it_computes_what_the_base_does(published: Path, tmp_path: Path) -> None:
+    add_slow_path(published, tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
+    base, ours = (SlowFastForConditionalGeneration.from_pretrained(folder) for folder in (published, tmp_path / "ours"))
+    assert (base.config.hybrid_layers, ours.config.hybrid_layers) == ([], [0])
+    size = ours.config.vision.image_size
+    pixels = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        few, many = base.encode_video(pixels[::4]), ours.encode_video(pixels)
+        assert torch.equal(few.fast, many.fast)
+        assert len(many.slow) == 4 * len(few.slow)
+        prompt = torch.tensor([[1, 2, *[-200] * len(few.fast), 3, 4]])
+        one, other = (model(prompt, visual_tokens=[tokens]).logits for model, tokens in ((base, few), (ours, many)))
+    assert torch.equal(one, other)
+
+
+def test_an_open_gate_shows_what_only_slow_frames_have(published: Path, tmp_path: Path) -> None:
+    add_slow_path(published, tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
+    ours = SlowFastForConditionalGeneration.from_pretrained(tmp_path / "ours")
+    size = ours.config.vision.image_size
+    pixels = torch.randn(16, 3, size, size, generator=torch.Generator().manual_seed(0))
+    other = pixels.clone()
+    other[1] += 1  # no fast frame
+    with torch.inference_mode():
+        ours.language_model.layers[0].self_attn.slow_attention.warm_up_gate.fill_(1.0)
+        logits = []
+        for frames in (pixels, other):
+            tokens = ours.encode_video(frames)
+            prompt = torch.tensor([[1, 2, *[-200] * len(tokens.fast), 3, 4]])
+            logits.append(ours(prompt, visual_tokens=[tokens]).logits[:, -1])
+    assert (logits[0] - logits[1]).abs().max() > 1e-4
+
+
+def test_the_command_makes_a_model_that_ask_takes(published: Path, tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    write_video(video, num_frames=40, colour=(200, 30, 60))
+    out = tmp_path / "ours"
+    assert convert_main([str(published), "--out", str(out), "--fast-frames", "4", "--slow-frames", "32"]) == 0
+    base, ours = VideoQA.load(published, device="cpu"), VideoQA.load(out, device="cpu")
+    assert (ours.default_sampling.num_frames, ours.default_crop) == (32, base.default_crop)
+    options = GenerationOptions(max_new_tokens=12)
+    seen = ours.encode(video, SamplingOptions(num_frames=32))
+    places = [seen.timestamps_seconds[place] for place in range(0, 32, 8)]
+    at_places = SamplingOptions(strategy=SamplingStrategy.TIMESTAMPS, timestamps_seconds=tuple(places))
+    few = base.encode(video, at_places)
+    assert torch.equal(few.visual_tokens.fast, seen.visual_tokens.fast)
+    assert ours.ask(seen, "Why?", options).text == base.ask(few, "Why?", options).text
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(16, 8), (3, 16), (0, 16)])
+def test_frames_that_do_not_divide_are_refused(published: Path, tmp_path: Path, fast: int, slow: int) -> None:
+    with pytest.raises(UsageError, match="evenly"):
+        add_slow_path(published, tmp_path / "ours", num_fast_frames=fast, num_slow_frames=slow)
+
+
+def test_a_slow_fast_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="already"):
+        add_slow_path("tiny", tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
