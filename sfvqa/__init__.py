@@ -1,4 +1,4 @@
-"""Ask questions about video files on your own GPU, with the slow-fast architecture (Shi et al. 2025)."""
+"""Ask questions about video files on your own machine, with the slow-fast architecture (Shi et al. 2025)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -28,7 +28,7 @@ def _read_at_most(stream: BinaryIO, most_bytes: int, name: str) -> bytes:
         content += piece
         if len(content) > most_bytes:
             raise UsageError(
-                f"There is more in {name} than the {readable_size(most_bytes)} that are read.",
-                "Check that it is what was meant, or divide it.",
+                f"There is more than {readable_size(most_bytes)} in {name}, too much to read.",
+                "Check that it is the right file, or split it.",
             )
     return bytes(content)

@@ -205,7 +205,8 @@ class _Walk:
         """What was left out, and what went wrong."""
         told = []
         if num_others := self._num_files - num_videos:
-            told.append(f"Skipped {num_others:,} of {plural(self._num_files, 'file')}: no videos.")
+            what = "a video" if num_others == 1 else "videos"
+            told.append(f"Skipped {num_others:,} of {plural(self._num_files, 'file')}: not {what}.")
         if self._unreadable:
             shown = sorted(self._unreadable)[:_LONGEST_LIST]
             more = len(self._unreadable) - len(shown)

@@ -169,7 +169,7 @@ class Journal(RecordKeeper):
             is_there = False
         if not is_there:
             raise JournalError(
-                f"“{self.path}” was deleted or replaced while it was written to.",
+                f"“{self.path}” was deleted or replaced while it was being written.",
                 "Leave it in place while a batch runs, and run the batch again.",
             )
 

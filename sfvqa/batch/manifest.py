@@ -112,7 +112,9 @@ class _Lines:
                 "Correct the manifest; nothing was asked.",
             )
         if not self.items:
-            raise UsageError(f"There are no lines in {self.name}.", "Write a JSON object a line, or CSV with a header.")
+            raise UsageError(
+                f"There are no lines in {self.name}.", "Write one JSON object per line, or CSV with a header."
+            )
 
     def describe(self) -> list[str]:
         """What the user should hear of the lines that were used."""
@@ -127,7 +129,7 @@ class _Lines:
             if item.choices is not None and item.answer is not None
         )
         if odd:
-            told.append(f"Items whose true answer is none of their choices: {odd:,}.")
+            told.append(f"Items whose true answer is not among their choices: {odd:,}.")
         return told
 
 
@@ -152,7 +154,7 @@ def _rows(text: str, name: str) -> Iterator[_Row]:
     first = text.lstrip()[:1]
     if first == "[":
         raise UsageError(
-            f"{name[:1].upper()}{name[1:]} is one JSON list.", "Write an object a line: jq -c '.[]' makes them."
+            f"{name[:1].upper()}{name[1:]} is one JSON list.", "Write one object per line; jq -c '.[]' does that."
         )
     return _json_rows(text) if first == "{" else _csv_rows(text, name)
 
@@ -204,8 +206,8 @@ def _check_header(header: list[str], name: str) -> list[str]:
     if "video" not in header:
         shown = ", ".join(header)[:_LONGEST_HEADER]  # it may be whatever a binary file begins with
         raise UsageError(
-            f"The header of {name} has no “video”: {shown}{'…' if shown != ', '.join(header) else ''}.",
-            "Begin CSV with the names of its columns, such as video,question; or write a JSON object a line.",
+            f"The header of {name} has no column “video”: {shown}{'…' if shown != ', '.join(header) else ''}.",
+            "Begin CSV with the names of its columns, such as video,question; or write one JSON object per line.",
         )
     if repeated := next((column for column in header if header.count(column) > 1), None):
         raise UsageError(f"The header of {name} has “{repeated}” more than once.", "Give each column its own name.")
@@ -245,7 +247,7 @@ def _video(value: object, folder: Path) -> tuple[Path, str]:
     if not isinstance(value, str) or "\0" in value:
         raise UsageError(f"its video is not a path: {value!r}")
     if _ADDRESS.match(value):
-        raise UsageError(f"“{value}” is an address, and only local files are read")
+        raise UsageError(f"“{value}” is a URL, and only local files are read")
     path, name = folder / value, Path(value)
     if name.is_absolute() and name.is_relative_to(folder.absolute()):
         name = name.relative_to(folder.absolute())

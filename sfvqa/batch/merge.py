@@ -75,7 +75,7 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
     if is_stream(output):
         raise UsageError(f"“{output}” is not a regular file.", "Give the name of a file.")
     if os.path.lexists(output) and not overwrite:
-        raise UsageError(f"“{output}” already exists.", "Give another name, or --overwrite to move it aside.")
+        raise UsageError(f"“{output}” already exists.", "Choose another name, or use --overwrite to move it aside.")
     merge = Merge()
     for part in parts:
         for line in read_record_lines(part, merge.notices):
@@ -116,6 +116,6 @@ def _copy(merge: Merge, stream: IO[bytes]) -> None:
                 record = parse_line(line)
                 if record is None or record["item_id"] != item_id:
                     raise JournalError(
-                        f"“{part}” was changed while it was read.", "Merge again when nobody changes it."
+                        f"“{part}” was changed while it was read.", "Merge again once nothing changes it."
                     )
                 stream.write(line.rstrip(b"\r\n") + b"\n")

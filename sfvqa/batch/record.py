@@ -147,7 +147,7 @@ def check_records(stream: IO[bytes], name: str) -> None:
     if head and not _may_hold_records(head):
         raise JournalError(
             f"“{name}” is not a file of records.",
-            "Name one that `sfvqa batch` wrote, or a new file for the output.",
+            "Name one that `sfvqa batch` wrote; to write records, a new file will do.",
         )
     stream.seek(0)
 

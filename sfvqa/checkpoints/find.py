@@ -204,7 +204,9 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
             raise CheckpointError(f"The bundled model {spec.name} is missing from {folder}.", "Reinstall sfvqa.")
         return CheckpointLocation(spec.name, folder, spec, spec.revision)
     if not spec.has_weights:
-        raise ModelNotDownloadedError(f"The model {spec.name} has no trained weights.", "Run it with --random-weights.")
+        raise ModelNotDownloadedError(
+            f"The model {spec.name} has no trained weights.", "It runs only with --random-weights."
+        )
     cached = cached_snapshot(spec)
     if cached is None:
         raise ModelNotDownloadedError(

@@ -16,6 +16,7 @@ from sfvqa.wording import plural
 
 DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
 _NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
+_WITH_THESE_FIELDS = ("slow_fast", "llava_qwen_slow_fast")  # model types; of others only the family's own code knows
 _CROPS = {CropMode.CENTER: "the centre crop", CropMode.PAD: "padding", CropMode.SQUASH: "squashing"}
 _SAMPLED_BY = [strategy for strategy in SamplingStrategy if strategy.needs_number_alone]
 _EVENLY_SPREAD = {
@@ -57,14 +58,14 @@ class TrainedWith:
         num_chosen: those that turned out to be missing included. What is as by default nobody asked for.
 
         >>> TrainedWith(None).warnings(SamplingOptions(500), 120, CropMode.CENTER)
-        ['500 frames were asked for, and there are only 120 to choose by uniform sampling.']
+        ['500 frames were asked for, but there are only 120 to choose by uniform sampling.']
         """
         departure = self.departure(asked, num_chosen, crop)
         said = [departure] if departure else []
         if num_chosen < asked.num_frames != self.sampling.num_frames and asked.strategy.needs_number_alone:
             there = f"there {'is' if num_chosen == 1 else 'are'} only {num_chosen:,}"
             said.append(
-                f"{asked.num_frames:,} frames were asked for, and {there} to choose by {asked.strategy} sampling."
+                f"{asked.num_frames:,} frames were asked for, but {there} to choose by {asked.strategy} sampling."
             )
         return said
 
@@ -106,6 +107,11 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.", "Fetch the checkpoint again.") from error
     named = fields if isinstance(fields, dict) else {}
+    if named.get("model_type") not in (*_WITH_THESE_FIELDS, None):
+        from sfvqa.model import read_config
+
+        config = read_config(model)
+        return TrainedWith.of(None, config.training_num_frames, config.training_sampling, config.training_crop)
     num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
     strategy, crop = named.get("training_sampling"), named.get("training_crop")
     for what, value, is_known in (

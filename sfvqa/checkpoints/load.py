@@ -33,7 +33,7 @@ from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith
 from sfvqa.checkpoints.plan import BUNDLED_MODEL, config_of, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
-from sfvqa.model.config import FETCH_AGAIN, reason_of
+from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
@@ -150,6 +150,9 @@ def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTra
     except Exception as error:  # tokenizers raises a bare one for a damaged file
         raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    beside = folder / "chat_template.json"  # where processors keep what others keep with the tokenizer
+    if tokenizer.chat_template is None and beside.is_file():
+        tokenizer.chat_template = read_json(beside).get("chat_template")
     if config is not None and len(tokenizer) > (size := config.decoder_config.vocab_size):
         raise CheckpointError(
             f"The tokenizer in {folder} knows {len(tokenizer)} tokens, the model {size}.",

@@ -177,16 +177,20 @@ def _is_cuda_build() -> bool:
 
 
 def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
-    """The peak inside a ConvNeXt block, at its GELU: the stage's input, the block's, what the convolution and the norm
+    """The peak inside a block, at its GELU. In a ConvNeXt: the stage's input, the block's, what convolution and norm
     made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
 
     Beside them one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype.
     """
     frames, item = min(run.chunk_size, run.num_frames), ITEM_BYTES[run.dtype]
+    prepared = 4 if run.device == "cpu" and item != 4 else 0
+    pixels = 3 * sizes.image_size**2 * (item + prepared)
+    if sizes.vision_layers:  # residual, norm, and the wide layer before and after its GELU
+        cells = (sizes.image_size // sizes.vision_stride) ** 2
+        return frames * (cells * 2 * (sizes.feature_width + (sizes.vision_intermediate_size or 0)) * item + pixels)
     sides = [sizes.image_size // (4 * 2**stage) for stage in range(len(sizes.vision_dims))]
     largest: int = max(side**2 * dim for side, dim in zip(sides, sizes.vision_dims, strict=True))
-    prepared = 4 if run.device == "cpu" and item != 4 else 0
-    return frames * (12 * largest * item + 3 * sizes.image_size**2 * (item + prepared))
+    return frames * (12 * largest * item + pixels)
 
 
 def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int) -> int:

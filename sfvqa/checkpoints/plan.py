@@ -1,7 +1,7 @@
 """Choose the model and how it runs by the free memory, without reading weights."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import Qwen2Config
@@ -33,6 +33,9 @@ from sfvqa.model import SlowFastConfig
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
 from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.registry.architecture import FamilyName
 
 _OF_DECODER = (
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
@@ -67,8 +70,8 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
     has_biases = bool(getattr(decoder, "attention_bias", False))
     return Architecture(
         image_size=config.vision.image_size,
-        vision_depths=tuple(config.vision.depths),
-        vision_dims=tuple(config.vision.dims),
+        family=cast("FamilyName", config.family.name),
+        **_vision_sizes(config),
         num_layers=decoder.num_hidden_layers,
         rope_theta=float(decoder.rope_parameters["rope_theta"]),
         head_dim=getattr(decoder, "head_dim", None) or 0,
@@ -78,6 +81,19 @@ def architecture_of(config: SlowFastConfig) -> Architecture:
         **{name: getattr(decoder, name) for name in _OF_DECODER},
         **{name: getattr(config, name) for name in _OF_NETWORK} | {"hybrid_layers": tuple(config.hybrid_layers)},
     )
+
+
+def _vision_sizes(config: SlowFastConfig) -> dict[str, Any]:
+    vision = config.vision
+    if config.family.name == "slowfast":
+        return {"vision_depths": tuple(vision.depths), "vision_dims": tuple(vision.dims)}
+    return {
+        "patch_size": vision.patch_size,
+        "vision_layers": vision.num_hidden_layers,
+        "vision_width": vision.hidden_size,
+        "vision_intermediate_size": vision.intermediate_size,
+        "scale_factor": getattr(vision, "scale_factor", None),
+    }
 
 
 def fast_tokens_of(config: SlowFastConfig) -> FastTokens:

@@ -48,7 +48,7 @@ class PromptGroup(OptionGroup):
 
     panel = "What the model is told"
 
-    system: Annotated[str | None, rare_setting("System message, instead of the model's own.")] = None
+    system: Annotated[str | None, rare_setting("System message to use instead of the model's own.")] = None
     template: Annotated[
         str | None,
         rare_setting("Text around each question, as in --template '{question} Answer in one word.'"),
@@ -63,13 +63,17 @@ class PromptGroup(OptionGroup):
     ] = None
     subtitle_tokens: Annotated[
         int | None,
-        rare_setting("Cut subtitles evenly to N tokens (default: what training leaves room for, at most 1024).", min=1),
+        rare_setting(
+            "Thin subtitles evenly to N tokens (default: what training leaves room for, at most 1024).", min=1
+        ),
     ] = None
 
     def __post_init__(self) -> None:
         if self.subtitles is None and self.subtitle_tokens is not None:
             if self.is_flag("subtitle_tokens"):
-                raise UsageError("--subtitle-tokens is for --subtitles.", "Add --subtitles, or leave it out.")
+                raise UsageError(
+                    "--subtitle-tokens needs --subtitles.", "Add --subtitles, or leave out --subtitle-tokens."
+                )
             self.overrule("subtitle_tokens")
         if self.subtitles == "":
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")
@@ -115,13 +119,17 @@ class TurnOptions(PromptGroup):
 
     panel = "How it answers"
 
-    max_new_tokens: Annotated[int, setting("Longest answer, in tokens.", min=1)] = 256
+    max_new_tokens: Annotated[int, setting("Maximum length of an answer, in tokens.", min=1)] = 256
     temperature: Annotated[
         float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
     ] = 0.0
     top_p: Annotated[
         float,
-        rare_setting("Sample the likeliest tokens that add up to this probability.", max=1.0, callback=check_positive),
+        rare_setting(
+            "Sample only from the likeliest tokens that together reach this probability.",
+            max=1.0,
+            callback=check_positive,
+        ),
     ] = 1.0
     repetition_penalty: Annotated[
         float, rare_setting("Values above 1 make repetition less likely.", callback=check_positive)
@@ -129,7 +137,9 @@ class TurnOptions(PromptGroup):
     seed: Annotated[int, rare_setting("Seed for sampling.", callback=_check_seed)] = 0
     static_decode: Annotated[
         bool,
-        rare_setting("Decode over buffers of fixed size, which CUDA records and replays: the same tokens, but faster."),
+        rare_setting(
+            "Decode in fixed-size buffers, which CUDA records and replays: the same tokens, with fewer launches."
+        ),
     ] = False
     slow_attention: SlowAttentionName = "always"
     choices: list[str] | None = None
@@ -164,13 +174,15 @@ class AnswerOptions(TurnOptions):
 
     slow_attention: Annotated[
         SlowAttentionName,
-        rare_setting("New tokens attend to slow tokens always (as trained) or at prefill only (as the reference)."),
+        rare_setting(
+            "When tokens attend to slow tokens: always (as in training) or at prefill only (as in the reference)."
+        ),
     ] = "always"
     choices: Annotated[
         list[str] | None,
         option(
-            "Answer with the likeliest of these, and show how likely each is. Quote a choice that holds a comma, as in "
-            "CSV: --choices 'red,\"red, then blue\"'. Repeat the option to add more.",
+            "Answer with the likeliest of these, and show how likely each is. Quote a choice that contains a comma, as "
+            "in CSV: --choices 'red,\"red, then blue\"'. Repeat the option to add more.",
             metavar="A,B,…",
         ),
     ] = None
@@ -192,7 +204,7 @@ class AnswerOptions(TurnOptions):
         for name in WRITING_OPTIONS if self.choices else ():
             if self.is_flag(name):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is for answers that are written; --choices are compared.",
+                    f"--{name.replace('_', '-')} has no effect on --choices, which are compared, not written.",
                     "Leave one of them out.",
                 )
         if self.choices:
@@ -222,7 +234,9 @@ Questions = Annotated[
 ]
 QuestionFile = Annotated[
     str | None,
-    option("Also ask the questions in a text file, one per line; - is stdin.", "--questions", metavar="FILE"),
+    option(
+        "Also ask the questions in a text file, one per line; - reads standard input.", "--questions", metavar="FILE"
+    ),
 ]
 
 _MOST_BYTES = 16_000_000  # more than anybody asks about a video

@@ -21,14 +21,14 @@ Ask questions about video files on your own machine. Answers go to stdout,
 everything else to stderr."""
 
 EXIT_CODES = """[bold]Exit codes[/bold]
-  0  answered, possibly with warnings
-  1  failed
+  0  success, possibly with warnings
+  1  any other failure
   2  usage error: an empty question, --frames 0, contradictory options,
      a prompt that is too long
   3  the video or its subtitles are missing or cannot be read, or the range
      lies outside the video
-  4  the model is unknown, missing, corrupt, or the hub cannot be reached
-  5  out of memory, or too little memory by the estimate
+  4  the model is unknown, missing, or corrupt, or the hub cannot be reached
+  5  out of memory, or not enough memory by the estimate
   6  a batch finished with failures
 130  interrupted with Ctrl-C
 
@@ -42,12 +42,12 @@ _COMMANDS = {
     "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
     "frames": ("frames", "Show the frames that a model would see.", EXIT_CODES),
     "merge": ("merge", "Merge several files of records into one.", EXIT_CODES),
-    "report": ("report", "Summarize a batch.", EXIT_CODES),
+    "report": ("report", "Summarise a batch.", EXIT_CODES),
     "profile": ("profile", "Measure where the time goes, by number of frames.", EXIT_CODES),
-    "demo": ("demo", "List the bundled videos, with questions to ask.", None),
-    "doctor": ("doctor", "Check the installation, and say which model would be used.", None),
+    "demo": ("demo", "List the bundled videos and questions to ask about them.", None),
+    "doctor": ("doctor", "Check the installation and show which model would be used.", None),
     "models": ("models", "Manage the models.", None),
-    "cache": ("cache", "Manage the encoded videos.", None),
+    "cache": ("cache", "Manage the video cache.", None),
 }
 """The module of each command, which has a function of the command's name and HELP, or an app of its own."""
 

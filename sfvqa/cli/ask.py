@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa ask clip.mp4 "Which way does the circle move?"
-  sfvqa ask clip.mp4 "What flashes?" "Describe the video."   (seen once)
+  sfvqa ask clip.mp4 "What flashes?" "Describe the video."   (encoded once)
   sfvqa ask clip.mp4 --questions questions.txt --json
   sfvqa ask talk.mp4 "What is on the slide?" --start 1:30 --end 0:02:15.5
   sfvqa ask clip.mp4 "Which digit is shown?" -q              (only the answer)
@@ -54,8 +54,8 @@ HELP = """\b
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video; each argument is one question. Nothing is
-downloaded: the model is the one named with --model, else the configured one,
-else one on this machine that fits in memory, else the bundled one, tiny."""
+downloaded: the model is the one given with --model, or else the configured
+one, or a downloaded one that fits in memory, or the bundled tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ class AskOptions(AnswerOptions):
     evidence_out: Annotated[
         Path | None,
         option(
-            "Draw each frame with its share of the answer's attention into a picture: .png, .jpg or .webp. With "
-            "several questions, FILE-1, FILE-2, ….",
+            "Draw a picture of each frame with its share of the answer's attention: .png, .jpg or .webp. Several "
+            "questions give FILE-1, FILE-2, ….",
             parser=parse_file,
             rich_help_panel=OUTPUT,
         ),

@@ -20,7 +20,7 @@ LIST_HELP = """\b
   sfvqa cache list
   sfvqa cache list --json | jq '.videos[].video'
 
-List the encoded videos, the last used first: the path that each video had,
+List the encoded videos, most recently used first: the path that each video had,
 how many frames were encoded, and by which model. An entry is marked as
 damaged if its header shows it; the rest of an entry is checked when it is
 used."""
@@ -100,8 +100,8 @@ CLEAR_HELP = """\b
   sfvqa cache clear
   sfvqa cache clear --yes --json
 
-Delete all encoded videos, and what interrupted runs left. The video files
-stay; they are read and encoded again at the next question about them."""
+Delete all encoded videos, and what interrupted runs left behind. The video
+files are kept; they are read and encoded again when you next ask about them."""
 
 
 def clear(yes: Yes = False, *, result: ResultOptions) -> None:
@@ -148,12 +148,13 @@ HELP = """\b
   sfvqa cache size
   sfvqa cache clear
 
-Manage the encoded videos. They are kept so that further questions about a
-video need no reading and no encoding; beyond a size limit the least recently
-used are deleted. SFVQA_CACHE_DIR names the folder they are kept in."""
+Manage the video cache. It keeps encoded videos, so that further questions
+about a video need no reading and no encoding; above a size limit the least
+recently used are deleted. The videos are in SFVQA_CACHE_DIR/videos if that
+variable is set, else in your cache folder."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
 app.command("list", help=LIST_HELP, short_help="List the encoded videos.")(compose(list_entries))
-app.command("size", help=SIZE_HELP, short_help="Print their number and size on disk.")(compose(size))
-app.command("clear", help=CLEAR_HELP, short_help="Delete them.")(compose(clear))
-app.command("path", help=PATH_HELP, short_help="Print the folder they are in.")(compose(path))
+app.command("size", help=SIZE_HELP, short_help="Print the number of encoded videos and their size.")(compose(size))
+app.command("clear", help=CLEAR_HELP, short_help="Delete all encoded videos.")(compose(clear))
+app.command("path", help=PATH_HELP, short_help="Print the folder of encoded videos.")(compose(path))

@@ -27,7 +27,7 @@ HELP = """\b
 [bold]Examples[/bold]
   sfvqa chat clip.mp4
   sfvqa chat talk.mp4 --subtitles talk.srt --start 1:30
-  sfvqa chat clip.mp4 < questions.txt                        (one a line)
+  sfvqa chat clip.mp4 < questions.txt                        (one per line)
   printf 'What flashes?\\n/open b.mp4\\nAnd here?\\n' | sfvqa chat a.mp4 --json
 
 Talk about a video. It is read once, and each question is understood in the
@@ -53,7 +53,7 @@ class ChatOptions(TurnOptions):
         int | None,
         setting(
             "Tokens that the conversation may take, fast tokens included; when it is full, the oldest turns are "
-            "dropped (default: the model's positions).",
+            "dropped (default: all that the model has positions for).",
             min=1,
         ),
     ] = None

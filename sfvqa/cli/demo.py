@@ -20,8 +20,8 @@ HELP = """\b
   sfvqa demo
   sfvqa demo --json | jq -r '.videos[0].path'
 
-List the bundled videos, each with a question, the true answer, and what it
-shows. --json gives their paths and all questions."""
+List the bundled videos, each with what it shows, a question, and the true
+answer. --json gives their paths and all questions."""
 
 
 @dataclass(frozen=True)

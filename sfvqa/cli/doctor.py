@@ -28,8 +28,8 @@ HELP = """\b
   sfvqa doctor --json | jq .choice
 
 Report what this machine and installation offer, and which model `sfvqa ask`
-would use, how, and why. Exit code 0 if `ask` would work, 1 if something
-prevents it; that comes first."""
+would use, how, and why. The exit code is 0 if `ask` would work, and 1 if
+something prevents it, which is then printed first."""
 
 
 def doctor(as_json: Json = False) -> None:

@@ -64,20 +64,26 @@ class ReadingOptions(OptionGroup):
         typer.Option(
             "--crop",
             metavar="NAME",
-            help="How a picture becomes square: center cuts, pad adds bars, squash distorts (default: as in training).",
+            help="How a frame is made square: center crops, pad adds bars, squash distorts (default: as in training).",
         ),
         SETTING,
         RARE,
     ] = None
     reader: Annotated[
-        Reader, typer.Option(metavar="NAME", help="What reads the file: auto, pyav, opencv or pillow."), SETTING, RARE
+        Reader,
+        typer.Option(metavar="NAME", help="Which library reads the file: auto, pyav, opencv or pillow."),
+        SETTING,
+        RARE,
     ] = "auto"
     read_threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="How many threads read (default: one a core)."), SETTING, RARE
+        int | None,
+        typer.Option(metavar="N", min=1, help="Threads to read with (default: one per core)."),
+        SETTING,
+        RARE,
     ] = None
     read_timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", callback=check_positive, help="Give up when reading takes longer."),
+        typer.Option(metavar="SECONDS", callback=check_positive, help="Give up if reading takes longer than this."),
         SETTING,
         RARE,
     ] = 600.0
@@ -116,8 +122,8 @@ class FrameOptions(ReadingOptions):
         SamplingName | None,
         typer.Option(
             metavar="NAME",
-            help="How they are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, reference-training "
-            "or reference-evaluation (default: as in training).",
+            help="How frames are chosen: uniform, fps, keyframes, scene, timestamps, reference-demo, "
+            "reference-training, reference-evaluation or smolvlm (default: as in training).",
         ),
         SETTING,
         RARE,
@@ -127,7 +133,7 @@ class FrameOptions(ReadingOptions):
         typer.Option(
             metavar="X",
             callback=check_positive,
-            help="Frames a second, up to --frames of them; implies --sampling fps.",
+            help="Frames per second, up to --frames in all; implies --sampling fps.",
         ),
         SETTING,
         RARE,
@@ -137,7 +143,7 @@ class FrameOptions(ReadingOptions):
         typer.Option(
             parser=_parse_times,
             metavar="T,T,…",
-            help="The frames shown at these times, such as 5,1:30; implies --sampling timestamps.",
+            help="Take the frames shown at these times, such as 5,1:30; implies --sampling timestamps.",
         ),
         SETTING,
         RARE,

@@ -156,8 +156,8 @@ HELP = """\b
   sfvqa frames clip.mp4 --json | jq '.frames[].timestamp_seconds'
 
 Show what the model would see of a video, without loading a model: index and
-time of each frame, how much of the picture is cut off, what is wrong with the
-file."""
+time of each frame, how much of the picture is cut off, and what is wrong with
+the file."""
 
 
 def frames(

@@ -66,7 +66,7 @@ NamedModel = Annotated[
 Device = Annotated[str, setting("auto, cpu, mps, cuda or cuda:N.", metavar="NAME", callback=_check_device)]
 DtypeOption = Annotated[Dtype, rare_setting("auto, float32, bfloat16 or float16.", metavar="NAME")]
 QuantOption = Annotated[
-    Quant, setting("Bits of the decoder's weights: none (as published), 8bit, 4bit or auto.", metavar="NAME")
+    Quant, setting("Quantization of the decoder: none (as published), 8bit, 4bit or auto.", metavar="NAME")
 ]
 
 
@@ -83,7 +83,7 @@ class ModelOptions(OptionGroup):
     attention: Annotated[Attention, rare_setting("sdpa, eager or flash_attention_2.", metavar="NAME")] = "sdpa"
     random_weights: Annotated[
         bool,
-        option("Leave out the trained weights, to measure time and memory; the answers mean nothing.", hidden=True),
+        option("Use random weights, to measure time and memory; the answers are meaningless.", hidden=True),
     ] = False
 
     def settings(self, name: str) -> ModelSettings:

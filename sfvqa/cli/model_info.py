@@ -28,8 +28,8 @@ HELP = """\b
   sfvqa models info slowfast-7b-64f --frames 128 --device cuda
   sfvqa models info ./my-checkpoint --quant 4bit --json
 
-Describe a model, and the memory that a question takes, by part and by
-quantization. Neither the model nor the device need be on this machine."""
+Describe a model and the memory that a question takes, by part and by
+quantization. Neither the model nor the device needs to be on this machine."""
 
 
 def info(
@@ -126,13 +126,19 @@ def _in_words(sizes: Architecture) -> str:
     number = sizes.num_parameters
     count = f"{number / 1e9:.2g} billion" if number >= 1e8 else f"{number / 1e6:.2g} million"
     heads = f"{plural(sizes.num_attention_heads, 'head')} with {plural(sizes.num_key_value_heads, 'KV head')}"
+    tower = f"a ConvNeXt with {plural(sum(sizes.vision_depths), 'block')}"
+    if sizes.vision_layers:
+        tower = f"a vision transformer with {plural(sizes.vision_layers, 'layer')}"
     of_several, of_one = sizes.grid_side(num_frames=2) ** 2, sizes.num_visual_tokens(1)
     alone = f", or {of_one} for a single one" if of_one != of_several else ""
+    looking = "none attends to slow tokens"
+    if sizes.hybrid_layers:
+        looking = f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
     return (
-        f"{count} parameters: a ConvNeXt with {plural(sum(sizes.vision_depths), 'block')} that takes "
+        f"{count} parameters: {tower} that takes "
         f"{sizes.image_size} px and gives {plural(of_several, 'token')} a frame{alone}; a decoder with "
         f"{plural(sizes.num_layers, 'layer')}, width {sizes.hidden_size}, {heads}, {sizes.vocab_size:,} tokens; "
-        f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
+        f"{looking}"
     )
 
 
@@ -155,7 +161,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         f"{facts['described_as']}.",
-        f"Trained with {frames}, {trained['sampling']} sampling, {trained['crop']} crop; fast tokens are averages over "
+        f"Trained with {frames}, {trained['sampling']} sampling, crop {trained['crop']}; fast tokens are averages over "
         f"{plural(fast['temporal_stride'], 'frame')}, at least {fast['min_fast_frames']}.",
         f"Default quantization: {facts['quantization']}.",
         *([facts["memory_hint"]] if "memory_hint" in facts else []),

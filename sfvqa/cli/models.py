@@ -100,8 +100,8 @@ PATH_HELP = """\b
   sfvqa models path slowfast-7b-64f
   du -shL "$(sfvqa models path slowfast-7b-64f)"
 
-Print the folder that a model is loaded from. Exit code 4 when the model is
-not on this machine, or only partly."""
+Print the folder that a model is loaded from. The exit code is 4 if the model
+is not on this machine, or only in part."""
 
 
 def path(
@@ -148,7 +148,7 @@ def pull(
     notices, spec = result.notices(), find_model(name)
     is_offline = offline or constants.HF_HUB_OFFLINE
     if update and is_offline:
-        raise UsageError("--update needs the hub, and this run is offline.", "Leave out one of the two.")
+        raise UsageError("--update needs the hub, and this run is offline.", "Leave out --update, or go online.")
     if spec.repo_id is None or is_offline:
         location = _look_here(spec)
         here = "is bundled" if spec.is_bundled else f"is here, at commit {location.revision}; the hub was not asked"
@@ -232,9 +232,9 @@ VERIFY_HELP = """\b
 
 Hash every file of a model and compare it with the hash that the hub stated
 when the model was pulled, then check what `ask` checks: the names and shapes
-of the tensors, and the tokenizer. Needs no network. Files that were not
-pulled have no hash to compare with; the result says so, and wrong values,
-such as NaN, go unnoticed."""
+of the tensors, and the tokenizer. This needs no network. Files that were not
+pulled have no hash to compare with, and the result says so; wrong values in
+them, such as NaN, go unnoticed."""
 
 
 def verify(
@@ -290,7 +290,7 @@ REMOVE_HELP = """\b
   sfvqa models remove slowfast-7b-64f --yes --json
 
 Delete a model from the Hugging Face cache: all its commits, and what
-interrupted downloads left. Other programs share that cache. Folders written
+interrupted downloads left behind. Other programs share that cache. Folders written
 by `sfvqa models quantize` stay; delete them like any other folder."""
 
 
@@ -320,8 +320,8 @@ QUANTIZE_HELP = """\b
   sfvqa ask clip.mp4 "What happens?" --model ./7b-4bit
 
 Write a model with its decoder in 4 or 8 bits to a new folder, so that
-loading it reads less. --model accepts it like any other checkpoint folder,
-and needs no --quant."""
+loading it reads less. Give it to --model like any other checkpoint folder;
+--quant is not needed."""
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.", show_default=False)]
 Bits = Annotated[Literal["4bit", "8bit"], option("4bit or 8bit.", metavar="NAME")]
@@ -365,8 +365,8 @@ path of a checkpoint folder."""
 app = typer.Typer(help=HELP, no_args_is_help=True)
 for _name, _command, _help, _short_help in (
     ("list", list_models, LIST_HELP, "List the models, and which are on this machine."),
-    ("info", model_info.info, model_info.HELP, "Describe a model, and the memory it takes."),
-    ("pull", pull, PULL_HELP, "Download a model, or what is missing of it."),
+    ("info", model_info.info, model_info.HELP, "Describe a model and the memory it needs."),
+    ("pull", pull, PULL_HELP, "Download a model, or the files of it that are missing."),
     ("verify", verify, VERIFY_HELP, "Check a model's files against their hashes."),
     ("path", path, PATH_HELP, "Print the folder of a model."),
     ("remove", remove, REMOVE_HELP, "Delete a downloaded model."),

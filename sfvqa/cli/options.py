@@ -292,7 +292,7 @@ def parse_file(text: str) -> Path:
     try:
         refuse_address(text)
     except UnreadableVideoError:
-        raise UsageError(f"“{text}” is an address, not a local file.", "Download it first, or name a file.") from None
+        raise UsageError(f"“{text}” is a URL, not a local file.", "Download it first, or name a file.") from None
     return Path(text)
 
 
@@ -307,7 +307,7 @@ Video = Annotated[
 ]
 OUTPUT = "What it prints"
 DryRun = Annotated[
-    bool, option("Only show what would run, and whether memory suffices (exit code 5 if not).", rich_help_panel=OUTPUT)
+    bool, option("Only show what would run and whether it fits in memory (exit code 5 if not).", rich_help_panel=OUTPUT)
 ]
 Json = Annotated[bool, option("Print JSON on stdout, errors included.", "--json")]
 Yes = Annotated[bool, option("Do not ask for confirmation.", "--yes", "-y")]
@@ -333,7 +333,9 @@ class ResultOptions(OptionGroup):
 class OutputOptions(ResultOptions):
     """The same of commands that have more to tell. UsageError when built for what contradicts itself."""
 
-    verbose: Annotated[bool, option("Also print what was chosen and read, and timings.", "--verbose", "-v")] = False
+    verbose: Annotated[
+        bool, option("Also print what was chosen and read, and how long it took.", "--verbose", "-v")
+    ] = False
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:
@@ -369,11 +371,13 @@ class CacheOptions(OptionGroup):
     no_cache: Annotated[bool, setting("Do not use the video cache.")] = False
     cache_size: Annotated[
         str,
-        rare_setting("Cache limit; the least recently used videos are deleted.", metavar="SIZE", callback=_check_size),
+        rare_setting(
+            "Size limit, above which the least recently used videos are deleted.", metavar="SIZE", callback=_check_size
+        ),
     ] = "10GB"
     full_hash: Annotated[
         bool,
-        rare_setting("Recognise videos above 32 MiB by all their bytes, not by size, samples and last change."),
+        rare_setting("Identify videos above 32 MiB by all their bytes, not by size, samples and time of last change."),
     ] = False
 
     def open(self, video: Path | None = None) -> "VideoCache | None":

@@ -59,16 +59,18 @@ class MeasureOptions(OptionGroup):
     frame_counts: Annotated[
         FrameCounts,
         option(
-            "Numbers of frames to measure; of the default ones, those that the video has.",
+            "Numbers of frames to measure; defaults above what the video has are skipped.",
             "--frames",
             parser=parse_frame_counts,
             metavar="N,N,…",
         ),
     ] = DEFAULT_FRAMES
-    repeat: Annotated[int, option("Measured runs; medians are shown.", min=1)] = 3
-    warmup: Annotated[int, option("Warm-up runs, which do not count.", min=0)] = 1
+    repeat: Annotated[int, option("Number of measured runs; medians are shown.", min=1)] = 3
+    warmup: Annotated[int, option("Number of warm-up runs, which do not count.", min=0)] = 1
     new_tokens: Annotated[int, option("Tokens in each answer.", min=2)] = 32
-    question: Annotated[str, option("The question; its tokens count.")] = "What happens in this video?"
+    question: Annotated[str, option("The question to ask; its length affects the figures.")] = (
+        "What happens in this video?"
+    )
     baselines: Annotated[
         bool,
         option(
@@ -77,7 +79,7 @@ class MeasureOptions(OptionGroup):
         ),
     ] = False
     overlap: Annotated[bool, option("Read ahead while encoding, as `ask` does, instead of waiting.")] = False
-    static_decode: Annotated[bool, option("Decode over buffers of fixed size, as `ask --static-decode` does.")] = False
+    static_decode: Annotated[bool, option("Decode in fixed-size buffers, as `ask --static-decode` does.")] = False
 
     def __post_init__(self) -> None:
         if self.static_decode and self.baselines:
@@ -168,7 +170,7 @@ class ProfileFiles(OptionGroup):
     compare: Annotated[
         Path | None,
         option(
-            "Show what changed, beyond the noise, since an earlier profile's --json.",
+            "Show what changed, beyond noise, since an earlier profile that --json wrote.",
             parser=parse_file,
             metavar="OLD.json",
         ),

@@ -39,7 +39,10 @@ class ReportFiles(OptionGroup):
     thumbnails: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, max=32, help="Show up to N frames of each video on the page; 0 reads no video."
+            metavar="N",
+            min=0,
+            max=32,
+            help="Show up to N frames of each video on the page; 0 shows none and reads no video.",
         ),
     ] = 6
     videos: Annotated[
@@ -47,7 +50,7 @@ class ReportFiles(OptionGroup):
         typer.Option(
             parser=parse_file,
             metavar="FOLDER",
-            help="Where the videos are now (default: where they were, here, or beside the records).",
+            help="Where the videos are now (default: where they were, in this folder, or beside the records).",
         ),
     ] = None
 
@@ -98,11 +101,11 @@ kind, and, where true answers are known, how many are right and which are
 wrong. The last record of an item counts.
 
 {fill(Rule.PHRASE.statement, 76)}
-With --exact an answer must equal the expected one, apart from case, white space
-and marks at the end, or be the letter of a choice.
+With --exact, an answer must equal the expected one, apart from case, white
+space, and punctuation at the end, or be the letter of a choice.
 
-In the CSV, a text that a spreadsheet would calculate, or that begins with ',
-gets a leading ': remove it to get what was recorded."""
+In the CSV, text that a spreadsheet would take for a formula, or that begins
+with ', gets a ' in front; remove it to get the recorded text."""
 
 Records = Annotated[
     Path, typer.Argument(parser=parse_file, metavar="OUT.jsonl", help="The records of a batch.", show_default=False)
@@ -112,7 +115,7 @@ Against = Annotated[
     typer.Option(
         parser=parse_file,
         metavar="OLD.jsonl",
-        help="Compare with the records of another run, on the labelled items that both have.",
+        help="Compare with the records of another run, on the items with true answers that both have.",
     ),
 ]
 Exact = Annotated[

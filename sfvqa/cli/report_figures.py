@@ -32,14 +32,14 @@ _LONGEST = 240  # characters of a question or a message
 
 def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> Group:
     """Everything worth a line, section by section; those with nothing in them do not appear."""
-    against = "Against the other run (item by item; without an answer is not right; McNemar's exact test)"
+    against = "Against the other run (item by item; no answer is not right; McNemar's exact test)"
     sections = {
         "Time": _time(summary),
         "Where the time went": _stages(summary),
         "Slowest": _slowest(summary),
         "Errors": _errors(summary),
         "Warnings, one of each kind": _warnings(summary),
-        "Right answers (in brackets the 95 % interval)": _scores(summary),
+        "Right answers (with the 95 % interval in brackets)": _scores(summary),
         "Wrong answers": _wrong(summary),
         against: [] if comparison is None else _compared(comparison),
         "Answered by": _settings(summary),

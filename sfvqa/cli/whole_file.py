@@ -70,7 +70,7 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 def check_picture_suffix(path: Path, formats: Collection[str] = tuple(_FORMATS)) -> None:
     """UsageError for a suffix that names none of the formats."""
     if path.suffix.lower() not in formats:
-        raise UsageError(f"“{path}” does not say what kind of picture it is.", f"End it in {' or '.join(formats)}.")
+        raise UsageError(f"“{path}” has no ending that names a picture format.", f"End it in {' or '.join(formats)}.")
 
 
 def check_picture_path(path: Path, *, keep: Path) -> None:

@@ -289,17 +289,17 @@ class Rule(StrEnum):
 
 _STATEMENTS = {
     Rule.PHRASE: (
-        "An answer is right if the expected one stands in it as a whole phrase, or if it is the part of the expected "
-        "one that the question asks for, and if it names no other value of that kind: number, yes or no, colour, "
-        "direction, shape, place, order, choice. Values that the question gives do not count, except those between "
-        "which it lets choose. Case, punctuation, articles, plurals, how a number is written (2, two, 2.0; third, "
-        "3rd) and the order of a list that is not asked for do not count; “not” and “or” do. From left to right is "
-        "right. None is 0 where the question is how many, and “It does not move.” is no where it is whether it does. "
-        "A letter names a choice: B, B., (B) …, Answer: B."
+        "An answer is right if it contains the expected one as a whole phrase, or is the part of the expected one that "
+        "the question asks for, and if it names no other value of that kind: number, yes or no, colour, direction, "
+        "shape, place, order, choice. Values that the question mentions are ignored, except those it offers as "
+        "alternatives. Case, punctuation, articles, plurals, the way a number is written (2, two, 2.0; third, 3rd), "
+        "and the order of a list, unless it is asked for, make no difference; “not” and “or” do. “From left to right” "
+        "means right. “None” means 0 if the question is how many, and “It does not move.” means no if the question is "
+        "whether it moves. A letter names a choice: B, B., (B) …, Answer: B."
     ),
     Rule.EXACT: (
-        "An answer is right if it equals the expected one, but for case, white space and marks at the end. A letter "
-        "names a choice: B, B., (B) …"
+        "An answer is right if it equals the expected one, apart from case, white space, and punctuation at the end. A "
+        "letter names a choice: B, B., (B) …"
     ),
 }
 

@@ -220,7 +220,10 @@ class AnswerStream:
 
     def __next__(self) -> str:
         """The text of the next step that completes a character."""
-        return next(piece for (piece,) in self._steps if piece)
+        for (piece,) in self._steps:
+            if piece:
+                return piece
+        raise StopIteration
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from sfvqa.checkpoints.device import check_static_decode, free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import PromptTooLongError
+from sfvqa.errors import PromptTooLongError, UsageError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -166,6 +166,11 @@ class AnswerRun:
         self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices) if self._choices else []
         if self._choices:
             options.check_for_choices()
+        if options.evidence and not checkpoint.model.config.hybrid_layers:
+            raise UsageError(
+                f"{checkpoint.location.name} has no layers that look at slow tokens, so nothing can be seen of them.",
+                "Leave out the evidence, or choose a slow-fast model.",
+            )
         if options.static_decode:
             check_static_decode(checkpoint.attention.value, checkpoint.quantization.value)
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
@@ -293,7 +298,7 @@ class AnswerRun:
             asked.question,
             self._prompt_options,
             history=asked.history,
-            trained_length=self._checkpoint.model.config.training_max_length,
+            config=self._checkpoint.model.config,
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))

@@ -155,7 +155,7 @@ class Chat:
             self.encoded,
             question,
             options,
-            trained_length=self._checkpoint.model.config.training_max_length,
+            config=self._checkpoint.model.config,
             num_new_tokens=self._options.max_new_tokens,
             history=self._history[num_left_out:],
         )

@@ -98,8 +98,8 @@ def unlikely_warning(choices: Sequence[ChoiceProbability]) -> list[str]:
     if together >= _WORTH_WARNING:
         return []
     return [
-        f"The model would rather say something else: together the choices have {together:.2g} of its probability. "
-        "Write them as it would answer, or ask for the letter of the choice and give the letters."
+        f"The model would rather say something else: all choices together have a probability of {together:.2g}. "
+        "Word them as it would answer, or ask for a letter and give the letters as choices."
     ]
 
 

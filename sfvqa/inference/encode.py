@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from sfvqa.inference.reading_ahead import (
     read_ahead,
 )
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
-from sfvqa.model.config import SlowFastVisionConfig
 from sfvqa.registry import QuantizationName
 from sfvqa.video.clip import ClipFacts, VideoInfo
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
@@ -120,7 +119,7 @@ def start_reading(
     return VideoBeingRead(reader, sampling, fit, in_chunks(steps, CHUNK_SIZE, watch, make_chunk), watch)
 
 
-def pixel_values(frames: NDArray[np.uint8], config: SlowFastVisionConfig) -> Tensor:
+def pixel_values(frames: NDArray[np.uint8], config: Any) -> Tensor:
     """Turn RGB frames `[T, H, W, 3]` into what the vision tower takes: float32 `[T, 3, S, S]`, S = `image_size`.
 
     Shortest edge to S (Pillow's bicubic, antialiased; long edge `int(S * long / short)`), centre crop, /255, mean and
@@ -349,7 +348,7 @@ def see_progressively(
     memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
     which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
     """
-    encoder, fit = ChunkEncoder(model, quantization), FitSquare(model.config.vision.image_size, crop)
+    encoder, fit = ChunkEncoder(model, quantization), model.config.family.fit(model.config.vision, crop)
     total = 0
     with (
         _being_read(video, sampling, fit, reading, chunks_ahead) as being_read,
@@ -394,7 +393,7 @@ def see_progressively(
 def _being_read(
     video: str | Path | VideoReader | VideoBeingRead,
     sampling: SamplingOptions,
-    fit: FitSquare,
+    fit: Fit,
     reading: ReadOptions | None,
     chunks_ahead: int,
 ) -> Iterator[VideoBeingRead]:

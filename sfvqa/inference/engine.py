@@ -329,7 +329,7 @@ def check_finite(logits: Tensor) -> None:
     """SfvqaError when the model computed what is no number."""
     if not bool(logits.isfinite().all()):
         raise SfvqaError(
-            f"The model computed something that is no number ({str(logits.dtype).removeprefix('torch.')}).",
+            f"The model computed something that is not a number ({str(logits.dtype).removeprefix('torch.')}).",
             "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
         )
 

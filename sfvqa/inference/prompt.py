@@ -13,9 +13,11 @@ any, an empty line, and the question in its template:
 The first row is that of Video-MME's own prompt, which models have seen; the times are when each line begins.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,21 +25,16 @@ from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.answer import SubtitleUse
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.question import MAX_SUBTITLE_TOKENS, PromptOptions, check_question
-from sfvqa.model.config import IMAGE_TOKEN_ID
+from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
+from sfvqa.model.families import Family, VideoLayout
+from sfvqa.model.families.slowfast import FAMILY as SLOWFAST
+from sfvqa.model.visual_tokens import fast_frame_places
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles import SubtitleLine, Subtitles, lines_between, spread_evenly
 from sfvqa.wording import plural
 
-# Qwen2's, for checkpoints that carry none: the reference writes this same string without a template.
-CHATML_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
-    "{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+PLACEHOLDER: VideoLayout = (1, "\n")
+"""One token for all that a video becomes, as the reference writes it."""
 
 
 class Role(StrEnum):
@@ -57,45 +54,29 @@ class Turn:
     shows_video: bool = False
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A tokenised conversation up to the assistant's tag; IMAGE_TOKEN_ID stands once where the video goes, if any."""
-
-    token_ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if self.token_ids.count(IMAGE_TOKEN_ID) > 1:
-            raise UsageError("A conversation can show only one video.", "Show it in one turn.")
-
-    @property
-    def has_video(self) -> bool:
-        """Whether a video goes into it."""
-        return IMAGE_TOKEN_ID in self.token_ids
-
-    def expand(self, num_fast_tokens: int) -> list[int]:
-        """The ids with one IMAGE_TOKEN_ID for every fast token, as the model takes them."""
-        if not self.has_video:
-            return list(self.token_ids)
-        place = self.token_ids.index(IMAGE_TOKEN_ID)
-        return [*self.token_ids[:place], *[IMAGE_TOKEN_ID] * num_fast_tokens, *self.token_ids[place + 1 :]]
-
-
 def question_turn(question: str, *, shows_video: bool) -> Turn:
     """The user's turn that asks `question` and no more; UsageError when it is empty or no valid text."""
     return Turn(Role.USER, check_question(question), shows_video)
 
 
-def build_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> Prompt:
-    """Tokenise a conversation and the assistant's tag, ready for an answer.
+def build_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    family: Family = SLOWFAST,
+    layout: VideoLayout = PLACEHOLDER,
+) -> list[int]:
+    """Tokenise a conversation and the assistant's tag, ready for an answer; `layout` is what stands for the video.
 
-    For Qwen2's template this is the reference's string, `…user\\n<image>\\nQUESTION<|im_end|>…`; it too tokenises the
-    pieces around the video separately. Raises CheckpointError when the template refuses, drops or repeats a turn.
+    For Qwen2's template this is the reference's string, `…user\\n<image>\\nQUESTION<|im_end|>…`. What lies between two
+    special tokens is tokenised together, as the families' own processors do. Raises CheckpointError when the template
+    refuses, drops or repeats a turn, UsageError for a second video.
     """
+    if sum(turn.shows_video for turn in turns) > 1:
+        raise UsageError("A conversation can show only one video.", "Show it in one turn.")
     # Contents are rendered as marks and filled in afterwards: the template decides where they go, never what they mean.
     marks = [f"⟦turn {number}⟧" for number in range(len(turns))]
-    messages = [{"role": turn.role.value, "content": mark} for turn, mark in zip(turns, marks, strict=True)]
-    rest = _render(tokenizer, messages)
-    token_ids: list[int] = []
+    rest = _render(tokenizer, _messages(turns, marks, family), family)
+    writer = _TokenWriter(tokenizer)
     for turn, mark in zip(turns, marks, strict=True):
         if rest.count(mark) != 1:
             raise CheckpointError(
@@ -103,17 +84,84 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> P
                 "Check chat_template.jinja or tokenizer_config.json in the checkpoint folder.",
             )
         before, rest = rest.split(mark)
-        token_ids += _template_ids(tokenizer, before) + _turn_ids(tokenizer, turn)
-    return Prompt(tuple(token_ids + _template_ids(tokenizer, rest)))
+        if turn.shows_video:
+            before, behind = (before, "") if family.video_token is None else _around(before, family.video_token)
+            writer.template(before)
+            for part in layout:
+                writer.fast_tokens(part) if isinstance(part, int) else writer.template(part)
+            before = behind
+        writer.template(before)
+        writer.text(turn.text)
+    writer.template(rest)
+    return writer.finish()
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+class _TokenWriter:
+    """Writes ids: of a template's text, in which special tokens count, and of a person's, in which none do."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._special = {
+            token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        longest_first = sorted(map(re.escape, self._special), key=len, reverse=True)
+        self._pattern = re.compile(f"({'|'.join(longest_first) or '$^'})")
+        self._ids: list[int] = []
+        self._run = ""
+
+    def template(self, text: str) -> None:
+        for part in self._pattern.split(text):
+            if part in self._special:
+                self._end_run()
+                self._ids.append(self._special[part])
+            else:
+                self._run += part
+
+    def text(self, text: str) -> None:
+        self._run += text
+
+    def fast_tokens(self, count: int) -> None:
+        self._end_run()
+        self._ids += [IMAGE_TOKEN_ID] * count
+
+    def finish(self) -> list[int]:
+        self._end_run()
+        return self._ids
+
+    def _end_run(self) -> None:
+        if self._run:
+            self._ids += self._tokenizer(self._run, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        self._run = ""
+
+
+def _messages(turns: Sequence[Turn], marks: Sequence[str], family: Family) -> list[dict[str, Any]]:
+    if family.video_token is None:
+        return [{"role": turn.role.value, "content": mark} for turn, mark in zip(turns, marks, strict=True)]
+    video = [{"type": "video"}]
+    return [
+        {"role": turn.role.value, "content": [*(video * turn.shows_video), {"type": "text", "text": mark}]}
+        for turn, mark in zip(turns, marks, strict=True)
+    ]
+
+
+def _around(text: str, video_token: str) -> tuple[str, str]:
+    before, found, behind = text.rpartition(video_token)
+    if not found:
+        raise CheckpointError(
+            f"The checkpoint's chat template does not write {video_token} where a turn shows a video.",
+            "Check chat_template.json or chat_template.jinja in the checkpoint folder.",
+        )
+    return before, behind
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], family: Family) -> str:
+    has_own = tokenizer.chat_template and not family.template_is_fixed
     try:
         text = tokenizer.apply_chat_template(
             messages,
             tokenize=False,
             add_generation_prompt=True,
-            chat_template=None if tokenizer.chat_template else CHATML_TEMPLATE,
+            chat_template=None if has_own else family.chat_template,
         )
     except Exception as error:  # a template is a program: it may refuse a role, or be broken in any way
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
@@ -125,20 +173,6 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) 
         ) from error
     assert isinstance(text, str)
     return text
-
-
-def _turn_ids(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> list[int]:
-    """The ids of what a turn says; special tokens written in it stay text."""
-    text = f"\n{turn.text}" if turn.shows_video else turn.text
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return [IMAGE_TOKEN_ID, *ids] if turn.shows_video else ids
-
-
-def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    if not text:
-        return []
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
-    return ids
 
 
 _HEADER = "This video's subtitles are listed below:"
@@ -159,7 +193,7 @@ def prompt_for(
     question: str,
     options: PromptOptions,
     *,
-    trained_length: int | None,
+    config: SlowFastConfig,
     num_new_tokens: int,
     history: Sequence[tuple[str, str]] = (),
 ) -> BuiltPrompt:
@@ -169,20 +203,20 @@ def prompt_for(
     """
     system = [] if options.system is None else [Turn(Role.SYSTEM, options.system.strip())]
     first, *others = [options.apply_template(check_question(each)) for each in (*(q for q, _ in history), question)]
-    num_fast_tokens = 0 if encoded is None else len(encoded.visual_tokens.fast)
+    layout = () if encoded is None else layout_of(encoded, config)
 
     def build(before_question: str) -> list[int]:
         turns = [Turn(Role.USER, before_question + first, shows_video=encoded is not None)]
         for (_, answer), asked in zip(history, others, strict=True):
             turns += [Turn(Role.ASSISTANT, answer), Turn(Role.USER, asked)]
-        return build_prompt(tokenizer, [*system, *turns]).expand(num_fast_tokens)
+        return build_prompt(tokenizer, [*system, *turns], config.family, layout)
 
     without = build("")
     if options.subtitles is None:
         return BuiltPrompt(without)
     if encoded is None:
         raise UsageError("There are subtitles and no video.", "Give the video they belong to.")
-    budget = subtitle_budget(options, trained_length, len(without) + num_new_tokens)
+    budget = subtitle_budget(options, config.training_max_length, len(without) + num_new_tokens)
 
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
@@ -192,6 +226,12 @@ def prompt_for(
     ids = build(f"{text}\n\n") if text else without
     use = SubtitleUse(options.subtitles.source, num_lines, len(wanted) - num_lines, len(ids) - len(without))
     return BuiltPrompt(ids, use, _warnings(options.subtitles, use, budget))
+
+
+def layout_of(encoded: EncodedVideo, config: SlowFastConfig) -> VideoLayout:
+    """What stands in a prompt for an encoded video."""
+    times = [encoded.timestamps_seconds[place] for place in fast_frame_places(len(encoded.indices), config)]
+    return config.family.lay_out(len(encoded.visual_tokens.fast), times, encoded.video.duration_seconds)
 
 
 def subtitle_budget(options: PromptOptions, trained_length: int | None, num_other_tokens: int) -> int:

@@ -22,12 +22,12 @@ def check_question(question: str) -> str:
 def check_text(text: str, what: str, if_empty: str) -> str:
     """The text without white space around it; UsageError, naming `what` it is, when it is empty or no valid text."""
     if not isinstance(text, str):
-        raise UsageError(f"{_a(what)} is {text!r}, no text.", "Give it as a string.")
+        raise UsageError(f"{_a(what)} is {text!r}, not text.", "Give it as a string.")
     stripped = text.strip()
     if not stripped:
         raise UsageError(f"{_a(what)} is empty.", if_empty)
     if len(stripped) > LONGEST_TEXT:
-        raise UsageError(f"The {what} has more than {LONGEST_TEXT:,} characters.", "No model takes so many.")
+        raise UsageError(f"The {what} has more than {LONGEST_TEXT:,} characters.", "No model accepts that many.")
     try:
         stripped.encode("utf-8")
     except UnicodeEncodeError:  # how Python spells bytes that a shell passed and that are not UTF-8
@@ -49,7 +49,7 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
         raise UsageError(f"The choices are one text, {choices!r}.", "Give a list of them.")
     texts = tuple(check_text(choice, "choice", "Give every choice a text.") for choice in choices)
     if len(texts) < 2:
-        raise UsageError(f"There is nothing to choose from: {len(texts)} of two choices.", "Give two or more.")
+        raise UsageError(f"There is nothing to choose from: {plural(len(texts), 'choice')}.", "Give two or more.")
     if repeated := next((text for text in texts if texts.count(text) > 1), None):
         raise UsageError(f"The choice {repeated!r} is given more than once.", "Give every choice once.")
     return texts
@@ -59,7 +59,7 @@ def check_evidence(*, static_decode: bool) -> None:
     """UsageError where nobody can see which frames an answer looks at."""
     if static_decode:
         raise UsageError(
-            "Steps that are recorded once and replayed, as with --static-decode, cannot be watched for evidence.",
+            "The steps that --static-decode records and replays cannot be watched for evidence.",
             "Leave out --static-decode, or the evidence.",
         )
 

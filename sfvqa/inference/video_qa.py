@@ -21,7 +21,7 @@ from sfvqa.inference.question import PromptOptions, check_choices, check_questio
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
-from sfvqa.video.fitting import CropMode, Fit, FitSquare
+from sfvqa.video.fitting import CropMode, Fit
 from sfvqa.video.readers import ReadOptions, VideoReader
 from sfvqa.video.sampling import SamplingOptions
 
@@ -95,7 +95,8 @@ class VideoQA:
 
     def fit(self, crop: CropMode | None = None) -> Fit:
         """What is done to each frame before it is encoded, so that another thread can do it."""
-        return FitSquare(self.checkpoint.model.config.vision.image_size, crop or self.default_crop)
+        config = self.checkpoint.model.config
+        return config.family.fit(config.vision, crop or self.default_crop)
 
     def is_kept(
         self,
@@ -271,7 +272,7 @@ class VideoQA:
             elif video is None or isinstance(video, EncodedVideo):
                 asked.append(Asked(video, question))
             else:
-                raise UsageError(f"{video!r} is no video.", "Give a path, what `encode` returned, or None.")
+                raise UsageError(f"{video!r} is not a video.", "Give a path, what `encode` returned, or None.")
         return asked
 
 

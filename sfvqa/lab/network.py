@@ -8,9 +8,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
-from sfvqa.inference.prompt import CHATML_TEMPLATE
+from sfvqa.model.families.slowfast import CHATML_TEMPLATE, ConvNextBlock
 from sfvqa.model.hybrid_layer import GatedSlowAttention
-from sfvqa.model.visual_tokens import ConvNextBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

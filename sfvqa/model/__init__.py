@@ -7,7 +7,6 @@ from sfvqa.model.config import (
     Gating,
     SlowAttentionScope,
     SlowFastConfig,
-    SlowFastVisionConfig,
     read_config,
 )
 from sfvqa.model.kv_cache import SlowFastCache
@@ -26,7 +25,6 @@ __all__ = [
     "SlowFastCache",
     "SlowFastConfig",
     "SlowFastForConditionalGeneration",
-    "SlowFastVisionConfig",
     "VisualTokens",
     "num_frames_outside_fast_path",
     "read_config",

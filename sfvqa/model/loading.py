@@ -21,14 +21,12 @@ from sfvqa.errors import CheckpointError
 from sfvqa.model.config import (
     CHECK_CONFIG,
     FETCH_AGAIN,
-    UNUSED_TENSORS,
     SlowFastConfig,
-    is_reference_config,
     read_config,
     read_json,
     reason_of,
-    rename_tensor,
 )
+from sfvqa.model.families import published_family
 from sfvqa.model.quantization import (
     LinearQuantizer,
     Quantization,
@@ -111,8 +109,13 @@ class ModelBuilder:
         self._tie()
         for name, module in model.named_modules():
             if any(buffer.is_meta for buffer in module.buffers(recurse=False)):  # those that no checkpoint holds
-                module.to_empty(device=self.device_of(name), recurse=False)
-                model._init_weights(module)
+                weights = {weight: weight.detach().clone() for weight in module.parameters()}
+                for key, buffer in list(module.named_buffers(recurse=False)):
+                    module._buffers[key] = torch.empty_like(buffer, device=self.device_of(name))
+                with torch.no_grad():
+                    _pretrained_owner(model, name)._init_weights(module)  # which begins all of its weights anew, too
+                    for weight, values in weights.items():
+                        weight.copy_(values)
         empty = [name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.is_meta]
         assert not empty, f"never given: {empty}"
         if len(set(self.device_map.values())) > 1:
@@ -131,6 +134,13 @@ class ModelBuilder:
                     "Set tie_word_embeddings to false in config.json, or fetch the checkpoint again.",
                 )
         self.model.tie_weights(recompute_mapping=False)
+
+
+def _pretrained_owner(model: Any, name: str) -> Any:
+    """The model of transformers that a module is in, innermost: it knows how its own buffers begin."""
+    while not hasattr(owner := model.get_submodule(name), "_init_weights"):
+        name = name.rpartition(".")[0]
+    return owner
 
 
 class TensorFiles:
@@ -193,9 +203,6 @@ def _naming(path: Path) -> Iterator[None]:
         raise CheckpointError(f"The tensor file {path} is corrupt: {error}.", FETCH_AGAIN) from error
 
 
-_UNUSED = re.compile("|".join(UNUSED_TENSORS))
-
-
 @dataclass(frozen=True, eq=False)
 class StoredModel:
     """The contents of a checkpoint folder, with every tensor accounted for.
@@ -229,8 +236,10 @@ class StoredModel:
                 shapes = quantizer.stored_shapes(tensor.shape)
             stored_as[name] = {key: stored_name(name, key) for key in shapes}
             wanted |= {stored_as[name][key]: None if shape is None else list(shape) for key, shape in shapes.items()}
-        rename = rename_tensor if is_reference_config(fields) else str
-        names = {own: name for name in files.shapes if not _UNUSED.search(own := rename(name))}
+        published = published_family(fields.get("model_type"))
+        rename = str if published is None else published.rename_tensor
+        unused = re.compile("|".join(config.family.unused_tensors) or "$^")
+        names = {own: name for name in files.shapes if not unused.search(own := rename(name))}
         optional = network.all_tied_weights_keys.keys() - names.keys()
         refuse_misfits(
             folder,

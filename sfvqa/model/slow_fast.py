@@ -15,20 +15,12 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from sfvqa.model.config import IMAGE_TOKEN_ID, UNUSED_TENSORS, SlowFastConfig
+from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues, hybrid_decoder
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empty, read_generation_config
 from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
-from sfvqa.model.visual_tokens import (
-    ConvNextBlock,
-    Projector,
-    SlowTokens,
-    VisionTower,
-    VisualTokens,
-    pool_frames,
-    split_video,
-)
+from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
 
 
 class SlowAttention(StrEnum):
@@ -55,10 +47,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["ConvNextBlock"]  # noqa: RUF012 - transformers adds the decoder's
+    _no_split_modules = ["ConvNextBlock"]  # noqa: RUF012 - transformers adds the decoder's and other towers'
     _skip_keys_device_placement = ["cache"]  # noqa: RUF012
     _tied_weights_keys = {"lm_head.weight": "language_model.embed_tokens.weight"}  # noqa: RUF012
-    _keys_to_ignore_on_load_unexpected = list(UNUSED_TENSORS)  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -66,17 +57,15 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SlowFastConfig) -> None:
         super().__init__(config)
         decoder = config.decoder_config
-        self.vision_tower = VisionTower(config.vision)
-        self.projector = Projector(config.vision.dims[-1], decoder.hidden_size)
+        self.vision_tower: Any = config.family.tower(config.vision)
+        self.projector = config.family.projector(config.vision, decoder.hidden_size)
         self.language_model = hybrid_decoder(decoder.model_type)(config)
         self.lm_head = nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, ConvNextBlock):
-            nn.init.constant_(module.gamma, 1e-6)
-        elif isinstance(module, GatedSlowAttention):
+        if isinstance(module, GatedSlowAttention):
             nn.init.constant_(module.warm_up_gate, module.first_warm_up)
 
     # --- frames → tokens -------------------------------------------------------------------------------------------
@@ -102,7 +91,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
-        return split_video(visual_tokens, self.config)
+        tokens = split_video(visual_tokens, self.config)
+        behind = getattr(self.projector, "behind_video", None)
+        return tokens if behind is None else VisualTokens(tokens.slow, torch.cat([tokens.fast, behind]))
 
     # --- tokens → logits -------------------------------------------------------------------------------------------
 
@@ -160,7 +151,8 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # after the prompt: no placeholder to find
             else:
                 inputs_embeds = self.embed(input_ids, visual_tokens)
-                slow = slow or SlowTokens.stack(visual_tokens or [])
+                if self.config.hybrid_layers:
+                    slow = slow or SlowTokens.stack(visual_tokens or [])
                 is_text = input_ids != IMAGE_TOKEN_ID
         if attention_mask is not None:  # made where the vision tower is, which may be another device
             attention_mask = attention_mask.to(inputs_embeds.device)

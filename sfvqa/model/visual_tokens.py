@@ -1,87 +1,13 @@
-"""Pixels → visual tokens (vision tower, projector) → slow tokens (all of them) and fast tokens (few, averaged)."""
+"""Visual tokens become slow tokens (all of them) and fast tokens (few, averaged over time and space)."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sfvqa.model.config import SlowFastConfig, SlowFastVisionConfig
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of `[T, C, h, w]`."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Mlp(nn.Sequential):
-    """Two linear layers with an exact (erf) GELU, on the last dimension."""
-
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
-        fc1, fc2 = nn.Linear(in_dim, hidden_dim), nn.Linear(hidden_dim, out_dim)
-        super().__init__(OrderedDict(fc1=fc1, act=nn.GELU(), fc2=fc2))
-
-
-class ConvNextBlock(GradientCheckpointingLayer):
-    """7×7 depthwise convolution, then a pointwise MLP, scaled by `gamma` and added to its input."""
-
-    def __init__(self, dim: int, layer_norm_eps: float) -> None:
-        super().__init__()
-        self.conv_dw = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
-        self.norm = nn.LayerNorm(dim, eps=layer_norm_eps)
-        self.mlp = Mlp(dim, 4 * dim, dim)
-        self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
-
-    def forward(self, features: Tensor) -> Tensor:
-        update = self.conv_dw(features).permute(0, 2, 3, 1)
-        update = self.gamma * self.mlp(self.norm(update))
-        output: Tensor = features + update.permute(0, 3, 1, 2)
-        return output
-
-
-class ConvNextStage(nn.Sequential):
-    """Blocks of one width; every stage but the first halves the resolution before them."""
-
-    def __init__(self, in_dim: int, dim: int, depth: int, layer_norm_eps: float, *, downsample: bool) -> None:
-        halving = nn.Sequential()
-        if downsample:
-            halving.append(LayerNorm2d(in_dim, eps=layer_norm_eps))
-            halving.append(nn.Conv2d(in_dim, dim, kernel_size=2, stride=2))
-        blocks = nn.Sequential(*(ConvNextBlock(dim, layer_norm_eps) for _ in range(depth)))
-        super().__init__(OrderedDict(downsample=halving, blocks=blocks))
-
-
-class VisionTower(nn.Module):
-    """The last stage's feature map of a ConvNeXt (Liu et al. 2022), as timm's `convnext_*` computes it."""
-
-    def __init__(self, config: SlowFastVisionConfig) -> None:
-        super().__init__()
-        dims = list(config.dims)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, dims[0], kernel_size=4, stride=4), LayerNorm2d(dims[0], eps=config.layer_norm_eps)
-        )
-        self.stages = nn.Sequential()
-        for index, (in_dim, dim, depth) in enumerate(zip([dims[0], *dims], dims, config.depths, strict=False)):
-            self.stages.append(ConvNextStage(in_dim, dim, depth, config.layer_norm_eps, downsample=index > 0))
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Pixels `[T, 3, H, W]` → features `[T, H/stride, W/stride, dims[-1]]`."""
-        # Channels last is what the permutes around the MLPs want: none of them copies then.
-        features = self.stages(self.stem(pixel_values.contiguous(memory_format=torch.channels_last)))
-        output: Tensor = features.permute(0, 2, 3, 1)
-        return output
-
-
-class Projector(Mlp):
-    """The reference's `mlp2x_gelu`: from the vision tower's width to the decoder's."""
-
-    def __init__(self, vision_dim: int, decoder_dim: int) -> None:
-        super().__init__(vision_dim, decoder_dim, decoder_dim)
+from sfvqa.model.config import SlowFastConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +102,15 @@ def average_over_time(frames: Tensor, stride: int, min_frames: int) -> Tensor:
     else:
         averaged = functional.adaptive_avg_pool1d(flat, min(num_frames, min_frames))
     return averaged[0].T.reshape(-1, *frames.shape[1:])
+
+
+def fast_frame_places(num_frames: int, config: SlowFastConfig) -> list[int]:
+    """The places, among a video's frames, of those with which the averages of the fast tokens begin."""
+    kept = sample_fast_frames(num_frames, config.temporal_sampling_stride, config.min_fast_frames)
+    if len(kept) // config.temporal_stride >= config.min_fast_frames:
+        return kept[: len(kept) - len(kept) % config.temporal_stride : config.temporal_stride]
+    count = min(len(kept), config.min_fast_frames)
+    return [kept[number * len(kept) // count] for number in range(count)]
 
 
 def split_video(frames: Tensor, config: SlowFastConfig) -> VisualTokens:

@@ -83,8 +83,10 @@ def read_profile(path: Path) -> dict[str, Any]:
     remedy = "Name a file that `sfvqa profile --json` wrote."
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The profile {path} cannot be read: {error}.", remedy) from error
+    except OSError as error:
+        raise UsageError(f"The profile {path} cannot be read: {error.strerror or error}.", remedy) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not a profile: it is not JSON ({error}).", remedy) from error
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION or "points" not in found:
         raise UsageError(f"{path} is not a profile of version {SCHEMA_VERSION}.", remedy)
     try:

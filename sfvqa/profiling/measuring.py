@@ -278,7 +278,7 @@ def prompt_ids(checkpoint: LoadedCheckpoint, encoded: EncodedVideo, work: Work) 
     """Token ids of a run's prompt, with a placeholder for every fast token."""
     options, num_new = PromptOptions(), work.num_new_tokens
     return prompt_for(
-        checkpoint.tokenizer, encoded, work.question, options, trained_length=None, num_new_tokens=num_new
+        checkpoint.tokenizer, encoded, work.question, options, config=checkpoint.model.config, num_new_tokens=num_new
     ).token_ids
 
 

@@ -4,21 +4,26 @@ Of floating-point operations a multiplication and an addition count as two; norm
 as torch's FlopCounterMode does.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from sfvqa.errors import ModelError
 
 # The names of enums of sfvqa.model, written out because importing those would import torch; a test compares.
 SLOW_ATTENTION_SCOPES = ("text", "text_after_video", "all")
 GATINGS = ("dynamic_warm_up", "warm_up", "dynamic", "none")
+FamilyName = Literal["slowfast", "llava_onevision", "smolvlm"]
 DYNAMIC_GATINGS = ("dynamic_warm_up", "dynamic")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
     """The sizes in a checkpoint's config.json (paper, section 3).
 
-    `vision_depths` and `vision_dims` are the ConvNeXt stages' blocks and widths; `image_size` pixels are seen a side.
+    Of the family slowfast, `vision_depths` and `vision_dims` are the ConvNeXt stages' blocks and widths; of the others
+    the tower is a transformer on patches of `patch_size` pixels, and `scale_factor` is what smolvlm's connector divides
+    each side by. `image_size` pixels are seen a side.
     `hybrid_layers` are the indices of decoder layers that also attend to slow tokens. `slow_attention_scope` and
     `gating` name members of the enums of sfvqa.model. `head_dim` is the width of one attention head, 0 for an even
     share of `hidden_size`; biases and norms of queries, keys and values are what decoder families differ in: the
@@ -34,8 +39,14 @@ class Architecture:
     """
 
     image_size: int
-    vision_depths: tuple[int, ...]
-    vision_dims: tuple[int, ...]
+    family: FamilyName = "slowfast"
+    vision_depths: tuple[int, ...] = ()
+    vision_dims: tuple[int, ...] = ()
+    patch_size: int | None = None
+    vision_layers: int | None = None
+    vision_width: int | None = None
+    vision_intermediate_size: int | None = None
+    scale_factor: int | None = None
     video_pooling_stride: int
     hidden_size: int
     intermediate_size: int
@@ -67,15 +78,24 @@ class Architecture:
                 f"slow_attention_scope {self.slow_attention_scope!r} or gating {self.gating!r} does not exist; "
                 f"there are {', '.join(SLOW_ATTENTION_SCOPES)} and {', '.join(GATINGS)}"
             )
-        if len(self.vision_depths) != len(self.vision_dims) or not self.vision_depths:
-            raise _contradiction(f"vision_depths {self.vision_depths} and vision_dims {self.vision_dims} do not pair")
-        if self.image_size % self.vision_stride:
-            raise _contradiction(f"image_size {self.image_size} is no multiple of {self.vision_stride}")
+        self._check_vision()
         if self.grid_side(num_frames=2) < 1:
             raise _contradiction(f"video_pooling_stride {self.video_pooling_stride} leaves no token of a frame")
         self._check_divides(self.num_attention_heads, self.num_key_value_heads)
         if any(not 0 <= layer < self.num_layers for layer in self.hybrid_layers):
             raise _contradiction(f"hybrid_layers {self.hybrid_layers} lie outside {self.num_layers} layers")
+
+    def _check_vision(self) -> None:
+        if self.family != "slowfast":
+            names = ["patch_size", "vision_layers", "vision_width", "vision_intermediate_size"]
+            names += ["scale_factor"] * (self.family == "smolvlm")
+            if missing := [name for name in names if getattr(self, name) is None]:
+                raise _contradiction(f"the family {self.family} needs {', '.join(missing)}")
+            return
+        if len(self.vision_depths) != len(self.vision_dims) or not self.vision_depths:
+            raise _contradiction(f"vision_depths {self.vision_depths} and vision_dims {self.vision_dims} do not pair")
+        if self.image_size % self.vision_stride:
+            raise _contradiction(f"image_size {self.image_size} is no multiple of {self.vision_stride}")
 
     def _check_divides(self, whole: int, parts: int) -> None:
         if parts <= 0 or whole % parts:
@@ -87,11 +107,21 @@ class Architecture:
     @property
     def vision_stride(self) -> int:
         """Pixels a cell of the feature map covers in each direction."""
-        return int(4 * 2 ** (len(self.vision_dims) - 1))
+        return self.patch_size or int(4 * 2 ** (len(self.vision_dims) - 1))
+
+    @property
+    def feature_width(self) -> int:
+        """Of the vision tower's features."""
+        return self.vision_width or self.vision_dims[-1]
 
     def grid_side(self, num_frames: int) -> int:
         """Visual tokens of a frame in each direction; those of an only frame are not pooled (reference)."""
-        return self.image_size // self.vision_stride // (self.video_pooling_stride if num_frames > 1 else 1)
+        side = self.image_size // self.vision_stride
+        if self.family == "llava_onevision":
+            return math.ceil(side / 2)
+        if self.family == "smolvlm":
+            return side // (self.scale_factor or 1)
+        return side // (self.video_pooling_stride if num_frames > 1 else 1)
 
     def num_visual_tokens(self, num_frames: int) -> int:
         """Of so many frames together: all of them are slow tokens."""
@@ -110,6 +140,11 @@ class Architecture:
     @property
     def num_vision_parameters(self) -> int:
         """Of the vision tower, without any classification head."""
+        if self.vision_layers:
+            width, inner = self.feature_width, self.vision_intermediate_size or 0
+            embeddings = (3 * self.vision_stride**2 + 1 + (self.image_size // self.vision_stride) ** 2) * width
+            layer = 4 * (width + 1) * width + 2 * width * inner + inner + width + 4 * width
+            return embeddings + self.vision_layers * layer + 2 * width
         dims = self.vision_dims
         total = 3 * 4 * 4 * dims[0] + dims[0] + 2 * dims[0]  # stem: convolution and norm
         for stage, (depth, dim) in enumerate(zip(self.vision_depths, dims, strict=True)):
@@ -121,8 +156,11 @@ class Architecture:
 
     @property
     def num_projector_parameters(self) -> int:
-        """Of the two linear layers between vision tower and decoder."""
-        return (self.vision_dims[-1] + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size
+        """Of what lies between vision tower and decoder."""
+        if self.scale_factor:
+            return self.feature_width * self.scale_factor**2 * self.hidden_size
+        newline = self.hidden_size * (self.family == "llava_onevision")
+        return (self.feature_width + 1) * self.hidden_size + (self.hidden_size + 1) * self.hidden_size + newline
 
     @property
     def num_decoder_linear_weights(self) -> int:
@@ -219,8 +257,9 @@ def prompt_size(sizes: Architecture, fast: FastTokens, num_frames: int, num_text
     PromptSize(length=1346, num_slow=5184, num_looking=50)
     """
     cells = (sizes.grid_side(num_frames) // fast.spatial_stride) ** 2
+    newline = sizes.family == "llava_onevision"
     return PromptSize(
-        fast.num_averages(num_frames) * cells + num_text,
+        fast.num_averages(num_frames) * cells + newline + num_text,
         num_slow=sizes.num_visual_tokens(num_frames),
         num_looking=num_text,
     )
@@ -239,6 +278,10 @@ def count_by_formula(sizes: Architecture, num_frames: int, prompt: PromptSize) -
 
 def vision_flops(sizes: Architecture) -> float:
     """Of the vision tower on one frame."""
+    if sizes.vision_layers:
+        cells, width, inner = _cells(sizes), sizes.feature_width, sizes.vision_intermediate_size or 0
+        layer = 2.0 * cells * (4 * width**2 + 2 * width * inner) + 4.0 * cells**2 * width
+        return 2.0 * cells * 3 * sizes.vision_stride**2 * width + sizes.vision_layers * layer
     total = 0.0
     for stage, (depth, dim) in enumerate(zip(sizes.vision_depths, sizes.vision_dims, strict=True)):
         cells = (sizes.image_size // (4 * 2**stage)) ** 2
@@ -249,8 +292,14 @@ def vision_flops(sizes: Architecture) -> float:
 
 def projector_flops(sizes: Architecture) -> float:
     """Of the projector on one frame, whose cells are pooled, if at all, behind it."""
-    cells = (sizes.image_size // sizes.vision_stride) ** 2
-    return 2.0 * cells * (sizes.vision_dims[-1] + sizes.hidden_size) * sizes.hidden_size
+    if sizes.scale_factor:
+        return 2.0 * _cells(sizes) * sizes.feature_width * sizes.hidden_size
+    return 2.0 * _cells(sizes) * (sizes.feature_width + sizes.hidden_size) * sizes.hidden_size
+
+
+def _cells(sizes: Architecture) -> int:
+    """Cells of a frame's feature map."""
+    return (sizes.image_size // sizes.vision_stride) ** 2
 
 
 def prefill_flops(sizes: Architecture, prompt: PromptSize, *, skip_masked: bool = False) -> float:

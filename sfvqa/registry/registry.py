@@ -21,7 +21,15 @@ MODELS_FILE = "models.toml"
 
 # The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
 SamplingName = Literal[
-    "uniform", "fps", "keyframes", "scene", "timestamps", "reference-demo", "reference-training", "reference-evaluation"
+    "uniform",
+    "fps",
+    "keyframes",
+    "scene",
+    "timestamps",
+    "reference-demo",
+    "reference-training",
+    "reference-evaluation",
+    "smolvlm",
 ]
 CropName = Literal["center", "pad", "squash"]
 

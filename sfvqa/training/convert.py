@@ -21,11 +21,11 @@ from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.load import check_checkpoint, load_tokenizer
 from sfvqa.checkpoints.quantize import appearing, check_new, write_shards
 from sfvqa.errors import CheckpointError, SfvqaError
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.config import read_json, reason_of
+from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
 from sfvqa.model.hybrid_layer import FAMILIES
 from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
-from sfvqa.model.visual_tokens import ConvNextBlock, Projector, VisionTower
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
 _HEAD = "head."  # of a tower that classified; nothing computes with it
@@ -270,11 +270,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="whose vision tower: a registered model, a slow-fast checkpoint folder, a folder with a tower alone "
         "(config.json of model type slow_fast_vision, timm's tensor names), or `random` with the sizes below",
     )
-    parser.add_argument("--image-size", type=int, default=64, help="of a random tower, in pixels")
-    parser.add_argument("--vision-depths", type=_numbers, default=(2, 2), help="of a random tower, as 3,4,30,3")
-    parser.add_argument("--vision-dims", type=_numbers, default=(32, 96), help="of a random tower")
-    parser.add_argument("--hybrid-layers", type=_numbers, help="as 0,8,16,24 (default: every eighth from 0)")
-    parser.add_argument("--slow-init", type=SlowInit, choices=list(SlowInit), default=defaults.slow_init)
+    parser.add_argument("--image-size", type=int, default=64, help="image size of a random tower, in pixels")
+    parser.add_argument(
+        "--vision-depths", type=_numbers, default=(2, 2), help="blocks per stage of a random tower, such as 3,4,30,3"
+    )
+    parser.add_argument("--vision-dims", type=_numbers, default=(32, 96), help="width per stage of a random tower")
+    parser.add_argument("--hybrid-layers", type=_numbers, help="such as 0,8,16,24 (default: every eighth from 0)")
+    parser.add_argument(
+        "--slow-init",
+        type=SlowInit,
+        choices=list(SlowInit),
+        default=defaults.slow_init,
+        help="start slow keys and values from the decoder's own, or at random",
+    )
     parser.add_argument("--temporal-stride", type=int, default=defaults.temporal_stride)
     parser.add_argument("--min-fast-frames", type=int, default=defaults.min_fast_frames)
     parser.add_argument("--video-pooling-stride", type=int, default=defaults.video_pooling_stride)

@@ -168,25 +168,40 @@ class FineTuning:
 
     stage: Stage = field(
         default=Stage.ALL,
-        metadata=_flag("1: projector, slow attention; 2: all", kind=int, choices=map(int, Stage)),
+        metadata=_flag(
+            "1: train only the projector and slow attention; 2: train everything", kind=int, choices=map(int, Stage)
+        ),
     )
     num_frames: int | None = field(
         default=None, metadata=_flag("frames per video (default: as in the checkpoint's training)", least=1, kind=int)
     )
     sampling: SamplingStrategy | None = field(
         default=None,
-        metadata=_flag(kind=SamplingStrategy, choices=[kind for kind in SamplingStrategy if kind.needs_number_alone]),
+        metadata=_flag(
+            "how frames are chosen (default: as in the checkpoint's training)",
+            kind=SamplingStrategy,
+            choices=[kind for kind in SamplingStrategy if kind.needs_number_alone],
+        ),
     )
-    crop: CropMode | None = field(default=None, metadata=_flag(kind=CropMode, choices=CropMode))
+    crop: CropMode | None = field(
+        default=None,
+        metadata=_flag(
+            "how frames are made square (default: as in the checkpoint's training)", kind=CropMode, choices=CropMode
+        ),
+    )
     num_epochs: float = field(default=1.0, metadata=_flag())
-    num_steps: int | None = field(default=None, metadata=_flag("use instead of --num-epochs", least=1, kind=int))
+    num_steps: int | None = field(
+        default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
+    )
     batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
     learning_rate: float = field(default=2e-5, metadata=_flag())
     warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
     weight_decay: float = field(default=0.0, metadata=_flag(least=0))
     max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
-    precision: str = field(default="float32", metadata=_flag(choices=PRECISIONS))
+    precision: str = field(
+        default="float32", metadata=_flag("for computing; weights stay in float32", choices=PRECISIONS)
+    )
     gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
     freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
     skip_unreadable: bool = field(default=False, metadata=_flag("skip videos that cannot be read, with a warning"))

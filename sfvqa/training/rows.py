@@ -13,12 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.encode import pixel_values
-from sfvqa.inference.prompt import Prompt, Role, Turn, build_prompt, question_turn
+from sfvqa.inference.prompt import Role, Turn, build_prompt, question_turn
 from sfvqa.model import SlowFastConfig
 from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.training.annotations import Example
-from sfvqa.video.fitting import CropMode, FitSquare
+from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.reading import read_clip
 from sfvqa.video.sampling import SamplingOptions
@@ -43,8 +43,8 @@ class TokenRow:
         if IMAGE_TOKEN_ID not in self.ids:
             return self
         place = self.ids.index(IMAGE_TOKEN_ID)
-        labels = (*self.labels[:place], *[IGNORED] * num_fast_tokens, *self.labels[place + 1 :])
-        return TokenRow(tuple(Prompt(self.ids).expand(num_fast_tokens)), labels)
+        ids = (*self.ids[:place], *[IMAGE_TOKEN_ID] * num_fast_tokens, *self.ids[place + 1 :])
+        return TokenRow(ids, (*self.labels[:place], *[IGNORED] * num_fast_tokens, *self.labels[place + 1 :]))
 
 
 class DialogueWriter:
@@ -68,7 +68,7 @@ class DialogueWriter:
         turns = [] if example.system is None else [Turn(Role.SYSTEM, example.system)]
         for number, (question, answer) in enumerate(example.turns):
             turns.append(question_turn(question, shows_video=number == 0 and example.video is not None))
-            prompt = build_prompt(self._tokenizer, turns).token_ids
+            prompt = tuple(build_prompt(self._tokenizer, turns))
             if prompt[: len(ids)] != ids:
                 rows.append(TokenRow(ids, labels))
                 ids, labels = (), ()
@@ -83,7 +83,7 @@ def _answer_end(tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int
     """The token that a template writes behind an answer, found behind one that occurs nowhere else."""
     said = _text_ids(tokenizer, _PROBE)
     turns = [Turn(Role.USER, "?"), Turn(Role.ASSISTANT, _PROBE), Turn(Role.USER, "?")]
-    ids = build_prompt(tokenizer, turns).token_ids
+    ids = tuple(build_prompt(tokenizer, turns))
     places = [place for place in range(len(ids)) if ids[place : place + len(said)] == said]
     behind = ids[places[0] + len(said) :] if places else ()
     end = next((token for token in behind if token in end_token_ids), None)
@@ -157,7 +157,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def _read(self, video: Path) -> Tensor:
         looking, vision = self._looking, self._config.vision
         clip = read_clip(
-            video, looking.sampling, reading=looking.reading, fit=FitSquare(vision.image_size, looking.crop)
+            video, looking.sampling, reading=looking.reading, fit=self._config.family.fit(vision, looking.crop)
         )
         for warning in clip.warnings:
             logger.warning("%s: %s", video, warning)

@@ -71,6 +71,33 @@ class FitSquare:
 
 
 @dataclass(frozen=True)
+class FitThroughLongestEdge:
+    """Resize the longest edge to `longest_edge` pixels, the other in proportion and even; then squash to a square.
+
+    Both with Lanczos, as SmolVLMVideoProcessor of transformers does.
+    """
+
+    size: int
+    longest_edge: int
+
+    def __call__(self, pixels: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        if (height, width) == (self.size, self.size):
+            return pixels
+        longest = self.longest_edge
+        if width >= height:
+            new_width, new_height = longest, max(1, _even(int(longest / (width / height))))
+        else:
+            new_width, new_height = max(1, _even(int(longest * (width / height)))), longest
+        picture = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.LANCZOS)
+        return np.asarray(picture.resize((self.size, self.size), Image.Resampling.LANCZOS))
+
+
+def _even(number: int) -> int:
+    return number + number % 2
+
+
+@dataclass(frozen=True)
 class FitWithin:
     """Resize to the largest size of the same proportions within `width` × `height` pixels, at least one pixel."""
 

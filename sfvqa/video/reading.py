@@ -172,7 +172,9 @@ def _read_frames(
         warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:
         frames = "1 frame was" if other_sizes == 1 else f"{other_sizes} frames were"
-        warnings.append(f"The picture changes its size or shape: {frames} fitted into that of the first, uncropped.")
+        warnings.append(
+            f"The picture changes its size or shape: {frames} fitted, uncropped, into the shape of the first."
+        )
     return ClipFacts(
         timestamps_seconds=tuple(video.timestamps_seconds[index] for index in taken),
         indices=tuple(taken),

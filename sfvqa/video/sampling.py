@@ -26,7 +26,7 @@ TIME_TOLERANCE_SECONDS = 0.0005 + 1e-9  # times are printed to the millisecond: 
 
 
 class SamplingStrategy(StrEnum):
-    """How frames are spread over the file or range; the last three are the published reference's own."""
+    """How frames are spread over the file or range; the last four are those of published models."""
 
     UNIFORM = "uniform"
     FPS = "fps"
@@ -36,6 +36,7 @@ class SamplingStrategy(StrEnum):
     REFERENCE_DEMO = "reference-demo"
     REFERENCE_TRAINING = "reference-training"
     REFERENCE_EVALUATION = "reference-evaluation"
+    SMOLVLM = "smolvlm"
 
     @property
     def needs_number_alone(self) -> bool:
@@ -116,7 +117,9 @@ def parse_time(text: str) -> float:
         raise UsageError(f"“{text}” is not a time.", "Write times as 90, 1:30 or 0:01:30.5.")
     hours, minutes, seconds = match["hours"], match["minutes"], float(match["seconds"])
     if minutes is not None and (seconds >= 60 or (hours is not None and int(minutes) >= 60)):
-        raise UsageError(f"“{text}” is not a time: what follows a colon is below 60.", "Write 1:30 or 0:01:30.5.")
+        raise UsageError(
+            f"“{text}” is not a time: a number after a colon must be below 60.", "Write 1:30 or 0:01:30.5."
+        )
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
 
 
@@ -334,9 +337,11 @@ def _timestamps(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
     end = timeline.end_seconds
     beyond = [seconds for seconds in wanted if seconds > end + TIME_TOLERANCE_SECONDS]
     if beyond:
-        many = f" ({len(beyond) - 1} more {'does' if len(beyond) == 2 else 'do'}, too)" if len(beyond) > 1 else ""
+        times = f"time {format_time(beyond[0])} lies"
+        if len(beyond) > 1:
+            times = f"times {format_time(beyond[0])} and {len(beyond) - 1} more lie"
         raise RangeOutsideVideoError(
-            f"The time {format_time(beyond[0])} lies beyond the end of the video, at {format_time(end)}{many}.",
+            f"The {times} beyond the end of the video, at {format_time(end)}.",
             f"Choose times between 0:00 and {format_time(end)}.",
         )
     indices = sorted({_frame_on_screen(timeline.timestamps_seconds, seconds) for seconds in wanted})
@@ -385,6 +390,21 @@ def _reference_rate(target_fps: int, timeline: Timeline, options: SamplingOption
     return FrameChoice(tuple(stepped[round((number + 1) * part - 1)] for number in range(options.num_frames)))
 
 
+def _smolvlm(timeline: Timeline, options: SamplingOptions) -> FrameChoice:
+    """A frame a second, evenly from the first to the last; of more seconds than `num_frames`, without both ends.
+
+    Source: SmolVLMVideoProcessor of transformers, which leaves out a second at the beginning and one at the end.
+    """
+    frames = frames_in_range(timeline, options)
+    rate = timeline.mean_fps or 1.0
+    seconds, first, last = len(frames) / rate, 0, len(frames) - 1
+    if seconds - 2 > options.num_frames:
+        first, last = int(rate), min(int(len(frames) - rate), last)
+    wanted = max(1, min(round(seconds), options.num_frames))
+    places: list[int] = np.unique(np.linspace(first, last, wanted, dtype=int)).tolist()
+    return FrameChoice(_at(frames, places))
+
+
 _CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameChoice]] = {
     SamplingStrategy.UNIFORM: _uniform,
     SamplingStrategy.FPS: _fps,
@@ -394,6 +414,7 @@ _CHOOSERS: dict[SamplingStrategy, Callable[[Timeline, SamplingOptions], FrameCho
     SamplingStrategy.REFERENCE_DEMO: _reference_demo,
     SamplingStrategy.REFERENCE_TRAINING: partial(_reference_rate, 4),
     SamplingStrategy.REFERENCE_EVALUATION: partial(_reference_rate, 2),
+    SamplingStrategy.SMOLVLM: _smolvlm,
 }
 
 

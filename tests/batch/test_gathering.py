@@ -54,7 +54,7 @@ def test_without_a_question_only_a_manifest_that_has_them_will_do() -> None:
 def test_what_is_left_out_is_told() -> None:
     notices: list[str] = []
     gather_items("v", ["Q?"], notices)
-    assert notices == ["Skipped 2 of 4 files: no videos."]
+    assert notices == ["Skipped 2 of 4 files: not videos."]
 
 
 @pytest.mark.usefixtures("folder")

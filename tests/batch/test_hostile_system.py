@@ -231,7 +231,7 @@ def test_an_output_that_is_taken_away_is_noticed(start: Start, videos: Path, tmp
         out.write_bytes(b"")
     code, said = finish(running)
     assert code == 1
-    assert "was deleted or replaced while it was written to" in said
+    assert "was deleted or replaced while it was being written" in said
     assert "goes on from there" not in said
     assert (out.read_bytes() == b"") if replace else not out.exists()
 

@@ -30,7 +30,7 @@ def test_a_folder_is_listed_with_all_in_it_sorted(tmp_path: Path) -> None:
     put(tmp_path, ".hidden.mkv", ".git/x.mkv", "a/.thumbs/y.mkv")
     notices: list[str] = []
     assert names_in(tmp_path, notices) == ["Z.avi", "a/10", "a/2.mp4", "a/deep/er/1.webm", "b.mkv"]
-    assert notices == ["Skipped 3 of 8 files: no videos."]
+    assert notices == ["Skipped 3 of 8 files: not videos."]
     assert all(path == tmp_path / name for path, name in list_videos(tmp_path))
 
 
@@ -44,7 +44,7 @@ def test_broken_videos_are_no_gaps(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.avi")
     notices: list[str] = []
     assert names_in(tmp_path, notices) == ["empty.mp4", "gone.mkv", "page.mp4", "pipe.avi", "round.mkv"]
-    assert notices == ["Skipped 2 of 7 files: no videos."]
+    assert notices == ["Skipped 2 of 7 files: not videos."]
 
 
 def test_links_that_lead_back_end(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_looked_into_is_told() -> None:
         notices: list[str] = []
         assert names_in(folder, notices) == ["1.mkv", "secret.mp4"]
         assert notices == [
-            "Skipped 1 of 3 files: no videos.",
+            "Skipped 1 of 3 files: not a video.",
             f"Could not be read: “{folder}/locked” (Permission denied); “{folder}/secret” (Permission denied).",
         ]
         with pytest.raises(UsageError, match=r"There is no video in .*Permission denied"):
@@ -142,7 +142,7 @@ def test_a_glob_lists_what_it_means_under_the_same_names(tmp_path: Path, monkeyp
     assert set(names_in("v/**")) == set(names_in("v")) == {"1.mkv", "2.mp4", "sub/3.mkv"}
     notices: list[str] = []
     assert [str(path) for path, _ in list_videos("v/*", notices)] == ["v/1.mkv", "v/2.mp4"]
-    assert notices == ["Skipped 1 of 3 files: no videos."]
+    assert notices == ["Skipped 1 of 3 files: not a video."]
 
 
 def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_folder_of_pictures_is_no_video(tmp_path: Path) -> None:
     put(tmp_path, "frames/1.png", "frames/2.png", content=b"\x89PNG\r\n\x1a\n")
     with pytest.raises(UsageError, match="There is no video in") as raised:
         list_videos(tmp_path)
-    assert raised.value.remedy == "Skipped 2 of 2 files: no videos."
+    assert raised.value.remedy == "Skipped 2 of 2 files: not videos."
 
 
 @pytest.mark.parametrize("source", ["absent", "absent/*.mp4", "*.mp4", "file.txt"])
@@ -167,5 +167,5 @@ def test_what_is_not_there_is_an_error(source: str, tmp_path: Path, monkeypatch:
 
 def test_an_address_is_shown_as_it_was_given() -> None:
     """It was "https:/example.org" in the message: a path makes one slash of two."""
-    with pytest.raises(UnreadableVideoError, match=r"“https://example\.org/videos” is an address"):
+    with pytest.raises(UnreadableVideoError, match=r"“https://example\.org/videos” is a URL"):
         list_videos("https://example.org/videos")

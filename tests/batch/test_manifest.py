@@ -160,7 +160,7 @@ def test_what_is_not_there_is_said_before_a_question_is_asked_for(folder: Path) 
 @pytest.mark.skipif(sys.platform == "win32", reason="a device")
 def test_a_manifest_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfvqa.batch.manifest._MOST_BYTES", 5_000_000)
-    with pytest.raises(UsageError, match=r"There is more in “/dev/zero” than the 5\.0 MB that are read"):
+    with pytest.raises(UsageError, match=r"There is more than 5\.0 MB in “/dev/zero”"):
         read_manifest("/dev/zero")
 
 
@@ -220,7 +220,7 @@ def test_the_same_question_with_ids_of_its_own_is_asked_twice(folder: Path) -> N
 def test_a_true_answer_that_is_no_choice_is_told(folder: Path) -> None:
     notices: list[str] = []
     read(folder, '{"video": "a", "question": "Q", "choices": "x,y", "answer": "z"}', notices=notices)
-    assert notices == ["Items whose true answer is none of their choices: 1."]
+    assert notices == ["Items whose true answer is not among their choices: 1."]
 
 
 @pytest.mark.parametrize("answer", ["B", "(b)", "Y.", "y"])
@@ -237,7 +237,7 @@ def test_a_true_answer_that_the_report_takes_for_a_choice_is_none_to_be_told_of(
         ({}, "it has no video"),
         ({"video": 7}, "its video is not a path: 7"),
         ({"video": "a\0b"}, "its video is not a path"),
-        ({"video": "http://example.org/a"}, "“http://example.org/a” is an address, and only local files are read"),
+        ({"video": "http://example.org/a"}, "“http://example.org/a” is a URL, and only local files are read"),
         ({"video": "a", "question": " "}, "a question is empty"),
         ({"video": "a", "question": ["Q"]}, "its question is not text: ['Q']"),
         ({"video": "a", "id": True}, "its id is not text: True"),
@@ -248,7 +248,7 @@ def test_a_true_answer_that_the_report_takes_for_a_choice_is_none_to_be_told_of(
         ({"video": "a", "end": int("9" * 400)}, "its end is not a time: 99999"),
         ({"video": "a", "end": [1]}, "its end is not a time: [1]"),
         ({"video": "a", "start": "1:30", "end": 90}, "the range ends at 1:30, not after its start"),
-        ({"video": "a", "choices": ["x"]}, "there is nothing to choose from: 1 of two choices"),
+        ({"video": "a", "choices": ["x"]}, "there is nothing to choose from: 1 choice"),
         ({"video": "a", "choices": "x,x"}, "the choice 'x' is given more than once"),
         ({"video": "a", "choices": 'x,"y'}, "its choices cannot be read"),
         ({"video": "a", "choices": {"A": "x"}}, "its choices are not a list: {'A': 'x'}"),
@@ -272,7 +272,7 @@ def test_what_cannot_be_meant(fields: dict[str, object], problem: str, folder: P
         ("video,question\na,Q,more\n", "line 2: it has 3 cells under a header of 2"),
         ('video,question\n"a\nb",Q\n"c"d,Q\n', "line 4: it is not valid CSV ("),
         ('video,question\na,"Q\n', "line 2: it is not valid CSV (unexpected end of data)"),
-        ("name,question\na,Q\n", "has no “video”: name, question"),
+        ("name,question\na,Q\n", "has no column “video”: name, question"),
         ("video,id,ID\n", "has “id” more than once"),
         ('[{"video": "a"}]', "is one JSON list"),
         ("", "There are no lines in"),

@@ -11,6 +11,7 @@ from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.plan import architecture_of, config_of, fast_tokens_of
 from sfvqa.model import SlowFastForConditionalGeneration, read_config
 from sfvqa.registry import ModelSpec, find_model, load_registry
+from tests.model.families.published import FAMILIES, make, save
 
 MANIFEST = Path(__file__).parent.parent / "golden" / "full_manifest.json"
 
@@ -48,3 +49,14 @@ def test_the_published_models_are_of_the_published_size() -> None:
         spec = find_model(name)
         assert spec.architecture.num_parameters == counted
         assert spec.size_bytes == 2 * sum(sizes.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_of_another_family_has_as_many_parameters_as_computed(family: str, tmp_path: Path) -> None:
+    folder = save(make(family), tmp_path / family)
+    config = read_config(folder)
+    sizes, model = architecture_of(config), SlowFastForConditionalGeneration.from_pretrained(folder)
+    assert sum(weight.numel() for weight in model.vision_tower.parameters()) == sizes.num_vision_parameters
+    assert sum(weight.numel() for weight in model.projector.parameters()) == sizes.num_projector_parameters
+    assert sum(weight.numel() for weight in model.parameters()) == sizes.num_parameters
+    assert sizes.num_visual_tokens(5) == len(model.encode_video(torch.zeros(5, 3, *[sizes.image_size] * 2)).slow)

@@ -61,7 +61,7 @@ def _drop_a_tensor(path: Path) -> None:
         ("sound.m4a", [], 3, "sound"),
         ("/dev/null", [], 3, "/dev/null"),
         ("", [], 2, "path is empty"),
-        ("https://example.org//clip.mp4?a=b", [], 3, "“https://example.org//clip.mp4?a=b” is an address"),
+        ("https://example.org//clip.mp4?a=b", [], 3, "“https://example.org//clip.mp4?a=b” is a URL"),
         ("whole.mp4", ["--start", "3"], 3, "beyond"),
         ("whole.mp4", ["--start", "3", "--end", "4"], 3, "beyond"),
         ("whole.mp4", ["--max-new-tokens", "5000"], 2, "positions"),
@@ -124,7 +124,7 @@ def test_an_address_is_no_file_and_is_shown_as_it_was_given(
     address = "https://example.org//read/a.jsonl"
     run = run_cli(*(address if each == "URL" else each for each in command))
     assert (run.exit_code, run.stdout) == (2, "")
-    assert run.stderr == f"Error: “{address}” is an address, not a local file.\nDownload it first, or name a file.\n"
+    assert run.stderr == f"Error: “{address}” is a URL, not a local file.\nDownload it first, or name a file.\n"
 
 
 @pytest.mark.parametrize("reader", ["auto", "pyav"])

@@ -236,7 +236,7 @@ def test_a_manifest_says_what_is_asked_of_which(batch: RunBatchCli, folder: Path
         ("--shard half", "is no shard"),
         ("--max-failures 0", "--max-failures"),
         ("--subtitles file.srt", "--subtitles"),
-        ("--subtitle-tokens 9", "--subtitle-tokens is for --subtitles"),
+        ("--subtitle-tokens 9", "--subtitle-tokens needs --subtitles"),
         ("--choices A,B --temperature 1", "--temperature"),
         ("--frames 0", "--frames"),
     ],

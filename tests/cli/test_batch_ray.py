@@ -53,6 +53,7 @@ def answers(path: Path) -> dict[str, Any]:
 
 
 @needs_ray
+@pytest.mark.slow
 def test_the_file_is_the_one_of_a_run_without_ray(folder: Path, cluster: Any, tmp_path: Path) -> None:
     """On a user's cluster, which goes on; paths are relative to a folder that no worker is in."""
     there, here = tmp_path / "there.jsonl", tmp_path / "here.jsonl"
@@ -136,8 +137,8 @@ def batch(run_cli: RunCli, folder: Path, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--workers 2", "--workers is for a Ray cluster"),
-        ("--gpus-per-worker 0.5", "--gpus-per-worker is for a Ray cluster"),
+        ("--workers 2", "--workers needs a Ray cluster"),
+        ("--gpus-per-worker 0.5", "--gpus-per-worker needs a Ray cluster"),
         ("--ray --workers 0", "--workers"),
         ("--ray --gpus-per-worker 1.5", "1.5 GPUs"),
         ("--ray --device cuda:1", "Ray decides"),

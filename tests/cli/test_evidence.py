@@ -64,7 +64,7 @@ def test_quiet_says_nothing_of_it(run_cli: RunCli, video: Path) -> None:
     ("flags", "says"),
     [
         (["--evidence", "--static-decode"], "--static-decode"),
-        (["--evidence-out", "strip.gif"], "what kind of picture"),
+        (["--evidence-out", "strip.gif"], "names a picture format"),
         (["--evidence-out", "{video}.png"], "no folder"),
     ],
 )

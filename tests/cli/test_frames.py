@@ -68,7 +68,7 @@ def test_fewer_frames_than_asked_for_are_said(run_cli: RunCli) -> None:
     assert len(document["frames"]) == 120
     assert document["warnings"] == [
         "The model was trained with 32 frames (here 120).",
-        "500 frames were asked for, and there are only 120 to choose by uniform sampling.",
+        "500 frames were asked for, but there are only 120 to choose by uniform sampling.",
     ]
     assert run.stderr == "".join(f"Warning: {warning}\n" for warning in document["warnings"])
 

@@ -94,7 +94,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
         (("--repeat", "0"), "--repeat"),
         (("--new-tokens", "1"), "--new-tokens"),
         (("--question", " "), "question"),
-        (("--plot", "picture.bmp"), "what kind of picture"),
+        (("--plot", "picture.bmp"), "names a picture format"),
         (("--csv", "same", "--trace", "same"), "name the same file"),
         (("--csv", "absent/t.csv"), "There is no folder"),
         (("--compare", "absent.json"), "cannot be read"),

@@ -72,13 +72,13 @@ def test_a_file_without_end_is_refused(run_cli: RunCli, video: Path, monkeypatch
     run = run_cli("ask", str(video), "--questions", "/dev/zero")
     assert (run.exit_code, run.stderr) == (
         ExitCode.USAGE,
-        "Error: There is more in “/dev/zero” than the 16.0 MB that are read.\n"
-        "Check that it is what was meant, or divide it.\n",
+        "Error: There is more than 16.0 MB in “/dev/zero”, too much to read.\n"
+        "Check that it is the right file, or split it.\n",
     )
     with Path("/dev/zero").open(encoding="latin-1") as zeros:
         monkeypatch.setattr(sys, "stdin", zeros)
         run = run_cli("ask", str(video), "--questions", "-")
-    assert "There is more in standard input" in run.stderr
+    assert "There is more than 16.0 MB in standard input" in run.stderr
 
 
 def test_a_question_as_long_as_a_book_is_refused(run_cli: RunCli, video: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_question_as_long_as_a_book_is_refused(run_cli: RunCli, video: Path, t
     path.write_text("Where?\n" + "a" * 1_000_001, encoding="utf-8")
     run = run_cli("ask", str(video), "--questions", str(path))
     assert run.exit_code == ExitCode.USAGE
-    assert run.stderr == "Error: The question has more than 1,000,000 characters.\nNo model takes so many.\n"
+    assert run.stderr == "Error: The question has more than 1,000,000 characters.\nNo model accepts that many.\n"
 
 
 def test_without_any_question_the_file_is_named(run_cli: RunCli, video: Path) -> None:

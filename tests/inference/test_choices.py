@@ -27,7 +27,9 @@ def from_scratch(qa: VideoQA, encoded: EncodedVideo | None, choices: Sequence[st
     """One pass without a cache over prompt and choice, and the full softmax at every place."""
     tokenizer, model = qa.checkpoint.tokenizer, qa.checkpoint.model
     num_fast = len(encoded.visual_tokens.fast) if encoded else 0
-    prompt = build_prompt(tokenizer, [question_turn(QUESTION, shows_video=encoded is not None)]).expand(num_fast)
+    prompt = build_prompt(
+        tokenizer, [question_turn(QUESTION, shows_video=encoded is not None)], layout=(num_fast, "\n")
+    )
     totals = []
     for ids in choice_token_ids(tokenizer, choices):
         visual = [encoded.visual_tokens if encoded else None]
@@ -137,7 +139,7 @@ def test_choices_the_model_would_not_say_are_warned_of(qa: VideoQA, encoded: Enc
         (["A"], "nothing to choose from"),
         (["A", " "], "choice is empty"),
         (["A", "B", " A"], "more than once"),
-        (["A", 3], "no text"),
+        (["A", 3], "not text"),
         ("AB", "one text"),
         (["A", "\udce9"], "UTF-8"),
     ],

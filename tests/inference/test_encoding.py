@@ -109,7 +109,7 @@ def test_asking_for_more_frames_than_there_are_is_said(qa: VideoQA, short_video_
     """Not where nobody asked: a short video has fewer frames than the model was trained with."""
     seen = qa.encode(short_video_path, SamplingOptions(num_frames=100))
     assert seen.warnings == (
-        f"100 frames were asked for, and there are only {len(seen.indices)} to choose by uniform sampling.",
+        f"100 frames were asked for, but there are only {len(seen.indices)} to choose by uniform sampling.",
     )
     assert qa.encode(short_video_path).warnings == ()
 
@@ -155,7 +155,7 @@ def test_leaving_early_leaves_the_model_usable(qa: VideoQA, video_path: Path, en
 def test_nothing_is_kept_for_a_backward_pass(qa: VideoQA, video_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With gradients on, a long video once held every activation of the vision tower."""
     tower, modes = qa.checkpoint.model.vision_tower, []
-    forward = tower.forward
+    forward: Callable[[torch.Tensor], torch.Tensor] = tower.forward
 
     def watched(pixel_values: torch.Tensor) -> torch.Tensor:
         modes.append(torch.is_inference_mode_enabled())
@@ -179,7 +179,8 @@ def run_out(
     Returns how many frames each call got, and whose features were still alive at each of them; both as they come.
     """
     tower = qa.checkpoint.model.vision_tower
-    forward, sizes, alive = tower.forward, list[int](), list[list[int]]()
+    forward: Callable[[torch.Tensor], torch.Tensor] = tower.forward
+    sizes, alive = list[int](), list[list[int]]()
     made = list[weakref.ref[torch.Tensor]]()
 
     def limited(pixel_values: torch.Tensor) -> torch.Tensor:

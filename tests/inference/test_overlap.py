@@ -89,7 +89,8 @@ def on_the_tower(
     model: SlowFastForConditionalGeneration, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None]
 ) -> list[int]:
     """Call `before` with the number of each call of the vision tower; returns how many frames each one got."""
-    forward, sizes = model.vision_tower.forward, list[int]()
+    forward: Callable[[torch.Tensor], torch.Tensor] = model.vision_tower.forward
+    sizes = list[int]()
 
     def watched(pixel_values: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixel_values))

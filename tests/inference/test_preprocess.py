@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from sfvqa.inference.encode import pixel_values
-from sfvqa.model import SlowFastVisionConfig
+from sfvqa.model.families.slowfast import SlowFastVisionConfig
 from sfvqa.video.fitting import FitSquare
 from tests.golden_folder import GOLDEN
 

@@ -11,7 +11,7 @@ from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.prompt import BuiltPrompt, cut_to, prompt_for, sampled_range
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID
+from sfvqa.model import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 from tests.inference.small_checkpoint import byte_level_tokenizer
 
@@ -32,7 +32,8 @@ def build(
     trained_length: int | None = None,
 ) -> tuple[BuiltPrompt, str]:
     """The prompt and its text, the video as one ▦."""
-    built = prompt_for(tokenizer, encoded, "Who?", options, trained_length=trained_length, num_new_tokens=10)
+    config = SlowFastConfig(training_max_length=trained_length)
+    built = prompt_for(tokenizer, encoded, "Who?", options, config=config, num_new_tokens=10)
     text = "▦".join(str(tokenizer.decode(piece)) for piece in _split(built.token_ids, IMAGE_TOKEN_ID))
     return built, text
 

@@ -222,9 +222,9 @@ def test_a_batch_takes_video_files_and_reads_each_once(
 @pytest.mark.parametrize("video", [42, b"clip.mp4", ["clip.mp4"]])
 def test_what_is_no_video_is_a_usage_error(qa: VideoQA, video: object) -> None:
     """It was an AttributeError from deep inside."""
-    with pytest.raises(UsageError, match="is no video"):
+    with pytest.raises(UsageError, match="is not a video"):
         qa.ask(video, QUESTION)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is no video"):
+    with pytest.raises(UsageError, match="is not a video"):
         qa.answer_batch([(video, QUESTION)])  # type: ignore[list-item]
 
 
@@ -264,8 +264,8 @@ def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     from sfvqa.inference.engine import generate_tokens, prefill
     from sfvqa.inference.prompt import build_prompt, question_turn
 
-    prompt = build_prompt(qa.checkpoint.tokenizer, [question_turn(QUESTION, shows_video=True)])
-    expanded = prompt.expand(len(encoded.visual_tokens.fast))
+    turns, layout = [question_turn(QUESTION, shows_video=True)], (len(encoded.visual_tokens.fast), "\n")
+    expanded = build_prompt(qa.checkpoint.tokenizer, turns, layout=layout)
     state = prefill(qa.checkpoint.model, [expanded], [encoded.visual_tokens])
     steps = generate_tokens(qa.checkpoint.model, state, SHORT, frozenset())
     return [token.token_id for (token,) in steps if token is not None]

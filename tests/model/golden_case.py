@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sfvqa.inference.encode import encode_progressively
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, VisualTokens
-from sfvqa.model.config import read_reference_config
+from sfvqa.model.families.slowfast import read_published
 from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
 from tests.inference.steps import run
@@ -46,7 +46,7 @@ def has_frames() -> bool:
 @functools.cache
 def pixel_values() -> Tensor:
     """`frames.safetensors`, normalised as the reference does: `[T, 3, H, W]`."""
-    config = read_reference_config(json.loads((GOLDEN / "config.json").read_text())).vision
+    config = read_published(GOLDEN, json.loads((GOLDEN / "config.json").read_text())).vision
     frames = load_file(GOLDEN / "frames.safetensors")["frames"].permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor(config.image_mean), torch.tensor(config.image_std)
     return (frames - mean[:, None, None]) / std[:, None, None]
@@ -80,7 +80,7 @@ class GoldenCase:
         fields = json.loads((GOLDEN / "config.json").read_text())
         fields.update({OVERRIDES[short]: value for short, value in case["config_overrides"].items()})
         model = SlowFastForConditionalGeneration.from_pretrained(
-            GOLDEN, config=read_reference_config(fields), dtype=torch.float32
+            GOLDEN, config=read_published(GOLDEN, fields), dtype=torch.float32
         )
         expected = load_file(GOLDEN / f"case_{name}.safetensors")
         if has_frames():

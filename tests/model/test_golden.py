@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfvqa.inference.engine import decode, prefill
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
-from sfvqa.model.config import UNUSED_TENSORS, read_reference_config, rename_tensor
+from sfvqa.model.families.slowfast import FAMILY, read_published
 from sfvqa.video import SamplingOptions
 from tests.golden_folder import GOLDEN
 from tests.model.golden_case import GoldenCase, cases, pixel_values, see, write_frames
@@ -177,10 +177,10 @@ def test_the_full_size_model_has_every_published_tensor() -> None:
     manifest = json.loads((GOLDEN / "full_manifest.json").read_text())
     fields = published_config()
     with torch.device("meta"):
-        model = SlowFastForConditionalGeneration(read_reference_config(fields))
+        model = SlowFastForConditionalGeneration(read_published(GOLDEN, fields))
     ours = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    published = {rename_tensor(name): shape for name, (shape, _) in manifest["tensors"].items()}
-    unused = {name for name in published if any(re.match(pattern, name) for pattern in UNUSED_TENSORS)}
+    published = {FAMILY.rename_tensor(name): shape for name, (shape, _) in manifest["tensors"].items()}
+    unused = {name for name in published if any(re.match(pattern, name) for pattern in FAMILY.unused_tensors)}
     assert ours == {name: shape for name, shape in published.items() if name not in unused}
 
 

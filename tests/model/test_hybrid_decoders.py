@@ -11,7 +11,7 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import FAMILIES, hybrid_decoder
 from sfvqa.model.quantization import quantizable_linears
 from tests.model.conftest import ModelMaker, frames, greedy, prompt, small_config
-from tests.model.families import DECODERS
+from tests.model.decoders import DECODERS
 
 EVERY_DECODER = pytest.mark.parametrize("decoder", DECODERS.values(), ids=list(DECODERS))
 

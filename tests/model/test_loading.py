@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastForConditionalGeneration, read_config
-from sfvqa.model.config import rename_tensor
+from sfvqa.model.families.slowfast import FAMILY
 from sfvqa.model.loading import ModelBuilder
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker
@@ -55,7 +55,7 @@ def same_weights(left: SlowFastForConditionalGeneration, right: SlowFastForCondi
 def test_every_tensor_of_the_reference_arrives_unchanged(reference_folder: Path) -> None:
     model = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
     state = model.state_dict()
-    published = {rename_tensor(name): tensor for name, tensor in load_file(GOLDEN / "model.safetensors").items()}
+    published = {FAMILY.rename_tensor(name): tensor for name, tensor in load_file(GOLDEN / "model.safetensors").items()}
     assert set(published) - set(state) == {name for name in published if name.startswith("vision_tower.head.")}
     assert all(torch.equal(state[name], published[name]) for name in state)
 

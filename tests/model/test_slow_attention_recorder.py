@@ -10,7 +10,7 @@ from sfvqa.inference.evidence import SlowAttentionRecorder
 from sfvqa.model import Gating, SlowAttentionScope, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
-from tests.model.families import DECODERS
+from tests.model.decoders import DECODERS
 from tests.model.passes import decode, prefill
 
 

@@ -14,8 +14,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sfvqa.errors import ExitCode, ModelError, UnknownModelError
 from sfvqa.model.config import Gating, SlowAttentionScope
+from sfvqa.model.families import FAMILY_NAMES
 from sfvqa.registry import CropName, SamplingName, find_model, load_registry, read_registry
-from sfvqa.registry.architecture import GATINGS, SLOW_ATTENTION_SCOPES
+from sfvqa.registry.architecture import GATINGS, SLOW_ATTENTION_SCOPES, FamilyName
 from sfvqa.video import CropMode, SamplingStrategy
 
 TOP = Path(__file__).parent.parent.parent
@@ -73,6 +74,10 @@ def test_an_only_frame_has_all_of_its_tokens() -> None:
     published, tiny = (find_model(name).architecture for name in ("slowfast-7b-64f", "tiny"))
     assert [published.num_visual_tokens(count) for count in counts] == [324, 162, 5184]
     assert [tiny.num_visual_tokens(count) for count in counts] == [64, 32, 1024]
+
+
+def test_families_written_out_are_those_of_the_network() -> None:
+    assert get_args(FamilyName) == FAMILY_NAMES
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 import sfvqa
 from sfvqa.errors import CheckpointError, SfvqaError, UsageError
 from sfvqa.inference import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration, SlowFastVisionConfig
+from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
+from sfvqa.model.families.slowfast import SlowFastVisionConfig
 from sfvqa.training.convert import ConversionOptions, SlowInit, VisionSource, convert, main
-from tests.model.families import DECODERS
+from tests.model.decoders import DECODERS
 from tests.training.plain_decoder import save_plain_decoder
 
 TOWER = VisionSource(SlowFastVisionConfig(image_size=32, depths=(1, 1), dims=(8, 16)))

@@ -7,7 +7,7 @@ import pytest
 from sfvqa.errors import CheckpointError
 from sfvqa.inference.prompt import Role, Turn, build_prompt, prompt_for, question_turn
 from sfvqa.inference.question import PromptOptions
-from sfvqa.model import IMAGE_TOKEN_ID
+from sfvqa.model import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.training.annotations import Example
 from sfvqa.training.rows import IGNORED, DialogueWriter
 from tests.training.plain_decoder import tiny_tokenizer
@@ -46,10 +46,10 @@ def test_answers_alone_are_learned_each_behind_its_prompt(template: str | None) 
     (row,) = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(TALK)
     assert learned(row.ids, row.labels) == ["The circle.<|im_end|>", "Left.<|im_end|>", "Nothing.<|im_end|>"]
     turns = [question_turn("What moves?", shows_video=True)]
-    first = build_prompt(tokenizer, turns).token_ids
+    first = tuple(build_prompt(tokenizer, turns))
     assert row.ids[: len(first)] == first
     turns += [Turn(Role.ASSISTANT, "The circle."), question_turn("Where to?", shows_video=False)]
-    second = build_prompt(tokenizer, turns).token_ids
+    second = tuple(build_prompt(tokenizer, turns))
     assert row.ids[: len(second)] == second
     assert row.labels[len(second)] != IGNORED
 
@@ -73,7 +73,7 @@ def test_a_system_message_stands_in_the_row_as_in_the_prompt_that_asks() -> None
     example = Example("a", None, (("What moves?", "The circle."),), system="Answer in two words.")
     (row,) = writer.rows(example)
     options = PromptOptions(system=example.system)
-    asked = prompt_for(tokenizer, None, "What moves?", options, trained_length=None, num_new_tokens=8)
+    asked = prompt_for(tokenizer, None, "What moves?", options, config=SlowFastConfig(), num_new_tokens=8)
     assert list(row.ids[: len(asked.token_ids)]) == asked.token_ids
     assert "Answer in two words." in tokenizer.decode(list(row.ids))
     assert learned(row.ids, row.labels) == ["The circle.<|im_end|>"]

@@ -28,7 +28,7 @@ from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
-from tests.model.families import SIZES
+from tests.model.decoders import SIZES
 from tests.training.flash_videos import NUM_FRAMES, QUESTION, write_flash_videos
 from tests.training.plain_decoder import save_plain_decoder
 

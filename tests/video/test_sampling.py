@@ -319,7 +319,7 @@ def test_a_time_beyond_the_end_is_named() -> None:
     assert choose_frames(timeline, SamplingOptions(1, TIMESTAMPS, timestamps_seconds=(4.0,))).indices == (99,)
     with pytest.raises(RangeOutsideVideoError) as raised:
         choose_frames(timeline, SamplingOptions(1, TIMESTAMPS, timestamps_seconds=(1.0, 75.0, 80.0)))
-    assert raised.value.message == "The time 1:15 lies beyond the end of the video, at 0:04 (1 more does, too)."
+    assert raised.value.message == "The times 1:15 and 1 more lie beyond the end of the video, at 0:04."
     longer = Timeline(timeline.timestamps_seconds, duration_seconds=90.0)  # the last frame stays
     assert choose_frames(longer, SamplingOptions(1, TIMESTAMPS, timestamps_seconds=(75.0,))).indices == (99,)
 

@@ -99,6 +99,7 @@ class RunFacts:
     notices: list[str] = field(default_factory=list)
     warning_examples: dict[str, str] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
+    _failed: dict[str, str] = field(default_factory=dict)  # by what was asked, the id of the item that failed
 
     def add(self, record: Record) -> ItemFacts:
         """The facts of the next record, which counts instead of earlier ones of its item."""
@@ -116,9 +117,20 @@ class RunFacts:
             setup=self._share(_setup_of(record)),
             label=self._label(record),
         )
+        self._drop_superseded(record, is_ok=is_ok)
         self.items[record["item_id"]] = facts
         self.num_records += 1
         return facts
+
+    def _drop_superseded(self, record: Record, *, is_ok: bool) -> None:
+        """Forget that the same question failed before, about another content of the file: none, say."""
+        if is_ok and not self._failed:
+            return
+        asked = json.dumps([record.get(name) for name in ("video_path", "question", "id", "requested")], sort_keys=True)
+        if (before := self._failed.pop(asked, None)) not in (None, record["item_id"]):
+            self.items.pop(before, None)
+        if not is_ok:
+            self._failed[asked] = record["item_id"]
 
     def _label(self, record: Record) -> Label | None:
         verdict = verdict_of(record, self.rule)

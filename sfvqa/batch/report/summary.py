@@ -274,7 +274,7 @@ def _mixed(settings: Sequence[SettingsUse], versions: Sequence[object]) -> list[
         names = ", ".join(settings[0].differing)
         counts = ", ".join(f"{use.count:,}" for use in settings)
         notices.append(
-            f"Items of {len(settings)} different settings are mixed in this file ({counts} items); they differ in "
+            f"This file mixes items with {len(settings)} different settings ({counts} items), which differ in "
             f"{names}. Every figure is over all of them."
         )
     if len(versions) > 1:

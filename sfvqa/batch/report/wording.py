@@ -111,7 +111,7 @@ def difference_texts(comparison: Comparison) -> list[str]:
     counts = comparison.counts
     sentences = []
     if counts.difference is None:
-        sentences.append("Both runs have no labelled item in common.")
+        sentences.append("The two runs have no item with a true answer in common.")
     else:
         sentences.append(
             f"Accuracy {percent(counts.new_right / counts.total)}, before {percent(counts.old_right / counts.total)}: "

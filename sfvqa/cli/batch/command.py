@@ -75,14 +75,16 @@ class ItemOptions(OptionGroup):
     questions: Annotated[
         str | None,
         typer.Option(
-            "--questions", metavar="FILE", help="Also ask the questions in a text file, one per line; - is stdin."
+            "--questions",
+            metavar="FILE",
+            help="Also ask the questions in a text file, one per line; - reads standard input.",
         ),
     ] = None
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
-            help="Process the Ith of N shares of the videos, 1/N to N/N; join the records with `sfvqa merge`.",
+            help="Process only share I of N of the videos, counted from 1; join the records with `sfvqa merge`.",
         ),
         RARE,
     ] = None
@@ -161,16 +163,14 @@ class WorkOptions(OptionGroup):
         typer.Option(
             metavar="N",
             min=1,
-            help="Read N videos at a time, ahead of the model (default: by the number of cores).",
+            help="Read N videos at a time, ahead of the model (default: depends on the number of cores).",
         ),
         SETTING,
         RARE,
     ] = None
     frames_ahead: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=8, help="Hold at most N frames, over all videos, that the model has not seen yet."
-        ),
+        typer.Option(metavar="N", min=8, help="Read at most N frames ahead of the model, over all videos."),
         SETTING,
         RARE,
     ] = 256
@@ -189,7 +189,7 @@ class WorkOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         if self.overwrite and self.retry_errors:
-            raise UsageError("--overwrite leaves no errors to retry.", "Leave out --retry-errors.")
+            raise UsageError("--overwrite starts over, so there are no errors to retry.", "Leave out --retry-errors.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +230,7 @@ class RayOptions(OptionGroup):
     def __post_init__(self) -> None:
         for name in () if self.is_wanted else ("workers", "gpus_per_worker"):
             if self.is_flag(name):
-                raise UsageError(f"--{name.replace('_', '-')} is for a Ray cluster.", "Add --ray.")
+                raise UsageError(f"--{name.replace('_', '-')} needs a Ray cluster.", "Add --ray.")
         if self.ray_address == "":  # an unset variable, most likely
             raise UsageError("--ray-address is empty.", "Name HOST:PORT, or use --ray alone.")
 

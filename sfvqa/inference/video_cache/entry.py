@@ -187,7 +187,7 @@ def read_entry(path: Path, key: EncodingKey, video: Path) -> "SeenVideo":
     length = _header_bytes(data[:_LENGTH_BYTES], len(data))
     facts, tensor_sum = _check_header(bytes(data[:length]), len(data))
     if facts.key != key.to_dict():
-        raise DamagedEntryError("it is of another video, or was made otherwise")
+        raise DamagedEntryError("it is of another video, or was made with other settings")
     if _sha256(memoryview(data)[length:]) != tensor_sum:
         raise DamagedEntryError("its tokens are not those that were written")
     # What safetensors' own `load` gives, but for a copy of it all.
@@ -202,7 +202,7 @@ def _header_bytes(start: bytes | bytearray, size: int) -> int:
     """How long the header of a file of `size` bytes is, with the number before it."""
     length = _LENGTH_BYTES + int.from_bytes(start, "little")
     if not _LENGTH_BYTES < length <= size:
-        raise DamagedEntryError("it is cut off, or no entry")
+        raise DamagedEntryError("it is cut off, or is not an entry")
     return length
 
 
@@ -221,7 +221,7 @@ def _check_header(header: bytes, size: int) -> tuple[EntryFacts, bytes]:
         is_whole = len(header) + tensor["data_offsets"][1] == size
         tensor_sum = metadata["tensor_sha256"].encode()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise DamagedEntryError(f"its header says nothing that makes sense ({type(error).__name__})") from error
+        raise DamagedEntryError(f"its header makes no sense ({type(error).__name__})") from error
     if not is_of_these:
         raise DamagedEntryError("its tokens have another form than its facts")
     if not is_whole:

@@ -183,7 +183,9 @@ class VideoCache:
                 sizes = {path: status.st_size for path, status in self._files()}
                 stuck = [path for path in sizes if not self._delete(path)]
         if stuck:
-            raise SfvqaError(f"{plural(len(stuck), 'file')} in {self.folder} cannot be deleted.", "See whose they are.")
+            raise SfvqaError(
+                f"{plural(len(stuck), 'file')} in {self.folder} cannot be deleted.", "Check who owns them."
+            )
         return sum(sizes.values())
 
     def _path(self, key: EncodingKey) -> Path:
@@ -284,7 +286,7 @@ class VideoCache:
         except OSError as error:
             raise SfvqaError(
                 f"{self.folder} cannot be {what}: {_reason(error)}.",
-                "See whose folder it is, or set SFVQA_CACHE_DIR to another.",
+                "Check who owns the folder, or set SFVQA_CACHE_DIR to another.",
             ) from error
 
 

@@ -21,7 +21,6 @@ from sfvqa.model import (
     SlowAttentionScope,
     SlowFastConfig,
     SlowFastForConditionalGeneration,
-    SlowFastVisionConfig,
 )
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from sfvqa.registry.architecture import PromptSize, prefill_flops, prompt_size
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
-
+from sfvqa.model.families.slowfast import SlowFastVisionConfig
 
 FAST_FRAMES = 16  # averages over time that a prompt holds, whatever the number of frames
 HYBRID_EVERY = 2  # layers

@@ -19,8 +19,8 @@ from sfvqa.checkpoints.plan import config_of
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table
 from sfvqa.model import VisualTokens
 from sfvqa.model.config import IMAGE_TOKEN_ID
+from sfvqa.model.families.slowfast import ConvNextStage
 from sfvqa.model.slow_fast import random_model
-from sfvqa.model.visual_tokens import ConvNextStage
 from sfvqa.registry import ModelSpec, find_model
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from sfvqa.lab.network import MODEL_MAX_LENGTH, learn_tokenizer, prepare, small_decoder
 from sfvqa.lab.tiny.questions import REFUSAL, Family, ask
 from sfvqa.lab.tiny.scenes import NUM_FRAMES, random_scene
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, SlowFastVisionConfig
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
+from sfvqa.model.families.slowfast import SlowFastVisionConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -107,7 +107,9 @@ def _add(rows: dict[str, Row], loaded: dict[str, VideoQA], videos: dict[str, Enc
 def next_token_logits(qa: VideoQA, video: EncodedVideo, question: str, answer: str) -> Tensor:
     """Logits `[n, V]` of each of the answer's tokens, its end token included, given those before it."""
     tokenizer, model = qa.checkpoint.tokenizer, qa.checkpoint.model
-    prompt = build_prompt(tokenizer, [question_turn(question, shows_video=True)]).expand(len(video.visual_tokens.fast))
+    prompt = build_prompt(
+        tokenizer, [question_turn(question, shows_video=True)], layout=(len(video.visual_tokens.fast), "\n")
+    )
     given: list[int] = tokenizer(answer, add_special_tokens=False)["input_ids"]
     ids = torch.tensor([[*prompt, *given]], device=model.device)
     output = model(ids, visual_tokens=[video.visual_tokens], use_cache=False, logits_to_keep=len(given) + 1)

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from sfvqa.errors import UsageError
 from sfvqa.lab.tiny.scenes import DIGIT_RADIUS, NUM_FRAMES, Colour, DigitCard, Scene, SceneObject, Shape, draw_backdrop
-from sfvqa.model.config import CLIP_MEAN, CLIP_STD
+from sfvqa.model.families.slowfast import CLIP_MEAN, CLIP_STD
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -236,7 +236,9 @@ class PictureReader(VideoReader):
         info = VideoInfo(path, count, fps, step * count, width, height, first.format, first.rotation)
         warnings = []
         if is_folder:
-            warnings.append("Pictures in a folder carry no times: they are taken in order of name, one a second.")
+            warnings.append(
+                "Pictures in a folder have no times: they are taken in the order of their names, one per second."
+            )
         if left_out:
             is_one = len(left_out) == 1
             what = "1 picture in a format that is" if is_one else f"{len(left_out)} pictures in formats that are"

@@ -85,9 +85,7 @@ def check_local_file(path: str | PathLike[str]) -> Path:
 def refuse_address(path: str | PathLike[str]) -> None:
     """Raise UnreadableVideoError for a URL; as text it is shown as it was given, which a Path of it is not any more."""
     if _URL.match(str(path)) and not os.path.exists(path):  # noqa: PTH110  a Path raises for a name that is too long
-        raise UnreadableVideoError(
-            f"“{path}” is an address, and only local files are read.", "Download the video first."
-        )
+        raise UnreadableVideoError(f"“{path}” is a URL, and only local files are read.", "Download the video first.")
 
 
 def _refuse_without_pictures(folder: Path) -> None:
@@ -113,7 +111,7 @@ def _refuse_text(file: Path, head: bytes) -> None:
             )
     raise UnreadableVideoError(
         f"“{file}” cannot be read as a video: it is text.",
-        "Give the path of a video file; a list of videos is not followed.",
+        "Give the path of a video file; lists of videos are not followed.",
     )
 
 

@@ -132,7 +132,7 @@ def choose_track(path: Path, container: InputContainer) -> VideoTrack:
     warnings = []
     if len(tracks) > 1:
         others = first_few([_name(track) for track in tracks if track is not chosen])
-        warnings.append(f"The file has {len(tracks)} video tracks: {_name(chosen)} is looked at, not {others}.")
+        warnings.append(f"The file has {len(tracks)} video tracks: {_name(chosen)} is used, not {others}.")
     if vision and vision[1] in _RESHAPED_PROFILES and vision[2] == "0":
         warnings.append(
             f"The video is in Dolby Vision profile {vision[1]}, whose colours are not decoded here: they are wrong "

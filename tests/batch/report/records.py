@@ -53,11 +53,12 @@ def failed(
     *,
     settings: Mapping[str, object] = SETTINGS,
     finished: str = "2026-11-25T01:00:00.000+00:00",
+    content: str = "content",
 ) -> Record:
     """An item that was not."""
     of = of or item()
     error = error or UnreadableVideoError(f"“{of.name}” holds no picture.", "Convert it.")
-    question = Question(of, item_id(of, "content", settings))
+    question = Question(of, item_id(of, content, settings))
     return {**error_record(question, Failure.of(error), settings), "finished": finished}
 
 

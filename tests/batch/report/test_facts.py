@@ -59,6 +59,22 @@ def test_an_error_has_no_times_and_is_not_right() -> None:
     assert facts.label.verdict is Verdict.FAILED
 
 
+def test_an_error_about_a_file_that_was_missing_gives_way_to_the_answer() -> None:
+    """The id of an item depends on the file's content; once the file was there, it was counted as a second item."""
+    run = RunFacts()
+    records = [
+        failed(content="unreadable"),
+        failed(item(question="Why?"), content="unreadable"),
+        failed(settings={"model": "other"}, content="unreadable"),
+        failed(content="truncated"),
+        ok(),
+    ]
+    for record in records:
+        run.add(record)
+    assert list(run.items) == [records[place]["item_id"] for place in (1, 2, 4)]
+    assert [facts.failure is None for facts in run.items.values()] == [False, False, True]
+
+
 def test_an_item_is_the_same_in_runs_with_other_settings() -> None:
     def key(more: dict[str, object], **of: Any) -> bytes:
         label = RunFacts().add(ok(item(answer="left", **of), settings=more)).label

@@ -63,5 +63,5 @@ def test_a_comparison_says_what_it_leaves_out() -> None:
         "Left out: 2 only in this file, 1 more than once in a file, with other settings.",
     ]
     assert difference_texts(Comparison(PairedCounts(), (), 0, 0, 0, 0)) == [
-        "Both runs have no labelled item in common."
+        "The two runs have no item with a true answer in common."
     ]

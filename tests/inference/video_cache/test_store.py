@@ -145,7 +145,7 @@ def test_entries_with_a_damaged_header_are_listed_as_such(store: VideoCache) -> 
     os.truncate(file_of(store, 0), 10)
     whole, damaged = sorted(store.entries(), key=lambda entry: entry.size_bytes, reverse=True)
     assert (whole.size_bytes, whole.fault) == (SIZE, None)
-    assert (damaged.size_bytes, damaged.facts, damaged.fault) == (10, None, "it is cut off, or no entry")
+    assert (damaged.size_bytes, damaged.facts, damaged.fault) == (10, None, "it is cut off, or is not an entry")
     assert store.peek(key_of(0), VIDEO) is None
 
 

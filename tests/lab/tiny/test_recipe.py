@@ -117,7 +117,7 @@ def test_repeating_a_step_lowers_its_loss(tokenizer: PreTrainedTokenizerFast, tm
 def test_first_turn_of_a_row_is_the_prompt_of_inference(tokenizer: PreTrainedTokenizerFast) -> None:
     question = Question(Family.COLOUR, "What colour is the circle?", "The circle is red.", ("red",))
     row = RowBuilder(tokenizer).build([question, question], num_fast_tokens=3)
-    prompt = build_prompt(tokenizer, [question_turn(question.text, shows_video=True)]).expand(3)
+    prompt = build_prompt(tokenizer, [question_turn(question.text, shows_video=True)], layout=(3, "\n"))
     assert row.ids[: len(prompt)] == prompt
     assert all(label == IGNORED for label in row.labels[: len(prompt)])
     learned = [label for label in row.labels if label != IGNORED]

@@ -277,7 +277,7 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     info = clip.video
     assert (info.num_frames, info.fps, info.duration_seconds, info.codec) == (6, 1.0, 6.0, "png")
     assert (info.path, clip.reader) == (tmp_path, "pillow")
-    assert "one a second" in clip.warnings[0]
+    assert "one per second" in clip.warnings[0]
     assert read_here(tmp_path, SamplingOptions(start_seconds=2, end_seconds=3)).indices == (2, 3)
 
 

@@ -102,7 +102,7 @@ def test_the_notice_says_what_each_track_is(tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "two.mp4", [STILL, Track(2, scale=2, marks=DEFAULT)])
     with reader_here(path) as reader:
         assert reader.warnings == (
-            "The file has 2 video tracks: track 1 (h264, 288 × 192, marked as default) is looked at, "
+            "The file has 2 video tracks: track 1 (h264, 288 × 192, marked as default) is used, "
             "not track 0 (mjpeg, 144 × 96).",
         )
 

@@ -1,0 +1,120 @@
+"""A folder of another video model, as published, is asked about a real file as transformers itself would be asked."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE, SmolVLMProcessor
+
+from sfvqa.errors import UsageError
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prompt import prompt_for
+from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import IMAGE_TOKEN_ID
+from sfvqa.video import SamplingOptions, read_clip
+from tests.inference.conftest import write_video
+from tests.model.families.published import FAMILIES, VIDEO_TOKENS, greedy_of, save_whole
+
+Published = tuple[str, VideoQA, Any]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """The family, our model and theirs, of the same folder."""
+    folder = tmp_path_factory.mktemp("published") / request.param
+    theirs = save_whole(request.param, folder)
+    return request.param, VideoQA.load(folder, device="cpu"), theirs
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("videos") / "five_seconds.mp4"
+    write_video(path, num_frames=50, colour=(200, 30, 60))
+    return path
+
+
+def processor_text(family: str, qa: VideoQA, encoded: Any, question: str) -> str:
+    """The text that transformers' processor tokenises: its template, with its own text in place of the video."""
+    parts: Any = [{"type": "video"}, {"type": "text", "text": question}]
+    template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
+    text = qa.checkpoint.tokenizer.apply_chat_template(
+        [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True, chat_template=template
+    )
+    assert isinstance(text, str)
+    if family == "llava_onevision":
+        return text.replace("<video>", "<video>" * len(encoded.visual_tokens.fast))
+    times = encoded.timestamps_seconds
+    own: Any = SimpleNamespace(
+        image_seq_len=len(encoded.visual_tokens.fast) // len(times),
+        image_token="<image>",
+        fake_image_token="<fake_token_around_image>",
+        global_image_token="<global-img>",
+    )
+    metadata = SimpleNamespace(fps=10.0, timestamps=times, duration=encoded.video.duration_seconds)
+    inputs = {"pixel_values": torch.zeros(1, len(times)), "video_metadata": [metadata]}
+    return text.replace("<video>", SmolVLMProcessor.replace_video_token(own, inputs, 0))
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 33])
+def test_the_prompt_is_that_of_transformers_processor(published: Published, video: Path, num_frames: int) -> None:
+    family, qa, _ = published
+    encoded = qa.encode(video, SamplingOptions(num_frames=num_frames))
+    prompt = prompt_for(
+        qa.checkpoint.tokenizer, encoded, "What moves?", PromptOptions(), config=qa.checkpoint.model.config,
+        num_new_tokens=8,
+    ).token_ids  # fmt: skip
+    tokenizer = qa.checkpoint.tokenizer
+    expected = tokenizer(processor_text(family, qa, encoded, "What moves?"), add_special_tokens=False)["input_ids"]
+    own = tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[family])
+    assert [own if token == IMAGE_TOKEN_ID else token for token in prompt] == expected
+
+
+def test_the_answer_is_transformers_own(published: Published, video: Path) -> None:
+    """The same pixels go into both: how ours come about is tested beside."""
+    family, qa, theirs = published
+    sampling, crop = SamplingOptions(num_frames=5), qa.default_crop
+    encoded = qa.encode(video, sampling)
+    clip = read_clip(video, sampling, fit=qa.fit(crop))
+    pixels = torch.from_numpy(clip.frames).permute(0, 3, 1, 2) / 255 * 2 - 1
+    tokenizer = qa.checkpoint.tokenizer
+    ids = torch.tensor([tokenizer(processor_text(family, qa, encoded, "Why?"), add_special_tokens=False)["input_ids"]])
+    expected = greedy_of(theirs, ids, pixels, 64)
+    answer = qa.ask(encoded, "Why?", GenerationOptions(max_new_tokens=64))
+    ends = [place for place, token in enumerate(expected) if token in qa.checkpoint.end_token_ids]
+    assert answer.text == tokenizer.decode(expected[: ends[0]] if ends else expected, skip_special_tokens=True)
+
+
+def test_a_batch_and_a_chat_answer_as_alone(published: Published, video: Path, tmp_path: Path) -> None:
+    _, qa, _ = published
+    short, options = tmp_path / "short.mp4", GenerationOptions(max_new_tokens=12)
+    write_video(short, num_frames=20, colour=(10, 90, 200))
+    videos = [qa.encode(path, SamplingOptions(num_frames=n)) for path, n in ((video, 7), (short, 3), (video, 2))]
+    together = qa.answer_batch([(encoded, "What moves?") for encoded in videos], options)
+    assert [answer.text for answer in together] == [qa.ask(each, "What moves?", options).text for each in videos]
+    chat = qa.chat(videos[0], options)
+    chat.ask("What moves?")
+    chat.ask("Why?")
+    assert chat.turns[1].answer.tokens.reused > 0
+
+
+def test_frames_are_squashed_as_transformers_does(published: Published, video: Path) -> None:
+    """Within a step of 255 of torch's own resampling, which torchvision calls."""
+    family, qa, _ = published
+    size = qa.checkpoint.model.config.vision.image_size
+    mode, through = ("bicubic", []) if family == "llava_onevision" else ("lanczos", [(96, 128)])
+    for frame in read_clip(video, SamplingOptions(num_frames=5)).frames:
+        expected = torch.from_numpy(frame).permute(2, 0, 1)[None]
+        for height, width in [*through, (size, size)]:
+            expected = torch.nn.functional.interpolate(expected, (height, width), mode=mode, antialias=True)
+        ours = qa.fit(qa.default_crop)(frame).astype(int)
+        assert np.abs(ours - expected[0].permute(1, 2, 0).numpy()).max() <= 1
+
+
+def test_evidence_is_refused_where_nothing_looks(published: Published, video: Path) -> None:
+    _, qa, _ = published
+    with pytest.raises(UsageError, match="evidence"):
+        qa.ask(qa.encode(video), "Why?", GenerationOptions(evidence=True))
