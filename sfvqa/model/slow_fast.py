@@ -223,8 +223,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 assert slow_cache is not None
                 keys, values = slow_cache.slow_layers[layer_idx]
             else:
-                tokens = slow.tokens.to(device, inputs_embeds.dtype)
-                keys, values = layer.self_attn.project_slow(layer.input_layernorm(tokens))
+                keys, values = _project(layer, slow.tokens.to(device, inputs_embeds.dtype))
                 if slow_cache is not None:
                     slow_cache.store_slow(keys, values, layer_idx)
             if looking is not None:
@@ -327,6 +326,19 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         finally:
             for gate, value in zip(gates, values, strict=True):
                 gate.data.copy_(value)
+
+
+def _project(layer: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values, computed again for gradients if the layer is."""
+
+    def project(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        projected: tuple[Tensor, Tensor] = layer.self_attn.project_slow(layer.input_layernorm(tokens))
+        return projected
+
+    if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
+        recomputed: tuple[Tensor, Tensor] = layer._gradient_checkpointing_func(project, tokens)
+        return recomputed
+    return project(tokens)
 
 
 STANDARD_DEVIATION = 0.02

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 import sfvqa
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records
+from sfvqa.batch.tally import Tally
 from sfvqa.cli.batch import running
+from sfvqa.cli.screen import Notices
 from sfvqa.errors import OutOfMemoryError
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli, RunOnTerminal
@@ -351,3 +354,11 @@ def _without_codes(sent: str) -> str:
 
 def _never(*_: object) -> None:
     raise AssertionError("must not be called")
+
+
+def test_kinds_of_errors_come_in_one_order_whichever_came_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Items finish in any order."""
+    tally = Tally(4, errors=Counter({"VideoNotFoundError": 1, "ReadTimeoutError": 1, "UnreadableVideoError": 2}))
+    running.show_summary(tally, Path("out.jsonl"), Notices(), json=False)
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Failed: ")]
+    assert [line.split()[-1] for line in failed] == ["UnreadableVideoError", "ReadTimeoutError", "VideoNotFoundError"]

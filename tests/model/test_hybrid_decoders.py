@@ -69,6 +69,25 @@ def test_gradient_checkpointing_gives_the_same_gradients(decoder: dict[str, Any]
         torch.testing.assert_close(checkpointed[name], gradient, msg=name)
 
 
+@pytest.mark.parametrize(("checkpointing", "num_passes"), [(False, 1), (True, 2)])
+def test_slow_keys_and_values_are_computed_again_with_their_layers(
+    make_model: ModelMaker, checkpointing: bool, num_passes: int
+) -> None:
+    """What they are computed from is as long as the video: kept, it would be most of what checkpointing saves."""
+    model = make_model()
+    model.train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    projected: list[str] = []
+    for name, module in model.named_modules():
+        if name.endswith("slow_attention.kv_proj"):
+            module.register_forward_pre_hook(lambda *_, name=name: projected.append(name))
+    sample = model.encode_video(frames(4))
+    ids = torch.tensor([prompt(sample, [7, 8, 9])])
+    model(ids, visual_tokens=[sample], labels=ids.masked_fill(ids < 4, -100)).loss.backward()
+    assert len(projected) == num_passes * len(model.config.hybrid_layers)
+
+
 @EVERY_DECODER
 def test_no_layer_of_it_is_split_between_devices(decoder: dict[str, Any]) -> None:
     model = SlowFastForConditionalGeneration(small_config(text_config=decoder))

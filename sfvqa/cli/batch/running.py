@@ -213,7 +213,7 @@ def show_summary(tally: Tally, out: Path, notices: "Notices", *, json: bool) -> 
     if tally.stopped:
         notices.warn(f"{tally.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
     notices.note(describe_tally(tally) + ".")
-    for kind, count in tally.errors.most_common():
+    for kind, count in sorted(tally.errors.items(), key=lambda error: (-error[1], error[0])):
         notices.note(f"Failed: {count:,} × {kind}")
     if tally.before["error"]:
         notices.note("Use --retry-errors to retry the items that failed before.")
