@@ -41,7 +41,8 @@ class CropMode(StrEnum):
 class FitSquare:
     """Resize to `size` × `size` pixels; CENTER gives CLIPImageProcessor's pixels, bit for bit.
 
-    Raises UnreadableVideoError for a sliver of a picture.
+    CENTER: the shorter edge becomes `size`, the longer `int(size · long / short)`, then the middle is cropped. Raises
+    UnreadableVideoError for a sliver of a picture.
     """
 
     size: int

@@ -209,8 +209,8 @@ def hash_content(path: str | Path, *, whole: bool = False) -> str:
     """Hash a video file, or the pictures of a folder: `whole:…` over every byte, or `sampled:…`.
 
     What is larger than WHOLE_LIMIT_BYTES is sampled, unless `whole`: size, head, tail, places between, and the time of
-    its last change. The file's own name and folder do not count, names within a folder do. Raises VideoError for what
-    could not be opened as a video.
+    its last change, so that only a change under a forged time goes unnoticed. The file's own name and folder do not
+    count, names within a folder do. Raises VideoError for what could not be opened as a video.
     """
     file = check_local_file(path)
     try:
