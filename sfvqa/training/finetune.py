@@ -242,8 +242,9 @@ _HIGHEST_SEED = 2**32 - 1  # numpy's
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
     """Enable gradients for what a stage learns and nothing else; return its number of parameters."""
+    bridge = ("projector.",) if model.config.family.name == "slowfast" else ()  # others come with a trained projector
     for name, parameter in model.named_parameters():
-        is_bridge = name.startswith("projector.") or ".slow_attention." in name
+        is_bridge = name.startswith(bridge) or ".slow_attention." in name
         is_frozen = freeze_vision and name.startswith("vision_tower.")
         parameter.requires_grad = is_bridge or (stage is Stage.ALL and not is_frozen)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -277,6 +278,11 @@ def fine_tune(
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
+    if checkpoint.model.config.family.name == "smolvlm":
+        raise UsageError(
+            "The prompts of SmolVLM2 name the time of every frame, and fine-tuning writes none.",
+            "Fine-tune a model of another family.",
+        )
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
@@ -319,7 +325,10 @@ def make_trainer(
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
     dataset = VideoDataset(
-        examples, DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids), model.config, looking
+        examples,
+        DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family),
+        model.config,
+        looking,
     )
     arguments = _arguments(run, options, has_text_alone=any(example.video is None for example in examples))
     if arguments.n_gpu > 1:

@@ -16,6 +16,8 @@ from sfvqa.inference.encode import pixel_values
 from sfvqa.inference.prompt import Role, Turn, build_prompt, question_turn
 from sfvqa.model import SlowFastConfig
 from sfvqa.model.config import IMAGE_TOKEN_ID
+from sfvqa.model.families import Family
+from sfvqa.model.families.slowfast import FAMILY as SLOWFAST
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.training.annotations import Example
 from sfvqa.video.fitting import CropMode
@@ -53,9 +55,11 @@ class DialogueWriter:
     Raises CheckpointError when the template ends an answer with none of them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
-        self._end = _answer_end(tokenizer, end_token_ids)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int], family: Family = SLOWFAST
+    ) -> None:
+        self._tokenizer, self._family = tokenizer, family
+        self._end = _answer_end(tokenizer, end_token_ids, family)
 
     def rows(self, example: Example) -> list[TokenRow]:
         """One row for a conversation; another from where a template shows earlier turns otherwise than it asked them.
@@ -68,7 +72,7 @@ class DialogueWriter:
         turns = [] if example.system is None else [Turn(Role.SYSTEM, example.system)]
         for number, (question, answer) in enumerate(example.turns):
             turns.append(question_turn(question, shows_video=number == 0 and example.video is not None))
-            prompt = tuple(build_prompt(self._tokenizer, turns))
+            prompt = tuple(build_prompt(self._tokenizer, turns, self._family, self._family.lay_out(1, (0.0,), 0.0)))
             if prompt[: len(ids)] != ids:
                 rows.append(TokenRow(ids, labels))
                 ids, labels = (), ()
@@ -79,11 +83,11 @@ class DialogueWriter:
         return [*rows, TokenRow(ids, labels)]
 
 
-def _answer_end(tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int]) -> int:
+def _answer_end(tokenizer: PreTrainedTokenizerBase, end_token_ids: frozenset[int], family: Family) -> int:
     """The token that a template writes behind an answer, found behind one that occurs nowhere else."""
     said = _text_ids(tokenizer, _PROBE)
     turns = [Turn(Role.USER, "?"), Turn(Role.ASSISTANT, _PROBE), Turn(Role.USER, "?")]
-    ids = tuple(build_prompt(tokenizer, turns))
+    ids = tuple(build_prompt(tokenizer, turns, family))
     places = [place for place in range(len(ids)) if ids[place : place + len(said)] == said]
     behind = ids[places[0] + len(said) :] if places else ()
     end = next((token for token in behind if token in end_token_ids), None)
@@ -167,7 +171,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
 def num_fast_tokens(num_frames: int, config: SlowFastConfig) -> int:
     """Number of fast tokens of a video of `num_frames` frames."""
     side = config.grid_side(num_frames)
-    return len(split_video(torch.empty(num_frames, side, side, 1), config).fast)
+    return len(split_video(torch.empty(num_frames, side, side, 1), config).fast) + config.family.num_behind_video
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

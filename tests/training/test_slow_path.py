@@ -1,5 +1,6 @@
 """Slow-fast on top of a video model: the same answers at once, and a slow path that learns by itself."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.training.convert import add_slow_path
 from sfvqa.training.convert import main as convert_main
+from sfvqa.training.finetune import FineTuning, Stage, fine_tune
 from sfvqa.video import SamplingOptions, SamplingStrategy
 from tests.inference.conftest import write_video
 from tests.model.families.published import FAMILIES, save_whole
@@ -80,3 +82,30 @@ def test_frames_that_do_not_divide_are_refused(published: Path, tmp_path: Path, 
 def test_a_slow_fast_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already"):
         add_slow_path("tiny", tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
+
+
+def test_stage_1_trains_the_slow_path_alone(tmp_path: Path) -> None:
+    save_whole("llava_onevision", tmp_path / "base")
+    add_slow_path(tmp_path / "base", tmp_path / "ours", num_fast_frames=2, num_slow_frames=4)
+    write_video(tmp_path / "video.mp4", num_frames=20, colour=(200, 30, 60))
+    talk = [{"from": "human", "value": "<image>\nWhat moves?"}, {"from": "gpt", "value": "The circle moves left."}]
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps([{"id": "1", "video": "video.mp4", "conversations": talk}]))
+    options = FineTuning(stage=Stage.BRIDGE, num_steps=3, batch_size=1, learning_rate=0.05, device="cpu")
+    trained = fine_tune(tmp_path / "ours", annotations, tmp_path, tmp_path / "run", options)
+    before, after = (
+        SlowFastForConditionalGeneration.from_pretrained(folder).state_dict() for folder in (tmp_path / "ours", trained)
+    )
+    changed = {name for name, values in before.items() if not torch.equal(values, after[name])}
+    assert changed
+    assert all(".slow_attention." in name for name in changed)
+
+
+def test_fine_tuning_refuses_prompts_that_it_cannot_write(tmp_path: Path) -> None:
+    save_whole("smolvlm", tmp_path / "base")
+    write_video(tmp_path / "video.mp4", num_frames=20, colour=(200, 30, 60))
+    talk = [{"from": "human", "value": "<image>\nWhat moves?"}, {"from": "gpt", "value": "The circle."}]
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps([{"id": "1", "video": "video.mp4", "conversations": talk}]))
+    with pytest.raises(UsageError, match="SmolVLM2"):
+        fine_tune(tmp_path / "base", annotations, tmp_path, tmp_path / "run", FineTuning(num_steps=1, device="cpu"))

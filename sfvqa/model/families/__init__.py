@@ -44,6 +44,7 @@ class Family:
     pixels `[T, 3, S, S]` features `[T, h, w, width]`, `projector` of these visual tokens `[T, h', w', D]`.
     `read_published` reads the config.json of the published form, `tensor_names` are patterns of its tensor names with
     what we call them, the first that matches applies; `unused_tensors` are ours, and need no place.
+    `num_behind_video` fast tokens are the projector's own, behind those of all frames (`behind_video`).
     `lay_out` gives the layout of a video in a prompt from the fast tokens' number, the times of their frames, and the
     video's length, all in seconds; `video_token` is the text that the chat template puts for a video where messages are
     lists of parts, None where the video stands before the text of its turn. `chat_template` is that of checkpoints
@@ -58,6 +59,7 @@ class Family:
     tensor_names: tuple[tuple[str, str], ...]
     lay_out: Callable[[int, Sequence[float], float], VideoLayout]
     unused_tensors: tuple[str, ...] = ()
+    num_behind_video: int = 0
     fit: Callable[[Any, CropMode], Fit] = fit_square
     video_token: str | None = None
     chat_template: str | None = None

@@ -120,5 +120,6 @@ FAMILY = Family(
         (r"^(?:model\.language_model|language_model\.model)\.", "language_model."),
     ),
     lay_out=lay_out,
+    num_behind_video=1,
     video_token="<video>",
 )
