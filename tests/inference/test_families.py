@@ -37,12 +37,17 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def processor_text(family: str, qa: VideoQA, encoded: Any, question: str) -> str:
-    """The text that transformers' processor tokenises: its template, with its own text in place of the video."""
-    parts: Any = [{"type": "video"}, {"type": "text", "text": question}]
+def processor_text(family: str, qa: VideoQA, encoded: Any, question: str, *later: str) -> str:
+    """The text that transformers' processor tokenises: its template, with its own text in place of the video.
+
+    `later` are an answer and a question in turn.
+    """
+    turns: Any = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+    for place, text in enumerate(later):
+        turns.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": text}]})
     template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
     text = qa.checkpoint.tokenizer.apply_chat_template(
-        [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True, chat_template=template
+        turns, tokenize=False, add_generation_prompt=True, chat_template=template
     )
     assert isinstance(text, str)
     if family == "llava_onevision":
@@ -86,6 +91,21 @@ def test_the_answer_is_transformers_own(published: Published, video: Path) -> No
     answer = qa.ask(encoded, "Why?", GenerationOptions(max_new_tokens=64))
     ends = [place for place, token in enumerate(expected) if token in qa.checkpoint.end_token_ids]
     assert answer.text == tokenizer.decode(expected[: ends[0]] if ends else expected, skip_special_tokens=True)
+
+
+def test_a_second_turn_is_transformers_own_of_the_whole_conversation(published: Published, video: Path) -> None:
+    family, qa, theirs = published
+    encoded = qa.encode(video, SamplingOptions(num_frames=5))
+    chat = qa.chat(encoded, GenerationOptions(max_new_tokens=16))
+    first, second = chat.ask("What moves?"), chat.ask("Where to?")
+    assert second.tokens.reused > 0
+    pixels = torch.from_numpy(read_clip(video, SamplingOptions(num_frames=5), fit=qa.fit(qa.default_crop)).frames)
+    text = processor_text(family, qa, encoded, "What moves?", first.text, "Where to?")
+    ids = torch.tensor([qa.checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    expected = greedy_of(theirs, ids, pixels.permute(0, 3, 1, 2) / 255 * 2 - 1, 16)
+    ends = [place for place, token in enumerate(expected) if token in qa.checkpoint.end_token_ids]
+    whole = expected[: ends[0]] if ends else expected
+    assert second.text == qa.checkpoint.tokenizer.decode(whole, skip_special_tokens=True)
 
 
 def test_a_batch_and_a_chat_answer_as_alone(published: Published, video: Path, tmp_path: Path) -> None:
