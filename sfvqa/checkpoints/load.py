@@ -97,6 +97,8 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     identity = identify_checkpoint(location, random_weights=settings.random_weights)
     bits = resolve_quantization(settings.quantization, where, stored)
     tokenizer = load_tokenizer(location.folder, config)
+    if settings.random_weights and config.family.video_token is not None:
+        tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     dtype = resolve_dtype(settings.dtype, where, config.stored_dtype)
     kernel = resolve_attention(settings.attention, where, dtype)
     placement = place(settings.device, where, dtype, bits)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import Qwen2Config
+from transformers import LlamaConfig, Qwen2Config
 
 from sfvqa.checkpoints.device import (
     check_static_decode,
@@ -30,6 +30,7 @@ from sfvqa.checkpoints.memory import (
 )
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.model import SlowFastConfig
+from sfvqa.model.families import vision_type_of
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
 from sfvqa.wording import plural
@@ -49,8 +50,8 @@ def config_of(spec: ModelSpec) -> SlowFastConfig:
     """The config of a registered model, from models.toml alone; equal to that in its checkpoint."""
     sizes = spec.architecture
     return SlowFastConfig(
-        vision_config={"image_size": sizes.image_size, "depths": sizes.vision_depths, "dims": sizes.vision_dims},
-        text_config=Qwen2Config(
+        vision_config=_vision_fields(sizes),
+        text_config=(LlamaConfig if sizes.family == "smolvlm" else Qwen2Config)(
             num_hidden_layers=sizes.num_layers,
             rope_parameters={"rope_type": "default", "rope_theta": sizes.rope_theta},
             **{name: getattr(sizes, name) for name in _OF_DECODER},
@@ -61,6 +62,21 @@ def config_of(spec: ModelSpec) -> SlowFastConfig:
         **{name: getattr(sizes, name) for name in _OF_NETWORK},
         **asdict(spec.fast_tokens),
     )
+
+
+def _vision_fields(sizes: Architecture) -> dict[str, Any]:
+    if sizes.family == "slowfast":
+        return {"image_size": sizes.image_size, "depths": sizes.vision_depths, "dims": sizes.vision_dims}
+    fields = {
+        "model_type": vision_type_of(sizes.family),
+        "image_size": sizes.image_size,
+        "patch_size": sizes.patch_size,
+        "num_hidden_layers": sizes.vision_layers,
+        "hidden_size": sizes.vision_width,
+        "intermediate_size": sizes.vision_intermediate_size,
+        "scale_factor": sizes.scale_factor,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def architecture_of(config: SlowFastConfig) -> Architecture:

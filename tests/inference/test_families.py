@@ -1,5 +1,6 @@
 """A folder of another video model, as published, is asked about a real file as transformers itself would be asked."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID
+from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions, read_clip
 from tests.inference.conftest import write_video
 from tests.model.families.published import FAMILIES, VIDEO_TOKENS, greedy_of, save_whole
@@ -43,10 +45,10 @@ def processor_text(family: str, qa: VideoQA, encoded: Any, question: str, *later
     `later` are an answer and a question in turn.
     """
     turns: Any = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-    for place, text in enumerate(later):
-        turns.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": text}]})
+    for place, said in enumerate(later):
+        turns.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": said}]})
     template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
-    text = qa.checkpoint.tokenizer.apply_chat_template(
+    text: Any = qa.checkpoint.tokenizer.apply_chat_template(
         turns, tokenize=False, add_generation_prompt=True, chat_template=template
     )
     assert isinstance(text, str)
@@ -138,3 +140,21 @@ def test_evidence_is_refused_where_nothing_looks(published: Published, video: Pa
     _, qa, _ = published
     with pytest.raises(UsageError, match="evidence"):
         qa.ask(qa.encode(video), "Why?", GenerationOptions(evidence=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_of_models_toml_answer_with_random_weights(
+    family: str, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundled tokenizer stands in, whose template is of another family."""
+    name = {"llava_onevision": "bench-llava-0.5b", "smolvlm": "bench-smolvlm2-500m"}[family]
+    spec = find_model(name)
+    small = {"image_size": 64, "vision_layers": 1, "vision_width": 32, "vision_intermediate_size": 32, "num_layers": 1}
+    small |= {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32}
+    sizes = dataclasses.replace(spec.architecture, **small, head_dim=0)  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        "sfvqa.checkpoints.load.find_for_random_weights", lambda _: dataclasses.replace(spec, architecture=sizes)
+    )
+    qa = VideoQA.load(name, device="cpu", random_weights=True)
+    answer = qa.ask(qa.encode(video, SamplingOptions(num_frames=3)), "Why?", GenerationOptions(max_new_tokens=4))
+    assert answer.tokens.new == 4

@@ -91,6 +91,11 @@ def family_of(vision_model_type: str) -> Family | None:
     return _load(_MODULES.get(vision_model_type))
 
 
+def vision_type_of(family: str) -> str:
+    """The model type of a family's vision config, by the family's name."""
+    return next(model_type for model_type, name in _MODULES.items() if name == family)
+
+
 def published_family(model_type: object) -> Family | None:
     """The family that a config.json was published with, by its model type; None for ours and for others."""
     return _load(_PUBLISHED.get(str(model_type)))

@@ -106,6 +106,14 @@ def lay_out(num_fast_tokens: int, _timestamps_seconds: Sequence[float], _duratio
     return (num_fast_tokens,)
 
 
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% for part in message['content'] %}{% if part['type'] == 'video' %}<video>{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endif %}"
+    "{% endfor %}{{ '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
 FAMILY = Family(
     name="llava_onevision",
     vision_config=LlavaOnevisionVisionConfig,
@@ -122,4 +130,5 @@ FAMILY = Family(
     lay_out=lay_out,
     num_behind_video=1,
     video_token="<video>",
+    chat_template=_CHAT_TEMPLATE,
 )
