@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -223,7 +224,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 assert slow_cache is not None
                 keys, values = slow_cache.slow_layers[layer_idx]
             else:
-                keys, values = _project(layer, slow.tokens.to(device, inputs_embeds.dtype))
+                recomputes = layer.gradient_checkpointing and layer.training and torch.is_grad_enabled()
+                project = partial(layer._gradient_checkpointing_func, _project) if recomputes else _project
+                keys, values = project(layer, slow.tokens.to(device, inputs_embeds.dtype))
                 if slow_cache is not None:
                     slow_cache.store_slow(keys, values, layer_idx)
             if looking is not None:
@@ -329,16 +332,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 
 def _project(layer: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values, computed again for gradients if the layer is."""
-
-    def project(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        projected: tuple[Tensor, Tensor] = layer.self_attn.project_slow(layer.input_layernorm(tokens))
-        return projected
-
-    if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
-        recomputed: tuple[Tensor, Tensor] = layer._gradient_checkpointing_func(project, tokens)
-        return recomputed
-    return project(tokens)
+    """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values."""
+    projected: tuple[Tensor, Tensor] = layer.self_attn.project_slow(layer.input_layernorm(tokens))
+    return projected
 
 
 STANDARD_DEVIATION = 0.02
