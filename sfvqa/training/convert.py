@@ -345,10 +345,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=defaults.slow_init,
         help="start slow keys and values from the decoder's own, or at random",
     )
-    parser.add_argument("--temporal-stride", type=int, default=defaults.temporal_stride)
-    parser.add_argument("--min-fast-frames", type=int, default=defaults.min_fast_frames)
-    parser.add_argument("--video-pooling-stride", type=int, default=defaults.video_pooling_stride)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument(
+        "--temporal-stride", type=int, default=defaults.temporal_stride, help="frames that a fast token averages"
+    )
+    parser.add_argument(
+        "--min-fast-frames", type=int, default=defaults.min_fast_frames, help="fewest averages over time in a prompt"
+    )
+    parser.add_argument(
+        "--video-pooling-stride", type=int, default=defaults.video_pooling_stride, help="cells pooled a side"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of every new weight")
     return parser.parse_args(arguments)
 
 
