@@ -45,13 +45,16 @@ def cuts_in(pictures: list[Floats]) -> tuple[int, ...]:
 
 @given(st.lists(st.integers(2, 8), min_size=1, max_size=6), st.integers(0, 10**6))
 @settings(max_examples=50, deadline=None)
-def test_scenes_of_different_pictures_are_told_apart(lengths: list[int], seed: int) -> None:
+def test_no_cut_is_found_within_a_scene(lengths: list[int], seed: int) -> None:
     pictures = [scenery(seed + scene) for scene, length in enumerate(lengths) for _ in range(length)]
     begins = np.cumsum(lengths)[:-1].tolist()
-    found = cuts_in(pictures)
-    assert set(found) <= set(begins)
-    # Two random pictures may be alike by chance, rarely.
-    assert len(found) >= len(begins) - 1
+    assert set(cuts_in(pictures)) <= set(begins)
+
+
+def test_nearly_all_cuts_between_different_pictures_are_found() -> None:
+    """Two random pictures may be alike by chance; that two pairs of five were, once failed a test."""
+    found = [cuts_in([scenery(7 * seed + scene) for scene in range(5) for _ in range(3)]) for seed in range(40)]
+    assert sum(map(len, found)) >= 0.95 * 4 * 40
 
 
 def test_cuts_carry_the_indices_of_the_frames() -> None:
