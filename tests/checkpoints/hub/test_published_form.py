@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from sfvqa.checkpoints.download import plan_pull, pull
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import ModelSpec
+from sfvqa.video import CropMode, SamplingOptions
 from tests.checkpoints.hub.fake_hub import FakeHub
 from tests.checkpoints.hub.published import INDEX, SHARDS, shard
 from tests.inference.steps import run
+from tests.model.families.published import FAMILIES, save_whole
 
 
 @pytest.fixture
@@ -42,3 +45,19 @@ def test_what_is_pulled_answers_in_fewer_bits(commit: str, video_path: Path, qua
     answer = VideoQA.load("small", device="cpu", quantization=quantization).ask(video_path, "What happens?")
     assert answer.text
     assert (answer.revision, answer.settings.quantization) == (commit, quantization)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_video_models_are_pulled_with_all_that_they_are_asked_by(
+    hub: FakeHub, spec: ModelSpec, family: str, video_path: Path, tmp_path: Path
+) -> None:
+    """Their templates and pixels are described in files beside the tokenizer's."""
+    save_whole(family, tmp_path / "published")
+    hub.publish_folder(shard(tmp_path / "published", tmp_path / "shards"))
+    run(pull(plan_pull(spec)))
+    answers = []
+    for model in ("small", tmp_path / "published"):
+        qa = VideoQA.load(model, device="cpu")
+        encoded = qa.encode(video_path, SamplingOptions(num_frames=5), crop=CropMode.SQUASH)
+        answers.append(qa.ask(encoded, "What happens?", GenerationOptions(max_new_tokens=12)).text)
+    assert answers[0] == answers[1]
