@@ -232,8 +232,12 @@ open_video({str(path)!r})
         time.sleep(0.05)
     if is_stopped:
         os.kill(child, signal.SIGSTOP)
-        while Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(") ")[2][0] != "T":
+        # The system hangs a group up only if all threads of it stand still when the parent goes.
+        while {
+            stat.read_text("ascii").rpartition(") ")[2][0] for stat in Path(f"/proc/{child}/task").glob("*/stat")
+        } != {"T"}:
             time.sleep(0.05)
+        time.sleep(0.1)
     parent.send_signal(getattr(signal, name))
     parent.wait()
     deadline = time.monotonic() + 10
