@@ -4,6 +4,7 @@ Reads config.json in our format and in the published reference's: strict about e
 mathematics, silent about those nothing reads.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -210,10 +211,10 @@ def choose(fields: dict[str, Any], name: str, choices: dict[str, Any]) -> Any:
     return choices[value]
 
 
-def only_known(fields: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str, Any]:
-    """The fields that a config class has: published files hold others, of libraries and versions long gone."""
+def shared_fields(config: PreTrainedConfig, config_class: type[PreTrainedConfig]) -> dict[str, Any]:
+    """The fields of a config that another class has, too."""
     known = {field.name for field in dataclasses.fields(config_class)}
-    return {name: value for name, value in fields.items() if name in known}
+    return {name: value for name, value in config.to_dict().items() if name in known}
 
 
 def read_processor(folder: Path) -> dict[str, Any]:
@@ -226,16 +227,22 @@ def read_processor(folder: Path) -> dict[str, Any]:
     return found
 
 
+def as_published(fields: dict[str, Any]) -> Any:
+    """The config as transformers' own class reads it: with the fields of older versions, such as rope_theta."""
+    for name in ("text_config", "vision_config"):
+        read(fields, name)
+    return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
+
+
 def plain_config(
-    fields: dict[str, Any], vision: PreTrainedConfig, *, num_frames: int, sampling: SamplingStrategy
+    published: Any, vision: PreTrainedConfig, *, num_frames: int, sampling: SamplingStrategy
 ) -> SlowFastConfig:
     """The config of a published video model that is no slow-fast one: all visual tokens stand in its prompt."""
-    text = dict(read(fields, "text_config"))
-    decoder = CONFIG_MAPPING[text.get("model_type", "qwen2")]
-    tied = bool(fields.get("tie_word_embeddings") or text.get("tie_word_embeddings"))
+    decoder = copy.deepcopy(published.text_config)
+    decoder.tie_word_embeddings = bool(published.tie_word_embeddings or decoder.tie_word_embeddings)
     return SlowFastConfig(
         vision_config=vision,
-        text_config=decoder(**only_known(text, decoder) | {"tie_word_embeddings": tied}),
+        text_config=decoder,
         video_pooling_stride=1,
         temporal_stride=1,
         min_fast_frames=1,
@@ -243,7 +250,7 @@ def plain_config(
         training_num_frames=num_frames,
         training_sampling=sampling,
         training_crop=CropMode.SQUASH,
-        dtype=fields.get("dtype") or fields.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype"),
+        dtype=published.dtype or decoder.dtype,
         architectures=["SlowFastForConditionalGeneration"],
     )
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionMultiModalProjector
 
-from sfvqa.model.config import SlowFastConfig, expect, only_known, plain_config, read_processor
+from sfvqa.model.config import SlowFastConfig, as_published, expect, plain_config, read_processor, shared_fields
 from sfvqa.model.families import Family, VideoLayout, in_a_square
 from sfvqa.video.sampling import SamplingStrategy
 
@@ -91,14 +91,14 @@ def read_published(folder: Path, fields: dict[str, Any]) -> SlowFastConfig:
     """Translate the published config.json, whose videos have 32 frames, squashed to a square."""
     expect(fields, "vision_feature_layer", -1, default=-1)
     expect(fields, "vision_feature_select_strategy", "full", default="full")
-    processor = read_processor(folder)
+    published, processor = as_published(fields), read_processor(folder)
     vision = LlavaOnevisionVisionConfig(
-        **only_known(fields["vision_config"], LlavaOnevisionVisionConfig),
-        projector_hidden_act=fields.get("projector_hidden_act", "gelu"),
-        multimodal_projector_bias=fields.get("multimodal_projector_bias", True),
+        **shared_fields(published.vision_config, LlavaOnevisionVisionConfig),
+        projector_hidden_act=published.projector_hidden_act,
+        multimodal_projector_bias=published.multimodal_projector_bias,
         **{name: processor[name] for name in ("image_mean", "image_std") if processor.get(name)},
     )
-    return plain_config(fields, vision, num_frames=32, sampling=SamplingStrategy.UNIFORM)
+    return plain_config(published, vision, num_frames=32, sampling=SamplingStrategy.UNIFORM)
 
 
 def lay_out(num_fast_tokens: int, _timestamps_seconds: Sequence[float], _duration_seconds: float) -> VideoLayout:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig as TransformersVisionConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
 
-from sfvqa.model.config import SlowFastConfig, only_known, plain_config, read_processor
+from sfvqa.model.config import SlowFastConfig, as_published, plain_config, read_processor, shared_fields
 from sfvqa.model.families import Family, VideoLayout, in_a_square
 from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitThroughLongestEdge
 from sfvqa.video.sampling import SamplingStrategy
@@ -77,17 +77,17 @@ def fit(vision: SmolVLMVisionConfig, crop: CropMode) -> Fit:
 
 def read_published(folder: Path, fields: dict[str, Any]) -> SlowFastConfig:
     """Translate the published config.json, whose videos have a frame a second, up to 64."""
-    processor = read_processor(folder)
+    published, processor = as_published(fields), read_processor(folder)
     sampling = processor.get("video_sampling") or {}
     size = processor.get("size") or sampling.get("video_size") or {}
     vision = SmolVLMVisionConfig(
-        **only_known(fields["vision_config"], SmolVLMVisionConfig),
-        scale_factor=fields.get("scale_factor", 2),
+        **shared_fields(published.vision_config, SmolVLMVisionConfig),
+        scale_factor=published.scale_factor,
         longest_edge=size.get("longest_edge", 2048),
         **{name: processor[name] for name in ("image_mean", "image_std") if processor.get(name)},
     )
     num_frames = int(sampling.get("max_frames", 64))
-    return plain_config(fields, vision, num_frames=num_frames, sampling=SamplingStrategy.SMOLVLM)
+    return plain_config(published, vision, num_frames=num_frames, sampling=SamplingStrategy.SMOLVLM)
 
 
 def lay_out(num_fast_tokens: int, timestamps_seconds: Sequence[float], duration_seconds: float) -> VideoLayout:
