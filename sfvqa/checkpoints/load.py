@@ -164,9 +164,15 @@ def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTra
 
 
 def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> frozenset[int]:
-    """Every token that ends an answer: of generation_config.json, config.json and the tokenizer; each may be a list."""
-    found: set[int] = set()
-    for source in (config, config.decoder_config, tokenizer, read_generation_config(folder)):
-        ids = getattr(source, "eos_token_id", None)
-        found.update(token for token in (ids if isinstance(ids, list | tuple) else [ids]) if isinstance(token, int))
-    return frozenset(found)
+    """Every token that ends an answer; a source may name several.
+
+    Those of generation_config.json or else, as transformers has it, of config.json, whose class may have one of its own
+    (Llama's is 2, whatever the vocabulary); and the tokenizer's.
+    """
+    stated = _named_ends(read_generation_config(folder)) or _named_ends(config) | _named_ends(config.decoder_config)
+    return frozenset(stated | _named_ends(tokenizer))
+
+
+def _named_ends(source: object) -> set[int]:
+    ids = getattr(source, "eos_token_id", None)
+    return {token for token in (ids if isinstance(ids, list | tuple) else [ids]) if isinstance(token, int)}
