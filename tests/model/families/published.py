@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from transformers import (
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
 )
+from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE, SmolVLMProcessor
+
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.video_qa import VideoQA
 
 FAMILIES = ("llava_onevision", "smolvlm")
 VIDEO_TOKEN_ID = 291
@@ -121,6 +126,33 @@ def save_whole(family: str, folder: Path) -> PreTrainedModel:
         processor |= {"size": {"longest_edge": 128}, "video_sampling": {"fps": 1, "max_frames": 64}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return model
+
+
+def processor_text(family: str, qa: VideoQA, encoded: EncodedVideo, question: str, *later: str) -> str:
+    """The text that transformers' processor tokenises: its template, with its own text in place of the video.
+
+    `later` are an answer and a question in turn.
+    """
+    turns: Any = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
+    for place, said in enumerate(later):
+        turns.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": said}]})
+    template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
+    text: Any = qa.checkpoint.tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, chat_template=template
+    )
+    assert isinstance(text, str)
+    if family == "llava_onevision":
+        return text.replace("<video>", "<video>" * len(encoded.visual_tokens.fast))
+    times = encoded.timestamps_seconds
+    own: Any = SimpleNamespace(
+        image_seq_len=len(encoded.visual_tokens.fast) // len(times),
+        image_token="<image>",
+        fake_image_token="<fake_token_around_image>",
+        global_image_token="<global-img>",
+    )
+    metadata = SimpleNamespace(fps=10.0, timestamps=times, duration=encoded.video.duration_seconds)
+    inputs = {"pixel_values": torch.zeros(1, len(times)), "video_metadata": [metadata]}
+    return text.replace("<video>", SmolVLMProcessor.replace_video_token(own, inputs, 0))
 
 
 def logits_of(model: PreTrainedModel, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
