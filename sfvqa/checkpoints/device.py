@@ -63,12 +63,12 @@ def is_here(device: torch.device) -> bool:
     return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
 
 
-def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
-    """Resolve the dtype to load weights in; `stored` is the checkpoint's own. UsageError for an unknown name."""
+def resolve_dtype(name: str | torch.dtype, device: torch.device, on_gpu: torch.dtype | None) -> torch.dtype:
+    """Resolve the dtype to load weights in; `on_gpu` is the model's own there. UsageError for an unknown name."""
     wanted = _member(DtypeName, str(name).removeprefix("torch."), "dtype")
     if wanted is not DtypeName.AUTO:
         return getattr(torch, wanted)  # type: ignore[no-any-return]
-    return torch.float32 if device.type == "cpu" else stored or torch.bfloat16
+    return torch.float32 if device.type == "cpu" else on_gpu or torch.bfloat16
 
 
 def _member(enum: type[E], name: str, what: str) -> E:

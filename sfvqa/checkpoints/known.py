@@ -126,13 +126,16 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`."""
+    """`gpu_dtype`, what it computes in on a GPU, and `quantization` are as models.toml or its files say.
+
+    A folder has no `spec`.
+    """
 
     name: str
     sizes: Architecture
     fast: FastTokens
     trained_with: TrainedWith
-    stored_dtype: str | None
+    gpu_dtype: str | None
     quantization: QuantizationName
     training_max_length: int | None
     spec: ModelSpec | None = None
@@ -148,7 +151,7 @@ def read_sizes(model: str | Path) -> ModelSizes:
             found.architecture,
             found.fast_tokens,
             trained_with,
-            "bfloat16",
+            found.dtype,
             found.quantization,
             found.training_max_length,
             found,

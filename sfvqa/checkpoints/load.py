@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
@@ -30,14 +31,14 @@ from sfvqa.checkpoints.find import (
 )
 from sfvqa.checkpoints.host_memory import return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith
-from sfvqa.checkpoints.plan import BUNDLED_MODEL, config_of, what_should_fit
+from sfvqa.checkpoints.plan import config_of, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
-from sfvqa.registry import QuantizationName
+from sfvqa.registry import BUNDLED_MODEL, QuantizationName
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,8 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     tokenizer = load_tokenizer(location.folder, config)
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
-    dtype = resolve_dtype(settings.dtype, where, config.stored_dtype)
+    on_gpu = config.stored_dtype if location.spec is None else getattr(torch, location.spec.dtype)
+    dtype = resolve_dtype(settings.dtype, where, on_gpu)
     kernel = resolve_attention(settings.attention, where, dtype)
     placement = place(settings.device, where, dtype, bits)
     remedy = partial(

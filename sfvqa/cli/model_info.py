@@ -47,7 +47,7 @@ def info(
     model = read_sizes(name)
     kind, free = _device(device)
     num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
-    computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.stored_dtype or "bfloat16"
+    computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.gpu_dtype or "bfloat16"
     estimates = {
         quantization.value: estimate_memory(model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization))
         for quantization in (BEST_FIRST if quant == "auto" else (QuantizationName(quant),))

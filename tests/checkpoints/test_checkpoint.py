@@ -174,7 +174,7 @@ def test_an_unknown_name_is_refused_before_anything_is_loaded() -> None:
         load_checkpoint(ModelSettings("tinny", device="cpu"))
 
 
-def test_auto_dtype_is_float32_on_the_cpu_and_what_is_stored_elsewhere() -> None:
+def test_auto_dtype_is_float32_on_the_cpu_and_the_models_own_elsewhere() -> None:
     cuda = torch.device("cuda")
     assert resolve_dtype("auto", CPU, torch.bfloat16) is torch.float32
     assert resolve_dtype("auto", cuda, None) is torch.bfloat16
