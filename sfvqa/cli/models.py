@@ -233,8 +233,8 @@ def offer_download(notices: "Notices") -> None:
     if not is_watched or has_any or constants.HF_HUB_OFFLINE:
         return
     spec = find_model(SUGGESTED_MODEL)
-    what = f"{readable_size(spec.size_bytes)}, licence {spec.license}"
-    if typer.confirm(f"Download {spec.name} ({what}), which answers questions about {spec.can_answer}?", err=True):
+    what = f"{spec.name}, for any video ({readable_size(spec.size_bytes)}, licence {spec.license})"
+    if typer.confirm(f"Download {what}?", err=True):
         _carry_out(plan_pull(spec), notices, update=False, yes=True)
 
 

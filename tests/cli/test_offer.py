@@ -33,7 +33,7 @@ def own_video(tmp_path: Path) -> str:
 def test_who_agrees_is_answered_by_what_was_downloaded(
     hub: FakeHub, run_on_terminal: RunOnTerminal, own_video: str
 ) -> None:
-    typing = [("Download small (4.0 MB, licence CC BY-NC 4.0)", "y\n")]
+    typing = [("Download small, for any video (4.0 MB, licence CC BY-NC 4.0)?", "y\n")]
     exit_code, sent = run_on_terminal("ask", own_video, "Why?", "--max-new-tokens", "4", typing=typing)
     assert exit_code == 0, sent
     assert hub.of("/storage/")
