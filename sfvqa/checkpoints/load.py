@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
@@ -15,8 +14,6 @@ from sfvqa.checkpoints.device import (
     memory_errors,
     place,
     resolve_attention,
-    resolve_device,
-    resolve_dtype,
     resolve_quantization,
     synchronize,
 )
@@ -29,9 +26,9 @@ from sfvqa.checkpoints.find import (
     locate,
     revision_of,
 )
-from sfvqa.checkpoints.host_memory import return_large_blocks
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith
-from sfvqa.checkpoints.plan import config_of, what_should_fit
+from sfvqa.checkpoints.host import return_large_blocks
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
+from sfvqa.checkpoints.plan import config_of, resolve_place, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
@@ -83,7 +80,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     """
     start = time.perf_counter()
     return_large_blocks()
-    where = resolve_device(settings.device)
+    where, dtype = resolve_place(settings, read_sizes(settings.name))
     build: Any
     warnings: tuple[str, ...] = ()
     if settings.random_weights:
@@ -100,8 +97,6 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     tokenizer = load_tokenizer(location.folder, config)
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
-    on_gpu = config.stored_dtype if location.spec is None else getattr(torch, location.spec.dtype)
-    dtype = resolve_dtype(settings.dtype, where, on_gpu)
     kernel = resolve_attention(settings.attention, where, dtype)
     placement = place(settings.device, where, dtype, bits)
     remedy = partial(

@@ -258,8 +258,7 @@ def resolve_place(
 ) -> tuple[torch.device, torch.dtype]:
     """Resolve the device and dtype of a model. UsageError if one is unavailable."""
     where = resolve_device(settings.device, must_be_here=device_must_be_here)
-    on_gpu = getattr(torch, sizes.gpu_dtype) if sizes.gpu_dtype else None
-    return where, resolve_dtype(settings.dtype, where, on_gpu)
+    return where, resolve_dtype(settings.dtype, sizes.auto_dtype(where.type))
 
 
 def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:

@@ -1,6 +1,5 @@
 """`sfvqa models`: list, download, check, quantize and delete the models that can be asked."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,7 +19,7 @@ from sfvqa.checkpoints.find import (
 from sfvqa.cli import model_info
 from sfvqa.cli.model import Device, Name, NameOrFolder
 from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
-from sfvqa.cli.screen import confirm, echo, print_json
+from sfvqa.cli.screen import can_ask, confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
 from sfvqa.registry import SUGGESTED_MODEL, ModelSpec, QuantizationName, find_model, load_registry
 from sfvqa.wording import plural, readable_size
@@ -228,9 +227,8 @@ def offer_download(notices: "Notices") -> None:
 
     from sfvqa.checkpoints.download import plan_pull
 
-    is_watched = sys.stdin.isatty() and sys.stderr.isatty() and not notices.quiet
     has_any = any(is_downloaded(spec) for spec in load_registry() if not spec.is_bundled)
-    if not is_watched or has_any or constants.HF_HUB_OFFLINE:
+    if has_any or notices.quiet or constants.HF_HUB_OFFLINE or not can_ask():
         return
     spec = find_model(SUGGESTED_MODEL)
     what = f"{spec.name}, for any video ({readable_size(spec.size_bytes)}, licence {spec.license})"
