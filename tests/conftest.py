@@ -26,3 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="no CUDA device (SFVQA_REQUIRE_CUDA=1 makes this a failure)"))
+
+
+@pytest.fixture(autouse=True)
+def _a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that tests compute alike on every machine."""
+    monkeypatch.setattr("sfvqa.checkpoints.host.CPUINFO", Path(os.devnull))

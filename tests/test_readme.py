@@ -12,12 +12,13 @@ import pytest
 import typer
 
 from sfvqa.cli.app import build_app
+from sfvqa.registry import load_registry
 from tests.readme import LAB, READMES, ROOT, Command, commands
 
 ALL = [command for readme in READMES for command in commands(readme)]
 SFVQA = [command for command in ALL if command.words[0] == "sfvqa"]
 MODULES = [command for command in ALL if command.line.startswith("python -m sfvqa.")]
-NEEDS_MORE = ("slowfast-7b", "my-")
+NEEDS_MORE = ("slowfast-7b", "smolvlm2-", "my-")
 """Words of commands that need weights or files nobody has here: these are parsed, not run."""
 
 
@@ -151,3 +152,17 @@ def headings(readme: Path) -> set[str]:
     """The headings of a README, as links name them."""
     found = re.findall(r"^#+ (.+)$", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_the_table_of_models_says_what_the_list_does() -> None:
+    """Memory, download size and licence are those of models.toml and of the estimate."""
+    from sfvqa.cli.models import _entry
+
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    for entry in map(_entry, load_registry()):
+        family, _, size = entry["name"].rpartition("-")
+        (row,) = [row for row in rows if f"`{entry['name']}`" in row or (f"`{family}-" in row and f"`-{size}`" in row)]
+        said = entry["memory_bytes"].values() if entry["repo_id"] else [entry["memory_bytes"]["16bit"]]
+        for size_bytes in (*said, *([entry["size_bytes"]] if entry["repo_id"] else [])):
+            assert entry["bundled"] or f" {size_bytes / 1e9:.1f}" in row, entry["name"]
+        assert entry["license"] in row or not entry["repo_id"]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sfvqa.checkpoints.host_memory import free_host_bytes
+from sfvqa.checkpoints.host import free_host_bytes
 from sfvqa.checkpoints.memory import USE_LESS
 from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.model.loading import Placement
@@ -25,7 +25,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class DtypeName(StrEnum):
-    """Values of `--dtype`; `auto` is float32 on the CPU and the checkpoint's own dtype elsewhere."""
+    """Values of `--dtype`; `auto` is the model's own dtype, but float32 on a CPU without bfloat16."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -63,12 +63,10 @@ def is_here(device: torch.device) -> bool:
     return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
 
 
-def resolve_dtype(name: str | torch.dtype, device: torch.device, stored: torch.dtype | None) -> torch.dtype:
-    """Resolve the dtype to load weights in; `stored` is the checkpoint's own. UsageError for an unknown name."""
+def resolve_dtype(name: str | torch.dtype, auto: str) -> torch.dtype:
+    """Resolve the dtype to load weights in, `auto` where that is asked for. UsageError for an unknown name."""
     wanted = _member(DtypeName, str(name).removeprefix("torch."), "dtype")
-    if wanted is not DtypeName.AUTO:
-        return getattr(torch, wanted)  # type: ignore[no-any-return]
-    return torch.float32 if device.type == "cpu" else stored or torch.bfloat16
+    return getattr(torch, auto if wanted is DtypeName.AUTO else wanted)  # type: ignore[no-any-return]
 
 
 def _member(enum: type[E], name: str, what: str) -> E:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfvqa.checkpoints.find import find
+from sfvqa.checkpoints.host import computes_in_bfloat16
 from sfvqa.errors import CheckpointError
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.wording import plural
 
+_WORTH_ROUNDING = 20_000_000  # parameters; a smaller model is fast in float32 too
 DEFAULT_NUM_FRAMES = 64  # where neither models.toml nor the checkpoint says
 _NUM_FRAMES_FIELDS = ("training_num_frames", "mm_training_video_frames")  # ours, the reference's
 _WITH_THESE_FIELDS = ("slow_fast", "llava_qwen_slow_fast")  # model types; of others only the family's own code knows
@@ -126,16 +128,25 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """`stored_dtype` and `quantization` are as its files or models.toml say; a folder has no `spec`."""
+    """`dtype`, what it computes in where the machine can, and `quantization` are as models.toml or its files say.
+
+    A folder has no `spec`.
+    """
 
     name: str
     sizes: Architecture
     fast: FastTokens
     trained_with: TrainedWith
-    stored_dtype: str | None
+    dtype: str
     quantization: QuantizationName
     training_max_length: int | None
     spec: ModelSpec | None = None
+
+    def auto_dtype(self, device: str) -> str:
+        """What it computes in on a kind of device unless told otherwise: on a CPU without bfloat16 it is float32."""
+        if device != "cpu" or self.dtype == "float32":
+            return self.dtype
+        return "bfloat16" if computes_in_bfloat16() else "float32"
 
 
 def read_sizes(model: str | Path) -> ModelSizes:
@@ -148,7 +159,7 @@ def read_sizes(model: str | Path) -> ModelSizes:
             found.architecture,
             found.fast_tokens,
             trained_with,
-            "bfloat16",
+            found.dtype,
             found.quantization,
             found.training_max_length,
             found,
@@ -157,11 +168,13 @@ def read_sizes(model: str | Path) -> ModelSizes:
     from sfvqa.model import read_config, read_quantization
 
     config, stored = read_config(found), QuantizationName(read_quantization(found).value)
-    dtype = None if config.stored_dtype is None else str(config.stored_dtype).removeprefix("torch.")
+    sizes, stored_dtype = architecture_of(config), str(config.stored_dtype).removeprefix("torch.")
+    is_small = sizes.num_parameters < _WORTH_ROUNDING
+    dtype = "float32" if is_small else stored_dtype if stored_dtype in ("bfloat16", "float16") else "bfloat16"
     default = QuantizationName.AUTO if stored is QuantizationName.NONE else stored
     return ModelSizes(
         str(model),
-        architecture_of(config),
+        sizes,
         fast_tokens_of(config),
         trained_with,
         dtype,

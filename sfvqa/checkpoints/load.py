@@ -14,8 +14,6 @@ from sfvqa.checkpoints.device import (
     memory_errors,
     place,
     resolve_attention,
-    resolve_device,
-    resolve_dtype,
     resolve_quantization,
     synchronize,
 )
@@ -28,16 +26,16 @@ from sfvqa.checkpoints.find import (
     locate,
     revision_of,
 )
-from sfvqa.checkpoints.host_memory import return_large_blocks
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith
-from sfvqa.checkpoints.plan import BUNDLED_MODEL, config_of, what_should_fit
+from sfvqa.checkpoints.host import return_large_blocks
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
+from sfvqa.checkpoints.plan import config_of, resolve_place, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
-from sfvqa.registry import QuantizationName
+from sfvqa.registry import BUNDLED_MODEL, QuantizationName
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +80,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     """
     start = time.perf_counter()
     return_large_blocks()
-    where = resolve_device(settings.device)
+    where, dtype = resolve_place(settings, read_sizes(settings.name))
     build: Any
     warnings: tuple[str, ...] = ()
     if settings.random_weights:
@@ -99,7 +97,6 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     tokenizer = load_tokenizer(location.folder, config)
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
-    dtype = resolve_dtype(settings.dtype, where, config.stored_dtype)
     kernel = resolve_attention(settings.attention, where, dtype)
     placement = place(settings.device, where, dtype, bits)
     remedy = partial(

@@ -32,8 +32,17 @@ from sfvqa.errors import OutOfMemoryError
 from sfvqa.model import SlowFastConfig
 from sfvqa.model.families import vision_type_of
 from sfvqa.model.quantization import Quantization, refuse_other
-from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName, load_registry
-from sfvqa.wording import plural
+from sfvqa.registry import (
+    BUNDLED_MODEL,
+    SUGGESTED_MODEL,
+    Architecture,
+    FastTokens,
+    ModelSpec,
+    QuantizationName,
+    find_model,
+    load_registry,
+)
+from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.registry.architecture import FamilyName
@@ -249,8 +258,7 @@ def resolve_place(
 ) -> tuple[torch.device, torch.dtype]:
     """Resolve the device and dtype of a model. UsageError if one is unavailable."""
     where = resolve_device(settings.device, must_be_here=device_must_be_here)
-    stored = getattr(torch, sizes.stored_dtype) if sizes.stored_dtype else None
-    return where, resolve_dtype(settings.dtype, where, stored)
+    return where, resolve_dtype(settings.dtype, sizes.auto_dtype(where.type))
 
 
 def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:
@@ -268,9 +276,6 @@ def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.dev
     return (asked,)
 
 
-BUNDLED_MODEL = "tiny"
-
-
 @dataclass(frozen=True)
 class ModelChoice:
     """The model to load, the reason, and a sentence for each local model that is too large."""
@@ -278,6 +283,11 @@ class ModelChoice:
     model: str
     reason: str
     too_large: tuple[str, ...] = ()
+
+    @property
+    def is_for_want_of_another(self) -> bool:
+        """Whether no model for people's own videos is here and fits."""
+        return self.model == BUNDLED_MODEL
 
 
 def choose_model(*, device: str = AUTO, dtype: str = AUTO, device_must_be_here: bool = True) -> ModelChoice:
@@ -294,5 +304,9 @@ def choose_model(*, device: str = AUTO, dtype: str = AUTO, device_must_be_here: 
         if plan.fit.fits:
             return ModelChoice(spec.name, f"Using {spec.name}, which is downloaded.", tuple(too_large))
         too_large.append(f"{plan.too_much}.")
-    reason = f"Using the bundled {BUNDLED_MODEL}, for synthetic videos only: see `sfvqa models list`."
+    suggested = find_model(SUGGESTED_MODEL)
+    reason = (
+        f"Using the bundled {BUNDLED_MODEL}, for synthetic videos only. For your own videos: "
+        f"`sfvqa models pull {suggested.name}` ({readable_size(suggested.size_bytes)}, {suggested.license})."
+    )
     return ModelChoice(BUNDLED_MODEL, reason, tuple(too_large))

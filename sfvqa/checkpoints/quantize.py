@@ -14,7 +14,7 @@ from torch import Tensor
 from sfvqa.checkpoints.device import memory_errors, resolve_device, resolve_quantization
 from sfvqa.checkpoints.download import WANTED
 from sfvqa.checkpoints.find import CheckpointLocation, locate
-from sfvqa.checkpoints.host_memory import return_large_blocks
+from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sfvqa.cli.options import BUNDLED_VIDEOS
+from sfvqa.cli.options import is_bundled
 from sfvqa.cli.screen import WordWriter, print_json, printable
 from sfvqa.wording import plural
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.registry import ModelSpec
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo
 
 
@@ -174,18 +173,15 @@ def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
     return f"{plural(len(times), 'frame')} {span} ({how})"
 
 
-def describe_briefly(encoded: "EncodedVideo", spec: "ModelSpec | None", settings: "ModelSettings") -> str:
-    """`clip.mp4 · 32 frames, 0:00–0:04.958 · tiny (synthetic videos only)`: the video, and the model that sees it."""
+def describe_briefly(encoded: "EncodedVideo", settings: "ModelSettings") -> str:
+    """`clip.mp4 · 32 frames, 0:00–0:04.958 · tiny`: the video, and the model that sees it."""
     from sfvqa.video.sampling import format_time
 
     times, path = encoded.timestamps_seconds, encoded.video.path
-    is_bundled = path.resolve().parent == BUNDLED_VIDEOS.resolve()
-    video = f"{path.name} (bundled)" if is_bundled else path.name
+    video = f"{path.name} (bundled)" if is_bundled(path) else path.name
     span = "–".join(format_time(time) for time in (times[0], times[-1])[: len(times)])
     bits = settings.quantization
-    model = f"{settings.name}" if bits in ("none", "auto") else f"{settings.name} in {bits}"
-    if spec is not None and spec.is_bundled and not is_bundled:
-        model += " (synthetic videos only)"
+    model = settings.name if bits in ("none", "auto") else f"{settings.name} in {bits}"
     return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"
 
 

@@ -20,6 +20,7 @@ from sfvqa.cli.options import (
     DryRun,
     OutputOptions,
     Video,
+    is_bundled,
     option,
     parse_count,
     parse_file,
@@ -99,6 +100,7 @@ def ask(
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli.answers import answer_questions
     from sfvqa.cli.model import check_fit, load
+    from sfvqa.cli.models import offer_download
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
 
     asked = gather_questions(questions, question_file, video=video)
@@ -107,6 +109,8 @@ def ask(
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
     notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
+    if not (model.model or dry_run or output.json or is_bundled(video)):
+        offer_download(notices)
     with open_video(video, frames, cache.open(video), notices) as file:
         prompt = answers.prompt(file)
         plan, sampling = plan_question(

@@ -12,7 +12,7 @@ from sfvqa.cli.ask import AskOptions, ask
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import BUNDLED_VIDEOS, CacheOptions, Json, OutputOptions
-from sfvqa.cli.screen import echo, print_json
+from sfvqa.cli.screen import can_ask, echo, print_json
 from sfvqa.errors import SfvqaError
 
 HELP = """\b
@@ -56,8 +56,7 @@ def demo(as_json: Json = False) -> None:
         print_json({"videos": [_entry(video) for video in videos]})
         return
     echo("\n\n".join(_paragraph(video) for video in videos))
-    is_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    if is_terminal and typer.confirm("\nAsk the first question now?", default=True, err=True):
+    if can_ask() and sys.stdout.isatty() and typer.confirm("\nAsk the first question now?", default=True, err=True):
         ask(
             Path(videos[0].path),
             [videos[0].questions[0][0]],

@@ -109,13 +109,14 @@ def _version(name: str) -> dict[str, str] | None:
 
 def machine() -> dict[str, Any]:
     """The system, its cores and memory."""
-    from sfvqa.checkpoints.host_memory import free_host_bytes, total_host_bytes
+    from sfvqa.checkpoints.host import computes_in_bfloat16, free_host_bytes, total_host_bytes
 
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "computes_in_bfloat16": computes_in_bfloat16(),
         "memory_bytes": attempt(total_host_bytes),
         "free_memory_bytes": attempt(free_host_bytes),
     }
@@ -246,7 +247,8 @@ def _machine_rows(machine: Mapping[str, Any], devices: Mapping[str, Any]) -> Ite
         yield "machine", machine["error"]
     else:
         yield "platform", machine["platform"]
-        yield "CPU", f"{plural(machine['cpu_cores'], 'core')}, {_memory(machine)}"
+        has = "has" if machine["computes_in_bfloat16"] else "no"
+        yield "CPU", f"{plural(machine['cpu_cores'], 'core')}, {_memory(machine)}; {has} bfloat16 instructions"
     if "error" in devices:
         yield "GPU", devices["error"]
         return

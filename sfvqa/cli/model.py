@@ -121,7 +121,7 @@ class ModelOptions(OptionGroup):
             choice = choose_model(device=self.device, dtype=self.dtype, device_must_be_here=device_must_be_here)
         for sentence in choice.too_large:
             notices.hint(sentence)
-        notices.detail(choice.reason)
+        (notices.note if choice.is_for_want_of_another else notices.detail)(choice.reason)
         return read_sizes(choice.model)
 
 

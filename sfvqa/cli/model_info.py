@@ -47,7 +47,7 @@ def info(
     model = read_sizes(name)
     kind, free = _device(device)
     num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
-    computed = dtype if dtype != "auto" else "float32" if kind == "cpu" else model.stored_dtype or "bfloat16"
+    computed = model.auto_dtype(kind) if dtype == "auto" else dtype
     estimates = {
         quantization.value: estimate_memory(model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization))
         for quantization in (BEST_FIRST if quant == "auto" else (QuantizationName(quant),))
@@ -76,7 +76,7 @@ def info(
 
 def _device(name: str) -> tuple[str, int | None]:
     """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
-    from sfvqa.checkpoints.host_memory import free_host_bytes
+    from sfvqa.checkpoints.host import free_host_bytes
 
     if name == "cpu":
         return "cpu", free_host_bytes()

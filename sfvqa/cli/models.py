@@ -19,9 +19,9 @@ from sfvqa.checkpoints.find import (
 from sfvqa.cli import model_info
 from sfvqa.cli.model import Device, Name, NameOrFolder
 from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
-from sfvqa.cli.screen import confirm, echo, print_json
+from sfvqa.cli.screen import can_ask, confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
-from sfvqa.registry import ModelSpec, find_model, load_registry
+from sfvqa.registry import SUGGESTED_MODEL, ModelSpec, QuantizationName, find_model, load_registry
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ _LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_fr
 
 
 def _entry(spec: ModelSpec) -> dict[str, Any]:
-    """A model, and what of it is on this machine, by names and sizes only: a list must be quick."""
+    """A model, what it needs, and what of it is on this machine, by names and sizes only: a list must be quick."""
     from sfvqa.checkpoints.download import disk_bytes
+    from sfvqa.checkpoints.memory import RunSize, estimate_memory
 
     folder, revision, on_disk = None, spec.revision, None
     if spec.is_bundled:
@@ -64,6 +65,14 @@ def _entry(spec: ModelSpec) -> dict[str, Any]:
         folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
     return {
         **{name: getattr(spec, name) for name in _LISTED},
+        "memory_bytes": {
+            kind: estimate_memory(
+                spec.architecture,
+                spec.fast_tokens,
+                RunSize(spec.num_frames, "bfloat16", "cpu", QuantizationName(quantization)),
+            ).needed_bytes
+            for kind, quantization in {"16bit": "none", "4bit": "4bit"}.items()
+        },
         "aliases": list(spec.aliases),
         "revision": revision,
         "bundled": spec.is_bundled,
@@ -85,6 +94,8 @@ def _paragraph(entry: dict[str, Any]) -> str:
     ]
     lines = [f"{entry['name']}  ({', '.join(facts)})", f"  {entry['description']}"]
     lines.append(f"  Ask about {entry['can_answer']}." if has_weights else "  Runs with --random-weights only.")
+    in_16_bits, in_4_bits = map(readable_size, entry["memory_bytes"].values())
+    lines.append(f"  Memory: {in_16_bits} in 16 bits, {in_4_bits} in 4 bits.")
     if entry["aliases"]:
         lines.append(f"  Also called {', '.join(entry['aliases'])}.")
     if entry["disk_bytes"] is not None:
@@ -208,6 +219,21 @@ def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool)
     if replaced:
         notices.warn(f"Damaged files were downloaded again: {', '.join(replaced)}.")
     return plan.missing_bytes + sum(plan.file_bytes[name] for name in replaced)
+
+
+def offer_download(notices: "Notices") -> None:
+    """Ask whether to download a model for any video where only the bundled one is here; never without a terminal."""
+    from huggingface_hub import constants
+
+    from sfvqa.checkpoints.download import plan_pull
+
+    has_any = any(is_downloaded(spec) for spec in load_registry() if not spec.is_bundled)
+    if has_any or notices.quiet or constants.HF_HUB_OFFLINE or not can_ask():
+        return
+    spec = find_model(SUGGESTED_MODEL)
+    what = f"{spec.name}, for any video ({readable_size(spec.size_bytes)}, licence {spec.license})"
+    if typer.confirm(f"Download {what}?", err=True):
+        _carry_out(plan_pull(spec), notices, update=False, yes=True)
 
 
 def _describe(plan: "PullPlan", update: bool) -> list[str]:

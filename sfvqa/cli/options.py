@@ -261,6 +261,11 @@ def parse_count(text: str) -> Count:
 BUNDLED_VIDEOS = Path(str(resources.files("sfvqa").joinpath("assets", "demo")))
 
 
+def is_bundled(video: Path) -> bool:
+    """Whether it is one of the videos in the package."""
+    return video.resolve().parent == BUNDLED_VIDEOS.resolve()
+
+
 def bundled_video(name: str) -> Path | None:
     """The bundled video of that name, where no file has it."""
     with contextlib.suppress(OSError, ValueError):  # a name that no file can have

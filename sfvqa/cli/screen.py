@@ -112,11 +112,16 @@ def print_line(console: Console, line: Text) -> None:
             console.print(part, soft_wrap=True)
 
 
+def can_ask() -> bool:
+    """Whether somebody would see a question on stderr and could answer it on stdin, which may be closed."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
 def confirm(question: str, what: str, *, yes: bool) -> bool:
     """Ask, unless `yes`; UsageError without a terminal. `what` is the sentence on what is about to be done."""
     if yes:
         return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise UsageError(f"{what} There is no terminal on which to ask for confirmation.", "Add --yes.")
     return typer.confirm(question, err=True)
 

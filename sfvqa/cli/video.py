@@ -212,7 +212,7 @@ def encode_video(
         kept = "; taken from the video cache" if encoded.is_from_cache else ""
         notices.detail(f"{describe_encoded(encoded, sampling)}{kept}")
     else:
-        notices.hint(describe_briefly(encoded, plan.sizes.spec, plan.settings))
+        notices.hint(describe_briefly(encoded, plan.settings))
     for warning in encoded.warnings:
         notices.warn(warning)
     return encoded

@@ -2,6 +2,8 @@
 
 from sfvqa.registry.architecture import Architecture, FastTokens
 from sfvqa.registry.registry import (
+    BUNDLED_MODEL,
+    SUGGESTED_MODEL,
     CropName,
     ModelSpec,
     QuantizationName,
@@ -13,6 +15,8 @@ from sfvqa.registry.registry import (
 )
 
 __all__ = [
+    "BUNDLED_MODEL",
+    "SUGGESTED_MODEL",
     "Architecture",
     "CropName",
     "FastTokens",

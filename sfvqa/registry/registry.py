@@ -18,6 +18,9 @@ from sfvqa.registry.architecture import Architecture, FastTokens
 
 T = TypeVar("T")
 MODELS_FILE = "models.toml"
+BUNDLED_MODEL = "tiny"
+SUGGESTED_MODEL = "smolvlm2-500m"
+"""For whoever has none but the bundled one: small enough for any laptop."""
 
 # The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
 SamplingName = Literal[
@@ -32,6 +35,7 @@ SamplingName = Literal[
     "smolvlm",
 ]
 CropName = Literal["center", "pad", "squash"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
 
 _REPO_ID = re.compile(r"(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
@@ -52,7 +56,7 @@ class ModelSpec:
     Its weights are in `repo_id` (Hugging Face) or in `folder` (relative to the package); a model with neither has an
     architecture only, and runs with random weights. `sampling` and `crop` name a `SamplingStrategy` and a `CropMode`;
     `can_answer` finishes the sentence "It can answer questions about …". `size_bytes` is that of the tensors as
-    stored; `memory_hint` is a sentence on what it takes to run.
+    stored, `dtype` what it computes in on a GPU; `memory_hint` is a sentence on what machine it is for.
     """
 
     name: str
@@ -65,6 +69,7 @@ class ModelSpec:
     fast_tokens: FastTokens
     training_max_length: int
     memory_hint: str
+    dtype: DtypeName = "bfloat16"
     sampling: SamplingName = "uniform"
     crop: CropName = "center"
     quantization: QuantizationName = QuantizationName.NONE

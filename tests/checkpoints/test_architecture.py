@@ -3,9 +3,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText, LlavaOnevisionConfig, SmolVLMConfig
 
 from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.plan import architecture_of, config_of, fast_tokens_of
@@ -49,6 +51,70 @@ def test_the_published_models_are_of_the_published_size() -> None:
         spec = find_model(name)
         assert spec.architecture.num_parameters == counted
         assert spec.size_bytes == 2 * sum(sizes.values())
+
+
+_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "image_size": 384,
+}
+_SMALL_SIGLIP = {
+    **{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    **{"patch_size": 16, "image_size": 512},
+}
+
+
+def _decoder(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocabulary: int) -> dict[str, Any]:
+    return {
+        **{"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "vocab_size": vocabulary},
+        **{"num_attention_heads": heads, "num_key_value_heads": kv_heads},
+    }
+
+
+def _llava(decoder: dict[str, Any], *, tied: bool) -> LlavaOnevisionConfig:
+    vision = _SO400M | {"model_type": "siglip_vision_model", "num_hidden_layers": 26, "vision_use_head": False}
+    text = decoder | {"model_type": "qwen2", "tie_word_embeddings": tied}
+    return LlavaOnevisionConfig(vision_config=vision, text_config=text, tie_word_embeddings=tied)
+
+
+def _smolvlm(vision: dict[str, Any], decoder: dict[str, Any], scale_factor: int) -> SmolVLMConfig:
+    text = decoder | {"model_type": "llama", "pad_token_id": 0}
+    return SmolVLMConfig(vision_config=vision, text_config=text, scale_factor=scale_factor, tie_word_embeddings=False)
+
+
+PUBLISHED = {
+    "llava-onevision-0.5b": (_llava(_decoder(896, 4864, 24, 14, 2, 152_000), tied=True), 893_675_552, 2),
+    "llava-onevision-7b": (_llava(_decoder(3584, 18_944, 28, 28, 4, 152_128), tied=False), 8_030_807_584, 2),
+    "smolvlm2-256m": (_smolvlm(_SMALL_SIGLIP, _decoder(576, 1536, 30, 9, 3, 49_280), 4), 256_484_928, 4),
+    "smolvlm2-500m": (_smolvlm(_SMALL_SIGLIP, _decoder(960, 2560, 32, 15, 5, 49_280), 4), 507_482_304, 4),
+    "smolvlm2-2.2b": (
+        _smolvlm(_SO400M | {"num_hidden_layers": 27}, _decoder(2048, 8192, 24, 32, 32, 49_280), 3),
+        2_246_784_880,
+        4,
+    ),
+}
+"""As transformers describes them, with the number of their parameters and the bytes that each has in their files."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_tensor_of_an_open_model_is_one_of_transformers_own(name: str) -> None:
+    published, num_parameters, item_bytes = PUBLISHED[name]
+    spec = find_model(name)
+    assert spec.architecture.num_parameters == num_parameters
+    assert spec.size_bytes == num_parameters * item_bytes
+    config = config_of(spec)
+    with torch.device("meta"):
+        theirs, ours = AutoModelForImageTextToText.from_config(published), SlowFastForConditionalGeneration(config)
+    assert shapes(ours) == {
+        config.family.rename_tensor(tensor_name): shape for tensor_name, shape in shapes(theirs).items()
+    }
+
+
+def shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of all tensors by their names, each that is tied once."""
+    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.checkpoints import host_memory
-from sfvqa.checkpoints.host_memory import free_in_groups, total_in_groups
+from sfvqa.checkpoints import host
+from sfvqa.checkpoints.host import free_in_groups, total_in_groups
 
 GB = 10**9
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(host_memory, "ROOT", tmp_path)
-    monkeypatch.setattr(host_memory, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    monkeypatch.setattr(host, "MEMBERSHIP", tmp_path / "membership")
     return tmp_path
 
 
@@ -55,7 +55,7 @@ def test_no_group_and_no_limit_say_nothing(root: Path) -> None:
 def test_free_memory_is_the_smaller_of_the_two(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root, membership="0::/", memory__max=4 * GB, memory__current=GB, meminfo="MemTotal: 64000000 kB")
     (root / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")
-    monkeypatch.setattr(host_memory, "MEMINFO", root / "meminfo")
-    assert (host_memory.free_host_bytes(), host_memory.total_host_bytes()) == (3 * GB, 4 * GB)
+    monkeypatch.setattr(host, "MEMINFO", root / "meminfo")
+    assert (host.free_host_bytes(), host.total_host_bytes()) == (3 * GB, 4 * GB)
     (root / "meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable: 1000000 kB\n")
-    assert host_memory.free_host_bytes() == 1_024_000_000
+    assert host.free_host_bytes() == 1_024_000_000

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from sfvqa.checkpoints.device import resolve_dtype
 from sfvqa.checkpoints.find import ModelSettings
+from sfvqa.checkpoints.known import read_sizes
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.errors import CheckpointError, ModelError, OutOfMemoryError, UsageError
 from sfvqa.inference.video_qa import VideoQA
@@ -177,12 +178,31 @@ def test_an_unknown_name_is_refused_before_anything_is_loaded() -> None:
         load_checkpoint(ModelSettings("tinny", device="cpu"))
 
 
-def test_auto_dtype_is_float32_on_the_cpu_and_what_is_stored_elsewhere() -> None:
-    cuda = torch.device("cuda")
-    assert resolve_dtype("auto", CPU, torch.bfloat16) is torch.float32
-    assert resolve_dtype("auto", cuda, None) is torch.bfloat16
-    assert resolve_dtype("auto", cuda, torch.float32) is torch.float32
-    assert resolve_dtype("float16", CPU, torch.float32) is torch.float16
+def test_auto_dtype_is_the_models_own_but_where_the_cpu_is_slower_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """float32 was taken on every CPU: on one with AVX512-BF16 that took 2.6 times as long."""
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr("sfvqa.checkpoints.host.CPUINFO", cpuinfo)
+    models = [read_sizes(name) for name in ("tiny", "smolvlm2-500m", "llava-onevision-7b")]
+    assert [model.auto_dtype("cuda") for model in models] == ["float32", "bfloat16", "float16"]
+    for described, expected in [
+        (None, "float32"),
+        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 sse\n", "bfloat16"),
+        ("processor : 0\nflags\t\t: fpu avx512f sse\n", "float32"),
+        ("processor : 0\nflags\t\t: fpu amx_bf16 sse\n", "bfloat16"),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n", "bfloat16"),
+    ]:
+        if described is not None:
+            cpuinfo.write_text(described)
+        assert [model.auto_dtype("cpu") for model in models] == ["float32", expected, expected]
+    assert resolve_dtype("auto", "bfloat16") is torch.bfloat16
+    assert resolve_dtype("float16", "bfloat16") is torch.float16
+
+
+def test_a_small_folder_computes_in_float32(checkpoint_folder: Path) -> None:
+    """It is fast anyway, and exact."""
+    assert read_sizes(checkpoint_folder).dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

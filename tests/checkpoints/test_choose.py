@@ -33,12 +33,24 @@ def test_a_downloaded_one_that_fits_is_chosen(here: dict[str, object]) -> None:
     assert choose_model(device="cpu").model == "slowfast-7b-96f"
 
 
+@pytest.mark.parametrize(
+    ("free_gigabytes", "chosen"),
+    [(100, "llava-onevision-7b"), (10, "smolvlm2-2.2b"), (2.5, "smolvlm2-500m"), (1, "tiny")],
+)
+def test_of_several_it_is_the_best_that_fits(here: dict[str, object], free_gigabytes: float, chosen: str) -> None:
+    """The order in models.toml says which is best."""
+    here.update(downloaded={"smolvlm2-500m", "smolvlm2-2.2b", "llava-onevision-7b"}, free=int(free_gigabytes * 1e9))
+    choice = choose_model(device="cpu")
+    assert choice.model == chosen
+    assert len(choice.too_large) == ["llava-onevision-7b", "smolvlm2-2.2b", "smolvlm2-500m", "tiny"].index(chosen)
+
+
 def test_without_any_it_is_tiny_and_says_so_in_a_line(here: dict[str, object]) -> None:
     here["free"] = 100 * 10**9
     choice = choose_model(device="cpu")
     assert (choice.model, choice.too_large) == ("tiny", ())
-    assert "`sfvqa models list`" in choice.reason
-    assert len(choice.reason) <= 80  # it was 320 once
+    assert "`sfvqa models pull smolvlm2-500m` (2.0 GB, Apache-2.0)" in choice.reason
+    assert len(choice.reason) <= 130  # it was 320 once
 
 
 def test_a_downloaded_model_that_does_not_fit_is_named_with_what_it_needs(here: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.checkpoints import host_memory
+from sfvqa.checkpoints import host
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes, resolve_device
 from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
 from sfvqa.inference.encode import Stopwatch
@@ -79,9 +79,9 @@ def test_free_memory_counts_what_the_file_cache_would_give_back(
 ) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  65000000 kB\nMemFree:  1000 kB\nMemAvailable:   50000000 kB\nCached: 49000000 kB\n")
-    monkeypatch.setattr(host_memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(host, "MEMINFO", meminfo)
     assert free_memory_bytes(CPU) == 50_000_000 * 1024
-    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "nothing")
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "nothing")
     in_all = free_memory_bytes(CPU)
     assert in_all is None or in_all > 10**8
 

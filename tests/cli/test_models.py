@@ -24,6 +24,7 @@ def test_every_model_is_listed_with_what_it_costs(run_cli: RunCli) -> None:
         assert spec.license in run.stdout
         if spec.repo_id:
             assert f"sfvqa models pull {spec.name}" in run.stdout
+    assert "Memory: 20.0 GB in 16 bits, 9.9 GB in 4 bits." in run.stdout  # of slowfast-7b-64f
 
 
 def test_the_list_as_json(run_cli: RunCli) -> None:
@@ -34,6 +35,11 @@ def test_the_list_as_json(run_cli: RunCli) -> None:
     assert list(models) == [spec.name for spec in load_registry()]
     assert models["tiny"]["available"] is models["tiny"]["bundled"] is True
     assert models["slowfast-7b-64f"]["available"] is False
+    memory = json.loads(
+        run_cli("models", "info", "slowfast-7b-64f", "--device", "cpu", "--dtype", "bfloat16", "--json").stdout
+    )
+    needed = {kind: run["needed_bytes"] for kind, run in memory["memory"]["quantizations"].items()}
+    assert models["slowfast-7b-64f"]["memory_bytes"] == {"16bit": needed["none"], "4bit": needed["4bit"]}
 
 
 def test_info_says_what_a_model_is_and_takes(run_cli: RunCli) -> None:

@@ -125,7 +125,7 @@ def test_what_cannot_be_pulled(run_cli: RunCli) -> None:
     run = run_cli("models", "pull", "tiny")
     assert (run.exit_code, run.stderr.startswith("tiny is bundled: ")) == (0, True)
     assert run_cli("models", "pull", "bench-0.5b").exit_code == 4
-    assert "Did you mean small?" in run_cli("models", "pull", "smal").stderr
+    assert "Did you mean small" in run_cli("models", "pull", "smal").stderr
 
 
 def test_path_prints_the_folder_alone(hub: FakeHub, run_cli: RunCli, tmp_path: Path) -> None:

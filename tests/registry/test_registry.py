@@ -54,8 +54,9 @@ ENTRY = ARCHITECTURE + MODEL
 PULLED = ENTRY.replace('folder = "assets/small"', 'repo_id = "acme/small"')
 
 
-def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and_some_to_measure_with() -> None:
-    tiny, b64, b96, *to_measure_with = load_registry()
+def test_the_shipped_registry_names_the_bundled_model_published_ones_best_first_and_some_to_measure_with() -> None:
+    tiny, b64, b96, *others = load_registry()
+    to_measure_with = others[-3:]
     assert [bench.name for bench in to_measure_with] == ["bench-0.5b", "bench-llava-0.5b", "bench-smolvlm2-500m"]
     assert not any(bench.has_weights for bench in to_measure_with)
     counts = [bench.architecture.num_parameters for bench in to_measure_with]
@@ -68,6 +69,15 @@ def test_the_shipped_registry_names_the_bundled_model_the_two_published_ones_and
         assert not published.is_bundled
         assert published.license == "CC BY-NC 4.0"
         assert published.size_bytes == 8_500_648_304 * 2  # bf16
+    open_models = {spec.name: (spec.num_frames, spec.sampling, spec.crop, spec.license) for spec in others[:-3]}
+    by_seconds, evenly = (64, "smolvlm", "squash", "Apache-2.0"), (32, "uniform", "squash", "Apache-2.0")
+    assert list(open_models.items()) == [
+        ("llava-onevision-7b", evenly),
+        ("smolvlm2-2.2b", by_seconds),
+        ("llava-onevision-0.5b", evenly),
+        ("smolvlm2-500m", by_seconds),
+        ("smolvlm2-256m", by_seconds),
+    ]
 
 
 def test_an_only_frame_has_all_of_its_tokens() -> None:
@@ -125,7 +135,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_name_like_none_is_answered_with_all_names() -> None:
-    with pytest.raises(UnknownModelError, match=r"Known models: tiny, slowfast-7b-64f, slowfast-7b-96f, bench-0\.5b"):
+    with pytest.raises(
+        UnknownModelError, match=r"Known models: tiny, slowfast-7b-64f, slowfast-7b-96f, .*smolvlm2-256m"
+    ):
         find_model("zzzzzzzz")
 
 

@@ -1,4 +1,4 @@
-"""The machine's total and free memory, respecting a container's limit, and returning freed memory. No torch."""
+"""The machine: total and free memory within a container's limit, returning it, the CPU's instructions. No torch."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
 MEMBERSHIP = Path("/proc/self/cgroup")
 ROOT = Path("/sys/fs/cgroup")
 _VERSIONS = {
@@ -111,3 +112,16 @@ def _installed() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the CPU has instructions for it (AVX512-BF16, AMX, Arm's BF16); without them it is slower than float32.
+
+    False where the system does not say, on macOS and Windows.
+    """
+    try:
+        described = CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)
+    return flags is not None and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags[1].split())
