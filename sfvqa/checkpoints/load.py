@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
     AttentionKernel,
@@ -139,19 +139,24 @@ def check_checkpoint(folder: Path) -> None:
 def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in a checkpoint folder; CheckpointError names files that are missing, damaged or of another model.
 
-    Given the config, transformers need not guess a tokenizer from a model type it does not know.
+    Which class it is, transformers says by the model's type; of those that it does not know, the files do, given the
+    config.
     """
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         names = ", ".join(TOKENIZER_FILES)
         raise CheckpointError(f"There is no tokenizer in {folder} (looked for {names}).", FETCH_AGAIN)
+    own: Any = config
+    if config is not None:
+        model_type = str(read_json(folder / "config.json").get("model_type"))
+        own = CONFIG_MAPPING[model_type]() if model_type in CONFIG_MAPPING else config
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=own, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare one for a damaged file
         raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    beside = folder / "chat_template.json"  # where processors keep what others keep with the tokenizer
-    if tokenizer.chat_template is None and beside.is_file():
-        tokenizer.chat_template = read_json(beside).get("chat_template")
+    for name in ("chat_template.json", "processor_config.json"):  # a processor's own, which goes before the tokenizer's
+        if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")):
+            tokenizer.chat_template = template
     if config is not None and len(tokenizer) > (size := config.decoder_config.vocab_size):
         raise CheckpointError(
             f"The tokenizer in {folder} knows {len(tokenizer)} tokens, the model {size}.",
