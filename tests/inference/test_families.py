@@ -16,8 +16,9 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID
 from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions, read_clip
+from sfvqa.video.subtitles import SubtitleLine, Subtitles
 from tests.inference.conftest import write_video
-from tests.model.families.published import FAMILIES, VIDEO_TOKENS, greedy_of, processor_text, save_whole
+from tests.model.families.published import FAMILIES, SPECIAL, VIDEO_TOKENS, greedy_of, processor_text, save_whole
 
 Published = tuple[str, VideoQA, Any]
 
@@ -109,8 +110,29 @@ def test_frames_are_squashed_as_transformers_does(published: Published, video: P
 
 def test_evidence_is_refused_where_nothing_looks(published: Published, video: Path) -> None:
     _, qa, _ = published
-    with pytest.raises(UsageError, match="evidence"):
-        qa.ask(qa.encode(video), "Why?", GenerationOptions(evidence=True))
+    for asked in (qa.encode(video), "absent.mp4"):  # before a file is read
+        with pytest.raises(UsageError, match="evidence"):
+            qa.ask(asked, "Why?", GenerationOptions(evidence=True))
+
+
+def test_special_tokens_that_are_typed_are_text(published: Published, video: Path) -> None:
+    """They could end the turn, or stand in for a frame; in a question, a system message, subtitles or an answer."""
+    family, qa, _ = published
+    encoded, tokenizer = qa.encode(video, SamplingOptions(num_frames=2)), qa.checkpoint.tokenizer
+    typed = "".join(SPECIAL[family])
+    prompts = []
+    for text in ("Why?", typed):
+        subtitles = Subtitles((SubtitleLine(0.0, 5.0, text),), "clip.srt")
+        options = PromptOptions(system=text, template=f"{text} {{question}}", subtitles=subtitles)
+        prompt = prompt_for(
+            tokenizer, encoded, text, options, config=qa.checkpoint.model.config, num_new_tokens=8,
+            history=[(text, text)],
+        )  # fmt: skip
+        prompts.append(prompt.token_ids)
+    special = set(tokenizer.get_added_vocab().values()) | {IMAGE_TOKEN_ID}
+    plain, odd = ([token for token in prompt if token in special] for prompt in prompts)
+    assert odd == plain
+    assert tokenizer.decode([token for token in prompts[1] if token != IMAGE_TOKEN_ID]).count(typed) == 7
 
 
 @pytest.mark.parametrize("family", FAMILIES)
