@@ -112,3 +112,14 @@ def test_what_is_said_of_pictures_does_not_mix_with_what_is_said_of_videos(tmp_p
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps({"video_sampling": sampling}))
     config = read_config(tmp_path)
     assert (config.vision.longest_edge, config.training_num_frames) == (100, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"video_sampling": {"fps": 2, "max_frames": 64}}, "fps is 2"), ({"max_image_size": {"longest_edge": 32}}, "32")],
+)
+def test_frames_seen_otherwise_than_we_can_are_refused(fields: dict[str, Any], named: str, tmp_path: Path) -> None:
+    save_whole("smolvlm", tmp_path)
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=rf"{named}; only \d+ is supported .*config\.json"):
+        read_config(tmp_path)
