@@ -108,7 +108,10 @@ def test_subtitles_stand_before_the_question_and_are_text(folder: Path, clip: st
 
 
 @pytest.mark.parametrize("command", ["ask", "batch"])
-def test_evidence_is_refused(folder: Path, clip: str, command: str, run_cli: RunCli) -> None:
+def test_evidence_is_refused_before_anything_is_loaded(
+    folder: Path, clip: str, command: str, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.cli.model.load", lambda *_: pytest.fail("it was loaded"))
     asked = [clip, "Why?"] if command == "ask" else [str(Path(clip).parent), "--question", "Why?", "-o", "-"]
     run = run_cli(command, *asked, "--model", str(folder), "--evidence")
     assert (run.exit_code, run.stdout) == (2, "")
