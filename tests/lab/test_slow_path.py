@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ SMALLEST = Settings(
 SMALL = Settings(
     "", still_steps=150, base_steps=220, hybrid_layers=(0, 1, 2, 3), num_videos=100, num_steps=60, num_tests=30
 )
-MORE = {"llava_onevision": {}, "smolvlm": {"base_steps": 450, "num_steps": 100}}
+MORE: dict[str, dict[str, Any]] = {"llava_onevision": {}, "smolvlm": {"base_steps": 450, "num_steps": 100}}
 """What the family takes to learn the flash: that of SmolVLM reads frames through the words between them, too."""
 
 
