@@ -74,7 +74,7 @@ def test_the_command_goes_on_where_it_was_stopped(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llava_onevision", pytest.param("smolvlm", marks=pytest.mark.soak)])
 def test_the_slow_path_learns_the_flash_and_other_answers_stay(family: str, tmp_path: Path) -> None:
     outcome = measure(replace(SMALL, family=family, **MORE[family]), tmp_path)
     print(outcome)  # noqa: T201
