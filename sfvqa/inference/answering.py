@@ -33,7 +33,7 @@ from sfvqa.inference.engine import (
     prefill_together,
 )
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
-from sfvqa.inference.prompt import BuiltPrompt, prompt_for
+from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.model import SlowAttention, SlowFastCache
 from sfvqa.model.visual_tokens import VisualTokens
@@ -84,12 +84,16 @@ class IncrementalDetokenizer:
 
 @dataclass(eq=False)
 class AnswerRow:
-    """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may."""
+    """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
+
+    `lead` is what a template leaves to the model to begin an answer with, and no part of its text.
+    """
 
     encoded: EncodedVideo | None
     question: str
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
+    lead: str = ""
     num_last: int = 1
     pieces: list[str] = field(default_factory=list)
     new_ids: list[int] = field(default_factory=list)
@@ -106,6 +110,8 @@ class AnswerRow:
         if token.finish_reason is not None:
             self.finish_reason = token.finish_reason
             piece += self.detokenizer.finish()
+        if not any(self.pieces):
+            piece = piece.removeprefix(self.lead)
         self.pieces.append(piece)
         return piece
 
@@ -163,7 +169,8 @@ class AnswerRun:
         self._options = options
         self._prompt_options = prompt or PromptOptions()
         self._choices = () if choices is None else check_choices(choices)
-        self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices) if self._choices else []
+        self._lead, _ = around_answer(checkpoint.tokenizer, checkpoint.model.config.family)
+        self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices, self._lead) if self._choices else []
         if self._choices:
             options.check_for_choices()
         if options.evidence:
@@ -299,7 +306,7 @@ class AnswerRun:
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        row = AnswerRow(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer))
+        row = AnswerRow(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer), self._lead)
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row

@@ -30,9 +30,13 @@ _WORTH_WARNING = 0.01
 """The share of the model's probability below which the choices together are hardly what it would say."""
 
 
-def choice_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str]) -> list[list[int]]:
-    """The tokens of each choice as the first ones of an answer; special tokens written in it stay text."""
-    ids: list[list[int]] = tokenizer(list(choices), add_special_tokens=False, split_special_tokens=True)["input_ids"]
+def choice_token_ids(tokenizer: PreTrainedTokenizerBase, choices: Sequence[str], lead: str = "") -> list[list[int]]:
+    """The tokens of each choice as the first ones of an answer, behind the `lead` that answers begin with.
+
+    Special tokens written in it stay text.
+    """
+    texts = [f"{lead}{choice}" for choice in choices]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return ids
 
 

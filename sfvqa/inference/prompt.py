@@ -96,6 +96,24 @@ def build_prompt(
     return writer.finish()
 
 
+def around_answer(tokenizer: PreTrainedTokenizerBase, family: Family = SLOWFAST) -> tuple[str, list[int]]:
+    """What a chat template writes around an answer: white space that it leaves to the model to begin with, and the ids
+    behind the answer.
+
+    Most prompts end with all that stands before an answer; "Assistant:" lacks the space, which is then part of what a
+    model learns and writes. Raises CheckpointError when the template refuses.
+    """
+    mark = "⟦answer⟧"
+    turns = [Turn(Role.USER, "?"), Turn(Role.ASSISTANT, mark), Turn(Role.USER, "?")]
+    messages = _messages(turns, [turn.text for turn in turns], family)
+    asked, said = _render(tokenizer, messages[:1], family), _render(tokenizer, messages, family)
+    before, _, behind = said.partition(mark)
+    lead = before.removeprefix(asked)
+    writer = _TokenWriter(tokenizer)
+    writer.template(behind)
+    return lead if lead.isspace() else "", writer.finish()
+
+
 class _TokenWriter:
     """Writes ids: of a template's text, in which special tokens count, and of a person's, in which none do."""
 
@@ -203,7 +221,10 @@ def prompt_for(
     """
     system = [] if options.system is None else [Turn(Role.SYSTEM, options.system.strip())]
     first, *others = [options.apply_template(check_question(each)) for each in (*(q for q, _ in history), question)]
-    layout = () if encoded is None else layout_of(encoded, config)
+    layout: VideoLayout = ()
+    if encoded is not None:
+        num_fast, times = len(encoded.visual_tokens.fast), encoded.timestamps_seconds
+        layout = layout_of(num_fast, times, encoded.video.duration_seconds, config)
 
     def build(before_question: str) -> list[int]:
         turns = [Turn(Role.USER, before_question + first, shows_video=encoded is not None)]
@@ -228,10 +249,12 @@ def prompt_for(
     return BuiltPrompt(ids, use, _warnings(options.subtitles, use, budget))
 
 
-def layout_of(encoded: EncodedVideo, config: SlowFastConfig) -> VideoLayout:
-    """What stands in a prompt for an encoded video."""
-    times = [encoded.timestamps_seconds[place] for place in fast_frame_places(len(encoded.indices), config)]
-    return config.family.lay_out(len(encoded.visual_tokens.fast), times, encoded.video.duration_seconds)
+def layout_of(
+    num_fast_tokens: int, timestamps_seconds: Sequence[float], duration_seconds: float, config: SlowFastConfig
+) -> VideoLayout:
+    """What stands in a prompt for a video whose frames are shown at these times."""
+    times = [timestamps_seconds[place] for place in fast_frame_places(len(timestamps_seconds), config)]
+    return config.family.lay_out(num_fast_tokens, times, duration_seconds)
 
 
 def subtitle_budget(options: PromptOptions, trained_length: int | None, num_other_tokens: int) -> int:

@@ -34,14 +34,15 @@ _NUM_NAMED = 3  # of the videos that cannot be read
 class Example:
     """A video, None for text alone, and the questions and answers about it, in order.
 
-    `num_frames` is how many of its frames are read, None where that is not known yet; `system` is the system message in
-    place of the template's own, if any.
+    `timestamps_seconds` are those of the frames that are to be read and `duration_seconds` is the video's, None and 0
+    where they are not known yet; `system` is the system message in place of the template's own, if any.
     """
 
     name: str
     video: Path | None
     turns: tuple[tuple[str, str], ...]
-    num_frames: int | None = None
+    timestamps_seconds: tuple[float, ...] | None = None
+    duration_seconds: float = 0.0
     system: str | None = None
 
 
@@ -148,26 +149,23 @@ def _text(turn: Any, number: int, speaker: str) -> str:
 def check_videos(
     examples: Sequence[Example], sampling: SamplingOptions, reading: ReadOptions, *, skip_unreadable: bool
 ) -> list[Example]:
-    """Open every video once; return the readable examples with their numbers of frames.
+    """Open every video once; return the readable examples with what is known of their frames.
 
     Raises UsageError with the count and the first few that cannot, unless they are to be skipped: then it is a warning.
     """
     failures: dict[Path, str] = {}
-    num_frames: dict[Path | None, int] = {}
+    known: dict[Path | None, dict[str, Any]] = {}
     for video in dict.fromkeys(example.video for example in examples):
         if video is not None:
             try:
                 with open_video(video, reading) as opened:
-                    num_chosen = len(choose_unread(opened, sampling).indices)
+                    chosen = choose_unread(opened, sampling).indices
                 if sampling.strategy is not SamplingStrategy.SCENE:  # of which only a highest number is known
-                    num_frames[video] = num_chosen
+                    times = tuple(opened.timestamps_seconds[index] for index in chosen)
+                    known[video] = {"timestamps_seconds": times, "duration_seconds": opened.info.duration_seconds}
             except VideoError as error:
                 failures[video] = error.message
-    kept = [
-        replace(example, num_frames=num_frames.get(example.video))
-        for example in examples
-        if example.video not in failures
-    ]
+    kept = [replace(example, **known.get(example.video, {})) for example in examples if example.video not in failures]
     if not failures:
         return kept
     named = " ".join(list(failures.values())[:_NUM_NAMED])

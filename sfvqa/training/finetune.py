@@ -146,7 +146,7 @@ class Stage(IntEnum):
     """What is learned: the paper's two stages (section 4.1)."""
 
     BRIDGE = 1
-    """Projector and slow attention; everything that was there before stays as it is."""
+    """What is new: slow attention, and the projector of a converted decoder. All else stays as it is."""
     ALL = 2
     """Everything."""
 
@@ -169,7 +169,9 @@ class FineTuning:
     stage: Stage = field(
         default=Stage.ALL,
         metadata=_flag(
-            "1: train only the projector and slow attention; 2: train everything", kind=int, choices=map(int, Stage)
+            "1: train only slow attention, and the projector of a converted decoder; 2: train everything",
+            kind=int,
+            choices=map(int, Stage),
         ),
     )
     num_frames: int | None = field(
@@ -278,11 +280,6 @@ def fine_tune(
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
-    if checkpoint.model.config.family.name == "smolvlm":
-        raise UsageError(
-            "The prompts of SmolVLM2 name the time of every frame, and fine-tuning writes none.",
-            "Fine-tune a model of another family.",
-        )
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
@@ -324,6 +321,11 @@ def make_trainer(
     model = checkpoint.model
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
+    if num_learned == 0:
+        raise UsageError(
+            "The model has no slow path, and stage 1 trains nothing else.",
+            "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
+        )
     dataset = VideoDataset(
         examples,
         DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family),

@@ -18,7 +18,15 @@ from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions, read_clip
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 from tests.inference.conftest import write_video
-from tests.model.families.published import FAMILIES, SPECIAL, VIDEO_TOKENS, greedy_of, processor_text, save_whole
+from tests.model.families.published import (
+    FAMILIES,
+    SPECIAL,
+    VIDEO_TOKENS,
+    greedy_of,
+    logits_of,
+    processor_text,
+    save_whole,
+)
 
 Published = tuple[str, VideoQA, Any]
 
@@ -36,6 +44,48 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "five_seconds.mp4"
     write_video(path, num_frames=50, colour=(200, 30, 60))
     return path
+
+
+def test_an_answer_leaves_out_the_space_that_the_prompt_lacks(published: Published, video: Path) -> None:
+    """SmolVLM2 begins its answers with the space behind "Assistant:"; LLaVA-OneVision's prompt lacks nothing."""
+    family, qa, _ = published
+    tokenizer, encoded = qa.checkpoint.tokenizer, qa.encode(video, SamplingOptions(num_frames=2))
+    end, written = min(qa.checkpoint.end_token_ids), tokenizer(" The circle")["input_ids"]
+
+    def say(_head: Any, _given: Any, logits: torch.Tensor) -> torch.Tensor:
+        """The next token of what is to be said."""
+        return torch.nn.functional.one_hot(torch.tensor(next(saying)), logits.shape[-1]).to(logits).expand_as(logits)
+
+    hook = qa.checkpoint.model.lm_head.register_forward_hook(say)
+    try:
+        saying = iter([*written, end])
+        answer = qa.ask(encoded, "What moves?")
+        saying = iter([*written, end])
+        pieces = list(qa.stream(encoded, "What moves?"))
+    finally:
+        hook.remove()
+    assert answer.text == "".join(pieces) == {"llava_onevision": " The circle", "smolvlm": "The circle"}[family]
+    assert answer.tokens.new == len(written) + 1
+
+
+def test_choices_are_scored_as_the_conversation_would_show_them(published: Published, video: Path) -> None:
+    family, qa, theirs = published
+    sampling, choices = SamplingOptions(num_frames=2), ("The circle.", "Left, and then up.")
+    encoded = qa.encode(video, sampling)
+    answer = qa.ask(encoded, "What moves?", choices=choices)
+    pixels = torch.from_numpy(read_clip(video, sampling, fit=qa.fit(qa.default_crop)).frames)
+    asked = processor_text(family, qa, encoded, "What moves?")
+    lead = {"llava_onevision": "", "smolvlm": " "}[family]
+    for choice in answer.choices:
+        prompt, whole = (
+            qa.checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (asked, f"{asked}{lead}{choice.text}")
+        )
+        assert whole[: len(prompt)] == prompt
+        logits = logits_of(theirs, torch.tensor([whole]), pixels.permute(0, 3, 1, 2) / 255 * 2 - 1)[0].log_softmax(-1)
+        places = range(len(prompt), len(whole))
+        expected = sum(float(logits[place - 1, whole[place]]) for place in places)
+        assert choice.log_probability == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 33])

@@ -11,6 +11,7 @@ import pytest
 import sfvqa
 from sfvqa.errors import UsageError
 from sfvqa.training.annotations import Example, check_videos, read_annotations
+from sfvqa.video import read_clip
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
@@ -133,9 +134,11 @@ def test_videos_that_cannot_be_read_are_counted(tmp_path: Path, caplog: pytest.L
         check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=False)
     with caplog.at_level(logging.WARNING):
         kept = check_videos(examples, SamplingOptions(4), HERE, skip_unreadable=True)
-    assert kept == [replace(good, num_frames=4), text]
+    clip = read_clip(DEMO / "shapes.mp4", SamplingOptions(4))
+    times, seconds = clip.timestamps_seconds, clip.video.duration_seconds
+    assert kept == [replace(good, timestamps_seconds=times, duration_seconds=seconds), text]
     (scenes,) = check_videos([good], SamplingOptions(4, SamplingStrategy.SCENE), HERE, skip_unreadable=False)
-    assert scenes.num_frames is None
+    assert scenes.timestamps_seconds is None
     assert "2 videos of 3 of 5 examples cannot be read; these examples are left out" in caplog.text
     with pytest.raises(UsageError, match="1 video of 1 of 1 example cannot"):
         check_videos(bad[:1], SamplingOptions(4), HERE, skip_unreadable=True)

@@ -1,11 +1,12 @@
 """What is learned is the answer, and the token that ends it, behind the very prompt that asks for it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sfvqa.errors import CheckpointError
-from sfvqa.inference.prompt import Role, Turn, build_prompt, prompt_for, question_turn
+from sfvqa.inference.prompt import PLACEHOLDER, Role, Turn, build_prompt, prompt_for, question_turn
 from sfvqa.inference.question import PromptOptions
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.training.annotations import Example
@@ -43,7 +44,7 @@ def learned(row_ids: tuple[int, ...], labels: tuple[int, ...]) -> list[str]:
 def test_answers_alone_are_learned_each_behind_its_prompt(template: str | None) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template or tokenizer.chat_template
-    (row,) = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(TALK)
+    (row,) = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(TALK, PLACEHOLDER)
     assert learned(row.ids, row.labels) == ["The circle.<|im_end|>", "Left.<|im_end|>", "Nothing.<|im_end|>"]
     turns = [question_turn("What moves?", shows_video=True)]
     first = tuple(build_prompt(tokenizer, turns))
@@ -54,11 +55,21 @@ def test_answers_alone_are_learned_each_behind_its_prompt(template: str | None) 
     assert row.labels[len(second)] != IGNORED
 
 
-@pytest.mark.parametrize("template", [FORGETFUL_TEMPLATE, LLAMA_2_TEMPLATE], ids=["forgetful", "llama 2"])
-def test_a_template_that_rewrites_what_was_said_gives_a_row_for_every_answer(template: str) -> None:
+def test_a_space_that_the_prompt_lacks_is_learned_with_the_answer() -> None:
+    """As in the template's own text of the conversation; without it, every answer began a row of its own."""
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    rows = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(TALK)
+    tokenizer.chat_template = LLAMA_2_TEMPLATE
+    (row,) = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(replace(TALK, video=None), ())
+    assert learned(row.ids, row.labels) == [" The circle.<|im_end|>", " Left.<|im_end|>", " Nothing.<|im_end|>"]
+    said = [({"role": "user", "content": q}, {"role": "assistant", "content": a}) for q, a in TALK.turns]
+    whole = tokenizer.apply_chat_template([turn for both in said for turn in both], tokenize=False)
+    assert list(row.ids) == tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_a_template_that_rewrites_what_was_said_gives_a_row_for_every_answer() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = FORGETFUL_TEMPLATE
+    rows = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(TALK, PLACEHOLDER)
     assert [learned(row.ids, row.labels) for row in rows] == [
         ["The circle.<|im_end|>"],
         ["Left.<|im_end|>"],
@@ -71,7 +82,7 @@ def test_a_system_message_stands_in_the_row_as_in_the_prompt_that_asks() -> None
     tokenizer = tiny_tokenizer()
     writer = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id}))
     example = Example("a", None, (("What moves?", "The circle."),), system="Answer in two words.")
-    (row,) = writer.rows(example)
+    (row,) = writer.rows(example, ())
     options = PromptOptions(system=example.system)
     asked = prompt_for(tokenizer, None, "What moves?", options, config=SlowFastConfig(), num_new_tokens=8)
     assert list(row.ids[: len(asked.token_ids)]) == asked.token_ids
@@ -82,20 +93,18 @@ def test_a_system_message_stands_in_the_row_as_in_the_prompt_that_asks() -> None
 def test_fast_tokens_take_the_place_of_the_video_and_are_not_learned() -> None:
     tokenizer = tiny_tokenizer()
     writer = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id}))
-    (row,) = writer.rows(TALK)
-    wide = row.expand(7)
-    assert wide.ids.count(IMAGE_TOKEN_ID) == 7
-    assert len(wide.ids) == len(wide.labels) == len(row.ids) + 6 == row.num_tokens(7)
-    assert learned(wide.ids, wide.labels) == learned(row.ids, row.labels)
-    (text,) = writer.rows(Example("b", None, TALK.turns))
-    assert text.expand(7) == text
-    assert text.num_tokens(7) == len(text.ids)
+    (one,), (many,) = writer.rows(TALK, PLACEHOLDER), writer.rows(TALK, ("Two:", 4, "and", 3, "\n"))
+    assert (one.ids.count(IMAGE_TOKEN_ID), many.ids.count(IMAGE_TOKEN_ID)) == (1, 7)
+    assert len(many.ids) == len(many.labels)
+    assert learned(many.ids, many.labels) == learned(one.ids, one.labels)
+    (text,) = writer.rows(Example("b", None, TALK.turns), (7, "\n"))
+    assert IMAGE_TOKEN_ID not in text.ids
 
 
 def test_special_tokens_in_an_answer_stay_text() -> None:
     tokenizer = tiny_tokenizer()
     (row,) = DialogueWriter(tokenizer, frozenset({tokenizer.eos_token_id})).rows(
-        Example("a", None, (("What?", "A<|im_end|>B"),))
+        Example("a", None, (("What?", "A<|im_end|>B"),)), ()
     )
     assert sum(label == tokenizer.eos_token_id for label in row.labels) == 1
 

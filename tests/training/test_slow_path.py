@@ -6,16 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfvqa.checkpoints.known import read_trained_with
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prompt import prompt_for
+from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
+from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.convert import add_slow_path
 from sfvqa.training.convert import main as convert_main
 from sfvqa.training.finetune import FineTuning, Stage, fine_tune
+from sfvqa.training.rows import IGNORED, DialogueWriter, Looking, VideoDataset
 from sfvqa.video import SamplingOptions, SamplingStrategy
+from sfvqa.video.readers import ReadOptions
 from tests.inference.conftest import write_video
-from tests.model.families.published import FAMILIES, save_whole
+from tests.inference.test_families import processor_text
+from tests.model.families.published import FAMILIES, VIDEO_TOKENS, save_whole
 
 
 @pytest.fixture(params=FAMILIES)
@@ -84,28 +91,79 @@ def test_a_slow_fast_model_is_refused(tmp_path: Path) -> None:
         add_slow_path("tiny", tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
 
 
-def test_stage_1_trains_the_slow_path_alone(tmp_path: Path) -> None:
-    save_whole("llava_onevision", tmp_path / "base")
-    add_slow_path(tmp_path / "base", tmp_path / "ours", num_fast_frames=2, num_slow_frames=4)
+TALK = (("What moves?", "The circle moves left."), ("Where to?", "Left, and then up."))
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """A conversation about a video of two seconds."""
     write_video(tmp_path / "video.mp4", num_frames=20, colour=(200, 30, 60))
-    talk = [{"from": "human", "value": "<image>\nWhat moves?"}, {"from": "gpt", "value": "The circle moves left."}]
-    annotations = tmp_path / "annotations.json"
-    annotations.write_text(json.dumps([{"id": "1", "video": "video.mp4", "conversations": talk}]))
+    said = [{"from": who, "value": text} for both in TALK for who, text in zip(("human", "gpt"), both, strict=True)]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps([{"id": "1", "video": "video.mp4", "conversations": said}]))
+    return path
+
+
+def test_stage_1_trains_the_slow_path_alone(published: Path, annotated: Path, tmp_path: Path) -> None:
+    add_slow_path(published, tmp_path / "ours", num_fast_frames=2, num_slow_frames=4)
     options = FineTuning(stage=Stage.BRIDGE, num_steps=3, batch_size=1, learning_rate=0.05, device="cpu")
-    trained = fine_tune(tmp_path / "ours", annotations, tmp_path, tmp_path / "run", options)
+    trained = fine_tune(tmp_path / "ours", annotated, tmp_path, tmp_path / "run", options)
     before, after = (
         SlowFastForConditionalGeneration.from_pretrained(folder).state_dict() for folder in (tmp_path / "ours", trained)
     )
     changed = {name for name, values in before.items() if not torch.equal(values, after[name])}
     assert changed
     assert all(".slow_attention." in name for name in changed)
+    assert read_trained_with(trained) == read_trained_with(tmp_path / "ours")
 
 
-def test_fine_tuning_refuses_prompts_that_it_cannot_write(tmp_path: Path) -> None:
+def test_stage_1_has_nothing_to_train_in_a_model_without_a_slow_path(
+    published: Path, annotated: Path, tmp_path: Path
+) -> None:
+    options = FineTuning(stage=Stage.BRIDGE, num_steps=1, device="cpu")
+    with pytest.raises(UsageError, match="no slow path"):
+        fine_tune(published, annotated, tmp_path, tmp_path / "run", options)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_rows_are_what_ask_asks_and_the_model_should_write(published: Path, annotated: Path, num_frames: int) -> None:
+    """Where the template repeats an answer as it was asked for, they are the processor's text of the conversation."""
+    qa, family = VideoQA.load(published, device="cpu"), published.name
+    checkpoint, config = qa.checkpoint, qa.checkpoint.model.config
+    looking = Looking(SamplingOptions(num_frames), qa.default_crop, ReadOptions(isolated=False))
+    examples = read_annotations(annotated, annotated.parent)
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=False)
+    writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, config.family)
+    dataset = VideoDataset(examples, writer, config, looking)
+    rows = [dataset[number] for number in range(len(dataset))]
+    assert len(rows) == {"llava_onevision": 2, "smolvlm": 1}[family]  # LLaVA's template adds a space to what was said
+    seen = qa.encode(annotated.parent / "video.mp4", looking.sampling)
+    ids = rows[-1]["input_ids"]
+    for row, history in zip(rows, ((), TALK[:1]), strict=False):
+        question = TALK[len(history)][0]
+        asked = prompt_for(
+            checkpoint.tokenizer, seen, question, PromptOptions(), config=config, num_new_tokens=8, history=history
+        ).token_ids
+        assert list(row["input_ids"][: len(asked)]) == asked
+        assert row["labels"][len(asked)] != IGNORED
+        assert torch.equal(row["pixel_values"], rows[0]["pixel_values"])
+    if family == "smolvlm":
+        text = processor_text(family, qa, seen, TALK[0][0], TALK[0][1], TALK[1][0], TALK[1][1])
+        whole = checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"]
+        own = checkpoint.tokenizer.convert_tokens_to_ids(VIDEO_TOKENS[family])
+        assert [own if token == IMAGE_TOKEN_ID else token for token in ids] == whole[: len(ids)]
+        learned = [token for token in rows[0]["labels"] if token != IGNORED]
+        said = "".join(f" {answer}<end_of_utterance>" for _, answer in TALK)
+        assert learned == checkpoint.tokenizer(said, add_special_tokens=False)["input_ids"]
+
+
+def test_a_row_that_names_every_time_is_measured_before_anything_is_learned(annotated: Path, tmp_path: Path) -> None:
     save_whole("smolvlm", tmp_path / "base")
-    write_video(tmp_path / "video.mp4", num_frames=20, colour=(200, 30, 60))
-    talk = [{"from": "human", "value": "<image>\nWhat moves?"}, {"from": "gpt", "value": "The circle."}]
-    annotations = tmp_path / "annotations.json"
-    annotations.write_text(json.dumps([{"id": "1", "video": "video.mp4", "conversations": talk}]))
-    with pytest.raises(UsageError, match="SmolVLM2"):
-        fine_tune(tmp_path / "base", annotations, tmp_path, tmp_path / "run", FineTuning(num_steps=1, device="cpu"))
+    config = tmp_path / "base" / "config.json"
+    fields = json.loads(config.read_text())
+    fields["text_config"]["max_position_embeddings"] = 100
+    config.write_text(json.dumps(fields))
+    options = FineTuning(num_frames=2, num_steps=1, device="cpu")
+    with pytest.raises(UsageError, match=r"Example 1 takes \d+ tokens, but the model has only 100 positions"):
+        fine_tune(tmp_path / "base", annotated, tmp_path, tmp_path / "run", options)
+    assert not list((tmp_path / "run").iterdir())
