@@ -65,6 +65,15 @@ class Stages:
 
 
 @dataclass(frozen=True, eq=False)
+class Measured:
+    """What was asked, the runs of both, and how far their logits lay apart on a few frames."""
+
+    asked: Asked
+    runs: dict[str, list[Stages]]
+    largest_difference: float
+
+
+@dataclass(frozen=True, eq=False)
 class Asked:
     """What both are asked: pixels `[T, 3, S, S]` in float32, and ids with IMAGE_TOKEN_ID for every visual token."""
 
@@ -156,6 +165,17 @@ class _TokenTimes(BaseStreamer):
         pass
 
 
+def _as_theirs(theirs: Any, asked: Asked, video_token_id: int) -> dict[str, Tensor]:
+    """What is asked, under the names of transformers' class."""
+    is_llava = isinstance(theirs, LlavaOnevisionForConditionalGeneration)
+    ids = torch.tensor([asked.prompt])
+    return {
+        "input_ids": ids.masked_fill(ids == IMAGE_TOKEN_ID, video_token_id),
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values_videos" if is_llava else "pixel_values": asked.pixels[None],
+    }
+
+
 @torch.inference_mode()
 def run_theirs(theirs: Any, asked: Asked, video_token_id: int) -> Stages:
     """transformers' `generate`, with nothing that ends an answer."""
@@ -164,18 +184,21 @@ def run_theirs(theirs: Any, asked: Asked, video_token_id: int) -> Stages:
     tower_module, decoder_module = (
         (parts.vision_tower, parts.language_model) if is_llava else (parts.vision_model, parts.text_model)
     )
-    pixels = {"pixel_values_videos" if is_llava else "pixel_values": asked.pixels[None]}
+    how = GenerationConfig(do_sample=False, max_new_tokens=asked.num_new_tokens, pad_token_id=0)
     with _timed(tower_module) as tower, _timed(decoder_module) as decoder:
         start = time.perf_counter()
-        ids = torch.tensor([asked.prompt])
-        written = theirs.generate(
-            input_ids=ids.masked_fill(ids == IMAGE_TOKEN_ID, video_token_id),
-            attention_mask=torch.ones_like(ids),
-            generation_config=GenerationConfig(do_sample=False, max_new_tokens=asked.num_new_tokens, pad_token_id=0),
-            streamer=streamer,
-            **pixels,
-        )
-    return _stages(tower, decoder, start, streamer.times[1:], written[0, ids.shape[1] :].tolist())
+        given = _as_theirs(theirs, asked, video_token_id)
+        written = theirs.generate(**given, generation_config=how, streamer=streamer)
+    return _stages(tower, decoder, start, streamer.times[1:], written[0, len(asked.prompt) :].tolist())
+
+
+@torch.inference_mode()
+def largest_difference(
+    model: SlowFastForConditionalGeneration, theirs: Any, asked: Asked, video_token_id: int
+) -> float:
+    """Between our logits and transformers', at any position of the prompt."""
+    ours = model(torch.tensor([asked.prompt]), visual_tokens=[model.encode_video(asked.pixels)]).logits
+    return float((theirs(**_as_theirs(theirs, asked, video_token_id)).logits - ours).abs().max())
 
 
 def prepare(qa: VideoQA, video: Path, num_frames: int | None, num_new_tokens: int) -> Asked:
@@ -193,8 +216,8 @@ def prepare(qa: VideoQA, video: Path, num_frames: int | None, num_new_tokens: in
 
 def measure(
     name: str, video: Path, *, dtype: str, num_frames: int | None, num_new_tokens: int, repeats: int
-) -> tuple[Asked, dict[str, list[Stages]]]:
-    """What was asked, and the runs of both, in turn, after a short one of each that does not count."""
+) -> Measured:
+    """Run both in turn, after a short run of each that does not count."""
     qa = VideoQA.load(name, device="cpu", dtype=dtype, random_weights=True)
     model = qa.checkpoint.model
     video_token_id = model.config.decoder_config.vocab_size - 1  # an id that no text of the prompt has
@@ -204,17 +227,19 @@ def measure(
     runs: dict[str, list[Stages]] = {THEIRS: [], OURS: []}
     run_theirs(theirs, few, video_token_id)
     run_ours(model, few)
+    difference = largest_difference(model, theirs, few, video_token_id)
     for number in range(repeats):
         for way in (THEIRS, OURS) if number % 2 == 0 else (OURS, THEIRS):
             took = run_ours(model, asked) if way == OURS else run_theirs(theirs, asked, video_token_id)
             runs[way].append(took)
             print(f"{name}, {way}: first token {took.ttft_seconds:.2f} s, each {took.token_seconds:.4f} s",
                   file=sys.stderr)  # fmt: skip
-    return asked, runs
+    return Measured(asked, runs, difference)
 
 
-def rows_of(name: str, asked: Asked, runs: dict[str, list[Stages]]) -> list[list[str]]:
+def rows_of(name: str, measured: Measured) -> list[list[str]]:
     """Two rows of a table, transformers' and ours, the latter with its share of the former's time."""
+    asked, runs = measured.asked, measured.runs
     medians = {
         way: {
             stage: statistics.median(getattr(run, stage) for run in of_way)
@@ -239,17 +264,19 @@ def rows_of(name: str, asked: Asked, runs: dict[str, list[Stages]]) -> list[list
                         ("token_seconds", f"{1000 * took['token_seconds']:.1f} ms"),
                     )
                 ),
-                "" if way == THEIRS else agreement(runs),
+                "" if way == THEIRS else agreement(measured),
             ]
         )
     return rows
 
 
-def agreement(runs: dict[str, list[Stages]]) -> str:
-    """How many of our tokens are transformers', up to the first that is not."""
-    theirs, ours = (runs[way][0].token_ids for way in (THEIRS, OURS))
+def agreement(measured: Measured) -> str:
+    """How many of our tokens are transformers', up to the first that is not, and how near the logits are."""
+    theirs, ours = (measured.runs[way][0].token_ids for way in (THEIRS, OURS))
     same = next((place for place, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1]), len(ours))
-    return f"all {same}" if same == len(ours) else f"the first {same} of {len(ours)}"
+    difference = measured.largest_difference
+    logits = f"logits within {difference:.1g}" if difference else "logits equal"
+    return f"{'all' if same == len(ours) else f'first {same} of'} {len(ours)}, {logits}"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -275,7 +302,7 @@ def main(arguments: list[str] | None = None) -> None:
     video = options.video or find_or_write(VIDEO, options.folder)
     rows, figures = [], {}
     for name in options.models:
-        asked, runs = measure(
+        measured = measure(
             name,
             video,
             dtype=options.dtype,
@@ -283,8 +310,8 @@ def main(arguments: list[str] | None = None) -> None:
             num_new_tokens=options.new_tokens,
             repeats=options.repeats,
         )
-        rows += rows_of(name, asked, runs)
-        figures[name] = {way: [asdict(run) for run in of_way] for way, of_way in runs.items()}
+        rows += rows_of(name, measured)
+        figures[name] = {way: [asdict(run) for run in of_way] for way, of_way in measured.runs.items()}
     write_figures(options.json, runs=figures)
     heads = ["vision tower", "projector, rest", "prefill", "first token", "each token", "same tokens"]
     print(markdown_table(["model", "", *heads], rows, num_texts=2))
