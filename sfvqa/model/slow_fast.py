@@ -331,10 +331,16 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 gate.data.copy_(value)
 
 
+_PROJECTED_AT_A_TIME = 1024
+"""Slow tokens whose norm, in float32, a processor's caches can hold: it takes several times as long in memory."""
+
+
 def _project(layer: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values."""
-    projected: tuple[Tensor, Tensor] = layer.self_attn.project_slow(layer.input_layernorm(tokens))
-    return projected
+    parts = tokens.split(_PROJECTED_AT_A_TIME, dim=1)
+    projected = [layer.self_attn.project_slow(layer.input_layernorm(part)) for part in parts]
+    keys, values = (torch.cat(each, dim=2) for each in zip(*projected, strict=True))
+    return keys, values
 
 
 STANDARD_DEVIATION = 0.02

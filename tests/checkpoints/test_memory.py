@@ -116,8 +116,8 @@ def estimated_and_measured(
     spec = find_model(model)
     command = [
         sys.executable, "-m", "sfvqa", "ask", str(VIDEO), "What?", "--model", model, "--random-weights",
-        "--device", device, "--frames", str(num_frames), "--dtype", dtype, "--quant", quantization,
-        "--max-new-tokens", str(NEW_TOKENS), "--json", "--quiet",
+        "--sampling", "uniform", "--device", device, "--frames", str(num_frames), "--dtype", dtype,
+        "--quant", quantization, "--max-new-tokens", str(NEW_TOKENS), "--json", "--quiet", "--no-cache",
     ]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     answer = json.loads(run.stdout)
