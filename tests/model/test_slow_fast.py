@@ -141,7 +141,7 @@ def test_slow_keys_and_values_are_computed_once_a_layer(model: SlowFastForCondit
 def test_slow_tokens_are_projected_in_parts(
     model: SlowFastForConditionalGeneration, at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The norm of all of them together took six times as long as the projection behind it."""
+    """The norm of all of them together took five times as long as the projection behind it."""
     samples: list[VisualTokens | None] = [encode(model, 7), None, encode(model, 3)]
     ids, mask = left_padded([prompt(sample, QUESTION) for sample in samples])
     with torch.inference_mode():
