@@ -63,6 +63,11 @@ class Stages:
     token_seconds: float
     token_ids: tuple[int, ...]
 
+    @property
+    def rest_seconds(self) -> float:
+        """To the first token beside tower and decoder: projector, pooling, embeddings, logits, choosing."""
+        return self.ttft_seconds - self.tower_seconds - self.prefill_seconds
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -243,19 +248,18 @@ def rows_of(name: str, measured: Measured) -> list[list[str]]:
     medians = {
         way: {
             stage: statistics.median(getattr(run, stage) for run in of_way)
-            for stage in ("tower_seconds", "prefill_seconds", "ttft_seconds", "token_seconds")
+            for stage in ("tower_seconds", "rest_seconds", "prefill_seconds", "ttft_seconds", "token_seconds")
         }
         for way, of_way in runs.items()
     }
     rows = []
     for way, took in medians.items():
-        rest = took["ttft_seconds"] - took["tower_seconds"] - took["prefill_seconds"]
         rows.append(
             [
                 f"`{name}`, {len(asked.pixels)} frames, {len(asked.prompt):,} tokens" if way == THEIRS else "",
                 way,
                 f"{took['tower_seconds']:.2f} s",
-                f"{rest:.2f} s",
+                f"{took['rest_seconds']:.2f} s",
                 f"{took['prefill_seconds']:.2f} s",
                 *(
                     text if way == THEIRS else f"{text} ({took[stage] / medians[THEIRS][stage]:.3f} ×)"
