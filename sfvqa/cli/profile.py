@@ -78,6 +78,10 @@ class MeasureOptions(OptionGroup):
             "self-attention, and slow keys and values recomputed for every token, as in the reference."
         ),
     ] = False
+    encode_once: Annotated[
+        bool,
+        option("Read and encode once, and repeat only what the language model does: its figures need the repeats."),
+    ] = False
     overlap: Annotated[bool, option("Read ahead while encoding, as `ask` does, instead of waiting.")] = False
     static_decode: Annotated[bool, option("Decode in fixed-size buffers, as `ask --static-decode` does.")] = False
 
@@ -123,6 +127,11 @@ class MeasureOptions(OptionGroup):
         from sfvqa.checkpoints.plan import make_plan
         from sfvqa.profiling.measuring import fast_tokens_for
 
+        if self.baselines and not sizes.sizes.hybrid_layers:
+            raise UsageError(
+                f"{sizes.name} has no slow tokens, and its baselines would all be the same.",
+                "Leave out --baselines, or convert the model first: python -m sfvqa.training.convert.",
+            )
         most = max(counts)
         in_prompt = max(map(sizes.sizes.num_visual_tokens, counts)) if self.baselines else 0
         return make_plan(
@@ -157,7 +166,7 @@ class MeasureOptions(OptionGroup):
                 prefill, decode = prefill + needed.prefill, decode + needed.decode
             vision += needed.vision
         rounds = self.repeat + self.warmup
-        every = Operations(rounds * vision, rounds * prefill, rounds * decode)
+        every = Operations((1 if self.encode_once else rounds) * vision, rounds * prefill, rounds * decode)
         return seconds_on_cpu(every, measure_cpu_speed(plan.run.dtype))
 
 
@@ -284,7 +293,7 @@ def profile(
             measure.question, measure.new_tokens, reading.read_options(), crop, measure.overlap, measure.static_decode
         )
         answerer = load(plan.settings, None, notices)
-        options = SweepOptions(counts, measure.repeat, measure.warmup, measure.baselines)
+        options = SweepOptions(counts, measure.repeat, measure.warmup, measure.baselines, measure.encode_once)
         with memory_errors("profiling"):
             measured = notices.follow(sweep(answerer.checkpoint, path, work, options)).about(video)
         comparison = None if old is None else compare(old, measured)

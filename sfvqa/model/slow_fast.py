@@ -163,14 +163,15 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             cache = SlowFastCache(self.config)
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        looking = self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention))
         length_before = cache.get_seq_length() if isinstance(cache, SlowFastCache) else 0
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
+            attention_mask=_for_one_position(attention_mask, inputs_embeds, cache),
             position_ids=position_ids,
             cache=cache,
             use_cache=use_cache,
-            slow=self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
+            slow=looking,
             **kwargs,
         )
         if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
@@ -331,10 +332,29 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 gate.data.copy_(value)
 
 
+def _for_one_position(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> Tensor | None:
+    """A mask `[B, L]` as what is added to the scores of a single position, `[B, 1, 1, L]`; on the CPU alone.
+
+    With such a mask transformers has the heads that share keys go through torch's attention together. Without one the
+    CPU's kernel reads all keys anew for each of them, which takes most of a token's time after a long prompt.
+    """
+    sees_all = isinstance(cache, SlowFastCache) and cache.is_forkable
+    if mask is None or not sees_all or inputs_embeds.shape[1] != 1 or inputs_embeds.device.type != "cpu":
+        return mask
+    added = torch.zeros(mask.shape, dtype=inputs_embeds.dtype)
+    return added.masked_fill(mask == 0, torch.finfo(added.dtype).min)[:, None, None]
+
+
+_PROJECTED_AT_A_TIME = 1024
+"""Slow tokens whose norm, in float32, a processor's caches can hold: it takes several times as long in memory."""
+
+
 def _project(layer: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values."""
-    projected: tuple[Tensor, Tensor] = layer.self_attn.project_slow(layer.input_layernorm(tokens))
-    return projected
+    parts = tokens.split(_PROJECTED_AT_A_TIME, dim=1)
+    projected = [layer.self_attn.project_slow(layer.input_layernorm(part)) for part in parts]
+    keys, values = (torch.cat(each, dim=2) for each in zip(*projected, strict=True))
+    return keys, values
 
 
 STANDARD_DEVIATION = 0.02

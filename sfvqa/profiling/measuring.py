@@ -6,7 +6,7 @@ frames cheap; a model's own stride, fixed, would lengthen the prompt.
 """
 
 import contextlib
-import copy
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.profiler import profile, record_function
 
 from sfvqa.checkpoints.device import synchronize
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.memory import CHUNKS_AHEAD
+from sfvqa.checkpoints.plan import fast_tokens_of
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.encode import EncodedVideo, Stopwatch, encode_progressively
+from sfvqa.inference.encode import EncodedVideo, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
@@ -33,7 +33,6 @@ from sfvqa.model import (
     SlowFastForConditionalGeneration,
     VisualTokens,
 )
-from sfvqa.model.visual_tokens import split_video
 from sfvqa.registry import FastTokens
 from sfvqa.registry.architecture import PromptSize
 from sfvqa.video.fitting import CropMode
@@ -142,15 +141,35 @@ def stride_for(num_frames: int, min_fast_frames: int) -> int:
 
 
 def fast_tokens_for(fast: FastTokens, num_frames: int) -> FastTokens:
-    """The settings that a model trained with `num_frames` would have."""
-    return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames), temporal_sampling_stride=1)
+    """The settings that a model trained with `num_frames` would have; one whose prompt has all frames keeps its own.
+
+    Frames are averaged, or left out, as the model does it.
+
+    >>> fast_tokens_for(FastTokens(temporal_stride=1, min_fast_frames=16, temporal_sampling_stride=8), 64)
+    FastTokens(temporal_stride=1, min_fast_frames=16, temporal_sampling_stride=4, spatial_stride=1)
+    """
+    if fast.min_fast_frames == 1:
+        return fast
+    if fast.temporal_sampling_stride > 1:  # one that is too long keeps the fewest, one that is too short keeps more
+        kept = fast.min_fast_frames * fast.temporal_stride
+        return replace(fast, temporal_sampling_stride=math.ceil(num_frames / kept))
+    return replace(fast, temporal_stride=stride_for(num_frames, fast.min_fast_frames))
 
 
-def split_again(slow: Tensor, num_frames: int, config: SlowFastConfig) -> VisualTokens:
-    """Split the visual tokens `slow` `[S, D]` of `num_frames` frames by the same settings."""
-    own, side = copy.deepcopy(config), config.grid_side(num_frames)
-    own.temporal_stride, own.temporal_sampling_stride = stride_for(num_frames, own.min_fast_frames), 1
-    return split_video(slow.view(num_frames, side, side, -1), own)
+ALL_IN_PROMPT = FastTokens(temporal_stride=1, min_fast_frames=1)
+
+
+@contextlib.contextmanager
+def splitting(config: SlowFastConfig, fast: FastTokens) -> Iterator[None]:
+    """Have a model split its videos, and lay them out in prompts, by other settings during the block."""
+    own = vars(fast_tokens_of(config))
+    try:
+        for name, value in vars(fast).items():
+            setattr(config, name, value)
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(config, name, value)
 
 
 @dataclass(frozen=True)
@@ -202,63 +221,77 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """The measurements of one run; `encoded` is what the model saw, for the baselines."""
+class Seen:
+    """What a model saw of a video, and the parts of what that took that `encoded` does not tell."""
 
     encoded: EncodedVideo
+    open_seconds: float
+    vision_tower_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The measurements of one run; `seen` is for the baselines."""
+
+    seen: Seen
     figures: Figures
     prompt: tuple[int, ...]
     host_bytes: int | None
     device_bytes: int | None
 
+    @property
+    def encoded(self) -> EncodedVideo:
+        """What the model saw."""
+        return self.seen.encoded
 
-def measure_run(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Run:
+
+def measure_run(
+    checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work, seen: Seen | None = None
+) -> Run:
     """Encode at most `num_frames` frames of the video and decode `work.num_new_tokens` tokens.
 
-    Nothing comes from a cache. Raises what seeing and asking do.
+    Nothing comes from a cache; but what was `seen` of the video is not read and encoded again. Raises what seeing and
+    asking do.
     """
     model = checkpoint.model
     memory = PeakMemory(model.device)
-    with watch_parts(model) as clocks:
-        encoded, open_seconds = see(checkpoint, video, num_frames, work)
-        vision_tower_seconds = clocks.vision_tower.seconds
+    with splitting(model.config, fast_tokens_for(fast_tokens_of(model.config), num_frames)):
+        seen = seen or see(checkpoint, video, num_frames, work)
+        encoded = seen.encoded
         endless = replace(checkpoint, end_token_ids=frozenset())
         options = GenerationOptions(max_new_tokens=work.num_new_tokens, static_decode=work.static_decode)
-        answering = AnswerRun(endless, [Asked(encoded, work.question)], options)
-        for _ in answering.steps():
-            pass
-        slow_keys_values_seconds = clocks.slow_keys_values.seconds
+        with watch_parts(model) as clocks:
+            answering = AnswerRun(endless, [Asked(encoded, work.question)], options)
+            for _ in answering.steps():
+                pass
+            slow_keys_values_seconds = clocks.slow_keys_values.seconds
+        prompt = tuple(prompt_ids(checkpoint, encoded, work))
     (answer,) = answering.answers()
     assert answer.tokens.new == work.num_new_tokens
     timings = answer.timings
     per_token = timings.decode_seconds / (work.num_new_tokens - 1)
-    return Run(
-        encoded,
-        Figures(
-            open_seconds=open_seconds,
-            read_seconds=encoded.read_seconds - open_seconds,
-            preprocess_seconds=encoded.preprocess_seconds,
-            vision_tower_seconds=vision_tower_seconds,
-            projector_seconds=encoded.encode_seconds - encoded.preprocess_seconds - vision_tower_seconds,
-            overlap_seconds=encoded.overlap_seconds,
-            slow_keys_values_seconds=slow_keys_values_seconds,
-            prefill_seconds=timings.prefill_seconds,
-            ttft_seconds=timings.ttft_seconds,
-            ttft_after_reading_seconds=timings.ttft_seconds - encoded.read_seconds + encoded.overlap_seconds,
-            decode_seconds_per_token=per_token,
-            tokens_per_second=1 / per_token,
-            total_seconds=timings.total_seconds,
-        ),
-        tuple(prompt_ids(checkpoint, encoded, work)),
-        memory.host_bytes,
-        memory.device_bytes,
+    figures = Figures(
+        open_seconds=seen.open_seconds,
+        read_seconds=encoded.read_seconds - seen.open_seconds,
+        preprocess_seconds=encoded.preprocess_seconds,
+        vision_tower_seconds=seen.vision_tower_seconds,
+        projector_seconds=encoded.encode_seconds - encoded.preprocess_seconds - seen.vision_tower_seconds,
+        overlap_seconds=encoded.overlap_seconds,
+        slow_keys_values_seconds=slow_keys_values_seconds,
+        prefill_seconds=timings.prefill_seconds,
+        ttft_seconds=timings.ttft_seconds,
+        ttft_after_reading_seconds=timings.ttft_seconds - encoded.read_seconds + encoded.overlap_seconds,
+        decode_seconds_per_token=per_token,
+        tokens_per_second=1 / per_token,
+        total_seconds=timings.total_seconds,
     )
+    return Run(seen, figures, prompt, memory.host_bytes, memory.device_bytes)
 
 
-def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> tuple[EncodedVideo, float]:
-    """Read and encode a video, with as many fast frames as in training; also the seconds that opening it took."""
+def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Seen:
+    """Read and encode a video."""
     model = checkpoint.model
-    with open_video(video, work.reading) as reader:
+    with open_video(video, work.reading) as reader, watch_parts(model) as clocks:
         ahead, sampling = CHUNKS_AHEAD if work.overlap else 0, SamplingOptions(num_frames)
         steps = encode_progressively(model, reader, sampling, crop=work.crop, chunks_ahead=ahead)
         while True:
@@ -266,12 +299,16 @@ def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) 
                 next(steps)
             except StopIteration as end:
                 encoded: EncodedVideo = end.value
-                break
-        open_seconds = reader.open_seconds
-    watch = Stopwatch(model.device)
-    with watch, torch.inference_mode():
-        tokens = split_again(encoded.visual_tokens.slow, len(encoded.indices), model.config)
-    return replace(encoded, visual_tokens=tokens, encode_seconds=encoded.encode_seconds + watch.seconds), open_seconds
+                return Seen(encoded, reader.open_seconds, clocks.vision_tower.seconds)
+
+
+def split_again(model: SlowFastForConditionalGeneration, encoded: EncodedVideo) -> EncodedVideo:
+    """The same frames, split into slow and fast tokens as the model's config says now."""
+    num_frames = len(encoded.indices)
+    side = model.config.grid_side(num_frames)
+    with torch.inference_mode():
+        tokens = model.split(encoded.visual_tokens.slow.view(num_frames, side, side, -1))
+    return replace(encoded, visual_tokens=tokens)
 
 
 def prompt_ids(checkpoint: LoadedCheckpoint, encoded: EncodedVideo, work: Work) -> list[int]:
@@ -293,12 +330,6 @@ def size_of(prompt: Sequence[int], tokens: VisualTokens, scope: SlowAttentionSco
         case _:
             num_looking = len(prompt) - len(tokens.fast)
     return PromptSize(len(prompt), len(tokens.slow), num_looking)
-
-
-def all_in_prompt(encoded: EncodedVideo) -> EncodedVideo:
-    """The same with all visual tokens in the prompt, for self-attention without slow attention."""
-    slow = encoded.visual_tokens.slow
-    return replace(encoded, visual_tokens=VisualTokens(slow=slow, fast=slow))
 
 
 def write_trace(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work, path: Path) -> None:

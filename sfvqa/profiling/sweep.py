@@ -1,37 +1,53 @@
 """Measure a profile: every number of frames in every round, so that drift affects all alike."""
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from sfvqa.checkpoints.load import LoadedCheckpoint
-from sfvqa.checkpoints.plan import architecture_of
+from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.errors import UsageError
-from sfvqa.inference.encode import EncodedVideo
 from sfvqa.model.quantization import Quantization
 from sfvqa.profiling.baselines import Baseline, BaselineRun, run_baseline
 from sfvqa.profiling.floors import DeviceRates, count_on_model, floors, measure_rates
-from sfvqa.profiling.measuring import Run, Work, all_in_prompt, measure_run, prompt_ids, see, size_of
+from sfvqa.profiling.measuring import (
+    ALL_IN_PROMPT,
+    Run,
+    Seen,
+    Work,
+    fast_tokens_for,
+    measure_run,
+    prompt_ids,
+    see,
+    size_of,
+    split_again,
+    splitting,
+)
 from sfvqa.profiling.profile import BaselinePoint, Device, Profile, ProfilePoint, Spread
 from sfvqa.registry.architecture import (
     PromptSize,
     count_by_formula,
     decode_flops,
     prefill_flops,
+    prompt_size,
     slow_keys_values_flops,
 )
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """The numbers of frames, and how often to measure each, after `num_warmups` uncounted rounds."""
+    """The numbers of frames, and how often to measure each, after `num_warmups` uncounted rounds.
+
+    With `encode_once` the first round alone reads and encodes, and all others ask about what it saw.
+    """
 
     frame_counts: tuple[int, ...]
     num_repeats: int = 3
     num_warmups: int = 1
     baselines: bool = False
+    encode_once: bool = False
 
     def __post_init__(self) -> None:
         if not self.frame_counts or min(self.frame_counts) < 1:
@@ -79,9 +95,10 @@ def sweep(
     yield SweepProgress(SweepStage.DEVICE, 0, 1)
     rates = measure_rates(model.device, model.dtype)
     yield SweepProgress(SweepStage.DEVICE, 1, 1)
-    yield from _rounds(checkpoint, video, work, options, SweepStage.WARM_UP, _Measured())
+    seen: dict[int, Seen] = {}
+    yield from _rounds(checkpoint, video, work, options, SweepStage.WARM_UP, _Measured(), seen)
     measured = _Measured()
-    yield from _rounds(checkpoint, video, work, options, SweepStage.MEASURE, measured)
+    yield from _rounds(checkpoint, video, work, options, SweepStage.MEASURE, measured, seen)
     points = []
     for place, runs in enumerate(measured.runs.values()):
         yield SweepProgress(SweepStage.COUNT, place, len(measured.runs))
@@ -89,7 +106,7 @@ def sweep(
     yield SweepProgress(SweepStage.COUNT, len(points), len(points))
     first = measured.runs[options.frame_counts[0]][0].encoded
     sizes, num_fast_frames = architecture_of(model.config), model.config.min_fast_frames
-    smallest = PromptSize(sizes.num_visual_tokens(num_fast_frames) + points[0].num_text_tokens)
+    smallest = prompt_size(sizes, ALL_IN_PROMPT, num_fast_frames, points[0].num_text_tokens)
     return Profile(
         model=_model_facts(checkpoint),
         device=device,
@@ -100,6 +117,7 @@ def sweep(
             "num_warmups": options.num_warmups,
             "num_new_tokens": work.num_new_tokens,
             "question": work.question,
+            "encode_once": options.encode_once,
             "overlap": work.overlap,
             "static_decode": work.static_decode,
             "reader": first.reader,
@@ -107,46 +125,57 @@ def sweep(
         },
         points=tuple(sorted(points, key=lambda point: point.num_frames)),
         baselines=tuple(_baseline_points(checkpoint, measured)) if options.baselines else None,
-        prefill_flops_self_attention_only=prefill_flops(sizes, smallest),
+        prefill_flops_self_attention_only=prefill_flops(sizes, PromptSize(smallest.length)),
         rates=rates,
         warnings=tuple(dict.fromkeys(_warnings(checkpoint, measured))),
     )
 
 
 def _rounds(
-    checkpoint: LoadedCheckpoint, video: Path, work: Work, options: SweepOptions, stage: SweepStage, measured: _Measured
+    checkpoint: LoadedCheckpoint,
+    video: Path,
+    work: Work,
+    options: SweepOptions,
+    stage: SweepStage,
+    measured: _Measured,
+    seen: dict[int, Seen],
 ) -> Iterator[SweepProgress]:
+    """Measure every number of frames once a round; `seen` is what earlier rounds saw, to be used again."""
     num_rounds = options.num_warmups if stage is SweepStage.WARM_UP else options.num_repeats
+    fewest = checkpoint.model.config.min_fast_frames
     done, total = 0, num_rounds * sum(options.frame_counts)
     for place in range(num_rounds):
         yield SweepProgress(stage, done, total)
+        of_round: dict[int, Seen] = seen if options.encode_once else {}
         for num_frames in options.frame_counts[:: 1 if place % 2 == 0 else -1]:
-            run = measure_run(checkpoint, video, num_frames, work)
+            run = measure_run(checkpoint, video, num_frames, work, of_round.get(num_frames))
             measured.runs[num_frames].append(run)
+            of_round[num_frames] = run.seen
             if options.baselines:
-                seen = {
-                    Baseline.ALL_IN_SELF_ATTENTION: all_in_prompt(run.encoded),
-                    Baseline.SLOW_RECOMPUTED: run.encoded,
-                }
-                _run_baselines(checkpoint, work, measured, seen)
+                modes = (Baseline.ALL_IN_SELF_ATTENTION, Baseline.SLOW_RECOMPUTED)
+                _run_baselines(checkpoint, work, measured, modes, run.seen)
             done += num_frames
             yield SweepProgress(stage, done, total)
         if options.baselines:
-            few, _ = see(checkpoint, video, checkpoint.model.config.min_fast_frames, work)
-            _run_baselines(checkpoint, work, measured, {Baseline.SELF_ATTENTION_ONLY: all_in_prompt(few)})
+            few = of_round[fewest] = of_round.get(fewest) or see(checkpoint, video, fewest, work)
+            _run_baselines(checkpoint, work, measured, (Baseline.SELF_ATTENTION_ONLY,), few)
 
 
 def _run_baselines(
-    checkpoint: LoadedCheckpoint, work: Work, measured: _Measured, modes: Mapping[Baseline, EncodedVideo]
+    checkpoint: LoadedCheckpoint, work: Work, measured: _Measured, modes: Sequence[Baseline], seen: Seen
 ) -> None:
-    """Run every mode on its own encoded video."""
-    model = checkpoint.model
-    for mode, encoded in modes.items():
-        prompt, tokens, num_frames = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens, len(encoded.indices)
+    """Run every mode on what was seen."""
+    model, num_frames = checkpoint.model, len(seen.encoded.indices)
+    for mode in modes:
+        recomputes = mode is Baseline.SLOW_RECOMPUTED
+        fast = fast_tokens_for(fast_tokens_of(model.config), num_frames) if recomputes else ALL_IN_PROMPT
+        with splitting(model.config, fast):
+            encoded = split_again(model, seen.encoded)
+            prompt, tokens = prompt_ids(checkpoint, encoded, work), encoded.visual_tokens
         took = run_baseline(model, mode, prompt, tokens, work.num_new_tokens)
         measured.baselines[mode, num_frames].append(took)
         size = PromptSize(len(prompt))
-        if mode is Baseline.SLOW_RECOMPUTED:
+        if recomputes:
             size = size_of(prompt, tokens, model.config.slow_attention_scope)
         measured.sizes[mode, num_frames] = size
 
@@ -170,7 +199,7 @@ def _point(checkpoint: LoadedCheckpoint, runs: list[Run], rates: DeviceRates | N
         flops=flops,
         flops_counted=None if is_quantized else count_on_model(model, num_frames, list(last.prompt), tokens),
         prefill_flops_all_in_self_attention=prefill_flops(
-            sizes, PromptSize(len(tokens.slow) + size.length - len(tokens.fast))
+            sizes, PromptSize(prompt_size(sizes, ALL_IN_PROMPT, num_frames, size.length - len(tokens.fast)).length)
         ),
         floors=floors(sizes, flops, size, rates, dtype=dtype, quantization=checkpoint.quantization.value)
         if rates

@@ -137,6 +137,24 @@ def test_slow_keys_and_values_are_computed_once_a_layer(model: SlowFastForCondit
     assert spy.call_count == len(model.config.hybrid_layers)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 5, 1000])
+def test_slow_tokens_are_projected_in_parts(
+    model: SlowFastForConditionalGeneration, at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The norm of all of them together took five times as long as the projection behind it."""
+    samples: list[VisualTokens | None] = [encode(model, 7), None, encode(model, 3)]
+    ids, mask = left_padded([prompt(sample, QUESTION) for sample in samples])
+    with torch.inference_mode():
+        logits, cache = prefill(model, ids, mask, samples)
+        monkeypatch.setattr("sfvqa.model.slow_fast._PROJECTED_AT_A_TIME", at_a_time)
+        again, in_parts = prefill(model, ids, mask, samples)
+    torch.testing.assert_close(again, logits, rtol=0, atol=1e-5)
+    for layer_idx, keys_values in cache.slow_layers.items():
+        for found, expected in zip(in_parts.slow_layers[layer_idx], keys_values, strict=True):
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_only_text_positions_become_queries(model: SlowFastForConditionalGeneration) -> None:
     sample = encode(model, 7)
     num_text = 3 + len(QUESTION)

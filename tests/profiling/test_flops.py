@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
-from sfvqa.checkpoints.plan import architecture_of, config_of
+from sfvqa.checkpoints.plan import architecture_of, config_of, fast_tokens_of
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, VisualTokens
 from sfvqa.model.slow_fast import random_model
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.profiling.floors import count_on_model
-from sfvqa.profiling.measuring import fast_tokens_for, split_again
+from sfvqa.profiling.measuring import fast_tokens_for, splitting
 from sfvqa.registry import FastTokens, find_model
 from sfvqa.registry.architecture import PromptSize, count_by_formula, prompt_size
 
@@ -77,7 +77,9 @@ def test_as_many_fast_frames_as_in_training_are_kept(num_frames: int) -> None:
     config = config_of(find_model("tiny"))
     of_a_frame = 16 if num_frames > 1 else 64
     slow = torch.randn(num_frames * of_a_frame, 8)
-    tokens = split_again(slow, num_frames, config)
+    side = config.grid_side(num_frames)
+    with splitting(config, fast_tokens_for(FastTokens(8, 4), num_frames)):
+        tokens = split_video(slow.view(num_frames, side, side, 8), config)
     assert len(tokens.fast) == of_a_frame * min(num_frames, config.min_fast_frames)
     assert torch.equal(tokens.slow, slow)
     assert fast_tokens_for(FastTokens(8, 4), num_frames).num_averages(num_frames) * of_a_frame == len(tokens.fast)
@@ -85,11 +87,19 @@ def test_as_many_fast_frames_as_in_training_are_kept(num_frames: int) -> None:
     assert size == PromptSize(len(tokens.fast) + 5, len(tokens.slow), num_looking=5)
 
 
+@pytest.mark.parametrize("num_frames", [8, 16, 40, 64, 128, 256])
+def test_frames_are_left_out_where_the_model_leaves_them_out(num_frames: int) -> None:
+    """A converted video model averages none of its base's tokens: they were, into some it was never trained on."""
+    fast = fast_tokens_for(FastTokens(1, 16, temporal_sampling_stride=8), num_frames)
+    assert fast.temporal_stride == 1
+    assert fast.num_averages(num_frames) == min(num_frames, 16)
+
+
 def test_in_training_nothing_is_another() -> None:
     """At the number of frames it was trained with, the model's own split; and its config stays as it was."""
     config = config_of(SEVEN_B)
     before = config.to_dict()
-    visual = torch.randn(64, 9, 9, 4)
-    assert torch.equal(split_again(visual.flatten(0, 2), 64, config).fast, split_video(visual, config).fast)
-    assert len(split_again(torch.randn(96 * 81, 4), 96, config).fast) == 16 * 81
+    assert fast_tokens_for(fast_tokens_of(config), 64) == fast_tokens_of(config)
+    with splitting(config, FastTokens(6, 16)):
+        assert len(split_video(torch.randn(96, 9, 9, 4), config).fast) == 16 * 81
     assert config.to_dict() == before

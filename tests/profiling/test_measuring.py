@@ -14,14 +14,16 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttentionScope, VisualTokens
 from sfvqa.profiling.baselines import Baseline, run_baseline
 from sfvqa.profiling.measuring import (
+    ALL_IN_PROMPT,
     PeakMemory,
     Run,
     Work,
-    all_in_prompt,
     measure_run,
     prompt_ids,
     see,
     size_of,
+    split_again,
+    splitting,
     watch_parts,
 )
 from sfvqa.registry.architecture import PromptSize
@@ -70,9 +72,9 @@ def test_it_sees_what_ask_sees(run: Run, qa: VideoQA) -> None:
 
 def test_reading_ahead_is_measured_as_such(qa: VideoQA, work: Work) -> None:
     ahead = Work(work.question, 2, work.reading, work.crop, overlap=True)
-    encoded, open_seconds = see(qa.checkpoint, VIDEO, 64, ahead)
-    assert encoded.overlap_seconds > 0
-    assert 0 < open_seconds < encoded.read_seconds
+    seen = see(qa.checkpoint, VIDEO, 64, ahead)
+    assert seen.encoded.overlap_seconds > 0
+    assert 0 < seen.open_seconds < seen.encoded.read_seconds
 
 
 def test_hooks_are_gone_afterwards_whatever_happens(qa: VideoQA) -> None:
@@ -122,8 +124,9 @@ def test_recomputing_slow_keys_writes_the_same_tokens(qa: VideoQA, run: Run) -> 
 
 def test_self_attention_only_is_the_model_without_slow(qa: VideoQA, run: Run, work: Work) -> None:
     """Gates at zero and slow tokens there, or no slow tokens: the same numbers."""
-    encoded = all_in_prompt(run.encoded)
-    prompt = prompt_ids(qa.checkpoint, encoded, work)
+    with splitting(qa.checkpoint.model.config, ALL_IN_PROMPT):
+        encoded = split_again(qa.checkpoint.model, run.encoded)
+        prompt = prompt_ids(qa.checkpoint, encoded, work)
     assert prompt.count(IMAGE_TOKEN_ID) == 32 * 16
     took = run_baseline(qa.checkpoint.model, Baseline.ALL_IN_SELF_ATTENTION, prompt, encoded.visual_tokens, 6)
     with qa.checkpoint.model.without_slow():

@@ -11,11 +11,13 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.profiling import sweep as sweeping
 from sfvqa.profiling.baselines import Baseline
-from sfvqa.profiling.measuring import Run, Work, measure_run
+from sfvqa.profiling.measuring import Run, Seen, Work, measure_run, see
 from sfvqa.profiling.profile import Profile, Spread
 from sfvqa.profiling.sweep import SweepOptions, SweepProgress, SweepStage, sweep
+from sfvqa.training.convert import add_slow_path
 from sfvqa.video.readers import ReadOptions
 from tests.inference.steps import run as drain
+from tests.model.families.published import FAMILIES, save_whole
 
 VIDEO = Path(load_demo_videos()[0].path)
 
@@ -29,7 +31,8 @@ def test_rounds_go_up_and_down_and_the_first_is_for_warming_up(monkeypatch: pyte
     order: list[int] = []
     prefills = iter([99.0, 99.0, *(1.0, 10.0), *(30.0, 3.0), *(2.0, 20.0)])
 
-    def measure(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Run:
+    def measure(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work, seen: Seen | None) -> Run:
+        assert seen is None
         order.append(num_frames)
         run = measure_run(checkpoint, video, num_frames, work)
         return replace(run, figures=replace(run.figures, prefill_seconds=next(prefills)))
@@ -72,6 +75,49 @@ def test_a_profile_has_counts_baselines_and_ratios() -> None:
     document = profile.to_dict()
     assert document["schema_version"] == 1
     assert profile.settings["video"] == str(VIDEO)
+
+
+def test_what_was_seen_once_is_asked_about_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def look(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Seen:
+        looked.append(num_frames)
+        return see(checkpoint, video, num_frames, work)
+
+    monkeypatch.setattr("sfvqa.profiling.measuring.see", look)
+    monkeypatch.setattr(sweeping, "see", look)
+    _, profile = _sweep(SweepOptions((8, 16), num_repeats=2, num_warmups=1, baselines=True, encode_once=True))
+    assert looked == [8, 16, 4]
+    of_seeing, of_asking = ("read_seconds", "vision_tower_seconds"), ("prefill_seconds", "decode_seconds_per_token")
+    for point in profile.points:
+        assert all(point.spreads[name].num_repeats == 2 for name in (*of_seeing, *of_asking))
+        assert all(point.spreads[name].noise == 0 for name in of_seeing)
+        assert all(point.spreads[name].noise for name in of_asking)
+    assert profile.settings["encode_once"] is True
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_converted_video_model_is_measured_with_its_base_beside_it(family: str, tmp_path: Path) -> None:
+    """Fast frames are its base's own tokens of some frames, and in the baselines of all, laid out as the base does."""
+    save_whole(family, tmp_path / "base")
+    add_slow_path(tmp_path / "base", tmp_path / "ours", num_fast_frames=4, num_slow_frames=16)
+    base, ours = (VideoQA.load(tmp_path / name, device="cpu") for name in ("base", "ours"))
+    profiles = {}
+    for qa, counts, baselines in ((base, (4, 16), False), (ours, (8, 16), True)):
+        work = Work("What flashes?", 2, ReadOptions(), qa.default_crop)
+        options = SweepOptions(counts, num_repeats=1, num_warmups=0, baselines=baselines)
+        profiles[qa] = drain(sweep(qa.checkpoint, VIDEO, work, options))[1]
+    plain = {point.num_frames: point for point in profiles[base].points}
+    assert plain[16].num_fast_tokens > 3 * plain[4].num_fast_tokens
+    lengths = {of.baseline: of.num_prompt_tokens for of in profiles[ours].baselines or () if of.num_frames in (4, 16)}
+    assert lengths == {
+        Baseline.SELF_ATTENTION_ONLY: plain[4].num_prompt_tokens,
+        Baseline.ALL_IN_SELF_ATTENTION: plain[16].num_prompt_tokens,
+        Baseline.SLOW_RECOMPUTED: plain[4].num_prompt_tokens,
+    }
+    for point in (*profiles[base].points, *profiles[ours].points):
+        assert point.flops_counted == point.flops
+    assert {point.num_fast_tokens for point in profiles[ours].points} == {plain[4].num_fast_tokens}
 
 
 def test_one_frame_is_measured_as_it_is_seen() -> None:
