@@ -13,48 +13,6 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
 
 from sfvqa.errors import SfvqaError
 
-_ROOM = 64
-"""Positions for which there is room when a layer has grown."""
-
-
-class _RoomyLayer(DynamicLayer):
-    """A layer whose tensors are not copied at every token: they lie in larger ones, with room behind them.
-
-    Whoever replaces `keys` or `values`, as cropping and forking do, takes the layer out of its room: it begins another.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._room: tuple[Tensor, Tensor] | None = None
-        self._held: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """As transformers', but for where the tensors lie."""
-        before = self.get_seq_length()
-        if before == 0:
-            return super().update(key_states, value_states, *args, **kwargs)
-        keys, values = _held_by(self)
-        length = before + key_states.shape[-2]
-        is_own = self._held is not None and keys is self._held[0] and values is self._held[1]
-        if self._room is None or not is_own or not _can_write(self._room[0], length):
-            self._room = _with_room(keys, length + _ROOM), _with_room(values, length + _ROOM)
-        for room, new in zip(self._room, (key_states, value_states), strict=True):
-            room[..., before:length, :] = new
-        held = self._room[0][..., :length, :], self._room[1][..., :length, :]
-        self.keys, self.values = held
-        self._held = held
-        return held
-
-
-def _can_write(room: Tensor, length: int) -> bool:
-    return room.shape[-2] >= length and not (room.is_inference() and not torch.is_inference_mode_enabled())
-
-
-def _with_room(tensor: Tensor, length: int) -> Tensor:
-    room = tensor.new_empty(*tensor.shape[:-2], length, tensor.shape[-1])
-    room[..., : tensor.shape[-2], :] = tensor
-    return room
-
 
 class SlowFastCache(DynamicCache):
     """Holds the slow keys and values `[B, KV heads, S, head_dim]` of each hybrid layer, computed once at prefill.
@@ -66,7 +24,6 @@ class SlowFastCache(DynamicCache):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config=config)
-        self.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in self.layers]
         self.slow_layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.slow_mask: Tensor | None = None
         self.slow_is_ragged = False
@@ -101,7 +58,7 @@ class SlowFastCache(DynamicCache):
     @property
     def is_forkable(self) -> bool:
         """Whether all positions are there: a layer with a sliding window forgets the oldest."""
-        return all(type(layer) is _RoomyLayer for layer in self.layers)
+        return all(type(layer) is DynamicLayer for layer in self.layers)
 
     @property
     def is_static(self) -> bool:
@@ -115,7 +72,7 @@ class SlowFastCache(DynamicCache):
         static = copy.copy(self)
         static.layers = []
         for layer in self.layers:
-            assert type(layer) is _RoomyLayer, "a layer that forgets has no fixed size"
+            assert type(layer) is DynamicLayer, "a layer that forgets has no fixed size"
             keys, values = _held_by(layer)
             roomy = StaticLayer(keys.shape[-2] + num_more)
             roomy.update(keys, values)
@@ -125,8 +82,7 @@ class SlowFastCache(DynamicCache):
     def fork(self, length: int) -> "SlowFastCache":
         """A cache of the first `length` positions that grows on its own; what both hold is shared, not copied.
 
-        A layer that grows writes behind all positions that a fork shares, and a fork begins tensors of its own, so that
-        neither sees the other's tokens.
+        Layers replace their tensors when they grow and never write into them, so that neither sees the other's tokens.
         """
         forked = copy.copy(self)
         forked.slow_layers = dict(self.slow_layers)
@@ -149,7 +105,7 @@ class SlowFastCache(DynamicCache):
         stacked = copy.copy(caches[0])
         stacked.layers = []
         for layer_idx in range(len(caches[0].layers)):
-            layer = _RoomyLayer()
+            layer = DynamicLayer()
             layer.update(*_join([_padded(cache._take(layer_idx), longest, on_left=True) for cache in caches]))
             stacked.layers.append(layer)
         stacked._stack_slow(caches, num_rows)
@@ -179,7 +135,7 @@ class SlowFastCache(DynamicCache):
 
     def _take(self, layer_idx: int) -> tuple[Tensor, Tensor]:
         keys_values = _held_by(self.layers[layer_idx])
-        self.layers[layer_idx] = _RoomyLayer()
+        self.layers[layer_idx] = DynamicLayer()
         return keys_values
 
     def forget_slow(self) -> None:

@@ -163,15 +163,14 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             cache = SlowFastCache(self.config)
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
-        looking = self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention))
         length_before = cache.get_seq_length() if isinstance(cache, SlowFastCache) else 0
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=_for_one_position(attention_mask, inputs_embeds, cache),
+            attention_mask=attention_mask,
             position_ids=position_ids,
             cache=cache,
             use_cache=use_cache,
-            slow=looking,
+            slow=self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
         if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
@@ -330,19 +329,6 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         finally:
             for gate, value in zip(gates, values, strict=True):
                 gate.data.copy_(value)
-
-
-def _for_one_position(mask: Tensor | None, inputs_embeds: Tensor, cache: Cache | None) -> Tensor | None:
-    """A mask `[B, L]` as what is added to the scores of a single position, `[B, 1, 1, L]`; on the CPU alone.
-
-    With such a mask transformers has the heads that share keys go through torch's attention together. Without one the
-    CPU's kernel reads all keys anew for each of them, which takes most of a token's time after a long prompt.
-    """
-    sees_all = isinstance(cache, SlowFastCache) and cache.is_forkable
-    if mask is None or not sees_all or inputs_embeds.shape[1] != 1 or inputs_embeds.device.type != "cpu":
-        return mask
-    added = torch.zeros(mask.shape, dtype=inputs_embeds.dtype)
-    return added.masked_fill(mask == 0, torch.finfo(added.dtype).min)[:, None, None]
 
 
 _PROJECTED_AT_A_TIME = 1024
