@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import sfvqa
 from sfvqa.checkpoints.find import (
     DEFAULT_REVISION,
+    PROCESSOR_FILES,
     TOKENIZER_FILES,
     fixed_commit,
     forget_commit,
@@ -41,7 +42,7 @@ WANTED = (
     *("config.json", "generation_config.json", "model.safetensors.index.json", "*.safetensors"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.json", "chat_template.jinja"),
-    *("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"),
+    *PROCESSOR_FILES,
 )
 """The files of a checkpoint, at the top of its repository; nothing that could run code is among them."""
 

@@ -124,6 +124,8 @@ def _write(records: dict[str, str]) -> None:
 WEIGHTS_INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
+"""Which say how a published model's frames become pixels."""
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -275,7 +277,7 @@ def revision_of(location: CheckpointLocation) -> str | None:
 
 
 def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -> str:
-    """Return an identifier of a model's weights and config, as `locate` found it or with random weights.
+    """Return an identifier of a model's weights, config and pixels, as `locate` found it or with random weights.
 
     `REPOSITORY@COMMIT` for one that was pulled; for any other a hash of its files as they are now; `random:…` with a
     hash of the architecture. Raises CheckpointError for files that cannot be read.
@@ -291,7 +293,8 @@ def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -
         return f"{spec.repo_id}@{location.revision}"
     try:
         weights = [location.folder / name for name in weight_files(location.folder)]
-        return f"{spec.name if spec else 'folder'}:{hash_files([location.folder / 'config.json', *weights])}"
+        pixels = [path for name in PROCESSOR_FILES if (path := location.folder / name).is_file()]
+        return f"{spec.name if spec else 'folder'}:{hash_files([location.folder / 'config.json', *pixels, *weights])}"
     except OSError as error:
         raise CheckpointError(
             f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
     AttentionKernel,
@@ -143,19 +143,24 @@ def check_checkpoint(folder: Path) -> None:
 def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer in a checkpoint folder; CheckpointError names files that are missing, damaged or of another model.
 
-    Given the config, transformers need not guess a tokenizer from a model type it does not know.
+    Which class it is, transformers says by the model's type; of those that it does not know, the files do, given the
+    config.
     """
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         names = ", ".join(TOKENIZER_FILES)
         raise CheckpointError(f"There is no tokenizer in {folder} (looked for {names}).", FETCH_AGAIN)
+    own: Any = config
+    if config is not None:
+        model_type = str(read_json(folder / "config.json").get("model_type"))
+        own = CONFIG_MAPPING[model_type]() if model_type in CONFIG_MAPPING else config
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=own, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a bare one for a damaged file
         raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason_of(error)}.", FETCH_AGAIN) from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    beside = folder / "chat_template.json"  # where processors keep what others keep with the tokenizer
-    if tokenizer.chat_template is None and beside.is_file():
-        tokenizer.chat_template = read_json(beside).get("chat_template")
+    for name in ("chat_template.json", "processor_config.json"):  # a processor's own, which goes before the tokenizer's
+        if (folder / name).is_file() and (template := read_json(folder / name).get("chat_template")):
+            tokenizer.chat_template = template
     if config is not None and len(tokenizer) > (size := config.decoder_config.vocab_size):
         raise CheckpointError(
             f"The tokenizer in {folder} knows {len(tokenizer)} tokens, the model {size}.",
@@ -165,9 +170,15 @@ def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTra
 
 
 def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> frozenset[int]:
-    """Every token that ends an answer: of generation_config.json, config.json and the tokenizer; each may be a list."""
-    found: set[int] = set()
-    for source in (config, config.decoder_config, tokenizer, read_generation_config(folder)):
-        ids = getattr(source, "eos_token_id", None)
-        found.update(token for token in (ids if isinstance(ids, list | tuple) else [ids]) if isinstance(token, int))
-    return frozenset(found)
+    """Every token that ends an answer; a source may name several.
+
+    Those of generation_config.json or else, as transformers has it, of config.json, whose class may have one of its own
+    (Llama's is 2, whatever the vocabulary); and the tokenizer's.
+    """
+    stated = _named_ends(read_generation_config(folder)) or _named_ends(config) | _named_ends(config.decoder_config)
+    return frozenset(stated | _named_ends(tokenizer))
+
+
+def _named_ends(source: object) -> set[int]:
+    ids = getattr(source, "eos_token_id", None)
+    return {token for token in (ids if isinstance(ids, list | tuple) else [ids]) if isinstance(token, int)}

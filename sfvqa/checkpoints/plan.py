@@ -28,7 +28,7 @@ from sfvqa.checkpoints.memory import (
     quantizations_on,
     remedy_for,
 )
-from sfvqa.errors import OutOfMemoryError
+from sfvqa.errors import OutOfMemoryError, PromptTooLongError
 from sfvqa.model import SlowFastConfig
 from sfvqa.model.families import vision_type_of
 from sfvqa.model.quantization import Quantization, refuse_other
@@ -42,6 +42,7 @@ from sfvqa.registry import (
     find_model,
     load_registry,
 )
+from sfvqa.registry.architecture import prompt_size
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -124,6 +125,17 @@ def _vision_sizes(config: SlowFastConfig) -> dict[str, Any]:
 def fast_tokens_of(config: SlowFastConfig) -> FastTokens:
     """How a network averages its fast tokens, from its config."""
     return FastTokens(**{field.name: getattr(config, field.name) for field in fields(FastTokens)})
+
+
+def check_positions(sizes: Architecture, fast: FastTokens, num_frames: int) -> None:
+    """PromptTooLongError where a video's fast tokens alone leave no question room: what encodes it may take minutes."""
+    length, positions = prompt_size(sizes, fast, num_frames, num_text=0).length, sizes.max_position_embeddings
+    if length >= positions:
+        raise PromptTooLongError(
+            f"{plural(num_frames, 'frame')} put {plural(length, 'token')} into the prompt, "
+            f"and the model has {plural(positions, 'position')} for prompt and answer.",
+            "Use fewer frames (--frames).",
+        )
 
 
 SMALL_CHUNK_SIZE = 1  # frames in the vision tower at a time, once memory ran out

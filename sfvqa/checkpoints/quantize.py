@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device, resolve_quantization
-from sfvqa.checkpoints.download import WANTED
 from sfvqa.checkpoints.find import CheckpointLocation, locate
 from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import TrainedWith
+from sfvqa.checkpoints.load import load_tokenizer
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
@@ -137,10 +137,10 @@ def _bytes_needed(stored: StoredModel, quantizer: LinearQuantizer) -> int:
 
 def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantization, folder: Path) -> None:
     """Tokenizer and config; the latter also has what models.toml says of how the model looked at videos in training."""
-    for name in WANTED:  # of which those that the weights are in are patterns, or written anew
-        if (location.folder / name).is_file() and not (folder / name).exists():
-            shutil.copyfile(location.folder / name, folder / name)
     config, spec = stored.config, location.spec
+    load_tokenizer(location.folder, config).save_pretrained(folder)  # anew: which class it has, other files may say
+    if (generation := location.folder / "generation_config.json").is_file():
+        shutil.copyfile(generation, folder / generation.name)
     trained = TrainedWith.of(spec, config.training_num_frames, config.training_sampling, config.training_crop)
     config.training_num_frames, config.training_sampling = trained.num_frames, trained.strategy
     config.training_crop = trained.crop

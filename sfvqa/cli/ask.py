@@ -102,6 +102,7 @@ def ask(
     from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.models import offer_download
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
+    from sfvqa.inference.question import check_looks
 
     asked = gather_questions(questions, question_file, video=video)
     check_video(video)
@@ -125,6 +126,8 @@ def ask(
             static_decode=answers.static_decode,
             is_only_planned=dry_run,
         )
+        if answers.evidence:
+            check_looks(plan.sizes.name, plan.sizes.sizes.hybrid_layers)
         seconds = seconds_on_cpu(plan, len(asked), is_seen=file.is_kept(sampling))
         if dry_run:
             raise typer.Exit(show_plan(video, file, frames, plan, sampling, seconds, notices, json=output.json))

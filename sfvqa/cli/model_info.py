@@ -131,9 +131,11 @@ def _in_words(sizes: Architecture) -> str:
         tower = f"a vision transformer with {plural(sizes.vision_layers, 'layer')}"
     of_several, of_one = sizes.grid_side(num_frames=2) ** 2, sizes.num_visual_tokens(1)
     alone = f", or {of_one} for a single one" if of_one != of_several else ""
-    looking = "none attends to slow tokens"
+    looking = "none of them attends to slow tokens"
     if sizes.hybrid_layers:
-        looking = f"layers {', '.join(map(str, sizes.hybrid_layers))} also attend to slow tokens"
+        several = len(sizes.hybrid_layers) > 1
+        indices = ", ".join(map(str, sizes.hybrid_layers))
+        looking = f"layer{'s' * several} {indices} also attend{'s' * (not several)} to slow tokens"
     return (
         f"{count} parameters: {tower} that takes "
         f"{sizes.image_size} px and gives {plural(of_several, 'token')} a frame{alone}; a decoder with "
@@ -157,12 +159,15 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
         lines = [facts["description"], f"Licence of the weights: {facts['license']}; {size}.", where]
         lines += [f"Also called {', '.join(facts['aliases'])}."] if facts["aliases"] else []
     trained, fast = facts["trained_with"], facts["fast_tokens"]
+    in_prompt = "all visual tokens stand in the prompt"
+    if facts["architecture"]["hybrid_layers"]:
+        average = plural(fast["temporal_stride"], "frame")
+        in_prompt = f"fast tokens are averages over {average}, at least {fast['min_fast_frames']}"
     frames = "an unknown number of frames" if trained["num_frames"] is None else plural(trained["num_frames"], "frame")
     return [
         *lines,
         f"{facts['described_as']}.",
-        f"Trained with {frames}, {trained['sampling']} sampling, crop {trained['crop']}; fast tokens are averages over "
-        f"{plural(fast['temporal_stride'], 'frame')}, at least {fast['min_fast_frames']}.",
+        f"Trained with {frames}, {trained['sampling']} sampling, crop {trained['crop']}; {in_prompt}.",
         f"Default quantization: {facts['quantization']}.",
         *([facts["memory_hint"]] if "memory_hint" in facts else []),
     ]

@@ -144,10 +144,11 @@ def plan_question(
 ) -> "tuple[Plan, SamplingOptions]":
     """Choose the model, and the frames and quantization by the free memory; nothing is loaded.
 
-    Raises VideoError, ModelError, UsageError for a device, dtype, attention or quantization that is not there.
+    Raises VideoError, ModelError, UsageError for a device, dtype, attention or quantization that is not there,
+    PromptTooLongError for more frames than there are positions.
     """
     sizes = model.choose(notices, device_must_be_here=not is_only_planned)
-    from sfvqa.checkpoints.plan import make_plan
+    from sfvqa.checkpoints.plan import check_positions, make_plan
 
     settings, sampling = model.settings(sizes.name), frames.resolve(sizes.trained_with.sampling)
     with notices.waiting("Looking at the video"):
@@ -165,6 +166,7 @@ def plan_question(
         static_decode=static_decode,
         device_must_be_here=not is_only_planned,
     )
+    check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     if plan.run.num_frames < available:
         sampling = replace(sampling, num_frames=plan.run.num_frames)
     return plan, sampling

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from sfvqa.checkpoints.device import check_static_decode, free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import PromptTooLongError, UsageError
+from sfvqa.errors import PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -34,7 +34,7 @@ from sfvqa.inference.engine import (
 )
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
 from sfvqa.inference.prompt import BuiltPrompt, prompt_for
-from sfvqa.inference.question import PromptOptions, check_choices
+from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.model import SlowAttention, SlowFastCache
 from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
@@ -166,11 +166,8 @@ class AnswerRun:
         self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices) if self._choices else []
         if self._choices:
             options.check_for_choices()
-        if options.evidence and not checkpoint.model.config.hybrid_layers:
-            raise UsageError(
-                f"{checkpoint.location.name} has no layers that look at slow tokens, so nothing can be seen of them.",
-                "Leave out the evidence, or choose a slow-fast model.",
-            )
+        if options.evidence:
+            check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
         if options.static_decode:
             check_static_decode(checkpoint.attention.value, checkpoint.quantization.value)
         self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))

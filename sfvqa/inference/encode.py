@@ -21,7 +21,13 @@ from torch import Tensor
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, release_memory, synchronize
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD, USE_LESS
-from sfvqa.checkpoints.plan import SMALL_CHUNK_SIZE, what_should_fit
+from sfvqa.checkpoints.plan import (
+    SMALL_CHUNK_SIZE,
+    architecture_of,
+    check_positions,
+    fast_tokens_of,
+    what_should_fit,
+)
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.inference.reading_ahead import (
     Chunk,
@@ -346,7 +352,8 @@ def see_progressively(
     Of one that is being read already, just so, the chunks are taken as they come, without a thread of its own.
     The seconds leave out what the caller does between steps, as far as nothing is read meanwhile. Running out of
     memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
-    which `quantization` is asked. Raises VideoError too. Leaving early ends the thread, and reading with it.
+    which `quantization` is asked. Raises VideoError too, and PromptTooLongError for more frames than the model has
+    positions for, before any is encoded. Leaving early ends the thread, and reading with it.
     """
     encoder, fit = ChunkEncoder(model, quantization), model.config.family.fit(model.config.vision, crop)
     total = 0
@@ -365,6 +372,8 @@ def see_progressively(
                 total = item.total
                 yield EncodeProgress(EncodeStage(item.stage), item.done, item.total)
             else:
+                if not encoder.num_frames:
+                    check_positions(architecture_of(model.config), fast_tokens_of(model.config), total)
                 encoder.add(item, total)
                 yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
     if encoder.num_frames != total:

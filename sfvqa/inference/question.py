@@ -64,6 +64,15 @@ def check_evidence(*, static_decode: bool) -> None:
         )
 
 
+def check_looks(model: str, hybrid_layers: Sequence[int]) -> None:
+    """UsageError where evidence is wanted of a model none of whose layers looks at slow tokens."""
+    if not hybrid_layers:
+        raise UsageError(
+            f"{model} has no layers that look at slow tokens, so nothing can be seen of them.",
+            "Leave out the evidence, or choose a slow-fast model.",
+        )
+
+
 QUESTION_PLACEHOLDER = "{question}"
 MAX_SUBTITLE_TOKENS = 1024  # unless asked for: beside 1,296 fast tokens well below the 3,072 of the 96-frame model
 _CHARACTERS_A_TOKEN = 3  # rather too few than too many

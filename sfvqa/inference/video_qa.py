@@ -17,7 +17,7 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, VideoBeingRead, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
-from sfvqa.inference.question import PromptOptions, check_choices, check_question
+from sfvqa.inference.question import PromptOptions, check_choices, check_looks, check_question
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
@@ -195,7 +195,7 @@ class VideoQA:
         choices: Sequence[str] | None = None,
     ) -> AnswerStream:
         """Answer a question piece by piece; a video file is encoded, and the prompt checked, before this returns."""
-        options = _check_options(options, choices)
+        options = self._check_options(options, choices)
         run = AnswerRun(self.checkpoint, self._encode_all([(video, question)]), options, prompt=prompt, choices=choices)
         return run.stream()
 
@@ -213,7 +213,7 @@ class VideoQA:
         The video is encoded once, and what the prompts begin with alike, video and all, prefilled once: the KV cache is
         forked there for each question. The first answer's timings have the cost of the video in them.
         """
-        options = _check_options(options, choices)
+        options = self._check_options(options, choices)
         kept: KeptPrompt | None = None
         for place, asked in enumerate(self._encode_all([(video, question) for question in questions])):
             if place and asked.encoded:
@@ -238,7 +238,7 @@ class VideoQA:
         """
         if not questions:
             return []
-        options = _check_options(options, choices)
+        options = self._check_options(options, choices)
         run = AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
         with contextlib.closing(run.steps()) as steps:
             for _ in steps:
@@ -257,6 +257,16 @@ class VideoQA:
         """Begin a conversation about an encoded video, a video file, which is encoded now, or no video at all."""
         encoded = self._encode_all([(video, _ANY_QUESTION)])[0].encoded
         return Chat(self.checkpoint, encoded, options, prompt=prompt, context_tokens=context_tokens)
+
+    def _check_options(self, options: GenerationOptions | None, choices: Sequence[str] | None) -> GenerationOptions:
+        """The options; UsageError, before minutes go into a video, for what contradicts choices or the model."""
+        options = options or GenerationOptions()
+        if choices is not None:
+            check_choices(choices)
+            options.check_for_choices()
+        if options.evidence:
+            check_looks(self.checkpoint.location.name, self.checkpoint.model.config.hybrid_layers)
+        return options
 
     def _encode_all(self, questions: Sequence[tuple[VideoSource, str]]) -> list[Asked]:
         """The questions with every video file encoded; each file once. UsageError for what is no video."""
@@ -277,12 +287,3 @@ class VideoQA:
 
 
 _ANY_QUESTION = "?"
-
-
-def _check_options(options: GenerationOptions | None, choices: Sequence[str] | None) -> GenerationOptions:
-    """The options; UsageError, before minutes go into a video, where choices are none or something contradicts them."""
-    options = options or GenerationOptions()
-    if choices is not None:
-        check_choices(choices)
-        options.check_for_choices()
-    return options

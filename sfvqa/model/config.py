@@ -218,13 +218,14 @@ def shared_fields(config: PreTrainedConfig, config_class: type[PreTrainedConfig]
 
 
 def read_processor(folder: Path) -> dict[str, Any]:
-    """How a published checkpoint's frames become pixels, from whichever of its files say so."""
-    found: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
+    """How a published checkpoint's frames become pixels, from the file that transformers takes it from."""
+    together = folder / "processor_config.json"
+    if together.is_file() and (fields := read_json(together).get("video_processor")):
+        return dict(fields)
+    for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
-            fields = read_json(folder / name)
-            found |= fields.get("video_processor", {} if name == "processor_config.json" else fields)
-    return found
+            return read_json(folder / name)
+    return {}
 
 
 def as_published(fields: dict[str, Any]) -> Any:

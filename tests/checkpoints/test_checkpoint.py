@@ -71,11 +71,14 @@ def test_the_attention_asked_for_is_the_one_used(checkpoint_folder: Path, attent
     assert loaded.model.language_model.config._attn_implementation == attention
 
 
-def test_every_source_of_end_tokens_counts(copy: Path) -> None:
+def test_answers_end_where_transformers_ends_them_and_where_the_tokenizer_does(copy: Path) -> None:
+    """Llama's config names token 2 unless told otherwise: SmolVLM2's own generation_config.json does not."""
     (copy / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
     config = json.loads((copy / "config.json").read_text())
     edit_json(copy / "config.json", text_config={**config["text_config"], "eos_token_id": 7})
-    assert load_checkpoint(ModelSettings(copy, device="cpu")).end_token_ids == {5, 6, 7, 258}
+    assert load_checkpoint(ModelSettings(copy, device="cpu")).end_token_ids == {5, 6, 258}
+    (copy / "generation_config.json").write_text("{}")
+    assert load_checkpoint(ModelSettings(copy, device="cpu")).end_token_ids == {7, 258}
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

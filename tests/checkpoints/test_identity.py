@@ -47,6 +47,10 @@ def change_the_config(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(fields))
 
 
+def say_otherwise_how_frames_become_pixels(folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3]}')
+
+
 def put_an_index_beside(folder: Path) -> None:
     """The weights are then of another file."""
     shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
@@ -54,7 +58,10 @@ def put_an_index_beside(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-@pytest.mark.parametrize("change", [change_a_weight, change_the_config, put_an_index_beside])
+CHANGES = [change_a_weight, change_the_config, say_otherwise_how_frames_become_pixels, put_an_index_beside]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_folder_is_another_model(folder: Path, change: Callable[[Path], None]) -> None:
     before = identity(folder)
     change(folder)

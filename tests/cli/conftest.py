@@ -76,7 +76,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
 
     def plan(_model: ModelOptions, frames: FrameOptions, *_: object, **__: object) -> tuple[object, SamplingOptions]:
         settings = ModelSettings("scripted", quantization="none")
-        sizes, device = SimpleNamespace(name="scripted", spec=None), SimpleNamespace(type="cuda")
+        sizes = SimpleNamespace(name="scripted", spec=None, sizes=SimpleNamespace(hybrid_layers=(0,)))
+        device = SimpleNamespace(type="cuda")
         planned = SimpleNamespace(settings=settings, sizes=sizes, device=device, notices=(), check=lambda: ())
         return planned, frames.resolve(scripted.default_sampling)
 

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.registry import find_model
 from tests.checkpoints.hub.fake_hub import FakeHub
 from tests.checkpoints.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected
 from tests.cli.conftest import RunCli, RunOnTerminal
+from tests.inference.conftest import write_video
+from tests.model.families.published import FAMILIES, NOT_WANTED, save_whole
 
 WANTED_BYTES = sum(len(data) for name, data in checkpoint_of_numbers().items() if name not in UNWANTED)
 
@@ -190,3 +193,50 @@ def test_ctrl_c_keeps_files_that_are_complete_and_the_same_command_goes_on(hub: 
     assert second.returncode == 0, second.stderr
     assert len(hub.of(f"/storage/{hub.head}/{SHARDS[0]}")) == 1
     assert {asked.headers["user-agent"].split("/")[0] for asked in hub.requests} == {"sfvqa"}, "and no telemetry"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_laptop_s_model_is_pulled_killed_resumed_verified_asked_and_asked_offline(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line by line what the README says, each in a process of its own; the weights are small and random."""
+    name = {"llava_onevision": "llava-onevision-0.5b", "smolvlm": "smolvlm2-256m"}[family]
+    save_whole(family, tmp_path / "published", sharded=True)
+    video = str(write_video(tmp_path / "holiday.mp4", num_frames=40, colour=(200, 30, 60)))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "published").iterdir()}
+    shards = sorted(name for name in files if name.endswith(".safetensors"))
+    with connected(tmp_path, monkeypatch, str(find_model(name).repo_id)) as hub:
+        hub.publish(files | NOT_WANTED)
+        own = {"SFVQA_MODELS": os.devnull, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
+        environment = {**os.environ, **own}
+
+        def sfvqa(*arguments: str, **more: str) -> str:
+            command = [sys.executable, "-m", "sfvqa", *arguments]
+            done = subprocess.run(command, env=environment | more, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        hub.pause_seconds = 0.3
+        first = subprocess.Popen([sys.executable, "-m", "sfvqa", "models", "pull", name, "--yes"], env=environment)
+        repository = tmp_path / "cache" / f"models--{hub.repo_id.replace('/', '--')}"
+        while not (repository / "snapshots" / hub.head / shards[1]).exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        first.kill()
+        first.wait()
+        hub.pause_seconds = 0.0
+        before = {shard for shard in shards if (repository / "snapshots" / hub.head / shard).exists()}
+        assert 2 <= len(before) < len(shards)
+        sfvqa("models", "pull", name, "--yes")
+        assert {len(hub.of(f"/storage/{hub.head}/{shard}")) for shard in before} == {1}
+        sfvqa("models", "verify", name)
+        asked = ("ask", video, "What happens?", "--device", "cpu", "--temperature", "1", "--json")
+        said = json.loads(sfvqa(*asked, "--model", name))
+        assert (said["model"], said["revision"]) == (name, hub.head)
+    expected = json.loads(sfvqa(*asked, "--model", str(tmp_path / "published"), "--dtype", said["settings"]["dtype"]))
+    assert said["answer"] == expected["answer"]
+    assert said["frames"] == expected["frames"]
+    again = json.loads(sfvqa(*asked, "--no-cache", HF_HUB_OFFLINE="1"))  # the hub is gone, and nobody names the model
+    assert (again["model"], again["answer"]) == (name, said["answer"])

@@ -2,13 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE, SmolVLMProcessor
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions
@@ -18,8 +16,9 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID
 from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions, read_clip
+from sfvqa.video.subtitles import SubtitleLine, Subtitles
 from tests.inference.conftest import write_video
-from tests.model.families.published import FAMILIES, VIDEO_TOKENS, greedy_of, save_whole
+from tests.model.families.published import FAMILIES, SPECIAL, VIDEO_TOKENS, greedy_of, processor_text, save_whole
 
 Published = tuple[str, VideoQA, Any]
 
@@ -37,33 +36,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "five_seconds.mp4"
     write_video(path, num_frames=50, colour=(200, 30, 60))
     return path
-
-
-def processor_text(family: str, qa: VideoQA, encoded: Any, question: str, *later: str) -> str:
-    """The text that transformers' processor tokenises: its template, with its own text in place of the video.
-
-    `later` are an answer and a question in turn.
-    """
-    turns: Any = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-    for place, said in enumerate(later):
-        turns.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": said}]})
-    template = qa.checkpoint.tokenizer.chat_template if family == "llava_onevision" else DEFAULT_CHAT_TEMPLATE
-    text: Any = qa.checkpoint.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True, chat_template=template
-    )
-    assert isinstance(text, str)
-    if family == "llava_onevision":
-        return text.replace("<video>", "<video>" * len(encoded.visual_tokens.fast))
-    times = encoded.timestamps_seconds
-    own: Any = SimpleNamespace(
-        image_seq_len=len(encoded.visual_tokens.fast) // len(times),
-        image_token="<image>",
-        fake_image_token="<fake_token_around_image>",
-        global_image_token="<global-img>",
-    )
-    metadata = SimpleNamespace(fps=10.0, timestamps=times, duration=encoded.video.duration_seconds)
-    inputs = {"pixel_values": torch.zeros(1, len(times)), "video_metadata": [metadata]}
-    return text.replace("<video>", SmolVLMProcessor.replace_video_token(own, inputs, 0))
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 33])
@@ -138,8 +110,29 @@ def test_frames_are_squashed_as_transformers_does(published: Published, video: P
 
 def test_evidence_is_refused_where_nothing_looks(published: Published, video: Path) -> None:
     _, qa, _ = published
-    with pytest.raises(UsageError, match="evidence"):
-        qa.ask(qa.encode(video), "Why?", GenerationOptions(evidence=True))
+    for asked in (qa.encode(video), "absent.mp4"):  # before a file is read
+        with pytest.raises(UsageError, match="evidence"):
+            qa.ask(asked, "Why?", GenerationOptions(evidence=True))
+
+
+def test_special_tokens_that_are_typed_are_text(published: Published, video: Path) -> None:
+    """They could end the turn, or stand in for a frame; in a question, a system message, subtitles or an answer."""
+    family, qa, _ = published
+    encoded, tokenizer = qa.encode(video, SamplingOptions(num_frames=2)), qa.checkpoint.tokenizer
+    typed = "".join(SPECIAL[family])
+    prompts = []
+    for text in ("Why?", typed):
+        subtitles = Subtitles((SubtitleLine(0.0, 5.0, text),), "clip.srt")
+        options = PromptOptions(system=text, template=f"{text} {{question}}", subtitles=subtitles)
+        prompt = prompt_for(
+            tokenizer, encoded, text, options, config=qa.checkpoint.model.config, num_new_tokens=8,
+            history=[(text, text)],
+        )  # fmt: skip
+        prompts.append(prompt.token_ids)
+    special = set(tokenizer.get_added_vocab().values()) | {IMAGE_TOKEN_ID}
+    plain, odd = ([token for token in prompt if token in special] for prompt in prompts)
+    assert odd == plain
+    assert tokenizer.decode([token for token in prompts[1] if token != IMAGE_TOKEN_ID]).count(typed) == 7
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -314,6 +314,10 @@ def plan_batch(
     sizes = model.choose(notices)
     from sfvqa.batch.item import group_items
     from sfvqa.batch.plan import BatchModel
+    from sfvqa.inference.question import check_looks
+
+    if answers.evidence:
+        check_looks(sizes.name, sizes.sizes.hybrid_layers)
 
     asked = BatchModel(
         settings=model.settings(sizes.name if model.model is None else model.model),

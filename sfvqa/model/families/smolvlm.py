@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig as TransformersVisionConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMConnector, SmolVLMVisionTransformer
 
-from sfvqa.model.config import SlowFastConfig, as_published, plain_config, read_processor, shared_fields
+from sfvqa.model.config import SlowFastConfig, as_published, expect, plain_config, read_processor, shared_fields
 from sfvqa.model.families import Family, VideoLayout, in_a_square
 from sfvqa.video.fitting import CropMode, Fit, FitSquare, FitThroughLongestEdge
 from sfvqa.video.sampling import SamplingStrategy
@@ -86,6 +86,8 @@ def read_published(folder: Path, fields: dict[str, Any]) -> SlowFastConfig:
         longest_edge=size.get("longest_edge", 2048),
         **{name: processor[name] for name in ("image_mean", "image_std") if processor.get(name)},
     )
+    expect(sampling, "fps", 1, default=1)
+    expect(processor.get("max_image_size") or {}, "longest_edge", vision.image_size, default=vision.image_size)
     num_frames = int(sampling.get("max_frames", 64))
     return plain_config(published, vision, num_frames=num_frames, sampling=SamplingStrategy.SMOLVLM)
 

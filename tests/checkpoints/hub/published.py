@@ -34,9 +34,9 @@ memory_hint = "Runs anywhere."
 
 
 @contextlib.contextmanager
-def connected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A fake hub, an empty cache, no token, no record, and a models.toml that names the hub's repository."""
-    hub = fake_hub.start(REPO)
+def connected(folder: Path, monkeypatch: pytest.MonkeyPatch, repo_id: str = REPO) -> Iterator[FakeHub]:
+    """A fake hub, an empty cache, no token, no record, and a models.toml that names a repository."""
+    hub = fake_hub.start(repo_id)
     (folder / "models.toml").write_text(MODELS_TOML)
     monkeypatch.setenv("SFVQA_MODELS", str(folder / "models.toml"))
     monkeypatch.setenv("SFVQA_REVISIONS", str(folder / "data" / "revisions.json"))
