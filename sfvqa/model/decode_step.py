@@ -135,8 +135,7 @@ def _roomy(held: Any, num_steps: int) -> tuple[Tensor, Tensor]:
     roomy, length = [], held.keys.shape[2]
     for name in ("keys", "values"):
         tensor = getattr(held, name)
-        room = tensor.new_empty(*tensor.shape[:2], length + num_steps, tensor.shape[3])
-        room[:, :, :length] = tensor
+        room = functional.pad(tensor, (0, 0, 0, num_steps))  # with zeros: no mask leaves out what is not a number
         setattr(held, name, room[:, :, :length])
         roomy.append(room)
     return roomy[0], roomy[1]
