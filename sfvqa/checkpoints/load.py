@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
@@ -33,6 +34,7 @@ from sfvqa.errors import CheckpointError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
+from sfvqa.model.packing import can_pack, pack_linears
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
 from sfvqa.registry import BUNDLED_MODEL, QuantizationName
@@ -113,6 +115,8 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         model = build(
             config=config, dtype=dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
         )
+        if where.type == "cpu" and dtype is torch.bfloat16 and can_pack():
+            pack_linears(model)
     synchronize(where)
     return LoadedCheckpoint(
         model=model,

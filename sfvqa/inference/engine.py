@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import torch
@@ -15,11 +15,17 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sfvqa.checkpoints.device import check_static_decode
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.question import WRITING_OPTIONS, check_evidence
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model import (
+    IMAGE_TOKEN_ID,
+    DecodeStep,
+    SlowAttention,
+    SlowFastCache,
+    SlowFastForConditionalGeneration,
+    VisualTokens,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class GenerationOptions:
     `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
-    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see StaticDecoder). `evidence` notes which
+    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see DecodeStep). `evidence` notes which
     frames an answer looks at (see evidence); it changes no token.
     """
 
@@ -303,10 +309,7 @@ def generate_tokens(
 
     An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
     """
-    logits, static = state.logits, None
-    if options.static_decode:
-        static = StaticDecoder(model, state.cache, state.attention_mask, options.max_new_tokens - 1)
-        state = Prefilled(logits, state.attention_mask, static.cache)  # and the smaller cache goes
+    logits, run, can_step = state.logits, None, DecodeStep.is_possible(model, state.cache)
     chooser = TokenChooser(options, batch_size=len(logits))
     running = [True] * len(logits)
     for count in range(1, options.max_new_tokens + 1):
@@ -320,9 +323,11 @@ def generate_tokens(
         yield tuple(step)
         if not any(running):
             return
-        if static is None:
-            state = decode(model, state, chosen)
-        logits = state.logits if static is None else static.step(chosen)
+        if can_step and run is None:
+            num_steps = options.max_new_tokens - count
+            run = DecodeStep(model, state.cache, state.attention_mask, num_steps, recorded=options.static_decode)
+        state = decode(model, state, chosen) if run is None else replace(state, logits=run(chosen))
+        logits = state.logits
 
 
 def check_finite(logits: Tensor) -> None:
@@ -332,69 +337,3 @@ def check_finite(logits: Tensor) -> None:
             f"The model computed something that is not a number ({str(logits.dtype).removeprefix('torch.')}).",
             "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
         )
-
-
-class StaticDecoder:
-    """Decodes one token of every answer a step, as `decode` does, with room for all of them at once.
-
-    On a single CUDA device the second step is recorded as a graph (the first runs as it is, so that whatever is set up
-    on first use is there) and replayed from then on: launching some hundred small kernels one by one takes the
-    processor longer than they run. Elsewhere every step runs as it is, over the same buffers.
-
-    `mask` `[B, L]` tells the `L` positions of `cache` apart from padding. UsageError for an attention or a cache whose
-    steps cannot be of fixed size.
-    """
-
-    def __init__(
-        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
-    ) -> None:
-        check_static_decode(model.config._attn_implementation)
-        batch_size, self._length = mask.shape
-        self._model, self.cache = model, cache.with_room_for(num_steps)
-        embeddings = model.get_input_embeddings().weight
-        assert isinstance(embeddings, Tensor)
-        device, dtype = embeddings.device, embeddings.dtype
-        # Added to the scores: whatever is not written yet is left out like padding, and let in step by step.
-        self._bias = torch.full(
-            (batch_size, 1, 1, self._length + num_steps), torch.finfo(dtype).min, dtype=dtype, device=device
-        )
-        self._bias[..., : self._length].masked_fill_(mask.to(device).bool()[:, None, None], 0)
-        self._token_ids = torch.zeros(batch_size, 1, dtype=torch.long, device=device)
-        self._positions = mask.to(device).long().sum(dim=1, keepdim=True)
-        is_on_one_device = len({parameter.device for parameter in model.parameters()}) == 1
-        self._can_record = device.type == "cuda" and is_on_one_device
-        self._num_done = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._recorded_logits: Tensor | None = None
-
-    @torch.inference_mode()
-    def step(self, token_ids: Tensor) -> Tensor:
-        """Run the tokens `[B]` through the model; logits `[B, V]`, which the next step may overwrite."""
-        self._token_ids.copy_(token_ids[:, None])
-        self._bias[..., self._length + self._num_done] = 0
-        logits = self._replay() if self._can_record and self._num_done > 0 else self._run()
-        self._positions += 1
-        self._num_done += 1
-        return logits
-
-    def _replay(self) -> Tensor:
-        if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
-            # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._recorded_logits = self._run()
-            self._graph = graph
-        self._graph.replay()
-        assert self._recorded_logits is not None
-        return self._recorded_logits
-
-    def _run(self) -> Tensor:
-        output = self._model(
-            inputs_embeds=self._model.get_input_embeddings()(self._token_ids),
-            attention_mask=self._bias,
-            position_ids=self._positions,
-            cache=self.cache,
-            use_cache=True,
-        )
-        logits: Tensor = output.logits[:, -1]
-        return logits

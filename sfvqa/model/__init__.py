@@ -9,6 +9,7 @@ from sfvqa.model.config import (
     SlowFastConfig,
     read_config,
 )
+from sfvqa.model.decode_step import DecodeStep
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.quantization import read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
@@ -19,6 +20,7 @@ AutoModelForImageTextToText.register(SlowFastConfig, SlowFastForConditionalGener
 
 __all__ = [
     "IMAGE_TOKEN_ID",
+    "DecodeStep",
     "Gating",
     "SlowAttention",
     "SlowAttentionScope",

@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, StaticLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from sfvqa.errors import SfvqaError
 
@@ -60,29 +60,11 @@ class SlowFastCache(DynamicCache):
         """Whether all positions are there: a layer with a sliding window forgets the oldest."""
         return all(type(layer) is DynamicLayer for layer in self.layers)
 
-    @property
-    def is_static(self) -> bool:
-        """Whether it was made by `with_room_for`; how many positions it holds is then known to the device alone."""
-        return any(isinstance(layer, StaticLayer) for layer in self.layers)
-
-    def with_room_for(self, num_more: int) -> "SlowFastCache":
-        """A forkable cache's copy that is written in place and never grows: attention sees its empty positions too,
-        and the mask must leave them out. Slow keys and values are shared, not copied.
-        """
-        static = copy.copy(self)
-        static.layers = []
-        for layer in self.layers:
-            assert type(layer) is DynamicLayer, "a layer that forgets has no fixed size"
-            keys, values = _held_by(layer)
-            roomy = StaticLayer(keys.shape[-2] + num_more)
-            roomy.update(keys, values)
-            static.layers.append(roomy)
-        return static
-
     def fork(self, length: int) -> "SlowFastCache":
         """A cache of the first `length` positions that grows on its own; what both hold is shared, not copied.
 
-        Layers replace their tensors when they grow and never write into them, so that neither sees the other's tokens.
+        Layers replace their tensors when they grow, or write behind what others hold (DecodeStep), so that neither
+        sees the other's tokens.
         """
         forked = copy.copy(self)
         forked.slow_layers = dict(self.slow_layers)

@@ -173,7 +173,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             slow=self._look_up(inputs_embeds, is_text, attention_mask, slow, cache, SlowAttention(slow_attention)),
             **kwargs,
         )
-        if use_cache and isinstance(cache, SlowFastCache) and not cache.is_static:
+        if use_cache and isinstance(cache, SlowFastCache):
             cache.check_grown_to(length_before + inputs_embeds.shape[1])
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
@@ -183,6 +183,10 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def look_at_kept(self, cache: SlowFastCache, inputs_embeds: Tensor) -> dict[int, SlowKeysValues]:
+        """What the next token of every answer looks at, by hybrid layer; of `inputs_embeds` only the kind counts."""
+        return self._look_up(inputs_embeds, None, None, None, cache, SlowAttention.ALWAYS)
 
     def _look_up(
         self,

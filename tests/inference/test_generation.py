@@ -83,13 +83,13 @@ def test_it_stops_at_any_end_token_and_computes_nothing_after(
 ) -> None:
     free = first_ids(generate(model, inputs, GenerationOptions(max_new_tokens=6)))
     place = next(n for n in range(1, 6) if free[n] not in free[:n])
-    forward, passes = model.forward, list[int]()
+    forward, passes = model.lm_head.forward, list[int]()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         passes.append(1)
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(model.lm_head, "forward", counted)
     steps = generate(model, inputs, GenerationOptions(max_new_tokens=6), frozenset({free[place], 271}))
     assert first_ids(steps) == free[: place + 1]
     assert steps[-1][0] == GeneratedToken(free[place], FinishReason.STOP)

@@ -107,8 +107,8 @@ def test_ctrl_c_in_the_middle_of_a_pass_keeps_what_every_layer_holds(
     qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The layers before the one that was interrupted are a token ahead of those behind it."""
-    layer = qa.checkpoint.model.language_model.layers[2]
-    forward, calls = layer.forward, []
+    last = qa.checkpoint.model.language_model.layers[2].mlp.down_proj
+    forward, calls = last.forward, []
 
     def interrupted(*args: object, **kwargs: object) -> object:
         calls.append(1)
@@ -118,7 +118,7 @@ def test_ctrl_c_in_the_middle_of_a_pass_keeps_what_every_layer_holds(
 
     run = AnswerRun(qa.checkpoint, [Asked(encoded, QUESTIONS[0])], SHORT, keep=True)
     with monkeypatch.context() as patched:
-        patched.setattr(layer, "forward", interrupted)
+        patched.setattr(last, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(run.steps())
     kept = run.kept

@@ -1,15 +1,11 @@
 """Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
 
-from typing import Any
-
 import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfvqa.checkpoints.device import check_static_decode
 from sfvqa.errors import UsageError
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, StaticDecoder, decode, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 
@@ -48,59 +44,6 @@ def test_the_tokens_are_those_of_a_growing_cache(
         for static in (False, True)
     )
     assert written(model, inputs_of(encoded), static) == written(model, inputs_of(encoded), growing)
-
-
-def test_logits_are_alike_to_rounding_and_the_cache_stays_as_it_was(
-    model: SlowFastForConditionalGeneration, encoded: EncodedVideo
-) -> None:
-    """The prompt's cache is what the next question may go on from."""
-    state = prefill(model, *inputs_of(encoded))
-    length = state.cache.get_seq_length()
-    decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
-    tokens = [torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10]), torch.tensor([11, 12, 13])]
-    static = [decoder.step(ids).clone() for ids in tokens]
-    assert state.cache.get_seq_length() == length
-    for ids, logits in zip(tokens, static, strict=True):
-        state = decode(model, state, ids)
-        torch.testing.assert_close(logits, state.logits, rtol=1e-4, atol=1e-4)
-
-
-class _Watch(TorchDispatchMode):
-    """Which operations run: CUDA cannot record one whose result the processor looks at, or that copies from it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen = set[str]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("slow_attention", list(SlowAttention))
-def test_nothing_in_a_step_is_looked_at_by_the_processor(
-    model: SlowFastForConditionalGeneration, encoded: EncodedVideo, slow_attention: SlowAttention
-) -> None:
-    """What would break the recording on CUDA, seen without one: `.item()`, `if tensor`, tensors made of numbers."""
-    state = prefill(model, *inputs_of(encoded))
-    if slow_attention is SlowAttention.PREFILL:
-        state.cache.forget_slow()
-    decoder = StaticDecoder(model, state.cache, state.attention_mask, num_steps=3)
-    decoder.step(torch.tensor([5, 6, 7]))
-    with _Watch() as watch, torch.inference_mode():
-        decoder._run()
-    assert any("linear" in name or "mm" in name for name in watch.seen)
-    for waits in (
-        "item",
-        "local_scalar",
-        "index.Tensor",
-        "nonzero",
-        "lift",
-        "masked_select",
-        "equal.default",
-        "unique",
-    ):
-        assert not [name for name in watch.seen if waits in name]
 
 
 def test_what_has_no_fixed_size_is_refused() -> None:

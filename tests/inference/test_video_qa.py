@@ -140,7 +140,8 @@ def test_ctrl_c_inside_the_model_keeps_what_came(
     qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = qa.ask(encoded, QUESTION, SHORT).text
-    forward, calls = qa.checkpoint.model.forward, []
+    head = qa.checkpoint.model.lm_head
+    forward, calls = head.forward, []
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
@@ -148,7 +149,7 @@ def test_ctrl_c_inside_the_model_keeps_what_came(
             raise KeyboardInterrupt
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(qa.checkpoint.model, "forward", interrupted)
+    monkeypatch.setattr(head, "forward", interrupted)
     stream = qa.stream(encoded, QUESTION, SHORT)
     with pytest.raises(KeyboardInterrupt):
         list(stream)
