@@ -123,11 +123,13 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     token = sizes.hidden_size * item
     key_value = 2 * sizes.key_value_size * item
     on_cpu = run.device == "cpu"
+    is_packed = on_cpu and run.dtype == "bfloat16"
+    tied_head = sizes.vocab_size * token if is_packed and sizes.tie_word_embeddings else 0  # beside the embeddings
     return MemoryEstimate(
-        num_slow_tokens=num_slow,
+        num_slow_tokens=num_slow if sizes.hybrid_layers else 0,
         num_fast_tokens=num_fast,
         process_bytes=_process_bytes(run),
-        weights_bytes=weights_bytes(sizes, run.quantization, item),
+        weights_bytes=weights_bytes(sizes, run.quantization, item) + tied_head,
         # The tensor on its way while all others are there: the last is lm_head, or else one of the last layer.
         loading_bytes=(sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size) * token,
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,

@@ -42,7 +42,7 @@ from sfvqa.registry import (
     find_model,
     load_registry,
 )
-from sfvqa.registry.architecture import prompt_size
+from sfvqa.registry.architecture import num_layout_tokens, prompt_size
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def fast_tokens_of(config: SlowFastConfig) -> FastTokens:
 
 def check_positions(sizes: Architecture, fast: FastTokens, num_frames: int) -> None:
     """PromptTooLongError where a video's fast tokens alone leave no question room: what encodes it may take minutes."""
-    length, positions = prompt_size(sizes, fast, num_frames, num_text=0).length, sizes.max_position_embeddings
+    num_text, positions = num_layout_tokens(sizes, fast, num_frames), sizes.max_position_embeddings
+    length = prompt_size(sizes, fast, num_frames, num_text).length
     if length >= positions:
         raise PromptTooLongError(
             f"{plural(num_frames, 'frame')} put {plural(length, 'token')} into the prompt, "
@@ -235,11 +236,12 @@ def make_plan(
     dtype, attention or quantization that is not there.
     """
     where, computed = resolve_place(settings, sizes, device_must_be_here=device_must_be_here)
+    num_wanted = num_frames or sizes.trained_with.sampling.num_frames
     run = RunSize(
-        num_frames=num_frames or sizes.trained_with.sampling.num_frames,
+        num_frames=num_wanted,
         dtype=str(computed).removeprefix("torch."),
         device=where.type,
-        num_text_tokens=num_text_tokens,
+        num_text_tokens=num_text_tokens + num_layout_tokens(sizes.sizes, sizes.fast, num_wanted),
         max_new_tokens=max_new_tokens,
         attention=resolve_attention(settings.attention, where, computed).value,
         batch_size=batch_size,

@@ -355,7 +355,7 @@ class AnswerRun:
             tokens=TokenCounts(
                 prompt=len(row.prompt.token_ids),
                 fast=len(encoded.visual_tokens.fast) if encoded else 0,
-                slow=len(encoded.visual_tokens.slow) if encoded else 0,
+                slow=len(encoded.visual_tokens.slow) if encoded and self._checkpoint.model.config.hybrid_layers else 0,
                 new=len(row.new_ids),
                 reused=row.num_reused,
             ),

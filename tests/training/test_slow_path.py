@@ -21,8 +21,7 @@ from sfvqa.training.rows import IGNORED, DialogueWriter, Looking, VideoDataset
 from sfvqa.video import SamplingOptions, SamplingStrategy
 from sfvqa.video.readers import ReadOptions
 from tests.inference.conftest import write_video
-from tests.model.families.published import processor_text
-from tests.model.families.published import FAMILIES, VIDEO_TOKENS, save_whole
+from tests.model.families.published import FAMILIES, VIDEO_TOKENS, processor_text, save_whole
 
 
 @pytest.fixture(params=FAMILIES)
