@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import sfvqa
-from sfvqa.checkpoints.memory import RunSize, estimate_memory, weights_bytes
+from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import config_of
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model.packing import PackedLinear
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.registry import FastTokens, QuantizationName, find_model
 
@@ -62,8 +63,12 @@ def test_weights_take_what_the_loaded_network_holds(quantization: str, dtype: st
         for part in parts:
             if part is not None:
                 held[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-    expected = weights_bytes(spec.architecture, QuantizationName(quantization), getattr(torch, dtype).itemsize)
-    assert expected == pytest.approx(sum(held.values()), rel=0.01)
+    packed = sum(
+        2 * module.in_features * module.out_features for module in model.modules() if isinstance(module, PackedLinear)
+    )
+    run = RunSize(spec.num_frames, dtype, "cpu", QuantizationName(quantization))
+    expected = estimate_memory(spec.architecture, spec.fast_tokens, run).weights_bytes
+    assert expected == pytest.approx(sum(held.values()) + packed, rel=0.01)
 
 
 def test_4bit_7b_stays_within_12_gb_at_64_frames_and_16_at_128() -> None:

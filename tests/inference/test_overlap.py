@@ -448,7 +448,7 @@ def test_an_error_of_the_vision_tower_stops_reading(
             raise RuntimeError("something else")
 
     on_the_tower(model, monkeypatch, fail)
-    reader = FakeReader(1000, seconds_a_frame=0.001)
+    reader = FakeReader(200, seconds_a_frame=0.001)
     with pytest.raises(RuntimeError, match="something else"):
         see(model, reader)
     assert reader.num_given <= (IN_FLIGHT + 1) * CHUNK_SIZE

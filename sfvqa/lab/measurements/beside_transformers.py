@@ -33,6 +33,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
 from sfvqa.lab.measurements.numbered_videos import NumberedVideo, find_or_write
 from sfvqa.model.config import IMAGE_TOKEN_ID, shared_fields
+from sfvqa.model.slow_fast import random_model
 from sfvqa.video import SamplingOptions, read_clip
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ def measure(
     qa = VideoQA.load(name, device="cpu", dtype=dtype, random_weights=True)
     model = qa.checkpoint.model
     video_token_id = model.config.decoder_config.vocab_size - 1  # an id that no text of the prompt has
-    theirs = same_in_transformers(model, video_token_id)
+    plain = random_model(model.config, dtype=model.dtype)  # the same weights, not packed as ours are once loaded
+    theirs = same_in_transformers(plain, video_token_id)
     asked = prepare(qa, video, num_frames, num_new_tokens)
     few = prepare(qa, video, _WARM_UP_FRAMES, num_new_tokens=2)
     runs: dict[str, list[Stages]] = {THEIRS: [], OURS: []}
