@@ -1,7 +1,7 @@
 """Baselines for the slow-fast computation: other modes of the same model on the same visual tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sfvqa.inference.encode import Stopwatch
 from sfvqa.inference.engine import GenerationOptions, Prefilled, TokenChooser, decode, prefill
-from sfvqa.model import SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model import DecodeStep, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 
 
 class Baseline(StrEnum):
@@ -45,12 +45,17 @@ def run_baseline(
     watch, decode_watch = Stopwatch(model.device), Stopwatch(model.device)
     with watch:
         state = prefill(model, [prompt], [tokens]) if recomputes else _prefill_self_attention(model, prompt, tokens)
+    step = None
+    if not recomputes and DecodeStep.is_possible(model, state.cache):
+        step = DecodeStep(model, state.cache, state.attention_mask, num_new_tokens - 1)
     chooser = TokenChooser(GenerationOptions(), batch_size=1)
     written = [chooser.choose(state.logits)]
     for _ in range(num_new_tokens - 1):
         with decode_watch:
             if recomputes:
                 state = _decode_recomputing(model, tokens.slow, state, written[-1])
+            elif step is not None:
+                state = replace(state, logits=step(written[-1]))
             else:
                 state = decode(model, state, written[-1])
             written.append(chooser.choose(state.logits))

@@ -4,6 +4,7 @@ Both rates are measured, on one device, in the model's dtype: no data sheet's. O
 runs, by torch's FlopCounterMode, to hold the formulas of `registry.architecture` to them.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sfvqa.checkpoints.device import release_memory, synchronize
 from sfvqa.checkpoints.memory import ITEM_BYTES, weights_bytes
 from sfvqa.inference.engine import decode, prefill
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model.packing import can_pack
 from sfvqa.registry import Architecture, QuantizationName
 from sfvqa.registry.architecture import Flops, PromptSize, slow_keys_values_flops
 
@@ -105,6 +107,10 @@ def _attention_flops(query: Any, key: Any, *_: Any, **__: Any) -> int:
     return int(4 * batch * heads * length * key[-2] * head_dim)
 
 
+def _packed_linear_flops(states: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return int(2 * math.prod(states) * weight[0])
+
+
 def counter() -> FlopCounterMode:
     """A counter of the operations in its `with` block."""
     names = (  # of every kernel that `scaled_dot_product_attention` may choose; torch itself counts nothing on the CPU
@@ -113,7 +119,11 @@ def counter() -> FlopCounterMode:
         "_scaled_dot_product_efficient_attention",
         "_scaled_dot_product_cudnn_attention",
     )
-    kernels = {getattr(torch.ops.aten, name): _attention_flops for name in names if hasattr(torch.ops.aten, name)}
+    kernels: dict[Any, Callable[..., int]] = {
+        getattr(torch.ops.aten, name): _attention_flops for name in names if hasattr(torch.ops.aten, name)
+    }
+    if can_pack():
+        kernels[torch.ops.mkldnn._linear_pointwise] = _packed_linear_flops
     return FlopCounterMode(display=False, custom_mapping=kernels)
 
 

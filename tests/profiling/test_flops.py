@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from transformers import Qwen3Config
 
 from sfvqa.checkpoints.plan import architecture_of, config_of, fast_tokens_of
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, VisualTokens
+from sfvqa.model.packing import PackedLinear, can_pack
 from sfvqa.model.slow_fast import random_model
 from sfvqa.model.visual_tokens import split_video
-from sfvqa.profiling.floors import count_on_model
+from sfvqa.profiling.floors import count_on_model, counter
 from sfvqa.profiling.measuring import fast_tokens_for, splitting
 from sfvqa.registry import FastTokens, find_model
 from sfvqa.registry.architecture import PromptSize, count_by_formula, prompt_size
@@ -103,3 +105,16 @@ def test_in_training_nothing_is_another() -> None:
     with splitting(config, FastTokens(6, 16)):
         assert len(split_video(torch.randn(96, 9, 9, 4), config).fast) == 16 * 81
     assert config.to_dict() == before
+
+
+@pytest.mark.skipif(not can_pack(), reason="oneDNN computes no bfloat16 here")
+def test_packed_layers_are_counted_as_the_plain_ones_are() -> None:
+    """A model in bfloat16 on the CPU would seem to compute nothing but attention."""
+    linear, states = nn.Linear(24, 40).to(torch.bfloat16), torch.zeros(2, 3, 24, dtype=torch.bfloat16)
+    counts = []
+    with torch.inference_mode():
+        for layer in (linear, PackedLinear(linear)):
+            with counter() as counted:
+                layer(states)
+            counts.append(counted.get_total_flops())
+    assert counts == [2 * 2 * 3 * 24 * 40] * 2
