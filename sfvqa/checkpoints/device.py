@@ -234,9 +234,9 @@ def spread_over(
 
 def check_static_decode(attention: str, quantization: str = "none") -> None:
     """Raise UsageError if static decoding is not supported; `quantization` may be auto."""
-    if "flash" in attention:
+    if attention != "sdpa":
         raise UsageError(
-            "Flash attention takes no mask, which --static-decode needs.",
+            f"--static-decode computes attention by sdpa, not by {attention}.",
             "Use --attention sdpa, or leave out --static-decode.",
         )
     if quantization == "8bit":

@@ -158,7 +158,8 @@ def what_should_fit(
     """
     sizes, fast = architecture_of(config), fast_tokens_of(config)
     name = str(dtype).removeprefix("torch.")
-    run = RunSize(num_frames, name, device.type, quantization, chunk_size=SMALL_CHUNK_SIZE)
+    num_text = NUM_TEXT_TOKENS + num_layout_tokens(sizes, fast, num_frames)
+    run = RunSize(num_frames, name, device.type, quantization, num_text, chunk_size=SMALL_CHUNK_SIZE)
     if free_bytes is not None and is_loaded:
         held = estimate_memory(sizes, fast, run)
         free_bytes += held.weights_bytes + held.process_bytes

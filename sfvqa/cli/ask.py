@@ -55,7 +55,7 @@ HELP = """\b
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video; each argument is one question. Nothing is
-downloaded: the model is the one given with --model, or else the configured
+downloaded unasked: the model is the one given with --model, or else the configured
 one, or a downloaded one that fits in memory, or the bundled tiny."""
 
 
@@ -110,9 +110,9 @@ def ask(
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
     notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
-    if not (model.model or dry_run or output.json or is_bundled(video)):
-        offer_download(notices)
     with open_video(video, frames, cache.open(video), notices) as file:
+        if not (model.model or model.random_weights or answers.evidence or dry_run or output.json or is_bundled(video)):
+            offer_download(notices)
         prompt = answers.prompt(file)
         plan, sampling = plan_question(
             model,

@@ -247,8 +247,9 @@ def _machine_rows(machine: Mapping[str, Any], devices: Mapping[str, Any]) -> Ite
         yield "machine", machine["error"]
     else:
         yield "platform", machine["platform"]
-        has = "has" if machine["computes_in_bfloat16"] else "no"
-        yield "CPU", f"{plural(machine['cpu_cores'], 'core')}, {_memory(machine)}; {has} bfloat16 instructions"
+        has = "with" if machine["computes_in_bfloat16"] else "without"
+        known = f"; {has} bfloat16 instructions" if sys.platform == "linux" else ""
+        yield "CPU", f"{plural(machine['cpu_cores'], 'core')}, {_memory(machine)}{known}"
     if "error" in devices:
         yield "GPU", devices["error"]
         return

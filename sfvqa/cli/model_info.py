@@ -42,14 +42,18 @@ def info(
 ) -> None:
     """Print paragraphs and a table, or an object."""
     from sfvqa.checkpoints.known import read_sizes
-    from sfvqa.checkpoints.memory import BEST_FIRST, RunSize, estimate_memory
+    from sfvqa.checkpoints.memory import BEST_FIRST, NUM_TEXT_TOKENS, RunSize, estimate_memory
+    from sfvqa.registry.architecture import num_layout_tokens
 
     model = read_sizes(name)
     kind, free = _device(device)
     num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
     computed = model.auto_dtype(kind) if dtype == "auto" else dtype
+    num_text = NUM_TEXT_TOKENS + num_layout_tokens(model.sizes, model.fast, num_frames)
     estimates = {
-        quantization.value: estimate_memory(model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization))
+        quantization.value: estimate_memory(
+            model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization, num_text)
+        )
         for quantization in (BEST_FIRST if quant == "auto" else (QuantizationName(quant),))
     }
     facts = _facts(model)

@@ -56,7 +56,6 @@ _LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_fr
 def _entry(spec: ModelSpec) -> dict[str, Any]:
     """A model, what it needs, and what of it is on this machine, by names and sizes only: a list must be quick."""
     from sfvqa.checkpoints.download import disk_bytes
-    from sfvqa.checkpoints.memory import RunSize, estimate_memory
 
     folder, revision, on_disk = None, spec.revision, None
     if spec.is_bundled:
@@ -65,14 +64,7 @@ def _entry(spec: ModelSpec) -> dict[str, Any]:
         folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
     return {
         **{name: getattr(spec, name) for name in _LISTED},
-        "memory_bytes": {
-            kind: estimate_memory(
-                spec.architecture,
-                spec.fast_tokens,
-                RunSize(spec.num_frames, "bfloat16", "cpu", QuantizationName(quantization)),
-            ).needed_bytes
-            for kind, quantization in {"16bit": "none", "4bit": "4bit"}.items()
-        },
+        "memory_bytes": _memory_bytes(spec),
         "aliases": list(spec.aliases),
         "revision": revision,
         "bundled": spec.is_bundled,
@@ -80,6 +72,20 @@ def _entry(spec: ModelSpec) -> dict[str, Any]:
         "folder": None if folder is None else str(folder),
         "disk_bytes": on_disk,
     }
+
+
+def _memory_bytes(spec: ModelSpec) -> dict[str, int]:
+    """What a short question takes on a CPU, in 16 bits and with the decoder in 4."""
+    from sfvqa.checkpoints.memory import NUM_TEXT_TOKENS, RunSize, estimate_memory
+    from sfvqa.registry.architecture import num_layout_tokens
+
+    sizes, fast = spec.architecture, spec.fast_tokens
+    num_text = NUM_TEXT_TOKENS + num_layout_tokens(sizes, fast, spec.num_frames)
+    runs = {
+        kind: RunSize(spec.num_frames, "bfloat16", "cpu", QuantizationName(quantization), num_text)
+        for kind, quantization in {"16bit": "none", "4bit": "4bit"}.items()
+    }
+    return {kind: estimate_memory(sizes, fast, run).needed_bytes for kind, run in runs.items()}
 
 
 def _paragraph(entry: dict[str, Any]) -> str:
@@ -223,17 +229,22 @@ def _carry_out(plan: "PullPlan", notices: "Notices", *, update: bool, yes: bool)
 
 def offer_download(notices: "Notices") -> None:
     """Ask whether to download a model for any video where only the bundled one is here; never without a terminal."""
+    has_any = any(is_downloaded(spec) for spec in load_registry() if not spec.is_bundled)
+    if has_any or notices.quiet or not can_ask():
+        return
     from huggingface_hub import constants
 
     from sfvqa.checkpoints.download import plan_pull
+    from sfvqa.checkpoints.host import free_host_bytes
 
-    has_any = any(is_downloaded(spec) for spec in load_registry() if not spec.is_bundled)
-    if has_any or notices.quiet or constants.HF_HUB_OFFLINE or not can_ask():
-        return
     spec = find_model(SUGGESTED_MODEL)
+    if constants.HF_HUB_OFFLINE or _memory_bytes(spec)["4bit"] > (free_host_bytes() or 0):
+        return
     what = f"{spec.name}, for any video ({readable_size(spec.size_bytes)}, licence {spec.license})"
     if typer.confirm(f"Download {what}?", err=True):
-        _carry_out(plan_pull(spec), notices, update=False, yes=True)
+        with notices.waiting("Asking the hub"):
+            plan = plan_pull(spec)
+        _carry_out(plan, notices, update=False, yes=True)
 
 
 def _describe(plan: "PullPlan", update: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from sfvqa.checkpoints.device import check_static_decode, free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import PromptTooLongError
+from sfvqa.errors import CheckpointError, PromptTooLongError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -110,8 +110,8 @@ class AnswerRow:
         if token.finish_reason is not None:
             self.finish_reason = token.finish_reason
             piece += self.detokenizer.finish()
-        if not any(self.pieces):
-            piece = piece.removeprefix(self.lead)
+        if piece:
+            piece, self.lead = piece.removeprefix(self.lead), ""
         self.pieces.append(piece)
         return piece
 
@@ -169,7 +169,9 @@ class AnswerRun:
         self._options = options
         self._prompt_options = prompt or PromptOptions()
         self._choices = () if choices is None else check_choices(choices)
-        self._lead, _ = around_answer(checkpoint.tokenizer, checkpoint.model.config.family)
+        self._lead = ""
+        with suppress(CheckpointError):  # a template may refuse earlier turns, and still ask one question
+            self._lead, _ = around_answer(checkpoint.tokenizer, checkpoint.model.config.family)
         self._choice_ids = choice_token_ids(checkpoint.tokenizer, self._choices, self._lead) if self._choices else []
         if self._choices:
             options.check_for_choices()

@@ -310,6 +310,11 @@ def generate_tokens(
     An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
     """
     logits, run, can_step = state.logits, None, DecodeStep.is_possible(model, state.cache)
+    if options.static_decode and not can_step:
+        raise UsageError(
+            "This model's steps have no fixed size: it lies on several devices, or its layers forget or rotate anew.",
+            "Leave out --static-decode.",
+        )
     chooser = TokenChooser(options, batch_size=len(logits))
     running = [True] * len(logits)
     for count in range(1, options.max_new_tokens + 1):

@@ -69,7 +69,7 @@ def check_looks(model: str, hybrid_layers: Sequence[int]) -> None:
     if not hybrid_layers:
         raise UsageError(
             f"{model} has no layers that look at slow tokens, so nothing can be seen of them.",
-            "Leave out the evidence, or choose a slow-fast model.",
+            "Leave out the evidence, or name a slow-fast model.",
         )
 
 

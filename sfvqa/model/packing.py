@@ -3,8 +3,12 @@
 From a plain weight it makes its own layout at every call, which for a single token takes longer than the product.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from sfvqa.errors import SfvqaError
 
 
 class PackedLinear(nn.Module):
@@ -15,6 +19,12 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
+
+    def _save_to_state_dict(self, *_: Any, **__: Any) -> None:
+        raise SfvqaError(
+            "The model is packed for inference, and its weights cannot be saved.",
+            "Load the checkpoint with SlowFastForConditionalGeneration.from_pretrained, which packs nothing.",
+        )
 
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` → `[…, out]`."""

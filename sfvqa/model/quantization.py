@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.model.config import read_json
 from sfvqa.model.hybrid_layer import GatedSlowAttention
+from sfvqa.model.packing import PackedLinear
 
 OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activations above it are computed in 16 bit
 
@@ -178,8 +179,12 @@ _QUANTIZERS: dict[Quantization, type[LinearQuantizer]] = {each.kind: each for ea
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """What a network's weights take in memory, with the scales of quantized ones; tied weights count once."""
-    total = 0
+    """What a network's weights take in memory, with the scales of quantized ones; tied weights count once.
+
+    A packed layer's weight is no parameter, and counts on its own.
+    """
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    total = sum(layer.in_features * layer.out_features * torch.bfloat16.itemsize for layer in packed)
     for parameter in model.parameters():
         state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
         beside = [scales] if scales is not None else state.as_dict(packed=True).values() if state is not None else ()

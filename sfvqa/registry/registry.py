@@ -56,7 +56,7 @@ class ModelSpec:
     Its weights are in `repo_id` (Hugging Face) or in `folder` (relative to the package); a model with neither has an
     architecture only, and runs with random weights. `sampling` and `crop` name a `SamplingStrategy` and a `CropMode`;
     `can_answer` finishes the sentence "It can answer questions about …". `size_bytes` is that of the tensors as
-    stored, `dtype` what it computes in on a GPU; `memory_hint` is a sentence on what machine it is for.
+    stored, `dtype` what it computes in where the machine can; `memory_hint` is a sentence on what machine it is for.
     """
 
     name: str

@@ -63,12 +63,27 @@ def test_without_a_terminal_nobody_is_asked_and_nothing_downloaded(
     assert not hub.requests
 
 
-@pytest.mark.parametrize("options", [("--json",), ("--dry-run",), ("--model", "tiny"), ("-q",)])
+@pytest.mark.parametrize("options", [("--json",), ("--dry-run",), ("--model", "tiny"), ("-q",), ("--evidence",)])
 def test_on_a_terminal_too_nobody_is_asked_who_said_what_is_wanted(
     hub: FakeHub, run_on_terminal: RunOnTerminal, own_video: str, options: tuple[str, ...]
 ) -> None:
     exit_code, sent = run_on_terminal("ask", own_video, "What flashes?", *options, typing=[("", "")])
     assert (exit_code, "[y/N]" in sent) == (0, False)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("spoilt", ["video", "range", "memory"])
+def test_nothing_is_offered_that_would_come_to_nothing(
+    hub: FakeHub, run_on_terminal: RunOnTerminal, own_video: str, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    """Two gigabytes came, and then the video could not be read."""
+    options = ["--start", "1:00:00"] if spoilt == "range" else []
+    if spoilt == "video":
+        Path(own_video).write_bytes(b"no video")
+    if spoilt == "memory":
+        monkeypatch.setattr("sfvqa.checkpoints.host.free_host_bytes", lambda: 1000)
+    _, sent = run_on_terminal("ask", own_video, "What flashes?", *options, typing=[("", "")])
+    assert "[y/N]" not in sent
     assert not hub.requests
 
 

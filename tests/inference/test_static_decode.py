@@ -47,11 +47,21 @@ def test_the_tokens_are_those_of_a_growing_cache(
 
 
 def test_what_has_no_fixed_size_is_refused() -> None:
-    with pytest.raises(UsageError, match="Flash attention"):
-        check_static_decode("flash_attention_2")
+    for attention in ("flash_attention_2", "eager"):
+        with pytest.raises(UsageError, match="by sdpa"):
+            check_static_decode(attention)
     with pytest.raises(UsageError, match="8-bit"):
         check_static_decode("sdpa", "8bit")
-    check_static_decode("eager", "4bit")
+    check_static_decode("sdpa", "4bit")
+
+
+def test_what_cannot_be_stepped_is_refused_and_not_silently_decoded_otherwise(
+    model: SlowFastForConditionalGeneration, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.inference.engine.DecodeStep.is_possible", lambda *_: False)
+    options = GenerationOptions(max_new_tokens=2, static_decode=True)
+    with pytest.raises(UsageError, match="no fixed size"):
+        written(model, inputs_of(encoded), options)
 
 
 def test_an_answer_says_how_it_was_decoded(qa: VideoQA, encoded: EncodedVideo) -> None:

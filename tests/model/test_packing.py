@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sfvqa.errors import SfvqaError
 from sfvqa.model.packing import PackedLinear, can_pack, pack_linears
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="oneDNN computes no bfloat16 here")
@@ -20,6 +21,13 @@ def test_it_computes_what_the_plain_layer_does(shape: tuple[int, ...], bias: boo
         packed = PackedLinear(linear)(states)
     assert packed.dtype is torch.bfloat16
     torch.testing.assert_close(packed.float(), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_it_cannot_be_saved_without_its_weight() -> None:
+    """A checkpoint would be written that lacks every linear layer."""
+    model = nn.Sequential(PackedLinear(nn.Linear(32, 32).to(torch.bfloat16)))
+    with pytest.raises(SfvqaError, match="packed for inference"):
+        model.state_dict()
 
 
 def test_every_plain_layer_is_packed_and_a_shared_weight_stays_where_it_is_looked_up() -> None:
