@@ -250,7 +250,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code() -> None:
 
 
 def test_ctrl_c_while_starting_is_130(video: Path) -> None:
-    """Interrupted during imports: always 130, never a traceback."""
+    """Interrupted during imports: always 130, never a traceback. Before it hands over, Python writes its own."""
     for seconds in (0.15, 0.3, 0.6):
         process = _sfvqa("ask", str(video), "Q?", "-m", "tiny", stdout=subprocess.PIPE)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -259,7 +259,8 @@ def test_ctrl_c_while_starting_is_130(video: Path) -> None:
         stdout, stderr = process.communicate(timeout=60)
         # -SIGINT: Python itself had not started yet. 3 and 4: it was quick enough to find what is wrong.
         assert process.returncode in (130, -signal.SIGINT, 3, 4)
-        assert (stdout, "Traceback" in stderr) == ("", False)
+        ours = "sfvqa/cli" if process.returncode == -signal.SIGINT else "Traceback"
+        assert (stdout, ours in stderr) == ("", False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
