@@ -95,8 +95,8 @@ def llama_speed(gguf: Path, token_ids: list[int], num_tokens: int, repeats: int,
         llama.reset()
         llama.eval(token_ids)
         yield
-        for _ in range(num_tokens):
-            llama.eval([int(llama.scores[llama.n_tokens - 1].argmax())])
+        for token_id in token_ids[:num_tokens]:  # any will do
+            llama.eval([token_id])
             yield
 
     return _speed(run, repeats)
