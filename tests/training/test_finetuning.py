@@ -198,7 +198,10 @@ def test_the_fused_optimizer_takes_the_steps_of_the_plain_one(
 ) -> None:
     chosen = replace(SHORT, learning_rate=1e-2)
     fine_tune(model, videos, videos.parent, tmp_path / "fused", chosen)
-    plain = lambda **arguments: TrainingArguments(**arguments | {"optim": "adamw_torch"})  # noqa: E731
+
+    def plain(**arguments: Any) -> TrainingArguments:
+        return TrainingArguments(**arguments | {"optim": "adamw_torch"})
+
     monkeypatch.setattr(finetune, "TrainingArguments", plain)
     fine_tune(model, videos, videos.parent, tmp_path / "plain", chosen)
     fused, expected = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "plain"))
