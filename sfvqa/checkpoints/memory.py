@@ -192,11 +192,10 @@ def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
     """The peak inside a block, at its GELU. In a ConvNeXt: the stage's input, the block's, what convolution and norm
     made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
 
-    Beside them one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype.
+    Beside them one chunk's pixels, in the model's dtype.
     """
     frames, item = min(run.chunk_size, run.num_frames), ITEM_BYTES[run.dtype]
-    prepared = 4 if run.device == "cpu" and item != 4 else 0
-    pixels = 3 * sizes.image_size**2 * (item + prepared)
+    pixels = 3 * sizes.image_size**2 * item
     if sizes.vision_layers:  # residual, norm, and the wide layer before and after its GELU
         cells = (sizes.image_size // sizes.vision_stride) ** 2
         return frames * (cells * 2 * (sizes.feature_width + (sizes.vision_intermediate_size or 0)) * item + pixels)
