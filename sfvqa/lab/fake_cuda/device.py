@@ -120,6 +120,13 @@ class FakeCuda:
             def synchronize(self) -> None:
                 watch.wait(f"{place()} (event)")
 
+        class Stream:
+            def record_event(self) -> Event:
+                return Event()
+
+            def synchronize(self) -> None:
+                watch.wait(f"{place()} (stream)")
+
         @contextmanager
         def graph(_graph: Graph, **_: object) -> Iterator[None]:
             watch.is_recording = True
@@ -137,6 +144,7 @@ class FakeCuda:
             "synchronize": synchronize,
             "CUDAGraph": Graph,
             "Event": Event,
+            "current_stream": lambda _device=None: Stream(),
             "graph": graph,
         }
 

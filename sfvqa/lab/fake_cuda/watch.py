@@ -1,7 +1,7 @@
 """What a GPU would be asked to do, seen at every operation: launches, waits, and what would fail there.
 
 What follows from prompts and sizes is computed beside the fake tensors, so that code that asks for it gets the true
-answer. Logits are not known: the likeliest token is always the same one, and all of them are finite.
+answer. Logits are not known: whatever is chosen by them is always the same token, and all of them are finite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHOSEN_TOKEN = 5
-"""The token that is always the likeliest; no tokenizer's end."""
+"""The token that is always chosen; no tokenizer's end."""
 
 
 class CudaError(AssertionError):
@@ -55,7 +55,6 @@ _ONE_DTYPE = {
 
 _GUESSED: dict[str, Callable[[Tensor], Tensor]] = {
     "argmax": lambda of: torch.full(of.shape, CHOSEN_TOKEN),
-    "multinomial": lambda of: torch.full(of.shape, CHOSEN_TOKEN),
     "isfinite": lambda of: torch.ones(of.shape, dtype=torch.bool),
     "isnan": lambda of: torch.zeros(of.shape, dtype=torch.bool),
 }
@@ -159,9 +158,9 @@ class Watch(TorchDispatchMode):
     def _guess(self, name: str, tensor: Tensor) -> Any:
         if name == "equal":
             return True
-        if name == "nonzero" or not tensor.is_floating_point():
+        if name == "nonzero" or tensor.dtype is torch.bool:
             raise CudaError(f"{place()} asks for values that nothing is known of ({name} of {tensor.dtype})")
-        return -1.0
+        return -1.0 if tensor.is_floating_point() else CHOSEN_TOKEN
 
     def listed(self, tensor: Tensor) -> Any:
         """As `tensor.tolist()`, which copies a tensor to the processor at once."""
