@@ -182,7 +182,8 @@ class Watch(TorchDispatchMode):
             return tensor in self._pinned
         copy = torch.empty_like(tensor)
         if (values := self.known(tensor)) is not None:
-            self._known[copy] = values.clone()
+            with no_dispatch():
+                self._known[copy] = values.clone()
         self._pinned[copy] = True
         return copy
 
