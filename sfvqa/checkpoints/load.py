@@ -38,6 +38,7 @@ from sfvqa.model import (
     read_config,
     read_quantization,
 )
+from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.packing import can_pack, pack_linears
@@ -108,6 +109,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
+    in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
     placement = place(settings.device, where, dtype, bits)
     remedy = partial(
         what_should_fit,
@@ -121,10 +123,14 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     )
     with memory_errors("loading the model", remedy):
         model = build(
-            config=config, dtype=dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
+            config=config,
+            dtype=dtype,
+            device_map=placement,
+            attn_implementation=BLOCK_ATTENTION if in_blocks else kernel.value,
+            quantization=bits,
         )
-        if where.type == "cpu" and dtype is torch.bfloat16 and can_pack():
-            pack_linears(model)
+        if where.type == "cpu":
+            pack_linears(model, dtype)
     synchronize(where)
     return LoadedCheckpoint(
         model=model,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.slow_fast import SlowFastForConditionalGeneration
@@ -114,9 +115,9 @@ class DecodeStep:
 
         Rotary tables that change as the text grows cannot be made ahead.
         """
-        rotary = model.config.decoder_config.rope_parameters["rope_type"]
-        is_plain = model.config._attn_implementation == "sdpa" and rotary not in ("dynamic", "longrope")
-        return is_plain and SlowFastCache(model.config).is_forkable
+        has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        is_plain = model.config._attn_implementation in ("sdpa", BLOCK_ATTENTION)
+        return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor) -> Tensor:
