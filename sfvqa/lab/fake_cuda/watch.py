@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,51 @@ def place() -> str:
     return ", from ".join(lines)
 
 
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """An operation, with the tensors that go in, in whatever list they stand, and come out."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Without the library and the variant: `add` of `aten::add.Tensor`."""
+        return str(self.func._schema.name).split("::")[-1]
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        return _tensors((self.args, self.kwargs))
+
+    def argument(self, name: str) -> Any:
+        """What was given for it, by whatever way; None for nothing."""
+        names = [argument.name for argument in self.func._schema.arguments]
+        if name in self.kwargs or name not in names:
+            return self.kwargs.get(name)
+        index = names.index(name)
+        return self.args[index] if index < len(self.args) else None
+
+    @property
+    def overwritten(self) -> list[Tensor]:
+        """The inputs that it writes into."""
+        found = [
+            self.argument(argument.name)
+            for argument in self.func._schema.arguments
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        return _tensors(found)
+
+    @property
+    def is_predictable(self) -> bool:
+        """Whether its output follows from its inputs."""
+        return self.name not in _UNSET and torch.Tag.nondeterministic_seeded not in self.func.tags
+
+
+def _tensors(nested: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
+
+
 class Watch(TorchDispatchMode):
     """Sees every operation on the way to a FakeTensorMode, which has to be entered before.
 
@@ -113,31 +159,29 @@ class Watch(TorchDispatchMode):
         return None if values is None or (values.numel() and not values.untyped_storage().nbytes()) else values
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.split("::")[-1]
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        for tensor in tensors:
+        call = _Call(func, args, kwargs or {})
+        for tensor in call.inputs:
             if isinstance(tensor, FakeTensor):
                 tensor.constant = None  # with which torch would compute itself, on the device that is not there
-        if name == "detach_" and not isinstance(args[0], FakeTensor):
+        if call.name == "detach_" and not isinstance(args[0], FakeTensor):
             return args[0]  # of `torch.tensor`, whose numbers are real
-        self._check_dtypes(name, tensors)
-        if name in _LOOKS:
-            return self._look(name, func, args)
-        if name in ("pin_memory", "_pin_memory", "is_pinned"):
-            return self._pin(name, args[0])
-        output = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        self._note_moves(name, func, args, kwargs, tensors, made)
-        self._note_launch(name, func, args, kwargs, tensors, made)
-        self._note_values(name, func, args, kwargs, made)
+        self._check_dtypes(call)
+        if call.name in _LOOKS:
+            return self._look(call)
+        if call.name in ("pin_memory", "_pin_memory", "is_pinned"):
+            return self._pin(call)
+        output = func(*args, **call.kwargs)
+        made = _tensors(output)
+        self._note_move(call, made)
+        self._note_launch(call, made)
+        self._note_values(call, made)
         return output
 
-    def _check_dtypes(self, name: str, tensors: list[Tensor]) -> None:
-        if name in _ONE_DTYPE:
-            dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    def _check_dtypes(self, call: _Call) -> None:
+        if call.name in _ONE_DTYPE:
+            dtypes = {tensor.dtype for tensor in call.inputs if tensor.is_floating_point()}
             if len(dtypes) > 1:
-                raise CudaError(f"{name} of {', '.join(sorted(map(str, dtypes)))} at {place()}")
+                raise CudaError(f"{call.name} of {', '.join(sorted(map(str, dtypes)))} at {place()}")
 
     def _refuse_in_recording(self, what: str) -> None:
         if self.is_recording:
@@ -145,15 +189,23 @@ class Watch(TorchDispatchMode):
 
     # --- what the processor asks for ---------------------------------------------------------------------------------
 
-    def _look(self, name: str, func: Any, args: Any) -> Any:
-        if any(tensor.device.type == "cuda" for tensor in args):
-            self.wait(f"{place()} ({name})")
-        values = [self.known(tensor) for tensor in args]
+    def _look(self, call: _Call) -> Any:
+        if any(tensor.device.type == "cuda" for tensor in call.inputs):
+            self.wait(f"{place()} ({call.name})")
+        values = [self.known(tensor) for tensor in call.inputs]
         if any(value is None for value in values):
-            return self._guess(name, args[0])
+            return self._guess(call.name, call.inputs[0])
         with no_dispatch():
-            found = func(*values)
-        return self._as_fake(found, args[0].device) if isinstance(found, Tensor) else found
+            found = call.func(*values)
+        return self._as_fake(found, call.inputs[0].device) if isinstance(found, Tensor) else found
+
+    def listed(self, tensor: Tensor) -> Any:
+        """As `tensor.tolist()`, which copies a tensor to the processor at once."""
+        if tensor.device.type == "cuda":
+            self.wait(f"{place()} (tolist)")
+        values = self.known(tensor)
+        with no_dispatch():
+            return (torch.full(tensor.shape, self._guess("tolist", tensor)) if values is None else values).tolist()
 
     def _guess(self, name: str, tensor: Tensor) -> Any:
         if name == "equal":
@@ -162,74 +214,60 @@ class Watch(TorchDispatchMode):
             raise CudaError(f"{place()} asks for values that nothing is known of ({name} of {tensor.dtype})")
         return -1.0 if tensor.is_floating_point() else CHOSEN_TOKEN
 
-    def listed(self, tensor: Tensor) -> Any:
-        """As `tensor.tolist()`, which copies a tensor to the processor at once."""
-        if tensor.device.type == "cuda":
-            self.wait(f"{place()} (tolist)")
-        values = self.known(tensor)
-        if values is None:
-            values = torch.full(tensor.shape, self._guess("tolist", tensor))
-        with no_dispatch():
-            return values.tolist()
-
     def _as_fake(self, values: Tensor, device: torch.device) -> Tensor:
         fake = torch.empty(values.shape, dtype=values.dtype, device=device)
         self._known[fake] = values
         return fake
 
-    def _pin(self, name: str, tensor: Tensor) -> Any:
-        if name == "is_pinned":
+    def _pin(self, call: _Call) -> Any:
+        (tensor,) = call.inputs
+        if call.name == "is_pinned":
             return tensor in self._pinned
         copy = torch.empty_like(tensor)
+        self._pinned[copy] = True
         if (values := self.known(tensor)) is not None:
             with no_dispatch():
                 self._known[copy] = values.clone()
-        self._pinned[copy] = True
         return copy
 
     # --- what is noted of an operation -------------------------------------------------------------------------------
 
-    def _note_moves(
-        self, name: str, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], made: list[Tensor]
-    ) -> None:
-        """Copies between processor and device; a number without dimensions goes along with a launch."""
+    def _note_move(self, call: _Call, made: list[Tensor]) -> None:
+        """A copy between processor and device; a number without dimensions goes along with a launch."""
+        is_copy = call.name in _COPIES
+        out_of = {tensor.device.type for tensor in call.inputs if tensor.dim() > 0 or is_copy}
         into = {tensor.device.type for tensor in made}
-        is_copy = name in _COPIES
-        out_of = {tensor.device.type for tensor in tensors if tensor.dim() > 0 or is_copy}
         if len(out_of | into) < 2 or not any(tensor.numel() for tensor in made):
             return
-        source = args[1] if name == "copy_" else args[0]
-        is_free = is_copy and bool(_argument(func, args, kwargs, "non_blocking"))
+        goes_on = is_copy and bool(call.argument("non_blocking"))
         if into == {"cpu"}:
             self._refuse_in_recording(f"copies from the device at {place()}")
-            if not is_free:
-                self.wait(f"{place()} ({name})")
+            if not goes_on:
+                self.wait(f"{place()} ({call.name})")
         else:
             self._refuse_in_recording(f"brings numbers to the device at {place()}")
-            if not (is_free and source in self._pinned):
-                self.seen.brought[f"{place()} ({name})"] += 1
+            if not (goes_on and call.inputs[-1] in self._pinned):  # the source: `copy_` has its target before it
+                self.seen.brought[f"{place()} ({call.name})"] += 1
 
-    def _note_launch(
-        self, name: str, func: Any, args: Any, kwargs: Any, tensors: list[Tensor], made: list[Tensor]
-    ) -> None:
-        if name in _STARTS_NOTHING or not any(tensor.device.type == "cuda" for tensor in made):
+    def _note_launch(self, call: _Call, made: list[Tensor]) -> None:
+        if call.name in _STARTS_NOTHING or not any(tensor.device.type == "cuda" for tensor in made):
             return
-        held = {tensor.untyped_storage()._cdata for tensor in tensors}
-        if func._schema.is_mutable or any(tensor.untyped_storage()._cdata not in held for tensor in made):
-            self.start(name)
+        if call.func._schema.is_mutable or any(not _shares_memory(tensor, call.inputs) for tensor in made):
+            self.start(call.name)
             if self.on_launch is not None:
-                self.on_launch(name, args, kwargs, made)
+                self.on_launch(call.name, call.args, call.kwargs, made)
 
-    def _note_values(self, name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
+    def _note_values(self, call: _Call, made: list[Tensor]) -> None:
         """Compute on the CPU what is known, and forget what was overwritten with what is not."""
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        values = {id(tensor): self.known(tensor) for tensor in tensors}
+        values = {id(tensor): self.known(tensor) for tensor in call.inputs}
         is_small = all(tensor.numel() <= _MOST_KNOWN for tensor in made)
-        if any(value is None for value in values.values()) or name in _UNSET or not is_small or _is_random(func):
-            self._forget_written(func, args, kwargs)
-            if is_small and name in _GUESSED:
-                with no_dispatch():
-                    self._known[made[0]] = _GUESSED[name](made[0])
+        if not is_small or not call.is_predictable or any(value is None for value in values.values()):
+            with no_dispatch():
+                for overwritten in map(self.known, call.overwritten):
+                    if overwritten is not None:
+                        overwritten.untyped_storage().resize_(0)  # of all its views, too: so `known` knows
+                if is_small and call.name in _GUESSED:
+                    self._known[made[0]] = _GUESSED[call.name](made[0])
             return
 
         def on_cpu(leaf: Any) -> Any:
@@ -237,30 +275,13 @@ class Watch(TorchDispatchMode):
                 return values[id(leaf)]
             return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
 
+        kwargs = {key: value for key, value in call.kwargs.items() if key != "pin_memory"}
         with no_dispatch():
-            kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
-            found = tree_leaves(func(*tree_map(on_cpu, args), **tree_map(on_cpu, kwargs)))
-            given = {tensor.untyped_storage()._cdata for tensor in tensors}
-            for fake, value in zip(made, [leaf for leaf in found if isinstance(leaf, Tensor)], strict=True):
-                is_own = fake.untyped_storage()._cdata not in given or name.startswith("lift")
-                self._known[fake] = value.clone() if is_own else value
-
-    def _forget_written(self, func: Any, args: Any, kwargs: Any) -> None:
-        for argument in func._schema.arguments:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                written = _argument(func, args, kwargs, argument.name)
-                if isinstance(written, Tensor) and (values := self.known(written)) is not None:
-                    with no_dispatch():
-                        values.untyped_storage().resize_(0)  # of all views of it, which is how `known` knows
+            found = _tensors(call.func(*tree_map(on_cpu, call.args), **tree_map(on_cpu, kwargs)))
+            for fake, value in zip(made, found, strict=True):
+                is_view = _shares_memory(fake, call.inputs) and not call.name.startswith("lift")
+                self._known[fake] = value if is_view else value.clone()
 
 
-def _argument(func: Any, args: Any, kwargs: Any, name: str) -> Any:
-    names = [argument.name for argument in func._schema.arguments]
-    if name in kwargs or name not in names:
-        return kwargs.get(name)
-    index = names.index(name)
-    return args[index] if index < len(args) else None
-
-
-def _is_random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in cast("Any", func).tags
+def _shares_memory(tensor: Tensor, others: list[Tensor]) -> bool:
+    return any(tensor.untyped_storage()._cdata == other.untyped_storage()._cdata for other in others)
