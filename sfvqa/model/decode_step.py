@@ -77,13 +77,14 @@ class DecodeStep:
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration, cache: SlowFastCache) -> bool:
-        """Whether a step computes what a forward pass would: with sdpa, on one device, over layers that keep all.
+        """Whether a step computes what a forward pass would: by sdpa, on one device, over layers that keep all.
 
-        Rotary tables that change as the text grows cannot be made ahead.
+        A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
+        and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
         rotary = model.config.decoder_config.rope_parameters["rope_type"]
         is_on_one_device = len({parameter.device for parameter in model.parameters()}) == 1
-        is_plain = model.config._attn_implementation == "sdpa" and rotary not in ("dynamic", "longrope")
+        is_plain = model.config._attn_implementation != "eager" and rotary not in ("dynamic", "longrope")
         return cache.is_forkable and is_on_one_device and is_plain
 
     @torch.inference_mode()
