@@ -306,15 +306,29 @@ def _fill(parts: list[tuple[list[str], float]], rooms: dict[int, float]) -> dict
     return places
 
 
-def check_static_decode(attention: str, quantization: str = "none") -> None:
-    """Raise UsageError if static decoding is not supported; `quantization` may be auto."""
-    if attention != "sdpa":
-        raise UsageError(
-            f"--static-decode computes attention by sdpa, not by {attention}.",
-            "Use --attention sdpa, or leave out --static-decode.",
-        )
-    if quantization == "8bit":
-        raise UsageError(
-            "8-bit weights are multiplied differently at each step, which --static-decode cannot record.",
-            "Use --quant 4bit or none, or leave out --static-decode.",
-        )
+class StaticDecode(StrEnum):
+    """Values of `--static-decode`; `auto` is on where it pays: on CUDA, where steps have a fixed size."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+def decodes_static(
+    wanted: str, *, attention: str, quantization: str, device: torch.device | None, evidence: bool = False
+) -> bool:
+    """Whether tokens are decoded over buffers of fixed size. UsageError where that is asked for and not possible.
+
+    `quantization` may be auto; without a device, as before one is known, `auto` is off.
+    """
+    if wanted == StaticDecode.OFF:
+        return False
+    reasons = {
+        f"--static-decode on computes attention by sdpa, not by {attention}.": attention != "sdpa",
+        "8-bit weights are multiplied differently at each step, which cannot be recorded.": quantization == "8bit",
+        "The steps that --static-decode on records and replays cannot be watched for evidence.": evidence,
+    }
+    against = next((reason for reason, applies in reasons.items() if applies), None)
+    if wanted == StaticDecode.ON and against is not None:
+        raise UsageError(against, "Leave out --static-decode, or what cannot be recorded.")
+    return wanted == StaticDecode.ON or (against is None and device is not None and device.type == "cuda")

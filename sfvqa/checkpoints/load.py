@@ -1,7 +1,7 @@
 """Load model and tokenizer from a checkpoint folder onto a device. Never downloads."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,13 @@ from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
 from sfvqa.errors import CheckpointError
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
+from sfvqa.model import (
+    RecordedSteps,
+    SlowFastConfig,
+    SlowFastForConditionalGeneration,
+    read_config,
+    read_quantization,
+)
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.packing import can_pack, pack_linears
@@ -46,7 +52,8 @@ from sfvqa.registry import BUNDLED_MODEL, QuantizationName
 class LoadedCheckpoint:
     """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from.
 
-    `identity` tells these weights from all others; `warnings` go with every answer.
+    `identity` tells these weights from all others; `warnings` go with every answer. `recorded_steps` are kept from one
+    answer to the next.
     """
 
     model: SlowFastForConditionalGeneration
@@ -60,6 +67,7 @@ class LoadedCheckpoint:
     quantization: Quantization = Quantization.NONE
     random_weights: bool = False
     warnings: tuple[str, ...] = ()
+    recorded_steps: RecordedSteps = field(default_factory=RecordedSteps)
 
     @property
     def device_names(self) -> str:

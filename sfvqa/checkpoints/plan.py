@@ -7,7 +7,8 @@ import torch
 from transformers import LlamaConfig, Qwen2Config
 
 from sfvqa.checkpoints.device import (
-    check_static_decode,
+    StaticDecode,
+    decodes_static,
     free_bytes_by_gpu,
     free_memory_bytes,
     free_on_several,
@@ -233,7 +234,7 @@ def make_plan(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 1,
     num_videos: int = 1,
-    static_decode: bool = False,
+    static_decode: str = StaticDecode.OFF,
     device_must_be_here: bool = True,
 ) -> Plan:
     """Choose open settings by the free memory, without reading weights.
@@ -256,9 +257,11 @@ def make_plan(
         num_videos=num_videos,
     )
     kinds = _quantizations(sizes, QuantizationName(settings.quantization), where)
-    if static_decode:
-        check_static_decode(settings.attention, kinds[0] if len(kinds) == 1 else AUTO)
+    given = kinds[0] if len(kinds) == 1 else AUTO
+    is_static = decodes_static(static_decode, attention=settings.attention, quantization=given, device=where)
+    if static_decode == StaticDecode.ON:
         kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
+    run = replace(run, static_decode=is_static)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     by_gpu = free_bytes_by_gpu(settings.device, where)
     for kind in kinds:

@@ -9,7 +9,7 @@ from sfvqa.model.config import (
     SlowFastConfig,
     read_config,
 )
-from sfvqa.model.decode_step import DecodeStep
+from sfvqa.model.decode_step import DecodeStep, RecordedSteps, decoding_kernels
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.quantization import read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
@@ -22,12 +22,14 @@ __all__ = [
     "IMAGE_TOKEN_ID",
     "DecodeStep",
     "Gating",
+    "RecordedSteps",
     "SlowAttention",
     "SlowAttentionScope",
     "SlowFastCache",
     "SlowFastConfig",
     "SlowFastForConditionalGeneration",
     "VisualTokens",
+    "decoding_kernels",
     "num_frames_outside_fast_path",
     "read_config",
     "read_quantization",
