@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_a_step_that_is_stopped_keeps_what_it_had(tmp_path: Path, monkeypatch: p
 
 
 def test_the_table_judges_a_gpu_only() -> None:
-    figures = [
+    figures: list[dict[str, Any]] = [
         {"name": "64 frames", "value": 200.04, "unit": "tokens/s"},
         {"name": "profile", "value": {}, "unit": None},
     ]
