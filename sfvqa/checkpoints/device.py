@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from sfvqa.checkpoints.gpus import usable_gpus, why_unusable
+from sfvqa.checkpoints.gpus import computes_in_bfloat16, usable_gpus, why_unusable
 from sfvqa.checkpoints.host import free_host_bytes
 from sfvqa.checkpoints.memory import USE_LESS, MemoryEstimate
 from sfvqa.errors import OutOfMemoryError, UsageError
@@ -181,6 +181,8 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
             f"flash-attn runs on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
             "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
         )
+    if is_here(device) and not computes_in_bfloat16(device.index):
+        raise UsageError("flash-attn runs on GPUs of compute capability 8.0 and later.", "Use --attention sdpa.")
     from transformers.utils.import_utils import is_flash_attn_2_available
 
     again = "Install `sfvqa[flash-attn]` again, or use --attention sdpa."

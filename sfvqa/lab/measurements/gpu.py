@@ -79,7 +79,8 @@ def run_step(step: str, arguments: Sequence[str], folder: Path, limit_seconds: f
     out, start = folder / f"{step}.json", time.monotonic()
     command = [sys.executable, "-m", "sfvqa.lab.measurements.gpu_steps", step, "--out", str(out), *arguments]
     with (folder / f"{step}.log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        alone = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=alone, start_new_session=True)
         try:
             status = "ok" if process.wait(limit_seconds) == 0 else "failed"
         except subprocess.TimeoutExpired:

@@ -27,7 +27,7 @@ from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser
-from sfvqa.lab.measurements.claims import VIDEO, judge
+from sfvqa.lab.measurements.claims import FRAMES, QUESTION, VIDEO, judge
 from sfvqa.lab.measurements.numbered_videos import find_or_write
 from sfvqa.profiling.measuring import Work, fast_tokens_for
 from sfvqa.profiling.sweep import SweepOptions, sweep
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
     from sfvqa.profiling.profile import Profile, ProfilePoint
 
-QUESTION = "What happens in this video?"
-FEW, SOME, MANY = FRAMES = (16, 64, 128)
+SOME = 64  # frames
 _CHUNK = 8  # frames that the vision tower takes at a time
 
 
