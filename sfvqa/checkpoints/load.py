@@ -40,6 +40,7 @@ from sfvqa.model import (
     read_config,
     read_quantization,
 )
+from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.packing import can_pack, pack_linears
@@ -113,6 +114,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
+    in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
     num_frames, quantization = config.training_num_frames or DEFAULT_NUM_FRAMES, QuantizationName(bits.value)
     run = RunSize(num_frames, str(dtype).removeprefix("torch."), where.type, quantization)
     placement = place(settings.device, where, dtype, bits, estimate_memory(sizes.sizes, sizes.fast, run))
@@ -128,10 +130,14 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     )
     with memory_errors("loading the model", remedy):
         model = build(
-            config=config, dtype=dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
+            config=config,
+            dtype=dtype,
+            device_map=placement,
+            attn_implementation=BLOCK_ATTENTION if in_blocks else kernel.value,
+            quantization=bits,
         )
-        if where.type == "cpu" and dtype is torch.bfloat16 and can_pack():
-            pack_linears(model)
+        if where.type == "cpu":
+            pack_linears(model, dtype)
     synchronize(where)
     return LoadedCheckpoint(
         model=model,

@@ -234,15 +234,16 @@ def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int
 def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
     """Memory of multiplying with the largest quantized weight, beside input and output.
 
-    4bit: the weight in the model's dtype, and its scales in float32. 8bit: the input in 16 and in 8 bits; the sums in
-    32 and the output in 16, on the CPU three times the sums, which are scaled in steps.
+    4bit: the weight in the model's dtype, and its scales in float32. 8bit: on the CPU the weight in the model's dtype,
+    for more than a few tokens; elsewhere the input in 16 and in 8 bits, the sums in 32 and the output in 16.
     """
     weight = sizes.hidden_size * sizes.intermediate_size
     if run.quantization is QuantizationName.FOUR_BIT:
         return weight * ITEM_BYTES[run.dtype] + weight // 64 * 4
     if run.quantization is QuantizationName.EIGHT_BIT:
-        sums = 12 if run.device == "cpu" else 6
-        return length * (3 * sizes.hidden_size + sums * sizes.intermediate_size)
+        if run.device == "cpu":
+            return weight * ITEM_BYTES[run.dtype] if length > 1 else 0
+        return length * (3 * sizes.hidden_size + 6 * sizes.intermediate_size)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from sfvqa.model import block_attention
 from sfvqa.model.config import (
     IMAGE_TOKEN_ID,
     Gating,
@@ -15,6 +16,7 @@ from sfvqa.model.quantization import read_quantization
 from sfvqa.model.slow_fast import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.visual_tokens import VisualTokens, num_frames_outside_fast_path
 
+block_attention.register()
 AutoConfig.register(SlowFastConfig.model_type, SlowFastConfig, exist_ok=True)
 AutoModelForImageTextToText.register(SlowFastConfig, SlowFastForConditionalGeneration, exist_ok=True)
 

@@ -115,9 +115,9 @@ class DecodeStep:
         A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
         and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
-        rotary = model.config.decoder_config.rope_parameters["rope_type"]
-        is_plain = model.config._attn_implementation != "eager" and rotary not in ("dynamic", "longrope")
-        return is_plain and SlowFastCache(model.config).is_forkable
+        has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        is_plain = model.config._attn_implementation != "eager"
+        return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor) -> Tensor:
