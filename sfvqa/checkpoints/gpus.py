@@ -5,6 +5,8 @@ Where there is none, nothing is asked of torch.cuda but whether it is there.
 
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -53,6 +55,8 @@ def why_unusable(index: int = 0) -> UsageError | None:
 
 
 def _is_one_here() -> bool:
+    if sys.platform == "win32" or (DEVICE_FILES / "dxg").exists():  # in WSL, Windows' driver shows no files of its own
+        return shutil.which("nvidia-smi") is not None
     return any(DRIVER_FILES.glob("*")) or any(re.fullmatch(r"nvidia\d+", file.name) for file in DEVICE_FILES.glob("n*"))
 
 

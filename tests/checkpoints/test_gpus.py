@@ -93,6 +93,15 @@ def test_nothing_is_said_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert why_unusable() is None, "the driver alone is no GPU"
 
 
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_in_wsl_the_driver_of_windows_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_driver: bool) -> None:
+    pretend_unused_gpu(monkeypatch, tmp_path, build=None)
+    (tmp_path / "dev" / "nvidia0").rename(tmp_path / "dev" / "dxg")
+    (tmp_path / "nvidia-smi").touch(mode=0o755 if has_driver else 0o644)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (why_unusable() is not None) == has_driver
+
+
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_nothing_is_said_of_a_gpu_that_is_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hidden: str) -> None:
     """As Ray hides the GPUs of a node from a worker that got none."""
