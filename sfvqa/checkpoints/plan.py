@@ -263,9 +263,8 @@ def make_plan(
         kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
     run = replace(run, static_decode=is_static)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
-    by_gpu = free_bytes_by_gpu(settings.device, where)
     for kind in kinds:
-        free = _free_on(by_gpu, sizes, replace(run, quantization=kind)) if by_gpu else free_memory_bytes(where)
+        free = free_bytes_for(settings.device, where, sizes, replace(run, quantization=kind))
         tried = counts if kind is kinds[-1] else counts[:1]
         fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=[kind], frames=tried)
         if fit.fits:
@@ -286,8 +285,11 @@ def make_plan(
     return Plan(chosen, sizes, where, free, fit, tuple(notices), len(kinds) > 1, warnings)
 
 
-def _free_on(by_gpu: dict[int, int], sizes: ModelSizes, run: RunSize) -> int:
-    """The free memory of several GPUs that a run may have, as `place` will use them."""
+def free_bytes_for(asked: str, where: torch.device, sizes: ModelSizes, run: RunSize) -> int | None:
+    """The free memory that a run may have: of its device, or of several GPUs as `place` will use them."""
+    by_gpu = free_bytes_by_gpu(asked, where)
+    if not by_gpu:
+        return free_memory_bytes(where)
     estimate, of = estimate_memory(sizes.sizes, sizes.fast, run), sizes.sizes
     head = of.vocab_size * of.hidden_size * ITEM_BYTES[run.dtype]
     return free_on_several(estimate, by_gpu, max(head, estimate.weights_bytes // of.num_layers))
