@@ -54,7 +54,7 @@ class _Step:
         cosines, sines = decoder.rotary_emb(embeddings[:1], torch.arange(self.room, device=self.device)[None])
         # Rotating by halves is rolling by a half: the minus sign goes into the table.
         signed = torch.cat([-sines[..., : sines.shape[-1] // 2], sines[..., sines.shape[-1] // 2 :]], dim=-1)
-        self._rotary = torch.stack([cosines[0], signed[0]], dim=1)  # [room, 2, head_dim]
+        self._rotary = torch.stack([cosines[0], signed[0]], dim=1).to(self.device)  # [room, 2, head_dim]
         self._positions = torch.zeros(batch_size, dtype=torch.long, device=self.device)
         self._place = torch.zeros(1, dtype=torch.long, device=self.device)
         self.bias: Tensor | None = None
