@@ -56,7 +56,7 @@ WANTED = {
     ("nf4", "64 frames"): Wanted(250, is_upper=False),
     ("nf4", "64 frames, peak memory"): Wanted(10, is_upper=True),
     ("tests", "exit code"): Wanted(0, is_upper=True),
-    # What the tests on devices that are not there allow.
+    # What the tests on devices that are not there allow; `measurements.roofline` has what they count.
     ("launches", "launches a token"): Wanted(650, is_upper=True),
     ("launches", "waits a token"): Wanted(1, is_upper=True),
     ("launches", "launches a replayed token"): Wanted(8, is_upper=True),
