@@ -104,6 +104,16 @@ class MemoryEstimate:
         return max(self.phases.values())
 
     @property
+    def spread_bytes(self) -> int:
+        """What lies with the layers, and so on several GPUs where these do: weights, keys and values."""
+        return self.weights_bytes + self.kv_cache_bytes + self.slow_keys_values_bytes + self.static_buffers_bytes
+
+    @property
+    def unspread_bytes(self) -> int:
+        """The rest of the peak, of which every GPU needs as much wherever the layers lie."""
+        return self.peak_bytes - self.spread_bytes
+
+    @property
     def needed_bytes(self) -> int:
         """Free memory needed, beside CUDA's own context."""
         return int(self.peak_bytes * SLACK)
@@ -329,8 +339,13 @@ def remedy_for(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: 
 
 
 def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
-    """Quantizations supported on a kind of device, best first: bitsandbytes supports CUDA and the CPU."""
-    return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
+    """Quantizations to choose from on a kind of device, best first: bitsandbytes supports CUDA and the CPU.
+
+    On CUDA 8bit is left to who asks for it: each of its layers waits twice for the device, 392 times a token in the 7B.
+    """
+    if device == "cuda":
+        return (QuantizationName.NONE, QuantizationName.FOUR_BIT)
+    return BEST_FIRST if device == "cpu" else BEST_FIRST[:1]
 
 
 def gigabytes(size: int) -> str:
