@@ -30,6 +30,9 @@ def test_the_table_has_every_way_and_says_how_far_from_its_floor_each_is(
     profiles = json.loads((tmp_path / "figures.json").read_text())["profiles"]
     lines = capsys.readouterr().out.splitlines()[2:]
     assert [line.split(" | ")[1] for line in lines] == ["float32", "bfloat16", "bfloat16, 8bit"]
+    errors = [line.split(" | ")[-1].strip(" |") for line in lines]
+    assert errors[0] == ""
+    assert all(0 < float(error.rstrip("%")) < 10 for error in errors[1:])
     for line, profile in zip(lines, profiles.values(), strict=True):
         (point,) = profile["points"]
         ratio = point["prefill_seconds"] / point["floors"]["prefill_seconds"]
