@@ -334,9 +334,9 @@ def generate_tokens(
     are those kept there. On CUDA the next step has begun before a token is waited for, so that the device never waits:
     the last one is in vain where an answer ends before `max_new_tokens`.
     """
-    logits, batch_size = state.logits, len(state.logits)
-    chooser = TokenChooser(options, batch_size, logits.device)
-    begins_ahead = logits.device.type == "cuda" and not options.evidence
+    logits, batch_size, device = state.logits, len(state.logits), state.logits.device
+    chooser = TokenChooser(options, batch_size, device)  # of several devices the head may be on another
+    begins_ahead = device.type == "cuda" and not options.evidence
     run: Callable[[Tensor], Tensor] | None = None
     running = [True] * batch_size
     for count in range(1, options.max_new_tokens + 1):
@@ -344,7 +344,7 @@ def generate_tokens(
         chosen = chooser.choose(logits)
         has_begun = run is not None and begins_ahead and not is_last  # the first token waits for nothing else
         if run is not None and has_begun:
-            logits = run(chosen.ids)
+            logits = run(chosen.ids).to(device)
         step: list[GeneratedToken | None] = []
         for row, token_id in enumerate(chosen.wait()):
             reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
@@ -357,7 +357,7 @@ def generate_tokens(
             run = _stepper(model, state, options.max_new_tokens - count, recorded)
             del state  # the cache lives in the steps alone, and goes with them
         if not has_begun:
-            logits = run(chosen.ids)
+            logits = run(chosen.ids).to(device)
 
 
 def _stepper(
