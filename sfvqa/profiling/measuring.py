@@ -107,7 +107,7 @@ class PartClock:
 
 @dataclass(frozen=True, eq=False)
 class PartClocks:
-    """The clocks of the vision tower and of the slow keys and values: the slow tokens' norm and their projection."""
+    """The clocks of the vision tower and of the slow keys and values: the slow tokens' projection."""
 
     vision_tower: PartClock
     slow_keys_values: PartClock
@@ -123,10 +123,8 @@ def watch_parts(model: SlowFastForConditionalGeneration) -> Iterator[PartClocks]
         hooks.callback(model.vision_tower.register_forward_pre_hook(lambda *_: tower.start()).remove)
         hooks.callback(model.vision_tower.register_forward_hook(lambda *_: tower.stop()).remove)
         for layer_idx in model.config.hybrid_layers:
-            layer: Any = model.language_model.layers[layer_idx]
-            # The norm runs on the prompt too, but only after the slow tokens' does the projection follow.
-            hooks.callback(layer.input_layernorm.register_forward_pre_hook(lambda *_: slow.start()).remove)
-            projection = layer.self_attn.slow_attention.kv_proj
+            projection: Any = model.language_model.layers[layer_idx].self_attn.slow_attention.kv_proj
+            hooks.callback(projection.register_forward_pre_hook(lambda *_: slow.start()).remove)
             hooks.callback(projection.register_forward_hook(lambda *_: slow.stop()).remove)
         yield PartClocks(tower, slow)
 
@@ -181,7 +179,7 @@ class Figures:
     - `vision_tower_seconds`; `projector_seconds`: what is left of encoding, that is projector, pooling, joining the
       chunks and splitting them into slow and fast tokens.
     - `overlap_seconds`: how much of reading and encoding ran at the same time; 0 where one waits for the other.
-    - `slow_keys_values_seconds`: the slow tokens' norm and projection in the hybrid layers, a part of the prefill.
+    - `slow_keys_values_seconds`: the slow tokens' projection in the hybrid layers, a part of the prefill.
     - `prefill_seconds`: question → logits of the first token.
     - `ttft_seconds`: open + read + preprocess + vision tower + projector - overlap + prefill + choosing the token;
       `ttft_after_reading_seconds` leaves out what reading alone took.
