@@ -76,14 +76,17 @@ _PARAMETERS = {
     "context": "context_tokens",
     "quant": "quantization",
     "no-cache": "video_cache=None",
-    **{name: f"{name.replace('-', '_')}=True" for name in ("static-decode", "evidence", "random-weights")},
+    **{name: f"{name.replace('-', '_')}=True" for name in ("evidence", "random-weights")},
     **{name: f"{name.replace('-', '_')}=True" for name in ("gradient-checkpointing", "skip-unreadable", "resume")},
-    **{name: name.replace("-", "_") for name in ("fps", "crop", "model", "device", "dtype", "attention", "stage")},
+    **{
+        name: name.replace("-", "_")
+        for name in ("fps", "crop", "model", "device", "dtype", "attention", "stage", "static-decode")
+    },
     **{name: name.replace("-", "_") for name in ("max-new-tokens", "subtitle-tokens", "num-frames", "batch-size")},
 }
 """Flags, and what gives the same in Python; those of `sfvqa batch` alone have nothing there, and stay."""
 
-_SETTING = re.compile(r"`(?!--)[^`]*`|--([a-z-]+)(?: (\d+(?:bit)?|auto|cpu|cuda|none|pad|sdpa|bfloat16)\b)?")
+_SETTING = re.compile(r"`(?!--)[^`]*`|--([a-z-]+)(?: (\d+(?:bit)?|auto|on|cpu|cuda|none|pad|sdpa|bfloat16)\b)?")
 """A command in backticks, which stays as it is to be typed, or a flag with its value."""
 
 

@@ -18,7 +18,7 @@ from sfvqa.errors import OutOfMemoryError, SfvqaError, UsageError
         ("--quant 8bit --frames 48 should fit.", "quantization='8bit' num_frames=48 should fit."),
         ("Use fewer frames (--frames), or allow more with --read-timeout.",
          "Use fewer frames (num_frames), or allow more with timeout_seconds."),
-        ("Leave out --static-decode.", "Leave out static_decode=True."),
+        ("Leave out --static-decode on.", "Leave out static_decode='on'."),
         ("Look at all of it with `--crop pad`.", "Look at all of it with `crop='pad'`."),
         ("Type `sfvqa models pull x --force`.", "Type `sfvqa models pull x --force`."),
         ("Give one with --question.", "Give one with --question."),

@@ -1,7 +1,7 @@
 """Load model and tokenizer from a checkpoint folder onto a device. Never downloads."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
     AttentionKernel,
+    compute_exactly,
     free_memory_bytes,
     memory_errors,
     place,
@@ -29,9 +30,17 @@ from sfvqa.checkpoints.find import (
 )
 from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
-from sfvqa.checkpoints.plan import config_of, resolve_place, what_should_fit
+from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
 from sfvqa.errors import CheckpointError
-from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config, read_quantization
+from sfvqa.model import (
+    RecordedSteps,
+    SlowFastConfig,
+    SlowFastForConditionalGeneration,
+    read_config,
+    read_quantization,
+)
+from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
 from sfvqa.model.packing import can_pack, pack_linears
@@ -44,7 +53,8 @@ from sfvqa.registry import BUNDLED_MODEL, QuantizationName
 class LoadedCheckpoint:
     """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from.
 
-    `identity` tells these weights from all others; `warnings` go with every answer.
+    `identity` tells these weights from all others; `warnings` go with every answer. `recorded_steps` are kept from one
+    answer to the next.
     """
 
     model: SlowFastForConditionalGeneration
@@ -58,6 +68,7 @@ class LoadedCheckpoint:
     quantization: Quantization = Quantization.NONE
     random_weights: bool = False
     warnings: tuple[str, ...] = ()
+    recorded_steps: RecordedSteps = field(default_factory=RecordedSteps)
 
     @property
     def device_names(self) -> str:
@@ -82,14 +93,17 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     """
     start = time.perf_counter()
     return_large_blocks()
-    where, dtype = resolve_place(settings, read_sizes(settings.name))
+    sizes = read_sizes(settings.name)
+    where, dtype = resolve_place(settings, sizes)
+    if dtype is torch.float32:
+        compute_exactly()
     build: Any
-    warnings: tuple[str, ...] = ()
+    warnings = warnings_about(settings.device, where, dtype)
     if settings.random_weights:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
         config, stored, build = config_of(spec), Quantization.NONE, random_model
-        warnings = (f"The weights of {spec.name} are random: the answer means nothing.",)
+        warnings += (f"The weights of {spec.name} are random: the answer means nothing.",)
     else:
         location = locate(settings.name)
         config, stored = read_config(location.folder), read_quantization(location.folder)
@@ -100,23 +114,30 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
-    placement = place(settings.device, where, dtype, bits)
+    in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
+    num_frames, quantization = config.training_num_frames or DEFAULT_NUM_FRAMES, QuantizationName(bits.value)
+    run = RunSize(num_frames, str(dtype).removeprefix("torch."), where.type, quantization)
+    placement = place(settings.device, where, dtype, bits, estimate_memory(sizes.sizes, sizes.fast, run))
     remedy = partial(
         what_should_fit,
         config,
-        config.training_num_frames or DEFAULT_NUM_FRAMES,
+        num_frames,
         device=where,
         dtype=dtype,
-        quantization=QuantizationName(bits.value),
+        quantization=quantization,
         free_bytes=free_memory_bytes(where),
         is_loaded=False,
     )
     with memory_errors("loading the model", remedy):
         model = build(
-            config=config, dtype=dtype, device_map=placement, attn_implementation=kernel.value, quantization=bits
+            config=config,
+            dtype=dtype,
+            device_map=placement,
+            attn_implementation=BLOCK_ATTENTION if in_blocks else kernel.value,
+            quantization=bits,
         )
-        if where.type == "cpu" and dtype is torch.bfloat16 and can_pack():
-            pack_linears(model)
+        if where.type == "cpu":
+            pack_linears(model, dtype)
     synchronize(where)
     return LoadedCheckpoint(
         model=model,

@@ -29,6 +29,8 @@ CUDA_WORKSPACE_BYTES = 40_000_000
 """Of cuBLAS, which takes up to 32 MiB through torch's allocator."""
 CUDA_CONTEXT_BYTES = 500_000_000
 """What CUDA itself holds beside torch's allocator, kernels included; assumed, it varies by GPU and driver."""
+ROOM_MULTIPLE = 512
+"""Positions that static decoding's buffers are a multiple of: few sizes to record."""
 SLACK = 1.05
 """What is taken must stay this far below what is free: for the allocator, and for who else uses the machine."""
 
@@ -39,6 +41,7 @@ class RunSize:
 
     `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
     questions about `num_videos` are answered at a time; what prompts about one video begin with is prefilled once.
+    `static_decode` copies the caches into buffers of fixed size, which are kept for the next answer.
     """
 
     num_frames: int
@@ -51,6 +54,7 @@ class RunSize:
     attention: str = "sdpa"
     batch_size: int = 1
     num_videos: int = 1
+    static_decode: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class MemoryEstimate:
     encode_activations_bytes: int
     kv_cache_bytes: int
     slow_keys_values_bytes: int
+    static_buffers_bytes: int
     prefill_activations_bytes: int
     decode_activations_bytes: int
     context_bytes: int
@@ -79,7 +84,7 @@ class MemoryEstimate:
     def phases(self) -> dict[str, int]:
         """Peak memory of each phase."""
         held = self.process_bytes + self.weights_bytes
-        asked = held + self.visual_tokens_bytes
+        asked = held + self.visual_tokens_bytes + self.static_buffers_bytes
         caches = self.kv_cache_bytes + self.slow_keys_values_bytes
         return {
             "load": held + self.loading_bytes,
@@ -97,6 +102,16 @@ class MemoryEstimate:
     def peak_bytes(self) -> int:
         """Peak memory over all phases."""
         return max(self.phases.values())
+
+    @property
+    def spread_bytes(self) -> int:
+        """What lies with the layers, and so on several GPUs where these do: weights, keys and values."""
+        return self.weights_bytes + self.kv_cache_bytes + self.slow_keys_values_bytes + self.static_buffers_bytes
+
+    @property
+    def unspread_bytes(self) -> int:
+        """The rest of the peak, of which every GPU needs as much wherever the layers lie."""
+        return self.peak_bytes - self.spread_bytes
 
     @property
     def needed_bytes(self) -> int:
@@ -123,6 +138,10 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     token = sizes.hidden_size * item
     key_value = 2 * sizes.key_value_size * item
     on_cpu = run.device == "cpu"
+    cached = run.batch_size * sizes.num_layers * key_value
+    slow_cached = run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow
+    is_static = run.static_decode and run.quantization is not QuantizationName.EIGHT_BIT
+    room = -(-(length + run.max_new_tokens) // ROOM_MULTIPLE) * ROOM_MULTIPLE
     is_packed = on_cpu and run.dtype == "bfloat16"
     tied_head = sizes.vocab_size * token if is_packed and sizes.tie_word_embeddings else 0  # beside the embeddings
     return MemoryEstimate(
@@ -135,8 +154,9 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
         encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
-        kv_cache_bytes=run.batch_size * sizes.num_layers * key_value * (length + run.max_new_tokens),
-        slow_keys_values_bytes=run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow,
+        kv_cache_bytes=cached * (length + run.max_new_tokens),
+        slow_keys_values_bytes=slow_cached,
+        static_buffers_bytes=cached * room + slow_cached if is_static else 0,
         prefill_activations_bytes=_prefill_bytes(
             sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
         ),
@@ -213,15 +233,16 @@ def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int
 def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
     """Memory of multiplying with the largest quantized weight, beside input and output.
 
-    4bit: the weight in the model's dtype, and its scales in float32. 8bit: the input in 16 and in 8 bits; the sums in
-    32 and the output in 16, on the CPU three times the sums, which are scaled in steps.
+    4bit: the weight in the model's dtype, and its scales in float32. 8bit: on the CPU the weight in the model's dtype,
+    for more than a few tokens; elsewhere the input in 16 and in 8 bits, the sums in 32 and the output in 16.
     """
     weight = sizes.hidden_size * sizes.intermediate_size
     if run.quantization is QuantizationName.FOUR_BIT:
         return weight * ITEM_BYTES[run.dtype] + weight // 64 * 4
     if run.quantization is QuantizationName.EIGHT_BIT:
-        sums = 12 if run.device == "cpu" else 6
-        return length * (3 * sizes.hidden_size + sums * sizes.intermediate_size)
+        if run.device == "cpu":
+            return weight * ITEM_BYTES[run.dtype] if length > 1 else 0
+        return length * (3 * sizes.hidden_size + 6 * sizes.intermediate_size)
     return 0
 
 
@@ -318,8 +339,13 @@ def remedy_for(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: 
 
 
 def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
-    """Quantizations supported on a kind of device, best first: bitsandbytes supports CUDA and the CPU."""
-    return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
+    """Quantizations to choose from on a kind of device, best first: bitsandbytes supports CUDA and the CPU.
+
+    On CUDA 8bit is left to who asks for it: each of its layers waits twice for the device, 392 times a token in the 7B.
+    """
+    if device == "cuda":
+        return (QuantizationName.NONE, QuantizationName.FOUR_BIT)
+    return BEST_FIRST if device == "cpu" else BEST_FIRST[:1]
 
 
 def gigabytes(size: int) -> str:

@@ -34,6 +34,7 @@ _FROM_THE_VIDEO = "auto"  # a subtitle file of that name is reached as ./auto
 
 # The names of the library's enum, written out because importing it would import torch; a test compares.
 SlowAttentionName = Literal["always", "prefill"]
+StaticDecodeName = Literal["auto", "on", "off"]
 
 
 def _check_seed(value: int) -> int:
@@ -136,11 +137,11 @@ class TurnOptions(PromptGroup):
     ] = 1.0
     seed: Annotated[int, rare_setting("Seed for sampling.", callback=_check_seed)] = 0
     static_decode: Annotated[
-        bool,
+        StaticDecodeName,
         rare_setting(
-            "Decode in fixed-size buffers, which CUDA records and replays: the same tokens, with fewer launches."
+            "Decode in fixed-size buffers, which CUDA records and replays: the same tokens, sooner. auto: on one GPU."
         ),
-    ] = False
+    ] = "auto"
     slow_attention: SlowAttentionName = "always"
     choices: list[str] | None = None
     evidence: bool = False
@@ -153,10 +154,12 @@ class TurnOptions(PromptGroup):
     def check(self, model: "ModelOptions") -> None:
         """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
         _ = self.compared, self.fixed_prompt
-        if self.static_decode:
-            from sfvqa.checkpoints.device import check_static_decode
+        if self.static_decode == "on":
+            from sfvqa.checkpoints.device import decodes_static
 
-            check_static_decode(model.attention, model.quant)
+            decodes_static(
+                "on", attention=model.attention, quantization=model.quant, device=None, evidence=self.evidence
+            )
 
     def generation(self) -> "GenerationOptions":
         """How tokens are chosen; where choices are compared none is."""
@@ -195,12 +198,11 @@ class AnswerOptions(TurnOptions):
     ] = False
 
     def __post_init__(self) -> None:
-        from sfvqa.inference.question import WRITING_OPTIONS, check_evidence
+        from sfvqa.inference.question import WRITING_OPTIONS
 
         super().__post_init__()
-        if self.evidence and self.static_decode:
-            check_evidence(static_decode=self.is_flag("static_decode"))
-            self.overrule("static_decode", False)
+        if self.evidence and not self.is_flag("static_decode"):
+            self.overrule("static_decode", "auto")
         for name in WRITING_OPTIONS if self.choices else ():
             if self.is_flag(name):
                 raise UsageError(
@@ -208,7 +210,7 @@ class AnswerOptions(TurnOptions):
                     "Leave one of them out.",
                 )
         if self.choices:
-            self.overrule("static_decode", False)
+            self.overrule("static_decode", "auto")
 
 
 def parse_choices(values: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfvqa.cli.answer_options import StaticDecodeName
 from sfvqa.cli.frame_options import ReadingOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
 from sfvqa.cli.options import OptionGroup, OutputOptions, Video, option, parse_file
@@ -83,24 +84,28 @@ class MeasureOptions(OptionGroup):
         option("Read and encode once, and repeat only what the language model does: its figures need the repeats."),
     ] = False
     overlap: Annotated[bool, option("Read ahead while encoding, as `ask` does, instead of waiting.")] = False
-    static_decode: Annotated[bool, option("Decode in fixed-size buffers, as `ask --static-decode` does.")] = False
+    static_decode: Annotated[
+        StaticDecodeName, option("Decode in fixed-size buffers, as `ask --static-decode` does; not with --baselines.")
+    ] = "auto"
 
     def __post_init__(self) -> None:
-        if self.static_decode and self.baselines:
+        if self.baselines and self.static_decode == "on":
             raise UsageError(
-                "--baselines decode step by step, and --static-decode does not: the modes would not be comparable.",
+                "--baselines decode step by step, and --static-decode on does not: the modes would not be comparable.",
                 "Leave one of them out.",
             )
+        if self.baselines:
+            self.overrule("static_decode", "off")
 
     def check(self, model: ModelOptions) -> None:
         """Fail now on what needs no model to be wrong: UsageError."""
         from sfvqa.inference.question import check_question
 
         check_question(self.question)
-        if self.static_decode:
-            from sfvqa.checkpoints.device import check_static_decode
+        if self.static_decode == "on":
+            from sfvqa.checkpoints.device import decodes_static
 
-            check_static_decode(model.attention, model.quant)
+            decodes_static("on", attention=model.attention, quantization=model.quant, device=None)
 
     def counts_in(self, video: Path, reading: ReadingOptions, notices: "Notices") -> tuple[int, ...]:
         """The numbers of frames that the video has; a frame is never shown twice to make up a number. UsageError."""
@@ -278,7 +283,7 @@ def profile(
     old, notices = files.check(video), output.notices()
     with local_video(video, timeout_seconds=reading.read_timeout) as path:
         sizes = model.choose(notices)
-        from sfvqa.checkpoints.device import memory_errors
+        from sfvqa.checkpoints.device import StaticDecode, memory_errors
         from sfvqa.profiling.compare import check_comparable, compare
         from sfvqa.profiling.measuring import Work
         from sfvqa.profiling.sweep import SweepOptions, sweep
@@ -290,12 +295,18 @@ def profile(
             check_comparable(old, counts)
         crop = reading.crop_mode() or sizes.trained_with.crop
         work = Work(
-            measure.question, measure.new_tokens, reading.read_options(), crop, measure.overlap, measure.static_decode
+            measure.question,
+            measure.new_tokens,
+            reading.read_options(),
+            crop,
+            measure.overlap,
+            StaticDecode(measure.static_decode),
         )
         answerer = load(plan.settings, None, notices)
         options = SweepOptions(counts, measure.repeat, measure.warmup, measure.baselines, measure.encode_once)
         with memory_errors("profiling"):
             measured = notices.follow(sweep(answerer.checkpoint, path, work, options)).about(video)
+        measured = replace(measured, warnings=(*plan.check(), *measured.warnings))
         comparison = None if old is None else compare(old, measured)
         if output.json:
             document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})

@@ -139,7 +139,7 @@ def plan_question(
     *,
     max_new_tokens: int,
     batch_size: int = 1,
-    static_decode: bool = False,
+    static_decode: str = "off",
     is_only_planned: bool = False,
 ) -> "tuple[Plan, SamplingOptions]":
     """Choose the model, and the frames and quantization by the free memory; nothing is loaded.

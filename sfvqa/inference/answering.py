@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from sfvqa.checkpoints.device import check_static_decode, free_memory_bytes, memory_errors, peak_memory_bytes
+from sfvqa.checkpoints.device import StaticDecode, decodes_static, free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import CheckpointError, PromptTooLongError
+from sfvqa.errors import CheckpointError, PromptTooLongError, UsageError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -22,7 +22,7 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
-from sfvqa.inference.encode import EncodedVideo, Stopwatch
+from sfvqa.inference.encode import HOST, EncodedVideo, Stopwatch
 from sfvqa.inference.engine import (
     GeneratedToken,
     GenerationOptions,
@@ -35,7 +35,7 @@ from sfvqa.inference.engine import (
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
 from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
-from sfvqa.model import SlowAttention, SlowFastCache
+from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
 from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
@@ -177,9 +177,10 @@ class AnswerRun:
             options.check_for_choices()
         if options.evidence:
             check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
-        if options.static_decode:
-            check_static_decode(checkpoint.attention.value, checkpoint.quantization.value)
-        self._prefill_watch, self._first_token_watch, self._decode_watch = (Stopwatch(device) for _ in range(3))
+        self._recorded = self._recorded_steps()
+        self._prefill_watch = Stopwatch(device)
+        # A token is waited for, and no more than it: behind it the device is at the next one.
+        self._first_token_watch, self._decode_watch = Stopwatch(HOST), Stopwatch(HOST)
         self._kept, self._warnings = kept, warnings
         self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
@@ -198,7 +199,9 @@ class AnswerRun:
             yield from self._choosing_steps()
             return
         prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
-        tokens = generate_tokens(self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids)
+        tokens = generate_tokens(
+            self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids, self._recorded
+        )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
         while True:
@@ -209,6 +212,27 @@ class AnswerRun:
                 return
             watch = self._decode_watch
             yield [row.take(token) for row, token in zip(self._rows, step, strict=True)]
+
+    def _recorded_steps(self) -> RecordedSteps | None:
+        """Those of this model, where its tokens are decoded by them. UsageError where that is not possible."""
+        checkpoint, options = self._checkpoint, self._options
+        is_wanted = decodes_static(
+            options.static_decode,
+            attention=checkpoint.attention,
+            quantization=checkpoint.quantization,
+            device=checkpoint.model.device,
+            evidence=options.evidence,
+        )
+        if not is_wanted or self._choices:
+            return None
+        if RecordedSteps.is_possible(checkpoint.model):
+            return checkpoint.recorded_steps
+        if options.static_decode is StaticDecode.ON:
+            raise UsageError(
+                "The model's steps have no fixed size: it is on several devices, or its layers forget or rotate anew.",
+                "Leave out --static-decode.",
+            )
+        return None
 
     def stream(self) -> AnswerStream:
         """The answer to a single question, piece by piece."""
@@ -422,7 +446,7 @@ class AnswerRun:
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
-            static_decode=options.static_decode,
+            static_decode=self._recorded is not None,
             system=self._prompt_options.system,
             template=self._prompt_options.template,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import torch
@@ -15,16 +15,19 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from sfvqa.checkpoints.device import StaticDecode, decodes_static
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.question import WRITING_OPTIONS, check_evidence
+from sfvqa.inference.question import WRITING_OPTIONS
 from sfvqa.model import (
     IMAGE_TOKEN_ID,
     DecodeStep,
+    RecordedSteps,
     SlowAttention,
     SlowFastCache,
     SlowFastForConditionalGeneration,
     VisualTokens,
+    decoding_kernels,
 )
 
 
@@ -35,7 +38,7 @@ class GenerationOptions:
     `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
-    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see DecodeStep). `evidence` notes which
+    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see RecordedSteps). `evidence` notes which
     frames an answer looks at (see evidence); it changes no token.
     """
 
@@ -45,7 +48,7 @@ class GenerationOptions:
     repetition_penalty: float = 1.0
     seed: int = 0
     slow_attention: SlowAttention = SlowAttention.ALWAYS
-    static_decode: bool = False
+    static_decode: StaticDecode = StaticDecode.AUTO
     evidence: bool = False
 
     def __post_init__(self) -> None:
@@ -55,8 +58,9 @@ class GenerationOptions:
             if not (is_right_kind and is_possible(value)):
                 raise UsageError(f"{name} is {value!r}.", f"It must be {wanted}.")
         if self.evidence:
-            check_evidence(static_decode=self.static_decode)
-        object.__setattr__(self, "slow_attention", SlowAttention(self.slow_attention))  # it may be given by name
+            decodes_static(self.static_decode, attention="sdpa", quantization="none", device=None, evidence=True)
+        for name, enum in (("slow_attention", SlowAttention), ("static_decode", StaticDecode)):
+            object.__setattr__(self, name, enum(getattr(self, name)))  # it may be given by its name
 
     def check_for_choices(self) -> None:
         """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
@@ -76,7 +80,7 @@ _POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
     ("top_p", int | float, lambda number: 0 < number <= 1, "above 0 and at most 1"),
     ("repetition_penalty", int | float, lambda number: 0 < number < _INFINITY, "a number above 0"),
     ("seed", int, lambda number: 0 <= number < 2**63, "0 or a positive 64-bit number"),
-    ("static_decode", bool, lambda _: True, "true or false"),
+    ("static_decode", str, lambda name: name in list(StaticDecode), " or ".join(StaticDecode)),
     ("evidence", bool, lambda _: True, "true or false"),
     ("slow_attention", str, lambda name: name in list(SlowAttention), " or ".join(SlowAttention)),
 )
@@ -141,7 +145,7 @@ class KeptPrompt:
         """Keep as many of the tokens as every layer of the cache holds; None for a cache that forgets."""
         if not cache.is_forkable:
             return None
-        length = cache.num_complete
+        length = min(cache.num_complete, len(token_ids))  # a step that began ahead of its turn is no token
         return cls(tuple(token_ids[:length]), visual_tokens, cache.fork(length))
 
     def num_shared_with(self, prompt: Sequence[int], visual_tokens: VisualTokens | None, num_last: int = 1) -> int:
@@ -247,55 +251,73 @@ def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
     return Prefilled(logits[order], mask[order], cache)
 
 
-class TokenChooser:
-    """Chooses the next token of every answer of a batch from its logits and what it has said so far.
+class ChosenTokens:
+    """The next token of every answer, `ids` `[B]` where the model is, on their way to the processor."""
 
-    Each answer draws from a generator of its own, on the CPU, so that neither the batch it is in nor the device
+    def __init__(self, ids: Tensor, logits: Tensor) -> None:
+        self.ids, self._dtype, is_on_cuda = ids, logits.dtype, ids.device.type == "cuda"
+        told = torch.cat([ids, logits.isfinite().all()[None].long()])
+        self._told = told.to("cpu", non_blocking=is_on_cuda)
+        self._arrival = torch.cuda.current_stream(ids.device).record_event() if is_on_cuda else None
+
+    def wait(self) -> list[int]:
+        """The tokens, once they are here, whatever else the device has to do; SfvqaError when they are no tokens."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        *token_ids, is_finite = self._told.tolist()
+        if not is_finite:
+            raise _not_finite(self._dtype)
+        return token_ids
+
+
+class TokenChooser:
+    """Chooses the next token of every answer of a batch from its logits and what it has said so far, on their device.
+
+    Each answer draws with numbers from a generator of its own, so that neither the batch it is in nor the device
     changes what it draws.
     """
 
-    def __init__(self, options: GenerationOptions, batch_size: int) -> None:
+    def __init__(self, options: GenerationOptions, batch_size: int, device: torch.device) -> None:
         self._penalties, self._warpers = LogitsProcessorList(), LogitsProcessorList()
         if options.repetition_penalty != 1:
             self._penalties.append(RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
-        self._is_greedy = options.temperature == 0
-        if not self._is_greedy:
+        self._draws: Iterator[Tensor] | None = None
+        if options.temperature != 0:
             self._warpers.append(TemperatureLogitsWarper(float(options.temperature)))
             if options.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(float(options.top_p)))
-        self._generators = [torch.Generator().manual_seed(options.seed) for _ in range(batch_size)]
-        self._said = torch.empty(
-            batch_size, 0, dtype=torch.long
-        )  # what was chosen so far [B, n]; no prompt, so no placeholder, is in it
+            own = torch.Generator().manual_seed(options.seed)
+            draws = torch.rand(options.max_new_tokens, generator=own).to(device)  # all answers have the same seed
+            self._draws = iter(draws)
+        self._said = torch.empty(batch_size, 0, dtype=torch.long, device=device)  # `[B, n]`, nothing of the prompt
 
-    def choose(self, logits: Tensor) -> Tensor:
-        """Token ids `[B]`, on the CPU, from `logits` `[B, V]`; SfvqaError when they are no numbers."""
-        check_finite(logits)
-        chosen = logits.argmax(dim=-1).cpu() if self._is_plain else self._process(logits.float().cpu())
-        self._said = torch.cat([self._said, chosen[:, None]], dim=1)
-        return chosen
+    def choose(self, logits: Tensor) -> ChosenTokens:
+        """Choose from `logits` `[B, V]`, without waiting for the device."""
+        scores = logits
+        if self._penalties:
+            said = cast("LongTensor", self._said)
+            scores = self._penalties(said, cast("FloatTensor", logits.float()))
+        chosen = scores.argmax(dim=-1) if self._draws is None else self._draw(scores.float(), next(self._draws))
+        if self._penalties:
+            self._said = torch.cat([self._said, chosen[:, None]], dim=1)
+        return ChosenTokens(chosen, logits)
 
-    @property
-    def _is_plain(self) -> bool:
-        return self._is_greedy and not self._penalties
-
-    def _process(self, logits: Tensor) -> Tensor:
-        said = cast("LongTensor", self._said)
-        scores: Tensor = self._penalties(said, cast("FloatTensor", logits))
-        if self._is_greedy:
-            return scores.argmax(dim=-1)
+    def _draw(self, scores: Tensor, drawn: Tensor) -> Tensor:
+        """The token at which the chances, added up, pass the number drawn, between 0 and 1, of their sum."""
         # The likeliest at 0, so that dividing by a temperature near 0 cannot overflow.
-        scores = self._warpers(said, cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True)))
-        chances = scores.softmax(dim=-1)
-        drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(chances, self._generators, strict=True)]
-        return torch.cat(drawn)
+        scores = self._warpers(
+            cast("LongTensor", self._said), cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True))
+        )
+        up_to_here = scores.softmax(dim=-1).cumsum(dim=-1)
+        return (up_to_here <= drawn * up_to_here[:, -1:]).sum(dim=-1)
 
 
 @torch.inference_mode()
 def decode(model: SlowFastForConditionalGeneration, state: Prefilled, token_ids: Tensor) -> Prefilled:
     """Run one more token of every answer, `[B]`, through the model."""
     mask = torch.cat([state.attention_mask, state.attention_mask.new_ones(len(token_ids), 1)], dim=1)
-    output = model(token_ids[:, None].to(mask.device), attention_mask=mask, cache=state.cache, use_cache=True)
+    with decoding_kernels(mask.device):
+        output = model(token_ids[:, None].to(mask.device), attention_mask=mask, cache=state.cache, use_cache=True)
     return Prefilled(output.logits[:, -1], mask, state.cache)
 
 
@@ -304,41 +326,65 @@ def generate_tokens(
     state: Prefilled,
     options: GenerationOptions,
     end_token_ids: frozenset[int],
+    recorded: RecordedSteps | None = None,
 ) -> Iterator[tuple[GeneratedToken | None, ...]]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
-    An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`.
+    An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`. With `recorded` the steps
+    are those kept there. On CUDA the next step has begun before a token is waited for, so that the device never waits:
+    the last one is in vain where an answer ends before `max_new_tokens`.
     """
-    logits, run, can_step = state.logits, None, DecodeStep.is_possible(model, state.cache)
-    if options.static_decode and not can_step:
-        raise UsageError(
-            "This model's steps have no fixed size: it lies on several devices, or its layers forget or rotate anew.",
-            "Leave out --static-decode.",
-        )
-    chooser = TokenChooser(options, batch_size=len(logits))
-    running = [True] * len(logits)
+    logits, batch_size = state.logits, len(state.logits)
+    chooser = TokenChooser(options, batch_size, logits.device)
+    begins_ahead = logits.device.type == "cuda" and not options.evidence
+    run: Callable[[Tensor], Tensor] | None = None
+    running = [True] * batch_size
     for count in range(1, options.max_new_tokens + 1):
+        is_last = count == options.max_new_tokens
         chosen = chooser.choose(logits)
+        has_begun = run is not None and begins_ahead and not is_last  # the first token waits for nothing else
+        if run is not None and has_begun:
+            logits = run(chosen.ids)
         step: list[GeneratedToken | None] = []
-        for row, token_id in enumerate(chosen.tolist()):
-            reason = FinishReason.LENGTH if count == options.max_new_tokens else None
-            reason = FinishReason.STOP if token_id in end_token_ids else reason
+        for row, token_id in enumerate(chosen.wait()):
+            reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
             step.append(GeneratedToken(token_id, reason) if running[row] else None)
             running[row] = running[row] and reason is None
         yield tuple(step)
         if not any(running):
             return
-        if can_step and run is None:
-            num_steps = options.max_new_tokens - count
-            run = DecodeStep(model, state.cache, state.attention_mask, num_steps, recorded=options.static_decode)
-        state = decode(model, state, chosen) if run is None else replace(state, logits=run(chosen))
-        logits = state.logits
+        if run is None:
+            run = _stepper(model, state, options.max_new_tokens - count, recorded)
+            del state  # the cache lives in the steps alone, and goes with them
+        if not has_begun:
+            logits = run(chosen.ids)
+
+
+def _stepper(
+    model: SlowFastForConditionalGeneration, state: Prefilled, num_steps: int, recorded: RecordedSteps | None
+) -> Callable[[Tensor], Tensor]:
+    """What runs the tokens `[B]` through the model behind a prompt, in the fastest way that is possible."""
+    if recorded is not None:
+        return recorded.begin(model, state.cache, state.attention_mask, num_steps)
+    if DecodeStep.is_possible(model):
+        return DecodeStep(model, state.cache, state.attention_mask, num_steps)
+
+    def run(token_ids: Tensor) -> Tensor:
+        nonlocal state
+        state = decode(model, state, token_ids)
+        return state.logits
+
+    return run
 
 
 def check_finite(logits: Tensor) -> None:
     """SfvqaError when the model computed what is no number."""
     if not bool(logits.isfinite().all()):
-        raise SfvqaError(
-            f"The model computed something that is not a number ({str(logits.dtype).removeprefix('torch.')}).",
-            "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
-        )
+        raise _not_finite(logits.dtype)
+
+
+def _not_finite(dtype: torch.dtype) -> SfvqaError:
+    return SfvqaError(
+        f"The model computed something that is not a number ({str(dtype).removeprefix('torch.')}).",
+        "Use --dtype bfloat16 or float32; if it was one of these, the weights are damaged.",
+    )

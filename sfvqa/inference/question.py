@@ -55,15 +55,6 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def check_evidence(*, static_decode: bool) -> None:
-    """UsageError where nobody can see which frames an answer looks at."""
-    if static_decode:
-        raise UsageError(
-            "The steps that --static-decode records and replays cannot be watched for evidence.",
-            "Leave out --static-decode, or the evidence.",
-        )
-
-
 def check_looks(model: str, hybrid_layers: Sequence[int]) -> None:
     """UsageError where evidence is wanted of a model none of whose layers looks at slow tokens."""
     if not hybrid_layers:

@@ -2,9 +2,11 @@
 
 A forward pass spends more time on its way to the kernels than in them where a model is small: modules in modules,
 keywords, masks and rotary tables made anew, a cache copied to grow by a position. Here all that is made once an answer.
-On a single CUDA device a step can be recorded and replayed as a graph.
+On a single CUDA device a step can be recorded as a graph, and replayed for every answer of its size.
 """
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sfvqa.model.hybrid_layer import SlowKeysValues
+from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.slow_fast import SlowFastForConditionalGeneration
 
-# cuDNN's attention is not among them: it makes a plan for every new number of keys, which takes longer than a step.
-_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+def decoding_kernels(device: torch.device) -> AbstractContextManager[None]:
+    """Leave out cuDNN's attention: it makes a plan for every new number of keys, which takes longer than a step."""
+    if device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,103 +37,238 @@ class _Layer:
     slow: SlowKeysValues | None
 
 
+class _Step:
+    """The step itself, over layers with room; it advances `place`, where it writes, and each answer's position.
+
+    `bias` `[B, 1, 1, room]` is added to the scores: the lowest finite number at padding, and at what is not written
+    yet where a step looks at all of the room.
+    """
+
+    def __init__(self, model: SlowFastForConditionalGeneration, layers: list[_Layer], batch_size: int) -> None:
+        decoder: Any = model.language_model
+        self._decoder, self._lm_head = decoder, model.lm_head
+        self.layers, self.room = layers, layers[0].keys.shape[2]
+        embeddings = decoder.embed_tokens.weight
+        self.device, self.dtype = embeddings.device, embeddings.dtype
+        self._devices = {layer.keys.device for layer in layers}
+        cosines, sines = decoder.rotary_emb(embeddings[:1], torch.arange(self.room, device=self.device)[None])
+        # Rotating by halves is rolling by a half: the minus sign goes into the table.
+        signed = torch.cat([-sines[..., : sines.shape[-1] // 2], sines[..., sines.shape[-1] // 2 :]], dim=-1)
+        self._rotary = torch.stack([cosines[0], signed[0]], dim=1).to(self.device)  # [room, 2, head_dim]
+        self._positions = torch.zeros(batch_size, dtype=torch.long, device=self.device)
+        self._place = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.bias: Tensor | None = None
+
+    def begin(self, mask: Tensor) -> None:
+        """Go on behind the positions that `mask` `[B, L]` tells apart from padding."""
+        self._positions.copy_(mask.sum(dim=1))
+        self._place.fill_(mask.shape[1])
+
+    def run(self, token_ids: Tensor, num_keys: int, *, opens_bias: bool = False) -> Tensor:
+        """Tokens `[B]` → logits `[B, V]`, looking at the first `num_keys` of the room."""
+        if opens_bias and self.bias is not None:
+            self.bias.index_fill_(3, self._place, 0)
+        rotary, bias = self._rotary.index_select(0, self._positions), self.bias
+        if bias is not None and num_keys < self.room:
+            bias = bias[..., :num_keys]
+        everywhere = {
+            device: (rotary.to(device), self._place.to(device), None if bias is None else bias.to(device))
+            for device in self._devices
+        }
+        hidden = self._decoder.embed_tokens(token_ids)
+        for layer in self.layers:
+            device = layer.keys.device
+            hidden = _run_layer(layer, hidden.to(device), *everywhere[device], num_keys)
+        self._positions += 1
+        self._place += 1
+        logits: Tensor = self._lm_head(_norm(self._decoder.norm, hidden.to(self._decoder.norm.weight.device)))
+        return logits
+
+
 class DecodeStep:
     """Runs the next token of every answer behind what a cache holds, at most `num_steps` times.
 
     The cache grows with each step, as in a forward pass: its layers hold views of the room made here, into which only
     this object writes, behind what others may share. `mask` `[B, L]` tells the cache's positions apart from padding.
-
-    `recorded` runs the steps over buffers of fixed size: on CUDA the second is recorded as a graph (the first runs as
-    it is, so that whatever is set up on first use is there) and replayed from then on. The cache does not grow then.
     """
 
     @torch.inference_mode()
     def __init__(
-        self,
-        model: SlowFastForConditionalGeneration,
-        cache: SlowFastCache,
-        mask: Tensor,
-        num_steps: int,
-        *,
-        recorded: bool = False,
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
     ) -> None:
+        looks = _look_at_kept(model, cache, len(mask))
         decoder: Any = model.language_model
-        self._model, self._decoder, self._cache, self._recorded = model, decoder, cache, recorded
-        embeddings = decoder.embed_tokens.weight
-        batch_size, self._length = mask.shape
-        device, dtype = embeddings.device, embeddings.dtype
-        mask = mask.to(device)
-        looks = model.look_at_kept(cache, embeddings.new_empty(batch_size, 1, 0))
-        self._layers = [
+        layers = [
             _Layer(layer, *_roomy(held, num_steps), looks.get(index))
             for index, (layer, held) in enumerate(zip(decoder.layers, cache.layers, strict=True))
         ]
-        first = mask.long().sum(dim=1, keepdim=True)
-        positions = first + torch.arange(num_steps, device=device)
-        cosines, sines = decoder.rotary_emb(embeddings[:1], positions)
-        # Rotating by halves is rolling by a half: the minus sign goes into the table.
-        signed = torch.cat([-sines[..., : sines.shape[-1] // 2], sines[..., sines.shape[-1] // 2 :]], dim=-1)
-        self._rotary = torch.stack([cosines, signed], dim=2)
-        self._bias = _bias(mask, num_steps, dtype, leave_out_rest=recorded)
-        self._token_ids = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._step = torch.zeros(1, dtype=torch.long, device=device)
-        self._num_done = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_logits: Tensor | None = None
+        self._step, self._cache, self._length = _Step(model, layers, len(mask)), cache, mask.shape[1]
+        mask = mask.to(self._step.device)
+        self._step.begin(mask)
+        if not bool(mask.all()):
+            self._step.bias = _bias(functional.pad(mask, (0, num_steps), value=1), self._step.dtype)
 
     @staticmethod
-    def is_possible(model: SlowFastForConditionalGeneration, cache: SlowFastCache) -> bool:
-        """Whether a step computes what a forward pass would: with sdpa, on one device, over layers that keep all.
+    def is_possible(model: SlowFastForConditionalGeneration) -> bool:
+        """Whether a step computes what a forward pass would: by sdpa, over layers that keep all positions.
 
-        Rotary tables that change as the text grows cannot be made ahead.
+        A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
+        and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
-        rotary = model.config.decoder_config.rope_parameters["rope_type"]
-        is_on_one_device = len({parameter.device for parameter in model.parameters()}) == 1
-        is_plain = model.config._attn_implementation == "sdpa" and rotary not in ("dynamic", "longrope")
-        return cache.is_forkable and is_on_one_device and is_plain
+        has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        is_plain = model.config._attn_implementation != "eager"
+        return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor) -> Tensor:
-        """Run the tokens `[B]` through the model; logits `[B, V]`, which a recorded next step overwrites."""
-        self._token_ids.copy_(token_ids)
-        if self._recorded and self._bias is not None:
-            self._bias[..., self._length] = 0
-        is_on_cuda = self._token_ids.device.type == "cuda"
-        if is_on_cuda:
-            with sdpa_kernel(_KERNELS):
-                logits = self._replay() if self._recorded and self._num_done > 0 else self._run()
-        else:
-            logits = self._run()
-        self._num_done += 1
+        """Run the tokens `[B]` through the model; logits `[B, V]`."""
+        step = self._step
         self._length += 1
-        self._step += 1
-        if not self._recorded:
-            cached: list[Any] = self._cache.layers
-            for held, layer in zip(cached, self._layers, strict=True):
-                held.keys, held.values = layer.keys[:, :, : self._length], layer.values[:, :, : self._length]
+        with decoding_kernels(step.device):
+            logits = step.run(token_ids.to(step.device), self._length)
+        cached: list[Any] = self._cache.layers
+        for held, layer in zip(cached, step.layers, strict=True):
+            held.keys, held.values = layer.keys[:, :, : self._length], layer.values[:, :, : self._length]
         return logits
 
-    def _replay(self) -> Tensor:
-        if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
-            # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._graph_logits = self._run()
-            self._graph = graph
+
+ROOM_MULTIPLE = 512
+"""Positions: few sizes to record, and a multiple of 8, as kernels that take a bias want it."""
+_MOST_RECORDED = 8
+
+
+class RecordedSteps:
+    """Steps over buffers of fixed size, kept for the answers to come: on CUDA each is recorded once and replayed.
+
+    There is one for each batch size, rounded length, and size of the slow path. All write into the same buffers, as
+    large as the largest needs, so that one answer has to end before the next begins. Elsewhere than on CUDA the same
+    steps run without a recording.
+    """
+
+    def __init__(self) -> None:
+        self._recorded: dict[tuple[object, ...], _RecordedStep] = {}
+        self._buffers: dict[str, Tensor] = {}
+
+    @staticmethod
+    def is_possible(model: SlowFastForConditionalGeneration) -> bool:
+        """Whether the model's steps have a fixed size, on one device."""
+        return DecodeStep.is_possible(model) and len({parameter.device for parameter in model.parameters()}) == 1
+
+    @torch.inference_mode()
+    def begin(
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
+    ) -> Callable[[Tensor], Tensor]:
+        """Begin answers behind a cache, which is copied and does not grow; see DecodeStep.
+
+        What is returned runs the tokens `[B]` through the model; the next call overwrites its logits `[B, V]`.
+        """
+        looks = _look_at_kept(model, cache, len(mask))
+        room = -(-(mask.shape[1] + num_steps) // ROOM_MULTIPLE) * ROOM_MULTIPLE
+        seen = [(tuple(slow.keys.shape), slow.padding_bias is None) for slow in looks.values()]
+        size = (len(mask), room, *seen)
+        if size not in self._recorded:
+            layers = self._make_layers(model, cache, looks, room)
+            while len(self._recorded) >= _MOST_RECORDED:
+                del self._recorded[next(iter(self._recorded))]
+            self._recorded[size] = _RecordedStep(_Step(model, layers, len(mask)))
+        step = self._recorded[size]
+        step.begin(cache, looks, mask)
+        return step
+
+    def _make_layers(
+        self,
+        model: SlowFastForConditionalGeneration,
+        cache: SlowFastCache,
+        looks: Mapping[int, SlowKeysValues],
+        room: int,
+    ) -> list[_Layer]:
+        decoder: Any = model.language_model
+        first: Any = cache.layers[0]
+        batch_size, num_heads, _, head_dim = first.keys.shape
+        own = self._buffer("own", (len(cache.layers), 2, batch_size, num_heads, room, head_dim), first.keys)
+        slow = {}
+        if looks:
+            found = next(iter(looks.values()))
+            both = self._buffer("slow", (len(looks), 2, *found.keys.shape), found.keys)
+            bias = None if found.padding_bias is None else torch.zeros_like(found.padding_bias)
+            looking = LookingPositions(None, torch.zeros_like(found.looking.is_real))
+            slow = {
+                index: SlowKeysValues(keys, values, bias, looking)
+                for index, (keys, values) in zip(looks, both.unbind(), strict=True)
+            }
+        return [
+            _Layer(layer, keys, values, slow.get(index))
+            for index, (layer, (keys, values)) in enumerate(zip(decoder.layers, own.unbind(), strict=True))
+        ]
+
+    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A view of what all steps share; one that outgrows it is the end of those recorded with less."""
+        size = torch.Size(shape).numel()
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._recorded.clear()
+            self._buffers.pop(name, None)  # the smaller one goes first
+            self._buffers[name] = like.new_zeros(size)
+        return self._buffers[name][:size].view(shape)
+
+
+class _RecordedStep:
+    """A step that looks at all of its room, recorded the second time it runs; the first sets up what CUDA needs."""
+
+    def __init__(self, step: _Step) -> None:
+        self._step = step
+        batch_size = len(step.layers[0].keys)
+        step.bias = torch.zeros(batch_size, 1, 1, step.room, dtype=step.dtype, device=step.device)
+        self._token_ids = torch.zeros(batch_size, dtype=torch.long, device=step.device)
+        self._has_run = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits: Tensor | None = None
+
+    def begin(self, cache: SlowFastCache, looks: Mapping[int, SlowKeysValues], mask: Tensor) -> None:
+        """Copy what a cache holds and what the answers look at into the buffers."""
+        step = self._step
+        mask = mask.to(step.device)
+        step.begin(mask)
+        assert step.bias is not None
+        step.bias.copy_(_bias(functional.pad(mask, (0, step.room - mask.shape[1])), step.dtype))
+        cached: list[Any] = cache.layers
+        for index, (layer, held) in enumerate(zip(step.layers, cached, strict=True)):
+            for buffer, tensor in ((layer.keys, held.keys), (layer.values, held.values)):
+                buffer[:, :, : mask.shape[1]].copy_(tensor)
+                buffer[:, :, mask.shape[1] :].zero_()  # no mask leaves out what is not a number
+            if layer.slow is not None:
+                found = looks[index]
+                layer.slow.keys.copy_(found.keys)
+                layer.slow.values.copy_(found.values)
+                layer.slow.looking.is_real.copy_(found.looking.is_real)
+                if layer.slow.padding_bias is not None and found.padding_bias is not None:
+                    layer.slow.padding_bias.copy_(found.padding_bias)
+
+    @torch.inference_mode()
+    def __call__(self, token_ids: Tensor) -> Tensor:
+        self._token_ids.copy_(token_ids)
+        with decoding_kernels(self._step.device):
+            if self._step.device.type != "cuda" or not self._has_run:
+                self._has_run = True
+                return self._run()
+            if self._graph is None:
+                graph = torch.cuda.CUDAGraph()
+                # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    self._logits = self._run()
+                self._graph = graph
         self._graph.replay()
-        assert self._graph_logits is not None
-        return self._graph_logits
+        assert self._logits is not None
+        return self._logits
 
     def _run(self) -> Tensor:
-        num_keys = self._layers[0].keys.shape[2] if self._recorded else self._length + 1
-        rotary = self._rotary.index_select(1, self._step)  # [B, 1, 2, head_dim]
-        bias = None if self._bias is None else self._bias[..., :num_keys]
-        place = self._step + (self._layers[0].keys.shape[2] - self._rotary.shape[1])
-        hidden = self._decoder.embed_tokens(self._token_ids)
-        for layer in self._layers:
-            hidden = _run_layer(layer, hidden, rotary, place, num_keys, bias)
-        logits: Tensor = self._model.lm_head(_norm(self._decoder.norm, hidden))
-        return logits
+        return self._step.run(self._token_ids, self._step.room, opens_bias=True)
+
+
+def _look_at_kept(
+    model: SlowFastForConditionalGeneration, cache: SlowFastCache, batch_size: int
+) -> dict[int, SlowKeysValues]:
+    decoder: Any = model.language_model
+    return model.look_at_kept(cache, decoder.embed_tokens.weight.new_empty(batch_size, 1, 0))
 
 
 def _roomy(held: Any, num_steps: int) -> tuple[Tensor, Tensor]:
@@ -141,14 +282,10 @@ def _roomy(held: Any, num_steps: int) -> tuple[Tensor, Tensor]:
     return roomy[0], roomy[1]
 
 
-def _bias(mask: Tensor, num_steps: int, dtype: torch.dtype, *, leave_out_rest: bool) -> Tensor | None:
-    """What is added to the scores `[B, 1, 1, L + steps]`: the lowest number at padding, and at what is not written."""
-    if not leave_out_rest and bool(mask.all()):
-        return None
-    rest = mask.new_full((len(mask), num_steps), 0 if leave_out_rest else 1)
-    bias = torch.zeros(len(mask), mask.shape[1] + num_steps, dtype=dtype, device=mask.device)
-    bias.masked_fill_(~torch.cat([mask, rest], dim=1).bool(), torch.finfo(dtype).min)
-    return bias[:, None, None]
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores `[B, 1, 1, L]`: the lowest finite number where the mask `[B, L]` is 0."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask.bool(), torch.finfo(dtype).min)[:, None, None]
 
 
 def _norm(module: Any, hidden: Tensor) -> Tensor:
@@ -157,7 +294,7 @@ def _norm(module: Any, hidden: Tensor) -> Tensor:
 
 
 def _run_layer(
-    layer: _Layer, hidden: Tensor, rotary: Tensor, place: Tensor, num_keys: int, bias: Tensor | None
+    layer: _Layer, hidden: Tensor, rotary: Tensor, place: Tensor, bias: Tensor | None, num_keys: int
 ) -> Tensor:
     """`[B, D]` → `[B, D]`; writes the position's keys and values at `place`, and looks at the first `num_keys`."""
     modules, attention = layer.modules, layer.modules.self_attn
@@ -168,7 +305,7 @@ def _run_layer(
         query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
     num_queries, half = query.shape[1], attention.head_dim // 2
     both = torch.cat([query, key], dim=1)
-    both = torch.addcmul(both * rotary[:, :, 0], both.roll(half, -1), rotary[:, :, 1])
+    both = torch.addcmul(both * rotary[:, :1], both.roll(half, -1), rotary[:, 1:])
     query, key = both[:, :num_queries], both[:, num_queries:]
     layer.keys.index_copy_(2, place, key[:, :, None])
     layer.values.index_copy_(2, place, attention.v_proj(normed).view(heads)[:, :, None])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.model.config import read_json
 from sfvqa.model.hybrid_layer import GatedSlowAttention
-from sfvqa.model.packing import PackedLinear
+from sfvqa.model.packing import EightBitLinear, PackedLinear
 
 OUTLIER_THRESHOLD = 6.0  # LLM.int8 (Dettmers et al. 2022): columns of activations above it are computed in 16 bit
 
@@ -183,8 +183,8 @@ def weight_bytes(model: nn.Module) -> int:
 
     A packed layer's weight is no parameter, and counts on its own.
     """
-    packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
-    total = sum(layer.in_features * layer.out_features * torch.bfloat16.itemsize for layer in packed)
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear | EightBitLinear)]
+    total = sum(layer.weight_bytes for layer in packed)
     for parameter in model.parameters():
         state, scales = getattr(parameter, "quant_state", None), getattr(parameter, "SCB", None)
         beside = [scales] if scales is not None else state.as_dict(packed=True).values() if state is not None else ()

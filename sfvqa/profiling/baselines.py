@@ -46,22 +46,22 @@ def run_baseline(
     with watch:
         state = prefill(model, [prompt], [tokens]) if recomputes else _prefill_self_attention(model, prompt, tokens)
     step = None
-    if not recomputes and DecodeStep.is_possible(model, state.cache):
+    if not recomputes and DecodeStep.is_possible(model):
         step = DecodeStep(model, state.cache, state.attention_mask, num_new_tokens - 1)
-    chooser = TokenChooser(GenerationOptions(), batch_size=1)
-    written = [chooser.choose(state.logits)]
+    chooser = TokenChooser(GenerationOptions(), 1, model.device)
+    chosen = chooser.choose(state.logits)
+    written = chosen.wait()
     for _ in range(num_new_tokens - 1):
         with decode_watch:
             if recomputes:
-                state = _decode_recomputing(model, tokens.slow, state, written[-1])
+                state = _decode_recomputing(model, tokens.slow, state, chosen.ids)
             elif step is not None:
-                state = replace(state, logits=step(written[-1]))
+                state = replace(state, logits=step(chosen.ids))
             else:
-                state = decode(model, state, written[-1])
-            written.append(chooser.choose(state.logits))
-    return BaselineRun(
-        watch.seconds, decode_watch.seconds / (num_new_tokens - 1), tuple(int(token) for token in written)
-    )
+                state = decode(model, state, chosen.ids)
+            chosen = chooser.choose(state.logits)
+            written += chosen.wait()
+    return BaselineRun(watch.seconds, decode_watch.seconds / (num_new_tokens - 1), tuple(written))
 
 
 def _prefill_self_attention(

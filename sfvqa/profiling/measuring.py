@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.profiler import profile, record_function
 
-from sfvqa.checkpoints.device import synchronize
+from sfvqa.checkpoints.device import StaticDecode, synchronize
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.memory import CHUNKS_AHEAD
 from sfvqa.checkpoints.plan import fast_tokens_of
@@ -209,7 +209,7 @@ class Work:
     """What each run does: the question, how many tokens to decode (at least two), how to read the video.
 
     `overlap` lets a thread read ahead while frames are encoded, as `ask` does; without it one waits for the other, and
-    neither disturbs the other's time. With `static_decode` tokens are written over buffers of fixed size.
+    neither disturbs the other's time. `static_decode` is auto, on or off.
     """
 
     question: str
@@ -217,7 +217,7 @@ class Work:
     reading: ReadOptions
     crop: CropMode
     overlap: bool = False
-    static_decode: bool = False
+    static_decode: StaticDecode = StaticDecode.OFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +236,7 @@ class Run:
     seen: Seen
     figures: Figures
     prompt: tuple[int, ...]
+    static_decode: bool
     host_bytes: int | None
     device_bytes: int | None
 
@@ -285,7 +286,7 @@ def measure_run(
         tokens_per_second=1 / per_token,
         total_seconds=timings.total_seconds,
     )
-    return Run(seen, figures, prompt, memory.host_bytes, memory.device_bytes)
+    return Run(seen, figures, prompt, answer.settings.static_decode, memory.host_bytes, memory.device_bytes)
 
 
 def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) -> Seen:

@@ -104,7 +104,8 @@ def sweep(
         yield SweepProgress(SweepStage.COUNT, place, len(measured.runs))
         points.append(_point(checkpoint, runs, rates))
     yield SweepProgress(SweepStage.COUNT, len(points), len(points))
-    first = measured.runs[options.frame_counts[0]][0].encoded
+    first_run = measured.runs[options.frame_counts[0]][0]
+    first = first_run.encoded
     sizes, num_fast_frames = architecture_of(model.config), model.config.min_fast_frames
     smallest = prompt_size(sizes, ALL_IN_PROMPT, num_fast_frames, points[0].num_text_tokens)
     return Profile(
@@ -119,7 +120,7 @@ def sweep(
             "question": work.question,
             "encode_once": options.encode_once,
             "overlap": work.overlap,
-            "static_decode": work.static_decode,
+            "static_decode": first_run.static_decode,
             "reader": first.reader,
             "crop": first.crop.value,
         },

@@ -73,14 +73,14 @@ def test_what_cannot_be_decoded_statically_is_not_chosen_for_it(here: dict[str, 
     here["free"] = 15 * 10**9
     sizes = read_sizes("slowfast-7b-64f")
 
-    def chosen(quantization: str = "auto", *, static_decode: bool) -> str:
+    def chosen(quantization: str = "auto", *, static_decode: str) -> str:
         settings = ModelSettings(sizes.name, "cpu", "bfloat16", quantization=quantization)
         made = plan.make_plan(settings, sizes, static_decode=static_decode)
         return made.run.quantization
 
-    assert (chosen(static_decode=False), chosen(static_decode=True)) == ("8bit", "4bit")
+    assert (chosen(static_decode="off"), chosen(static_decode="on")) == ("8bit", "4bit")
     with pytest.raises(UsageError, match="8-bit weights"):
-        chosen("8bit", static_decode=True)
+        chosen("8bit", static_decode="on")
 
 
 def test_where_free_memory_is_unknown_a_downloaded_model_is_tried(here: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ import sfvqa
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import config_of
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model.packing import PackedLinear
+from sfvqa.model.packing import EightBitLinear, PackedLinear
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.registry import FastTokens, QuantizationName, find_model
 
@@ -63,9 +63,7 @@ def test_weights_take_what_the_loaded_network_holds(quantization: str, dtype: st
         for part in parts:
             if part is not None:
                 held[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-    packed = sum(
-        2 * module.in_features * module.out_features for module in model.modules() if isinstance(module, PackedLinear)
-    )
+    packed = sum(module.weight_bytes for module in model.modules() if isinstance(module, PackedLinear | EightBitLinear))
     run = RunSize(spec.num_frames, dtype, "cpu", QuantizationName(quantization))
     expected = estimate_memory(spec.architecture, spec.fast_tokens, run).weights_bytes
     assert expected == pytest.approx(sum(held.values()) + packed, rel=0.01)

@@ -36,7 +36,7 @@ def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVi
     """Every option arrives where it counts."""
     flags = "--frames 8 --start 1:30 --end 0:02:00.5 --reader opencv --max-new-tokens 7 --temperature 0.5 --top-p 0.9"
     flags += " --crop pad --read-threads 3 --read-timeout 9"
-    flags += " --repetition-penalty 1.1 --seed 3 --slow-attention prefill --static-decode"
+    flags += " --repetition-penalty 1.1 --seed 3 --slow-attention prefill --static-decode on"
     assert run_cli("ask", *flags.split(), str(video), "Q?").exit_code == 0
     sampling, options = model.sampled[0], model.asked[0][1]
     assert (sampling.num_frames, sampling.start_seconds, sampling.end_seconds) == (8, 90.0, 120.5)
@@ -44,7 +44,7 @@ def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVi
     assert model.cropped == [CropMode.PAD]
     assert (options.max_new_tokens, options.temperature, options.top_p) == (7, 0.5, 0.9)
     assert (options.repetition_penalty, options.seed, options.slow_attention) == (1.1, 3, SlowAttention.PREFILL)
-    assert options.static_decode
+    assert options.static_decode == "on"
 
 
 def test_without_frames_the_model_says_how_many(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:

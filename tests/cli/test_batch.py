@@ -147,9 +147,9 @@ def test_a_checkpoint_folder_is_the_same_however_it_is_written(
 
 
 OTHER_ANSWERS = """
---frames 4|--fps 2|--crop pad|--reader opencv|--max-new-tokens 9|--temperature 0.5|--seed 3|--top-p 0.9|--static-decode
+--frames 4|--fps 2|--crop pad|--reader opencv|--max-new-tokens 9|--temperature 0.5|--seed 3|--top-p 0.9
 --repetition-penalty 1.1|--slow-attention prefill|--choices A,B|--system Brief.|--template {question}!
---subtitles auto|--subtitles auto --subtitle-tokens 7|--dtype bfloat16|--start 0:00.2|--end 0:00.8
+--static-decode on|--subtitles auto|--subtitles auto --subtitle-tokens 7|--dtype bfloat16|--start 0:00.2|--end 0:00.8
 --attention eager|--random-weights|--frames auto|--sampling keyframes|--evidence
 """
 SAME_ANSWERS = """

@@ -63,7 +63,7 @@ def test_quiet_says_nothing_of_it(run_cli: RunCli, video: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--evidence", "--static-decode"], "--static-decode"),
+        (["--evidence", "--static-decode", "on"], "--static-decode on"),
         (["--evidence-out", "strip.gif"], "names a picture format"),
         (["--evidence-out", "{video}.png"], "no folder"),
     ],
@@ -83,9 +83,9 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
 def test_evidence_overrules_static_decode_that_was_set_for_good(
     run_cli: RunCli, video: Path, model: ScriptedVideoQA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SFVQA_STATIC_DECODE", "1")
+    monkeypatch.setenv("SFVQA_STATIC_DECODE", "on")
     assert run_cli("ask", str(video), "Q?", "--evidence").exit_code == 0
-    assert (model.asked[0][1].static_decode, model.asked[0][1].evidence) == (False, True)
+    assert (str(model.asked[0][1].static_decode), model.asked[0][1].evidence) == ("auto", True)
 
 
 def marked_frames(path: Path) -> int:

@@ -61,7 +61,7 @@ def read(stdout: str) -> list[dict[str, Any]]:
         (("--dtype", "bfloat16", "--frames", "3"), 3),
         (("--attention", "eager", "--frames", "3"), 3),
         (("--batch-size", "2", "--frames", "3"), 3),
-        (("--static-decode", "--frames", "3"), 3),
+        (("--static-decode", "on", "--frames", "3"), 3),
         (("--slow-attention", "prefill", "--frames", "3"), 3),
         (("--system", "Be <end_of_utterance> brief.", "--template", "Q: {question} <video>", "--frames", "3"), 3),
     ],
@@ -86,7 +86,7 @@ def test_questions_are_answered(
 
 def test_a_way_of_computing_changes_no_answer(folder: Path, clip: str, run_cli: RunCli) -> None:
     """Neither two questions at once, nor buffers of fixed size, nor what was kept of the video, nor a prompt's rest."""
-    ways: list[tuple[str, ...]] = [(), (), ("--batch-size", "2"), ("--static-decode",), ("--no-cache",)]
+    ways: list[tuple[str, ...]] = [(), (), ("--batch-size", "2"), ("--static-decode", "on"), ("--no-cache",)]
     said = []
     for flags in ways:
         asked = ("ask", clip, "Why?", "What moves?", "--model", str(folder), "--device", "cpu", *flags)

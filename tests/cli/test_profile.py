@@ -67,7 +67,7 @@ def test_a_trace_that_cannot_be_written_costs_nothing_that_was_measured(
 
 
 def test_static_decoding_is_measured_and_said(run_cli: RunCli) -> None:
-    flags = (*QUICK[:-1], "4", "--frames", "8", "--static-decode")
+    flags = (*QUICK[:-1], "4", "--frames", "8", "--static-decode", "on")
     assert "static decoding" in run_cli("profile", VIDEO, *flags).stdout
     assert json.loads(run_cli("profile", VIDEO, *flags, "--json").stdout)["settings"]["static_decode"] is True
 
@@ -100,8 +100,8 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
         (("--compare", "absent.json"), "cannot be read"),
         (("--csv", VIDEO), "is also an input file"),
         (("--model", "bench-llava-0.5b", "--random-weights", "--baselines", "--frames", "2"), "has no slow tokens"),
-        (("--static-decode", "--baselines"), "--baselines decode step by step"),
-        (("--static-decode", "--attention", "flash_attention_2"), "by sdpa, not by flash_attention_2"),
+        (("--static-decode", "on", "--baselines"), "--baselines decode step by step"),
+        (("--static-decode", "on", "--attention", "flash_attention_2"), "by sdpa, not by flash_attention_2"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(

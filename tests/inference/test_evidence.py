@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfvqa.checkpoints.device import StaticDecode
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodedVideo
@@ -179,8 +180,8 @@ def test_gates_that_are_shut_leave_none_and_say_so(qa: VideoQA, encoded: Encoded
 
 
 def test_recorded_steps_cannot_be_watched() -> None:
-    with pytest.raises(UsageError, match="static_decode"):
-        GenerationOptions(evidence=True, static_decode=True)
+    with pytest.raises(UsageError, match="watched for evidence"):
+        GenerationOptions(evidence=True, static_decode=StaticDecode.ON)
     with pytest.raises(UsageError, match="evidence"):
         GenerationOptions(evidence=1)  # type: ignore[arg-type]
 

@@ -1,6 +1,7 @@
 """Tokens are chosen as asked, stop where they should, and are the reference's where it stored its own."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,8 +140,8 @@ LOGITS = torch.tensor([[0.0, 3.0, 2.9, -1.0]])
 
 
 def draws(options: GenerationOptions, count: int = 200, logits: torch.Tensor = LOGITS) -> list[int]:
-    chooser = TokenChooser(options, batch_size=1)
-    return [int(chooser.choose(logits)) for _ in range(count)]
+    chooser = TokenChooser(replace(options, max_new_tokens=count), 1, torch.device("cpu"))
+    return [token for _ in range(count) for token in chooser.choose(logits).wait()]
 
 
 def test_greedy_takes_the_likeliest() -> None:
@@ -201,8 +202,8 @@ def test_the_prompt_is_not_penalised(model: SlowFastForConditionalGeneration, in
 
 def test_each_answer_of_a_batch_draws_for_itself() -> None:
     options = GenerationOptions(temperature=1.0, seed=5)
-    chooser = TokenChooser(options, batch_size=2)
-    pairs = [chooser.choose(torch.cat([LOGITS, LOGITS.flip(1)])).tolist() for _ in range(50)]
+    chooser = TokenChooser(options, 2, torch.device("cpu"))
+    pairs = [chooser.choose(torch.cat([LOGITS, LOGITS.flip(1)])).wait() for _ in range(50)]
     assert [pair[0] for pair in pairs] == draws(options, 50)
     assert [pair[1] for pair in pairs] == draws(options, 50, LOGITS.flip(1))
 

@@ -1,13 +1,18 @@
 """Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
 
-import pytest
+from typing import Any
 
-from sfvqa.checkpoints.device import check_static_decode
+import pytest
+import torch
+
+from sfvqa.checkpoints.device import StaticDecode, decodes_static
+from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.errors import UsageError
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model import IMAGE_TOKEN_ID, RecordedSteps, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 
 NUM_TOKENS = 24
 Inputs = tuple[list[list[int]], list[VisualTokens | None]]
@@ -26,11 +31,16 @@ def inputs_of(encoded: EncodedVideo) -> Inputs:
     return prompts, tokens
 
 
-def written(model: SlowFastForConditionalGeneration, inputs: Inputs, options: GenerationOptions) -> list[list[int]]:
+def written(
+    model: SlowFastForConditionalGeneration,
+    inputs: Inputs,
+    options: GenerationOptions,
+    recorded: RecordedSteps | None = None,
+) -> list[list[int]]:
     state = prefill(model, *inputs)
     if options.slow_attention is SlowAttention.PREFILL:
         state.cache.forget_slow()
-    steps = list(generate_tokens(model, state, options, frozenset()))
+    steps = list(generate_tokens(model, state, options, frozenset(), recorded))
     return [[token.token_id for token in step if token] for step in steps]
 
 
@@ -39,41 +49,91 @@ def written(model: SlowFastForConditionalGeneration, inputs: Inputs, options: Ge
 def test_the_tokens_are_those_of_a_growing_cache(
     model: SlowFastForConditionalGeneration, encoded: EncodedVideo, slow_attention: SlowAttention, penalty: float
 ) -> None:
-    growing, static = (
-        GenerationOptions(NUM_TOKENS, repetition_penalty=penalty, slow_attention=slow_attention, static_decode=static)
-        for static in (False, True)
-    )
-    assert written(model, inputs_of(encoded), static) == written(model, inputs_of(encoded), growing)
+    options = GenerationOptions(NUM_TOKENS, repetition_penalty=penalty, slow_attention=slow_attention)
+    inputs = inputs_of(encoded)
+    assert written(model, inputs, options, RecordedSteps()) == written(model, inputs, options)
 
 
-def test_what_has_no_fixed_size_is_refused() -> None:
-    for attention in ("flash_attention_2", "eager"):
-        with pytest.raises(UsageError, match="by sdpa"):
-            check_static_decode(attention)
-    with pytest.raises(UsageError, match="8-bit"):
-        check_static_decode("sdpa", "8bit")
-    check_static_decode("sdpa", "4bit")
+def test_what_has_no_fixed_size_is_refused_where_it_is_asked_for_and_left_out_where_it_is_not() -> None:
+    cuda = torch.device("cuda")
+    plain = {"attention": "sdpa", "quantization": "none", "evidence": False}
+    for hindrance, says in (
+        ({"attention": "flash_attention_2"}, "by sdpa"),
+        ({"attention": "eager"}, "by sdpa"),
+        ({"quantization": "8bit"}, "8-bit"),
+        ({"evidence": True}, "watched for evidence"),
+    ):
+        hindered: dict[str, Any] = {**plain, **hindrance, "device": cuda}
+        with pytest.raises(UsageError, match=says):
+            decodes_static("on", **hindered)
+        assert not decodes_static("auto", **hindered)
+    assert decodes_static("on", attention="sdpa", quantization="4bit", device=None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "expected"),
+    [("auto", "cuda", True), ("auto", "cpu", False), ("on", "cpu", True), ("off", "cuda", False)],
+)
+def test_it_is_on_where_it_pays(wanted: str, device: str, expected: bool) -> None:
+    chosen = decodes_static(wanted, attention="sdpa", quantization="none", device=torch.device(device))
+    assert chosen is expected
 
 
 def test_what_cannot_be_stepped_is_refused_and_not_silently_decoded_otherwise(
-    model: SlowFastForConditionalGeneration, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+    qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfvqa.inference.engine.DecodeStep.is_possible", lambda *_: False)
-    options = GenerationOptions(max_new_tokens=2, static_decode=True)
+    monkeypatch.setattr("sfvqa.inference.answering.RecordedSteps.is_possible", lambda *_: False)
     with pytest.raises(UsageError, match="no fixed size"):
-        written(model, inputs_of(encoded), options)
+        qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=2, static_decode=StaticDecode.ON))
 
 
 def test_an_answer_says_how_it_was_decoded(qa: VideoQA, encoded: EncodedVideo) -> None:
-    static = qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=8, static_decode=True))
-    growing = qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=8))
+    static, growing = (
+        qa.ask(encoded, "What moves?", GenerationOptions(max_new_tokens=8, static_decode=how))
+        for how in (StaticDecode.ON, StaticDecode.AUTO)
+    )
     assert static.text == growing.text
     assert static.settings.static_decode
     assert not growing.settings.static_decode
 
 
+def test_buffers_are_kept_and_hold_nothing_of_the_answers_before(
+    model: SlowFastForConditionalGeneration, encoded: EncodedVideo
+) -> None:
+    """Long, then short, then a batch, then short again: each as if it were the first, in as few sizes as there are."""
+    recorded, options = RecordedSteps(), GenerationOptions(NUM_TOKENS)
+    prompts, tokens = inputs_of(encoded)
+    asked: list[Inputs] = [([prompts[1]], [tokens[1]]), ([[9, 10]], [None]), (prompts, tokens), ([[9, 10]], [None])]
+    steps = set()
+    for inputs in asked:
+        assert written(model, inputs, options, recorded) == written(model, inputs, options)
+        steps.add(tuple(map(id, recorded._recorded.values())))
+    sizes = list(recorded._recorded)
+    assert len(sizes) == len(set(sizes)) == 2, "the batch's buffers replaced the smaller ones, one size came back"
+
+
+def test_what_is_not_a_number_in_one_answer_is_gone_in_the_next(model: SlowFastForConditionalGeneration) -> None:
+    recorded, options = RecordedSteps(), GenerationOptions(NUM_TOKENS)
+    inputs: Inputs = ([[9, 10]], [None])
+    expected = written(model, inputs, options, recorded)
+    with torch.inference_mode():
+        for buffer in recorded._buffers.values():
+            buffer.fill_(torch.nan)
+    assert written(model, inputs, options, recorded) == expected
+
+
+def test_the_buffers_are_as_large_as_planned(qa: VideoQA, encoded: EncodedVideo) -> None:
+    qa.ask(encoded, "What moves?", GenerationOptions(NUM_TOKENS, static_decode=StaticDecode.ON))
+    buffers = qa.checkpoint.recorded_steps._buffers
+    config = qa.checkpoint.model.config
+    run = RunSize(len(encoded.indices), "float32", "cpu", max_new_tokens=NUM_TOKENS, static_decode=True)
+    estimate = estimate_memory(architecture_of(config), fast_tokens_of(config), run)
+    assert estimate.static_buffers_bytes == sum(buffer.nbytes for buffer in buffers.values())
+
+
 @pytest.mark.cuda
 def test_a_recorded_step_writes_the_same_tokens(qa: VideoQA, encoded: EncodedVideo) -> None:
     model = VideoQA.load(str(qa.checkpoint.location.folder), device="cuda", dtype="float32").checkpoint.model
-    growing, static = (GenerationOptions(NUM_TOKENS, static_decode=static) for static in (False, True))
-    assert written(model, inputs_of(encoded), static) == written(model, inputs_of(encoded), growing)
+    inputs, options, recorded = inputs_of(encoded), GenerationOptions(NUM_TOKENS), RecordedSteps()
+    for _ in range(2):  # recorded, then replayed from the first token on
+        assert written(model, inputs, options, recorded) == written(model, inputs, options)

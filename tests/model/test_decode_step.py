@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sfvqa.model import DecodeStep, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model import DecodeStep, RecordedSteps, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 from tests.model.conftest import ModelMaker, frames, prompt
 from tests.model.decoders import DECODERS
 from tests.model.passes import decode, prefill
@@ -29,7 +29,7 @@ def batch(model: SlowFastForConditionalGeneration) -> tuple[Tensor, Tensor, list
 
 
 def both(
-    model: SlowFastForConditionalGeneration, *, num_rows: int = 3, forget_slow: bool = False, **how: Any
+    model: SlowFastForConditionalGeneration, *, num_rows: int = 3, forget_slow: bool = False, recorded: bool = False
 ) -> tuple[list[Tensor], list[Tensor], SlowFastCache, SlowFastCache]:
     """Logits of every step of greedy decoding, by forward passes and by steps, and the caches that they leave."""
     ids, mask, tokens = batch(model)
@@ -40,8 +40,9 @@ def both(
         for cache in (growing, stepping):
             if forget_slow:
                 cache.forget_slow()
-        assert DecodeStep.is_possible(model, stepping)
-        step = DecodeStep(model, stepping, mask, NUM_STEPS, **how)
+        assert DecodeStep.is_possible(model)
+        begin = RecordedSteps().begin if recorded else DecodeStep
+        step = begin(model, stepping, mask, NUM_STEPS)
         expected, found = [], []
         for _ in range(NUM_STEPS):
             chosen = logits.argmax(-1)
@@ -94,13 +95,28 @@ def test_what_shares_the_cache_sees_none_of_the_tokens(make_model: ModelMaker) -
 @pytest.mark.parametrize("name", sorted(DECODERS.keys() - WHOLE.keys()))
 def test_a_cache_that_forgets_is_left_to_the_forward_pass(name: str, make_model: ModelMaker) -> None:
     model = make_model(text_config=DECODERS[name])
-    assert not DecodeStep.is_possible(model, SlowFastCache(model.config))
+    assert not DecodeStep.is_possible(model)
 
 
 def test_other_attention_is_left_to_the_forward_pass(make_model: ModelMaker) -> None:
     model = make_model()
     model.set_attn_implementation("eager")
-    assert not DecodeStep.is_possible(model, SlowFastCache(model.config))
+    assert not DecodeStep.is_possible(model)
+
+
+def test_a_model_that_prefills_with_flash_attn_decodes_a_padded_batch_by_sdpa(make_model: ModelMaker) -> None:
+    """flash-attn, which is not installed here, would be called for each layer of a forward pass."""
+    model = make_model()
+    ids, mask, tokens = batch(model)
+    chosen, grown = torch.tensor([1, 2, 3]), torch.cat([mask, mask.new_ones(3, 1)], dim=1)
+    with torch.inference_mode():
+        (_, growing), (_, stepping) = (prefill(model, ids, mask, tokens) for _ in range(2))
+        expected = decode(model, chosen[:, None], grown, growing)
+        for config in (model.config, model.config.decoder_config):
+            config._attn_implementation = "flash_attention_2"
+        assert DecodeStep.is_possible(model)
+        found = DecodeStep(model, stepping, mask, NUM_STEPS)(chosen)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 class _Watch(TorchDispatchMode):
@@ -127,7 +143,7 @@ def test_nothing_in_a_recorded_step_is_looked_at_by_the_processor(make_model: Mo
         _, cache = prefill(model, ids, mask, tokens)
         if forget_slow:
             cache.forget_slow()
-        step = DecodeStep(model, cache, mask, NUM_STEPS, recorded=True)
+        step: Any = RecordedSteps().begin(model, cache, mask, NUM_STEPS)
         step(torch.tensor([5, 6, 7]))
         with _Watch() as watch:
             step._run()

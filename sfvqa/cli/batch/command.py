@@ -373,7 +373,7 @@ def _batch_options(
     )
 
 
-_IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
+_IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed")
 
 
 def _requested_settings(
@@ -395,6 +395,7 @@ def _requested_settings(
         "crop": (frames.crop_mode() or sizes.trained_with.crop).value,
         "reader": frames.read_options().reader.value,
         **{name: value for name, value in asdict(answers.generation()).items() if name in _IN_THE_ID},
+        "static_decode": answers.static_decode == "on",  # auto gives the same tokens, and the ids of before it
         "slow_attention": answers.slow_attention,
         "choices": answers.compared,
         "system": prompt.system,
