@@ -270,6 +270,18 @@ def test_a_frame_takes_few_launches_in_the_vision_tower(model: str, most: int) -
     assert 0 < seen_now.launches.total() <= 16 * most
 
 
+@pytest.mark.parametrize("model", ["slowfast-7b-64f", "llava-onevision-7b", "smolvlm2-2.2b"])
+def test_more_chunks_of_frames_make_no_more_waits(model: str) -> None:
+    """It waited after each, and for each copy of pixels; SmolVLM2's tower also looked at a mask for each."""
+    waits = []
+    with on_cuda(Setting(model)) as ready:
+        for num_frames in (16, 32):
+            with ready.cuda.seeing() as seen_now:
+                seen(ready.qa, num_frames)
+            waits.append((seen_now.waits.total(), seen_now.brought.total()))
+    assert waits[0] == waits[1]
+
+
 # --- planted mistakes -----------------------------------------------------------------------------------------------
 
 _gate = GatedSlowAttention.gate
