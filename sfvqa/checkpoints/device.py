@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from sfvqa.checkpoints.gpus import computes_in_bfloat16, usable_gpus, why_unusable
 from sfvqa.checkpoints.host import free_host_bytes
-from sfvqa.checkpoints.memory import USE_LESS
+from sfvqa.checkpoints.memory import USE_LESS, MemoryEstimate
 from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.model.loading import Placement
 from sfvqa.model.quantization import Quantization, quantizable_linears
@@ -48,6 +49,8 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
         raise UsageError(f"The device {name!r} is not supported.", "Use auto, cpu, cuda, cuda:N or mps.")
     if not must_be_here:
         return device
+    if device.type == "cuda" and (error := why_unusable(device.index or 0)):
+        raise error
     if not is_here(device):
         raise UsageError(f"PyTorch finds no {device.type} device on this machine.", "Use --device auto or cpu.")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
@@ -57,10 +60,12 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
 
 
 def is_here(device: torch.device) -> bool:
-    """Whether PyTorch finds such a device on this machine."""
+    """Whether this machine has a device of that kind, and PyTorch can use it."""
     if device.type == "cpu":
         return True
-    return torch.cuda.is_available() if device.type == "cuda" else torch.backends.mps.is_available()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return torch.cuda.is_available() and why_unusable(device.index or 0) is None
 
 
 def resolve_dtype(name: str | torch.dtype, auto: str) -> torch.dtype:
@@ -76,6 +81,12 @@ def _member(enum: type[E], name: str, what: str) -> E:
         raise UsageError(f"There is no {what} {name!r}.", f"Use one of {', '.join(enum)}.") from None
 
 
+def compute_exactly() -> None:
+    """Have CUDA multiply float32 in float32, in this process from now on: cuDNN rounds it to TF32's 10 bits unasked."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished its work, so that a clock read next is right."""
     if device.type == "cuda":
@@ -89,7 +100,9 @@ def free_memory_bytes(device: torch.device) -> int | None:
     if not is_here(device):
         return None
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        free, total = torch.cuda.mem_get_info(device)
+        part = torch.cuda.get_per_process_memory_fraction(device)  # that this process may have
+        return min(free, max(int(part * total) - torch.cuda.memory_reserved(device), 0))
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return free_host_bytes()
@@ -121,16 +134,24 @@ def memory_errors(while_doing: str, remedy: Callable[[], str] = lambda: USE_LESS
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch's CPU and MPS allocators raise nothing more precise than RuntimeError
-        said_so = any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
-        if said_so or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if ran_out_of_memory(error):
             raise OutOfMemoryError(f"Memory ran out while {while_doing}.", remedy()) from error
         raise
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python is that. Much of torch raises no more than a RuntimeError, whose text tells:
+    the CPU's and MPS's allocators, CUDA's driver, and cuBLAS and cuDNN (`CUBLAS_STATUS_ALLOC_FAILED`).
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 def is_device_lost(error: BaseException) -> bool:
     """Whether the GPU failed: CUDA then refuses every further request of this process."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if ran_out_of_memory(error):
         return False
     is_of_cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "CUDA driver error"))
     return isinstance(error, torch.AcceleratorError) or is_of_cuda
@@ -160,6 +181,8 @@ def _check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
             f"flash-attn runs on CUDA devices in 16 bits, not on {device.type} in {str(dtype)[6:]}.",
             "Use --dtype bfloat16 on a GPU, or --attention sdpa.",
         )
+    if is_here(device) and not computes_in_bfloat16(device.index):
+        raise UsageError("flash-attn runs on GPUs of compute capability 8.0 and later.", "Use --attention sdpa.")
     from transformers.utils.import_utils import is_flash_attn_2_available
 
     again = "Install `sfvqa[flash-attn]` again, or use --attention sdpa."
@@ -192,44 +215,97 @@ def resolve_quantization(name: str, device: torch.device, stored: Quantization) 
 ROOM = 0.6  # of a GPU's free memory may be weights; the rest is for caches and activations
 
 
-def place(name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization) -> Placement:
+def free_bytes_by_gpu(name: str, device: torch.device) -> dict[int, int]:
+    """Free memory of each GPU, by its number, that `auto` may spread a model over; empty where there is no choice."""
+    gpus = usable_gpus() if name == "auto" and device.type == "cuda" else []
+    return {gpu: free_memory_bytes(torch.device("cuda", gpu)) or 0 for gpu in gpus} if len(gpus) > 1 else {}
+
+
+def fits_first_gpu(estimate: MemoryEstimate, free_bytes: dict[int, int]) -> bool:
+    """Whether a model stays on the first of several GPUs."""
+    return estimate.weights_bytes <= ROOM * free_bytes[min(free_bytes)]
+
+
+def free_on_several(estimate: MemoryEstimate, free_bytes: dict[int, int], part_bytes: int) -> int:
+    """What a model that needs so much may take of several GPUs: of the first, or of all that it is spread over.
+
+    Each of these holds what is not spread, such as activations, and all but the last may be left with too little room
+    for one more part of at most `part_bytes`.
+    """
+    if fits_first_gpu(estimate, free_bytes):
+        return free_bytes[min(free_bytes)]
+    rooms = [max(free - estimate.unspread_bytes, 0) for free in free_bytes.values()]
+    return max(sum(rooms) - (len(rooms) - 1) * part_bytes, 0) + estimate.unspread_bytes
+
+
+def place(
+    name: str, device: torch.device, dtype: torch.dtype, quantization: Quantization, estimate: MemoryEstimate
+) -> Placement:
     """Place a model on `device`; with `auto` and several GPUs, on as many as needed, split between layers."""
-    if name != "auto" or device.type != "cuda" or torch.cuda.device_count() < 2:
-        return device
-    free = {index: free_memory_bytes(torch.device("cuda", index)) or 0 for index in range(torch.cuda.device_count())}
-    return spread_over(free, dtype, quantization)
+    free = free_bytes_by_gpu(name, device)
+    return spread_over(free, dtype, quantization, estimate) if free else device
 
 
 def spread_over(
-    free_bytes: dict[int, int], dtype: torch.dtype, quantization: Quantization
+    free_bytes: dict[int, int], dtype: torch.dtype, quantization: Quantization, estimate: MemoryEstimate
 ) -> Callable[[Any], dict[str, torch.device]]:
     """Return a function that maps an empty network to devices: the first GPU if it fits there, else all evenly.
 
-    `free_bytes` is the free memory of each GPU by its number. The map is accelerate's, which keeps tied weights
-    together and no layer in two places.
+    `free_bytes` is the free memory of each GPU by its number.
     """
 
     def device_map(model: Any) -> dict[str, torch.device]:
-        from accelerate.utils import CustomDtype, compute_module_sizes, get_balanced_memory, infer_auto_device_map
-
-        small = {Quantization.EIGHT_BIT: torch.int8, Quantization.FOUR_BIT: CustomDtype.INT4}.get(quantization)
-        special = {f"{name}.weight": small for name in quantizable_linears(model)} if small is not None else None
-        needed = compute_module_sizes(model, dtype=dtype, special_dtypes=special)[""]
-        first = min(free_bytes)
-        if needed <= ROOM * free_bytes[first]:
-            return {"": torch.device("cuda", first)}
-        sizes = {"no_split_module_classes": model._no_split_modules, "dtype": dtype, "special_dtypes": special}
-        balanced = get_balanced_memory(model, max_memory=dict(free_bytes), **sizes)
-        found = infer_auto_device_map(model, max_memory=balanced, **sizes)
-        if not all(isinstance(where, int) for where in found.values()):  # accelerate would leave some on the disk
-            raise OutOfMemoryError(
-                f"The weights take {needed / 1e9:.1f} GB and do not fit the free memory of "
-                f"{plural(len(free_bytes), 'GPU')}.",
-                "Use --quant 4bit, free some memory, or use a smaller model.",
-            )
-        return {part: torch.device("cuda", where) for part, where in found.items()}
+        if fits_first_gpu(estimate, free_bytes):
+            return {"": torch.device("cuda", min(free_bytes))}
+        parts = _parts(model, dtype, quantization)
+        share = estimate.weights_bytes / estimate.spread_bytes  # a layer brings its keys and values along
+        rooms = {gpu: max(free - estimate.unspread_bytes, 0) * share for gpu, free in free_bytes.items()}
+        for percent in range(1, 101):  # as even as can be: no GPU fuller than it must
+            filled = _fill(parts, {gpu: room * percent / 100 for gpu, room in rooms.items()})
+            if filled is not None:
+                return filled
+        raise OutOfMemoryError(
+            f"The weights take {estimate.weights_bytes / 1e9:.1f} GB and do not fit the free memory of "
+            f"{plural(len(free_bytes), 'GPU')}.",
+            "Use --quant 4bit, free some memory, or use a smaller model.",
+        )
 
     return device_map
+
+
+def _parts(model: Any, dtype: torch.dtype, quantization: Quantization) -> list[tuple[list[str], float]]:
+    """What stays on one GPU, in the order in which a video and a token pass it, with its bytes: modules by name."""
+    item_bytes = {Quantization.EIGHT_BIT: 1.0, Quantization.FOUR_BIT: 0.52}.get(quantization, dtype.itemsize)
+    quantized = {f"{name}.weight" for name in quantizable_linears(model)}
+    decoder, head = model.language_model, "lm_head"
+    beginning = ["language_model.embed_tokens", "language_model.rotary_emb"]
+    ending = ["language_model.norm"]
+    (beginning if model.config.tie_word_embeddings else ending).append(head)
+    layers = [[f"language_model.layers.{index}"] for index in range(len(decoder.layers))]
+    others = [[name] for name, _ in model.named_children() if name not in ("language_model", head)]
+    bytes_of = {
+        name: weight.numel() * (item_bytes if name in quantized else dtype.itemsize)
+        for name, weight in model.named_parameters()
+    }
+    return [
+        (names, sum(size for name, size in bytes_of.items() if name.startswith(tuple(f"{each}." for each in names))))
+        for names in [*others, beginning, *layers, ending]
+    ]
+
+
+def _fill(parts: list[tuple[list[str], float]], rooms: dict[int, float]) -> dict[str, torch.device] | None:
+    """Put parts into the rooms of GPUs, one GPU after the other; None if they do not fit."""
+    places: dict[str, torch.device] = {}
+    left = iter(rooms.items())
+    gpu, room = next(left)
+    for names, size in parts:
+        while size > room:
+            if (following := next(left, None)) is None:
+                return None
+            gpu, room = following
+        room -= size
+        places |= dict.fromkeys(names, torch.device("cuda", gpu))
+    return places
 
 
 class StaticDecode(StrEnum):

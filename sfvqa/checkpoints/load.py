@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import (
     AttentionKernel,
+    compute_exactly,
     free_memory_bytes,
     memory_errors,
     place,
@@ -29,7 +30,8 @@ from sfvqa.checkpoints.find import (
 )
 from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
-from sfvqa.checkpoints.plan import config_of, resolve_place, what_should_fit
+from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import (
     RecordedSteps,
@@ -91,14 +93,17 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     """
     start = time.perf_counter()
     return_large_blocks()
-    where, dtype = resolve_place(settings, read_sizes(settings.name))
+    sizes = read_sizes(settings.name)
+    where, dtype = resolve_place(settings, sizes)
+    if dtype is torch.float32:
+        compute_exactly()
     build: Any
-    warnings: tuple[str, ...] = ()
+    warnings = warnings_about(settings.device, where, dtype)
     if settings.random_weights:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
         config, stored, build = config_of(spec), Quantization.NONE, random_model
-        warnings = (f"The weights of {spec.name} are random: the answer means nothing.",)
+        warnings += (f"The weights of {spec.name} are random: the answer means nothing.",)
     else:
         location = locate(settings.name)
         config, stored = read_config(location.folder), read_quantization(location.folder)
@@ -110,14 +115,16 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
     in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
-    placement = place(settings.device, where, dtype, bits)
+    num_frames, quantization = config.training_num_frames or DEFAULT_NUM_FRAMES, QuantizationName(bits.value)
+    run = RunSize(num_frames, str(dtype).removeprefix("torch."), where.type, quantization)
+    placement = place(settings.device, where, dtype, bits, estimate_memory(sizes.sizes, sizes.fast, run))
     remedy = partial(
         what_should_fit,
         config,
-        config.training_num_frames or DEFAULT_NUM_FRAMES,
+        num_frames,
         device=where,
         dtype=dtype,
-        quantization=QuantizationName(bits.value),
+        quantization=quantization,
         free_bytes=free_memory_bytes(where),
         is_loaded=False,
     )

@@ -104,6 +104,16 @@ class MemoryEstimate:
         return max(self.phases.values())
 
     @property
+    def spread_bytes(self) -> int:
+        """What lies with the layers, and so on several GPUs where these do: weights, keys and values."""
+        return self.weights_bytes + self.kv_cache_bytes + self.slow_keys_values_bytes + self.static_buffers_bytes
+
+    @property
+    def unspread_bytes(self) -> int:
+        """The rest of the peak, of which every GPU needs as much wherever the layers lie."""
+        return self.peak_bytes - self.spread_bytes
+
+    @property
     def needed_bytes(self) -> int:
         """Free memory needed, beside CUDA's own context."""
         return int(self.peak_bytes * SLACK)
@@ -192,11 +202,10 @@ def _vision_bytes(sizes: Architecture, run: RunSize) -> int:
     """The peak inside a block, at its GELU. In a ConvNeXt: the stage's input, the block's, what convolution and norm
     made of it, and the four times wider layer before and after the GELU: 4 + 2 · 4 feature maps of the largest stage.
 
-    Beside them one chunk's pixels: float32 as prepared, which the CPU holds, and in the model's dtype.
+    Beside them one chunk's pixels, in the model's dtype.
     """
     frames, item = min(run.chunk_size, run.num_frames), ITEM_BYTES[run.dtype]
-    prepared = 4 if run.device == "cpu" and item != 4 else 0
-    pixels = 3 * sizes.image_size**2 * (item + prepared)
+    pixels = 3 * sizes.image_size**2 * item
     if sizes.vision_layers:  # residual, norm, and the wide layer before and after its GELU
         cells = (sizes.image_size // sizes.vision_stride) ** 2
         return frames * (cells * 2 * (sizes.feature_width + (sizes.vision_intermediate_size or 0)) * item + pixels)
@@ -330,8 +339,13 @@ def remedy_for(sizes: Architecture, fast: FastTokens, run: RunSize, free_bytes: 
 
 
 def quantizations_on(device: str) -> tuple[QuantizationName, ...]:
-    """Quantizations supported on a kind of device, best first: bitsandbytes supports CUDA and the CPU."""
-    return BEST_FIRST if device in ("cuda", "cpu") else BEST_FIRST[:1]
+    """Quantizations to choose from on a kind of device, best first: bitsandbytes supports CUDA and the CPU.
+
+    On CUDA 8bit is left to who asks for it: each of its layers waits twice for the device, 392 times a token in the 7B.
+    """
+    if device == "cuda":
+        return (QuantizationName.NONE, QuantizationName.FOUR_BIT)
+    return BEST_FIRST if device == "cpu" else BEST_FIRST[:1]
 
 
 def gigabytes(size: int) -> str:

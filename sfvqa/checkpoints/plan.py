@@ -9,15 +9,20 @@ from transformers import LlamaConfig, Qwen2Config
 from sfvqa.checkpoints.device import (
     StaticDecode,
     decodes_static,
+    free_bytes_by_gpu,
     free_memory_bytes,
+    free_on_several,
+    is_here,
     resolve_attention,
     resolve_device,
     resolve_dtype,
     resolve_quantization,
 )
 from sfvqa.checkpoints.find import AUTO, ModelSettings, is_downloaded
+from sfvqa.checkpoints.gpus import computes_in_bfloat16, why_unusable
 from sfvqa.checkpoints.known import ModelSizes, read_sizes
 from sfvqa.checkpoints.memory import (
+    ITEM_BYTES,
     MAX_NEW_TOKENS,
     NUM_TEXT_TOKENS,
     Fit,
@@ -171,6 +176,7 @@ def what_should_fit(
 class Plan:
     """How a question will run. `notices` say what was chosen where it was left open; `free_bytes` None is unknown.
 
+    `warnings` are of the device: a GPU that is not used, a dtype that it lacks.
     `settings` have the quantization that is chosen; `was_chosen` says whether it was ours to choose.
     """
 
@@ -181,6 +187,7 @@ class Plan:
     fit: Fit
     notices: tuple[str, ...]
     was_chosen: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def run(self) -> RunSize:
@@ -204,17 +211,17 @@ class Plan:
         )
 
     def check(self) -> tuple[str, ...]:
-        """Return a warning if explicit settings may not fit.
+        """Return the warnings, with one more if explicit settings may not fit.
 
         That is tried, since an estimate may be wrong. Raises OutOfMemoryError where not even the smallest of the
         choices fits: what is left to us is not tried.
         """
         if self.fit.fits:
-            return ()
+            return self.warnings
         error = OutOfMemoryError(f"{self.too_much}.", self.remedy)
         if self.was_chosen:
             raise error
-        return (error.with_flags,)
+        return (*self.warnings, error.with_flags)
 
 
 def make_plan(
@@ -256,9 +263,15 @@ def make_plan(
         kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
     run = replace(run, static_decode=is_static)
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
-    free = free_memory_bytes(where)
-    fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=kinds, frames=counts)
+    for kind in kinds:
+        free = free_bytes_for(settings.device, where, sizes, replace(run, quantization=kind))
+        tried = counts if kind is kinds[-1] else counts[:1]
+        fit = choose_fit(sizes.sizes, sizes.fast, run, free, quantizations=[kind], frames=tried)
+        if fit.fits:
+            break
     notices = []
+    if settings.dtype == AUTO and run.dtype != sizes.auto_dtype(where.type):
+        notices.append(f"Computing in {run.dtype}: the GPU has no {sizes.auto_dtype(where.type)}.")
     if fit.fits:
         beside = "" if free is None else f" of the {gigabytes(free)} that are free on {where}"
         needs = f"about {gigabytes(fit.estimate.needed_bytes)}{beside}"
@@ -268,15 +281,42 @@ def make_plan(
         if num_chosen != counts[0]:
             notices.append(f"Using {num_chosen} of {counts[0]} frames, the most that fit: they need {needs}.")
     chosen = replace(settings, quantization=fit.run.quantization.value)
-    return Plan(chosen, sizes, where, free, fit, tuple(notices), len(kinds) > 1)
+    warnings = warnings_about(settings.device, where, computed)
+    return Plan(chosen, sizes, where, free, fit, tuple(notices), len(kinds) > 1, warnings)
+
+
+def free_bytes_for(asked: str, where: torch.device, sizes: ModelSizes, run: RunSize) -> int | None:
+    """The free memory that a run may have: of its device, or of several GPUs as `place` will use them."""
+    by_gpu = free_bytes_by_gpu(asked, where)
+    if not by_gpu:
+        return free_memory_bytes(where)
+    estimate, of = estimate_memory(sizes.sizes, sizes.fast, run), sizes.sizes
+    head = of.vocab_size * of.hidden_size * ITEM_BYTES[run.dtype]
+    return free_on_several(estimate, by_gpu, max(head, estimate.weights_bytes // of.num_layers))
 
 
 def resolve_place(
     settings: ModelSettings, sizes: ModelSizes, *, device_must_be_here: bool = True
 ) -> tuple[torch.device, torch.dtype]:
-    """Resolve the device and dtype of a model. UsageError if one is unavailable."""
+    """Resolve the device and dtype of a model; `auto` is float16 on a GPU without bfloat16. UsageError if one is
+    unavailable.
+    """
     where = resolve_device(settings.device, must_be_here=device_must_be_here)
-    return where, resolve_dtype(settings.dtype, sizes.auto_dtype(where.type))
+    auto = sizes.auto_dtype(where.type)
+    return where, resolve_dtype(settings.dtype, "float16" if auto == "bfloat16" and _emulates(where) else auto)
+
+
+def _emulates(where: torch.device) -> bool:
+    return where.type == "cuda" and is_here(where) and not computes_in_bfloat16(where.index)
+
+
+def warnings_about(asked: str, where: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """What makes a device worse than expected: a GPU that `auto` could not take, bfloat16 that is emulated."""
+    if asked == AUTO and where.type == "cpu" and (error := why_unusable()):
+        return (f"Computing on the CPU. {error.with_flags}",)
+    if dtype is torch.bfloat16 and _emulates(where):
+        return ("The GPU has no bfloat16 and emulates it slowly; --dtype float16 is faster, --dtype float32 as exact.",)
+    return ()
 
 
 def _quantizations(model: ModelSizes, asked: QuantizationName, device: torch.device) -> tuple[QuantizationName, ...]:

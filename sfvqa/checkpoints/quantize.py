@@ -144,7 +144,7 @@ def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantiz
     trained = TrainedWith.of(spec, config.training_num_frames, config.training_sampling, config.training_crop)
     config.training_num_frames, config.training_sampling = trained.num_frames, trained.strategy
     config.training_crop = trained.crop
-    config.training_max_length = spec.training_max_length if spec else config.training_max_length
+    config.training_max_length = (spec and spec.training_max_length) or config.training_max_length
     config.save_pretrained(folder)
     path = folder / "config.json"
     fields = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -160,7 +160,7 @@ def show_plan(
     indices, trained_with, run, estimate = file.indices(sampling), plan.sizes.trained_with, plan.run, plan.fit.estimate
     missing = _what_is_not_here(plan)
     crop = frames.crop_mode() or trained_with.crop
-    warnings = [*trained_with.warnings(sampling, len(indices), crop), *missing]
+    warnings = [*trained_with.warnings(sampling, len(indices), crop), *missing, *plan.warnings]
     document = {
         "dry_run": True,
         "video": str(video),
@@ -209,9 +209,12 @@ def show_plan(
 def _what_is_not_here(plan: "Plan") -> list[str]:
     """That there is no such device, or no such model here, and how to get it."""
     from sfvqa.checkpoints.device import is_here
+    from sfvqa.checkpoints.gpus import why_unusable
 
     missing, spec, device = [], plan.sizes.spec, plan.device
-    if not is_here(device):
+    if device.type == "cuda" and (error := why_unusable(device.index or 0)):
+        missing.append(error.with_flags)
+    elif not is_here(device):
         missing.append(f"This machine has no {device.type.upper()} device, so what fits on one is unknown.")
     if spec is not None and not plan.settings.random_weights:
         try:

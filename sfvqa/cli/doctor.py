@@ -126,7 +126,9 @@ def devices() -> dict[str, Any]:
     """What torch can compute on."""
     import torch
 
-    gpus = []
+    from sfvqa.checkpoints.gpus import why_unusable
+
+    gpus, trouble = [], why_unusable()
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
@@ -134,6 +136,7 @@ def devices() -> dict[str, Any]:
     return {
         "cuda_build": torch.version.cuda,
         "cuda": gpus,
+        "cuda_trouble": trouble and trouble.with_flags,
         "mps": torch.backends.mps.is_available(),
         "threads": torch.get_num_threads(),
     }
@@ -202,7 +205,7 @@ def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
     )
     return {
         "model": name,
-        "why": [*why, *plan.notices],
+        "why": [*why, *plan.notices, *plan.warnings],
         "device": str(plan.device),
         "dtype": plan.run.dtype,
         "quantization": plan.run.quantization.value,
@@ -255,7 +258,9 @@ def _machine_rows(machine: Mapping[str, Any], devices: Mapping[str, Any]) -> Ite
         return
     for gpu in devices["cuda"]:
         yield gpu["device"], f"{gpu['name']}, {_memory(gpu)}"
-    if not devices["cuda"]:
+    if devices["cuda_trouble"]:
+        yield "CUDA", devices["cuda_trouble"]
+    elif not devices["cuda"]:
         build = f"built for CUDA {devices['cuda_build']}" if devices["cuda_build"] else "built without CUDA"
         yield "CUDA", f"no device (torch is {build})"
     yield "Apple MPS", "yes" if devices["mps"] else "no"

@@ -1,14 +1,15 @@
 """`sfvqa models info`: what is known of a model, and the memory that a question takes."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sfvqa.checkpoints.find import locate_registered
+from sfvqa.checkpoints.find import ModelSettings, locate_registered
 from sfvqa.cli.frame_options import Frames
 from sfvqa.cli.model import Device, DtypeOption, NameOrFolder, QuantOption
 from sfvqa.cli.options import Json
@@ -19,7 +20,7 @@ from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
-    from sfvqa.checkpoints.memory import MemoryEstimate
+    from sfvqa.checkpoints.memory import MemoryEstimate, RunSize
 
 
 HELP = """\b
@@ -46,22 +47,23 @@ def info(
     from sfvqa.registry.architecture import num_layout_tokens
 
     model = read_sizes(name)
-    kind, free = _device(device)
+    kind, computed, free_for = _device(device, dtype, model)
     num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
-    computed = model.auto_dtype(kind) if dtype == "auto" else dtype
     num_text = NUM_TEXT_TOKENS + num_layout_tokens(model.sizes, model.fast, num_frames)
-    estimates = {
-        quantization.value: estimate_memory(
-            model.sizes, model.fast, RunSize(num_frames, computed, kind, quantization, num_text)
-        )
+    runs = {
+        quantization.value: RunSize(num_frames, computed, kind, quantization, num_text)
         for quantization in (BEST_FIRST if quant == "auto" else (QuantizationName(quant),))
     }
+    estimates = {bits: estimate_memory(model.sizes, model.fast, run) for bits, run in runs.items()}
+    frees = {bits: free_for(run) for bits, run in runs.items()}
+    free = next(iter(frees.values()))
+    fits = {bits: None if frees[bits] is None else estimate.fits(frees[bits]) for bits, estimate in estimates.items()}
     facts = _facts(model)
     setting = {"frames": num_frames, "device": device if device != "auto" else kind, "dtype": computed}
     if as_json:
         by_quantization = {
             quantization: {
-                "fits": None if free is None else estimate.fits(free),
+                "fits": fits[quantization],
                 "needed_bytes": estimate.needed_bytes,
                 "peak_bytes": estimate.peak_bytes,
                 "phases": estimate.phases,
@@ -75,19 +77,22 @@ def info(
         echo("\n  ".join([model.name, *_lines(facts)]) + "\n")
         here = "which is not here" if free is None else f"where {readable_size(free)} are free"
         echo(f"A question about {plural(num_frames, 'frame')} on {setting['device']} in {computed}, {here}:")
-        Console(file=sys.stdout, highlight=False).print(_table(free, estimates))
+        Console(file=sys.stdout, highlight=False).print(_table(estimates, fits))
 
 
-def _device(name: str) -> tuple[str, int | None]:
-    """The kind of a device and its free memory, None where it is not here; torch is asked only about GPUs."""
-    from sfvqa.checkpoints.host import free_host_bytes
+def _device(name: str, dtype: str, model: "ModelSizes") -> "tuple[str, str, Callable[[RunSize], int | None]]":
+    """The kind of a device, the dtype there, and the free memory of a run, None where the device is not here.
 
+    torch is asked only about GPUs.
+    """
     if name == "cpu":
-        return "cpu", free_host_bytes()
-    from sfvqa.checkpoints.device import free_memory_bytes, resolve_device
+        from sfvqa.checkpoints.host import free_host_bytes
 
-    where = resolve_device(name, must_be_here=False)
-    return where.type, free_memory_bytes(where)
+        return "cpu", model.auto_dtype("cpu") if dtype == "auto" else dtype, lambda _: free_host_bytes()
+    from sfvqa.checkpoints.plan import free_bytes_for, resolve_place
+
+    where, computed = resolve_place(ModelSettings(model.name, name, dtype), model, device_must_be_here=False)
+    return where.type, str(computed).removeprefix("torch."), partial(free_bytes_for, name, where, model)
 
 
 _SHOWN = ("description", "can_answer", "license", "size_bytes", "repo_id", "memory_hint")
@@ -190,7 +195,7 @@ _ROWS = {
 }
 
 
-def _table(free: int | None, estimates: "Mapping[str, MemoryEstimate]") -> Table:
+def _table(estimates: "Mapping[str, MemoryEstimate]", fits: "Mapping[str, bool | None]") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("memory")
     for quantization in estimates:
@@ -202,6 +207,6 @@ def _table(free: int | None, estimates: "Mapping[str, MemoryEstimate]") -> Table
     table.add_section()
     table.add_row("peak", *(readable_size(estimate.peak_bytes) for estimate in estimates.values()))
     table.add_row("must be free", *(readable_size(estimate.needed_bytes) for estimate in estimates.values()))
-    if free is not None:
-        table.add_row("fits here", *("yes" if estimate.fits(free) else "no" for estimate in estimates.values()))
+    if None not in fits.values():
+        table.add_row("fits here", *("yes" if each else "no" for each in fits.values()))
     return table

@@ -306,6 +306,7 @@ def profile(
         options = SweepOptions(counts, measure.repeat, measure.warmup, measure.baselines, measure.encode_once)
         with memory_errors("profiling"):
             measured = notices.follow(sweep(answerer.checkpoint, path, work, options)).about(video)
+        measured = replace(measured, warnings=(*plan.check(), *measured.warnings))
         comparison = None if old is None else compare(old, measured)
         if output.json:
             document = measured.to_dict() | ({} if comparison is None else {"comparison": comparison.to_dict()})

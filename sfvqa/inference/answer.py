@@ -41,12 +41,13 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for before each reading.
+    """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for where a stage ends.
 
     - `load_seconds`: finding the checkpoint and putting model and tokenizer on the device. Once a process; in no sum.
     - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them; of a video
       that the video cache holds, finding it there and reading its visual tokens.
-    - `encode_seconds`: frames → slow and fast tokens (crop, normalise, vision tower, projector, pooling).
+    - `encode_seconds`: frames → slow and fast tokens (normalise, vision tower, projector, pooling). Of a GPU, which
+      works on while frames are waited for, only what the program had to wait for.
     - `overlap_seconds`: how much of reading and encoding ran at the same time, so that both together took
       read + encode - overlap.
     - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).

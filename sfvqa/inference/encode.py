@@ -1,7 +1,7 @@
 """A video file → SeenVideo → EncodedVideo: read and seen once, in chunks as it is read, to be asked about often.
 
-Pixel values are the reference's bit for bit: its resize, centre crop and normalisation. Once memory runs out, the
-vision tower takes less at a time.
+Pixel values are the reference's bit for bit: its resize and centre crop while reading, its normalisation on the model's
+device, which frames reach as bytes. Once memory runs out, the vision tower takes less at a time.
 """
 
 import contextlib
@@ -135,9 +135,20 @@ def pixel_values(frames: NDArray[np.uint8], config: Any) -> Tensor:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {frames.shape}")
     cropped = np.stack(list(map(FitSquare(config.image_size), frames)))
-    mean, std = (np.asarray(values, dtype=np.float32) for values in (config.image_mean, config.image_std))
-    scaled = (cropped * (1 / 255)).astype(np.float32)  # in float64 first: the reference's rounding
-    return torch.from_numpy(np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2)))
+    return normalised(torch.from_numpy(cropped), pixel_table(config))
+
+
+def pixel_table(config: Any) -> Tensor:
+    """What a byte of a fitted frame becomes: float32 `[768]`, for red from 0, for green from 256, for blue from 512."""
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)  # in float64 first: the reference's rounding
+    mean, std = (np.asarray(values, dtype=np.float32)[:, None] for values in (config.image_mean, config.image_std))
+    return torch.from_numpy(((scaled - mean) / std).ravel())
+
+
+def normalised(frames: Tensor, table: Tensor) -> Tensor:
+    """Fitted frames, uint8 `[T, S, S, 3]` → `[T, 3, S, S]` with the values of `table`, channels last in memory."""
+    places = frames + torch.arange(0, len(table), 256, dtype=torch.int32, device=table.device)
+    return table[places].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,21 +179,26 @@ class SeenVideo:
 
 class ChunkEncoder:
     """Makes visual tokens of chunks of frames and keeps them; `watch` has the time that took, `preprocess_watch` the
-    part of it in which the processor made pixel values.
+    part of it in which bytes became pixel values.
 
     They are pooled chunk by chunk, but those of an only frame not at all: a first chunk of one frame stays as it is
     until a second one comes.
     When memory runs out the chunk at hand is tried again, and those after it only, `SMALL_CHUNK_SIZE` frames at a
     time; `warnings` then say so. What a second time runs out is an OutOfMemoryError that names what should fit, for
     which `quantization` is asked.
+    A GPU is given chunk after chunk, and waited for only when the visual tokens are asked for: what it did while the
+    program waited for frames is not in the times. With `times_chunks` it is waited for at each step, and they are its
+    own.
     """
 
-    def __init__(self, model: SlowFastForConditionalGeneration, quantization: QuantizationName) -> None:
-        self.watch = Stopwatch(model.device)
-        self.preprocess_watch = Stopwatch(HOST)
+    def __init__(
+        self, model: SlowFastForConditionalGeneration, quantization: QuantizationName, *, times_chunks: bool = False
+    ) -> None:
+        self.watch, self.preprocess_watch = (Stopwatch(model.device if times_chunks else HOST) for _ in range(2))
         self.num_frames = 0
         self.warnings: tuple[str, ...] = ()
         self._model = model
+        self._table = pixel_table(model.config.vision).to(model.device, model.dtype)
         self._quantization = quantization
         self._visual_tokens: list[Tensor] = []
 
@@ -215,6 +231,7 @@ class ChunkEncoder:
         """All visual tokens so far, `[T, h, w, D]`; the encoder keeps none of them."""
         with self._working(lambda: self._what_should_fit(self.num_frames)):
             joined = torch.cat(self._visual_tokens)
+            synchronize(self._model.device)
         self._visual_tokens = []
         return joined
 
@@ -226,10 +243,17 @@ class ChunkEncoder:
             return list(visual_tokens)
 
     def _pixel_values(self, frames: Chunk, chunk_size: int) -> Iterator[Tensor]:
-        for start in range(0, len(frames), chunk_size):
+        for part in torch.from_numpy(frames).split(chunk_size):
             with self.preprocess_watch:
-                made = pixel_values(frames[start : start + chunk_size], self._model.config.vision)
+                made = normalised(self._on_device(part), self._table)
             yield made
+
+    def _on_device(self, frames: Tensor) -> Tensor:
+        device = self._table.device
+        if device.type != "cuda":
+            return frames.to(device)
+        # A copy out of memory that is not pinned would wait for all that the GPU still has to do.
+        return frames.pin_memory().to(device, non_blocking=True)
 
     @contextlib.contextmanager
     def _working(self, remedy: Callable[[], str]) -> Iterator[None]:
@@ -270,8 +294,8 @@ class EncodeProgress:
 class SeeingCosts:
     """What seeing a video took; by the wall clock that was `read_seconds + encode_seconds - overlap_seconds`.
 
-    `preprocess_seconds` are the part of encoding in which pixels were normalised, `warnings` about the run, not the
-    video.
+    On a GPU encoding is what the program spent on it, as ChunkEncoder says. `preprocess_seconds` are the part of it in
+    which pixels were normalised, `warnings` about the run, not the video.
     """
 
     read_seconds: float = 0.0
@@ -321,13 +345,21 @@ def encode_progressively(
     trained_with: TrainedWith | None = None,
     quantization: QuantizationName = QuantizationName.NONE,
     chunks_ahead: int = CHUNKS_AHEAD,
+    times_chunks: bool = False,
 ) -> Generator[EncodeProgress, None, EncodedVideo]:
     """Read and encode a video, yielding progress by the frame or chunk; the EncodedVideo is the generator's value.
 
     See see_progressively, which this is with encoded_from behind it.
     """
     seen, costs = yield from see_progressively(
-        model, video, sampling, reading=reading, crop=crop, quantization=quantization, chunks_ahead=chunks_ahead
+        model,
+        video,
+        sampling,
+        reading=reading,
+        crop=crop,
+        quantization=quantization,
+        chunks_ahead=chunks_ahead,
+        times_chunks=times_chunks,
     )
     return encoded_from(seen, model, sampling, trained_with, costs)
 
@@ -341,6 +373,7 @@ def see_progressively(
     crop: CropMode = CropMode.CENTER,
     quantization: QuantizationName = QuantizationName.NONE,
     chunks_ahead: int = CHUNKS_AHEAD,
+    times_chunks: bool = False,
 ) -> Generator[EncodeProgress, None, tuple[SeenVideo, SeeingCosts]]:
     """Read a video and run the vision tower on its frames, yielding progress by the frame or chunk of them.
 
@@ -350,12 +383,14 @@ def see_progressively(
 
     A video that is open already is read with its own options, and stays open; what opening it took counts as reading.
     Of one that is being read already, just so, the chunks are taken as they come, without a thread of its own.
-    The seconds leave out what the caller does between steps, as far as nothing is read meanwhile. Running out of
-    memory is tried again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for
-    which `quantization` is asked. Raises VideoError too, and PromptTooLongError for more frames than the model has
-    positions for, before any is encoded. Leaving early ends the thread, and reading with it.
+    The seconds leave out what the caller does between steps, as far as nothing is read meanwhile; with `times_chunks`
+    they are a GPU's own, which is then waited for after each chunk (see ChunkEncoder). Running out of memory is tried
+    again with fewer frames in the vision tower; the OutOfMemoryError then names what should fit, for which
+    `quantization` is asked. Raises VideoError too, and PromptTooLongError for more frames than the model has positions
+    for, before any is encoded. Leaving early ends the thread, and reading with it.
     """
-    encoder, fit = ChunkEncoder(model, quantization), model.config.family.fit(model.config.vision, crop)
+    encoder = ChunkEncoder(model, quantization, times_chunks=times_chunks)
+    fit = model.config.family.fit(model.config.vision, crop)
     total = 0
     with (
         _being_read(video, sampling, fit, reading, chunks_ahead) as being_read,

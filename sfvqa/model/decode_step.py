@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.slow_fast import SlowFastForConditionalGeneration
@@ -111,12 +110,13 @@ class DecodeStep:
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration) -> bool:
-        """Whether a step computes what a forward pass would: with sdpa, over layers that keep all positions.
+        """Whether a step computes what a forward pass would: by sdpa, over layers that keep all positions.
 
-        Rotary tables that change as the text grows cannot be made ahead.
+        A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
+        and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
         has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
-        is_plain = model.config._attn_implementation in ("sdpa", BLOCK_ATTENTION)
+        is_plain = model.config._attn_implementation != "eager"
         return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()

@@ -62,7 +62,10 @@ _MOST_ROWS_IN_8_BITS = 16
 
 
 class EightBitLinear(_Packed):
-    """bitsandbytes' `Linear8bitLt`: each row of the weight is 8 bits and a scale, and activations are not rounded."""
+    """bitsandbytes' `Linear8bitLt`: each row of the weight is 8 bits and a scale.
+
+    Activations are not rounded to 8 bits as there; a few rows go in as bfloat16, for which alone the kernel is fast.
+    """
 
     def __init__(self, linear: Any) -> None:
         super().__init__(linear)
@@ -75,10 +78,11 @@ class EightBitLinear(_Packed):
 
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` → `[…, out]`."""
-        rows, scales = states.reshape(-1, self.in_features), self._scales.to(states.dtype)
+        rows = states.reshape(-1, self.in_features)
         if len(rows) > _MOST_ROWS_IN_8_BITS:
-            return functional.linear(states, self._values * scales[:, None], self.bias)
-        product = torch._weight_int8pack_mm(rows, self._values, scales).view(*states.shape[:-1], -1)
+            return functional.linear(states, self._values * self._scales.to(states.dtype)[:, None], self.bias)
+        product = torch._weight_int8pack_mm(rows.bfloat16(), self._values, self._scales.bfloat16())
+        product = product.to(states.dtype).view(*states.shape[:-1], -1)
         return product if self.bias is None else product + self.bias
 
 

@@ -177,7 +177,7 @@ class Figures:
     """Seconds by the wall clock, the device waited for (of parts inside a pass its own clock, see stages).
 
     - `open_seconds`, `read_seconds`: the file's index; then bytes → frames of the model's size.
-    - `preprocess_seconds`: frames → normalised pixels, on the processor.
+    - `preprocess_seconds`: frames → normalised pixels, on the model's device.
     - `vision_tower_seconds`; `projector_seconds`: what is left of encoding, that is projector, pooling, joining the
       chunks and splitting them into slow and fast tokens.
     - `overlap_seconds`: how much of reading and encoding ran at the same time; 0 where one waits for the other.
@@ -294,7 +294,7 @@ def see(checkpoint: LoadedCheckpoint, video: Path, num_frames: int, work: Work) 
     model = checkpoint.model
     with open_video(video, work.reading) as reader, watch_parts(model) as clocks:
         ahead, sampling = CHUNKS_AHEAD if work.overlap else 0, SamplingOptions(num_frames)
-        steps = encode_progressively(model, reader, sampling, crop=work.crop, chunks_ahead=ahead)
+        steps = encode_progressively(model, reader, sampling, crop=work.crop, chunks_ahead=ahead, times_chunks=True)
         while True:
             try:
                 next(steps)

@@ -67,8 +67,8 @@ class ModelSpec:
     num_frames: int
     architecture: Architecture
     fast_tokens: FastTokens
-    training_max_length: int
     memory_hint: str
+    training_max_length: int | None = None
     dtype: DtypeName = "bfloat16"
     sampling: SamplingName = "uniform"
     crop: CropName = "center"
@@ -82,7 +82,8 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.repo_id is not None and self.folder is not None:
             raise self.invalid("has both `repo_id` and `folder`", "Keep one of them.")
-        if min(self.size_bytes, self.num_frames, self.training_max_length) < 1:
+        longest = 1 if self.training_max_length is None else self.training_max_length
+        if min(self.size_bytes, self.num_frames, longest) < 1:
             raise self.invalid("has a size, a number of frames or a length below 1", "Give positive numbers.")
         if self.fast_tokens.spatial_stride > (side := self.architecture.grid_side(num_frames=2)):
             raise self.invalid(

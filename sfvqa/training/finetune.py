@@ -22,14 +22,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
 from sfvqa.checkpoints.known import TrainedWith, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
+from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, check_videos, read_annotations
 from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
@@ -162,7 +165,8 @@ def _flag(
 class FineTuning:
     """Options of a run; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
 
-    Lengths are optimizer steps. `precision` is what is computed in; weights and optimizer stay in float32.
+    Lengths are optimizer steps. `precision` is what is computed in and what frozen weights are kept in; those that
+    learn and the optimizer stay in float32.
     `isolate_reading` costs half a second a video. Raises UsageError when built.
     """
 
@@ -202,7 +206,7 @@ class FineTuning:
     weight_decay: float = field(default=0.0, metadata=_flag(least=0))
     max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
     precision: str = field(
-        default="float32", metadata=_flag("for computing; weights stay in float32", choices=PRECISIONS)
+        default="float32", metadata=_flag("for computing; what learns stays in float32", choices=PRECISIONS)
     )
     gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
     freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
@@ -252,6 +256,39 @@ def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, fre
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def keep_frozen_in(model: SlowFastForConditionalGeneration, precision: torch.dtype) -> None:
+    """Keep frozen weights as autocast would make them at each use: no loss changes, but memory and time.
+
+    Those are the weights of products, and of embeddings, which are then looked up and made float32, as they were.
+    """
+    for module in model.modules():
+        is_frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        if is_frozen and isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+            module.to(precision)
+            if isinstance(module, nn.Embedding):
+                module.register_forward_hook(lambda _module, _ids, found: found.float())
+
+
+def _restore_frozen(model: SlowFastForConditionalGeneration, folder: Path) -> None:
+    """Give frozen weights the values of the checkpoint in `folder` back, of which `keep_frozen_in` may have rounded."""
+    named = model.named_parameters(remove_duplicate=False)  # of tied ones either may be stored
+    frozen = {name: parameter for name, parameter in named if not parameter.requires_grad}
+    for name, parts in StoredModel.of(folder, type(model)).tensors():
+        if name in frozen:
+            frozen[name].data = parts["weight"].to(torch.float32, copy=True)
+
+
+_LEARNED_BYTES = 4 * 4  # a weight, its gradient and the optimizer's two averages, in float32
+
+
+def training_bytes(model: SlowFastForConditionalGeneration) -> int:
+    """The memory of weights, gradients and optimizer at the end of a step, activations not counted."""
+    return sum(
+        parameter.numel() * (_LEARNED_BYTES if parameter.requires_grad else parameter.itemsize)
+        for parameter in model.parameters()
+    )
+
+
 def fine_tune(
     model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
 ) -> Path:
@@ -299,6 +336,8 @@ def fine_tune(
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
+    if options.precision != "float32":
+        _restore_frozen(checkpoint.model, checkpoint.location.folder)
     config, folder = checkpoint.model.config, run / "checkpoint"
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
@@ -338,12 +377,15 @@ def make_trainer(
             f"One process sees {arguments.n_gpu} GPUs.",
             "Use `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
+    if options.precision != "float32":
+        keep_frozen_in(model, getattr(torch, options.precision))
     logger.info(
-        "Stage %d: %s of %s, %s learn",
+        "Stage %d: %s of %s, %s learn; %s before activations",
         options.stage,
         plural(len(dataset), "row"),
         plural(len(examples), "example"),
         plural(num_learned, "parameter"),
+        gigabytes(training_bytes(model)),
     )
     return Trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
@@ -373,7 +415,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         warmup_steps=options.warmup_share,  # below 1 it is a share
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_gradient_norm,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         activation_checkpointing=options.gradient_checkpointing,

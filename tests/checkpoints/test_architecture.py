@@ -47,7 +47,7 @@ def test_the_published_models_are_of_the_published_size() -> None:
     tensors = json.loads(MANIFEST.read_text())["tensors"]
     sizes = {name: math.prod(shape) for name, (shape, _) in tensors.items()}
     counted = sum(size for name, size in sizes.items() if ".vision_tower.head." not in name)
-    for name in ("slowfast-7b-64f", "slowfast-7b-96f"):
+    for name in ("slowfast-7b-64f", "slowfast-7b-96f", "slowfast-7b-128f"):
         spec = find_model(name)
         assert spec.architecture.num_parameters == counted
         assert spec.size_bytes == 2 * sum(sizes.values())

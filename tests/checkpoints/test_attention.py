@@ -13,6 +13,7 @@ from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
+from tests.fake_gpus import pretend_gpus
 
 FLASH = ("flash_attention_2", torch.device("cuda"), torch.bfloat16)
 
@@ -36,6 +37,16 @@ def test_a_broken_flash_attn_is_a_sentence(
     monkeypatch.delitem(sys.modules, "flash_attn")
     with pytest.raises(UsageError, match=said):
         resolve_attention(*FLASH)
+
+
+def test_flash_attn_is_refused_on_a_gpu_too_old_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernels said so, once the model was loaded and the video encoded."""
+    (tmp_path / "flash_attn").mkdir()
+    (tmp_path / "flash_attn" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    pretend_gpus(monkeypatch, 16e9, capability=(7, 5))
+    with pytest.raises(UsageError, match="compute capability 8"):
+        resolve_attention("flash_attention_2", torch.device("cuda"), torch.float16)
 
 
 @pytest.fixture

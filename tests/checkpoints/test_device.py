@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from sfvqa.checkpoints import host
-from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes, resolve_device
+from sfvqa.checkpoints.device import (
+    free_memory_bytes,
+    is_device_lost,
+    memory_errors,
+    peak_memory_bytes,
+    resolve_device,
+)
 from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
 from sfvqa.inference.encode import Stopwatch
 
@@ -47,6 +53,9 @@ def test_a_gpu_beyond_the_last_is_a_usage_error(monkeypatch: pytest.MonkeyPatch)
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        torch.AcceleratorError("CUDA error: out of memory"),
     ],
 )
 def test_running_out_of_memory_says_while_doing_what(error: Exception) -> None:
@@ -56,6 +65,20 @@ def test_running_out_of_memory_says_while_doing_what(error: Exception) -> None:
     ):
         raise error
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+    assert not is_device_lost(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+    ],
+)
+def test_a_failed_gpu_is_no_lack_of_memory(error: Exception) -> None:
+    assert is_device_lost(error)
+    with pytest.raises(type(error)), memory_errors("trying"):
+        raise error
 
 
 def test_a_real_allocation_that_is_too_large_is_out_of_memory() -> None:

@@ -148,6 +148,6 @@ def test_too_little_memory_is_a_problem(run_cli: RunCli, monkeypatch: pytest.Mon
 
 def test_gpus_are_named_with_their_memory(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = {"device": "cuda:0", "name": "Some GPU", "memory_bytes": 24 * 10**9, "free_memory_bytes": 20 * 10**9}
-    facts = {"cuda_build": "13.0", "cuda": [gpu], "mps": False, "threads": 1}
+    facts = {"cuda_build": "13.0", "cuda": [gpu], "cuda_trouble": None, "mps": False, "threads": 1}
     monkeypatch.setattr(doctor, "devices", lambda: facts)
     assert "Some GPU, 24.0 GB of memory, 20.0 GB free" in run_cli("doctor").stdout

@@ -8,6 +8,7 @@ import pytest
 import sfvqa
 from sfvqa.registry import load_registry
 from tests.cli.conftest import RunCli
+from tests.fake_gpus import pretend_gpus
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def test_every_model_is_listed_with_what_it_costs(run_cli: RunCli) -> None:
         assert spec.license in run.stdout
         if spec.repo_id:
             assert f"sfvqa models pull {spec.name}" in run.stdout
-    assert "Memory: 20.0 GB in 16 bits, 9.9 GB in 4 bits." in run.stdout  # of slowfast-7b-64f
+    assert "Memory: 20.0 GB in 16 bits, 9.8 GB in 4 bits." in run.stdout  # of slowfast-7b-64f
 
 
 def test_the_list_as_json(run_cli: RunCli) -> None:
@@ -58,6 +59,15 @@ def test_info_as_json(run_cli: RunCli) -> None:
     assert list(document["memory"]["quantizations"]) == ["4bit"]
     assert document["folder"].endswith("tiny")
     assert document["memory"]["quantizations"]["4bit"]["fits"] is True
+
+
+def test_info_counts_the_memory_of_all_gpus(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first alone it was, whatever the plan of `ask`; and bfloat16, whether the GPU has it or not."""
+    pretend_gpus(monkeypatch, 12e9, 12e9, capability=(7, 5))
+    for device, fits in (("auto", True), ("cuda:0", False)):
+        run = run_cli("models", "info", "slowfast-7b-64f", "--device", device, "--json")
+        memory = json.loads(run.stdout)["memory"]
+        assert (memory["dtype"], memory["quantizations"]["none"]["fits"]) == ("float16", fits)
 
 
 def test_info_of_a_folder_and_of_a_device_that_is_not_here(run_cli: RunCli) -> None:

@@ -11,6 +11,7 @@ import torch
 from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
 from sfvqa.inference import encode
 from sfvqa.inference.encode import (
+    ChunkEncoder,
     EncodedVideo,
     EncodeProgress,
     EncodeStage,
@@ -21,6 +22,8 @@ from sfvqa.inference.encode import (
     see_progressively,
 )
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.registry import QuantizationName
 from sfvqa.video import CropMode, ReaderName, ReadOptions, SamplingOptions, read_clip
 from tests.inference.fake_reader import FakeReader
 from tests.inference.steps import run
@@ -169,6 +172,27 @@ def test_nothing_is_kept_for_a_backward_pass(qa: VideoQA, video_path: Path, monk
 def test_a_missing_video_is_a_video_error(qa: VideoQA, tmp_path: Path) -> None:
     with pytest.raises(VideoNotFoundError):
         qa.encode(tmp_path / "nothing.mp4")
+
+
+@pytest.mark.parametrize(("times_chunks", "expected"), [(False, [0, 0, 0]), (True, [2, 2, 2])])
+def test_a_device_is_waited_for_at_the_end_unless_its_times_are_asked_for(
+    qa: VideoQA, monkeypatch: pytest.MonkeyPatch, times_chunks: bool, expected: list[int]
+) -> None:
+    """It was waited for after every chunk, and had nothing to do while the next one was prepared."""
+    with torch.device("meta"):
+        model = SlowFastForConditionalGeneration(qa.checkpoint.model.config)
+    waits = list[torch.device]()
+    monkeypatch.setattr(encode, "synchronize", waits.append)
+    encoder, counts = ChunkEncoder(model, QuantizationName.NONE, times_chunks=times_chunks), list[int]()
+    side = model.config.vision.image_size
+    for _ in range(3):
+        waits.clear()
+        encoder.add(np.zeros((3, side, side, 3), np.uint8), 9)
+        counts.append(sum(device.type == "meta" for device in waits))
+    waits.clear()
+    assert encoder.visual_tokens().device.type == "meta"
+    assert counts == expected
+    assert torch.device("meta") in waits
 
 
 def run_out(

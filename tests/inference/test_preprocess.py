@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPImageProcessorPil
 
-from sfvqa.inference.encode import pixel_values
+from sfvqa.inference.encode import normalised, pixel_table, pixel_values
+from sfvqa.model.families.llava_onevision import LlavaOnevisionVisionConfig
 from sfvqa.model.families.slowfast import SlowFastVisionConfig
+from sfvqa.model.families.smolvlm import SmolVLMVisionConfig
 from sfvqa.video.fitting import FitSquare
 from tests.golden_folder import GOLDEN
 
@@ -31,6 +34,21 @@ def test_pixel_values_equal_the_reference() -> None:
         deviation = torch.tensor(config.image_std)[:, None, None]
         # the tolerance asked for is 1/255 before normalisation; what is measured is equality
         torch.testing.assert_close(ours * deviation, expected * deviation, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("vision", [SlowFastVisionConfig, LlavaOnevisionVisionConfig, SmolVLMVisionConfig])
+def test_every_byte_of_each_colour_becomes_what_the_reference_makes_of_it(vision: type) -> None:
+    """To the bit, also where the model's dtype is rounded to before and not after the look into the table."""
+    config = vision()
+    bytes_ = np.stack([np.roll(np.arange(256, dtype=np.uint8), shift) for shift in (0, 85, 170)], axis=-1)
+    frame = bytes_.reshape(16, 16, 3)
+    processor = CLIPImageProcessorPil(
+        do_resize=False, do_center_crop=False, image_mean=list(config.image_mean), image_std=list(config.image_std)
+    )
+    expected = torch.as_tensor(processor(frame, return_tensors="pt")["pixel_values"])
+    table, frames = pixel_table(config), torch.from_numpy(frame[None])
+    assert torch.equal(normalised(frames, table), expected)
+    assert torch.equal(normalised(frames, table.bfloat16()), expected.bfloat16())
 
 
 def test_frames_fitted_while_reading_give_the_same() -> None:

@@ -104,6 +104,21 @@ def test_other_attention_is_left_to_the_forward_pass(make_model: ModelMaker) -> 
     assert not DecodeStep.is_possible(model)
 
 
+def test_a_model_that_prefills_with_flash_attn_decodes_a_padded_batch_by_sdpa(make_model: ModelMaker) -> None:
+    """flash-attn, which is not installed here, would be called for each layer of a forward pass."""
+    model = make_model()
+    ids, mask, tokens = batch(model)
+    chosen, grown = torch.tensor([1, 2, 3]), torch.cat([mask, mask.new_ones(3, 1)], dim=1)
+    with torch.inference_mode():
+        (_, growing), (_, stepping) = (prefill(model, ids, mask, tokens) for _ in range(2))
+        expected = decode(model, chosen[:, None], grown, growing)
+        for config in (model.config, model.config.decoder_config):
+            config._attn_implementation = "flash_attention_2"
+        assert DecodeStep.is_possible(model)
+        found = DecodeStep(model, stepping, mask, NUM_STEPS)(chosen)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 class _Watch(TorchDispatchMode):
     """Which operations run: CUDA cannot record one whose result the processor looks at, or that copies from it."""
 

@@ -5,12 +5,16 @@
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
+from sfvqa.checkpoints.device import spread_over
 from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model.quantization import Quantization
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt
 from tests.model.passes import decode, prefill
 
@@ -59,10 +63,16 @@ def test_a_model_loaded_onto_several_devices_answers_as_on_one(
     """`cpu:0` is another name of the CPU: accelerate hands tensors over between the two as between GPUs."""
     monkeypatch.setattr("accelerate.utils.modeling.check_device_same", lambda *_devices: True)
     make_model().save_pretrained(tmp_path)
-    first, second = torch.device("cpu"), torch.device("cpu:0")
-    places = dict.fromkeys(("vision_tower", "projector", "language_model.embed_tokens"), first)
-    places |= {f"language_model.layers.{index}": second if index else first for index in range(3)}
-    places |= dict.fromkeys(("language_model.norm", "language_model.rotary_emb", "lm_head"), second)
+    devices = [torch.device("cpu"), torch.device("cpu:0")]
+
+    def places(empty: Any) -> dict[str, torch.device]:
+        size = sum(2 * weight.numel() for weight in empty.parameters())
+        needed: Any = SimpleNamespace(weights_bytes=size, spread_bytes=size, unspread_bytes=0)
+        placement: Any = spread_over({0: size // 2, 1: size}, torch.bfloat16, Quantization(quantization), needed)
+        found = {name: devices[device.index] for name, device in placement(empty).items()}
+        assert set(found.values()) == set(devices)
+        return found
+
     load = partial(SlowFastForConditionalGeneration.from_pretrained, tmp_path, quantization=quantization)
     logits = []
     for placement in (None, places):

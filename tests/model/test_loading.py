@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 from transformers.utils import logging as transformers_logging
 
 from sfvqa.errors import CheckpointError
-from sfvqa.model import SlowFastForConditionalGeneration, read_config
-from sfvqa.model.families.slowfast import FAMILY
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration, read_config
+from sfvqa.model.families.slowfast import FAMILY, SlowFastVisionConfig
 from sfvqa.model.loading import ModelBuilder
 from tests.golden_folder import GOLDEN
 from tests.model.conftest import ModelMaker
@@ -322,6 +323,7 @@ def test_a_misfit_is_told_before_memory_is_taken(
     ("field", "value"),
     [
         ("mm_projector_type", "linear"),
+        ("mm_patch_merge_type", "spatial_nopad"),
         ("cross_attn_gating_type", "channel-wise"),
         ("cross_attn_implementation", "vanilla"),
         ("fast_token_temporal_stride", None),
@@ -335,6 +337,61 @@ def test_reference_fields_that_change_the_maths_are_read_strictly(
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(CheckpointError, match=field):
         SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+
+
+@pytest.mark.parametrize("merge_type", ["flat", "spatial", "spatial_unpad", None])
+def test_how_tiles_of_pictures_would_be_laid_out_changes_nothing(
+    reference_folder: Path, merge_type: str | None
+) -> None:
+    """LLaVA's field was refused but for `flat`; the reference reads it only to add a tensor that it never uses."""
+    before = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    edit_config(reference_folder, {"mm_patch_merge_type": merge_type})
+    change_tensors(reference_folder, {"model.image_newline": torch.ones(64)} if merge_type == "spatial_unpad" else {})
+    after = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+    assert same_weights(after, before)
+    assert after.config.to_dict() == before.config.to_dict()
+
+
+class TestTowerByPath:
+    """What a checkpoint names as its tower may be where it lay in training."""
+
+    @pytest.fixture
+    def naming(self, reference_folder: Path) -> Callable[[str], SlowFastConfig]:
+        path = reference_folder / "config.json"
+        fields = json.loads(path.read_text())
+        del fields["_tiny_vision"], fields["mm_hidden_size"]
+
+        def naming(tower: str) -> SlowFastConfig:
+            path.write_text(json.dumps(fields | {"mm_vision_tower": tower}))
+            return read_config(reference_folder)
+
+        return naming
+
+    @pytest.mark.parametrize("tower", ["/data/towers/convnext-576", "towers/convnext-576/", r"D:\towers\convnext-576"])
+    def test_a_path_that_ends_with_a_name_is_that_tower(
+        self, naming: Callable[[str], SlowFastConfig], tower: str
+    ) -> None:
+        assert naming(tower).vision.to_dict() == naming("convnext-576").vision.to_dict()
+
+    @pytest.mark.parametrize("is_relative", [False, True])
+    def test_a_folder_may_say_what_is_in_it(
+        self, naming: Callable[[str], SlowFastConfig], reference_folder: Path, is_relative: bool
+    ) -> None:
+        own = SlowFastVisionConfig(image_size=192, depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), layer_norm_eps=1e-5)
+        own.save_pretrained(reference_folder / "my-tower")
+        naming("my-tower" if is_relative else str(reference_folder / "my-tower"))
+        model = SlowFastForConditionalGeneration.from_pretrained(reference_folder)
+        assert tuple(model.config.vision.dims) == own.dims
+
+    @pytest.mark.parametrize("tower", ["/data/siglip-so400m", "convnext_xxlarge.clip_laion2b_soup", "a-siglip"])
+    def test_any_other_is_refused_by_its_name(
+        self, naming: Callable[[str], SlowFastConfig], reference_folder: Path, tower: str
+    ) -> None:
+        (reference_folder / "a-siglip").mkdir()
+        (reference_folder / "a-siglip" / "config.json").write_text('{"model_type": "siglip_vision_model"}')
+        with pytest.raises(CheckpointError, match=f"mm_vision_tower is '{tower}'.*convnext-576, or the path") as caught:
+            naming(tower)
+        assert ("'siglip_vision_model'" in caught.value.message) == (tower == "a-siglip")
 
 
 def test_reference_fields_that_nothing_reads_do_not_matter(reference_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry reads models.toml strictly, finds names whatever their case, and suggests near ones on a miss."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ PULLED = ENTRY.replace('folder = "assets/small"', 'repo_id = "acme/small"')
 
 
 def test_the_shipped_registry_names_the_bundled_model_published_ones_best_first_and_some_to_measure_with() -> None:
-    tiny, b64, b96, *others = load_registry()
+    tiny, b64, b96, b128, *others = load_registry()
     to_measure_with = others[-3:]
     assert [bench.name for bench in to_measure_with] == ["bench-0.5b", "bench-llava-0.5b", "bench-smolvlm2-500m"]
     assert not any(bench.has_weights for bench in to_measure_with)
@@ -64,8 +65,9 @@ def test_the_shipped_registry_names_the_bundled_model_published_ones_best_first_
     assert (tiny.name, tiny.is_bundled, tiny.repo_id) == ("tiny", True, None)
     assert b64.repo_id == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame64-s1t4"
     assert b96.repo_id == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame96-s1t6"
-    assert [b64.num_frames, b96.num_frames] == [64, 96]
-    for published in (b64, b96):
+    assert b128.repo_id == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame128-s2t4"
+    assert [b64.num_frames, b96.num_frames, b128.num_frames] == [64, 96, 128]
+    for published in (b64, b96, b128):
         assert not published.is_bundled
         assert published.license == "CC BY-NC 4.0"
         assert published.size_bytes == 8_500_648_304 * 2  # bf16
@@ -78,6 +80,16 @@ def test_the_shipped_registry_names_the_bundled_model_published_ones_best_first_
         ("smolvlm2-500m", by_seconds),
         ("smolvlm2-256m", by_seconds),
     ]
+
+
+@pytest.mark.parametrize("name", ["slowfast-7b-64f", "slowfast-7b-96f", "slowfast-7b-128f"])
+def test_the_strides_are_those_in_the_published_name_and_leave_16_fast_frames(name: str) -> None:
+    """`s` is the stride at which the authors sample frames, `t` the number that they average."""
+    spec = find_model(name)
+    fast, stated = spec.fast_tokens, re.fullmatch(r".*-frame(\d+)-s(\d+)t(\d+)", spec.repo_id or "")
+    assert stated is not None
+    assert [*map(int, stated.groups())] == [spec.num_frames, fast.temporal_sampling_stride, fast.temporal_stride]
+    assert fast.num_averages(spec.num_frames) == 16
 
 
 def test_an_only_frame_has_all_of_its_tokens() -> None:
@@ -142,8 +154,9 @@ def test_a_name_like_none_is_answered_with_all_names() -> None:
 
 
 def test_a_minimal_entry_reads() -> None:
-    (spec,) = read_registry(ENTRY)
+    (spec,) = read_registry(ENTRY.replace("training_max_length = 64", ""))
     assert (spec.name, spec.sampling, spec.revision, spec.aliases) == ("small", "uniform", None, ())
+    assert spec.training_max_length is None
 
 
 @pytest.mark.parametrize(

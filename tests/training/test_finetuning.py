@@ -15,15 +15,28 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sfvqa.checkpoints.device import resolve_device
 from sfvqa.checkpoints.known import TrainedWith, read_trained_with
+from sfvqa.checkpoints.memory import gigabytes
+from sfvqa.checkpoints.plan import config_of
 from sfvqa.errors import OutOfMemoryError, SfvqaError, UnknownModelError, UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.registry import find_model
+from sfvqa.training import finetune
 from sfvqa.training.convert import ConversionOptions, VisionSource, convert
-from sfvqa.training.finetune import FineTuning, Stage, choose_learned, fine_tune, main
+from sfvqa.training.finetune import (
+    FineTuning,
+    Stage,
+    choose_learned,
+    fine_tune,
+    keep_frozen_in,
+    main,
+    training_bytes,
+)
 from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
@@ -158,6 +171,100 @@ def test_precision_checkpointing_and_reading_ahead_change_the_loss_little(
     fine_tune(model, videos, videos.parent, other, chosen)
     tolerance = 0.02 if precision == "bfloat16" else 1e-5
     torch.testing.assert_close(torch.tensor(losses(other)), torch.tensor(losses(plain)), rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture
+def rounded(model: Path, tmp_path: Path) -> Path:
+    """A checkpoint stored in bfloat16, as the published ones are."""
+    shutil.copytree(model, folder := tmp_path / "rounded", ignore=shutil.ignore_patterns("*.safetensors*"))
+    SlowFastForConditionalGeneration.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{"stage": Stage.BRIDGE}, {"freeze_vision": True}], ids=["bridge", "frozen eyes"])
+def test_frozen_weights_in_bfloat16_change_no_loss(
+    rounded: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Autocast made them so at each use."""
+    chosen = replace(SHORT, precision="bfloat16", learning_rate=1e-2, **options)
+    fine_tune(rounded, videos, videos.parent, tmp_path / "kept", chosen)
+    monkeypatch.setattr(finetune, "keep_frozen_in", lambda *_: None)
+    fine_tune(rounded, videos, videos.parent, tmp_path / "cast", chosen)
+    assert losses(tmp_path / "kept") == losses(tmp_path / "cast")
+
+
+def test_the_fused_optimizer_takes_the_steps_of_the_plain_one(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(SHORT, learning_rate=1e-2)
+    fine_tune(model, videos, videos.parent, tmp_path / "fused", chosen)
+
+    def plain(**arguments: Any) -> TrainingArguments:
+        return TrainingArguments(**arguments | {"optim": "adamw_torch"})
+
+    monkeypatch.setattr(finetune, "TrainingArguments", plain)
+    fine_tune(model, videos, videos.parent, tmp_path / "plain", chosen)
+    fused, expected = (torch.tensor(losses(tmp_path / name)) for name in ("fused", "plain"))
+    torch.testing.assert_close(fused, expected, rtol=1e-5, atol=0)
+
+
+def test_what_bfloat16_rounds_is_written_as_it_was(model: Path, videos: Path, tmp_path: Path) -> None:
+    """The checkpoint's own weights are float32; a run in bfloat16 must not cost those that did not learn."""
+    chosen = replace(SHORT, precision="bfloat16", stage=Stage.BRIDGE, learning_rate=1e-2)
+    result = fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    assert changed(model, result) == {"projector", "slow attention"}
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("options", [{"stage": Stage.BRIDGE}, {"freeze_vision": True}, {}])
+def test_a_step_holds_the_memory_that_is_said(
+    model: Path,
+    videos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: str,
+    options: dict[str, Any],
+) -> None:
+    """Counted are all tensors of model and optimizer, but for single numbers, before a step's gradients are gone."""
+    held, said = list[int](), list[int]()
+
+    class Counter(TrainerCallback):
+        def on_optimizer_step(self, *_: Any, **given: Any) -> None:
+            model, optimizer = given["model"], given["optimizer"]
+            tensors = list(model.parameters())
+            tensors += [tensor.grad for tensor in tensors if tensor.grad is not None]
+            tensors += [part for one in optimizer.state.values() for part in one.values() if part.ndim]
+            held.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
+            said.append(training_bytes(model))
+
+    class Counted(Trainer):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments, callbacks=[Counter()])
+
+    monkeypatch.setattr(finetune, "Trainer", Counted)
+    chosen = replace(SHORT, precision=precision, num_steps=2, **options)
+    with caplog.at_level(logging.INFO):
+        fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    assert held == said
+    assert f"; {gigabytes(said[0])} before activations" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "expected"),
+    [(Stage.BRIDGE, None, "34.5 GB"), (Stage.BRIDGE, torch.bfloat16, "17.5 GB"), (Stage.ALL, torch.bfloat16, "136 GB")],
+)
+def test_the_readme_says_what_the_published_model_takes(
+    stage: Stage, precision: torch.dtype | None, expected: str
+) -> None:
+    """Every parameter of the full size is counted; none has a value."""
+    with torch.device("meta"):
+        published = SlowFastForConditionalGeneration(config_of(find_model("slowfast-7b-64f")))
+    choose_learned(published, stage)
+    if precision is not None:
+        keep_frozen_in(published, precision)
+    assert gigabytes(training_bytes(published)).replace(".0 GB", " GB") == expected
+    assert expected in (Path(finetune.__file__).parent / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(resolve_device().type != "cpu", reason="is about a machine without a GPU")

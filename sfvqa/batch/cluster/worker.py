@@ -13,6 +13,7 @@ from sfvqa.batch.plan import BatchModel, BatchOptions, default_num_readers
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import BatchEvent, ItemFinished, Tally
 from sfvqa.checkpoints.find import identify_model
+from sfvqa.checkpoints.gpus import take_part, usable_gpus
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ModelError, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
@@ -95,6 +96,8 @@ class ModelLoader:
         # A worker without a GPU must not take one that Ray gave to another.
         keeps_off = self.model.settings.device == "auto" and not size.num_gpus
         settings = replace(self.model.settings, device="cpu") if keeps_off else self.model.settings
+        if 0 < size.num_gpus < 1 and usable_gpus():  # others have the rest of it
+            take_part(size.num_gpus)
         found = identify_model(settings.name, random_weights=settings.random_weights)
         if found != self.weights:
             raise ModelError(

@@ -38,6 +38,8 @@ def show_what_is_left(
     sys.stdout.flush()
     for notice in request.plan.notices if request.plan else ():
         notices.note(notice)
+    for warning in request.plan.warnings if request.plan else ():
+        notices.warn(warning)
     return ExitCode.OK if request.plan is None or request.plan.fit.fits else ExitCode.OUT_OF_MEMORY
 
 

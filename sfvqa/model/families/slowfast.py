@@ -6,7 +6,7 @@ Strict about every field of the reference's config.json that changes the mathema
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, Qwen2Config
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sfvqa.model.config import Gating, SlowAttentionScope, SlowFastConfig, choose, expect, read, require
+from sfvqa.errors import CheckpointError
+from sfvqa.model.config import Gating, SlowAttentionScope, SlowFastConfig, choose, expect, read, read_json, require
 from sfvqa.model.families import Family, VideoLayout
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -133,10 +134,14 @@ class Projector(Mlp):
         super().__init__(vision_dim, decoder_dim, decoder_dim)
 
 
-VISION_TOWERS = {
+VISION_TOWERS: dict[str, dict[str, Any]] = {
     # timm's convnext_xxlarge at 576 px, the only tower the reference published.
     "convnext-576": {"image_size": 576, "depths": (3, 4, 30, 3), "dims": (384, 768, 1536, 3072)}
 }
+
+# LLaVA's ways of laying out the tiles of a picture. The reference cuts none, and computes the same with each; where the
+# name says unpad it has a tensor more, image_newline, that nothing reads.
+PATCH_MERGE_TYPES = dict.fromkeys(("flat", "spatial", "spatial_unpad"))
 
 SCOPES = {
     "text-only-vanilla-flashattn": SlowAttentionScope.TEXT,
@@ -147,16 +152,17 @@ SCOPES = {
 GATINGS = {"whole-dynamic-tanh-warmup": Gating.DYNAMIC_WARM_UP}
 
 
-def read_published(_folder: Path, fields: dict[str, Any]) -> SlowFastConfig:
+def read_published(folder: Path, fields: dict[str, Any]) -> SlowFastConfig:
     """Translate the fields of the reference's config.json; raises CheckpointError on what we cannot compute."""
     expect(fields, "mm_projector_type", "mlp2x_gelu")
-    expect(fields, "mm_patch_merge_type", "flat", default="flat")
+    if fields.get("mm_patch_merge_type") is not None:
+        choose(fields, "mm_patch_merge_type", PATCH_MERGE_TYPES)
     expect(fields, "mm_use_im_start_end", False, default=False)
     decoder = _reference_decoder_config(fields)
     num_layers = decoder.num_hidden_layers
     max_depth = fields.get("cross_attn_max_layer_depth")
     return SlowFastConfig(
-        vision_config=_vision_config(fields),
+        vision_config=_vision_config(folder, fields),
         text_config=decoder,
         video_pooling_stride=read(fields, "mm_video_pooling_stride"),
         temporal_stride=read(fields, "fast_token_temporal_stride"),
@@ -187,7 +193,7 @@ def _reference_decoder_config(fields: dict[str, Any]) -> Qwen2Config:
     return Qwen2Config(**{name: fields[name] for name in names if name in fields})
 
 
-def _vision_config(fields: dict[str, Any]) -> SlowFastVisionConfig:
+def _vision_config(folder: Path, fields: dict[str, Any]) -> SlowFastVisionConfig:
     # Checkpoints made with the reference at small scale spell out the tower they used in place of the one they name.
     if (spelled_out := fields.get("_tiny_vision")) is not None:
         return SlowFastVisionConfig(
@@ -196,9 +202,27 @@ def _vision_config(fields: dict[str, Any]) -> SlowFastVisionConfig:
             dims=spelled_out["dims"],
             layer_norm_eps=spelled_out["norm_eps"],
         )
-    tower = SlowFastVisionConfig(**choose(fields, "mm_vision_tower", VISION_TOWERS))
+    tower = _tower_named(str(read(fields, "mm_vision_tower")), folder)
     expect(fields, "mm_hidden_size", tower.dims[-1], default=tower.dims[-1])
     return tower
+
+
+def _tower_named(name: str, folder: Path) -> SlowFastVisionConfig:
+    """The tower of a known name, alone or at the end of a path, or of the folder that a path leads to from `folder`."""
+    if (sizes := VISION_TOWERS.get(PureWindowsPath(name).name)) is not None:  # which takes both kinds of slashes
+        return SlowFastVisionConfig(**sizes)
+    described = folder / name / "config.json"
+    stated = read_json(described) if described.is_file() else {}
+    if stated.get("model_type") == SlowFastVisionConfig.model_type:
+        tower: SlowFastVisionConfig = SlowFastVisionConfig.from_dict(stated)
+        return tower
+    found = f", of type {stated.get('model_type')!r}" if stated else ", whose sizes nothing here says"
+    known = ", ".join(VISION_TOWERS)
+    raise CheckpointError(
+        f"The checkpoint's mm_vision_tower is {name!r}{found}.",
+        f"It can be {known}, or the path of a folder with a ConvNeXt's config.json, of model type "
+        f"{SlowFastVisionConfig.model_type}.",
+    )
 
 
 def lay_out(num_fast_tokens: int, _timestamps_seconds: Sequence[float], _duration_seconds: float) -> VideoLayout:
@@ -240,7 +264,7 @@ FAMILY = Family(
         ),
         (r"^model\.(embed_tokens|layers|norm)\.", r"language_model.\1."),
     ),
-    unused_tensors=(r"^vision_tower\.head\.",),  # the classification head, with which nothing computes
+    unused_tensors=(r"^vision_tower\.head\.", r"^model\.image_newline$"),  # with which nothing computes
     lay_out=lay_out,
     chat_template=CHATML_TEMPLATE,
 )

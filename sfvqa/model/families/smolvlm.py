@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig as TransformersVisionConfig
@@ -46,12 +47,14 @@ class SmolVLMVisionConfig(TransformersVisionConfig):
 
 
 class SmolVLMTower(SmolVLMVisionTransformer):
-    """transformers' tower, on frames that are square and whole."""
+    """transformers' tower, on frames that are square and whole: it need not ask a GPU whether some patches are not."""
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Pixels `[T, 3, S, S]` → features `[T, S / patch, S / patch, hidden]`."""
-        features: Tensor = super().forward(pixel_values).last_hidden_state
-        return in_a_square(features)
+        side = self.embeddings.num_patches_per_side
+        is_there = pixel_values.new_ones(len(pixel_values), side, side, dtype=torch.bool)
+        features = self.encoder(inputs_embeds=self.embeddings(pixel_values, is_there)).last_hidden_state
+        return in_a_square(self.post_layernorm(features))
 
 
 class SmolVLMProjector(SmolVLMConnector):
