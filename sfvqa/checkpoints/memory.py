@@ -218,12 +218,12 @@ def _prefill_bytes(sizes: Architecture, run: RunSize, num_slow: int, length: int
     """The peak of the pass over the prompt: a decoder layer's MLP, or what a hybrid layer makes of the slow tokens.
 
     Throughout: the slow tokens as a batch, the prompt's embeddings, the layer's input. MLP: residual and norm, then
-    gate, up and their product. Slow tokens: their keys and values in parts, beside those that the parts become.
+    gate, up and their product. Slow tokens: normalised, their keys and values in parts, beside what these become.
     """
     item = ITEM_BYTES[run.dtype]
     states, wide = length * sizes.hidden_size * item, length * sizes.intermediate_size * item
     mlp = 2 * states + 3 * wide + _dequantized_bytes(sizes, run, length)
-    slow = num_slow * 2 * sizes.key_value_size * item
+    slow = num_slow * (sizes.hidden_size + 2 * sizes.key_value_size) * item
     attention = 0
     if run.attention == "eager":  # scores in the model's dtype, their softmax in float32 and back
         attention = sizes.num_attention_heads * length**2 // run.num_videos * (2 * item + 4)

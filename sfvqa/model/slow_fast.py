@@ -220,17 +220,20 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if is_ragged:
             bias = torch.zeros_like(mask, dtype=inputs_embeds.dtype)
             bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)[:, None, None, :]
-        found = {}
+        found: dict[int, SlowKeysValues] = {}
+        normalised = (
+            None if slow is None else _normalised(slow.tokens.to(inputs_embeds.dtype), self.language_model.norm)
+        )
         for layer_idx in self.config.hybrid_layers:
             layer: Any = self.language_model.layers[layer_idx]
             device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
-            if slow is None:
+            if normalised is None:
                 assert slow_cache is not None
                 keys, values = slow_cache.slow_layers[layer_idx]
             else:
                 recomputes = layer.gradient_checkpointing and layer.training and torch.is_grad_enabled()
                 project = partial(layer._gradient_checkpointing_func, _project) if recomputes else _project
-                keys, values = project(layer, slow.tokens.to(device, inputs_embeds.dtype))
+                keys, values = project(layer, normalised.to(device))
                 if slow_cache is not None:
                     slow_cache.store_slow(keys, values, layer_idx)
             if looking is not None:
@@ -339,10 +342,23 @@ _PROJECTED_AT_A_TIME = 1024
 """Slow tokens whose norm, in float32, a processor's caches can hold: it takes several times as long in memory."""
 
 
-def _project(layer: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Slow tokens `[B, S, D]` → a hybrid layer's slow keys and values."""
-    parts = tokens.split(_PROJECTED_AT_A_TIME, dim=1)
-    projected = [layer.self_attn.project_slow(layer.input_layernorm(part)) for part in parts]
+def _normalised(tokens: Tensor, norm: Any) -> Tensor:
+    """Slow tokens `[B, S, D]` as every layer's RMSNorm has them before its own weight; `norm` is any of the decoder's.
+
+    Layers differ in the weight alone, and so the rest is done once for all of them.
+    """
+    parts = []
+    for part in tokens.split(_PROJECTED_AT_A_TIME, dim=1):
+        exact = part.float()
+        scale = torch.rsqrt(exact.pow(2).mean(dim=-1, keepdim=True) + norm.variance_epsilon)
+        parts.append((exact * scale).to(tokens.dtype))
+    return torch.cat(parts, dim=1)
+
+
+def _project(layer: Any, normalised: Tensor) -> tuple[Tensor, Tensor]:
+    """Slow tokens `[B, S, D]` from `_normalised` → a hybrid layer's slow keys and values."""
+    parts = normalised.split(_PROJECTED_AT_A_TIME, dim=1)
+    projected = [layer.self_attn.project_slow(layer.input_layernorm.weight * part) for part in parts]
     keys, values = (torch.cat(each, dim=2) for each in zip(*projected, strict=True))
     return keys, values
 
