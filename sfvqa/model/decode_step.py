@@ -5,9 +5,11 @@ keywords, masks and rotary tables made anew, a cache copied to grow by a positio
 On a single CUDA device a step can be recorded as a graph, and replayed for every answer of its size.
 """
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +84,7 @@ class _Step:
         self._positions += 1
         self._place += 1
         logits: Tensor = self._lm_head(_norm(self._decoder.norm, hidden.to(self._decoder.norm.weight.device)))
-        return logits
+        return logits.to(self.device)  # as a forward pass hands them over
 
 
 class DecodeStep:
@@ -141,13 +143,14 @@ class RecordedSteps:
     """Steps over buffers of fixed size, kept for the answers to come: on CUDA each is recorded once and replayed.
 
     There is one for each batch size, rounded length, and size of the slow path. All write into the same buffers, as
-    large as the largest needs, so that one answer has to end before the next begins. Elsewhere than on CUDA the same
-    steps run without a recording.
+    large as the largest needs: what begins before another has ended runs by a DecodeStep. Elsewhere than on CUDA the
+    same steps run without a recording.
     """
 
     def __init__(self) -> None:
         self._recorded: dict[tuple[object, ...], _RecordedStep] = {}
         self._buffers: dict[str, Tensor] = {}
+        self._in_use: Callable[[], object] = lambda: None
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration) -> bool:
@@ -160,8 +163,11 @@ class RecordedSteps:
     ) -> Callable[[Tensor], Tensor]:
         """Begin answers behind a cache, which is copied and does not grow; see DecodeStep.
 
-        What is returned runs the tokens `[B]` through the model; the next call overwrites its logits `[B, V]`.
+        What is returned runs the tokens `[B]` through the model; the next call overwrites its logits `[B, V]`. As long
+        as somebody holds it, the buffers are taken.
         """
+        if self._in_use() is not None:
+            return DecodeStep(model, cache, mask, num_steps)
         looks = _look_at_kept(model, cache, len(mask))
         room = -(-(mask.shape[1] + num_steps) // ROOM_MULTIPLE) * ROOM_MULTIPLE
         seen = [(tuple(slow.keys.shape), slow.padding_bias is None) for slow in looks.values()]
@@ -173,7 +179,9 @@ class RecordedSteps:
             self._recorded[size] = _RecordedStep(_Step(model, layers, len(mask)))
         step = self._recorded[size]
         step.begin(cache, looks, mask)
-        return step
+        run = partial(step)  # one for each answer, to know of its end
+        self._in_use = weakref.ref(run)
+        return run
 
     def _make_layers(
         self,

@@ -1,5 +1,6 @@
 """Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -137,3 +138,15 @@ def test_a_recorded_step_writes_the_same_tokens(qa: VideoQA, encoded: EncodedVid
     inputs, options, recorded = inputs_of(encoded), GenerationOptions(NUM_TOKENS), RecordedSteps()
     for _ in range(2):  # recorded, then replayed from the first token on
         assert written(model, inputs, options, recorded) == written(model, inputs, options)
+
+
+def test_two_answers_at_once_do_not_write_into_each_other(qa: VideoQA, encoded: EncodedVideo) -> None:
+    """All recorded steps share their buffers; streams of one model may be read in turns."""
+    options = GenerationOptions(max_new_tokens=8, static_decode=StaticDecode.ON)
+    questions = ["What moves?", "Which colour has the bar that moves?"]
+    alone = [qa.ask(encoded, question, options).text for question in questions]
+    streams = [qa.stream(encoded, question, options) for question in questions]
+    for _ in itertools.zip_longest(*streams):
+        pass
+    assert [stream.answer.text for stream in streams] == alone
+    assert alone[0] != alone[1]
