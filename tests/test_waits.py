@@ -12,6 +12,8 @@ import sfvqa
 PACKAGE = Path(sfvqa.__file__).parent
 
 _HELD_SHORTLY = "a lock that is held for a few instructions, in none of which anything is waited for"
+_THE_DEVICE = "for what a device computes, as for every product on it"
+_A_STEP = "the step's own process, which is killed at its limit"
 _A_PERSON = "a person may stop it, and sees what it waits for"
 
 REASONS = {
@@ -27,12 +29,23 @@ REASONS = {
     "batch/watchdog.py: outcomes.get()": "who decided in favour of the outcome puts it there next",
     "batch/video_ahead.py: with self._changed": _HELD_SHORTLY,
     "batch/watchdog.py: with self._mutex": _HELD_SHORTLY,
+    "inference/engine.py: chosen.wait()": _THE_DEVICE,
     "inference/reading_ahead.py: room.acquire()": "who takes the chunks makes room, and more of it when it leaves",
     "inference/video_cache/store.py: with self._lock()": "a FileLock with LOCK_SECONDS",
+    "lab/fake_cuda/device.py: subprocess.run(command, check=True)": "a compiler's, of 15 lines",
+    "lab/measurements/cpu.py: subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)": _A_PERSON,
+    "lab/measurements/gpu.py: process.wait()": "asked once the process has been killed",
+    "lab/measurements/gpu_steps.py: subprocess.run([sys.executable, '-m', 'pytest', '-m', 'cuda', '-p', "
+    "'no:cacheprovider', '-p', 'no:xdist', '-rA', *files], cwd=root.parent, env=environment, capture_output=True, "
+    "text=True)": _A_STEP,
+    "lab/measurements/gpu_steps.py: subprocess.run([sys.executable, '-m', 'sfvqa', 'doctor', '--json'], "
+    "capture_output=True, text=True)": _A_STEP,
+    "lab/measurements/roofline.py: chooser.choose(step(chosen.ids)).wait()": _THE_DEVICE,
     "lab/measurements/readers.py: subprocess.run(command, capture_output=True, text=True, check=False)": _A_PERSON,
     "lab/measurements/seen_again.py: subprocess.run(command, capture_output=True, text=True, check=True, "
     "env=environment)": _A_PERSON,
     "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
+    "profiling/baselines.py: chosen.wait()": _THE_DEVICE,
     "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/isolated.py: requests.get()": "the same, told by the thread that takes the requests",

@@ -84,7 +84,7 @@ class _Step:
         self._positions += 1
         self._place += 1
         logits: Tensor = self._lm_head(_norm(self._decoder.norm, hidden.to(self._decoder.norm.weight.device)))
-        return logits.to(self.device)  # as a forward pass hands them over
+        return logits
 
 
 class DecodeStep:

@@ -34,6 +34,8 @@ def fake_libraries() -> Iterator[None]:
         for module in (bitsandbytes.nn, bitsandbytes.nn.modules):
             stack.enter_context(patch.object(module, "Params4bit", _four_bit_parameter))
         stack.enter_context(patch.object(FourBit, "quantize", _quantize_to_four_bits))
+        # A code book that is kept from before is a tensor with memory; and a fake one must not be kept.
+        stack.enter_context(patch.dict(bitsandbytes.functional.name2qmap, clear=True))
         stack.enter_context(patch.dict(sys.modules, _flash_attn()))
         for module in (modeling_flash_attention_utils, import_utils):
             stack.enter_context(patch.object(module, "is_flash_attn_2_available", lambda: True))
