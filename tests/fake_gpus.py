@@ -33,6 +33,11 @@ def pretend_gpus(
     def number(device: int | str | torch.device) -> int:
         return device if isinstance(device, int) else torch.device(device).index or 0
 
+    def fraction_of(device: int | torch.device | None) -> float:
+        if isinstance(device, torch.device) and device.index is None:
+            raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")  # as torch
+        return machine.fractions.get(0 if device is None else number(device), 1.0)
+
     def hold(fraction: float, device: int) -> None:
         machine.fractions[number(device)] = fraction
 
@@ -41,7 +46,7 @@ def pretend_gpus(
         "device_count": lambda: len(machine.free),
         "mem_get_info": lambda device: (machine.free[number(device)], machine.total_bytes),
         "memory_reserved": lambda _: machine.reserved_bytes,
-        "get_per_process_memory_fraction": lambda device: machine.fractions.get(number(device), 1.0),
+        "get_per_process_memory_fraction": fraction_of,
         "set_per_process_memory_fraction": hold,
         "get_device_capability": lambda _: capability,
         "get_device_properties": lambda _: SimpleNamespace(total_memory=machine.total_bytes),
@@ -62,7 +67,12 @@ def pretend_unused_gpu(
 
     (folder / "driver").mkdir()
     (folder / "dev").mkdir()
-    (folder / "dev" / "nvidia0" if device_file else folder / "driver" / "0000:01:00.0").touch()
+    if device_file:
+        (folder / "dev" / "nvidia0").touch()
+    else:  # as before something first opens the GPU
+        (folder / "driver" / "0000:01:00.0").touch()
+        (folder / "nvidia-smi").touch(mode=0o755)
+        monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(gpus, "DEVICE_FILES", folder / "dev")
     monkeypatch.setattr(gpus, "DRIVER_FILES", folder / "driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -45,6 +45,7 @@ REASONS = {
     "lab/measurements/seen_again.py: subprocess.run(command, capture_output=True, text=True, check=True, "
     "env=environment)": _A_PERSON,
     "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
+    "model/decode_step.py: with self._mutex": "held while buffers are filled, by another answer of this process",
     "profiling/baselines.py: chosen.wait()": _THE_DEVICE,
     "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",

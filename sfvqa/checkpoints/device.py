@@ -65,7 +65,9 @@ def is_here(device: torch.device) -> bool:
         return True
     if device.type == "mps":
         return torch.backends.mps.is_available()
-    return torch.cuda.is_available() and why_unusable(device.index or 0) is None
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        return False
+    return why_unusable(device.index or 0) is None
 
 
 def resolve_dtype(name: str | torch.dtype, auto: str) -> torch.dtype:
@@ -101,7 +103,7 @@ def free_memory_bytes(device: torch.device) -> int | None:
         return None
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        part = torch.cuda.get_per_process_memory_fraction(device)  # that this process may have
+        part = torch.cuda.get_per_process_memory_fraction(device.index)  # that this process may have
         return min(free, max(int(part * total) - torch.cuda.memory_reserved(device), 0))
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
@@ -332,5 +334,5 @@ def decodes_static(
     }
     against = next((reason for reason, applies in reasons.items() if applies), None)
     if wanted == StaticDecode.ON and against is not None:
-        raise UsageError(against, "Leave out --static-decode, or what cannot be recorded.")
+        raise UsageError(against, "Leave out --static-decode, or what stands against it.")
     return wanted == StaticDecode.ON or (against is None and device is not None and device.type == "cuda")

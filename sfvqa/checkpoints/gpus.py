@@ -57,7 +57,9 @@ def why_unusable(index: int = 0) -> UsageError | None:
 def _is_one_here() -> bool:
     if sys.platform == "win32" or (DEVICE_FILES / "dxg").exists():  # in WSL, Windows' driver shows no files of its own
         return shutil.which("nvidia-smi") is not None
-    return any(DRIVER_FILES.glob("*")) or any(re.fullmatch(r"nvidia\d+", file.name) for file in DEVICE_FILES.glob("n*"))
+    # Containers that were given no GPU see the driver's files too, but not its program.
+    has_driver = any(DRIVER_FILES.glob("*")) and shutil.which("nvidia-smi") is not None
+    return has_driver or any(re.fullmatch(r"nvidia\d+", file.name) for file in DEVICE_FILES.glob("n*"))
 
 
 def _unusable(reason: str, remedy: str) -> UsageError:

@@ -95,7 +95,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     return_large_blocks()
     sizes = read_sizes(settings.name)
     where, dtype = resolve_place(settings, sizes)
-    if dtype is torch.float32:
+    if where.type == "cuda" and dtype is torch.float32:
         compute_exactly()
     build: Any
     warnings = warnings_about(settings.device, where, dtype)

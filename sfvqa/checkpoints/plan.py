@@ -165,7 +165,15 @@ def what_should_fit(
     sizes, fast = architecture_of(config), fast_tokens_of(config)
     name = str(dtype).removeprefix("torch.")
     num_text = NUM_TEXT_TOKENS + num_layout_tokens(sizes, fast, num_frames)
-    run = RunSize(num_frames, name, device.type, quantization, num_text, chunk_size=SMALL_CHUNK_SIZE)
+    run = RunSize(
+        num_frames,
+        name,
+        device.type,
+        quantization,
+        num_text,
+        chunk_size=SMALL_CHUNK_SIZE,
+        static_decode=device.type == "cuda",
+    )
     if free_bytes is not None and is_loaded:
         held = estimate_memory(sizes, fast, run)
         free_bytes += held.weights_bytes + held.process_bytes
@@ -234,7 +242,7 @@ def make_plan(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 1,
     num_videos: int = 1,
-    static_decode: str = StaticDecode.OFF,
+    static_decode: str = StaticDecode.AUTO,
     device_must_be_here: bool = True,
 ) -> Plan:
     """Choose open settings by the free memory, without reading weights.
@@ -261,7 +269,7 @@ def make_plan(
     is_static = decodes_static(static_decode, attention=settings.attention, quantization=given, device=where)
     if static_decode == StaticDecode.ON:
         kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
-    run = replace(run, static_decode=is_static)
+    run = replace(run, static_decode=is_static and not free_bytes_by_gpu(settings.device, where))
     counts = frame_counts(run.num_frames) if fewer_frames else [run.num_frames]
     for kind in kinds:
         free = free_bytes_for(settings.device, where, sizes, replace(run, quantization=kind))
@@ -315,7 +323,9 @@ def warnings_about(asked: str, where: torch.device, dtype: torch.dtype) -> tuple
     if asked == AUTO and where.type == "cpu" and (error := why_unusable()):
         return (f"Computing on the CPU. {error.with_flags}",)
     if dtype is torch.bfloat16 and _emulates(where):
-        return ("The GPU has no bfloat16 and emulates it slowly; --dtype float16 is faster, --dtype float32 as exact.",)
+        return (
+            "The GPU has no bfloat16 and emulates it slowly; --dtype float16 is faster, --dtype float32 more exact.",
+        )
     return ()
 
 

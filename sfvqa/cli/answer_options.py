@@ -139,7 +139,7 @@ class TurnOptions(PromptGroup):
     static_decode: Annotated[
         StaticDecodeName,
         rare_setting(
-            "Decode in fixed-size buffers, which CUDA records and replays: the same tokens, sooner. auto: on one GPU."
+            "Decode in fixed-size buffers, recorded once as a CUDA graph, which is faster. auto: with a single GPU."
         ),
     ] = "auto"
     slow_attention: SlowAttentionName = "always"

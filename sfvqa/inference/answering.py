@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from sfvqa.checkpoints.device import StaticDecode, decodes_static, free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import CheckpointError, PromptTooLongError, UsageError
+from sfvqa.errors import CheckpointError, OutOfMemoryError, PromptTooLongError, UsageError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -195,9 +195,13 @@ class AnswerRun:
 
     def steps(self) -> Generator[list[str], None, None]:
         """Yield the text each step adds to every answer, until all have ended."""
-        if self._choices:
-            yield from self._choosing_steps()
-            return
+        try:
+            yield from self._choosing_steps() if self._choices else self._writing_steps()
+        except OutOfMemoryError:
+            self._checkpoint.recorded_steps.clear()
+            raise
+
+    def _writing_steps(self) -> Generator[list[str], None, None]:
         prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(
             self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids, self._recorded
@@ -229,7 +233,8 @@ class AnswerRun:
             return checkpoint.recorded_steps
         if options.static_decode is StaticDecode.ON:
             raise UsageError(
-                "The model's steps have no fixed size: it is on several devices, or its layers forget or rotate anew.",
+                "The model's steps have no fixed size: it is spread over several devices, uses a sliding window, or "
+                "scales its rotary positions as the text grows.",
                 "Leave out --static-decode.",
             )
         return None
@@ -390,6 +395,7 @@ class AnswerRun:
             warnings=(
                 *self._checkpoint.warnings,
                 *self._warnings,
+                *self._recording_warnings(),
                 *(encoded.warnings if encoded else ()),
                 *row.prompt.warnings,
                 *(unlikely_warning(row.choices) if row.choices else ()),
@@ -402,6 +408,10 @@ class AnswerRun:
             from_video_cache=encoded is not None and encoded.is_from_cache,
             evidence=evidence,
         )
+
+    def _recording_warnings(self) -> list[str]:
+        trouble = self._recorded.graphs.trouble if self._recorded else ""
+        return [f"Decoding steps could not be recorded, and run slower for it: {trouble}."] if trouble else []
 
     def _length_warnings(self, row: AnswerRow) -> list[str]:
         trained = self._checkpoint.model.config.training_max_length

@@ -308,8 +308,9 @@ class TokenChooser:
         scores = self._warpers(
             cast("LongTensor", self._said), cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True))
         )
-        up_to_here = scores.softmax(dim=-1).cumsum(dim=-1)
-        return (up_to_here <= drawn * up_to_here[:, -1:]).sum(dim=-1)
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64  # which MPS lacks
+        up_to_here = scores.softmax(dim=-1).cumsum(dim=-1, dtype=exact)
+        return (up_to_here <= drawn * up_to_here[:, -1:]).sum(dim=-1).clamp(max=scores.shape[-1] - 1)
 
 
 @torch.inference_mode()

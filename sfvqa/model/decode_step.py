@@ -5,6 +5,7 @@ keywords, masks and rotary tables made anew, a cache copied to grow by a positio
 On a single CUDA device a step can be recorded as a graph, and replayed for every answer of its size.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -151,6 +152,8 @@ class RecordedSteps:
         self._recorded: dict[tuple[object, ...], _RecordedStep] = {}
         self._buffers: dict[str, Tensor] = {}
         self._in_use: Callable[[], object] = lambda: None
+        self._mutex = threading.Lock()
+        self.graphs = _Graphs()
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration) -> bool:
@@ -166,18 +169,30 @@ class RecordedSteps:
         What is returned runs the tokens `[B]` through the model; the next call overwrites its logits `[B, V]`. As long
         as somebody holds it, the buffers are taken.
         """
-        if self._in_use() is not None:
-            return DecodeStep(model, cache, mask, num_steps)
+        with self._mutex:
+            if self._in_use() is None:
+                return self._begin(model, cache, mask, num_steps)
+        return DecodeStep(model, cache, mask, num_steps)
+
+    def clear(self) -> None:
+        """Let go of the buffers and what was recorded over them, since memory ran out."""
+        self._recorded.clear()
+        self._buffers.clear()
+
+    def _begin(
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
+    ) -> Callable[[Tensor], Tensor]:
         looks = _look_at_kept(model, cache, len(mask))
         room = -(-(mask.shape[1] + num_steps) // ROOM_MULTIPLE) * ROOM_MULTIPLE
         seen = [(tuple(slow.keys.shape), slow.padding_bias is None) for slow in looks.values()]
         size = (len(mask), room, *seen)
-        if size not in self._recorded:
+        step = self._recorded.pop(size, None)
+        if step is None:
             layers = self._make_layers(model, cache, looks, room)
             while len(self._recorded) >= _MOST_RECORDED:
                 del self._recorded[next(iter(self._recorded))]
-            self._recorded[size] = _RecordedStep(_Step(model, layers, len(mask)))
-        step = self._recorded[size]
+            step = _RecordedStep(_Step(model, layers, len(mask)), self.graphs)
+        self._recorded[size] = step  # as the last that was used
         step.begin(cache, looks, mask)
         run = partial(step)  # one for each answer, to know of its end
         self._in_use = weakref.ref(run)
@@ -222,8 +237,8 @@ class RecordedSteps:
 class _RecordedStep:
     """A step that looks at all of its room, recorded the second time it runs; the first sets up what CUDA needs."""
 
-    def __init__(self, step: _Step) -> None:
-        self._step = step
+    def __init__(self, step: _Step, graphs: "_Graphs") -> None:
+        self._step, self._graphs = step, graphs
         batch_size = len(step.layers[0].keys)
         step.bias = torch.zeros(batch_size, 1, 1, step.room, dtype=step.dtype, device=step.device)
         self._token_ids = torch.zeros(batch_size, dtype=torch.long, device=step.device)
@@ -255,21 +270,49 @@ class _RecordedStep:
     def __call__(self, token_ids: Tensor) -> Tensor:
         self._token_ids.copy_(token_ids)
         with decoding_kernels(self._step.device):
-            if self._step.device.type != "cuda" or not self._has_run:
+            if self._has_run and self._graph is None and self._step.device.type == "cuda":
+                recorded = self._graphs.record(self._run, self._step.device)
+                self._graph, self._logits = recorded or (None, None)
+            if self._graph is None or self._logits is None:
+                logits = self._run()
                 self._has_run = True
-                return self._run()
-            if self._graph is None:
-                graph = torch.cuda.CUDAGraph()
-                # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
-                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                    self._logits = self._run()
-                self._graph = graph
+                return logits
         self._graph.replay()
-        assert self._logits is not None
         return self._logits
 
     def _run(self) -> Tensor:
         return self._step.run(self._token_ids, self._step.room, opens_bias=True)
+
+
+class _Graphs:
+    """Records graphs, all with one pool of memory; `trouble` says why there are none."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self._pool: Any = None
+
+    def record(self, run: Callable[[], Tensor], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+        """What `run` does on a CUDA device as a graph, and what it returns; None where that fails once."""
+        if self.trouble:
+            return None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # On the device's own stream: torch records on another device's what would run at once, and never again.
+            # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
+            with (
+                torch.cuda.device(device),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"
+                ),
+            ):
+                logits = run()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # nothing has run yet, and the step can
+            self.trouble = str(error).split("\n", 1)[0].rstrip(".")
+            return None
+        self._pool = graph.pool()
+        return graph, logits
 
 
 def _look_at_kept(

@@ -79,7 +79,7 @@ class EightBitLinear(_Packed):
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` → `[…, out]`."""
         rows = states.reshape(-1, self.in_features)
-        if len(rows) > _MOST_ROWS_IN_8_BITS:
+        if len(rows) > _MOST_ROWS_IN_8_BITS or self.in_features % 16:  # of which the kernel would read too many
             return functional.linear(states, self._values * self._scales.to(states.dtype)[:, None], self.bias)
         product = torch._weight_int8pack_mm(rows.bfloat16(), self._values, self._scales.bfloat16())
         product = product.to(states.dtype).view(*states.shape[:-1], -1)

@@ -30,6 +30,7 @@ from sfvqa.checkpoints.find import ModelSettings, find
 from sfvqa.checkpoints.known import TrainedWith, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
+from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
@@ -206,7 +207,8 @@ class FineTuning:
     weight_decay: float = field(default=0.0, metadata=_flag(least=0))
     max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
     precision: str = field(
-        default="float32", metadata=_flag("for computing; what learns stays in float32", choices=PRECISIONS)
+        default="float32",
+        metadata=_flag("precision to compute in; trained weights stay in float32", choices=PRECISIONS),
     )
     gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
     freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
@@ -257,9 +259,10 @@ def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, fre
 
 
 def keep_frozen_in(model: SlowFastForConditionalGeneration, precision: torch.dtype) -> None:
-    """Keep frozen weights as autocast would make them at each use: no loss changes, but memory and time.
+    """Keep frozen weights as autocast would make them at each use, which saves memory and time.
 
-    Those are the weights of products, and of embeddings, which are then looked up and made float32, as they were.
+    No loss changes for a checkpoint that is stored in that precision. They are the weights of products, and embeddings,
+    which are looked up and then made float32, as they were.
     """
     for module in model.modules():
         is_frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
@@ -314,6 +317,8 @@ def fine_tune(
     if resume and settings["left_out"]:
         gone = ", ".join(settings["left_out"])
         raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
+        logger.warning("%s", warning)
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     if checkpoint.quantization is not Quantization.NONE:
         raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")

@@ -1,7 +1,6 @@
 """A GPU that torch cannot use is named with the remedy; where there is none, nothing is said."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -93,6 +92,14 @@ def test_nothing_is_said_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert why_unusable() is None, "the driver alone is no GPU"
 
 
+def test_nothing_is_said_in_a_container_that_was_given_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It sees the files of the machine's driver; another build of torch would not help there."""
+    pretend_unused_gpu(monkeypatch, tmp_path, build=None, device_file=False)
+    assert why_unusable() is not None
+    (tmp_path / "nvidia-smi").unlink()
+    assert why_unusable() is None
+
+
 @pytest.mark.parametrize("has_driver", [True, False])
 def test_in_wsl_the_driver_of_windows_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_driver: bool) -> None:
     pretend_unused_gpu(monkeypatch, tmp_path, build=None)
@@ -165,19 +172,3 @@ def test_a_worker_is_held_to_its_part_of_a_gpu(monkeypatch: pytest.MonkeyPatch, 
     loader(BatchOptions(), Resources(num_cpus=4, num_gpus=share))
     assert machine.fractions == ({0: 0.5 - CUDA_CONTEXT_BYTES / 40e9} if held else {})
     assert loaded[0].quantization == ("4bit" if held else "none"), "with 19.5 GB, or 40"
-
-
-def test_float32_is_no_tf32() -> None:
-    """cuDNN rounds the vision tower's products to 10 bits unless it is told not to."""
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = True
-        load_checkpoint(ModelSettings("tiny", device="cpu", dtype="bfloat16"))
-        assert all(backend.allow_tf32 for backend in backends)
-        load_checkpoint(ModelSettings("tiny", device="cpu", dtype="float32"))
-        assert not any(backend.allow_tf32 for backend in backends)
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed

@@ -42,9 +42,11 @@ class Setting:
     attention: str = "sdpa"
     num_devices: int = 1
     gigabytes: int = 140
+    device: str = "auto"
 
     def __str__(self) -> str:
-        return f"{self.model} {self.quantization} {self.attention} {self.num_devices}"
+        where = "" if self.device == "auto" else f" {self.device}"
+        return f"{self.model} {self.quantization} {self.attention} {self.num_devices}{where}"
 
 
 ON_THREE = Setting(num_devices=3, gigabytes=9)
@@ -65,10 +67,14 @@ def ready_in(setting: Setting) -> Ready:
     cuda = FakeCuda(setting.num_devices, setting.gigabytes * 10**9)
     with cuda:
         qa = VideoQA.load(
-            setting.model, random_weights=True, quantization=setting.quantization, attention=setting.attention
+            setting.model,
+            random_weights=True,
+            quantization=setting.quantization,
+            attention=setting.attention,
+            device=setting.device,
         )
         names = ", ".join(f"cuda:{index}" for index in range(setting.num_devices))
-        assert qa.checkpoint.device_names == names
+        assert qa.checkpoint.device_names == (names if setting.device == "auto" else setting.device)
         return Ready(cuda, qa, seen(qa, 16), seen(qa, 8))
 
 
@@ -91,8 +97,9 @@ def one_question(ready: Ready, options: GenerationOptions = OPTIONS) -> None:
 
 
 def whole(*answers: Answer) -> None:
-    """Every token was written: the one that is always the likeliest ends no answer."""
+    """Every token was written, and recorded if asked for: the one that is always the likeliest ends no answer."""
     assert [answer.tokens.new for answer in answers] == [NUM_TOKENS] * len(answers)
+    assert not [warning for answer in answers for warning in answer.warnings if "recorded" in warning]
 
 
 def ragged_batch(ready: Ready, options: GenerationOptions = OPTIONS) -> None:
@@ -166,6 +173,7 @@ EVERYTHING: dict[Setting, list[Path]] = {
     Setting(num_devices=2, gigabytes=14): EVERYWHERE + WITH_SLOW,
     ON_THREE: EVERYWHERE + WITH_SLOW,
     Setting(quantization="4bit", num_devices=2, gigabytes=6): EVERYWHERE + WITH_SLOW,
+    Setting("smolvlm2-256m", num_devices=2, device="cuda:1"): RECORDED,
     Setting("llava-onevision-7b"): EVERYWHERE + RECORDED,
     Setting("llava-onevision-0.5b"): EVERYWHERE + RECORDED,
     Setting("smolvlm2-2.2b"): EVERYWHERE + RECORDED,
@@ -177,6 +185,7 @@ ALWAYS: dict[Setting, list[Path]] = {
     Setting(attention="eager"): [shared_prefix],
     Setting(attention="flash_attention_2"): [shared_prefix],
     ON_THREE: [shared_prefix, sampling],
+    Setting("smolvlm2-256m", num_devices=2, device="cuda:1"): [recorded],
     Setting("llava-onevision-7b"): [recorded_ragged_batch],
     Setting("smolvlm2-2.2b"): [recorded_ragged_batch],
 }
@@ -339,3 +348,46 @@ def test_a_planted_mistake_is_noticed(
         monkeypatch.setattr(target, *mistake)
         with pytest.raises((CudaError, FakeTensorDeviceMismatchError), match=complaint):
             path(replace(ready, qa=VideoQA(unrecorded)))
+
+
+def test_an_answer_that_cannot_be_recorded_is_written_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked for the recording, and nothing has run when it fails."""
+
+    @contextmanager
+    def fails(*_: object, **__: object) -> Iterator[None]:
+        yield
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with…")
+
+    with on_cuda(Setting("smolvlm2-256m")) as ready:
+        monkeypatch.setattr(torch.cuda, "graph", fails)
+        checkpoint = replace(ready.qa.checkpoint, recorded_steps=RecordedSteps())
+        options = replace(OPTIONS, static_decode=StaticDecode.AUTO)
+        answers = [VideoQA(checkpoint).ask(ready.one, question, options) for question in ("What?", "And now?")]
+    assert [answer.tokens.new for answer in answers] == [NUM_TOKENS] * 2
+    for answer in answers:
+        assert any("not permitted when stream is capturing." in warning for warning in answer.warnings)
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", False), ("bfloat16", True)])
+def test_float32_is_no_tf32(tf32_allowed: tuple[Any, ...], dtype: str, allowed: bool) -> None:
+    """cuDNN rounds the vision tower's products to 10 bits unless it is told not to."""
+    with FakeCuda():
+        VideoQA.load("smolvlm2-256m", random_weights=True, device="cuda", dtype=dtype)
+    assert [backend.allow_tf32 for backend in tf32_allowed] == [allowed] * 2
+
+
+def test_on_the_cpu_tf32_is_not_ours_to_forbid(tf32_allowed: tuple[Any, ...]) -> None:
+    VideoQA.load("tiny", device="cpu", dtype="float32")
+    assert all(backend.allow_tf32 for backend in tf32_allowed)
+
+
+@pytest.fixture
+def tf32_allowed() -> Iterator[tuple[Any, ...]]:
+    """The modules of torch that say so, for this process."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield backends
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed

@@ -9,7 +9,7 @@ import torch
 from sfvqa.checkpoints.device import StaticDecode, decodes_static
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
-from sfvqa.errors import UsageError
+from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
@@ -111,6 +111,33 @@ def test_buffers_are_kept_and_hold_nothing_of_the_answers_before(
         steps.add(tuple(map(id, recorded._recorded.values())))
     sizes = list(recorded._recorded)
     assert len(sizes) == len(set(sizes)) == 2, "the batch's buffers replaced the smaller ones, one size came back"
+
+
+def test_the_size_that_was_used_longest_ago_makes_room(
+    model: SlowFastForConditionalGeneration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.model.decode_step._MOST_RECORDED", 2)
+    recorded, options = RecordedSteps(), GenerationOptions(2)
+    for count in (3, 2, 3, 1):  # the largest first, so that no buffer outgrows another
+        written(model, ([[9, 10]] * count, [None] * count), options, recorded)
+    assert [size[0] for size in recorded._recorded] == [3, 1]
+
+
+def test_running_out_of_memory_gives_the_buffers_back(
+    qa: VideoQA, encoded: EncodedVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = GenerationOptions(max_new_tokens=4, static_decode=StaticDecode.ON)
+    qa.ask(encoded, "What moves?", options)
+    recorded = qa.checkpoint.recorded_steps
+    assert recorded._buffers
+
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("sfvqa.inference.answering.prefill_one", runs_out)
+    with pytest.raises(OutOfMemoryError):
+        qa.ask(encoded, "What moves?", options)
+    assert not recorded._buffers
 
 
 def test_what_is_not_a_number_in_one_answer_is_gone_in_the_next(model: SlowFastForConditionalGeneration) -> None:

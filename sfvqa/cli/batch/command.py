@@ -395,7 +395,7 @@ def _requested_settings(
         "crop": (frames.crop_mode() or sizes.trained_with.crop).value,
         "reader": frames.read_options().reader.value,
         **{name: value for name, value in asdict(answers.generation()).items() if name in _IN_THE_ID},
-        "static_decode": answers.static_decode == "on",  # auto gives the same tokens, and the ids of before it
+        "static_decode": answers.static_decode == "on",  # with auto, ids are those of before it
         "slow_attention": answers.slow_attention,
         "choices": answers.compared,
         "system": prompt.system,

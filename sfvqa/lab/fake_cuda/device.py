@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
@@ -121,6 +121,9 @@ class FakeCuda:
                 watch.wait(f"{place()} (event)")
 
         class Stream:
+            def __init__(self, device: torch.device | None = None) -> None:
+                self.device = device
+
             def record_event(self) -> Event:
                 return Event()
 
@@ -128,19 +131,20 @@ class FakeCuda:
                 watch.wait(f"{place()} (stream)")
 
         @contextmanager
-        def graph(_graph: Graph, **_: object) -> Iterator[None]:
-            watch.is_recording = True
+        def graph(_graph: Graph, *, stream: Stream | None = None, **_: object) -> Iterator[None]:
+            of = stream.device if stream else None
+            watch.recorded_device = 0 if of is None else of.index or 0  # torch's own stream is the first device's
             try:
                 yield
             finally:
-                watch.is_recording = False
+                watch.recorded_device = None
 
         return {
             "is_available": lambda: True,
             "device_count": lambda: self._num_devices,
             "mem_get_info": lambda _device=None: (self._free_bytes, self._free_bytes),
             "get_device_capability": lambda _device=None: (9, 0),
-            "get_per_process_memory_fraction": lambda _device=None: 1.0,
+            "get_per_process_memory_fraction": _memory_fraction,
             "memory_reserved": lambda _device=None: 0,
             "max_memory_allocated": lambda _device=None: 0,
             "empty_cache": lambda: None,
@@ -148,8 +152,17 @@ class FakeCuda:
             "CUDAGraph": Graph,
             "Event": Event,
             "current_stream": lambda _device=None: Stream(),
+            "Stream": Stream,
+            "device": lambda _device: nullcontext(),
             "graph": graph,
         }
+
+
+def _memory_fraction(device: torch.device | int | None = None) -> float:
+    """As torch, which here takes no `cuda` without a number."""
+    if isinstance(device, torch.device) and device.index is None:
+        raise ValueError(f"Expected a torch.device with a specified index, but got: {device}")
+    return 1.0
 
 
 class _Generator(torch.Generator):

@@ -137,10 +137,15 @@ class Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen = Seen()
-        self.is_recording = False
+        self.recorded_device: int | None = None
         self.on_launch: Callable[[str, tuple[Any, ...], dict[str, Any], list[Tensor]], None] | None = None
         self._known: Any = WeakTensorKeyDictionary()
         self._pinned: Any = WeakTensorKeyDictionary()
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether a graph is being recorded."""
+        return self.recorded_device is not None
 
     def wait(self, where: str) -> None:
         """Note that the processor waits for the device."""
@@ -253,6 +258,9 @@ class Watch(TorchDispatchMode):
         if call.name in _STARTS_NOTHING or not any(tensor.device.type == "cuda" for tensor in made):
             return
         if call.func._schema.is_mutable or any(not _shares_memory(tensor, call.inputs) for tensor in made):
+            where = {tensor.device.index or 0 for tensor in made if tensor.device.type == "cuda"}
+            if self.recorded_device not in (None, *where):
+                raise CudaError(f"a recording on cuda:{self.recorded_device} misses what runs on another at {place()}")
             self.start(call.name)
             if self.on_launch is not None:
                 self.on_launch(call.name, call.args, call.kwargs, made)
