@@ -28,7 +28,7 @@ from sfvqa.checkpoints.find import (
     locate,
     revision_of,
 )
-from sfvqa.checkpoints.host import return_large_blocks
+from sfvqa.checkpoints.host import keep_blocks, return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
@@ -139,6 +139,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         if where.type == "cpu":
             pack_linears(model, dtype)
     synchronize(where)
+    keep_blocks()
     return LoadedCheckpoint(
         model=model,
         tokenizer=tokenizer,
