@@ -51,11 +51,11 @@ def resolve_device(name: str = "auto", *, must_be_here: bool = True) -> torch.de
         return device
     if device.type == "cuda" and (error := why_unusable(device.index or 0)):
         raise error
-    if not is_here(device):
-        raise UsageError(f"PyTorch finds no {device.type} device on this machine.", "Use --device auto or cpu.")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+    if device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
         num_here = plural(torch.cuda.device_count(), "CUDA device")
         raise UsageError(f"There is no {name}, only {num_here}.", "Count from cuda:0.")
+    if not is_here(device):
+        raise UsageError(f"PyTorch finds no {device.type} device on this machine.", "Use --device auto or cpu.")
     return device
 
 

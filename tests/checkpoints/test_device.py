@@ -9,6 +9,7 @@ from sfvqa.checkpoints import host
 from sfvqa.checkpoints.device import (
     free_memory_bytes,
     is_device_lost,
+    is_here,
     memory_errors,
     peak_memory_bytes,
     resolve_device,
@@ -26,6 +27,7 @@ def test_auto_prefers_cuda_then_mps_then_the_cpu(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device("auto") == torch.device(expected)
 
@@ -44,6 +46,7 @@ def test_a_gpu_beyond_the_last_is_a_usage_error(monkeypatch: pytest.MonkeyPatch)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="There is no cuda:2, only 2 CUDA devices"):
         resolve_device("cuda:2")
+    assert not is_here(torch.device("cuda:2")), "a plan for it asks the device nothing"
 
 
 @pytest.mark.parametrize(
