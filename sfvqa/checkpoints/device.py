@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from sfvqa.checkpoints.gpus import computes_in_bfloat16, usable_gpus, why_unusable
-from sfvqa.checkpoints.host import free_host_bytes
+from sfvqa.checkpoints.host import free_host_bytes, peak_host_bytes
 from sfvqa.checkpoints.memory import USE_LESS, MemoryEstimate
 from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.model.loading import Placement
@@ -122,6 +122,8 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     """Peak memory of this process in bytes, weights included: allocated on the GPUs, or resident on the CPU."""
     if device.type == "cuda":  # a model may be spread over several
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    if (peak := peak_host_bytes()) is not None:
+        return peak
     try:
         import resource
     except ImportError:  # Windows

@@ -67,6 +67,7 @@ def _stated(path: Path, name: str) -> int:
 
 
 MEMINFO = Path("/proc/meminfo")  # Linux
+STATUS = Path("/proc/self/status")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -77,6 +78,14 @@ def free_host_bytes() -> int | None:
         # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
         return _smaller(_read("MemAvailable"), free_in_groups())
     return _installed()  # macOS tells only how much there is in all, Windows nothing
+
+
+def peak_host_bytes() -> int | None:
+    """Peak of this process's resident memory in bytes, on Linux; None elsewhere.
+
+    What `getrusage` calls so begins with the peak of the process that started this one.
+    """
+    return _read("VmHWM", STATUS) if STATUS.is_file() else None
 
 
 def total_host_bytes() -> int | None:
@@ -113,8 +122,8 @@ def _smaller(first: int | None, second: int | None) -> int | None:
     return min([size for size in (first, second) if size is not None], default=None)
 
 
-def _read(name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB", MEMINFO.read_text(encoding="ascii"), re.MULTILINE)
+def _read(name: str, path: Path | None = None) -> int | None:
+    found = re.search(rf"^{name}:\s+(\d+) kB", (path or MEMINFO).read_text(encoding="utf-8"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 

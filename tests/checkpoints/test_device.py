@@ -1,5 +1,7 @@
 """Devices that are not there, memory that runs out, and what is left of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,13 @@ def test_a_stopwatch_adds_up_its_blocks_only(monkeypatch: pytest.MonkeyPatch) ->
             pass
     assert watch.seconds == 3.0
     assert watch.spans == [(0.0, 1.0), (10.0, 12.0)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux counts it")
+def test_the_peak_is_this_process_s_own_and_not_that_of_who_started_it() -> None:
+    """A shell command that a large program started reported the program's peak."""
+    held = b"1" * 600_000_000
+    command = "import torch; from sfvqa.checkpoints.device import peak_memory_bytes as peak; "
+    command += "print(peak(torch.device('cpu')))"
+    said = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert 50_000_000 < int(said) < len(held)
