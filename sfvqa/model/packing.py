@@ -16,19 +16,15 @@ from sfvqa.errors import SfvqaError
 
 
 class _Packed(nn.Module):
-    """A linear layer for inference, whose weight is no parameter: there is no state to save."""
+    """A linear layer for inference, whose weight of `weight_bytes` is no parameter: there is no state to save."""
 
     bias: nn.Parameter | None
 
-    def __init__(self, linear: Any) -> None:
+    def __init__(self, linear: Any, weight_bytes: int) -> None:
         super().__init__()
+        self.weight_bytes = weight_bytes
         self.in_features, self.out_features = int(linear.in_features), int(linear.out_features)
         self.bias = linear.bias
-
-    @property
-    def weight_bytes(self) -> int:
-        """What its weight takes in memory."""
-        raise NotImplementedError
 
     def _save_to_state_dict(self, *_: Any, **__: Any) -> None:
         raise SfvqaError(
@@ -41,13 +37,9 @@ class PackedLinear(_Packed):
     """An `nn.Linear` in bfloat16, in oneDNN's layout, with what `activation` does behind it (see fused_activation)."""
 
     def __init__(self, linear: nn.Linear, activation: tuple[str, str] = ("none", "")) -> None:
-        super().__init__(linear)
+        super().__init__(linear, linear.weight.numel() * torch.bfloat16.itemsize)
         self._activation, self._algorithm = activation
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
-
-    @property
-    def weight_bytes(self) -> int:
-        return self.in_features * self.out_features * torch.bfloat16.itemsize
 
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` → `[…, out]`."""
@@ -68,13 +60,9 @@ class EightBitLinear(_Packed):
     """
 
     def __init__(self, linear: Any) -> None:
-        super().__init__(linear)
+        super().__init__(linear, linear.weight.CB.nbytes + linear.weight.SCB.nbytes)
         self._values: Tensor = linear.weight.CB
         self._scales: Tensor = linear.weight.SCB / 127
-
-    @property
-    def weight_bytes(self) -> int:
-        return self._values.nbytes + self._scales.nbytes
 
     def forward(self, states: Tensor) -> Tensor:
         """`[…, in]` → `[…, out]`."""
