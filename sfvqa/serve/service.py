@@ -78,8 +78,7 @@ class Service:
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
-        for thread in self._threads:
-            self._room_to_read.release()
+        self._room_to_read.release(len(self._threads))
         for thread in self._threads:
             thread.join(_LAST_WAIT_SECONDS)
 
