@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, release_memory, synchronize
+from sfvqa.checkpoints.host import return_freed_blocks
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD, USE_LESS
 from sfvqa.checkpoints.plan import (
@@ -233,6 +234,8 @@ class ChunkEncoder:
             joined = torch.cat(self._visual_tokens)
             synchronize(self._model.device)
         self._visual_tokens = []
+        if joined.device.type == "cpu":
+            return_freed_blocks()  # the vision tower's, which would lie beside the prompt's
         return joined
 
     def _run(self, frames: Chunk, chunk_size: int, remedy: Callable[[], str]) -> list[Tensor]:
