@@ -43,7 +43,7 @@ from sfvqa.model import (
 from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
-from sfvqa.model.packing import can_pack, pack_linears
+from sfvqa.model.packing import onednn_has_bfloat16, pack_linears
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
 from sfvqa.registry import BUNDLED_MODEL, QuantizationName
@@ -114,7 +114,8 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
-    in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
+    by_onednn = where.type == "cpu" and dtype is torch.bfloat16 and onednn_has_bfloat16()
+    in_blocks = by_onednn and kernel is AttentionKernel.SDPA
     num_frames, quantization = config.training_num_frames or DEFAULT_NUM_FRAMES, QuantizationName(bits.value)
     run = RunSize(num_frames, str(dtype).removeprefix("torch."), where.type, quantization)
     placement = place(settings.device, where, dtype, bits, estimate_memory(sizes.sizes, sizes.fast, run))

@@ -74,7 +74,7 @@ class EightBitLinear(_Packed):
         return product if self.bias is None else product + self.bias
 
 
-def can_pack() -> bool:
+def onednn_has_bfloat16() -> bool:
     """Whether torch was built with oneDNN, and the CPU has bfloat16."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -103,7 +103,7 @@ def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
 
     Those of 8 bits, and in bfloat16 the plain ones; an embedding that a plain one shares its weight with keeps it.
     """
-    packs_plain = dtype is torch.bfloat16 and can_pack()
+    packs_plain = dtype is torch.bfloat16 and onednn_has_bfloat16()
     for name, child in module.named_children():
         if type(child).__name__ == "Linear8bitLt":
             setattr(module, name, EightBitLinear(child))
