@@ -261,6 +261,7 @@ def test_a_token_takes_few_launches(
         pytest.param(RECORDED_STEP, ALONE, id="recorded"),
         pytest.param(replace(RECORDED_STEP, repetition_penalty=1.2), RAGGED, id="recorded, penalty, a batch"),
         pytest.param(replace(OPTIONS, temperature=0.7, top_p=0.9), RAGGED, id="sampling, a batch"),
+        pytest.param(replace(OPTIONS, evidence=True), RAGGED, id="evidence, a batch"),
     ],
 )
 def test_a_token_waits_once_for_the_device(options: GenerationOptions, asked: list[tuple[int | None, str]]) -> None:
