@@ -30,6 +30,10 @@ def decoding_kernels(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
+_STEPPED = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders, by transformers' model type, whose layers compute what `_run_layer` does."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Layer:
     """A decoder layer, the room for its keys and values `[B, KV heads, room, head_dim]`, and what it looks at."""
@@ -113,14 +117,16 @@ class DecodeStep:
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration) -> bool:
-        """Whether a step computes what a forward pass would: by sdpa, over layers that keep all positions.
+        """Whether a step computes what a forward pass would: by sdpa, over known layers that keep all positions.
 
         A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
         and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
-        has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
-        is_plain = model.config._attn_implementation != "eager"
-        return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
+        decoder = model.config.decoder_config
+        if decoder.model_type not in _STEPPED or model.config._attn_implementation == "eager":
+            return False
+        has_fixed_tables = decoder.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        return has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor) -> Tensor:
