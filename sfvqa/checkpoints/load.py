@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
-from sfvqa.checkpoints.device import (
-    AttentionKernel,
-    compute_exactly,
-    free_memory_bytes,
-    memory_errors,
-    place,
-    resolve_attention,
-    resolve_quantization,
-    synchronize,
-)
+from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, synchronize
 from sfvqa.checkpoints.find import (
     TOKENIZER_FILES,
     CheckpointLocation,
@@ -31,6 +22,7 @@ from sfvqa.checkpoints.find import (
 from sfvqa.checkpoints.host import keep_blocks, return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.placement import AttentionKernel, compute_exactly, place, resolve_attention, resolve_quantization
 from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import (

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from sfvqa.checkpoints.device import StaticDecode
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
@@ -23,6 +22,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.fake_cuda.device import FakeCuda, why_not
 from sfvqa.lab.fake_cuda.watch import CudaError, Seen
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastForConditionalGeneration
+from sfvqa.model.decode_step import StaticDecode
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions
 from sfvqa.video.sampling import SamplingOptions
 from tests.inference.fake_reader import FakeReader
@@ -169,7 +169,7 @@ EVERYTHING: dict[Setting, list[Path]] = {
     Setting(): EVERYWHERE + WITH_SLOW + RECORDED,
     Setting(quantization="4bit"): EVERYWHERE + WITH_SLOW + RECORDED,
     Setting(attention="eager"): EVERYWHERE + WITH_SLOW,
-    Setting(attention="flash_attention_2"): EVERYWHERE + WITH_SLOW,
+    Setting(attention="flash_attention_2"): EVERYWHERE + WITH_SLOW + RECORDED,
     Setting(num_devices=2, gigabytes=14): EVERYWHERE + WITH_SLOW,
     ON_THREE: EVERYWHERE + WITH_SLOW,
     Setting(quantization="4bit", num_devices=2, gigabytes=6): EVERYWHERE + WITH_SLOW,
@@ -183,7 +183,7 @@ ALWAYS: dict[Setting, list[Path]] = {
     Setting(): EVERYTHING[Setting()],
     Setting(quantization="4bit"): [recorded],
     Setting(attention="eager"): [shared_prefix],
-    Setting(attention="flash_attention_2"): [shared_prefix],
+    Setting(attention="flash_attention_2"): [shared_prefix, recorded],
     ON_THREE: [shared_prefix, sampling],
     Setting("smolvlm2-256m", num_devices=2, device="cuda:1"): [recorded],
     Setting("llava-onevision-7b"): [recorded_ragged_batch],
@@ -241,6 +241,7 @@ RECORDED_STEP = replace(OPTIONS, static_decode=StaticDecode.ON)
         pytest.param(Setting(), RECORDED_STEP, RAGGED, 8, id="recorded, of a batch"),
         pytest.param(Setting(quantization="4bit"), OPTIONS, ALONE, 650, id="step in 4 bits"),
         pytest.param(Setting(attention="flash_attention_2"), OPTIONS, RAGGED, 650, id="flash attention"),
+        pytest.param(Setting(attention="flash_attention_2"), RECORDED_STEP, ALONE, 8, id="flash attention, recorded"),
         pytest.param(ON_THREE, OPTIONS, RAGGED, 650, id="three devices"),
     ],
 )

@@ -17,7 +17,7 @@ from tests.model.decoders import DECODERS, SIZES
 from tests.model.passes import decode, prefill
 
 WHOLE = {name: decoder for name, decoder in DECODERS.items() if not decoder.get("sliding_window")}
-NUM_STEPS = 8
+NUM_STEPS, ROOM = 8, 512
 
 
 def batch(model: SlowFastForConditionalGeneration) -> tuple[Tensor, Tensor, list[VisualTokens | None]]:
@@ -44,8 +44,11 @@ def both(
             if forget_slow:
                 cache.forget_slow()
         assert DecodeStep.is_possible(model)
-        begin = RecordedSteps().begin if recorded else DecodeStep
-        step = begin(model, stepping, mask, NUM_STEPS)
+        step: Any = (
+            RecordedSteps().begin(model, stepping, mask, ROOM)
+            if recorded
+            else DecodeStep(model, stepping, mask, NUM_STEPS)
+        )
         expected, found = [], []
         for _ in range(NUM_STEPS):
             chosen = logits.argmax(-1)
@@ -163,7 +166,7 @@ def test_nothing_in_a_recorded_step_is_looked_at_by_the_processor(make_model: Mo
         _, cache = prefill(model, ids, mask, tokens)
         if forget_slow:
             cache.forget_slow()
-        step: Any = RecordedSteps().begin(model, cache, mask, NUM_STEPS)
+        step: Any = RecordedSteps().begin(model, cache, mask, ROOM)
         step(torch.tensor([5, 6, 7]))
         with _Watch() as watch:
             step.func._run()
