@@ -17,7 +17,7 @@ from sfvqa.checkpoints.device import (
     resolve_device,
 )
 from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
-from sfvqa.inference.encode import Stopwatch
+from sfvqa.inference.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
 
