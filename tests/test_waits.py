@@ -47,7 +47,7 @@ REASONS = {
     "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
     "model/decode_step.py: with self._mutex": "held while buffers are filled, by another answer of this process",
     "profiling/baselines.py: chosen.wait()": _THE_DEVICE,
-    "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
+    "video/readers/isolated.py: pickle.load(self._running.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/isolated.py: requests.get()": "the same, told by the thread that takes the requests",
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",

@@ -23,7 +23,7 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
-from sfvqa.inference.encode import HOST, EncodedVideo, Stopwatch
+from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
     GeneratedToken,
     GenerationOptions,
@@ -37,6 +37,7 @@ from sfvqa.inference.engine import (
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
 from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
+from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
 from sfvqa.model.decode_step import check_static_decode, decodes_static, why_not_static
 from sfvqa.model.visual_tokens import VisualTokens
@@ -225,7 +226,7 @@ class AnswerRun:
         self._recorded, self._is_static = self._recorded_steps(), False
         self._prefill_watch = Stopwatch(device)
         # A token is waited for, and no more than it: behind it the device is at the next one.
-        self._first_token_watch, self._decode_watch = Stopwatch(HOST), Stopwatch(HOST)
+        self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
         self._kept, self._warnings = kept, warnings
         self._running = [True] * len(questions)
         self._free_bytes = free_memory_bytes(device)
