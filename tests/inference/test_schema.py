@@ -248,8 +248,10 @@ def test_every_answer_is_valid_by_its_schema(tiny: VideoQA) -> None:
 
 
 @pytest.mark.slow
-def test_every_answer_is_valid_by_each_of_many_schemas(tiny: VideoQA) -> None:
-    check_random_schemas(tiny, 500, least_share=0.5)
+@pytest.mark.parametrize("part", range(5))
+def test_every_answer_is_valid_by_each_of_500_schemas(tiny: VideoQA, part: int) -> None:
+    assert part < 5  # so that processes may share them
+    check_random_schemas(tiny, 100, least_share=0.5)
 
 
 # --- what is valid is not changed ---
