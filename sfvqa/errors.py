@@ -23,6 +23,9 @@ SfvqaError                      1
 ├── DeviceLostError             1   the GPU failed, and answers nothing any more
 ├── ClusterError                1   a Ray cluster that cannot be reached, or has no worker left
 │   └── WorkerLostError         1   the worker that had a video ended, again and again
+├── ServerError                 1   the server
+│   ├── ServerBusyError         1   it has more to do than it takes on
+│   └── ServerStoppingError     1   it takes nothing more, or had to cut an answer
 └── JournalError                1   the file of records is in use, is none, or cannot be read or written
 """
 
@@ -194,6 +197,18 @@ class ClusterError(SfvqaError):
 
 class WorkerLostError(ClusterError):
     """Every worker that had the video ended before it was done."""
+
+
+class ServerError(SfvqaError):
+    """The server cannot start, or cannot be reached."""
+
+
+class ServerBusyError(ServerError):
+    """The server has as much to do as it takes on."""
+
+
+class ServerStoppingError(ServerError):
+    """The server is stopping: it takes no more requests, or had to cut an answer."""
 
 
 class JournalError(SfvqaError):

@@ -23,9 +23,10 @@ BELOW = {
 }
 """Each part of the package and the parts below it."""
 BELOW["training"] = BELOW["profiling"] = {*BELOW["inference"], "inference"}
+BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file"}
-BELOW["cli"] = {*BELOW["batch"], "batch", "profiling"}
-BELOW["lab"] = {*BELOW["batch"], "batch", "profiling", "training"}
+BELOW["cli"] = {*BELOW["batch"], "batch", "profiling", "serve"}
+BELOW["lab"] = {*BELOW["batch"], "batch", "profiling", "serve", "training"}
 
 ONLY_IN = {
     "typer": {"cli"},
@@ -35,6 +36,8 @@ ONLY_IN = {
     "transformers": {"model", "checkpoints", "inference", "training", "lab"},
     "matplotlib": {"profiling", "lab"},
     "ray": {"batch"},
+    "fastapi": {"serve"},
+    "uvicorn": {"serve"},
     "av": {"video", "lab"},
     "cv2": {"video", "lab"},
 }

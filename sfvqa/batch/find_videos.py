@@ -13,16 +13,8 @@ from sfvqa.batch.journal import is_stream
 from sfvqa.batch.manifest import read_manifest
 from sfvqa.errors import UsageError
 from sfvqa.inference.question import check_question
-from sfvqa.video.readers.local_file import refuse_address
+from sfvqa.video.readers.local_file import VIDEO_SUFFIXES, refuse_address
 from sfvqa.wording import plural
-
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".mkv", ".webm", ".avi", ".divx", ".ts", ".mts",
-    ".m2t", ".m2ts", ".mpg", ".mpeg", ".mpe", ".mpv", ".m1v", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf",
-    ".ogv", ".ogm", ".mxf", ".nut", ".rm", ".rmvb", ".wtv", ".dv", ".mjpg", ".mjpeg", ".y4m", ".ivf", ".obu",
-    ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".gif", ".apng",
-))  # fmt: skip
-"""A file named so is meant to be a video; if it is none, its items fail, and are not left out."""
 
 SOUND_SUFFIXES = frozenset((
     ".m4a", ".m4b", ".mka", ".oga", ".opus", ".weba", ".wma", ".ra", ".aac", ".mp3", ".wav", ".flac",

@@ -39,6 +39,7 @@ user's configuration folder. SFVQA_DEBUG=1 shows tracebacks."""
 _COMMANDS = {
     "ask": ("ask", "Ask one or more questions about a video.", EXIT_CODES),
     "chat": ("chat", "Talk about a video, question by question.", EXIT_CODES),
+    "serve": ("serve", "Keep a model loaded, for other programs and a page.", EXIT_CODES),
     "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
     "frames": ("frames", "Show the frames that a model would see.", EXIT_CODES),
     "merge": ("merge", "Merge several files of records into one.", EXIT_CODES),

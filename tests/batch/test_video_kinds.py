@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfvqa.batch.find_videos import SOUND_SUFFIXES, VIDEO_SUFFIXES, begins_as_video, is_video
+from sfvqa.batch.find_videos import SOUND_SUFFIXES, begins_as_video, is_video
+from sfvqa.video.readers.local_file import VIDEO_SUFFIXES
 from tests.video.videos import Recipe, constant_rate, write_sound, write_video
 
 CONTAINERS = {

@@ -122,7 +122,15 @@ def _text_in(head: bytes) -> str | None:
     return None if text.startswith(_RAW_VIDEO) or _CONTROL_CHARACTER.search(text) else text
 
 
-# --- Pictures in a folder ---
+# --- Videos and pictures by their names ---
+
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mj2", ".mkv", ".webm", ".avi", ".divx", ".ts", ".mts",
+    ".m2t", ".m2ts", ".mpg", ".mpeg", ".mpe", ".mpv", ".m1v", ".m2v", ".vob", ".flv", ".f4v", ".wmv", ".asf",
+    ".ogv", ".ogm", ".mxf", ".nut", ".rm", ".rmvb", ".wtv", ".dv", ".mjpg", ".mjpeg", ".y4m", ".ivf", ".obu",
+    ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".gif", ".apng",
+))  # fmt: skip
+"""A file named so is meant to be a video; if it is none, its items fail, and are not left out."""
 
 IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 UNREAD_SUFFIXES = (

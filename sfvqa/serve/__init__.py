@@ -1,0 +1,1 @@
+"""`sfvqa serve`: a warm model that other programs ask over HTTP."""

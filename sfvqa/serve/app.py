@@ -1,0 +1,225 @@
+"""The HTTP side of `sfvqa serve`: routes over a Service and the videos that a request may name."""
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.answer import Answer
+from sfvqa.inference.encode import EncodeProgress
+from sfvqa.inference.question import PromptOptions
+from sfvqa.serve import openai
+from sfvqa.serve.openai import ChatRequest
+from sfvqa.serve.request import Event
+from sfvqa.serve.request import Request as Asked
+from sfvqa.serve.service import Service
+from sfvqa.serve.sources import Folders, Upload, Uploads
+from sfvqa.serve.wire import describe, error_response, events_of, response_to
+from sfvqa.video.fitting import CropMode
+
+_PIECE_BYTES = 1 << 20
+
+
+class Server:
+    """What the routes work on: the model's service, and the videos that can be named."""
+
+    def __init__(self, service: Service, folders: Folders, uploads: Uploads) -> None:
+        self.service, self.folders, self.uploads = service, folders, uploads
+
+    @property
+    def model_name(self) -> str:
+        """The only model there is."""
+        return self.service.answerer.checkpoint.location.name
+
+    def find(self, address: str) -> Path | Upload:
+        """The video that an address names. UsageError, VideoNotFoundError."""
+        scheme = address.partition(":")[0].lower()
+        if scheme == "data":
+            return self.uploads.add_data(address)
+        if scheme == "file":
+            return self.folders.find(address)
+        if address.startswith("file-"):
+            return self.uploads.find(address)
+        raise UsageError(
+            "The video is at an address that this server does not fetch.",
+            "Send it as data:, upload it to /v1/files, or name it by file:// in a folder of the server.",
+        )
+
+    def asked(self, chat: ChatRequest, using: ExitStack) -> Asked:
+        """What a chat request asks of the model; an upload stays while `using` is open. UsageError, VideoError."""
+        answerer, own = self.service.answerer, chat.sfvqa
+        said = openai.read_conversation(chat.messages)
+        source = None if said.video is None else self.find(said.video)
+        if isinstance(source, Upload):
+            using.enter_context(self.uploads.using(source))
+        return Asked(
+            question=said.question,
+            video=source.path if isinstance(source, Upload) else source,
+            sampling=own.sampling_options(answerer.default_sampling),
+            crop=CropMode(own.crop) if own.crop else answerer.default_crop,
+            history=said.history,
+            prompt=PromptOptions(said.system, own.template),
+            generation=chat.generation(),
+            choices=None if own.choices is None else tuple(own.choices),
+            shown_as=Path(source.name) if isinstance(source, Upload) else None,
+        )
+
+
+def build_app(server: Server) -> FastAPI:
+    """The app without its guard."""
+    app = FastAPI(title="sfvqa", docs_url=None, redoc_url=None, openapi_url=None)
+    _answer_errors(app)
+
+    @app.get("/health")
+    async def health() -> Response:
+        failure = server.service.failure
+        return response_to(failure) if failure else JSONResponse({"status": "ok", "model": server.model_name})
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(server)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        _check_model(name, server)
+        return _model(server)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(http: Request) -> Response:
+        chat = ChatRequest.model_validate_json(await http.body())
+        _check_model(chat.model, server)
+        using = ExitStack()
+        try:
+            events = _events(server, await run_in_threadpool(server.asked, chat, using), http, using)
+        except BaseException:
+            using.close()
+            raise
+        if chat.stream:
+            first = await anext(events, None)  # an error before it has a status of its own
+            return StreamingResponse(_as_stream(first, events, chat, server), media_type="text/event-stream")
+        async for event in events:
+            if isinstance(event, Answer):
+                return JSONResponse(openai.completion(event, _new_id(), int(time.time())))
+        return Response(status_code=499)  # nobody is there to read it
+
+    @app.post("/v1/files")
+    async def upload(http: Request) -> dict[str, Any]:
+        async with http.form(max_files=1, max_fields=10) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise UsageError("The form has no file.", "Send the video as the field “file”.")
+            return _file(await run_in_threadpool(_store, server.uploads, file))
+
+    @app.get("/v1/files/{upload_id}")
+    async def uploaded(upload_id: str) -> dict[str, Any]:
+        return _file(server.uploads.find(upload_id))
+
+    @app.delete("/v1/files/{upload_id}")
+    async def delete(upload_id: str) -> dict[str, Any]:
+        server.uploads.remove(upload_id)
+        return {"id": upload_id, "object": "file", "deleted": True}
+
+    @app.get("/sfvqa/videos")
+    def videos() -> dict[str, Any]:
+        found = [{"url": path.as_uri(), "name": path.name} for path in server.folders.videos()]
+        return {"videos": found}
+
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(SfvqaError)
+    async def on_purpose(_: Request, error: SfvqaError) -> Response:
+        return response_to(error)
+
+    @app.exception_handler(ValidationError)
+    async def invalid(_: Request, error: ValidationError) -> Response:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return error_response(400, f"The request is not valid{f' at {place}' if place else ''}: {first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return error_response(error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> Response:
+        return response_to(error)
+
+
+async def _events(server: Server, asked: Asked, http: Request, using: ExitStack) -> AsyncIterator[Event]:
+    with using:
+        async for event in events_of(server.service, asked, http):
+            yield event
+
+
+async def _as_stream(
+    first: Event | None, events: AsyncIterator[Event], chat: ChatRequest, server: Server
+) -> AsyncIterator[str]:
+    """Server-sent events: a chunk a piece, then why it ended, what was asked for beside, and the end mark."""
+    completion_id, created = _new_id(), int(time.time())
+
+    def line(**more: Any) -> str:
+        return f"data: {json.dumps(openai.chunk(completion_id, created, server.model_name, **more))}\n\n"
+
+    yield line(delta={"role": "assistant", "content": ""})
+    event = first
+    try:
+        while event is not None:
+            if isinstance(event, str):
+                yield line(delta={"content": event})
+            elif isinstance(event, EncodeProgress) and chat.sfvqa.progress:
+                yield line(sfvqa={"progress": {"stage": event.stage, "done": event.done, "total": event.total}})
+            elif isinstance(event, Answer):
+                yield line(delta={}, finish_reason=openai.finish_reason(event), sfvqa=event.to_dict())
+                if chat.stream_options and chat.stream_options.include_usage:
+                    yield line(usage=openai.usage(event))
+                yield "data: [DONE]\n\n"
+            event = await anext(events, None)
+    except Exception as error:  # noqa: BLE001  the status is sent; the stream says what went wrong
+        yield f"data: {json.dumps(describe(error))}\n\n"
+
+
+def _store(uploads: Uploads, file: UploadFile) -> Upload:
+    with uploads.writing(file.filename or "video") as writing:
+        while piece := file.file.read(_PIECE_BYTES):
+            writing.write(piece)
+    assert writing.upload is not None
+    return writing.upload
+
+
+def _check_model(name: str, server: Server) -> None:
+    if name != server.model_name:
+        raise HTTPException(404, f"The model “{name[:80]}” is not served here; {server.model_name} is.")
+
+
+def _model(server: Server) -> dict[str, Any]:
+    return {"id": server.model_name, "object": "model", "created": 0, "owned_by": "sfvqa"}
+
+
+def _file(upload: Upload) -> dict[str, Any]:
+    return {
+        "id": upload.id,
+        "object": "file",
+        "bytes": upload.num_bytes,
+        "created_at": upload.created_at,
+        "filename": upload.name,
+        "purpose": "user_data",
+        "status": "processed",
+    }
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(12)}"

@@ -1,0 +1,264 @@
+"""OpenAI's chat completions as far as a video model has them: what is sent, read strictly, and what is sent back.
+
+What would change the answer and cannot be done is refused, not ignored.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfvqa.errors import UsageError
+from sfvqa.inference.answer import Answer, FinishReason
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.model import SlowAttention
+from sfvqa.registry import CropName, SamplingName
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, parse_time
+
+_FINISH_REASONS = {FinishReason.LENGTH: "length"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TextPart(_Strict):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class VideoAddress(_Strict):
+    """Where the video is: `data:`, `file://`, or the id of an upload."""
+
+    url: str
+
+
+class VideoPart(_Strict):
+    """The video of a conversation."""
+
+    type: Literal["video_url"]
+    video_url: VideoAddress
+
+
+class FileId(_Strict):
+    """The id of an upload."""
+
+    file_id: str
+
+
+class FilePart(_Strict):
+    """The video of a conversation, uploaded before."""
+
+    type: Literal["file"]
+    file: FileId
+
+
+Part = Annotated[TextPart | VideoPart | FilePart, Field(discriminator="type")]
+
+
+class Message(_Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[Part], Field(min_length=1)]
+    name: str | None = None
+
+
+class OwnSettings(_Strict):
+    """What OpenAI's form has no place for: `sfvqa` in a request. Times as on the command line: 90, "1:30"."""
+
+    frames: Annotated[int | None, Field(ge=1)] = None
+    sampling: SamplingName | None = None
+    fps: float | None = None
+    timestamps: list[float | str] | None = None
+    start: float | str | None = None
+    end: float | str | None = None
+    crop: CropName | None = None
+    template: str | None = None
+    choices: list[str] | None = None
+    evidence: bool = False
+    repetition_penalty: float = 1.0
+    slow_attention: Literal["always", "prefill"] = "always"
+    progress: bool = False
+
+    def sampling_options(self, default: SamplingOptions) -> SamplingOptions:
+        """The frames to take, with the model's number and strategy where none is asked for. UsageError."""
+        strategy = default.strategy
+        if self.sampling is not None:
+            strategy = SamplingStrategy(self.sampling)
+        elif self.fps is not None:
+            strategy = SamplingStrategy.FPS
+        elif self.timestamps is not None:
+            strategy = SamplingStrategy.TIMESTAMPS
+        return SamplingOptions(
+            num_frames=self.frames or default.num_frames,
+            strategy=strategy,
+            fps=self.fps,
+            timestamps_seconds=None if self.timestamps is None else tuple(map(_seconds, self.timestamps)),
+            start_seconds=None if self.start is None else _seconds(self.start),
+            end_seconds=None if self.end is None else _seconds(self.end),
+        )
+
+
+def _seconds(time: float | str) -> float:
+    return parse_time(time) if isinstance(time, str) else float(time)
+
+
+class StreamOptions(_Strict):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatRequest(_Strict):
+    """The body of `/v1/chat/completions`. Fields that change nothing here are taken and ignored."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    sfvqa: OwnSettings = OwnSettings()
+    # accepted only as what it is without them
+    n: Literal[1] | None = None
+    logprobs: Literal[False] | None = None
+    frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
+    presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
+    # about the caller, not the answer
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+
+    def generation(self) -> GenerationOptions:
+        """How the answer is written. UsageError."""
+        written = {
+            "max_new_tokens": self.max_completion_tokens or self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+        }
+        return GenerationOptions(
+            **{name: value for name, value in written.items() if value is not None},  # type: ignore[arg-type]
+            repetition_penalty=self.sfvqa.repetition_penalty,
+            slow_attention=SlowAttention(self.sfvqa.slow_attention),
+            evidence=self.sfvqa.evidence,
+        )
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages as a model takes them: the last question, the turns before it, and the address of the one video."""
+
+    question: str
+    history: tuple[tuple[str, str], ...]
+    system: str | None
+    video: str | None
+
+
+def read_conversation(messages: Sequence[Message]) -> Conversation:
+    """Check that messages are a conversation about at most one video. UsageError."""
+    system: list[str] = []
+    while messages and messages[0].role in ("system", "developer"):
+        system.append(_text_of(messages[0]))
+        messages = messages[1:]
+    turns: list[tuple[str, str]] = []
+    for place, message in enumerate(messages):
+        if message.role != ("user", "assistant")[place % 2]:
+            raise UsageError(
+                f"Message {place + 1} after the system's is the {message.role}'s.",
+                "User and assistant take turns, the user first.",
+            )
+    if len(messages) % 2 == 0:
+        raise UsageError("The last message is not the user's.", "End with a question.")
+    for asked, answered in zip(messages[::2], messages[1::2], strict=False):
+        turns.append((_text_of(asked), _text_of(answered)))
+    addresses = [address for message in messages for address in _addresses_in(message)]
+    if len(set(addresses)) > 1:
+        raise UsageError(
+            f"The conversation has {len(set(addresses))} videos.",
+            "Ask about one video, in any number of turns.",
+        )
+    return Conversation(
+        _text_of(messages[-1]), tuple(turns), "\n".join(system) or None, addresses[0] if addresses else None
+    )
+
+
+def _text_of(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+
+
+def _addresses_in(message: Message) -> Iterator[str]:
+    if isinstance(message.content, str):
+        return
+    for part in message.content:
+        if isinstance(part, VideoPart):
+            yield part.video_url.url
+        elif isinstance(part, FilePart):
+            yield part.file.file_id
+    if message.role == "assistant" and not all(isinstance(part, TextPart) for part in message.content):
+        raise UsageError("The assistant sends a video.", "Put the video into a message of the user.")
+
+
+def completion(answer: Answer, completion_id: str, created: int) -> dict[str, Any]:
+    """The object of a whole answer; `sfvqa` in it is what `sfvqa ask --json` prints."""
+    return {
+        "id": completion_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": answer.model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish_reason(answer),
+            }
+        ],
+        "usage": usage(answer),
+        "sfvqa": answer.to_dict(),
+    }
+
+
+def chunk(completion_id: str, created: int, model: str, **more: Any) -> dict[str, Any]:
+    """One event of a stream: `delta` and `finish_reason` of its choice; or `usage` or `sfvqa` alone."""
+    choices = []
+    if "delta" in more:
+        delta, reason = more.pop("delta"), more.pop("finish_reason", None)
+        choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+    return {
+        "id": completion_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": choices,
+        **more,
+    }
+
+
+def finish_reason(answer: Answer) -> str:
+    """`length` of an answer that was cut, `stop` of any other."""
+    return _FINISH_REASONS.get(answer.finish_reason, "stop")
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """The tokens of an answer, as OpenAI counts them."""
+    tokens = answer.tokens
+    return {
+        "prompt_tokens": tokens.prompt,
+        "completion_tokens": tokens.new,
+        "total_tokens": tokens.prompt + tokens.new,
+        "prompt_tokens_details": {"cached_tokens": tokens.reused},
+    }
