@@ -15,7 +15,7 @@ class FinishReason(StrEnum):
     """Why an answer ends where it does."""
 
     STOP = "stop"
-    """The model said that it is done."""
+    """The model said that it is done, or came to a text at which it was to stop."""
     LENGTH = "length"
     """`max_new_tokens` was reached: the answer may be cut in the middle."""
     INTERRUPTED = "interrupted"
@@ -141,6 +141,7 @@ class AnswerSettings:
     static_decode: bool = False
     system: str | None = None
     template: str | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -82,17 +82,54 @@ class IncrementalDetokenizer:
         return text
 
 
+class TextBefore:
+    """Lets text through that comes before any of some texts, whatever pieces it comes in.
+
+    What may be the beginning of one is held back until it is certain. Of several the one counts that is whole first;
+    of those whole at the same character, the longest.
+
+    >>> text = TextBefore(("END", "ENTER"))
+    >>> [text.push(piece) for piece in ("no E", "N", "d, an", "d EN", "D of it")], text.is_over
+    (['no ', '', 'ENd, an', 'd ', ''], True)
+    """
+
+    def __init__(self, ends: Sequence[str]) -> None:
+        self.is_over = False
+        self._ends = ends
+        self._held = ""
+
+    def push(self, piece: str) -> str:
+        """Take a piece, return the text that is now certain."""
+        text = self._held + piece
+        found = [(text.index(end) + len(end), text.index(end)) for end in self._ends if end in text]
+        if found:
+            self.is_over, self._held = True, ""
+            return text[: min(found)[1]]
+        longest = max(map(len, self._ends), default=1) - 1
+        starts = range(max(len(text) - longest, 0), len(text))
+        held = next((start for start in starts if any(end.startswith(text[start:]) for end in self._ends)), len(text))
+        self._held = text[held:]
+        return text[:held]
+
+    def finish(self) -> str:
+        """Return what is still held back."""
+        held, self._held = self._held, ""
+        return held
+
+
 @dataclass(eq=False)
 class AnswerRow:
     """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
 
-    `lead` is what a template leaves to the model to begin an answer with, and no part of its text.
+    `lead` is what a template leaves to the model to begin an answer with, and no part of its text, which ends where
+    `before` says.
     """
 
     encoded: EncodedVideo | None
     question: str
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
+    before: TextBefore
     lead: str = ""
     num_last: int = 1
     pieces: list[str] = field(default_factory=list)
@@ -112,6 +149,11 @@ class AnswerRow:
             piece += self.detokenizer.finish()
         if piece:
             piece, self.lead = piece.removeprefix(self.lead), ""
+        piece = self.before.push(piece)
+        if self.before.is_over:
+            self.finish_reason = FinishReason.STOP
+        elif token.finish_reason is not None:
+            piece += self.before.finish()
         self.pieces.append(piece)
         return piece
 
@@ -182,6 +224,7 @@ class AnswerRun:
         # A token is waited for, and no more than it: behind it the device is at the next one.
         self._first_token_watch, self._decode_watch = Stopwatch(HOST), Stopwatch(HOST)
         self._kept, self._warnings = kept, warnings
+        self._running = [True] * len(questions)
         self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
@@ -194,28 +237,45 @@ class AnswerRun:
         )
 
     def steps(self) -> Generator[list[str], None, None]:
-        """Yield the text each step adds to every answer, until all have ended."""
+        """Yield the text that each step adds to every answer, until all have ended; see `end`."""
         try:
             yield from self._choosing_steps() if self._choices else self._writing_steps()
         except OutOfMemoryError:
             self._checkpoint.recorded_steps.clear()
             raise
 
+    def end(self, place: int) -> None:
+        """Give a question no more tokens, from any thread: what came of its answer stays, `interrupted` if it was not
+        over. The others go on; where none is left the run ends.
+        """
+        self._running[place] = False
+
     def _writing_steps(self) -> Generator[list[str], None, None]:
+        if not any(self._running):
+            return
         prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(
-            self._checkpoint.model, prefilled, self._options, self._checkpoint.end_token_ids, self._recorded
+            self._checkpoint.model,
+            prefilled,
+            self._options,
+            self._checkpoint.end_token_ids,
+            self._recorded,
+            self._running,
         )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
         while True:
-            writing = [0 if row.is_over else 1 for row in self._rows]
+            writing = list(map(int, self._running))
             with watch, memory_errors("writing the answer"), self._recording(range(len(self._rows)), writing):
                 step = next(tokens, None)
             if step is None:
                 return
             watch = self._decode_watch
-            yield [row.take(token) for row, token in zip(self._rows, step, strict=True)]
+            pieces = [row.take(token) for row, token in zip(self._rows, step, strict=True)]
+            for place, row in enumerate(self._rows):
+                if row.is_over:
+                    self.end(place)
+            yield pieces
 
     def _recorded_steps(self) -> RecordedSteps | None:
         """Those of this model, where its tokens are decoded by them. UsageError where that is not possible."""
@@ -259,6 +319,8 @@ class AnswerRun:
     def _choosing_steps(self) -> Generator[list[str], None, None]:
         """Compare the choices for one question after the other, each going on from the prompt before it."""
         for place, row in enumerate(self._rows):
+            if not self._running[place]:
+                continue
             prefilled = self._prefill(place)
             with self._first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
@@ -337,7 +399,8 @@ class AnswerRun:
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        row = AnswerRow(asked.encoded, asked.question, prompt, IncrementalDetokenizer(tokenizer), self._lead)
+        detokenizer, before = IncrementalDetokenizer(tokenizer), TextBefore(self._options.stop)
+        row = AnswerRow(asked.encoded, asked.question, prompt, detokenizer, before, self._lead)
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row
@@ -456,6 +519,7 @@ class AnswerRun:
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
+            stop=options.stop,
             static_decode=self._recorded is not None,
             system=self._prompt_options.system,
             template=self._prompt_options.template,

@@ -39,7 +39,8 @@ class GenerationOptions:
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
     `static_decode` decodes over buffers of fixed size, which pays on CUDA (see RecordedSteps). `evidence` notes which
-    frames an answer looks at (see evidence); it changes no token.
+    frames an answer looks at (see evidence); it changes no token. An answer ends before the first of the texts in
+    `stop` (see TextBefore).
     """
 
     max_new_tokens: int = 256
@@ -50,6 +51,7 @@ class GenerationOptions:
     slow_attention: SlowAttention = SlowAttention.ALWAYS
     static_decode: StaticDecode = StaticDecode.AUTO
     evidence: bool = False
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, kind, is_possible, wanted in _POSSIBLE:
@@ -65,7 +67,7 @@ class GenerationOptions:
     def check_for_choices(self) -> None:
         """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
         default = GenerationOptions(slow_attention=self.slow_attention)
-        for name in WRITING_OPTIONS:
+        for name in (*WRITING_OPTIONS, "stop"):
             if getattr(self, name) != getattr(default, name):
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}, and choices are compared, not written.",
@@ -82,6 +84,7 @@ _POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
     ("seed", int, lambda number: 0 <= number < 2**63, "0 or a positive 64-bit number"),
     ("static_decode", str, lambda name: name in list(StaticDecode), " or ".join(StaticDecode)),
     ("evidence", bool, lambda _: True, "true or false"),
+    ("stop", tuple, lambda texts: all(isinstance(text, str) and text for text in texts), "a tuple of texts"),
     ("slow_attention", str, lambda name: name in list(SlowAttention), " or ".join(SlowAttention)),
 )
 
@@ -328,18 +331,20 @@ def generate_tokens(
     options: GenerationOptions,
     end_token_ids: frozenset[int],
     recorded: RecordedSteps | None = None,
+    running: list[bool] | None = None,
 ) -> Iterator[tuple[GeneratedToken | None, ...]]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
-    An answer stops at an end token (which is yielded, as its last) or at `max_new_tokens`. With `recorded` the steps
-    are those kept there. On CUDA the next step has begun before a token is waited for, so that the device never waits:
-    the last one is in vain where an answer ends before `max_new_tokens`.
+    An answer stops at an end token (which is yielded, as its last), at `max_new_tokens`, or where the caller says in
+    `running`, at any time, that it runs no more. With `recorded` the steps are those kept there. On CUDA the next step
+    has begun before a token is waited for, so that the device never waits: the last one is in vain where an answer ends
+    before `max_new_tokens`.
     """
     logits, batch_size, device = state.logits, len(state.logits), state.logits.device
+    running = [True] * batch_size if running is None else running
     chooser = TokenChooser(options, batch_size, device)  # of several devices the head may be on another
     begins_ahead = device.type == "cuda" and not options.evidence
     run: Callable[[Tensor], Tensor] | None = None
-    running = [True] * batch_size
     for count in range(1, options.max_new_tokens + 1):
         is_last = count == options.max_new_tokens
         chosen = chooser.choose(logits)
@@ -350,7 +355,8 @@ def generate_tokens(
         for row, token_id in enumerate(chosen.wait()):
             reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
             step.append(GeneratedToken(token_id, reason) if running[row] else None)
-            running[row] = running[row] and reason is None
+            if reason is not None:
+                running[row] = False
         yield tuple(step)
         if not any(running):
             return
