@@ -1,19 +1,26 @@
 """One question on its way through the server: what is asked, and what happens to it, told to whoever waits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sfvqa.inference.answer import Answer
-from sfvqa.inference.encode import EncodeProgress
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 
-Event = EncodeProgress | str | Answer | Exception
-"""Progress with the video, a piece of the answer, and as the last one the answer or why there is none."""
+Message = Mapping[str, Any]
+Event = EncodeProgress | str | Answer | Message | Exception | None
+"""Progress with the video, a piece of the answer, and as the last one the answer or why there is none.
+
+Of work that is the request's own its messages, and None at its end.
+"""
+Work = Callable[[EncodedVideo | None], Generator[Message, None, None]]
+"""What is done with a video on the model's thread, a step at a time, each with a message of what came of it."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,12 @@ class Request:
 class Job:
     """A request and whoever waits for it: `tell` is called with every event, from any thread, and must not block.
 
-    `is_dropped` once nobody waits any longer; `is_over` once the last event was told.
+    With `work`, that is done in place of answering. `is_dropped` once nobody waits any longer; `is_over` once the last
+    event was told.
     """
 
     request: Request
     tell: Callable[[Event], None]
+    work: Work | None = None
     is_dropped: bool = False
     is_over: bool = False

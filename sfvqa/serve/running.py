@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.guard import Guard
+from sfvqa.serve.local import LocalServer
 from sfvqa.serve.service import Service, ServiceOptions
 from sfvqa.serve.sources import Folders, Uploads
 from sfvqa.serve.status import ServerStatus
@@ -60,39 +61,32 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
         limit = options.largest_video_bytes * 4 // 3 + (1 << 20)
         hosts = None if options.api_key else _LOOPBACK
         public = Guard(build_app(server), key=options.api_key, hosts=hosts, largest_body_bytes=limit)
-        asyncio.run(_run(service, [(public, listening)], options, status))
+        asyncio.run(_run(service, public, listening, options, status))
 
 
 async def _run(
-    service: Service, apps: Sequence[tuple[ASGIApp, socket.socket]], options: ServeOptions, status: ServerStatus
+    service: Service, app: ASGIApp, listening: socket.socket, options: ServeOptions, status: ServerStatus
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    listeners = [
-        _Listener(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS))
-        for app, _ in apps
-    ]
-    tasks = [
-        asyncio.create_task(listener.serve(sockets=[listening]))
-        for listener, (_, listening) in zip(listeners, apps, strict=True)
-    ]
-    status.write()
-    try:
-        while not stop.is_set() and service.failure is None:
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS)
+    listener = _Listener(config)
+    local = LocalServer(service, status.id, status.token)
+    with status.announced():
+        async with local.listening(status.socket):
+            public = asyncio.create_task(listener.serve(sockets=[listening]))
+            while not stop.is_set() and service.failure is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 1)
+            service.stop_accepting()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1)
-    finally:
-        status.remove()
-    service.stop_accepting()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(options.grace_seconds):
-            while service.num_requests:
-                await asyncio.sleep(_LOOK_SECONDS)
-    service.cut()
-    for listener in listeners:
-        listener.should_exit = True
-    await asyncio.gather(*tasks)
+                async with asyncio.timeout(options.grace_seconds):
+                    while service.num_requests:
+                        await asyncio.sleep(_LOOK_SECONDS)
+            service.cut()
+            listener.should_exit = True
+            await public
 
 
 def listen(host: str, port: int) -> socket.socket:

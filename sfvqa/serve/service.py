@@ -4,6 +4,7 @@ Requests about the same video share its reading and encoding, and those that are
 nothing of HTTP: what happens to a request is told to its Job.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -15,7 +16,7 @@ from sfvqa.errors import DeviceLostError, OutOfMemoryError, ServerBusyError, Ser
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.question import check_choices, check_looks, check_question
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.serve.request import Event, Job, Request
+from sfvqa.serve.request import Event, Job, Request, Work
 from sfvqa.serve.sight import Sight, View
 
 if TYPE_CHECKING:
@@ -90,20 +91,21 @@ class Service:
         with self._changed:
             return len(self._jobs)
 
-    def submit(self, request: Request, tell: Callable[[Event], None]) -> Job:
-        """Take a request, whose events are told until it is over.
+    def submit(self, request: Request, tell: Callable[[Event], None], work: Work | None = None) -> Job:
+        """Take a request, whose events are told until it is over; with `work`, that is done in place of answering.
 
         Raises ServerBusyError, ServerStoppingError, and UsageError, VideoError for what is wrong with it at first
         sight; hashes nothing, but looks at the file.
         """
-        check_question(request.question)
+        if work is None:
+            check_question(request.question)
         if request.choices is not None:
             check_choices(request.choices)
             request.generation.check_for_choices()
         if request.generation.evidence:
             check_looks(self.answerer.checkpoint.location.name, self.answerer.checkpoint.model.config.hybrid_layers)
         view = None if request.video is None else View.of(request.video, request)
-        job = Job(request, tell)
+        job = Job(request, tell, work)
         with self._changed:
             if not self._is_accepting:
                 raise ServerStoppingError("The server is stopping.", "Ask again once it is back.")
@@ -258,9 +260,11 @@ class Service:
         alike = [
             each
             for each in self._to_answer
-            if oldest.request.can_be_answered_with(each[0].request) and _are_as_long(sight, each[1])
+            if each[0].work is None
+            and oldest.request.can_be_answered_with(each[0].request)
+            and _are_as_long(sight, each[1])
         ]
-        batch = alike[: self.options.batch_size]
+        batch = alike[: self.options.batch_size] if oldest.work is None else [(oldest, sight)]
         self._to_answer = [each for each in self._to_answer if each not in batch]
         return batch
 
@@ -308,10 +312,32 @@ class Service:
             self._forget(sight)
 
     def _answer(self, batch: list[tuple[Job, Sight | None]]) -> Generator[None, None, None]:
+        (job, sight), work = batch[0], batch[0][0].work
         try:
-            yield from self._answer_together(batch)
+            yield from self._answer_together(batch) if work is None else self._do(job, sight, work)
         finally:
             self._num_runs -= 1
+
+    def _do(self, job: Job, sight: Sight | None, work: Work) -> Generator[None, None, None]:
+        """Do a request's own work a step at a time, until it is over or dropped."""
+        if job.is_dropped:
+            return
+        try:
+            with contextlib.closing(work(None if sight is None else sight.take())) as steps:
+                for message in steps:
+                    if job.is_dropped:
+                        return
+                    job.tell(message)
+                    yield
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if isinstance(error, OutOfMemoryError):
+                self._forget_prompts()
+            self._tell_all([(job, sight)], error)
+        else:
+            with self._changed:
+                self._tell_last(job, None)
 
     def _answer_together(self, batch: list[tuple[Job, Sight | None]]) -> Generator[None, None, None]:
         """Answer a batch a step at a time; what fails together is tried alone, unless it has begun to be written."""
@@ -355,9 +381,7 @@ class Service:
         for job, sight in batch:
             request, encoded = job.request, None
             if sight is not None:
-                assert sight.encoded is not None
-                encoded, sight.encoded = sight.encoded, sight.encoded.paid()
-                encoded = encoded.lying_at(request.shown_as or sight.view.file.path)
+                encoded = sight.take().lying_at(request.shown_as or sight.view.file.path)
             asked.append(Asked(encoded, request.question, request.history))
         first, sight = batch[0]
         is_alone = len(batch) == 1

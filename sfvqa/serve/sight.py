@@ -65,6 +65,12 @@ class Sight:
         tokens = self.encoded.visual_tokens
         return sum(part.numel() * part.element_size() for part in (tokens.slow, tokens.fast))
 
+    def take(self) -> EncodedVideo:
+        """What was seen; for all but the first who ask about it, it is there already."""
+        assert self.encoded is not None
+        taken, self.encoded = self.encoded, replace(self.encoded.paid(), is_from_cache=True)
+        return taken
+
     def cancel(self) -> None:
         """Have nothing more read: nobody waits any longer."""
         with self._lock:
