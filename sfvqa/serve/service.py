@@ -4,6 +4,7 @@ Requests about the same video share its reading and encoding, and those that are
 nothing of HTTP: what happens to a request is told to its Job.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.question import check_choices, check_looks, check_question
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.metrics import Metrics
-from sfvqa.serve.request import Event, Job, Request, to_be_told
+from sfvqa.serve.request import Event, Job, Request, Work, to_be_told
 from sfvqa.serve.sight import Sight, View, Waiting
 from sfvqa.wording import plural
 
@@ -146,15 +147,17 @@ class Service:
         with self._changed:
             return sum(sight.num_bytes for sight in self._sights.values())
 
-    def submit(self, request: Request, tell: Callable[[Event], None]) -> Job:
-        """Take a request, whose events are told until it is over.
+    def submit(self, request: Request, tell: Callable[[Event], None], work: Work | None = None) -> Job:
+        """Take a request, whose events are told until it is over; with `work`, that is done in place of answering.
 
         Raises ServerBusyError, ServerStoppingError, and UsageError, VideoError for what is wrong with it at first
         sight; hashes nothing, but looks at the file.
         """
+        if work is None:
+            check_question(request.question)
         self._check(request)
         view = None if request.video is None else View.of(request.video, request)
-        job = Job(request, tell)
+        job = Job(request, tell, work)
         with self._changed:
             if not self._is_accepting:
                 raise self.failure or ServerStoppingError("The server is stopping.", "Ask again once it is back.")
@@ -197,7 +200,6 @@ class Service:
 
     def _check(self, request: Request) -> None:
         most, model = self.options.most_frames, self.answerer.checkpoint.model
-        check_question(request.question)
         if request.num_frames > most:
             raise UsageError(f"{request.num_frames} frames are asked for.", f"This server looks at {most} at most.")
         positions = int(model.config.decoder_config.max_position_embeddings)
@@ -389,11 +391,34 @@ class Service:
             self._make_room()
 
     def _answer(self, batch: list[Waiting]) -> Generator[None, None, None]:
+        work = batch[0].job.work
         try:
-            yield from self._answer_together(batch)
+            yield from self._answer_together(batch) if work is None else self._do(batch[0], work)
         finally:
             self._num_runs -= 1
             self._written = [waiting for waiting in self._written if waiting not in batch]
+
+    def _do(self, waiting: Waiting, work: Work) -> Generator[None, None, None]:
+        """Do a request's own work a step at a time, until it is over or dropped."""
+        job, encoded = waiting.job, waiting.encoded
+        if waiting.sight is not None:
+            waiting.sight.pay()
+        try:
+            with contextlib.closing(work(encoded)) as steps:
+                for message in steps:
+                    if job.is_dropped:
+                        return
+                    job.tell(message)
+                    yield
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if isinstance(error, OutOfMemoryError):
+                self._take_less(self._batch_size)
+            self._tell_all([waiting], error)
+        else:
+            with self._changed:
+                self._tell_last(job, None)
 
     def _answer_together(self, batch: Sequence[Waiting]) -> Generator[None, None, None]:
         """Answer a batch a step at a time; what fails together is tried alone, or by halves where memory ran out."""
@@ -458,8 +483,8 @@ class Service:
     def _finish(self, waiting: Waiting, run: AnswerRun, place: int) -> None:
         answer = run.answer(place)
         with self._changed:
-            if waiting.sight is not None and waiting.sight.encoded is not None:
-                waiting.sight.encoded = waiting.sight.encoded.paid()
+            if waiting.sight is not None:
+                waiting.sight.pay()
             self.metrics.answered(waiting.job, answer)
             self._tell_last(waiting.job, answer)
 
