@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
+    DamagedVideoError,
     DeviceLostError,
+    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
+    RangeOutsideVideoError,
     ServerBusyError,
     ServerError,
     ServerStoppingError,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
 _MOST_CHARACTERS_A_TOKEN = 16  # more than any text has, so that none too long is tokenised
+_LASTING_ERRORS = (DamagedVideoError, EncryptedVideoError, RangeOutsideVideoError)  # that a file has until it changes
+_MOST_UNSEEABLE = 1000
 _LAST_WAIT_SECONDS = 10.0
 
 
@@ -83,6 +88,7 @@ class Service:
         self._changed = threading.Condition()
         self._jobs: set[Job] = set()
         self._sights: dict[View, Sight] = {}  # the least recently asked about first
+        self._unseeable: dict[View, SfvqaError] = {}  # the latest last
         self._to_read: deque[Sight] = deque()
         self._to_encode: deque[Sight] = deque()
         self._to_answer: list[Waiting] = []
@@ -217,6 +223,9 @@ class Service:
     # --- Under the lock ---
 
     def _wait_for_video(self, job: Job, view: View) -> None:
+        if (error := self._unseeable.get(view)) is not None:
+            self._tell_last(job, error)
+            return
         sight = self._sights.pop(view, None)
         if sight is None:
             sight = Sight(view, job.request.reading)
@@ -300,6 +309,10 @@ class Service:
     def _fail(self, sight: Sight, error: Exception) -> None:
         with self._changed:
             self._forget(sight)
+            if isinstance(error, _LASTING_ERRORS):
+                self._unseeable[sight.view] = to_be_told(error)
+                if len(self._unseeable) > _MOST_UNSEEABLE:
+                    del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []
             for job in jobs:
                 self._tell_last(job, error)
@@ -457,6 +470,9 @@ class Service:
                     if run.is_over(place):
                         self._finish(batch[place], run, place)
             yield
+        for place, job in enumerate(jobs):
+            if not (job.is_dropped or job.is_over):  # it could not go on
+                self._finish(batch[place], run, place)
         self._keep_prompt(batch, run)
 
     def _run_of(self, batch: Sequence[Waiting]) -> AnswerRun:
@@ -485,8 +501,9 @@ class Service:
         with self._changed:
             if waiting.sight is not None:
                 waiting.sight.pay()
-            self.metrics.answered(waiting.job, answer)
-            self._tell_last(waiting.job, answer)
+            if answer.error is None:
+                self.metrics.answered(waiting.job, answer)
+            self._tell_last(waiting.job, answer.error or answer)
 
     def _keep_prompt(self, batch: Sequence[Waiting], run: AnswerRun) -> None:
         """Keep the prompt of a question that was answered alone, which the next turn of a chat begins with."""

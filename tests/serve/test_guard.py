@@ -22,7 +22,7 @@ def locked(tiny: VideoQA) -> Iterator[Served]:
 
 
 def status(served: Served, path: str = "/v1/models", method: str = "GET", **headers: str) -> int:
-    sent = {name.replace("_", "-"): value.encode() for name, value in headers.items()}
+    sent = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     return httpx.request(method, f"{served.url}{path}", headers=sent).status_code
 
 
@@ -75,7 +75,7 @@ def test_every_answer_says_what_a_page_may_do(served: Served) -> None:
 
 def test_a_body_has_a_limit(served: Served, locked: Served) -> None:
     """Announced or not; an upload has one of its own."""
-    key = {"Authorization": "Bearer a-käy".encode()}
+    key = {b"Authorization": "Bearer a-käy".encode()}
     for content in (b"x" * 10_001, iter([b"x" * 6000, b"x" * 6000])):
         response = httpx.post(f"{locked.url}/v1/chat/completions", content=content, headers=key)
         assert (response.status_code, response.json()["error"]["type"]) == (413, "invalid_request_error")

@@ -1,10 +1,12 @@
 """The real openai client against the server: what it sends is understood, and what it gets, too."""
 
 import base64
-from typing import Any, cast
+import json
+from typing import Any, Literal, cast
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from tests.serve.serving import FLASH, SHAPES, Served, about, ask_json
@@ -114,10 +116,36 @@ def test_how_the_answer_is_written(client: openai.OpenAI) -> None:
     assert drawn[0].sfvqa["settings"]["temperature"] == 9
 
 
+def test_answers_as_json(client: openai.OpenAI) -> None:
+    """By a schema, by the client's own class, and as any object."""
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}, "required": ["colour"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "flash", "schema": schema, "strict": True}}
+    completion = ask(client, about(SHAPES, FLASHES, response_format=wanted))
+    assert json.loads(text_of(completion)) == completion.sfvqa["fields"]
+    assert completion.sfvqa["fields"]["colour"] in ("red", "green")
+
+    class Flash(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        colour: Literal["red", "green"]
+
+    messages: Any = about(SHAPES, FLASHES)["messages"]
+    parsed = client.chat.completions.parse(model="tiny", messages=messages, response_format=Flash)
+    assert parsed.choices[0].message.parsed is not None
+    assert parsed.choices[0].message.parsed.colour == completion.sfvqa["fields"]["colour"]
+    with pytest.raises(openai.UnprocessableEntityError, match="before it was whole"):
+        ask(client, about(SHAPES, FLASHES, response_format={"type": "json_object"}, max_tokens=1))
+
+
 @pytest.mark.parametrize(
     ("more", "error", "says"),
     [
         ({"temperature": -1}, openai.BadRequestError, "temperature is -1"),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "colour"}}}},
+            openai.BadRequestError,
+            "No answer can be written",
+        ),
         ({"n": 2}, openai.BadRequestError, "at n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "at tools"),
         ({"logprobs": True}, openai.BadRequestError, "at logprobs"),
@@ -193,7 +221,7 @@ def test_the_same_answers_as_on_the_command_line(client: openai.OpenAI) -> None:
         for expected in ask_json(video, *questions, "--frames", "24", "--evidence"):
             body = about(video, expected["question"], sfvqa={"frames": 24, "evidence": True})
             got = ask(client, body).sfvqa
-            for changing in ("timings", "peak_memory_bytes"):
+            for changing in ("timings", "peak_memory_bytes", "from_video_cache"):
                 del expected[changing], got[changing]
             del expected["tokens"]["reused"], got["tokens"]["reused"]
             weights = [[round(frame.pop("weight"), 4) for frame in each["evidence"]] for each in (expected, got)]

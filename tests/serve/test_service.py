@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import pytest
 
 from sfvqa.errors import (
+    DamagedVideoError,
     DeviceLostError,
     OutOfMemoryError,
     PromptTooLongError,
+    ReadTimeoutError,
     ServerBusyError,
     ServerError,
     ServerStoppingError,
@@ -143,8 +145,12 @@ def test_an_answer_is_the_same_alone_and_with_others(tiny: VideoQA, video: Path)
         question: tiny.ask(video, question).text for question in ("Describe the video.", "Which digit is shown?")
     }
     gate = threading.Event()
+
+    def wait(*_: object) -> None:
+        assert gate.wait(PATIENCE_SECONDS)
+
     with running(tiny, num_readers=1) as service:
-        listeners = [Listener(lambda *_: gate.wait(PATIENCE_SECONDS) and None) for _ in range(4)]
+        listeners = [Listener(wait) for _ in range(4)]
         questions = [*expected, *expected]
         for listener, question in zip(listeners, questions, strict=True):
             service.submit(Request(question, video, sampling=tiny.default_sampling), listener)
@@ -285,6 +291,22 @@ def test_a_video_that_fails_fails_for_all_and_is_tried_again(tiny: VideoQA, read
         assert sample(service, "sfvqa_failures_total") == 3
 
 
+def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """Until it changes; what may pass is tried again."""
+    readers.error = DamagedVideoError("It is damaged.")
+    readers.may_read.set()
+    with running(tiny) as service:
+        for _ in range(3):
+            assert isinstance(submit(service, video).last(), DamagedVideoError)
+        assert len(readers.opened) == 1
+        assert service.num_requests == 0
+        video.write_bytes(video.read_bytes() + b"\0")
+        readers.error = ReadTimeoutError("It takes too long.")
+        for _ in range(2):
+            assert isinstance(submit(service, video).last(), ReadTimeoutError)
+        assert len(readers.opened) == 3
+
+
 class WatchedRun(AnswerRun):
     """A run that fails as a test wants it to."""
 
@@ -310,7 +332,7 @@ def _watch_runs(
     class Run(WatchedRun):
         all: ClassVar[list[WatchedRun]] = []
 
-    Run.fails = staticmethod(fails)  # type: ignore[assignment]
+    Run.fails = staticmethod(fails)
     monkeypatch.setattr(service_module, "AnswerRun", Run)
     return Run.all
 
