@@ -306,11 +306,12 @@ class Service:
                     self._changed.notify_all()
             del sight  # or the thread would hold its frames until the next one comes
 
-    def _fail(self, sight: Sight, error: Exception) -> None:
+    def _fail(self, sight: Sight, cause: Exception) -> None:
+        is_lasting, error = isinstance(cause, _LASTING_ERRORS), to_be_told(cause)
         with self._changed:
             self._forget(sight)
-            if isinstance(error, _LASTING_ERRORS):
-                self._unseeable[sight.view] = to_be_told(error)
+            if is_lasting:
+                self._unseeable[sight.view] = error
                 if len(self._unseeable) > _MOST_UNSEEABLE:
                     del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []

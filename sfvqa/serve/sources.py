@@ -112,10 +112,10 @@ class Uploads:
         parent = (folder or Path(tempfile.gettempdir())).resolve()
         _remove_stale(parent)
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock = FileLock(self._folder / _LOCK)
+        self._lock = FileLock(self._folder / _LOCK, timeout=0)
 
     def __enter__(self) -> Self:
-        self._lock.acquire(timeout=0)
+        self._lock.acquire()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -118,7 +118,8 @@ def test_how_the_answer_is_written(client: openai.OpenAI) -> None:
 
 def test_answers_as_json(client: openai.OpenAI) -> None:
     """By a schema, by the client's own class, and as any object."""
-    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}, "required": ["colour"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}}
+    schema |= {"required": ["colour"], "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "flash", "schema": schema, "strict": True}}
     completion = ask(client, about(SHAPES, FLASHES, response_format=wanted))
     assert json.loads(text_of(completion)) == completion.sfvqa["fields"]

@@ -130,7 +130,7 @@ def endless(pipes: Sequence[Path]) -> Iterator[None]:
         descriptor = os.open(pipe, os.O_RDWR)  # opens at once, and never sees an end
         os.set_blocking(descriptor, False)
         while not over.wait(0.01):
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):
                 os.write(descriptor, bytes(4096))
         os.close(descriptor)
 
