@@ -6,6 +6,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from sfvqa.errors import SchemaNotMetError
+
 SCHEMA_VERSION = 1
 
 _STANDS_OUT = 1.5  # times an even share
@@ -142,6 +144,7 @@ class AnswerSettings:
     system: str | None = None
     template: str | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ class Answer:
     memory on CUDA, resident memory elsewhere, None where the system does not tell. `choices` are empty and
     `subtitles` None where none were given. `from_video_cache` says that the video was neither read nor encoded.
     `evidence` weighs every sampled frame, in order, with 1 in all (see `inference.evidence`); None where it was not
-    asked for, empty where nothing was looked at, of a question without a video for one.
+    asked for, empty where nothing was looked at, of a question without a video for one. With a schema, `fields` is the
+    value that the text spells, or `error` says why it spells none; both are None of an answer that was interrupted.
     """
 
     text: str
@@ -172,6 +176,8 @@ class Answer:
     subtitles: SubtitleUse | None = None
     from_video_cache: bool = False
     evidence: tuple[FrameEvidence, ...] | None = None
+    fields: object = None
+    error: SchemaNotMetError | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -180,6 +186,7 @@ class Answer:
             "video": self.video,
             "question": self.question,
             "answer": self.text,
+            "fields": self.fields,
             "choices": [asdict(choice) for choice in self.choices] or None,
             "evidence": None if self.evidence is None else [asdict(frame) for frame in self.evidence],
             "model": self.model,
@@ -238,6 +245,8 @@ class ContextUse:
 class AnswerStream:
     """Pieces of an answer as they come; `answer` is what there is so far, whole once the pieces are at an end.
 
+    Where it is not valid by its schema then, its error is raised in place of the end.
+
     Leaving early (`close`, the end of a `with` block, an exception such as Ctrl-C) keeps what came: `answer` then
     says `interrupted`.
     """
@@ -259,6 +268,8 @@ class AnswerStream:
         for (piece,) in self._steps:
             if piece:
                 return piece
+        if (error := self.answer.error) is not None:
+            raise error
         raise StopIteration
 
     def __enter__(self) -> Self:

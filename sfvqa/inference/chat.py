@@ -141,7 +141,8 @@ class Chat:
         finally:
             self._kept = run.kept
             (answer,) = run.answers()
-            if answer.text or answer.finish_reason is not FinishReason.INTERRUPTED:
+            has_come = answer.text or answer.finish_reason is not FinishReason.INTERRUPTED
+            if has_come and answer.error is None:
                 self._turns.append(ChatTurn(answer.question, answer))
 
     def _length(self, options: PromptOptions, question: str = _ANY_QUESTION, num_left_out: int = 0) -> int:
