@@ -7,9 +7,7 @@ import builtins
 import contextlib
 import json
 import select
-import signal
 import socket
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,7 +70,7 @@ class Connection:
 
     def __init__(self, status: ServerStatus) -> None:
         self._named: Callable[[str], str] = str
-        self._received = bytearray()
+        self._received = [b""]
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(_PATIENCE_SECONDS)
@@ -101,20 +99,27 @@ class Connection:
 
     def receive(self, timeout_seconds: float | None = None) -> dict[str, Any]:
         """The next message. Raises the server's error if it is one, OSError where none comes any more."""
-        while (end := self._received.find(b"\n")) < 0:
-            _wait_for(self._socket, timeout_seconds)
-            with _undisturbed():  # or what came would be lost
-                if not (piece := self._socket.recv(_PIECE_BYTES)):
-                    raise ConnectionResetError("the server ended the connection")
-                self._received += piece
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        try:
-            message: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise ConnectionAbortedError("what came is no message") from error
+        message = self.receive_any(timeout_seconds)
         if "error" in message:
             raise self._error(**message["error"])
+        return message
+
+    def receive_any(self, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """The next message, an error too. OSError where none comes any more."""
+        while not (found := b"".join(self._received).partition(b"\n"))[1]:
+            _wait_for(self._socket, timeout_seconds)
+            # Ctrl-C is heard between two steps of Python, and this is one: it never loses what has come.
+            self._received.extend(map(self._socket.recv, (_PIECE_BYTES,)))
+            if not self._received[-1]:
+                raise ConnectionResetError("the server ended the connection")
+        line, _, rest = found
+        self._received = [rest]
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise ConnectionAbortedError("what came is no message")
         return message
 
     def see(self, video: VideoToSee, wanted: Mapping[str, Any]) -> Generator[Any, None, SeenVideo]:
@@ -143,6 +148,9 @@ class Connection:
     def answers(self, num_questions: int) -> Iterator[AnswerStream]:
         """A stream for each question that was asked of the video, in order."""
         for _ in range(num_questions):
+            with gone_is_an_error():
+                while "begun" not in self.receive():
+                    pass
             whole: list[Answer] = []
             yield AnswerStream(self._pieces(whole), whole.pop)
 
@@ -218,16 +226,22 @@ class ServedChat:
                 yield [""]
                 while "answer" not in (message := self._connection.receive()):
                     yield [message["piece"]]
-            except (GeneratorExit, KeyboardInterrupt):  # stopped: what came of it is asked for
+            except (GeneratorExit, KeyboardInterrupt):
                 self._connection.send({"stop": True})
-                while "answer" not in (message := self._connection.receive()):
-                    pass
-                self._take(message, so_far)
+                self._look_again(so_far)
                 raise
-            except (SfvqaError, MemoryError):  # the conversation goes on
-                self._connection.send({"state": True})
-                self._state = self._connection.receive()["chat"]
+            except OSError:
                 raise
+            except Exception:  # of the answer; the conversation goes on
+                self._look_again(so_far)
+                raise
+        self._take(message, so_far)
+
+    def _look_again(self, so_far: list[Answer]) -> None:
+        """Ask how things stand; whatever comes before that is passed over, and may have been missed by Ctrl-C."""
+        self._connection.send({"state": True})
+        while "state" not in (message := self._connection.receive_any()):
+            pass
         self._take(message, so_far)
 
     def _take(self, message: Mapping[str, Any], so_far: list[Answer]) -> None:
@@ -250,16 +264,3 @@ def _wait_for(source: socket.socket, timeout_seconds: float | None) -> None:
     poll.register(source, select.POLLIN)
     if not poll.poll(None if timeout_seconds is None else timeout_seconds * 1000):
         raise TimeoutError("the server says nothing")
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -95,7 +95,8 @@ class LocalServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            with contextlib.suppress(OSError, ValueError, TimeoutError):  # of a caller that is gone, or is none of ours
+            # Of a caller that is gone or none of ours, or where the server ends.
+            with contextlib.suppress(OSError, ValueError, asyncio.CancelledError):
                 async with asyncio.timeout(_TOKEN_SECONDS):
                     first = await _next_message(lines)
                 if first and hmac.compare_digest(str(first.get("token")).encode(), self._token.encode()):
@@ -106,18 +107,32 @@ class LocalServer:
             out.close()
 
     async def _talk(self, lines: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
-        session = Session(self)
+        session, wanted, events = Session(self), asyncio.Queue[Message | None](), asyncio.Queue[Event]()
+
+        async def listen() -> None:
+            """Take what the other end says, also while something is done for it."""
+            try:
+                while (message := await _next_message(lines)) is not None:
+                    session.is_stopped = "stop" in message or (session.is_stopped and "turn" not in message)
+                    if "stop" not in message:
+                        wanted.put_nowait(message)
+            finally:
+                session.is_gone = True
+                wanted.put_nowait(None)
+                events.put_nowait(None)
+
+        listening = asyncio.create_task(listen())
         try:
-            while (wanted := await _next_message(lines)) is not None:
-                if "stop" not in wanted:  # which may come too late
-                    await self._do(session, wanted, lines, out)
+            while (message := await wanted.get()) is not None:
+                await self._do(session, message, events, out)
         finally:
+            listening.cancel()
             session.close()
 
     async def _do(
-        self, session: "Session", wanted: Message, lines: asyncio.StreamReader, out: asyncio.StreamWriter
+        self, session: "Session", wanted: Message, events: "asyncio.Queue[Event]", out: asyncio.StreamWriter
     ) -> None:
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        loop, job = asyncio.get_running_loop(), None
 
         def tell(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
@@ -125,40 +140,32 @@ class LocalServer:
         try:
             job = await asyncio.to_thread(session.begin, wanted, tell)
         except Exception as error:  # noqa: BLE001  the other end raises it
-            await _send(out, _as_message(error))
-            return
-        watching = asyncio.create_task(_watch(lines, session, events))
+            events.put_nowait(error)
         try:
-            while (event := await events.get()) is not None:
-                if isinstance(event, Exception):
-                    break
+            while not session.is_gone and (event := await events.get()) is not None:
                 await _send(out, _as_message(event))
+                if isinstance(event, Exception):
+                    return
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
-            self.service.drop(job)
-        if event is not None:
-            await _send(out, _as_message(event))
-        elif session.last is not None:
-            await _send(out, session.last)
+            if job is not None:
+                self.service.drop(job)
 
 
 @dataclass(eq=False)
 class Session:
-    """What one connection is at: a video and its conversation; `last` is the message that ends what is being done.
+    """What one connection is at: a video, and the conversation about it with what was `said` last.
 
-    `stop` ends an answer of a conversation, which keeps what came of it.
+    `is_stopped` ends an answer of a conversation, which keeps what came of it; `is_gone` says that nobody waits.
     """
 
     server: LocalServer
     chat: Chat | None = None
-    last: Message | None = None
+    said: Message | None = None
     is_stopped: bool = False
+    is_gone: bool = False
 
     def begin(self, wanted: Message, tell: Tell) -> Job:
         """Have it done. Raises what is wrong with it at first sight."""
-        self.last, self.is_stopped = None, False
         service = self.server.service
         if "video" not in wanted:
             return service.submit(Request(""), tell, lambda _: self._go_on(wanted))
@@ -182,7 +189,7 @@ class Session:
             self.close()
             answerer, limit = self.server.service.answerer, wanted["context_tokens"]
             self.chat = answerer.chat(encoded, request.generation, prompt=request.prompt, context_tokens=limit)
-            self.last = {"chat": _state(self.chat)}
+            yield {"chat": _state(self.chat)}
         else:
             choices = None if wanted["choices"] is None else tuple(wanted["choices"])
             yield from self._answer(request, encoded, wanted["questions"], choices, wanted["batch_size"])
@@ -199,6 +206,7 @@ class Session:
         if batch_size == 1:
             for stream in answerer.stream_all(encoded, questions, options, prompt=request.prompt, choices=choices):
                 with stream:
+                    yield {"begun": True}
                     for piece in stream:
                         yield {"piece": piece}
                     yield {"answer": stream.answer.to_dict()}
@@ -210,6 +218,7 @@ class Session:
             for _ in run.steps():
                 yield {}
             for answer in run.answers():
+                yield {"begun": True}
                 yield {"piece": answer.text}
                 yield {"answer": answer.to_dict()}
 
@@ -217,26 +226,25 @@ class Session:
         """Go on with the conversation."""
         assert self.chat is not None
         if "turn" in wanted:
-            self.server.keep_prefilled(self.chat)
-            with self.chat.stream(wanted["turn"]) as stream:
-                yield {"begun": stream.answer.to_dict(), "chat": _state(self.chat)}
+            yield from self._turn(self.chat, wanted["turn"])
+            return
+        if "reset" in wanted:
+            self.chat.reset()
+        yield {"state": True, "chat": _state(self.chat), "answer": self.said}
+
+    def _turn(self, chat: Chat, question: str) -> Generator[Message, None, None]:
+        self.server.keep_prefilled(chat)
+        stream = chat.stream(question)
+        try:
+            with stream:
+                yield {"begun": stream.answer.to_dict(), "chat": _state(chat)}
                 for piece in stream:
                     if self.is_stopped:
                         break
                     yield {"piece": piece}
-            self.last = {"answer": stream.answer.to_dict(), "chat": _state(self.chat)}
-            return
-        if "reset" in wanted:
-            self.chat.reset()
-        self.last = {"chat": _state(self.chat)}
-        yield {}
-
-
-async def _watch(lines: asyncio.StreamReader, session: Session, events: "asyncio.Queue[Event]") -> None:
-    """Stop what is being done when the other end says so; when it is gone, there is no more to tell."""
-    while (message := await _next_message(lines)) is not None:
-        session.is_stopped = session.is_stopped or "stop" in message
-    events.put_nowait(None)
+        finally:
+            self.said = stream.answer.to_dict()
+        yield {"answer": self.said, "chat": _state(chat)}
 
 
 async def _next_message(lines: asyncio.StreamReader) -> dict[str, Any] | None:
