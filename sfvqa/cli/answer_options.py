@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -173,18 +173,17 @@ class TurnOptions(PromptGroup):
             check_static_decode("on", against)
 
     def generation(self) -> "GenerationOptions":
-        """How tokens are chosen; where choices are compared none is."""
+        """How tokens are chosen."""
         from sfvqa.inference.engine import GenerationOptions
+
+        return GenerationOptions(**self.generation_fields())
+
+    def generation_fields(self) -> dict[str, Any]:
+        """The same by name, without torch; where choices are compared no token is chosen."""
         from sfvqa.inference.question import WRITING_OPTIONS
-        from sfvqa.model import SlowAttention
 
         written = {} if self.compared else {name: getattr(self, name) for name in WRITING_OPTIONS}
-        return GenerationOptions(
-            **written,
-            slow_attention=SlowAttention(self.slow_attention),
-            evidence=self.evidence,
-            schema=self.schema,
-        )
+        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence, "schema": self.schema}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
 """What comes out: an answer, whole or as it streams, what the model saw, and where the time went. No tensors."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sfvqa.errors import SchemaNotMetError
 
@@ -206,6 +206,40 @@ class Answer:
             "warnings": list(self.warnings),
             "settings": asdict(self.settings),
         }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """The answer of which `to_dict` made this, also after it was JSON."""
+        frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
+        return cls(
+            text=document["answer"],
+            finish_reason=FinishReason(document["finish_reason"]),
+            frames=SampledFrames(tuple(frames["indices"]), tuple(frames["timestamps_seconds"]), frames["strategy"]),
+            tokens=TokenCounts(**document["tokens"]),
+            timings=Timings(**document["timings"]),
+            warnings=tuple(document["warnings"]),
+            settings=AnswerSettings(**document["settings"] | {"stop": tuple(document["settings"]["stop"])}),
+            choices=tuple(ChoiceProbability(**choice) for choice in document["choices"] or ()),
+            subtitles=SubtitleUse(**subtitles) if subtitles else None,
+            evidence=None if evidence is None else tuple(FrameEvidence(**frame) for frame in evidence),
+            **{name: document[name] for name in _AS_THEY_ARE},
+        )
+
+
+_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache")
+
+
+@dataclass(frozen=True)
+class ContextUse:
+    """The tokens a conversation takes, and the most it may take with the next answer in it."""
+
+    num_tokens: int
+    limit: int
+
+    @property
+    def room(self) -> int:
+        """Tokens that are left."""
+        return max(self.limit - self.num_tokens, 0)
 
 
 class AnswerStream:

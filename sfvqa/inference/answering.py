@@ -261,6 +261,10 @@ class AnswerRun:
         """
         self._running[place] = False
 
+    def is_over(self, place: int) -> bool:
+        """Whether the answer to a question is whole: those of the others may take longer."""
+        return self._rows[place].is_over
+
     def _writing_steps(self) -> Generator[list[str], None, None]:
         if not any(self._running):
             return
@@ -404,7 +408,7 @@ class AnswerRun:
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
-        return [self._answer(place, row) for place, row in enumerate(self._rows)]
+        return list(map(self.answer, range(len(self._rows))))
 
     def _prepare(self, asked: Asked) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
@@ -472,7 +476,9 @@ class AnswerRun:
         encoded = self._rows[place].encoded
         return weigh_frames(encoded, self._recorder.of_row(place)) if encoded else ()
 
-    def _answer(self, place: int, row: AnswerRow) -> Answer:
+    def answer(self, place: int) -> Answer:
+        """What there is so far of one."""
+        row = self._rows[place]
         encoded, evidence = row.encoded, self._evidence(place)
         fields, error = self._fields(place, row)
         return Answer(
