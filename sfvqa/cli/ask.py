@@ -27,6 +27,7 @@ from sfvqa.cli.options import (
     rare_setting,
 )
 from sfvqa.cli.screen import echo, print_json, printable_line
+from sfvqa.cli.warm import ServerUse, ask_server, find_server
 from sfvqa.errors import ExitCode, ModelNotDownloadedError, UnreadableVideoError, UsageError
 from sfvqa.wording import plural, readable_size
 
@@ -94,6 +95,7 @@ def ask(
     frames: FrameOptions,
     answers: AskOptions,
     cache: CacheOptions,
+    server: ServerUse,
     dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
@@ -110,8 +112,13 @@ def ask(
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
     notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
+    may_offer = not (model.model or model.random_weights or answers.evidence or output.json or is_bundled(video))
+    if not (dry_run or strips):
+        warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
+        if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
+            return
     with open_video(video, frames, cache.open(video), notices) as file:
-        if not (model.model or model.random_weights or answers.evidence or dry_run or output.json or is_bundled(video)):
+        if may_offer and not dry_run:
             offer_download(notices)
         prompt = answers.prompt(file)
         plan, sampling = plan_question(

@@ -102,6 +102,11 @@ class ModelOptions(OptionGroup):
         else:
             find(self.model)
 
+    def say_if_configured(self, notices: "Notices") -> None:
+        """Say which model was set for good."""
+        if self.model is not None and not self.is_flag("model"):
+            notices.detail(f"Using {self.model}, as configured.")
+
     def choose(self, notices: "Notices", *, device_must_be_here: bool = True) -> "ModelSizes":
         """The model that is named, else one that is here and fits, else the bundled one; says which, if none is named.
 
@@ -114,8 +119,7 @@ class ModelOptions(OptionGroup):
         from sfvqa.checkpoints.plan import choose_model
 
         if self.model is not None:
-            if not self.is_flag("model"):
-                notices.detail(f"Using {self.model}, as configured.")
+            self.say_if_configured(notices)
             return read_sizes(self.model)
         with notices.waiting("Choosing the model"):
             choice = choose_model(device=self.device, dtype=self.dtype, device_must_be_here=device_must_be_here)

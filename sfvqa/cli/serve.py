@@ -1,12 +1,16 @@
 """`sfvqa serve`: a model that stays loaded, for other programs, a page, and the next `ask`."""
 
+import contextlib
 import importlib.util
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.memory import NUM_TEXT_TOKENS
 from sfvqa.cli.model import ModelOptions, check_fit, load
 from sfvqa.cli.options import (
@@ -23,7 +27,7 @@ from sfvqa.cli.options import (
     rare_setting,
     setting,
 )
-from sfvqa.cli.screen import echo, print_json
+from sfvqa.cli.screen import Notices, echo, print_json
 from sfvqa.errors import ExitCode, ServerError, UsageError
 from sfvqa.wording import plural
 
@@ -34,10 +38,14 @@ if TYPE_CHECKING:
     from sfvqa.checkpoints.find import ModelSettings
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
+    from sfvqa.inference.video_qa import VideoQA
     from sfvqa.serve.service import ServiceOptions
+    from sfvqa.serve.status import Served, ServerStatus
 
 _LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _MOST_FRAMES = 128  # that a request may be about, where memory is not short
+_LOOK_SECONDS = 0.05
+_LAST_SECONDS = 30.0  # that a server has to end, once its answers have
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -166,36 +174,23 @@ def serve(
     model: ModelOptions,
     cache: CacheOptions,
     status: Annotated[bool, option("Show the servers that run, and leave.")] = False,
-    stop: Annotated[bool, option("Stop the servers that run, and leave.")] = False,
+    stop: Annotated[bool, option("Stop the servers that run, and leave once they have ended.")] = False,
     output: OutputOptions,
 ) -> None:
     """Load, listen, answer."""
-    from sfvqa.serve.status import ServerStatus, servers
-
+    if status and stop:
+        raise UsageError("--status and --stop contradict each other.", "Leave one of them out.")
     if status or stop:
-        found = list(servers())
-        for each in found:
-            if stop:
-                os.kill(each.pid, signal.SIGTERM)
-            if output.json:
-                print_json(each.shown())
-            else:
-                echo(f"{each.model} at {each.url}, process {each.pid}")
-        if not found:
-            output.notices().note("No server is running.")
+        show_servers(output, stop=stop)
         return
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
         raise ServerError("The server's libraries are not installed.", "Run `pip install 'sfvqa[serve]'`.")
     model.check()
-    notices = output.notices()
-    sizes = model.choose(notices)
+    notices, listening = output.notices(), server.listen()
+    answerer, served, planned = load_to_serve(server, model, cache, output)
     from sfvqa.serve import running
+    from sfvqa.serve.status import ServerStatus
 
-    settings = model.settings(model.model or sizes.name)
-    plan, planned = server.plan(settings, sizes)
-    check_fit(plan, None, notices)
-    listening = server.listen()
-    answerer = load(plan.settings, cache.open(), notices)
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     options = running.ServeOptions(
@@ -209,7 +204,96 @@ def serve(
         reading=planned.reading_within_limits,
         service=server.service(planned),
     )
-    notices.note(f"{sizes.name} answers at {url}; {plural(len(options.folders), 'folder')} can be asked about.")
-    state = ServerStatus.new(url, sizes.name, settings, is_named=model.model is not None)
-    if not running.serve(answerer, listening, options, state):
+    notices.note(f"{served.model} answers at {url}; {plural(len(options.folders), 'folder')} can be asked about.")
+    if not running.serve(answerer, listening, options, ServerStatus.new(url, served, server.grace)):
         os._exit(ExitCode.OK)  # the model is in the middle of a step, which Python cannot end in order
+
+
+class _HeardNotices(Notices):
+    """Keeps what is said, to be said again where the server answers in place of a command."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        super().__init__(quiet=quiet, verbose=verbose)
+        self.said: list[list[str]] = []
+
+    def warn(self, text: str, *, again: bool = False) -> None:
+        """Keep a warning."""
+        self.said.append(["warn", text])
+        super().warn(text, again=again)
+
+    def note(self, text: str) -> None:
+        """Keep a note."""
+        self.said.append(["note", text])
+        super().note(text)
+
+    def hint(self, text: str, *, style: str = "dim") -> None:
+        """Keep a hint."""
+        self.said.append(["hint", text])
+        super().hint(text, style=style)
+
+    def detail(self, text: str) -> None:
+        """Keep a detail."""
+        self.said.append(["detail", text])
+        super().detail(text)
+
+
+def load_to_serve(
+    server: ServerOptions, model: ModelOptions, cache: CacheOptions, output: OutputOptions
+) -> "tuple[VideoQA, Served, BatchOptions]":
+    """Choose and load the model as `ask` would; what a command must know to be answered as by itself; and the plan."""
+    of_choice, of_plan = (_HeardNotices(quiet=output.quiet, verbose=output.verbose) for _ in range(2))
+    sizes = model.choose(of_choice)
+    from sfvqa.serve.status import Served, asked_for_as_dict, downloads_as_they_are, model_files
+
+    settings = model.settings(sizes.name)
+    plan, planned = server.plan(settings, sizes)
+    check_fit(plan, None, of_plan)
+    folder = Path() if model.random_weights else locate(sizes.name).folder.resolve()
+    files, downloads = [] if model.random_weights else model_files(folder), downloads_as_they_are()
+    answerer = load(plan.settings, cache.open(), of_plan)
+    served = Served(
+        model=sizes.name,
+        asked_for=asked_for_as_dict(None if model.model is None else sizes.name, settings),
+        quantization=plan.settings.quantization,
+        folder=str(folder),
+        files=files,
+        downloads=downloads,
+        num_frames=sizes.trained_with.sampling.num_frames,
+        strategy=sizes.trained_with.sampling.strategy.value,
+        cache_bytes=None if cache.no_cache or cache.full_hash else parse_size(cache.cache_size),
+        said_of_choice=of_choice.said,
+        said_of_plan=of_plan.said,
+    )
+    return answerer, served, planned
+
+
+def show_servers(output: OutputOptions, *, stop: bool) -> None:
+    """Print the servers that run or, with `stop`, those that have ended now. ServerError for one that does not."""
+    from sfvqa.serve.status import servers
+
+    found = list(servers())
+    for each in found if stop else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each.pid, signal.SIGTERM)
+    for each in found:
+        if stop:
+            with output.notices().waiting(f"Waiting for the end of process {each.pid}"):
+                _wait_until_gone(each)
+        if output.json:
+            print_json({**each.shown(), "is_running": not stop})
+        else:
+            since = datetime.fromtimestamp(each.started_at).astimezone().isoformat(" ", "minutes")
+            now = "stopped" if stop else f"since {since}"
+            echo(f"{each.served.model} at {each.url}, process {each.pid}, {now}")
+    if not found:
+        output.notices().note("No server is running.")
+
+
+def _wait_until_gone(status: "ServerStatus") -> None:
+    deadline = time.monotonic() + status.grace_seconds + _LAST_SECONDS
+    while status.is_running:
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"The server with process {status.pid} does not end.", f"End it with `kill -9 {status.pid}`."
+            )
+        time.sleep(_LOOK_SECONDS)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sfvqa.cli.answers import describe_briefly, describe_encoded
+from sfvqa.cli.answers import tell_what_was_seen
 from sfvqa.cli.model import num_question_tokens
 from sfvqa.errors import ModelNotDownloadedError, UnreadableVideoError
 
@@ -210,11 +210,5 @@ def encode_video(
     steps = model.encode_progressively(video.to_encode, sampling, reading=reading, crop=crop)
     encoded = notices.follow(steps)
     encoded = replace(encoded, read_seconds=encoded.read_seconds + video.looking_seconds)
-    if notices.verbose:
-        kept = "; taken from the video cache" if encoded.is_from_cache else ""
-        notices.detail(f"{describe_encoded(encoded, sampling)}{kept}")
-    else:
-        notices.hint(describe_briefly(encoded, plan.settings))
-    for warning in encoded.warnings:
-        notices.warn(warning)
+    tell_what_was_seen(encoded, plan.settings, sampling, notices)
     return encoded

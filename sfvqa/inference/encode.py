@@ -326,6 +326,16 @@ class EncodedVideo:
     is_from_cache: bool = False
     preprocess_seconds: float = 0.0
 
+    @property
+    def num_slow_tokens(self) -> int:
+        """How many the text can attend to."""
+        return len(self.visual_tokens.slow)
+
+    @property
+    def num_fast_tokens(self) -> int:
+        """How many stand in the prompt."""
+        return len(self.visual_tokens.fast)
+
     def paid(self) -> "EncodedVideo":
         """The same for a further question, which waits for no reading and encoding any more."""
         return replace(self, read_seconds=0.0, encode_seconds=0.0, overlap_seconds=0.0, preprocess_seconds=0.0)

@@ -290,20 +290,21 @@ class _Graphs:
     def __init__(self) -> None:
         self.trouble = ""
         self._pool: Any = None
+        self._stream: Any = None
 
     def record(self, run: Callable[[], Tensor], device: torch.device) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
         """What `run` does on a CUDA device as a graph, and what it returns; None where that fails once."""
         if self.trouble:
             return None
         graph = torch.cuda.CUDAGraph()
+        # One for all graphs, since the pool keeps a workspace of cuBLAS for each; and of this device: on another's
+        # torch records nothing of what would run at once, and never again.
+        self._stream = self._stream or torch.cuda.Stream(device)
         try:
-            # On the device's own stream: torch records on another device's what would run at once, and never again.
             # Threads that read videos meanwhile may allocate: only this one's mistakes are to break the recording.
             with (
                 torch.cuda.device(device),
-                torch.cuda.graph(
-                    graph, pool=self._pool, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"
-                ),
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 logits = run()
         except torch.OutOfMemoryError:

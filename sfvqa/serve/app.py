@@ -1,10 +1,11 @@
 """The HTTP side of `sfvqa serve`: routes over a Service and the videos that a request may name."""
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Server:
     folders: Folders
     uploads: Uploads
     reading: ReadOptions = field(default_factory=ReadOptions)
+    trying_schemas: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     @property
     def model_name(self) -> str:
@@ -200,7 +202,10 @@ async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGene
     """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
     wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
     with ExitStack() as using:
-        asked = await run_in_threadpool(server.asked, chat, using)
+        async with (
+            server.trying_schemas if chat.response_format else nullcontext()
+        ):  # each may take a process and gigabytes
+            asked = await run_in_threadpool(server.asked, chat, using)
         events = events_of(server.service, asked, http, wanted=wanted)
         try:
             async with aclosing(events):

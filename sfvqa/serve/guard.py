@@ -83,7 +83,8 @@ class Guard:
         if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return 403, "Pages of other servers may not ask here."
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
-        is_right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), str(self._key).encode())
+        known = (self._key or "").encode()
+        is_right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), known)
         if self._key is not None and path not in _OPEN_PATHS and not is_right:
             return 401, "The API key is missing or wrong. Send it as “Authorization: Bearer KEY”."
         announced = headers.get(b"content-length", "0")

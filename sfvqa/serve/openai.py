@@ -3,6 +3,7 @@
 What would change the answer and cannot be done is refused, not ignored.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.schema import JsonSchema
 from sfvqa.model import SlowAttention
 from sfvqa.registry import CropName, SamplingName
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, parse_time
@@ -121,6 +123,48 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
+class TextFormat(_Strict):
+    """Text, as without it."""
+
+    type: Literal["text"]
+
+    def schema_to_write_by(self) -> None:
+        """None."""
+
+
+class ObjectFormat(_Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    def schema_to_write_by(self) -> JsonSchema:
+        """The schema of all of them."""
+        return JsonSchema.any_object()
+
+
+class NamedSchema(_Strict):
+    """A JSON schema, by which answers are written strictly, whether that is asked for or not."""
+
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(_Strict):
+    """JSON by a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def schema_to_write_by(self) -> JsonSchema:
+        """UsageError for one by which no answer can be written."""
+        return JsonSchema(json.dumps(self.json_schema.schema_))
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
 class ChatRequest(_Strict):
     """The body of `/v1/chat/completions`. Fields that change nothing here are taken and ignored, others refused."""
 
@@ -132,6 +176,7 @@ class ChatRequest(_Strict):
     top_p: float | None = None
     seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=_MOST_STOPS)] | None = None
+    response_format: ResponseFormat | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     sfvqa: OwnSettings = OwnSettings()
@@ -148,7 +193,7 @@ class ChatRequest(_Strict):
     safety_identifier: str | None = None
 
     def generation(self) -> GenerationOptions:
-        """How the answer is written. UsageError."""
+        """How the answer is written; a schema takes a moment to be tried. UsageError."""
         if self.max_tokens and self.max_completion_tokens not in (None, self.max_tokens):
             raise UsageError("max_tokens and max_completion_tokens contradict each other.", "Leave one of them out.")
         written = {
@@ -163,6 +208,7 @@ class ChatRequest(_Strict):
             repetition_penalty=self.sfvqa.repetition_penalty,
             slow_attention=SlowAttention(self.sfvqa.slow_attention),
             evidence=self.sfvqa.evidence,
+            schema=None if self.response_format is None else self.response_format.schema_to_write_by(),
         )
 
 

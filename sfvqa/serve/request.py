@@ -2,21 +2,28 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sfvqa.errors import ServerError, SfvqaError
 from sfvqa.inference.answer import Answer
-from sfvqa.inference.encode import EncodeProgress
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 
-Event = EncodeProgress | str | Answer | Exception
-"""Progress with the video, a piece of the answer, and as the last one the answer or why there is none."""
+Message = Mapping[str, Any]
+Event = EncodeProgress | str | Answer | Message | Exception | None
+"""Progress with the video, a piece of the answer, and as the last one the answer or why there is none.
+
+Of work that is the request's own its messages, and None at its end.
+"""
+Work = Callable[[EncodedVideo | None], Generator[Message, None, None]]
+"""What is done with a video on the model's thread, a step at a time, each with a message of what came of it."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,11 +66,13 @@ class Request:
 class Job:
     """A request and whoever waits for it: `tell` is called with every event, from any thread, and must not block.
 
-    `is_dropped` once nobody waits any longer; `is_over` once the last event was told. Times are by the monotonic clock.
+    With `work`, that is done in place of answering. `is_dropped` once nobody waits any longer; `is_over` once the last
+    event was told. Times are by the monotonic clock.
     """
 
     request: Request
     tell: Callable[[Event], None]
+    work: Work | None = None
     is_dropped: bool = False
     is_over: bool = False
     came_at: float = field(default_factory=time.monotonic)

@@ -16,6 +16,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
+from sfvqa.serve.local import LocalServer
 from sfvqa.serve.service import Service, ServiceOptions
 from sfvqa.serve.sources import LARGEST_DATA_BYTES, Folders, Uploads
 from sfvqa.serve.status import ServerStatus
@@ -100,39 +101,30 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
             largest_body_bytes=min(LARGEST_DATA_BYTES, options.largest_video_bytes) * 4 // 3 + _BESIDE_BYTES,
             largest_upload_bytes=options.largest_video_bytes + _BESIDE_BYTES,
         )
-        asyncio.run(_run(service, [(public, listening)], options, status))
+        asyncio.run(_run(service, public, listening, options, status))
     if service.failure is not None:
         raise service.failure
     return service.has_ended
 
 
 async def _run(
-    service: Service, apps: Sequence[tuple[ASGIApp, socket.socket]], options: ServeOptions, status: ServerStatus
+    service: Service, app: ASGIApp, listening: socket.socket, options: ServeOptions, status: ServerStatus
 ) -> None:
-    stop = _Stop()
-    listeners = [_Listener(config_of(app, last_seconds=_LAST_SECONDS)) for app, _ in apps]
-    with stop.on_signals():
-        tasks = [
-            asyncio.create_task(listener.serve(sockets=[listening]))
-            for listener, (_, listening) in zip(listeners, apps, strict=True)
-        ]
-        status.write()
-        try:
+    stop, listener = _Stop(), _Listener(config_of(app, last_seconds=_LAST_SECONDS))
+    local = LocalServer(service, status.id, status.token)
+    with stop.on_signals(), status.announced():
+        async with local.listening(status.socket):
+            public = asyncio.create_task(listener.serve(sockets=[listening]))
             await _until(stop.is_wanted.is_set, lambda: service.failure is not None)
-        finally:
-            status.remove()
-        service.stop_accepting()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(options.grace_seconds):
-                await _until(stop.is_urgent.is_set, lambda: not service.num_requests)
-        service.cut()
-        for listener in listeners:
+            service.stop_accepting()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.grace_seconds):
+                    await _until(stop.is_urgent.is_set, lambda: not service.num_requests)
+            service.cut()
             listener.should_exit = True
-        ending = asyncio.gather(*tasks)
-        await _until(stop.is_urgent.is_set, ending.done)
-        for listener in listeners:
+            await _until(stop.is_urgent.is_set, public.done)
             listener.force_exit = True
-        await ending
+            await public
 
 
 async def _until(*conditions: Callable[[], Any]) -> None:

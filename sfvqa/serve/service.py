@@ -4,6 +4,7 @@ Requests about the same video share its reading and encoding, and those that are
 nothing of HTTP: what happens to a request is told to its Job.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -13,9 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
+    DamagedVideoError,
     DeviceLostError,
+    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
+    RangeOutsideVideoError,
     ServerBusyError,
     ServerError,
     ServerStoppingError,
@@ -26,7 +30,7 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.question import check_choices, check_looks, check_question
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.metrics import Metrics
-from sfvqa.serve.request import Event, Job, Request, to_be_told
+from sfvqa.serve.request import Event, Job, Request, Work, to_be_told
 from sfvqa.serve.sight import Sight, View, Waiting
 from sfvqa.wording import plural
 
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
 _MOST_CHARACTERS_A_TOKEN = 16  # more than any text has, so that none too long is tokenised
+_LASTING_ERRORS = (DamagedVideoError, EncryptedVideoError, RangeOutsideVideoError)  # that a file has until it changes
+_MOST_UNSEEABLE = 1000
 _LAST_WAIT_SECONDS = 10.0
 
 
@@ -82,6 +88,7 @@ class Service:
         self._changed = threading.Condition()
         self._jobs: set[Job] = set()
         self._sights: dict[View, Sight] = {}  # the least recently asked about first
+        self._unseeable: dict[View, SfvqaError] = {}  # the latest last
         self._to_read: deque[Sight] = deque()
         self._to_encode: deque[Sight] = deque()
         self._to_answer: list[Waiting] = []
@@ -146,15 +153,17 @@ class Service:
         with self._changed:
             return sum(sight.num_bytes for sight in self._sights.values())
 
-    def submit(self, request: Request, tell: Callable[[Event], None]) -> Job:
-        """Take a request, whose events are told until it is over.
+    def submit(self, request: Request, tell: Callable[[Event], None], work: Work | None = None) -> Job:
+        """Take a request, whose events are told until it is over; with `work`, that is done in place of answering.
 
         Raises ServerBusyError, ServerStoppingError, and UsageError, VideoError for what is wrong with it at first
         sight; hashes nothing, but looks at the file.
         """
+        if work is None:
+            check_question(request.question)
         self._check(request)
         view = None if request.video is None else View.of(request.video, request)
-        job = Job(request, tell)
+        job = Job(request, tell, work)
         with self._changed:
             if not self._is_accepting:
                 raise self.failure or ServerStoppingError("The server is stopping.", "Ask again once it is back.")
@@ -197,7 +206,6 @@ class Service:
 
     def _check(self, request: Request) -> None:
         most, model = self.options.most_frames, self.answerer.checkpoint.model
-        check_question(request.question)
         if request.num_frames > most:
             raise UsageError(f"{request.num_frames} frames are asked for.", f"This server looks at {most} at most.")
         positions = int(model.config.decoder_config.max_position_embeddings)
@@ -215,6 +223,9 @@ class Service:
     # --- Under the lock ---
 
     def _wait_for_video(self, job: Job, view: View) -> None:
+        if (error := self._unseeable.get(view)) is not None:
+            self._tell_last(job, error)
+            return
         sight = self._sights.pop(view, None)
         if sight is None:
             sight = Sight(view, job.request.reading)
@@ -295,9 +306,14 @@ class Service:
                     self._changed.notify_all()
             del sight  # or the thread would hold its frames until the next one comes
 
-    def _fail(self, sight: Sight, error: Exception) -> None:
+    def _fail(self, sight: Sight, cause: Exception) -> None:
+        is_lasting, error = isinstance(cause, _LASTING_ERRORS), to_be_told(cause)
         with self._changed:
             self._forget(sight)
+            if is_lasting:
+                self._unseeable[sight.view] = error
+                if len(self._unseeable) > _MOST_UNSEEABLE:
+                    del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []
             for job in jobs:
                 self._tell_last(job, error)
@@ -389,11 +405,34 @@ class Service:
             self._make_room()
 
     def _answer(self, batch: list[Waiting]) -> Generator[None, None, None]:
+        work = batch[0].job.work
         try:
-            yield from self._answer_together(batch)
+            yield from self._answer_together(batch) if work is None else self._do(batch[0], work)
         finally:
             self._num_runs -= 1
             self._written = [waiting for waiting in self._written if waiting not in batch]
+
+    def _do(self, waiting: Waiting, work: Work) -> Generator[None, None, None]:
+        """Do a request's own work a step at a time, until it is over or dropped."""
+        job, encoded = waiting.job, waiting.encoded
+        if waiting.sight is not None:
+            waiting.sight.pay()
+        try:
+            with contextlib.closing(work(encoded)) as steps:
+                for message in steps:
+                    if job.is_dropped:
+                        return
+                    job.tell(message)
+                    yield
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if isinstance(error, OutOfMemoryError):
+                self._take_less(self._batch_size)
+            self._tell_all([waiting], error)
+        else:
+            with self._changed:
+                self._tell_last(job, None)
 
     def _answer_together(self, batch: Sequence[Waiting]) -> Generator[None, None, None]:
         """Answer a batch a step at a time; what fails together is tried alone, or by halves where memory ran out."""
@@ -432,6 +471,9 @@ class Service:
                     if run.is_over(place):
                         self._finish(batch[place], run, place)
             yield
+        for place, job in enumerate(jobs):
+            if not (job.is_dropped or job.is_over):  # it could not go on
+                self._finish(batch[place], run, place)
         self._keep_prompt(batch, run)
 
     def _run_of(self, batch: Sequence[Waiting]) -> AnswerRun:
@@ -458,10 +500,11 @@ class Service:
     def _finish(self, waiting: Waiting, run: AnswerRun, place: int) -> None:
         answer = run.answer(place)
         with self._changed:
-            if waiting.sight is not None and waiting.sight.encoded is not None:
-                waiting.sight.encoded = waiting.sight.encoded.paid()
-            self.metrics.answered(waiting.job, answer)
-            self._tell_last(waiting.job, answer)
+            if waiting.sight is not None:
+                waiting.sight.pay()
+            if answer.error is None:
+                self.metrics.answered(waiting.job, answer)
+            self._tell_last(waiting.job, answer.error or answer)
 
     def _keep_prompt(self, batch: Sequence[Waiting], run: AnswerRun) -> None:
         """Keep the prompt of a question that was answered alone, which the next turn of a chat begins with."""

@@ -68,6 +68,11 @@ class Sight:
         num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tokens)
         return num_bytes if (kept := self.kept) is None else num_bytes + kept.cache.num_bytes
 
+    def pay(self) -> None:
+        """Whoever asks from now on waits for no reading and encoding: it is there already."""
+        assert self.encoded is not None
+        self.encoded = replace(self.encoded.paid(), is_from_cache=True)
+
     def cancel(self) -> None:
         """Have nothing more read: nobody waits any longer."""
         with self._lock:
@@ -143,8 +148,13 @@ class Waiting:
         return 0 if self.encoded is None else len(self.encoded.indices)
 
     def fits(self, other: "Waiting") -> bool:
-        """Whether both can be answered together: alike, and about videos of about as many slow tokens, or none."""
-        if not self.job.request.can_be_answered_with(other.job.request):
+        """Whether both can be answered together: alike, and about videos of about as many slow tokens, or none.
+
+        Work that is a request's own is done alone.
+        """
+        if self is other:
+            return True
+        if self.job.work or other.job.work or not self.job.request.can_be_answered_with(other.job.request):
             return False
         if self.encoded is None or other.encoded is None:
             return self.encoded is other.encoded

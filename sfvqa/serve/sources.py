@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
@@ -46,7 +46,7 @@ class Folders:
         """The file that an address names. VideoNotFoundError for all that lies elsewhere, whether it exists or not."""
         try:
             parts = urlsplit(address)
-            path = Path(url2pathname(parts.path))
+            path = Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
             found = path.resolve(strict=True)
             is_plain = parts.netloc in ("", "localhost") and not (parts.query or parts.fragment) and path.is_absolute()
             if is_plain and self._hold(found) and all(self._hold(file.resolve()) for file in _pictures(found)):
@@ -112,7 +112,7 @@ class Uploads:
         parent = (folder or Path(tempfile.gettempdir())).resolve()
         _remove_stale(parent)
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock = FileLock(self._folder / _LOCK)
+        self._lock = FileLock(self._folder / _LOCK, timeout=0)
 
     def __enter__(self) -> Self:
         self._lock.acquire(timeout=0)

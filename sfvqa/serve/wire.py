@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from sfvqa.errors import (
     ExitCode,
     OutOfMemoryError,
+    SchemaNotMetError,
     ServerBusyError,
     ServerStoppingError,
     SfvqaError,
@@ -28,6 +29,7 @@ _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
     (ServerStoppingError, 503),
     (OutOfMemoryError, 507),
     (VideoNotFoundError, 404),
+    (SchemaNotMetError, 422),
 )
 _STATUS_OF_EXIT_CODE = {ExitCode.USAGE: 400, ExitCode.VIDEO: 422, ExitCode.MODEL: 404}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -47,6 +47,7 @@ def _clean_environment(tmp_path: Path) -> Iterator[None]:
     os.environ.update(SFVQA_CONFIG=str(tmp_path / "absent.toml"), SFVQA_MODELS=os.devnull)
     os.environ.update(SFVQA_REVISIONS=str(tmp_path / "revisions.json"), TERM="xterm", COLUMNS="100")
     os.environ.update(SFVQA_CACHE_DIR=str(tmp_path / "cache"), SFVQA_HISTORY=str(tmp_path / "history"))
+    os.environ.update(SFVQA_RUNTIME_DIR=str(tmp_path / "run"))
     interrupt = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, interrupt)  # a command that was interrupted keeps its own until the process ends

@@ -13,13 +13,14 @@ from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
     AnswerStream,
+    ContextUse,
     FinishReason,
     FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
-from sfvqa.inference.chat import Chat, ChatTurn, ContextUse
+from sfvqa.inference.chat import Chat, ChatTurn
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_question

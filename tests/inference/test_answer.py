@@ -72,6 +72,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         "video",
         "question",
         "answer",
+        "fields",
         "choices",
         "evidence",
         "model",
@@ -104,7 +105,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
             "top_p": 1.0,
         },
         **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0, "static_decode": False},
-        **{"system": None, "template": None},
+        **{"system": None, "template": None, "stop": [], "schema": None},
     }
     assert (record["choices"], record["subtitles"]) == (None, None)
     assert (record["schema_version"], record["finish_reason"], record["frames"]["count"]) == (1, "length", 8)
