@@ -240,8 +240,6 @@ class SchemaGuide:
                 if matcher.is_error() or not self._bits[place].any():
                     self.troubles[place] = _reason(matcher.get_error() or "no token can come next")
                     running[place] = False
-            if not running[place]:
-                self._bits[place] = -1  # all of them: minus infinity everywhere would be no distribution
         bits = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
         forbidden = torch.from_numpy(bits[:, : self._vocabulary_size] == 0)
         if scores.device.type == "cuda":  # unpinned memory would first wait for what the device is at
