@@ -153,7 +153,7 @@ function settings() {
       ...text("start"),
       ...text("end"),
       ...(choices.length ? { choices } : {}),
-      evidence: model.gives_evidence && "evidence" in given,
+      evidence: "evidence" in given,
       progress: true,
     },
   };
