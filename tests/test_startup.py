@@ -43,6 +43,7 @@ _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
         ["cache", "clear", "-h"],
         ["merge", "-h"],
         ["report", "-h"],
+        ["serve", "-h"],
         ["profile", "-h"],
     ],
 )
