@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import CacheOptions, OutputOptions
-from sfvqa.cli.serve import load_to_serve
+from sfvqa.cli.serve import ServerOptions, load_to_serve
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.local import LocalServer
 from sfvqa.serve.service import Service, ServiceOptions
@@ -34,7 +34,7 @@ class Running:
 def running(model: ModelOptions | None = None, options: ServiceOptions | None = None) -> Iterator[Running]:
     """Serve while the block runs."""
     output = OutputOptions(quiet=True)
-    answerer, served = load_to_serve(model or ModelOptions(model="tiny"), CacheOptions(), output)
+    answerer, served, _ = load_to_serve(ServerOptions(), model or ModelOptions(model="tiny"), CacheOptions(), output)
     status = ServerStatus.new("http://127.0.0.1:1", served, grace_seconds=1.0)
     began, stop = threading.Event(), asyncio.Event()
     with Service(answerer, options) as service:
