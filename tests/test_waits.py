@@ -59,7 +59,7 @@ REASONS = {
     "serve/sight.py: with self._lock": _HELD_SHORTLY,
     "serve/sources.py: with self._mutex": _HELD_SHORTLY,
     "serve/wire.py: events.get()": "the service tells a last event, or the caller is gone",
-    "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
+    "video/readers/isolated.py: pickle.load(self._running.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/isolated.py: requests.get()": "the same, told by the thread that takes the requests",
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",

@@ -167,11 +167,10 @@ class TurnOptions(PromptGroup):
         """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
         _ = self.compared, self.schema, self.fixed_prompt
         if self.static_decode == "on":
-            from sfvqa.checkpoints.device import decodes_static
+            from sfvqa.model.decode_step import check_static_decode, why_not_static
 
-            decodes_static(
-                "on", attention=model.attention, quantization=model.quant, device=None, evidence=self.evidence
-            )
+            against = why_not_static(attention=model.attention, quantization=model.quant, evidence=self.evidence)
+            check_static_decode("on", against)
 
     def generation(self) -> "GenerationOptions":
         """How tokens are chosen."""

@@ -25,6 +25,7 @@ from sfvqa.inference.question import PromptOptions
 from sfvqa.serve import openai
 from sfvqa.serve.metrics import CONTENT_TYPE
 from sfvqa.serve.openai import ChatRequest
+from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
@@ -98,6 +99,7 @@ def build_app(server: Server) -> FastAPI:
     _add_facts(app, server)
     _add_chat(app, server)
     _add_files(app, server)
+    add_page(app, server)
     return app
 
 

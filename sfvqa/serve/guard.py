@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sfvqa.serve.metrics import Metrics
+from sfvqa.serve.page import PAGE_FILES
 from sfvqa.serve.wire import error_response
 
 PATIENCE_SECONDS = 30.0
@@ -17,7 +18,7 @@ PATIENCE_SECONDS = 30.0
 _SLOWEST_BYTES_A_SECOND = 50_000
 _BODIES_AT_ONCE = 4  # of the largest size, in memory or on their way to the disk
 _UPLOAD_PATH = "/v1/files"
-_OPEN_PATHS = frozenset(("/health", "/", "/page.js", "/page.css"))
+_OPEN_PATHS = frozenset(("/health", *PAGE_FILES))
 """What anybody may see: that there is a server, and a page that asks for the key."""
 _HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "

@@ -115,7 +115,7 @@ class Uploads:
         self._lock = FileLock(self._folder / _LOCK, timeout=0)
 
     def __enter__(self) -> Self:
-        self._lock.acquire()
+        self._lock.acquire(timeout=0)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -217,7 +217,7 @@ def conversations() -> Iterator[Any]:
     yield from (None, "user", {}, [None], [[]], [user] * 2, [{"role": "user"}], [{"role": "root", "content": "x"}])
     yield [{"role": "user", "content": "a" * 1_000_000}]
     yield [user, {"role": "assistant", "content": "b"}] * 300 + [user]
-    yield [{"role": "user", "content": [{"type": "text", "text": "a"}] * 100_0}]
+    yield [{"role": "user", "content": [{"type": "text", "text": "a"}] * 1000}]
     yield [{"role": "system", "content": "a" * 500_000}, user]
     yield [{"role": "user", "content": [{"type": "file", "file": {"file_id": "../../etc/passwd"}}]}]
     yield [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": ""}}]}]

