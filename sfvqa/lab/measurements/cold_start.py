@@ -89,7 +89,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts, measured in turn")
     parser.add_argument("--video", default="shapes.mp4")
     parser.add_argument("--question", default="What flashes?")
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", help="default: as `ask` chooses")
     parser.add_argument("--repeats", type=int, default=10, help="runs of each, whose medians count")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
@@ -99,7 +99,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
     options = parse_arguments(arguments)
-    command = [options.video, options.question, "--model", options.model]
+    command = [options.video, options.question, *(["--model", options.model] if options.model else [])]
     starts = measure([HERE, *options.beside], command, options.repeats)
     write_figures(options.json, starts=[asdict(start) for start in starts])
     print(starts_table(starts))
