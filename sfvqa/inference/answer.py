@@ -211,7 +211,7 @@ class Answer:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """The answer of which `to_dict` made this, also after it was JSON."""
+        """The answer of which `to_dict` made this, also after it was JSON; an `error` is no part of it."""
         frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
         return cls(
             text=document["answer"],
@@ -228,7 +228,7 @@ class Answer:
         )
 
 
-_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache")
+_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache", "fields")
 
 
 @dataclass(frozen=True)
