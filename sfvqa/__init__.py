@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sfvqa.inference import Answer as Answer
     from sfvqa.inference import EncodedVideo as EncodedVideo
     from sfvqa.inference import GenerationOptions as GenerationOptions
+    from sfvqa.inference import JsonSchema as JsonSchema
     from sfvqa.inference import PromptOptions as PromptOptions
     from sfvqa.inference import Timings as Timings
     from sfvqa.inference import VideoQA as VideoQA
@@ -24,6 +25,7 @@ _HOME = {
     "Clip": "sfvqa.video",
     "EncodedVideo": "sfvqa.inference",
     "GenerationOptions": "sfvqa.inference",
+    "JsonSchema": "sfvqa.inference",
     "PromptOptions": "sfvqa.inference",
     "SamplingOptions": "sfvqa.video",
     "SfvqaError": "sfvqa.errors",

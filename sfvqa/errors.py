@@ -18,6 +18,7 @@ SfvqaError                      1
 │   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
 ├── OutOfMemoryError            5   host or device memory ran out
 │   └── ReadingMemoryError      5   one picture takes more than a reader may have: fewer frames are no help
+├── SchemaNotMetError           1   an answer that came to no valid end by its JSON schema
 ├── ItemTimeoutError            1   an item of a batch took longer than it may
 ├── DeviceLostError             1   the GPU failed, and answers nothing any more
 ├── ClusterError                1   a Ray cluster that cannot be reached, or has no worker left
@@ -176,6 +177,10 @@ class OutOfMemoryError(SfvqaError):
 
 class ReadingMemoryError(OutOfMemoryError):
     """What a video's pictures take to read, one at a time, is more than its process may have."""
+
+
+class SchemaNotMetError(SfvqaError):
+    """An answer is not valid by its JSON schema: it was cut at `max_new_tokens`, or could not go on."""
 
 
 class ItemTimeoutError(SfvqaError):

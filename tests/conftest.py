@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-# Models, downloads and encoded videos of whoever runs the tests are none of their business.
+# Models, downloads, encoded videos and servers of whoever runs the tests are none of their business.
 # A shell script starts what it puts into the background with Ctrl-C ignored; tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["SFVQA_MODELS"] = os.devnull
 _OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
 os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")
 os.environ["SFVQA_CACHE_DIR"] = str(_OWN / "cache")
+os.environ["SFVQA_RUNTIME_DIR"] = str(_OWN / "run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

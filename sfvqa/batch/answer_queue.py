@@ -94,7 +94,7 @@ class AnswerQueue:
             yield from self.answer(batch[half:])
             return
         for each, answer in zip(batch, together, strict=True):
-            yield each, answer or self._answer_alone(each)
+            yield each, self._answer_alone(each) if answer is None else _outcome(answer)
 
     def _is_alike(self, one: Waiting, other: Waiting) -> bool:
         choices = self._options.choices_for
@@ -122,7 +122,7 @@ class AnswerQueue:
                 raise
             return Failure.of(error)
         if not _is_cut(answer):
-            return answer
+            return _outcome(answer)
         limit_seconds = self._options.item_timeout_seconds
         assert limit_seconds is not None  # nothing else cuts an answer
         return Failure.of(
@@ -150,7 +150,7 @@ class AnswerQueue:
                 stop=self._stop_in_time(),
             )
         for each, answer in zip(batch, answers, strict=True):
-            if first[id(each.video)] is each and not _is_cut(answer):
+            if first[id(each.video)] is each and not _is_cut(answer) and answer.error is None:
                 each.video.encoded = each.video.encoded.paid()
         return answers
 
@@ -167,4 +167,8 @@ class AnswerQueue:
 
 
 def _is_cut(answer: Answer) -> bool:
-    return answer.finish_reason is FinishReason.INTERRUPTED
+    return answer.finish_reason is FinishReason.INTERRUPTED and answer.error is None
+
+
+def _outcome(answer: Answer) -> Answer | Failure:
+    return answer if answer.error is None else Failure.of(answer.error)

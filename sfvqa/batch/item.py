@@ -23,7 +23,8 @@ class Item:
     """One question about one video.
 
     `video` is a path that can be opened from here; `name` is what records call it: the path relative to the folder or
-    the manifest, with "/" between parts. `own_id`, `answer` (the true one) and `group` come from the manifest.
+    the manifest, with "/" between parts. `own_id`, `answer` and `fields` (the true ones), and `group` come from the
+    manifest.
     """
 
     video: Path
@@ -35,6 +36,7 @@ class Item:
     choices: tuple[str, ...] | None = None
     answer: str | None = None
     group: str | None = None
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def item_id(item: Item, content: str, settings: Mapping[str, object]) -> str:
     """24 hex digits that change with everything that can change the answer, and with the manifest's own id.
 
     `content` is the hash of the video, or UNREADABLE; `settings` are those asked for, as JSON values. Where the video
-    is does not matter, nor do the true answer and the group: correcting a label asks nothing anew. Raises TypeError for
-    settings that JSON cannot hold and ValueError for numbers that are not finite.
+    is does not matter, nor do the true answer or fields and the group: correcting a label asks nothing anew. Raises
+    TypeError for settings that JSON cannot hold and ValueError for numbers that are not finite.
     """
     facts = {
         "name": item.name,

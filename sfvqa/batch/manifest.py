@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sfvqa.batch.item import Item
 from sfvqa.batch.journal import is_stream
+from sfvqa.batch.record import flat_fields
 from sfvqa.errors import UsageError
 from sfvqa.evaluation.matching import Rule, is_match
 from sfvqa.given_file import STANDARD_INPUT, read_given
@@ -22,7 +23,8 @@ from sfvqa.inference.question import check_choices, check_question, check_text
 from sfvqa.video.sampling import SamplingOptions, parse_time
 from sfvqa.wording import plural
 
-FIELDS = ("video", "question", "id", "start", "end", "choices", "answer", "group")
+FIELDS = ("video", "question", "id", "start", "end", "choices", "answer", "group", "fields")
+_OF_FIELDS = "fields."  # what columns of true fields begin with
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST_LIST = 10
@@ -39,7 +41,8 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
     """The items of a manifest, or of standard input (`-`), in its order.
 
     A line is a JSON object, or a row of CSV under a header (`,`, `;` or tabs), with `video` and optionally `question`,
-    `id`, `start`, `end` (seconds, or times such as 1:30), `choices` (a list, or text as in CSV), `answer` and `group`.
+    `id`, `start`, `end` (seconds, or times such as 1:30), `choices` (a list, or text as in CSV), `answer`, `group`, and
+    the true fields of an answer by a schema, in `fields.NAME` or an object `fields`.
     A line without a question takes each of `questions`. Paths are relative to the manifest's folder, or the working
     directory for standard input or a pipe; a folder of pictures counts as a video.
     Lines that repeat another are skipped; `notices` say so, and name unknown fields. Raises a UsageError that counts
@@ -57,7 +60,7 @@ def read_manifest(source: Path | str, questions: Sequence[str] = (), notices: li
                 f"In {name} are the records of a batch, whose answers would be taken for the true ones.",
                 "Name the folder or the manifest that they were made from.",
             )
-        lines.unknown |= fields.keys() - set(FIELDS)
+        lines.unknown |= {name for name in fields if name not in FIELDS and not name.startswith(_OF_FIELDS)}
         lines.takes_questions |= not fields.get("question")
         try:
             lines.add(number, _to_items(fields, folder, questions))
@@ -92,11 +95,11 @@ class _Lines:
             raise UsageError(f"its id “{own_id}” is that of line {self._own_ids[own_id]}")
         for item in items:
             # One file may be written in several ways ("a", "b/../a"), and is one video.
-            asked = replace(item, video=Path(os.path.realpath(item.video)), answer=None, group=None)
+            asked = replace(item, video=Path(os.path.realpath(item.video)), answer=None, group=None, fields=())
             line, same = self._seen.setdefault(asked, (number, item))
             if same is item:
                 self.items.append(item)
-            elif (same.answer, same.group) == (item.answer, item.group):
+            elif (same.answer, same.group, same.fields) == (item.answer, item.group, item.fields):
                 self._num_repeated += 1
             else:
                 raise UsageError(f"it repeats line {line} with another answer or group")
@@ -195,11 +198,17 @@ def _csv_rows(text: str, name: str) -> Iterator[_Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
-            header = _check_header([cell.strip().lower() for cell in cells], name)
+            header = _check_header([_column(cell.strip()) for cell in cells], name)
         elif len(cells) > len(header):
             yield number, f"it has {plural(len(cells), 'cell')} under a header of {len(header)}"
         else:
             yield number, dict(zip(header, cells, strict=False))  # what a shorter row lacks is not given
+
+
+def _column(cell: str) -> str:
+    """A name in the header: ours in any case, those of fields in their own."""
+    name = cell.lower()
+    return f"{_OF_FIELDS}{cell[len(_OF_FIELDS) :]}" if name.startswith(_OF_FIELDS) else name
 
 
 def _check_header(header: list[str], name: str) -> list[str]:
@@ -236,6 +245,7 @@ def _to_items(fields: Mapping[str, object], folder: Path, questions: Sequence[st
         choices=_choices(given.get("choices")),
         answer=_text(given, "answer"),
         group=_text(given, "group"),
+        fields=tuple(_true_fields(given).items()),
     )
     return [replace(item, question=question) for question in asked]
 
@@ -265,6 +275,15 @@ def _text(given: Mapping[str, object], field: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"its {field} is not text: {value!r}")
     return check_text(str(value), field, "")
+
+
+def _true_fields(given: Mapping[str, object]) -> dict[str, str]:
+    """The fields of columns `fields.NAME`, and of an object `fields`."""
+    whole = given.get("fields", {})
+    if not isinstance(whole, dict):
+        raise UsageError(f"its fields are not an object: {reprlib.repr(whole)}")
+    columns = {name.removeprefix(_OF_FIELDS): value for name, value in given.items() if name.startswith(_OF_FIELDS)}
+    return {name: text for name, text in flat_fields({**whole, **columns}).items() if text}
 
 
 def _seconds(given: Mapping[str, object], field: str) -> float | None:

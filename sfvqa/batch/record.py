@@ -76,6 +76,26 @@ def error_record(question: Question, failure: Failure, settings: Mapping[str, ob
     return {"schema_version": SCHEMA_VERSION, **_facts(question, ERROR, settings), "error": failure.to_dict()}
 
 
+_DEEPEST = 8  # of objects whose fields are told apart
+
+
+def flat_fields(value: object, depth: int = _DEEPEST) -> dict[str, str]:
+    """The values of an object, each as text by its name, those of an object in it by `a.b`; none of anything else.
+
+    Null counts as not there; what is neither text nor an object is as JSON has it.
+
+    >>> flat_fields({"a": {"b": 2.5}, "c": ["x", True], "d": "y", "e": None})
+    {'a.b': '2.5', 'c': '["x", true]', 'd': 'y'}
+    """
+    found: dict[str, str] = {}
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if isinstance(inner, dict) and inner and depth > 1:
+            found |= {f"{name}.{below}": text for below, text in flat_fields(inner, depth - 1).items()}
+        elif inner is not None:
+            found[name] = inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+    return found
+
+
 def to_line(record: Mapping[str, object]) -> bytes:
     r"""The record as one line of ASCII, its newline too.
 
@@ -216,6 +236,7 @@ def _facts(question: Question, status: str, settings: Mapping[str, object]) -> R
         "id": item.own_id,
         "status": status,
         "answer_expected": item.answer,
+        "fields_expected": dict(item.fields) or None,
         "group": item.group,
         "requested": {**settings, **{name: value for name, value in own.items() if value is not None}},
         "versions": dict(_versions()),

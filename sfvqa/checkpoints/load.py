@@ -90,15 +90,15 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if where.type == "cuda" and dtype is torch.float32:
         compute_exactly()
     build: Any
-    warnings = warnings_about(settings.device, where, dtype)
+    config, warnings = config_for(settings), warnings_about(settings.device, where, dtype)
     if settings.random_weights:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
-        config, stored, build = config_of(spec), Quantization.NONE, random_model
+        stored, build = Quantization.NONE, random_model
         warnings += (f"The weights of {spec.name} are random: the answer means nothing.",)
     else:
         location = locate(settings.name)
-        config, stored = read_config(location.folder), read_quantization(location.folder)
+        stored = read_quantization(location.folder)
         build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder)
     identity = identify_checkpoint(location, random_weights=settings.random_weights)
     bits = resolve_quantization(settings.quantization, where, stored)
@@ -146,6 +146,13 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         random_weights=settings.random_weights,
         warnings=warnings,
     )
+
+
+def config_for(settings: ModelSettings) -> SlowFastConfig:
+    """The config of the model that `load_checkpoint` loads. Raises ModelError."""
+    if settings.random_weights:
+        return config_of(find_for_random_weights(settings.name))
+    return read_config(locate(settings.name).folder)
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -17,7 +17,9 @@ MAX_NEW_TOKENS = 256
 CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
 CHUNKS_AHEAD = 2
 """Chunks that wait to be encoded, beside the one being read and the one being encoded."""
-_MOST_FRAMES = (CHUNKS_AHEAD + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
+CHUNKS_AHEAD_OF_MODEL = 8
+"""Chunks that may be read while a model is loaded, and wait for it."""
+_MOST_FRAMES = (CHUNKS_AHEAD_OF_MODEL + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
 
 CPU_PROCESS_BYTES = 400_000_000
 """Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
@@ -87,7 +89,7 @@ class MemoryEstimate:
         asked = held + self.visual_tokens_bytes + self.static_buffers_bytes
         caches = self.kv_cache_bytes + self.slow_keys_values_bytes
         return {
-            "load": held + self.loading_bytes,
+            "load": held + self.frames_bytes + self.loading_bytes,
             "encode": asked + self.frames_bytes + self.encode_activations_bytes,
             "prefill": asked + caches + self.prefill_activations_bytes,
             "decode": asked + caches + self.decode_activations_bytes,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.video import VideoFile
     from sfvqa.inference.engine import GenerationOptions
     from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.schema import JsonSchema
 
 
 _FROM_THE_VIDEO = "auto"  # a subtitle file of that name is reached as ./auto
@@ -115,7 +116,7 @@ class PromptGroup(OptionGroup):
 class TurnOptions(PromptGroup):
     """How an answer is written: what a chat and every other answer have in common.
 
-    Of the last three only AnswerOptions makes options. What is typed overrules what was set for good.
+    Of the last five only AnswerOptions makes options. What is typed overrules what was set for good.
     """
 
     panel = "How it answers"
@@ -144,7 +145,18 @@ class TurnOptions(PromptGroup):
     ] = "auto"
     slow_attention: SlowAttentionName = "always"
     choices: list[str] | None = None
+    json_schema: Path | None = None
+    json_object: bool = False
     evidence: bool = False
+
+    @cached_property
+    def schema(self) -> "JsonSchema | None":
+        """The schema by which answers are written. Reads its file: UsageError."""
+        from sfvqa.inference.schema import JsonSchema
+
+        if self.json_schema is None:
+            return JsonSchema.any_object() if self.json_object else None
+        return JsonSchema(_read_schema(self.json_schema))
 
     @cached_property
     def compared(self) -> tuple[str, ...] | None:
@@ -153,7 +165,7 @@ class TurnOptions(PromptGroup):
 
     def check(self, model: "ModelOptions") -> None:
         """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
-        _ = self.compared, self.fixed_prompt
+        _ = self.compared, self.schema, self.fixed_prompt
         if self.static_decode == "on":
             from sfvqa.model.decode_step import check_static_decode, why_not_static
 
@@ -161,18 +173,22 @@ class TurnOptions(PromptGroup):
             check_static_decode("on", against)
 
     def generation(self) -> "GenerationOptions":
-        """How tokens are chosen; where choices are compared none is."""
+        """How tokens are chosen."""
         from sfvqa.inference.engine import GenerationOptions
+
+        return GenerationOptions(**self.generation_fields(), schema=self.schema)
+
+    def generation_fields(self) -> dict[str, Any]:
+        """The same by name, without torch and a schema; where choices are compared no token is chosen."""
         from sfvqa.inference.question import WRITING_OPTIONS
-        from sfvqa.model import SlowAttention
 
         written = {} if self.compared else {name: getattr(self, name) for name in WRITING_OPTIONS}
-        return GenerationOptions(**written, slow_attention=SlowAttention(self.slow_attention), evidence=self.evidence)
+        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions(TurnOptions):
-    """The same, and what a chat cannot do: compare choices, watch the attention."""
+    """The same, and what a chat cannot do: compare choices, follow a schema, watch the attention."""
 
     slow_attention: Annotated[
         SlowAttentionName,
@@ -188,6 +204,11 @@ class AnswerOptions(TurnOptions):
             metavar="A,B,…",
         ),
     ] = None
+    json_schema: Annotated[
+        Path | None,
+        option("Answer in JSON that is valid by the JSON schema in FILE.", parser=parse_file, hidden=True),
+    ] = None
+    json_object: Annotated[bool, option("Answer in a JSON object, of any kind.", hidden=True)] = False
     evidence: Annotated[
         bool,
         option(
@@ -200,6 +221,10 @@ class AnswerOptions(TurnOptions):
         from sfvqa.inference.question import WRITING_OPTIONS
 
         super().__post_init__()
+        forms = [name for name in ("choices", "json_schema", "json_object") if getattr(self, name)]
+        if len(forms) > 1:
+            one, other = (f"--{name.replace('_', '-')}" for name in forms[:2])
+            raise UsageError(f"{one} and {other} contradict each other.", "Leave one of them out.")
         if self.evidence and not self.is_flag("static_decode"):
             self.overrule("static_decode", "auto")
         for name in WRITING_OPTIONS if self.choices else ():
@@ -239,6 +264,18 @@ QuestionFile = Annotated[
         "Also ask the questions in a text file, one per line; - reads standard input.", "--questions", metavar="FILE"
     ),
 ]
+
+
+def _read_schema(file: Path) -> str:
+    try:
+        return read_given(file, _MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"The JSON schema in “{file}” is not UTF-8 text.", "Save the file as UTF-8.") from None
+    except OSError as error:
+        raise UsageError(
+            f"The JSON schema in “{file}” cannot be read: {error.strerror or error}.", "Name a file that holds one."
+        ) from error
+
 
 _MOST_BYTES = 16_000_000  # more than anybody asks about a video
 _LINE_END = re.compile(r"\r\n|\r|\n")

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sfvqa.cli.options import is_bundled
 from sfvqa.cli.screen import WordWriter, print_json, printable
@@ -106,6 +106,13 @@ def answer_questions(
     streams = stream_batches()
     if batch_size == 1:
         streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
+    return print_answers(questions, streams, notices, json=json)
+
+
+def print_answers(
+    questions: Sequence[str], streams: "Iterator[AnswerStream]", notices: "Notices", *, json: bool
+) -> "list[Answer]":
+    """Print an answer a question, with what is said of it; the first that fails ends it."""
     printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
     said: list[Answer] = []
     for question, stream in zip(questions, streams, strict=True):
@@ -173,7 +180,52 @@ def describe_frames(times: Sequence[float], sampling: "SamplingOptions") -> str:
     return f"{plural(len(times), 'frame')} {span} ({how})"
 
 
-def describe_briefly(encoded: "EncodedVideo", settings: "ModelSettings") -> str:
+class Seen(Protocol):
+    """What there is to say of a video that a model has seen, here or elsewhere."""
+
+    @property
+    def video(self) -> "VideoInfo":
+        """The file."""
+
+    @property
+    def timestamps_seconds(self) -> tuple[float, ...]:
+        """When each frame is shown."""
+
+    @property
+    def crop(self) -> "CropMode":
+        """How they became square."""
+
+    @property
+    def num_slow_tokens(self) -> int:
+        """Those that can be attended to."""
+
+    @property
+    def num_fast_tokens(self) -> int:
+        """Those in the prompt."""
+
+    @property
+    def is_from_cache(self) -> bool:
+        """Whether it was neither read nor encoded now."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with it."""
+
+
+def tell_what_was_seen(
+    encoded: Seen, settings: "ModelSettings", sampling: "SamplingOptions", notices: "Notices"
+) -> None:
+    """Say what was read, in a line or in full, and what is wrong with it."""
+    if notices.verbose:
+        kept = "; taken from the video cache" if encoded.is_from_cache else ""
+        notices.detail(f"{describe_encoded(encoded, sampling)}{kept}")
+    else:
+        notices.hint(describe_briefly(encoded, settings))
+    for warning in encoded.warnings:
+        notices.warn(warning)
+
+
+def describe_briefly(encoded: Seen, settings: "ModelSettings") -> str:
     """`clip.mp4 · 32 frames, 0:00–0:04.958 · tiny`: the video, and the model that sees it."""
     from sfvqa.video.sampling import format_time
 
@@ -185,11 +237,10 @@ def describe_briefly(encoded: "EncodedVideo", settings: "ModelSettings") -> str:
     return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"
 
 
-def describe_encoded(encoded: "EncodedVideo", sampling: "SamplingOptions") -> str:
+def describe_encoded(encoded: Seen, sampling: "SamplingOptions") -> str:
     """How long the video is, which frames were looked at, what they became and, where it is much, what was cut off."""
     info = encoded.video
-    fast, slow = encoded.visual_tokens.fast.shape[0], encoded.visual_tokens.slow.shape[0]
-    tokens = f"{plural(fast, 'fast token')} and {plural(slow, 'slow token')}"
+    tokens = f"{plural(encoded.num_fast_tokens, 'fast token')} and {plural(encoded.num_slow_tokens, 'slow token')}"
     parts = [
         f"{info.path.name}: {describe_video(info)}",
         f"{describe_frames(encoded.timestamps_seconds, sampling)}, {tokens}",

@@ -27,6 +27,7 @@ from sfvqa.cli.options import (
     rare_setting,
 )
 from sfvqa.cli.screen import echo, print_json, printable_line
+from sfvqa.cli.warm import ServerUse, ask_server, find_server
 from sfvqa.errors import ExitCode, ModelNotDownloadedError, UnreadableVideoError, UsageError
 from sfvqa.wording import plural, readable_size
 
@@ -94,15 +95,12 @@ def ask(
     frames: FrameOptions,
     answers: AskOptions,
     cache: CacheOptions,
+    server: ServerUse,
     dry_run: DryRun = False,
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
-    from sfvqa.cli.answers import answer_questions
-    from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.models import offer_download
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
-    from sfvqa.inference.question import check_looks
 
     asked = gather_questions(questions, question_file, video=video)
     check_video(video)
@@ -110,8 +108,18 @@ def ask(
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
     notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
+    may_offer = not (model.model or model.random_weights or answers.evidence or output.json or is_bundled(video))
+    if not (dry_run or strips):
+        warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
+        if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
+            return
+    from sfvqa.cli.answers import answer_questions
+    from sfvqa.cli.model import check_fit, load
+    from sfvqa.cli.models import offer_download
+    from sfvqa.inference.question import check_looks
+
     with open_video(video, frames, cache.open(video), notices) as file:
-        if not (model.model or model.random_weights or answers.evidence or dry_run or output.json or is_bundled(video)):
+        if may_offer and not dry_run:
             offer_download(notices)
         prompt = answers.prompt(file)
         plan, sampling = plan_question(

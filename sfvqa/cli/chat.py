@@ -11,12 +11,18 @@ from sfvqa.cli.answer_options import TurnOptions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, seconds_on_cpu
 from sfvqa.cli.options import CacheOptions, OutputOptions, parse_video, setting
+from sfvqa.cli.warm import ServerUse, begin_chat, find_server
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sfvqa.cli.screen import Notices
     from sfvqa.inference.chat import Chat
     from sfvqa.inference.question import PromptOptions
+    from sfvqa.serve.client import ServedChat
+    from sfvqa.video.sampling import SamplingOptions
 
 
 TOKENS_PLANNED_FOR = 2048
@@ -66,13 +72,13 @@ def chat(
     frames: FrameOptions,
     answers: ChatOptions,
     cache: CacheOptions,
+    server: ServerUse,
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, talk."""
     from sfvqa.cli.chat_lines import open_lines
     from sfvqa.cli.chat_loop import ChatLoop
-    from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.video import VideoFile, check_video, encode_video, open_video, plan_question
+    from sfvqa.cli.video import check_video
 
     if str(video) == STANDARD_INPUT:
         raise UsageError(
@@ -84,6 +90,43 @@ def chat(
     model.check()
     answers.check(model)
     notices = output.notices()
+
+    def prompt_of(path: Path) -> "PromptOptions":
+        """What stands in every prompt about a video, but for its own text track."""
+        prompt = answers.fixed_prompt
+        if prompt.subtitles is None or _is_same_file(path, video):
+            return prompt
+        belong = f"The subtitles in {prompt.subtitles.source} belong to {video.name}"
+        notices.warn(f"{belong}; this video has none.", again=True)
+        return replace(prompt, subtitles=None, subtitle_tokens=None)
+
+    warm = find_server(server, video, model, frames, answers, cache, notices)
+    begun, open_other, sampling = begin_chat(warm, video, answers.context, prompt_of) or _begin_here(
+        video, model, frames, answers, cache, prompt_of, notices
+    )
+
+    def open_checked(path: Path) -> "Chat | ServedChat":
+        check_video(path)
+        return open_other(path)
+
+    lines, has_limit = open_lines(notices), answers.context is not None
+    loop = ChatLoop(begun, open_checked, sampling, lines, notices, json=output.json, has_limit=has_limit)
+    raise typer.Exit(loop.run())
+
+
+def _begin_here(
+    video: Path,
+    model: ModelOptions,
+    frames: FrameOptions,
+    answers: ChatOptions,
+    cache: CacheOptions,
+    prompt_of: "Callable[[Path], PromptOptions]",
+    notices: "Notices",
+) -> "tuple[Chat, Callable[[Path], Chat], SamplingOptions]":
+    """Load the model and begin a conversation, and how to begin one about another video."""
+    from sfvqa.cli.model import check_fit, load
+    from sfvqa.cli.video import VideoFile, encode_video, open_video, plan_question
+
     with open_video(video, frames, cache.open(video), notices) as file:
         prompt, to_come = answers.prompt(file), max(answers.max_new_tokens, answers.context or TOKENS_PLANNED_FOR)
         plan, sampling = plan_question(
@@ -99,18 +142,10 @@ def chat(
         begun = begin(file, prompt)
 
     def open_other(path: Path) -> "Chat":
-        check_video(path)
         with VideoFile(path, frames, store, notices) as file:
-            prompt, subtitles = answers.prompt(file), answers.fixed_prompt.subtitles
-            if subtitles is not None and not _is_same_file(path, video):
-                belong = f"The subtitles in {subtitles.source} belong to {video.name}"
-                notices.warn(f"{belong}; this video has none.", again=True)
-                prompt = replace(prompt, subtitles=None, subtitle_tokens=None)
-            return begin(file, prompt)
+            return begin(file, answers.prompt(file) if answers.reads_text_track else prompt_of(path))
 
-    lines, has_limit = open_lines(notices), answers.context is not None
-    loop = ChatLoop(begun, open_other, sampling, lines, notices, json=output.json, has_limit=has_limit)
-    raise typer.Exit(loop.run())
+    return begun, open_other, sampling
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

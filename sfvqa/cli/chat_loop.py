@@ -22,11 +22,12 @@ from sfvqa.wording import plural
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sfvqa.cli.answers import Seen
     from sfvqa.cli.chat_lines import EditedLines, PipedLines
     from sfvqa.cli.screen import Notices
-    from sfvqa.inference.answer import Answer
-    from sfvqa.inference.chat import Chat, ContextUse
-    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.answer import Answer, ContextUse
+    from sfvqa.inference.chat import Chat
+    from sfvqa.serve.client import ServedChat
     from sfvqa.video.sampling import SamplingOptions
 
 
@@ -101,8 +102,8 @@ class ChatLoop:
 
     def __init__(
         self,
-        chat: "Chat",
-        open_other: "Callable[[Path], Chat]",
+        chat: "Chat | ServedChat",
+        open_other: "Callable[[Path], Chat | ServedChat]",
         sampling: "SamplingOptions",
         lines: "PipedLines | EditedLines",
         notices: "Notices",
@@ -185,7 +186,7 @@ class ChatLoop:
                 gone = f"; {plural(dropped, 'older turn')} dropped" if dropped else ""
                 self._show(
                     f"{use.num_tokens:,} of {use.limit:,} tokens, room for {use.room:,} more; "
-                    f"{plural(len(self._chat.turns), 'turn')}{gone}."
+                    f"{plural(self._chat.num_turns, 'turn')}{gone}."
                 )
             case "/help":
                 rows = [f"{f'{name} {argument}':<12}  {text}" for name, (argument, text) in COMMANDS.items()]
@@ -198,7 +199,7 @@ class ChatLoop:
         return True
 
     @property
-    def _encoded(self) -> "EncodedVideo":
+    def _encoded(self) -> "Seen":
         assert self._chat.encoded is not None
         return self._chat.encoded
 
@@ -208,13 +209,13 @@ class ChatLoop:
         out.write(f"{wrap(printable(text), columns_of(out))}\n")
         out.flush()
 
-    def _open(self, path: Path) -> "Chat":
+    def _open(self, path: Path) -> "Chat | ServedChat":
         path = bundled_video(str(path)) or path
         if str(path) == STANDARD_INPUT:
             raise UsageError("/open cannot read a video from standard input.", "Save it to a file, and open that.")
         return self._open_other(path)
 
-    def _begin(self, chat: "Chat", notice: str) -> None:
+    def _begin(self, chat: "Chat | ServedChat", notice: str) -> None:
         self._chat = chat
         self._answers.clear()
         self._said_full = False
@@ -251,7 +252,7 @@ class ChatLoop:
 
     @property
     def _num_turns(self) -> int:
-        return self._chat.num_dropped + len(self._chat.turns)
+        return self._chat.num_dropped + self._chat.num_turns
 
     def _say_stopped(self, answer: "Answer", *, is_kept: bool) -> None:
         self._end_line_of_ctrl_c()

@@ -13,6 +13,7 @@ from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import BUNDLED_VIDEOS, CacheOptions, Json, OutputOptions
 from sfvqa.cli.screen import can_ask, echo, print_json
+from sfvqa.cli.warm import ServerUse
 from sfvqa.errors import SfvqaError
 
 HELP = """\b
@@ -64,6 +65,7 @@ def demo(as_json: Json = False) -> None:
             frames=FrameOptions(),
             answers=AskOptions(),
             cache=CacheOptions(),
+            server=ServerUse(),
             output=OutputOptions(),
         )
 

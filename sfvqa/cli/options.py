@@ -362,7 +362,8 @@ def parse_size(text: str) -> int:
     return int(Decimal(found[1]) * _UNITS[found[2]])
 
 
-def _check_size(text: str) -> str:
+def check_size(text: str) -> str:
+    """A callback of options that take a size."""
     parse_size(text)
     return text
 
@@ -377,7 +378,7 @@ class CacheOptions(OptionGroup):
     cache_size: Annotated[
         str,
         rare_setting(
-            "Size limit, above which the least recently used videos are deleted.", metavar="SIZE", callback=_check_size
+            "Size limit, above which the least recently used videos are deleted.", metavar="SIZE", callback=check_size
         ),
     ] = "10GB"
     full_hash: Annotated[

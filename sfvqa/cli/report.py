@@ -71,7 +71,7 @@ class ReportFiles(OptionGroup):
 
         if self.csv is not None:
             with whole_text_file(self.csv) as stream:
-                num_rows = write_csv(last_records(run), stream, run.rule)
+                num_rows = write_csv(last_records(run), stream, run.rule, summary.fields)
             notices.note(f"Wrote {plural(num_rows, 'row')} to {self.csv}.")
         if self.html is None:
             return

@@ -13,6 +13,7 @@ from sfvqa.batch.report.wording import (
     advice_for,
     difference_texts,
     duration,
+    field_table,
     score_table,
     span_text,
     stages_text,
@@ -41,6 +42,7 @@ def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> G
         "Warnings, one of each kind": _warnings(summary),
         "Right answers (with the 95 % interval in brackets)": _scores(summary),
         "Wrong answers": _wrong(summary),
+        "Fields": _fields(summary),
         against: [] if comparison is None else _compared(comparison),
         "Answered by": _settings(summary),
     }
@@ -122,6 +124,16 @@ def _wrong(summary: "Summary") -> Lines:
         expected, answer = (f"“{_line(text)}”" for text in (item.expected, item.answer))
         lines.append(_indented(Text.assemble("expected ", (expected, "green"), ", answered ", (answer, "red")), 2))
     return [*lines, *_more(summary.wrong, "wrong answer")]
+
+
+def _fields(summary: "Summary") -> Lines:
+    if not summary.fields:
+        return []
+    header, *rows = field_table(summary)
+    table = _table(*header, left=(0, 2))
+    for row in rows[:_NUM_SHOWN]:
+        table.add_row(*map(_line, row))
+    return [table, *_more(rows, "field")]
 
 
 def _compared(comparison: "Comparison") -> Lines:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.engine import GenerationOptions
     from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.schema import JsonSchema
     from sfvqa.inference.video_qa import VideoQA
 
 # Loaded on first use: looking for a model (`locate`) must not wait for torch.
@@ -17,6 +18,7 @@ _HOME = {
     "EncodedVideo": "encode",
     "FinishReason": "answer",
     "GenerationOptions": "engine",
+    "JsonSchema": "schema",
     "PromptOptions": "question",
     "Timings": "answer",
     "VideoQA": "video_qa",
@@ -28,6 +30,7 @@ __all__ = [
     "EncodedVideo",
     "FinishReason",
     "GenerationOptions",
+    "JsonSchema",
     "PromptOptions",
     "Timings",
     "VideoQA",

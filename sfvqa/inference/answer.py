@@ -1,10 +1,12 @@
 """What comes out: an answer, whole or as it streams, what the model saw, and where the time went. No tensors."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from sfvqa.errors import SchemaNotMetError
 
 SCHEMA_VERSION = 1
 
@@ -44,16 +46,18 @@ class Timings:
     """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for where a stage ends.
 
     - `load_seconds`: finding the checkpoint and putting model and tokenizer on the device. Once a process; in no sum.
-    - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them; of a video
-      that the video cache holds, finding it there and reading its visual tokens.
+    - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them, and without
+      what `ask` and `chat` read while they load the model, which nobody waits for; of a video that the video cache
+      holds, finding it there and reading its visual tokens.
     - `encode_seconds`: frames → slow and fast tokens (normalise, vision tower, projector, pooling). Of a GPU, which
       works on while frames are waited for, only what the program had to wait for.
     - `overlap_seconds`: how much of reading and encoding ran at the same time, so that both together took
       read + encode - overlap.
     - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).
     - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode - overlap +
-      prefill + choosing. Loading is left out. Of several questions about one video the first waits for its reading
-      and encoding; for the others these are 0. Answers of one batch all wait for those of their video.
+      prefill + choosing. Loading is left out, and reading meanwhile. Of several questions about one video the first
+      waits for its reading and encoding; for the others these are 0. Answers of one batch all wait for those of their
+      video.
     - `decode_seconds`: from the first token to the last, without what the caller does between pieces.
     - `total_seconds`: ttft + decode.
     - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.
@@ -142,6 +146,7 @@ class AnswerSettings:
     system: str | None = None
     template: str | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,8 @@ class Answer:
     memory on CUDA, resident memory elsewhere, None where the system does not tell. `choices` are empty and
     `subtitles` None where none were given. `from_video_cache` says that the video was neither read nor encoded.
     `evidence` weighs every sampled frame, in order, with 1 in all (see `inference.evidence`); None where it was not
-    asked for, empty where nothing was looked at, of a question without a video for one.
+    asked for, empty where nothing was looked at, of a question without a video for one. With a schema, `fields` is the
+    value that the text spells, or `error` says why it spells none; both are None of an answer that was interrupted.
     """
 
     text: str
@@ -172,6 +178,8 @@ class Answer:
     subtitles: SubtitleUse | None = None
     from_video_cache: bool = False
     evidence: tuple[FrameEvidence, ...] | None = None
+    fields: object = None
+    error: SchemaNotMetError | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -180,6 +188,7 @@ class Answer:
             "video": self.video,
             "question": self.question,
             "answer": self.text,
+            "fields": self.fields,
             "choices": [asdict(choice) for choice in self.choices] or None,
             "evidence": None if self.evidence is None else [asdict(frame) for frame in self.evidence],
             "model": self.model,
@@ -200,9 +209,45 @@ class Answer:
             "settings": asdict(self.settings),
         }
 
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """The answer of which `to_dict` made this, also after it was JSON; an `error` is no part of it."""
+        frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
+        return cls(
+            text=document["answer"],
+            finish_reason=FinishReason(document["finish_reason"]),
+            frames=SampledFrames(tuple(frames["indices"]), tuple(frames["timestamps_seconds"]), frames["strategy"]),
+            tokens=TokenCounts(**document["tokens"]),
+            timings=Timings(**document["timings"]),
+            warnings=tuple(document["warnings"]),
+            settings=AnswerSettings(**document["settings"] | {"stop": tuple(document["settings"]["stop"])}),
+            choices=tuple(ChoiceProbability(**choice) for choice in document["choices"] or ()),
+            subtitles=SubtitleUse(**subtitles) if subtitles else None,
+            evidence=None if evidence is None else tuple(FrameEvidence(**frame) for frame in evidence),
+            **{name: document[name] for name in _AS_THEY_ARE},
+        )
+
+
+_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache", "fields")
+
+
+@dataclass(frozen=True)
+class ContextUse:
+    """The tokens a conversation takes, and the most it may take with the next answer in it."""
+
+    num_tokens: int
+    limit: int
+
+    @property
+    def room(self) -> int:
+        """Tokens that are left."""
+        return max(self.limit - self.num_tokens, 0)
+
 
 class AnswerStream:
     """Pieces of an answer as they come; `answer` is what there is so far, whole once the pieces are at an end.
+
+    Where it is not valid by its schema then, its error is raised in place of the end.
 
     Leaving early (`close`, the end of a `with` block, an exception such as Ctrl-C) keeps what came: `answer` then
     says `interrupted`.
@@ -225,6 +270,8 @@ class AnswerStream:
         for (piece,) in self._steps:
             if piece:
                 return piece
+        if (error := self.answer.error) is not None:
+            raise error
         raise StopIteration
 
     def __enter__(self) -> Self:

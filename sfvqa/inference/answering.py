@@ -10,7 +10,7 @@ from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memo
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.memory import static_room
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import CheckpointError, OutOfMemoryError, PromptTooLongError
+from sfvqa.errors import CheckpointError, OutOfMemoryError, PromptTooLongError, SchemaNotMetError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -23,7 +23,7 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
-from sfvqa.inference.encode import HOST, EncodedVideo, Stopwatch
+from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
     GeneratedToken,
     GenerationOptions,
@@ -37,6 +37,8 @@ from sfvqa.inference.engine import (
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
 from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
+from sfvqa.inference.schema import JsonSchema, SchemaGuide
+from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
 from sfvqa.model.decode_step import check_static_decode, decodes_static, why_not_static
 from sfvqa.model.visual_tokens import VisualTokens
@@ -168,6 +170,11 @@ class AnswerRow:
         return choices[best].text
 
     @property
+    def text(self) -> str:
+        """What came so far."""
+        return "".join(self.pieces)
+
+    @property
     def is_over(self) -> bool:
         """Whether no token of it comes any more."""
         return self.finish_reason is not FinishReason.INTERRUPTED
@@ -225,9 +232,10 @@ class AnswerRun:
         self._recorded, self._is_static = self._recorded_steps(), False
         self._prefill_watch = Stopwatch(device)
         # A token is waited for, and no more than it: behind it the device is at the next one.
-        self._first_token_watch, self._decode_watch = Stopwatch(HOST), Stopwatch(HOST)
+        self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
         self._kept, self._warnings = kept, warnings
         self._running = [True] * len(questions)
+        self._guide = None if options.schema is None else self._guide_by(options.schema, len(questions))
         self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
@@ -253,6 +261,10 @@ class AnswerRun:
         """
         self._running[place] = False
 
+    def is_over(self, place: int) -> bool:
+        """Whether the answer to a question is whole: those of the others may take longer."""
+        return self._rows[place].is_over
+
     def _writing_steps(self) -> Generator[list[str], None, None]:
         if not any(self._running):
             return
@@ -264,6 +276,7 @@ class AnswerRun:
             self._checkpoint.end_token_ids,
             self._begin_recorded,
             self._running,
+            self._guide,
         )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         watch = self._first_token_watch
@@ -307,6 +320,11 @@ class AnswerRun:
     def stream(self) -> AnswerStream:
         """The answer to a single question, piece by piece."""
         return AnswerStream(self.steps(), lambda: self.answers()[0])
+
+    def _guide_by(self, schema: JsonSchema, num_answers: int) -> SchemaGuide:
+        checkpoint = self._checkpoint
+        vocabulary_size = checkpoint.model.config.decoder_config.vocab_size
+        return SchemaGuide(schema, checkpoint.tokenizer, checkpoint.end_token_ids, vocabulary_size, num_answers)
 
     def _what_should_fit(self) -> str:
         """What to do when the prompts are too much, by the memory that was free before they were read."""
@@ -390,7 +408,7 @@ class AnswerRun:
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
-        return [self._answer(place, row) for place, row in enumerate(self._rows)]
+        return list(map(self.answer, range(len(self._rows))))
 
     def _prepare(self, asked: Asked) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
@@ -433,16 +451,40 @@ class AnswerRun:
                 f"Use fewer frames, a shorter question or fewer subtitles{shorter}.",
             )
 
+    def _fields(self, place: int, row: AnswerRow) -> tuple[object, SchemaNotMetError | None]:
+        """The value of an answer by a schema, or why it has none."""
+        if self._guide is None or self._options.schema is None:
+            return None, None
+        if row.finish_reason is FinishReason.LENGTH:
+            return None, SchemaNotMetError(
+                f"The answer was cut at {plural(len(row.new_ids), 'new token')}, before it was whole by its schema.",
+                "Allow more (--max-new-tokens), or bound texts and lists in the schema (maxLength, maxItems).",
+            )
+        reason = self._guide.troubles.get(place)
+        if not reason and row.finish_reason is FinishReason.STOP:
+            try:
+                return self._options.schema.parse(row.text), None
+            except ValueError as invalid:
+                reason = str(invalid)
+        return None, SchemaNotMetError(
+            f"The answer could not be written by its schema: {reason}.", "Simplify the schema."
+        ) if reason else None
+
     def _evidence(self, place: int) -> tuple[FrameEvidence, ...] | None:
         if self._recorder is None:
             return None
         encoded = self._rows[place].encoded
         return weigh_frames(encoded, self._recorder.of_row(place)) if encoded else ()
 
-    def _answer(self, place: int, row: AnswerRow) -> Answer:
+    def answer(self, place: int) -> Answer:
+        """What there is so far of one."""
+        row = self._rows[place]
         encoded, evidence = row.encoded, self._evidence(place)
+        fields, error = self._fields(place, row)
         return Answer(
-            text="".join(row.pieces),
+            text=row.text,
+            fields=fields,
+            error=error,
             question=row.question,
             video=str(encoded.video.path) if encoded else None,
             model=self._checkpoint.location.name,
@@ -525,6 +567,7 @@ class AnswerRun:
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,
             stop=options.stop,
+            schema=None if options.schema is None else options.schema.text,
             static_decode=self._is_static,
             system=self._prompt_options.system,
             template=self._prompt_options.template,

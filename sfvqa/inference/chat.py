@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.errors import PromptTooLongError, UsageError
-from sfvqa.inference.answer import Answer, AnswerStream, FinishReason
+from sfvqa.inference.answer import Answer, AnswerStream, ContextUse, FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
@@ -32,19 +32,6 @@ class ChatTurn:
 
     question: str
     answer: Answer
-
-
-@dataclass(frozen=True)
-class ContextUse:
-    """The tokens a conversation takes, and the most it may take with the next answer in it."""
-
-    num_tokens: int
-    limit: int
-
-    @property
-    def room(self) -> int:
-        """Tokens that are left."""
-        return max(self.limit - self.num_tokens, 0)
 
 
 class Chat:
@@ -93,6 +80,11 @@ class Chat:
         return tuple(self._turns)
 
     @property
+    def num_turns(self) -> int:
+        """How many these are."""
+        return len(self.turns)
+
+    @property
     def context(self) -> ContextUse:
         """How full the conversation is."""
         return ContextUse(self._length(self._prompt_options), self._limit)
@@ -127,6 +119,10 @@ class Chat:
         self._stream = AnswerStream(self._remembered(run), lambda: run.answers()[0])
         return self._stream
 
+    def release(self) -> None:
+        """Free what was prefilled; the next turn prefills the conversation anew."""
+        self._kept = None
+
     def reset(self) -> None:
         """Forget what was said; the video stays, and what was prefilled of it."""
         if self._stream is not None:
@@ -145,7 +141,8 @@ class Chat:
         finally:
             self._kept = run.kept
             (answer,) = run.answers()
-            if answer.text or answer.finish_reason is not FinishReason.INTERRUPTED:
+            has_come = answer.text or answer.finish_reason is not FinishReason.INTERRUPTED
+            if has_come and answer.error is None:
                 self._turns.append(ChatTurn(answer.question, answer))
 
     def _length(self, options: PromptOptions, question: str = _ANY_QUESTION, num_left_out: int = 0) -> int:

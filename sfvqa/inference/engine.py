@@ -1,8 +1,10 @@
 """From prompts to tokens: prefill what prompts share once, choose, decode. Knows nothing of text, files or clocks."""
 
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -18,6 +20,7 @@ from transformers import (
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.question import WRITING_OPTIONS
+from sfvqa.inference.schema import JsonSchema, SchemaGuide
 from sfvqa.model import (
     IMAGE_TOKEN_ID,
     DecodeStep,
@@ -39,7 +42,7 @@ class GenerationOptions:
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
     `static_decode` decodes over buffers of fixed size, which pays on CUDA (see RecordedSteps). `evidence` notes which
     frames an answer looks at (see evidence); it changes no token. An answer ends before the first of the texts in
-    `stop` (see TextBefore).
+    `stop` (see TextBefore). With a `schema` it is JSON that is valid by it.
     """
 
     max_new_tokens: int = 256
@@ -51,6 +54,7 @@ class GenerationOptions:
     static_decode: StaticDecode = StaticDecode.AUTO
     evidence: bool = False
     stop: tuple[str, ...] = ()
+    schema: JsonSchema | None = None
 
     def __post_init__(self) -> None:
         for name, kind, is_possible, wanted in _POSSIBLE:
@@ -58,6 +62,8 @@ class GenerationOptions:
             is_right_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
             if not (is_right_kind and is_possible(value)):
                 raise UsageError(f"{name} is {value!r}.", f"It must be {wanted}.")
+        if self.stop and self.schema:
+            raise UsageError("An answer by a schema ends where the schema says.", "Leave out stop or the schema.")
         if self.evidence:
             check_static_decode(
                 self.static_decode, why_not_static(attention="sdpa", quantization="none", evidence=True)
@@ -68,10 +74,10 @@ class GenerationOptions:
     def check_for_choices(self) -> None:
         """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
         default = GenerationOptions(slow_attention=self.slow_attention)
-        for name in (*WRITING_OPTIONS, "stop"):
+        for name in (*WRITING_OPTIONS, "stop", "schema"):
             if getattr(self, name) != getattr(default, name):
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}, and choices are compared, not written.",
+                    f"{name} is {reprlib.repr(getattr(self, name))}, and choices are compared, not written.",
                     f"Leave out {name} or the choices.",
                 )
 
@@ -86,6 +92,7 @@ _POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
     ("static_decode", str, lambda name: name in list(StaticDecode), " or ".join(StaticDecode)),
     ("evidence", bool, lambda _: True, "true or false"),
     ("stop", tuple, lambda texts: all(isinstance(text, str) and text for text in texts), "a tuple of texts"),
+    ("schema", JsonSchema | None, lambda _: True, "a JsonSchema"),
     ("slow_attention", str, lambda name: name in list(SlowAttention), " or ".join(SlowAttention)),
 )
 
@@ -299,12 +306,14 @@ class TokenChooser:
             self._draws = iter(draws)
         self._said = torch.empty(batch_size, 0, dtype=torch.long, device=device)  # `[B, n]`, nothing of the prompt
 
-    def choose(self, logits: Tensor) -> ChosenTokens:
-        """Choose from `logits` `[B, V]`, without waiting for the device."""
+    def choose(self, logits: Tensor, allow: Callable[[Tensor], Tensor] | None = None) -> ChosenTokens:
+        """Choose from `logits` `[B, V]`, of what `allow` leaves of their scores, without waiting for the device."""
         scores = logits
         if self._penalties:
             said = cast("LongTensor", self._said)
             scores = self._penalties(said, cast("FloatTensor", logits.float()))
+        if allow is not None:
+            scores = allow(scores)
         chosen = scores.argmax(dim=-1) if self._draws is None else self._draw(scores.float(), next(self._draws))
         if self._penalties:
             self._said = torch.cat([self._said, chosen[:, None]], dim=1)
@@ -337,22 +346,25 @@ def generate_tokens(
     end_token_ids: frozenset[int],
     begin_recorded: Callable[[Prefilled, int], Step | None] | None = None,
     running: list[bool] | None = None,
+    guide: SchemaGuide | None = None,
 ) -> Iterator[tuple[GeneratedToken | None, ...]]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
     An answer stops at an end token (which is yielded, as its last), at `max_new_tokens`, or where the caller says in
     `running`, at any time, that it runs no more. `begin_recorded` is asked for so many steps behind the prompts;
     without any of it others are taken. On CUDA the next step has begun before a token is waited for, so that the device
-    never waits: the last one is in vain where an answer ends before `max_new_tokens`.
+    never waits: the last one is in vain where an answer ends before `max_new_tokens`. Where a `guide` says what may
+    come next, it does so while the device is at that step.
     """
     logits, batch_size, device = state.logits, len(state.logits), state.logits.device
     running = [True] * batch_size if running is None else running
     chooser = TokenChooser(options, batch_size, device)  # of several devices the head may be on another
+    allow = None if guide is None else partial(guide.mask, running=running)
     begins_ahead = device.type == "cuda" and not options.evidence
     run: Step | None = None
     for count in range(1, options.max_new_tokens + 1):
         is_last = count == options.max_new_tokens
-        chosen = chooser.choose(logits)
+        chosen = chooser.choose(logits, allow)
         has_begun = run is not None and begins_ahead and not is_last  # the first token waits for nothing else
         if run is not None and has_begun:
             logits = run(chosen.ids).to(device)
@@ -362,6 +374,8 @@ def generate_tokens(
             step.append(GeneratedToken(token_id, reason) if running[row] else None)
             if reason is not None:
                 running[row] = False
+            elif guide is not None and running[row]:
+                guide.take(row, token_id)
         yield tuple(step)
         if not any(running):
             return

@@ -15,9 +15,10 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer, AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, VideoBeingRead, encode_progressively
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks, check_question
+from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
@@ -178,7 +179,8 @@ class VideoQA:
         """Answer a question about an encoded video, a video file, or (None) no video at all.
 
         `prompt` says what goes into the prompt beside them. With `choices` the answer is the likeliest of these, and
-        `Answer.choices` has the probability of each (see `inference.choices`).
+        `Answer.choices` has the probability of each (see `inference.choices`). SchemaNotMetError where it is not valid
+        by the schema in `options`.
         """
         stream = self.stream(video, question, options, prompt=prompt, choices=choices)
         for _ in stream:
@@ -234,7 +236,8 @@ class VideoQA:
         """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
 
         A video file that is asked about more than once is read and encoded once. `stop` is asked after every token;
-        once it says so, the answers that are not whole stay as they are, `interrupted`.
+        once it says so, the answers that are not whole stay as they are, `interrupted`. One that is not valid by its
+        schema has an `error`, which is not raised: the others are good.
         """
         if not questions:
             return []

@@ -56,6 +56,13 @@ class SlowFastCache(DynamicCache):
         return min(tensor.shape[-2] if tensor is not None and tensor.numel() else 0 for tensor in grown)
 
     @property
+    def num_bytes(self) -> int:
+        """What its keys and values take, also where others share them."""
+        held = [tensor for layer in self.layers if isinstance(layer, DynamicLayer) for tensor in _held_by(layer)]
+        held += [tensor for pair in self.slow_layers.values() for tensor in pair]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    @property
     def is_forkable(self) -> bool:
         """Whether all positions are there: a layer with a sliding window forgets the oldest."""
         return all(type(layer) is DynamicLayer for layer in self.layers)

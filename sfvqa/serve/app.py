@@ -1,72 +1,89 @@
 """The HTTP side of `sfvqa serve`: routes over a Service and the videos that a request may name."""
 
+import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack, aclosing, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import ServerError, ServerStoppingError, SfvqaError, UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodeProgress
 from sfvqa.inference.question import PromptOptions
 from sfvqa.serve import openai
+from sfvqa.serve.metrics import CONTENT_TYPE
 from sfvqa.serve.openai import ChatRequest
+from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads
 from sfvqa.serve.wire import describe, error_response, events_of, response_to
 from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import ReadOptions
 
+GONE = 499
+"""The status, known from nginx, of what nobody is there to read."""
 _PIECE_BYTES = 1 << 20
+_LONGEST_NAME = 100  # of an upload
+_LONGEST_PLACE = 100  # of what is wrong in a request: it may be the caller's own words
 
 
+@dataclass(frozen=True)
 class Server:
-    """What the routes work on: the model's service, and the videos that can be named."""
+    """What the routes work on: the model's service, the videos that can be named, and how these are read."""
 
-    def __init__(self, service: Service, folders: Folders, uploads: Uploads) -> None:
-        self.service, self.folders, self.uploads = service, folders, uploads
+    service: Service
+    folders: Folders
+    uploads: Uploads
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    trying_schemas: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
     @property
     def model_name(self) -> str:
         """The only model there is."""
         return self.service.answerer.checkpoint.location.name
 
-    def find(self, address: str) -> Path | Upload:
-        """The video that an address names. UsageError, VideoNotFoundError."""
-        scheme = address.partition(":")[0].lower()
-        if scheme == "data":
-            return self.uploads.add_data(address)
-        if scheme == "file":
+    def find(self, address: str, using: ExitStack) -> Path | Upload:
+        """The video that an address names; an upload stays while `using` is open. UsageError, VideoNotFoundError."""
+        scheme = address[:5].lower()
+        if scheme == "file:":
             return self.folders.find(address)
-        if address.startswith("file-"):
-            return self.uploads.find(address)
-        raise UsageError(
-            "The video is at an address that this server does not fetch.",
-            "Send it as data:, upload it to /v1/files, or name it by file:// in a folder of the server.",
-        )
+        if scheme == "data:":
+            upload = self.uploads.add_data(address)
+        elif address.startswith("file-"):
+            upload = self.uploads.use(address)
+        else:
+            raise UsageError(
+                "The video is at an address that this server does not fetch.",
+                "Send it as data:, upload it to /v1/files, or name it by file:// in a folder of the server.",
+            )
+        using.callback(self.uploads.release, upload)
+        return upload
 
     def asked(self, chat: ChatRequest, using: ExitStack) -> Asked:
-        """What a chat request asks of the model; an upload stays while `using` is open. UsageError, VideoError."""
+        """What a chat request asks of the model. UsageError, VideoError."""
         answerer, own = self.service.answerer, chat.sfvqa
         said = openai.read_conversation(chat.messages)
-        source = None if said.video is None else self.find(said.video)
-        if isinstance(source, Upload):
-            using.enter_context(self.uploads.using(source))
+        source = None if said.video is None else self.find(said.video, using)
         return Asked(
             question=said.question,
             video=source.path if isinstance(source, Upload) else source,
-            sampling=own.sampling_options(answerer.default_sampling),
+            sampling=own.sampling_options(answerer.default_sampling, self.service.options.most_frames),
             crop=CropMode(own.crop) if own.crop else answerer.default_crop,
+            reading=self.reading,
             history=said.history,
             prompt=PromptOptions(said.system, own.template),
             generation=chat.generation(),
@@ -79,11 +96,28 @@ def build_app(server: Server) -> FastAPI:
     """The app without its guard."""
     app = FastAPI(title="sfvqa", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
+    _add_facts(app, server)
+    _add_chat(app, server)
+    _add_files(app, server)
+    add_page(app, server)
+    return app
+
+
+def _add_facts(app: FastAPI, server: Server) -> None:
+    service = server.service
+    service.metrics.show("sfvqa_upload_bytes", "Uploads on disk.", lambda: server.uploads.num_bytes)
 
     @app.get("/health")
     async def health() -> Response:
-        failure = server.service.failure
-        return response_to(failure) if failure else JSONResponse({"status": "ok", "model": server.model_name})
+        if service.failure is not None:
+            return response_to(service.failure)
+        if not service.is_accepting:
+            return response_to(ServerStoppingError("The server is stopping."))
+        return JSONResponse({"status": "ok", "model": server.model_name})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -94,23 +128,24 @@ def build_app(server: Server) -> FastAPI:
         _check_model(name, server)
         return _model(server)
 
+
+def _add_chat(app: FastAPI, server: Server) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(http: Request) -> Response:
         chat = ChatRequest.model_validate_json(await http.body())
         _check_model(chat.model, server)
-        using = ExitStack()
-        try:
-            events = _events(server, await run_in_threadpool(server.asked, chat, using), http, using)
-        except BaseException:
-            using.close()
-            raise
+        events = _events(server, chat, http)
+        first = await anext(events, None)  # an error before it has a status of its own
         if chat.stream:
-            first = await anext(events, None)  # an error before it has a status of its own
             return StreamingResponse(_as_stream(first, events, chat, server), media_type="text/event-stream")
-        async for event in events:
-            if isinstance(event, Answer):
-                return JSONResponse(openai.completion(event, _new_id(), int(time.time())))
-        return Response(status_code=499)  # nobody is there to read it
+        async with aclosing(events):
+            if isinstance(first, Answer):
+                return JSONResponse(openai.completion(first, _new_id(), int(time.time())))
+        return Response(status_code=GONE)
+
+
+def _add_files(app: FastAPI, server: Server) -> None:
+    uploads = server.uploads
 
     @app.post("/v1/files")
     async def upload(http: Request) -> dict[str, Any]:
@@ -118,23 +153,25 @@ def build_app(server: Server) -> FastAPI:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 raise UsageError("The form has no file.", "Send the video as the field “file”.")
-            return _file(await run_in_threadpool(_store, server.uploads, file))
+            return _file(await run_in_threadpool(_store, uploads, file))
+
+    @app.get("/v1/files")
+    async def uploaded() -> dict[str, Any]:
+        return {"object": "list", "data": [_file(each) for each in uploads.all()], "has_more": False}
 
     @app.get("/v1/files/{upload_id}")
-    async def uploaded(upload_id: str) -> dict[str, Any]:
-        return _file(server.uploads.find(upload_id))
+    async def one_upload(upload_id: str) -> dict[str, Any]:
+        return _file(uploads.find(upload_id))
 
     @app.delete("/v1/files/{upload_id}")
     async def delete(upload_id: str) -> dict[str, Any]:
-        server.uploads.remove(upload_id)
+        uploads.remove(upload_id)
         return {"id": upload_id, "object": "file", "deleted": True}
 
     @app.get("/sfvqa/videos")
     def videos() -> dict[str, Any]:
         found = [{"url": path.as_uri(), "name": path.name} for path in server.folders.videos()]
         return {"videos": found}
-
-    return app
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -145,28 +182,44 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ValidationError)
     async def invalid(_: Request, error: ValidationError) -> Response:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"])[:_LONGEST_PLACE]
         return error_response(400, f"The request is not valid{f' at {place}' if place else ''}: {first['msg']}.")
 
     @app.exception_handler(HTTPException)
-    @app.exception_handler(404)
-    @app.exception_handler(405)
     async def refused(_: Request, error: HTTPException) -> Response:
         return error_response(error.status_code, str(error.detail))
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=GONE)
+
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        return response_to(error)
+    async def unforeseen(_: Request, __: Exception) -> Response:  # which uvicorn logs
+        return error_response(500, "The server failed with this request.", ServerError.__name__)
 
 
-async def _events(server: Server, asked: Asked, http: Request, using: ExitStack) -> AsyncIterator[Event]:
-    with using:
-        async for event in events_of(server.service, asked, http):
-            yield event
+async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event]:
+    """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
+    wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
+    with ExitStack() as using:
+        async with (
+            server.trying_schemas if chat.response_format else nullcontext()
+        ):  # each may take a process and gigabytes
+            asked = await run_in_threadpool(server.asked, chat, using)
+        events = events_of(server.service, asked, http, wanted=wanted)
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        except SfvqaError as error:
+            if asked.shown_as is None:
+                raise
+            message = error.message.replace(str(asked.video), str(asked.shown_as))
+            raise type(error)(message, error.remedy) from None
 
 
 async def _as_stream(
-    first: Event | None, events: AsyncIterator[Event], chat: ChatRequest, server: Server
+    first: Event | None, events: AsyncGenerator[Event], chat: ChatRequest, server: Server
 ) -> AsyncIterator[str]:
     """Server-sent events: a chunk a piece, then why it ended, what was asked for beside, and the end mark."""
     completion_id, created = _new_id(), int(time.time())
@@ -174,29 +227,32 @@ async def _as_stream(
     def line(**more: Any) -> str:
         return f"data: {json.dumps(openai.chunk(completion_id, created, server.model_name, **more))}\n\n"
 
-    yield line(delta={"role": "assistant", "content": ""})
-    event = first
-    try:
-        while event is not None:
-            if isinstance(event, str):
-                yield line(delta={"content": event})
-            elif isinstance(event, EncodeProgress) and chat.sfvqa.progress:
-                yield line(sfvqa={"progress": {"stage": event.stage, "done": event.done, "total": event.total}})
-            elif isinstance(event, Answer):
-                yield line(delta={}, finish_reason=openai.finish_reason(event), sfvqa=event.to_dict())
-                if chat.stream_options and chat.stream_options.include_usage:
-                    yield line(usage=openai.usage(event))
-                yield "data: [DONE]\n\n"
-            event = await anext(events, None)
-    except Exception as error:  # noqa: BLE001  the status is sent; the stream says what went wrong
-        yield f"data: {json.dumps(describe(error))}\n\n"
+    async with aclosing(events):
+        yield line(delta={"role": "assistant", "content": ""})
+        event = first
+        try:
+            while event is not None:
+                if isinstance(event, str):
+                    yield line(delta={"content": event})
+                elif isinstance(event, EncodeProgress):
+                    yield line(sfvqa={"progress": {"stage": event.stage, "done": event.done, "total": event.total}})
+                elif isinstance(event, Answer):
+                    yield line(delta={}, finish_reason=openai.finish_reason(event), sfvqa=event.to_dict())
+                    if chat.stream_options and chat.stream_options.include_usage:
+                        yield line(usage=openai.usage(event))
+                    yield "data: [DONE]\n\n"
+                event = await anext(events, None)
+        except Exception as error:  # noqa: BLE001  the status is sent; the stream says what went wrong
+            yield f"data: {json.dumps(describe(error)[1])}\n\n"
 
 
 def _store(uploads: Uploads, file: UploadFile) -> Upload:
-    with uploads.writing(file.filename or "video") as writing:
+    name = Path(file.filename or "").name[-_LONGEST_NAME:]
+    with uploads.writing(name or "video") as writing:
         while piece := file.file.read(_PIECE_BYTES):
             writing.write(piece)
     assert writing.upload is not None
+    uploads.release(writing.upload)
     return writing.upload
 
 

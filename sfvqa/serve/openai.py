@@ -3,6 +3,7 @@
 What would change the answer and cannot be done is refused, not ignored.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -12,11 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.schema import JsonSchema
 from sfvqa.model import SlowAttention
 from sfvqa.registry import CropName, SamplingName
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, parse_time
 
 _FINISH_REASONS = {FinishReason.LENGTH: "length"}
+_MOST_MESSAGES, _MOST_PARTS, _MOST_CHOICES, _MOST_STOPS = 512, 64, 64, 4
+_MOST_TIMES = 10_000
 
 
 class _Strict(BaseModel):
@@ -63,8 +67,13 @@ class Message(_Strict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[Part], Field(min_length=1)]
-    name: str | None = None
+    content: str | Annotated[list[Part], Field(min_length=1, max_length=_MOST_PARTS)]
+    # what clients send along that give back an answer as they got it
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
 
 
 class OwnSettings(_Strict):
@@ -73,19 +82,19 @@ class OwnSettings(_Strict):
     frames: Annotated[int | None, Field(ge=1)] = None
     sampling: SamplingName | None = None
     fps: float | None = None
-    timestamps: list[float | str] | None = None
+    timestamps: Annotated[list[float | str], Field(max_length=_MOST_TIMES)] | None = None
     start: float | str | None = None
     end: float | str | None = None
     crop: CropName | None = None
     template: str | None = None
-    choices: list[str] | None = None
+    choices: Annotated[list[str], Field(max_length=_MOST_CHOICES)] | None = None
     evidence: bool = False
     repetition_penalty: float = 1.0
     slow_attention: Literal["always", "prefill"] = "always"
     progress: bool = False
 
-    def sampling_options(self, default: SamplingOptions) -> SamplingOptions:
-        """The frames to take, with the model's number and strategy where none is asked for. UsageError."""
+    def sampling_options(self, default: SamplingOptions, most_frames: int) -> SamplingOptions:
+        """The frames to take; where none are asked for, as many as the model takes and is allowed. UsageError."""
         strategy = default.strategy
         if self.sampling is not None:
             strategy = SamplingStrategy(self.sampling)
@@ -94,7 +103,7 @@ class OwnSettings(_Strict):
         elif self.timestamps is not None:
             strategy = SamplingStrategy.TIMESTAMPS
         return SamplingOptions(
-            num_frames=self.frames or default.num_frames,
+            num_frames=self.frames or min(default.num_frames, most_frames),
             strategy=strategy,
             fps=self.fps,
             timestamps_seconds=None if self.timestamps is None else tuple(map(_seconds, self.timestamps)),
@@ -114,17 +123,60 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
+class TextFormat(_Strict):
+    """Text, as without it."""
+
+    type: Literal["text"]
+
+    def schema_to_write_by(self) -> None:
+        """None."""
+
+
+class ObjectFormat(_Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+    def schema_to_write_by(self) -> JsonSchema:
+        """The schema of all of them."""
+        return JsonSchema.any_object()
+
+
+class NamedSchema(_Strict):
+    """A JSON schema, by which answers are written strictly, whether that is asked for or not."""
+
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(_Strict):
+    """JSON by a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def schema_to_write_by(self) -> JsonSchema:
+        """UsageError for one by which no answer can be written."""
+        return JsonSchema(json.dumps(self.json_schema.schema_))
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
 class ChatRequest(_Strict):
-    """The body of `/v1/chat/completions`. Fields that change nothing here are taken and ignored."""
+    """The body of `/v1/chat/completions`. Fields that change nothing here are taken and ignored, others refused."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=_MOST_MESSAGES)]
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=_MOST_STOPS)] | None = None
+    response_format: ResponseFormat | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     sfvqa: OwnSettings = OwnSettings()
@@ -141,9 +193,12 @@ class ChatRequest(_Strict):
     safety_identifier: str | None = None
 
     def generation(self) -> GenerationOptions:
-        """How the answer is written. UsageError."""
+        """How the answer is written; a schema takes a moment to be tried. UsageError."""
+        if self.max_tokens and self.max_completion_tokens not in (None, self.max_tokens):
+            raise UsageError("max_tokens and max_completion_tokens contradict each other.", "Leave one of them out.")
         written = {
             "max_new_tokens": self.max_completion_tokens or self.max_tokens,
+            "stop": (self.stop,) if isinstance(self.stop, str) else None if self.stop is None else tuple(self.stop),
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
@@ -153,6 +208,7 @@ class ChatRequest(_Strict):
             repetition_penalty=self.sfvqa.repetition_penalty,
             slow_attention=SlowAttention(self.sfvqa.slow_attention),
             evidence=self.sfvqa.evidence,
+            schema=None if self.response_format is None else self.response_format.schema_to_write_by(),
         )
 
 

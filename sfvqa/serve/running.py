@@ -4,31 +4,36 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
+from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
+from sfvqa.serve.local import LocalServer
 from sfvqa.serve.service import Service, ServiceOptions
-from sfvqa.serve.sources import Folders, Uploads
+from sfvqa.serve.sources import LARGEST_DATA_BYTES, Folders, Uploads
 from sfvqa.serve.status import ServerStatus
+from sfvqa.video.readers import ReadOptions
 
 _LOOK_SECONDS = 0.05
 _LAST_SECONDS = 5  # for responses to be sent once every answer is whole or cut
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_BESIDE_BYTES = 1 << 20  # of a body, beside the video in it
 
 
 @dataclass(frozen=True)
 class ServeOptions:
     """Where a server listens, who may ask, and what it takes.
 
-    Any host but loopback needs an `api_key`. `grace_seconds` is what running answers have to end once it is told to
-    stop.
+    Any host but loopback needs an `api_key`. `grace_seconds` is what requests have to be answered once it is told to
+    stop. `reading` is how videos are read.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +43,7 @@ class ServeOptions:
     largest_video_bytes: int = 256 << 20
     uploads_bytes: int = 4 << 30
     grace_seconds: float = 30.0
+    reading: ReadOptions = field(default_factory=ReadOptions)
     service: ServiceOptions = field(default_factory=ServiceOptions)
 
 
@@ -50,49 +56,80 @@ class _Listener(uvicorn.Server):
         yield
 
 
-def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, status: ServerStatus) -> None:
-    """Serve until a signal says to stop."""
+class _Stop:
+    """Signals: the first lets answers end, the second nothing."""
+
+    def __init__(self) -> None:
+        self.is_wanted, self.is_urgent = asyncio.Event(), asyncio.Event()
+
+    def __call__(self, *_: object) -> None:
+        (self.is_urgent if self.is_wanted.is_set() else self.is_wanted).set()
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """While the block runs."""
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def later(*_: object) -> None:  # a handler of signal runs between any two instructions
+            loop.call_soon_threadsafe(self)
+
+        for number in before:
+            signal.signal(number, later)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, status: ServerStatus) -> bool:
+    """Serve until a signal says to stop; whether everything has ended, then, that may not be left in the middle.
+
+    Raises ServerError, DeviceLostError where it cannot go on.
+    """
     with (
-        Service(answerer, options.service) as service,
         Uploads(options.largest_video_bytes, options.uploads_bytes) as uploads,
+        Service(answerer, options.service) as service,
     ):
-        server = Server(service, Folders(options.folders), uploads)
-        limit = options.largest_video_bytes * 4 // 3 + (1 << 20)
-        hosts = None if options.api_key else _LOOPBACK
-        public = Guard(build_app(server), key=options.api_key, hosts=hosts, largest_body_bytes=limit)
-        asyncio.run(_run(service, [(public, listening)], options, status))
+        server = Server(service, Folders(options.folders), uploads, options.reading)
+        public = Guard(
+            build_app(server),
+            service.metrics,
+            key=options.api_key,
+            hosts=None if options.api_key else _LOOPBACK,
+            largest_body_bytes=min(LARGEST_DATA_BYTES, options.largest_video_bytes) * 4 // 3 + _BESIDE_BYTES,
+            largest_upload_bytes=options.largest_video_bytes + _BESIDE_BYTES,
+        )
+        asyncio.run(_run(service, public, listening, options, status))
+    if service.failure is not None:
+        raise service.failure
+    return service.has_ended
 
 
 async def _run(
-    service: Service, apps: Sequence[tuple[ASGIApp, socket.socket]], options: ServeOptions, status: ServerStatus
+    service: Service, app: ASGIApp, listening: socket.socket, options: ServeOptions, status: ServerStatus
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    listeners = [
-        _Listener(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_SECONDS))
-        for app, _ in apps
-    ]
-    tasks = [
-        asyncio.create_task(listener.serve(sockets=[listening]))
-        for listener, (_, listening) in zip(listeners, apps, strict=True)
-    ]
-    status.write()
-    try:
-        while not stop.is_set() and service.failure is None:
+    stop, listener = _Stop(), _Listener(config_of(app, last_seconds=_LAST_SECONDS))
+    local = LocalServer(service, status.id, status.token)
+    with stop.on_signals(), status.announced():
+        async with local.listening(status.socket):
+            public = asyncio.create_task(listener.serve(sockets=[listening]))
+            await _until(stop.is_wanted.is_set, lambda: service.failure is not None)
+            service.stop_accepting()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 1)
-    finally:
-        status.remove()
-    service.stop_accepting()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(options.grace_seconds):
-            while service.num_requests:
-                await asyncio.sleep(_LOOK_SECONDS)
-    service.cut()
-    for listener in listeners:
-        listener.should_exit = True
-    await asyncio.gather(*tasks)
+                async with asyncio.timeout(options.grace_seconds):
+                    await _until(stop.is_urgent.is_set, lambda: not service.num_requests)
+            service.cut()
+            listener.should_exit = True
+            await _until(stop.is_urgent.is_set, public.done)
+            listener.force_exit = True
+            await public
+
+
+async def _until(*conditions: Callable[[], Any]) -> None:
+    while not any(condition() for condition in conditions):
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def listen(host: str, port: int) -> socket.socket:

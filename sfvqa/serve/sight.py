@@ -1,15 +1,17 @@
-"""A video on its way to the model: read by a thread for all who ask about it, encoded once, kept for the next."""
+"""A video on its way to the model: read by a thread for all who ask about it, encoded once, kept for the next.
+
+And a request that has only to be answered, its video having come all the way.
+"""
 
 import contextlib
 import threading
-from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.checkpoints.device import memory_errors
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead, start_reading
-from sfvqa.inference.reading_ahead import Chunk
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
+from sfvqa.inference.reading_ahead import Chunk, Reading, VideoBeingRead, start_reading
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
@@ -21,6 +23,8 @@ from sfvqa.video.sampling import SamplingOptions
 
 if TYPE_CHECKING:
     from sfvqa.inference.engine import KeptPrompt
+
+_MOST_PADDING = 1.25  # the longest video of a batch over the shortest, which is padded to it
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,17 @@ class View:
 
     @classmethod
     def of(cls, video: Path, request: Request) -> "View":
-        """Of a request about this video. Raises VideoError for what can be no video, OSError."""
-        check_local_file(video)
-        return cls(FileState.of(video.resolve()), request.sampling, request.crop, request.reading.reader)
+        """Of a request about this video. Raises VideoError for what can be no video."""
+        file = check_local_file(video)
+        return cls(FileState.of(file.resolve()), request.sampling, request.crop, request.reading.reader)
 
 
 @dataclass(eq=False)
 class Sight:
     """A video that some `jobs` wait for; `source` is what there is to encode once it was read, or kept on disk.
 
-    Once it is `encoded` it is asked about, the first time with what it cost. `kept` is the last prompt about it.
-    `cancel` ends the reading.
+    Once it is `encoded` it is asked about, until there is an answer with what it cost. `kept` is the last prompt about
+    it. `cancel` ends the reading.
     """
 
     view: View
@@ -59,11 +63,15 @@ class Sight:
 
     @property
     def num_bytes(self) -> int:
-        """What its tokens take."""
-        if self.encoded is None:
-            return 0
-        tokens = self.encoded.visual_tokens
-        return sum(part.numel() * part.element_size() for part in (tokens.slow, tokens.fast))
+        """What its tokens take, and what is kept of the prompt."""
+        tokens = () if self.encoded is None else (self.encoded.visual_tokens.slow, self.encoded.visual_tokens.fast)
+        num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tokens)
+        return num_bytes if (kept := self.kept) is None else num_bytes + kept.cache.num_bytes
+
+    def pay(self) -> None:
+        """Whoever asks from now on waits for no reading and encoding: it is there already."""
+        assert self.encoded is not None
+        self.encoded = replace(self.encoded.paid(), is_from_cache=True)
 
     def cancel(self) -> None:
         """Have nothing more read: nobody waits any longer."""
@@ -85,23 +93,25 @@ class Sight:
                 self._reader = reader
             try:
                 being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
-                frames, facts = self._read_all(being_read)
+                frames = self._read_all(being_read)
             finally:
                 with self._lock:
                     self._reader = None
-            self.source = replace(being_read, chunks=_from_memory(frames, facts))
+            self.source = replace(being_read, chunks=frames)
 
-    def _read_all(self, being_read: VideoBeingRead) -> tuple[list[ReadProgress | Chunk], ClipFacts]:
-        frames: list[ReadProgress | Chunk] = []
+    def _read_all(self, being_read: VideoBeingRead) -> Reading:
+        progress, chunks = ReadProgress(0, 0), list[Chunk]()
         with contextlib.closing(being_read.chunks) as steps:
             while True:
                 try:
                     step = next(steps)
                 except StopIteration as end:
-                    return frames, end.value
-                frames.append(step)
+                    return _from_memory(progress, chunks, end.value)
                 if isinstance(step, ReadProgress):
+                    progress = step
                     self.tell(EncodeProgress(EncodeStage(step.stage), step.done, step.total))
+                else:
+                    chunks.append(step)
 
     def tell(self, progress: EncodeProgress) -> None:
         """Tell all who wait."""
@@ -110,11 +120,43 @@ class Sight:
                 job.tell(progress)
 
 
-def _from_memory(
-    frames: list[ReadProgress | Chunk], facts: ClipFacts
-) -> Generator[ReadProgress | Chunk, None, ClipFacts]:
+def _from_memory(progress: ReadProgress, chunks: list[Chunk], facts: ClipFacts) -> Reading:
     """What was read, given once; each chunk goes as it is taken."""
-    frames.reverse()
-    while frames:
-        yield frames.pop()
+    yield progress
+    chunks.reverse()
+    while chunks:
+        yield chunks.pop()
     return facts
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A request that can be answered since a time: its video, if any, is encoded."""
+
+    job: Job
+    sight: Sight | None
+    since: float
+
+    @property
+    def encoded(self) -> EncodedVideo | None:
+        """What is asked about."""
+        return None if self.sight is None else self.sight.encoded
+
+    @property
+    def num_frames(self) -> int:
+        """Of its video."""
+        return 0 if self.encoded is None else len(self.encoded.indices)
+
+    def fits(self, other: "Waiting") -> bool:
+        """Whether both can be answered together: alike, and about videos of about as many slow tokens, or none.
+
+        Work that is a request's own is done alone.
+        """
+        if self is other:
+            return True
+        if self.job.work or other.job.work or not self.job.request.can_be_answered_with(other.job.request):
+            return False
+        if self.encoded is None or other.encoded is None:
+            return self.encoded is other.encoded
+        shorter, longer = sorted(len(each.visual_tokens.slow) for each in (self.encoded, other.encoded))
+        return longer <= _MOST_PADDING * shorter

@@ -5,9 +5,11 @@ Nothing is ever fetched, and no name leads out of the folders.
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -16,15 +18,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
 
-from sfvqa.errors import UsageError, VideoNotFoundError
-from sfvqa.video.readers.local_file import VIDEO_SUFFIXES
+from filelock import FileLock, Timeout
+
+from sfvqa.errors import ServerBusyError, UsageError, VideoNotFoundError
+from sfvqa.video.readers.local_file import VIDEO_SUFFIXES, pictures_in
 from sfvqa.wording import readable_size
 
-_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,")
+LARGEST_DATA_BYTES = 32 << 20
+"""Of a video in a request: the request is in memory several times over while it is read."""
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]{0,100}){0,8};base64,", re.ASCII)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _MOST_LISTED = 1000
+_MOST_UPLOADS = 1000
+_LONGEST_SHOWN = 200
 
 
 class Folders:
@@ -35,16 +44,19 @@ class Folders:
 
     def find(self, address: str) -> Path:
         """The file that an address names. VideoNotFoundError for all that lies elsewhere, whether it exists or not."""
-        parts = urlsplit(address)
         try:
-            path = Path(unquote(parts.path, errors="strict"))
+            parts = urlsplit(address)
+            path = Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
             found = path.resolve(strict=True)
-        except (OSError, ValueError, RuntimeError):
-            raise _not_here(address) from None
-        is_plain = parts.netloc in ("", "localhost") and not (parts.query or parts.fragment) and path.is_absolute()
-        if not is_plain or not any(found.is_relative_to(folder) for folder in self._folders):
-            raise _not_here(address)
-        return found
+            is_plain = parts.netloc in ("", "localhost") and not (parts.query or parts.fragment) and path.is_absolute()
+            if is_plain and self._hold(found) and all(self._hold(file.resolve()) for file in _pictures(found)):
+                return found
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: a link that leads back to itself
+            pass
+        raise VideoNotFoundError(
+            f"“{_short(address)}” is no video in the folders of this server.",
+            "Ask for what /sfvqa/videos lists, or upload it.",
+        )
 
     def videos(self) -> Iterator[Path]:
         """The files in the folders, those below them too, hidden ones and images left out; at most 1,000."""
@@ -60,12 +72,17 @@ class Folders:
                         if count == _MOST_LISTED:
                             return
 
+    def _hold(self, found: Path) -> bool:
+        return any(found.is_relative_to(folder) for folder in self._folders)
 
-def _not_here(address: str) -> VideoNotFoundError:
-    shown = address if len(address) <= 200 else f"{address[:200]}…"
-    return VideoNotFoundError(
-        f"“{shown}” is no video in the folders of this server.", "Ask for what /sfvqa/videos lists, or upload it."
-    )
+
+def _pictures(found: Path) -> list[Path]:
+    """What is read of a folder, in which each may be a link."""
+    return pictures_in(found) if found.is_dir() else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 @dataclass(eq=False)
@@ -84,45 +101,53 @@ class Uploads:
     """A context manager that keeps what is sent, `limit_bytes` in all, in a folder of its own that goes with it.
 
     Where room is short the least recently used go; those in use stay. A video above `largest_bytes` is refused. Safe
-    to use from several threads.
+    to use from several threads. Folders of processes that were killed go when the next one comes.
     """
 
-    def __init__(self, largest_bytes: int, limit_bytes: int) -> None:
+    def __init__(self, largest_bytes: int, limit_bytes: int, folder: Path | None = None) -> None:
         self.largest_bytes = largest_bytes
-        self._limit_bytes = limit_bytes
-        self._lock = threading.Lock()
-        self._uploads: dict[str, Upload] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="sfvqa-uploads-")
+        self._limit_bytes = max(limit_bytes, largest_bytes)
+        self._mutex = threading.Lock()
+        self._uploads: dict[str, Upload] = {}  # the least recently used first
+        parent = (folder or Path(tempfile.gettempdir())).resolve()
+        _remove_stale(parent)
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        self._lock = FileLock(self._folder / _LOCK, timeout=0)
 
     def __enter__(self) -> Self:
+        self._lock.acquire(timeout=0)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._lock.release()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextmanager
     def writing(self, name: str) -> "Iterator[Writing]":
-        """Take a video piece by piece; it is there, and `upload` of the Writing set, once the block has ended well."""
-        descriptor, path = tempfile.mkstemp(prefix="part-", dir=self._folder.name)
+        """Take a video piece by piece; it is there, and `upload` of the Writing set, once the block has ended well.
+
+        It counts as in use until it is given to `release`. Raises ServerBusyError where there is no room.
+        """
+        descriptor, path = tempfile.mkstemp(prefix="part-", dir=self._folder)
         writing = Writing(self, os.fdopen(descriptor, "wb"), name)
         try:
-            with writing.file:
+            with _or_no_room(), writing.file:
                 yield writing
             writing.upload = self._take(Path(path), writing)
         finally:
             Path(path).unlink(missing_ok=True)
 
     def add_data(self, address: str) -> Upload:
-        """Take the video of a `data:` address. UsageError for what is none, or too large."""
+        """Take the video of a `data:` address, as in use. UsageError for what is none, or too large."""
         header = _DATA_URL.match(address)
         if header is None:
             raise UsageError("The data address holds no base64.", "Write data:video/mp4;base64, and then the video.")
-        if len(address) * 3 // 4 > self.largest_bytes + 256:
-            raise self.too_large()
         try:
             content = base64.b64decode(address[header.end() :], validate=True)
         except (binascii.Error, ValueError):
             raise UsageError("The data address is no valid base64.", "Encode the video again.") from None
+        if len(content) > LARGEST_DATA_BYTES:
+            raise _too_large(LARGEST_DATA_BYTES, "Upload it to /v1/files.")
         suffix = (header["type"] or "").rpartition("/")[2]
         with self.writing(f"video.{suffix}" if suffix.isalnum() else "video") as writing:
             writing.write(content)
@@ -131,62 +156,99 @@ class Uploads:
 
     def find(self, upload_id: str) -> Upload:
         """The upload of that id. VideoNotFoundError where there is none, any more or ever."""
-        with self._lock:
-            upload = self._uploads.get(upload_id)
-            if upload is None:
-                raise VideoNotFoundError(f"There is no upload “{upload_id[:80]}”.", "Upload the video again.")
-            self._uploads[upload_id] = self._uploads.pop(upload_id)  # the most recently used, now
+        with self._mutex:
+            return self._find(upload_id)
+
+    def use(self, upload_id: str) -> Upload:
+        """The same, in use until it is given to `release`."""
+        with self._mutex:
+            upload = self._find(upload_id)
+            upload.num_users += 1
             return upload
 
-    @contextmanager
-    def using(self, upload: Upload) -> Iterator[None]:
-        """Keep an upload while the block runs."""
-        with self._lock:
-            upload.num_users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                upload.num_users -= 1
+    def release(self, upload: Upload) -> None:
+        """A request is done with it."""
+        with self._mutex:
+            upload.num_users -= 1
+            if not upload.num_users and upload.id not in self._uploads:
+                upload.path.unlink(missing_ok=True)
+
+    @property
+    def num_bytes(self) -> int:
+        """What all of them take."""
+        return sum(upload.num_bytes for upload in self.all())
+
+    def all(self) -> list[Upload]:
+        """Those there are, the least recently used first."""
+        with self._mutex:
+            return list(self._uploads.values())
 
     def remove(self, upload_id: str) -> None:
-        """Forget an upload. VideoNotFoundError where there is none."""
-        upload = self.find(upload_id)
-        with self._lock:
-            self._uploads.pop(upload_id, None)
-            upload.path.unlink(missing_ok=True)
+        """Forget an upload; requests that use it go on. VideoNotFoundError where there is none."""
+        with self._mutex:
+            self._forget(self._find(upload_id))
 
-    def too_large(self) -> UsageError:
-        """The error for a video above the limit."""
-        return UsageError(
-            f"The video is larger than the {readable_size(self.largest_bytes)} that this server takes.",
-            "Start the server with a larger --max-upload, or cut the video.",
-        )
+    def _find(self, upload_id: str) -> Upload:
+        upload = self._uploads.pop(upload_id, None)
+        if upload is None:
+            raise VideoNotFoundError(f"There is no upload “{_short(upload_id)}”.", "Upload the video again.")
+        self._uploads[upload_id] = upload  # the most recently used, now
+        return upload
+
+    def _forget(self, upload: Upload) -> None:
+        del self._uploads[upload.id]
+        if not upload.num_users:
+            upload.path.unlink(missing_ok=True)
 
     def _take(self, part: Path, writing: "Writing") -> Upload:
         """Give what was written its name; the same content, sent again, is one upload."""
-        suffix = Path(writing.name).suffix
-        digest = writing.sha256.hexdigest()[:32]
-        with self._lock:
-            upload_id = f"file-{digest}"
+        suffix, digest = Path(writing.name).suffix, writing.sha256.hexdigest()[:32]
+        upload_id = f"file-{digest}"
+        with self._mutex:
             upload = self._uploads.pop(upload_id, None)
             if upload is None:
-                path = Path(self._folder.name, digest + (suffix if _SUFFIX.fullmatch(suffix) else ""))
+                self._make_room(writing.num_bytes)
+                path = self._folder / f"{digest}-{time.time_ns()}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
                 part.replace(path)
                 upload = Upload(upload_id, path, writing.name, writing.num_bytes, int(time.time()))
             self._uploads[upload_id] = upload
-            self._make_room(upload)
-        return upload
+            upload.num_users += 1
+            return upload
 
-    def _make_room(self, newest: Upload) -> None:
-        total = sum(upload.num_bytes for upload in self._uploads.values())
+    def _make_room(self, num_bytes: int) -> None:
+        total = num_bytes + sum(upload.num_bytes for upload in self._uploads.values())
         for upload in list(self._uploads.values()):
-            if total <= self._limit_bytes:
-                break
-            if upload is not newest and not upload.num_users:
+            if total <= self._limit_bytes and len(self._uploads) < _MOST_UPLOADS:
+                return
+            if not upload.num_users:
                 total -= upload.num_bytes
-                del self._uploads[upload.id]
-                upload.path.unlink(missing_ok=True)
+                self._forget(upload)
+        if total > self._limit_bytes or len(self._uploads) >= _MOST_UPLOADS:
+            raise ServerBusyError("The server has no room for another video.", "Send it again later.")
+
+
+_PREFIX, _LOCK = "sfvqa-uploads-", "lock"
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the folders whose locks nobody holds any more."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, Timeout):
+            if (folder / _LOCK).exists():
+                with FileLock(folder / _LOCK, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _or_no_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServerBusyError("The disk has no room for another video.", "Send it again later.") from error
+
+
+def _too_large(limit_bytes: int, remedy: str) -> UsageError:
+    return UsageError(f"The video is larger than the {readable_size(limit_bytes)} that this server takes so.", remedy)
 
 
 @dataclass(eq=False)
@@ -204,6 +266,6 @@ class Writing:
         """Add to it. UsageError once it is too large."""
         self.num_bytes += len(content)
         if self.num_bytes > self.uploads.largest_bytes:
-            raise self.uploads.too_large()
+            raise _too_large(self.uploads.largest_bytes, "Start the server with a larger --max-upload, or cut it.")
         self.sha256.update(content)
         self.file.write(content)

@@ -1,7 +1,7 @@
 """Errors in OpenAI's form, with the status of each, and events on their way from the model's thread to a response."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -11,13 +11,15 @@ from starlette.responses import JSONResponse
 from sfvqa.errors import (
     ExitCode,
     OutOfMemoryError,
+    SchemaNotMetError,
     ServerBusyError,
     ServerStoppingError,
     SfvqaError,
     VideoNotFoundError,
 )
 from sfvqa.inference.answer import Answer
-from sfvqa.serve.request import Event, Request
+from sfvqa.inference.encode import EncodeProgress
+from sfvqa.serve.request import Event, Request, to_be_told
 from sfvqa.serve.service import Service
 
 RETRY_AFTER_SECONDS = 5
@@ -27,15 +29,14 @@ _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
     (ServerStoppingError, 503),
     (OutOfMemoryError, 507),
     (VideoNotFoundError, 404),
+    (SchemaNotMetError, 422),
 )
 _STATUS_OF_EXIT_CODE = {ExitCode.USAGE: 400, ExitCode.VIDEO: 422, ExitCode.MODEL: 404}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
-def status_of(error: Exception) -> int:
+def status_of(error: SfvqaError) -> int:
     """The HTTP status of an error: 4xx for what the caller can change, else 5xx."""
-    if not isinstance(error, SfvqaError):
-        return 500
     for kind, status in _STATUS_OF_KIND:
         if isinstance(error, kind):
             return status
@@ -48,41 +49,51 @@ def error_object(status: int, message: str, code: str | None = None) -> dict[str
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def describe(error: Exception) -> dict[str, Any]:
-    """The object of an error; of one that was not raised on purpose only that there was one."""
-    message = error.with_flags if isinstance(error, SfvqaError) else "The server failed with this request."
-    return error_object(status_of(error), message, type(error).__name__)
+def describe(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status and the object of an error; of one that was not raised on purpose only that there was one."""
+    told = error if isinstance(error, SfvqaError) else to_be_told(error)
+    status = status_of(told)
+    return status, error_object(status, told.with_flags, type(told).__name__)
 
 
 def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
     """A response that says what is wrong."""
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(error_object(status, message, code), status, headers)
+    return _response(status, error_object(status, message, code))
 
 
 def response_to(error: Exception) -> JSONResponse:
     """The same of an error."""
-    status = status_of(error)
+    return _response(*describe(error))
+
+
+def _response(status: int, content: dict[str, Any]) -> JSONResponse:
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(describe(error), status, headers)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(content, status, headers)
 
 
-async def events_of(service: Service, request: Request, http: HttpRequest) -> AsyncIterator[Event]:
-    """Submit a request and yield its events; the last is the answer. Raises what goes wrong.
+async def events_of(
+    service: Service, request: Request, http: HttpRequest, *, wanted: tuple[type, ...] = (str, EncodeProgress)
+) -> AsyncGenerator[Event]:
+    """Submit a request and yield the `wanted` of its events, and the answer as the last. Raises what goes wrong.
 
-    A caller that is gone ends them without one: the request is dropped.
+    A caller that is gone ends them without an answer: the request is dropped.
     """
     loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
     def tell(event: Event) -> None:
-        loop.call_soon_threadsafe(events.put_nowait, event)
+        if isinstance(event, (*wanted, Answer, Exception)):
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = await run_in_threadpool(service.submit, request, tell)
 
     async def wait_until_gone() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
+        service.drop(job)
         events.put_nowait(None)
 
-    job = await run_in_threadpool(service.submit, request, tell)
     watching = asyncio.create_task(wait_until_gone())
     try:
         while (event := await events.get()) is not None:

@@ -44,7 +44,8 @@ def test_the_id_tells_what_may_change_the_answer(
 
 @given(ITEMS, st.none() | TEXTS)
 def test_neither_the_place_nor_a_label_changes_the_id(item: Item, label: str | None) -> None:
-    moved = replace(item, video=Path("/elsewhere/b.mp4"), answer=label, group=label)
+    fields = (("colour", label or "red"),)
+    moved = replace(item, video=Path("/elsewhere/b.mp4"), answer=label, group=label, fields=fields)
     assert item_id(moved, "whole:0", {}) == item_id(item, "whole:0", {})
 
 

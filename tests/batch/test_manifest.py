@@ -61,6 +61,20 @@ def test_a_way_back_out_of_a_linked_folder_is_not_shortened(folder: Path) -> Non
     assert [item.name for item in items] == ["a", "link/../a"]
 
 
+def test_true_fields_are_columns_or_an_object(folder: Path) -> None:
+    """Their names keep their case; what is empty is not given."""
+    notices: list[str] = []
+    (by_column,) = read(folder, "video,question,Fields.Colour,fields.box.x\na,Q,red,2\n", notices=notices)
+    line = {"video": "a", "question": "Q", "fields": {"Colour": "red", "box": {"x": 2}, "none": None, "": ""}}
+    (by_object,) = read(folder, json.dumps(line), notices=notices)
+    assert by_column.fields == by_object.fields == (("Colour", "red"), ("box.x", "2"))
+    assert notices == []
+    (without,) = read(folder, "video,question,fields.colour\na,Q,\n")
+    assert without.fields == ()
+    assert "not an object" in problems_of(folder, '{"video": "a", "question": "Q", "fields": ["red"]}')
+    assert "another answer" in problems_of(folder, "video,question,fields.a\nv,Q,1\nv,Q,2\n")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_row_of_csv_with_everything(delimiter: str, folder: Path) -> None:
     header = ["Video", "question", "id", "start", "end", "choices", "answer", " group "]

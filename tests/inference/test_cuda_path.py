@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from llguidance import LLMatcher
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
@@ -18,6 +19,7 @@ from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.schema import JsonSchema
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.fake_cuda.device import FakeCuda, why_not
 from sfvqa.lab.fake_cuda.watch import CudaError, Seen
@@ -276,6 +278,19 @@ def test_a_token_waits_once_for_the_device(options: GenerationOptions, asked: li
 def test_8_bits_are_waited_for_twice_in_each_layer() -> None:
     """Why a step of them is not recorded, and `auto` takes 4 bits: bitsandbytes looks for columns that stand out."""
     assert seen_of_a_token(Setting(quantization="8bit"), OPTIONS, ALONE).waits.total() == 2 * 7 * 28 + 1
+
+
+ANY_TEXT = r"start: /(.|\n)*/"  # what is likeliest here is no JSON
+
+
+@pytest.mark.parametrize("options", [OPTIONS, replace(RECORDED_STEP, temperature=0.7)], ids=["greedy", "recorded"])
+def test_a_schema_makes_no_more_waits(options: GenerationOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may come next is brought to the device, from pinned memory, while that is at the step before."""
+    monkeypatch.setattr("sfvqa.inference.schema._grammar", lambda _: LLMatcher.grammar_from_lark(ANY_TEXT))
+    by_schema = replace(options, schema=JsonSchema.any_object())
+    seen_now = seen_of_a_token(Setting(), by_schema, RAGGED)
+    assert seen_now.waits.total() <= 1, seen_now.waits
+    assert seen_now.brought.total() <= 1, seen_now.brought
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfvqa.cli.options import BUNDLED_VIDEOS
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked, TextBefore
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model.decode_step import StaticDecode
 
 QUESTIONS = ("Which way does the bar move?", "What colour is it?", "Why?")
 FREE = GenerationOptions(max_new_tokens=16)
@@ -48,55 +50,56 @@ def test_only_what_may_be_the_beginning_of_an_end_is_held_back() -> None:
     assert text.finish() == "\n"
 
 
-def across_tokens(qa: VideoQA, encoded: EncodedVideo, question: str) -> tuple[str, str]:
-    """A text that the free answer writes in several tokens, and what comes before it."""
-    with qa.stream(encoded, question, FREE) as stream:
-        pieces = list(stream)
-    start = len("".join(pieces[:5]))
-    text = "".join(pieces)
-    stop = text[start - 1 : start + len(pieces[5]) + 1]
-    assert len(stop) > max(map(len, pieces[4:7]))
-    return stop, text[: text.index(stop)]
+@pytest.fixture(scope="module")
+def tiny() -> VideoQA:
+    return VideoQA.load("tiny", device="cpu")
 
 
-def test_an_answer_ends_before_a_text_of_several_tokens(qa: VideoQA, encoded: EncodedVideo) -> None:
-    stop, expected = across_tokens(qa, encoded, QUESTIONS[0])
-    options = replace(FREE, stop=("never written", stop))
-    answer = qa.ask(encoded, QUESTIONS[0], options)
-    assert (answer.text, answer.finish_reason) == (expected, FinishReason.STOP)
-    assert answer.settings.stop == options.stop
-    assert answer.tokens.new < FREE.max_new_tokens
-    with qa.stream(encoded, QUESTIONS[0], options) as stream:
-        assert "".join(stream) == expected
-    static = qa.ask(encoded, QUESTIONS[0], GenerationOptions(16, stop=(stop,), static_decode="on"))  # type: ignore[arg-type]
-    assert static.text == expected
+@pytest.fixture(scope="module")
+def shapes(tiny: VideoQA) -> EncodedVideo:
+    return tiny.encode(BUNDLED_VIDEOS / "shapes.mp4")
 
 
-def test_in_a_batch_only_the_answer_ends_that_writes_it(qa: VideoQA, encoded: EncodedVideo) -> None:
-    stop, expected = across_tokens(qa, encoded, QUESTIONS[0])
-    free = [qa.ask(encoded, question, FREE).text for question in QUESTIONS]
-    answers = qa.answer_batch([(encoded, question) for question in QUESTIONS], replace(FREE, stop=(stop,)))
-    assert [answer.text for answer in answers] == [cut(text, (stop,))[0] for text in free]
-    assert answers[0].text == expected
-    assert any(answer.finish_reason is FinishReason.LENGTH for answer in answers[1:])
+FLASH, SHAPES, DIGIT = "What colour does the screen flash?", "Describe the video.", "Which digit is shown?"
+STOP = replace(GenerationOptions(), stop=("never written", "es gr"))  # of “The screen flashes green.”
 
 
-def test_a_chat_goes_on_from_the_text_that_was_said(qa: VideoQA, encoded: EncodedVideo) -> None:
-    stop, expected = across_tokens(qa, encoded, QUESTIONS[0])
-    chat = qa.chat(encoded, replace(FREE, stop=(stop,)))
-    assert chat.ask(QUESTIONS[0]).text == expected
-    second = chat.ask(QUESTIONS[1])
-    history = Asked(encoded, QUESTIONS[1], ((QUESTIONS[0], expected),))
-    run = AnswerRun(qa.checkpoint, [history], replace(FREE, stop=(stop,)))
+def test_an_answer_ends_before_a_text_of_several_tokens(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    with tiny.stream(shapes, FLASH) as free:
+        assert not any("es gr" in piece for piece in free)
+    whole = free.answer
+    with tiny.stream(shapes, FLASH, STOP) as stream:
+        assert "".join(stream) == "The screen flash"
+    answer = stream.answer
+    assert (answer.text, answer.finish_reason) == ("The screen flash", FinishReason.STOP)
+    assert answer.settings.stop == STOP.stop
+    assert answer.tokens.new < whole.tokens.new
+    assert tiny.ask(shapes, FLASH, replace(STOP, static_decode=StaticDecode.ON)).text == "The screen flash"
+
+
+def test_in_a_batch_only_the_answer_ends_that_writes_it(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    questions = [(shapes, question) for question in (FLASH, SHAPES, DIGIT)]
+    free = [answer.text for answer in tiny.answer_batch(questions)]
+    flash, described, digit = tiny.answer_batch(questions, STOP)
+    assert (flash.text, digit.text) == ("The screen flash", free[2])
+    assert described.text == free[1][: free[1].index("es gr")]
+
+
+def test_a_chat_goes_on_from_the_text_that_was_said(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    chat = tiny.chat(shapes, STOP)
+    assert chat.ask(FLASH).text == "The screen flash"
+    second = chat.ask(SHAPES)
+    run = AnswerRun(tiny.checkpoint, [Asked(shapes, SHAPES, ((FLASH, "The screen flash"),))], STOP)
     assert list(run.steps())
     assert second.text == run.answers()[0].text
 
 
-def test_a_held_back_beginning_comes_out_where_the_answer_ends(qa: VideoQA, encoded: EncodedVideo) -> None:
-    free = qa.ask(encoded, QUESTIONS[0], FREE)
-    options = replace(FREE, stop=(f"{free.text[-2:]} and more",))
-    answer = qa.ask(encoded, QUESTIONS[0], options)
-    assert (answer.text, answer.finish_reason) == (free.text, FinishReason.LENGTH)
+def test_a_held_back_beginning_comes_out_where_the_answer_ends(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    answer = tiny.ask(shapes, FLASH, GenerationOptions(stop=("green. And",)))
+    assert (answer.text, answer.finish_reason) == ("The screen flashes green.", FinishReason.STOP)
+    cut_off = tiny.ask(shapes, FLASH, GenerationOptions(max_new_tokens=3, stop=("flashes green",)))
+    assert cut_off.finish_reason is FinishReason.LENGTH
+    assert cut_off.text == tiny.ask(shapes, FLASH, GenerationOptions(max_new_tokens=3)).text
 
 
 @pytest.mark.parametrize("stop", [("",), "END", ["END"], (1,)])
@@ -117,11 +120,11 @@ def run_of(qa: VideoQA, encoded: EncodedVideo, options: GenerationOptions = FREE
     return AnswerRun(qa.checkpoint, [Asked(encoded, question) for question in QUESTIONS], options)
 
 
-@pytest.mark.parametrize("static_decode", ["off", "on"])
+@pytest.mark.parametrize("static_decode", [StaticDecode.OFF, StaticDecode.ON])
 def test_an_ended_answer_keeps_what_came_and_the_others_go_on(
-    qa: VideoQA, encoded: EncodedVideo, static_decode: str
+    qa: VideoQA, encoded: EncodedVideo, static_decode: StaticDecode
 ) -> None:
-    options = GenerationOptions(16, static_decode=static_decode)  # type: ignore[arg-type]
+    options = replace(FREE, static_decode=static_decode)
     alone = [qa.ask(encoded, question, FREE).text for question in QUESTIONS]
     run = run_of(qa, encoded, options)
     steps = run.steps()

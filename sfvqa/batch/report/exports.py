@@ -2,7 +2,7 @@
 
 import csv
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -10,6 +10,7 @@ from typing import IO, Any
 from sfvqa.batch.record import Record
 from sfvqa.batch.report.against import Comparison
 from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
+from sfvqa.batch.report.fields import FieldSummary, field_verdicts_of, fields_of
 from sfvqa.batch.report.summary import Summary, TimeSpan
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score, Share
@@ -20,16 +21,18 @@ _MAY_BE_DROPPED = ("\t", "\r", "\n")
 _INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers, and a pattern without dots
 
 
-def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule) -> int:
+def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule, fields: Sequence[FieldSummary] = ()) -> int:
     """Write a header and a row a record, judged by a rule; the number of rows. `stream` must not translate newlines.
+
+    Behind the columns that every table has are those of the `fields`.
 
     Cells with newlines, commas or quotes are quoted by RFC 4180; see `defuse` for cells that look like formulas.
     """
     writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(_row({}, rule))
+    writer.writerow(_row({}, rule, fields))
     num_rows = 0
     for num_rows, record in enumerate(records, start=1):  # noqa: B007  their number in the end
-        cells = _row(record, rule).values()
+        cells = _row(record, rule, fields).values()
         writer.writerow([defuse(value) if isinstance(value, str) else value for value in cells])
     return num_rows
 
@@ -53,7 +56,7 @@ def _is_invisible(char: str) -> bool:
     return unicodedata.category(char)[0] in "CZM" or char in _INVISIBLE_LETTERS
 
 
-def _row(record: Record, rule: Rule) -> dict[str, Any]:
+def _row(record: Record, rule: Rule, fields: Sequence[FieldSummary]) -> dict[str, Any]:
     """The cells of one record by their columns, in order; numbers as numbers."""
     is_ok = record.get("status") == "ok"
     failure = None if is_ok else failure_of(record)
@@ -77,7 +80,19 @@ def _row(record: Record, rule: Rule) -> dict[str, Any]:
         **{f"{stage}_seconds": number(timings.get(f"{stage}_seconds")) for stage in (*STAGES, "total")},
         "asked_together": _whole(timings.get("asked_together")),
         **texts("finished", "host", "item_id"),
+        **_field_cells(record, rule, fields),
     }
+
+
+def _field_cells(record: Record, rule: Rule, fields: Sequence[FieldSummary]) -> dict[str, str | None]:
+    said, expected, verdicts = fields_of(record), mapping_of(record, "fields_expected"), field_verdicts_of(record, rule)
+    cells: dict[str, str | None] = {}
+    for name in (field.name for field in fields):
+        cells[f"fields.{name}"] = said.get(name)
+    for name in (field.name for field in fields if field.score is not None):
+        cells[f"fields_expected.{name}"] = text_of(expected, name)
+        cells[f"fields_verdict.{name}"] = verdicts.get(name)
+    return cells
 
 
 def _whole(value: object) -> int | None:
@@ -111,6 +126,15 @@ def summary_document(summary: Summary, comparison: Comparison | None = None) -> 
         "score": None if summary.score is None else _score(summary.score),
         "groups": {name: _score(score) for name, score in summary.groups.items()},
         "wrong": [asdict(item) for item in summary.wrong],
+        "fields": [
+            {
+                "name": field.name,
+                "count": field.count,
+                "repeated": dict(field.repeated),
+                "score": None if field.score is None else _score(field.score),
+            }
+            for field in summary.fields
+        ],
         "comparison": None if comparison is None else _comparison(comparison),
         "notices": list(summary.notices),
     }

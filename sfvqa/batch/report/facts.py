@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sfvqa.batch.record import Failure, Record, read_records
+from sfvqa.batch.report.fields import FieldFact, field_facts_of
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict, judge
 
@@ -82,6 +83,7 @@ class ItemFacts:
     warnings: tuple[str, ...]
     setup: Setup
     label: Label | None
+    fields: tuple[FieldFact, ...] = ()
 
 
 @dataclass
@@ -116,6 +118,7 @@ class RunFacts:
             warnings=tuple(dict.fromkeys(map(self._warning_kind, texts_of(record, "warnings")))),
             setup=self._share(_setup_of(record)),
             label=self._label(record),
+            fields=tuple(map(self._share, field_facts_of(record, self.rule))),
         )
         self._drop_superseded(record, is_ok=is_ok)
         self.items[record["item_id"]] = facts

@@ -112,6 +112,7 @@ def _environment() -> Environment:
         "differences": wording.difference_texts,
         "digest": _digest,
         "duration": wording.duration,
+        "field_rows": wording.field_table,
         "percent": wording.percent,
         "plural": plural,
         "scores": wording.score_table,

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from sfvqa.batch.report.facts import STAGES, ItemFacts, RunFacts, Setup
+from sfvqa.batch.report.fields import MOST_FIELDS, FieldSummary, summarise_fields
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score, Verdict, score_groups
 
@@ -143,6 +144,7 @@ class Summary:
     score: Score | None
     groups: dict[str, Score]
     wrong: tuple[WrongItem, ...]
+    fields: tuple[FieldSummary, ...]
     notices: tuple[str, ...]
 
     @property
@@ -169,6 +171,7 @@ def summarise(run: RunFacts) -> Summary:
         setups, lambda setup: None if setup.model is None else (setup.model, setup.revision, setup.settings)
     )
     warnings = Counter(kind for item in items for kind in item.warnings)
+    fields = summarise_fields([item.fields for item in items])
     return Summary(
         num_records=run.num_records,
         num_items=len(items),
@@ -193,7 +196,8 @@ def summarise(run: RunFacts) -> Summary:
             for item in items
             if item.label is not None and item.label.verdict is Verdict.WRONG
         ),
-        notices=(*run.notices, *_mixed(settings, versions)),
+        fields=fields,
+        notices=(*run.notices, *_mixed(settings, versions), *_too_many(fields)),
     )
 
 
@@ -265,6 +269,12 @@ def _count(setups: Counter[Setup], part: Callable[[Setup], Any]) -> list[tuple[A
         if (value := part(setup)) is not None:
             counts[value] += count
     return counts.most_common()
+
+
+def _too_many(fields: Sequence[FieldSummary]) -> list[str]:
+    if len(fields) < MOST_FIELDS:
+        return []
+    return [f"Only the first {MOST_FIELDS} fields are tabulated: forbid additionalProperties in the schema."]
 
 
 def _mixed(settings: Sequence[SettingsUse], versions: Sequence[object]) -> list[str]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from sfvqa import errors
 from sfvqa.batch.report.against import Comparison
+from sfvqa.batch.report.fields import values_text
 from sfvqa.batch.report.summary import StageTime, Summary, TimeSpan
 from sfvqa.evaluation.scores import Interval, Share
 from sfvqa.wording import plural
@@ -17,6 +18,7 @@ _ADVICE = {
     "ReadTimeoutError": "Allow more with --item-timeout or --read-timeout.",
     "RangeOutsideVideoError": "Correct start and end; a corrected item is a new one.",
     "SubtitlesError": "Correct the subtitles.",
+    "SchemaNotMetError": "Allow more with --max-new-tokens, or bound texts and lists in the schema.",
 }
 _ADVICE_BY_CODE = {
     errors.ExitCode.VIDEO: "Repair, convert or replace the file; asking again helps only where its reader was killed.",
@@ -99,6 +101,16 @@ def score_table(summary: Summary) -> list[list[str]]:
     if summary.score.failed:
         return rows
     return [[*rows[0][:3], "accuracy"], *([*row[:3], row[4]] for row in rows[1:])]
+
+
+def field_table(summary: Summary) -> list[list[str]]:
+    """A header, then a row for each field; nothing where there are none. An accuracy only where any is known."""
+    rows = [["field", "answers", "values that repeat", "right (errors count as wrong)"]]
+    for field in summary.fields:
+        share = "" if field.score is None else share_text(field.score.of_all)
+        rows.append([field.name, f"{field.count:,}", values_text(field), share])
+    has_scores = any(field.score is not None for field in summary.fields)
+    return [row if has_scores else row[:3] for row in rows] if summary.fields else []
 
 
 def p_text(p_value: float) -> str:

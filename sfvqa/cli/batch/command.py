@@ -311,6 +311,13 @@ def plan_batch(
     notices: "Notices",
 ) -> PlannedBatch:
     """Choose the model and, without a cluster, what fits this machine; nothing is loaded. ModelError, UsageError."""
+    if answers.schema and any(item.choices for item in items):
+        raise UsageError(
+            "The manifest has choices, which are compared, and the answers are to be written by a schema.",
+            "Leave out the schema or the choices.",
+        )
+    if not answers.schema and any(item.fields for item in items):
+        notices.note("The manifest has true fields, and only answers by a schema (--json-schema) have fields.")
     sizes = model.choose(notices)
     from sfvqa.batch.item import group_items
     from sfvqa.batch.plan import BatchModel
@@ -402,5 +409,7 @@ def _requested_settings(
         "template": prompt.template,
         "subtitles": "auto" if answers.reads_text_track else None,
         "subtitle_tokens": answers.subtitle_tokens,
-        **({"evidence": True} if answers.evidence else {}),  # without it the ids are those of before there was any
+        # Without these the ids are those of before there were any; the text of a schema has the order of its keys.
+        **({"evidence": True} if answers.evidence else {}),
+        **({"json_schema": answers.schema.text} if answers.schema else {}),
     }

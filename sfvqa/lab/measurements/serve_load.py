@@ -1,0 +1,301 @@
+"""`python -m sfvqa.lab.measurements.serve_load`: many clients at a server, beside `sfvqa batch` on the same work.
+
+The videos show scenes whose answers are known; some are damaged, some are pipes that never end. Server and batch run in
+turns, each with a model that is loaded and has answered once, and nothing kept on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sfvqa.batch.item import Item
+from sfvqa.batch.journal import Journal
+from sfvqa.batch.plan import LARGEST_BATCH, BatchOptions
+from sfvqa.batch.record import read_records
+from sfvqa.batch.runner import run_batch
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
+from sfvqa.lab.tiny.questions import Family, Question, ask
+from sfvqa.lab.tiny.render import write_video
+from sfvqa.lab.tiny.scenes import Scene, random_scene
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+_SETTLED_AFTER = 50  # requests, from which on memory should not grow
+_PATIENCE_SECONDS = 300.0
+_UNREADABLE = 422
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about a file; `question` None where the file can be no video."""
+
+    video: Path
+    text: str
+    question: Question | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came back: the status, the answer, or what the error says."""
+
+    asked: Asked
+    status: int
+    said: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether a good video has its true answer, and a bad one its error."""
+        question = self.asked.question
+        return self.status == _UNREADABLE if question is None else self.status == 200 and question.is_right(self.said)
+
+
+@dataclass(frozen=True)
+class Round:
+    """All requests once, by the server and by a batch; bytes are the server's resident memory."""
+
+    num_requests: int
+    num_right: int
+    num_same: int
+    server_seconds: float
+    batch_seconds: float
+    settled_bytes: int
+    end_bytes: int
+
+    @property
+    def throughput(self) -> float:
+        """The server's, of the batch's."""
+        return self.batch_seconds / self.server_seconds
+
+    @property
+    def growth(self) -> float:
+        """Of the server's memory since it had settled."""
+        return self.end_bytes / self.settled_bytes - 1
+
+
+def make_work(folder: Path, num_requests: int, *, num_good: int, num_damaged: int, num_pipes: int) -> list[Asked]:
+    """Write the videos, and draw as many questions about each, no two of one video alike; shuffled."""
+    rng = np.random.default_rng(0)
+    count = num_requests // (num_good + num_damaged + num_pipes)
+    asked: list[Asked] = []
+    for number in range(num_good + num_damaged):
+        scene, path = random_scene(rng), folder / f"{number:03}.mp4"
+        write_video(scene, path, preset="ultrafast")
+        if number >= num_good:
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])  # what says where the frames lie is at the end, and gone
+        for question in _questions(rng, scene, count):
+            asked.append(Asked(path, question.text, question if number < num_good else None))
+    for number in range(num_pipes):
+        os.mkfifo(folder / f"pipe-{number}.mp4")
+        asked += [Asked(folder / f"pipe-{number}.mp4", f"What is it, {each}?") for each in range(count)]
+    rng.shuffle(asked)
+    return asked
+
+
+def _questions(rng: np.random.Generator, scene: Scene, count: int) -> list[Question]:
+    found: dict[str, Question] = {}
+    families = [family for family in Family if family is not Family.OUT_OF_SCOPE]
+    while len(found) < count:
+        question = ask(rng, scene, families[int(rng.integers(len(families)))])
+        if question is not None:
+            found.setdefault(question.text, question)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def endless(pipes: Sequence[Path]) -> Iterator[None]:
+    """Write to pipes without end, as soon as anybody reads them."""
+    over = threading.Event()
+
+    def write(pipe: Path) -> None:
+        descriptor = os.open(pipe, os.O_RDWR)  # opens at once, and never sees an end
+        os.set_blocking(descriptor, False)
+        while not over.wait(0.01):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, bytes(4096))
+        os.close(descriptor)
+
+    threads = [threading.Thread(target=write, args=(pipe,), daemon=True) for pipe in pipes]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[tuple[int, int]]:
+    """`sfvqa serve` in a process of its own, which has answered once: its id and its port."""
+    command = [
+        sys.executable,
+        "-m",
+        "sfvqa",
+        "serve",
+        "--model",
+        "tiny",
+        "--device",
+        "cpu",
+        "--no-cache",
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen([*command, "--folder", str(folder)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline()
+        port = int(said.partition("http://127.0.0.1:")[2].partition(";")[0])
+        post(port, None, "What is it?")
+        yield process.pid, port
+        process.send_signal(signal.SIGTERM)
+        process.wait(_PATIENCE_SECONDS)
+    finally:
+        process.kill()
+
+
+def post(port: int, video: Path | None, text: str) -> tuple[int, str]:
+    """Ask; the status, and the answer or the error."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    if video is not None:
+        content.append({"type": "video_url", "video_url": {"url": video.as_uri()}})
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": content}]})
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/chat/completions", body)
+        response = connection.getresponse()
+        found = json.loads(response.read())
+    if response.status == 200:
+        return 200, found["choices"][0]["message"]["content"]
+    return response.status, found["error"]["message"]
+
+
+def resident_bytes(process: int) -> int:
+    """What a process takes of memory."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def ask_server(folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[list[Outcome], float, int, int]:
+    """All requests by clients that ask one after the other; also the seconds, and the memory once settled and last."""
+    sizes: list[int] = []
+    with serving(folder) as (process, port), ThreadPoolExecutor(num_clients) as pool:
+
+        def one(asked: Asked) -> Outcome:
+            outcome = Outcome(asked, *post(port, asked.video, asked.text))
+            sizes.append(resident_bytes(process))
+            return outcome
+
+        began = time.perf_counter()
+        outcomes = list(pool.map(one, work))
+        seconds = time.perf_counter() - began
+    return outcomes, seconds, sizes[min(_SETTLED_AFTER, len(sizes)) - 1], sizes[-1]
+
+
+def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str], str], float]:
+    """The same by a batch in this process: the answers by video and question, and the seconds."""
+    items = [Item(asked.video, asked.video.name, asked.text) for asked in work]
+    options = BatchOptions(batch_size=LARGEST_BATCH, sampling=qa.default_sampling)
+    qa.ask(None, "What is it?")
+    with tempfile.TemporaryDirectory() as folder:
+        path, began = Path(folder) / "out.jsonl", time.perf_counter()
+        with Journal(path) as journal:
+            for _ in run_batch(qa, items, journal, options):
+                pass
+        seconds = time.perf_counter() - began
+        records = list(read_records(path))
+    return {(record["video"], record["question"]): record.get("answer", "") for record in records}, seconds
+
+
+def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[Round, list[Outcome]]:
+    """One round, and what was not right in it."""
+    answers, batch_seconds = ask_batch(qa, work)
+    outcomes, server_seconds, settled, end = ask_server(folder, work, num_clients)
+    good = [outcome for outcome in outcomes if outcome.asked.question is not None]
+    return Round(
+        num_requests=len(work),
+        num_right=sum(outcome.is_right for outcome in outcomes),
+        num_same=sum(outcome.said == answers[outcome.asked.video.name, outcome.asked.text] for outcome in good)
+        + len(outcomes)
+        - len(good),
+        server_seconds=server_seconds,
+        batch_seconds=batch_seconds,
+        settled_bytes=settled,
+        end_bytes=end,
+    ), [outcome for outcome in outcomes if not outcome.is_right]
+
+
+def table(rounds: Sequence[Round]) -> str:
+    """Markdown: a row a round."""
+    heads = ["requests", "right", "as the batch", "server", "batch", "throughput", "memory after 50", "at the end"]
+    rows = [
+        [
+            str(number),
+            f"{each.num_requests}",
+            f"{each.num_right}",
+            f"{each.num_same}",
+            f"{each.server_seconds:.1f} s",
+            f"{each.batch_seconds:.1f} s",
+            f"{each.throughput:.2f} ×",
+            f"{each.settled_bytes / 1e6:.0f} MB",
+            f"{each.growth:+.1%}",
+        ]
+        for number, each in enumerate(rounds, start=1)
+    ]
+    return markdown_table(["round", *heads], rows)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = command_parser("measurements.serve_load", __doc__)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--good", type=int, default=13, help="videos that can be read")
+    parser.add_argument("--damaged", type=int, default=5, help="videos that cannot")
+    parser.add_argument("--pipes", type=int, default=2, help="pipes that never end")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser.parse_args(arguments)
+
+
+@errors_without_traceback()
+def main(arguments: list[str] | None = None) -> None:
+    """Make the videos, ask, print the table and what was not right."""
+    options = parse_arguments(arguments)
+    qa, rounds = VideoQA.load("tiny", device="cpu"), list[Round]()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        work = make_work(
+            folder, options.requests, num_good=options.good, num_damaged=options.damaged, num_pipes=options.pipes
+        )
+        with endless(sorted(folder.glob("pipe-*"))):
+            for _ in range(options.rounds):
+                found, wrong = measure(qa, folder, work, options.clients)
+                rounds.append(found)
+                for outcome in wrong:
+                    print(f"{outcome.asked.video.name}: {outcome.asked.text} {outcome.status} {outcome.said}")
+    write_figures(options.json, rounds=[asdict(each) for each in rounds])
+    print(table(rounds))
+    print(f"\nThroughput of the batch's, median: {statistics.median(each.throughput for each in rounds):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The real openai client against the server: what it sends is understood, and what it gets, too."""
+
+import base64
+import json
+from typing import Any, Literal, cast
+
+import httpx
+import openai
+import pydantic
+import pytest
+
+from tests.serve.serving import FLASH, SHAPES, Served, about, ask_json
+
+FLASHES, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
+
+
+def ask(client: openai.OpenAI, body: dict[str, Any]) -> Any:
+    """Ask, with our own fields as the client has it for those it does not know."""
+    own = body.pop("sfvqa", None)
+    return client.chat.completions.create(**body, extra_body={"sfvqa": own} if own else None)
+
+
+def text_of(completion: Any) -> str:
+    return cast("str", completion.choices[0].message.content)
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "sfvqa"
+    with pytest.raises(openai.NotFoundError, match=r"“other” is not served here; tiny is"):
+        client.models.retrieve("other")
+
+
+def test_a_question_without_a_video(client: openai.OpenAI) -> None:
+    completion = ask(client, about(None, "What is the weather like?"))
+    assert "synthetic videos" in text_of(completion)
+    assert completion.choices[0].finish_reason == "stop"
+
+
+def test_a_video_in_a_folder_as_data_and_as_upload(client: openai.OpenAI) -> None:
+    """The same answer, whichever way the video comes."""
+    data = f"data:video/mp4;base64,{base64.b64encode(SHAPES.read_bytes()).decode()}"
+    with SHAPES.open("rb") as file:
+        upload = client.files.create(file=file, purpose="user_data")
+    assert (upload.bytes, upload.filename) == (SHAPES.stat().st_size, "shapes.mp4")
+    assert upload.id in [each.id for each in client.files.list()]
+    said = [ask(client, about(video, FLASHES)) for video in (SHAPES, data, upload.id)]
+    assert [text_of(each) for each in said] == ["The screen flashes green."] * 3
+    assert [each.sfvqa["video"] for each in said] == [str(SHAPES), "shapes.mp4", "shapes.mp4"]
+    part: Any = {"type": "file", "file": {"file_id": upload.id}}
+    by_part: Any = {"role": "user", "content": [part, {"type": "text", "text": DIGIT}]}
+    assert text_of(client.chat.completions.create(model="tiny", messages=[by_part])) == "The digit 7 is shown."
+    assert client.files.delete(upload.id).deleted
+    with pytest.raises(openai.NotFoundError, match="Upload the video again"):
+        ask(client, about(upload.id, FLASHES))
+
+
+def test_a_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
+    body = about(FLASH, "Describe the video.", sfvqa={"progress": True})
+    whole = ask(client, about(FLASH, "Describe the video."))
+    chunks = list(ask(client, {**body, "stream": True, "stream_options": {"include_usage": True}}))
+    pieces = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+    assert len(pieces) > 5
+    assert "".join(pieces) == text_of(whole)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices if choice.finish_reason] == ["stop"]
+    usage = [chunk.usage for chunk in chunks if chunk.usage]
+    assert (usage[0].prompt_tokens, usage[0].completion_tokens) == (
+        whole.usage.prompt_tokens,
+        whole.usage.completion_tokens,
+    )
+    own = [chunk.sfvqa for chunk in chunks if hasattr(chunk, "sfvqa")]
+    assert own[-1]["answer"] == text_of(whole)
+
+
+def test_progress_is_told_where_it_is_wanted(client: openai.OpenAI) -> None:
+    wanted = {"progress": True, "frames": 9}
+    chunks = list(ask(client, about(SHAPES, DIGIT, stream=True, sfvqa=wanted)))
+    stages = [chunk.sfvqa["progress"]["stage"] for chunk in chunks if "progress" in getattr(chunk, "sfvqa", {})]
+    assert {"read", "encode"} <= set(stages)
+    unwanted = list(ask(client, about(SHAPES, DIGIT, stream=True, sfvqa={"frames": 10})))
+    assert not any("progress" in getattr(chunk, "sfvqa", {}) for chunk in unwanted)
+
+
+def test_several_turns(client: openai.OpenAI) -> None:
+    """A message that came from the server goes back as the client has it, nulls and all."""
+    messages: list[Any] = about(SHAPES, FLASHES)["messages"]
+    first = client.chat.completions.create(model="tiny", messages=messages).choices[0].message
+    messages += [first, {"role": "user", "content": DIGIT}]
+    second: Any = client.chat.completions.create(model="tiny", messages=messages)
+    assert text_of(second) == "The digit 7 is shown."
+    assert second.usage.prompt_tokens_details.cached_tokens > 60  # the video, at least
+
+
+def test_own_fields(client: openai.OpenAI) -> None:
+    choices = ["The circle moves left.", "The circle moves right."]
+    chosen = ask(client, about(SHAPES, "Which way does the circle move?", sfvqa={"choices": choices}))
+    assert text_of(chosen) == choices[0]
+    assert chosen.sfvqa["choices"][0]["probability"] > 0.9
+    looked = ask(client, about(SHAPES, FLASHES, sfvqa={"evidence": True, "frames": 16, "start": "0:01", "end": 4}))
+    assert looked.sfvqa["frames"]["count"] == len(looked.sfvqa["evidence"]) == 16
+    assert looked.sfvqa["frames"]["timestamps_seconds"][0] >= 0.9
+    assert looked.sfvqa["timings"]["ttft_seconds"] > 0
+
+
+def test_how_the_answer_is_written(client: openai.OpenAI) -> None:
+    cut = ask(client, about(SHAPES, "Describe the video.", max_tokens=4))
+    assert cut.choices[0].finish_reason == "length"
+    assert cut.usage.completion_tokens == 4
+    stopped = ask(client, about(SHAPES, "Describe the video.", stop=[" circle", "never"]))
+    assert text_of(stopped) == "A red"
+    assert stopped.choices[0].finish_reason == "stop"
+    drawn = [
+        ask(client, about(SHAPES, "Describe the video.", temperature=9, top_p=0.99, seed=seed)) for seed in (1, 1, 2)
+    ]
+    assert text_of(drawn[0]) == text_of(drawn[1]) != text_of(drawn[2])
+    assert drawn[0].sfvqa["settings"]["temperature"] == 9
+
+
+def test_answers_as_json(client: openai.OpenAI) -> None:
+    """By a schema, by the client's own class, and as any object."""
+    schema: dict[str, Any] = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}}
+    schema |= {"required": ["colour"], "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "flash", "schema": schema, "strict": True}}
+    completion = ask(client, about(SHAPES, FLASHES, response_format=wanted))
+    assert json.loads(text_of(completion)) == completion.sfvqa["fields"]
+    assert completion.sfvqa["fields"]["colour"] in ("red", "green")
+
+    class Flash(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        colour: Literal["red", "green"]
+
+    messages: Any = about(SHAPES, FLASHES)["messages"]
+    parsed = client.chat.completions.parse(model="tiny", messages=messages, response_format=Flash)
+    assert parsed.choices[0].message.parsed is not None
+    assert parsed.choices[0].message.parsed.colour == completion.sfvqa["fields"]["colour"]
+    with pytest.raises(openai.UnprocessableEntityError, match="before it was whole"):
+        ask(client, about(SHAPES, FLASHES, response_format={"type": "json_object"}, max_tokens=1))
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        ({"temperature": -1}, openai.BadRequestError, "temperature is -1"),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "colour"}}}},
+            openai.BadRequestError,
+            "No answer can be written",
+        ),
+        ({"n": 2}, openai.BadRequestError, "at n"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "at tools"),
+        ({"logprobs": True}, openai.BadRequestError, "at logprobs"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
+        ({"max_tokens": 4, "max_completion_tokens": 5}, openai.BadRequestError, "contradict"),
+        ({"max_tokens": 100_000}, openai.BadRequestError, "positions"),
+        ({"sfvqa": {"frames": 129}}, openai.BadRequestError, "at most"),
+        ({"sfvqa": {"colour": "red"}}, openai.BadRequestError, "sfvqa.colour"),
+        ({"sfvqa": {"start": 4, "end": 2}}, openai.BadRequestError, "not after its start"),
+        ({"sfvqa": {"start": 100}}, openai.UnprocessableEntityError, "beyond the last frame"),
+        ({"sfvqa": {"choices": ["one"]}}, openai.BadRequestError, "nothing to choose from"),
+        ({"sfvqa": {"choices": ["a", "b"]}, "temperature": 1}, openai.BadRequestError, "choices are compared"),
+        ({"model": "gpt-4o"}, openai.NotFoundError, "is not served here"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(client: openai.OpenAI, more: dict[str, Any], error: Any, says: str) -> None:
+    with pytest.raises(error, match=says):
+        ask(client, {**about(SHAPES, DIGIT), **more})
+
+
+@pytest.mark.parametrize(
+    ("video", "error", "says"),
+    [
+        ("https://example.com/clip.mp4", openai.BadRequestError, "does not fetch"),
+        ("file:///etc/passwd", openai.NotFoundError, "no video in the folders"),
+        ("data:video/mp4;base64,AAAA", openai.UnprocessableEntityError, "video.mp4"),
+        ("data:video/mp4;base64,%%%", openai.BadRequestError, "no valid base64"),
+        ("data:video/mp4,raw", openai.BadRequestError, "holds no base64"),
+        ("file-0", openai.NotFoundError, "no upload"),
+    ],
+)
+def test_videos_that_cannot_be_asked_about(client: openai.OpenAI, video: str, error: Any, says: str) -> None:
+    """What is said of them shows no folder of the server."""
+    with pytest.raises(error, match=says) as caught:
+        ask(client, about(video, DIGIT))
+    assert "sfvqa-uploads" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [{"role": "assistant", "content": "Yes."}],
+        [{"role": "user", "content": "One?"}, {"role": "user", "content": "Two?"}],
+        [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Yes."}],
+        [{"role": "user", "content": ""}],
+        [{"role": "user", "content": []}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
+        [{"role": "tool", "content": "42", "tool_call_id": "1"}],
+        [{"role": "user", "content": "One?", "name": "Ann"}],
+        [
+            {"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///a.mp4"}}]},
+            {"role": "assistant", "content": "Yes."},
+            {"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///b.mp4"}}]},
+        ],
+    ],
+)
+def test_what_is_no_conversation_is_refused(client: openai.OpenAI, messages: Any) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="tiny", messages=messages)
+
+
+def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> None:
+    """Nothing was sent yet when a video turns out to be none."""
+    with pytest.raises(openai.UnprocessableEntityError):
+        ask(client, about(f"data:video/mp4;base64,{base64.b64encode(b'no video' * 99).decode()}", DIGIT, stream=True))
+
+
+def test_the_same_answers_as_on_the_command_line(client: openai.OpenAI) -> None:
+    """Token for token, with everything but the time it took."""
+    questions = ["Describe the video.", FLASHES, "What is the weather like?"]
+    for video in (SHAPES, FLASH):
+        for expected in ask_json(video, *questions, "--frames", "24", "--evidence"):
+            body = about(video, expected["question"], sfvqa={"frames": 24, "evidence": True})
+            got = ask(client, body).sfvqa
+            for changing in ("timings", "peak_memory_bytes", "from_video_cache"):
+                del expected[changing], got[changing]
+            del expected["tokens"]["reused"], got["tokens"]["reused"]
+            weights = [[round(frame.pop("weight"), 4) for frame in each["evidence"]] for each in (expected, got)]
+            assert weights[0] == weights[1]
+            assert got == expected
+
+
+def test_prompt_in_own_words(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "system", "content": "You see shapes."}, *about(SHAPES, DIGIT)["messages"]]
+    completion: Any = client.chat.completions.create(
+        model="tiny", messages=messages, extra_body={"sfvqa": {"template": "{question} Answer."}}
+    )
+    assert completion.sfvqa["settings"]["system"] == "You see shapes."
+    assert completion.sfvqa["settings"]["template"] == "{question} Answer."
+
+
+def test_a_folder_lists_its_videos(served: Served) -> None:
+    videos = httpx.get(f"{served.url}/sfvqa/videos").json()["videos"]
+    assert [video["name"] for video in videos] == ["flash.mp4", "order.mp4", "shapes.mp4"]
+    assert videos[0]["url"] == FLASH.as_uri()

@@ -1,0 +1,498 @@
+"""What happens to requests behind the HTTP side: shared, batched, dropped, failed, refused."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from sfvqa.errors import (
+    DamagedVideoError,
+    DeviceLostError,
+    OutOfMemoryError,
+    PromptTooLongError,
+    ReadTimeoutError,
+    ServerBusyError,
+    ServerError,
+    ServerStoppingError,
+    UnreadableVideoError,
+    UsageError,
+)
+from sfvqa.inference.answer import Answer
+from sfvqa.inference.answering import AnswerRun, Asked
+from sfvqa.inference.encode import EncodeProgress, EncodeStage
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve import service as service_module
+from sfvqa.serve import sight as sight_module
+from sfvqa.serve.request import Event, Job, Request
+from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.video import SamplingOptions
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from tests.inference.fake_reader import FakeReader
+from tests.serve.serving import PATIENCE_SECONDS, SHAPES, until
+
+_FRAMES = SamplingOptions(num_frames=16)
+
+
+@dataclass
+class Listener:
+    """Hears what happens to a request; `reacts` is told of every event, in the thread that tells it."""
+
+    reacts: Callable[["Listener", Event], None] = lambda *_: None
+    events: list[Event] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    job: Job | None = None
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Answer | Exception):
+            self.over.set()
+        self.reacts(self, event)
+
+    @property
+    def pieces(self) -> list[str]:
+        return [event for event in self.events if isinstance(event, str)]
+
+    def answer(self) -> Answer:
+        last = self.last()
+        assert isinstance(last, Answer), last
+        return last
+
+    def last(self) -> Event:
+        assert self.over.wait(PATIENCE_SECONDS)
+        return self.events[-1]
+
+
+class Readers:
+    """Stands in for opening videos: noise, of which nothing comes until `may_read` is set."""
+
+    def __init__(self) -> None:
+        self.may_read = threading.Event()
+        self.opened: list[FakeReader] = []
+        self.error: Exception | None = None
+
+    def open(self, _path: Path, _options: ReadOptions) -> VideoReader:
+        reader = FakeReader(16, before=self._wait)
+        self.opened.append(reader)
+        return reader
+
+    def _wait(self, _index: int) -> None:
+        while not self.may_read.wait(0.01):
+            if self.opened[-1].cancelled.is_set():
+                raise UnreadableVideoError("The process is gone.")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> Readers:
+    stand_in = Readers()
+    monkeypatch.setattr(sight_module, "open_video", stand_in.open)
+    return stand_in
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return Path(shutil.copy(SHAPES, tmp_path / "clip.mp4"))
+
+
+@contextmanager
+def running(qa: VideoQA, **options: Any) -> Iterator[Service]:
+    with Service(qa, ServiceOptions(**options)) as service:
+        yield service
+    assert service.has_ended
+
+
+def submit(
+    service: Service,
+    video: Path | None,
+    question: str = "Describe the video.",
+    reacts: Callable[[Listener, Event], None] = lambda *_: None,
+    **generation: Any,
+) -> Listener:
+    listener = Listener(reacts)
+    request = Request(question, video, sampling=_FRAMES, generation=GenerationOptions(**generation))
+    listener.job = service.submit(request, listener)
+    return listener
+
+
+def sample(service: Service, name: str) -> float:
+    lines = service.metrics.text().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def test_a_video_that_many_ask_about_is_read_and_encoded_once(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """And they are answered together; the first has what it cost."""
+    with running(tiny) as service:
+        asked = [submit(service, video, f"Which digit is shown, {number}?") for number in range(5)]
+        readers.may_read.set()
+        answers = [each.answer() for each in asked]
+        again = submit(service, video).answer()
+    assert len(readers.opened) == 1
+    assert [answer.timings.asked_together for answer in answers] == [5] * 5
+    assert [answer.timings.read_seconds > 0 for answer in answers] == [True, False, False, False, False]
+    assert again.timings.read_seconds == 0
+
+
+def test_an_answer_is_the_same_alone_and_with_others(tiny: VideoQA, video: Path) -> None:
+    expected = {
+        question: tiny.ask(video, question).text for question in ("Describe the video.", "Which digit is shown?")
+    }
+    gate = threading.Event()
+
+    def wait(*_: object) -> None:
+        assert gate.wait(PATIENCE_SECONDS)
+
+    with running(tiny, num_readers=1) as service:
+        listeners = [Listener(wait) for _ in range(4)]
+        questions = [*expected, *expected]
+        for listener, question in zip(listeners, questions, strict=True):
+            service.submit(Request(question, video, sampling=tiny.default_sampling), listener)
+        gate.set()
+        assert [listener.answer().text for listener in listeners] == [expected[question] for question in questions]
+    assert all("".join(listener.pieces) == listener.answer().text for listener in listeners)
+
+
+def test_a_short_answer_waits_for_no_long_one(tiny: VideoQA, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same batch."""
+    gate = threading.Event()
+
+    def open_late(path: Path, options: ReadOptions) -> VideoReader:
+        assert gate.wait(PATIENCE_SECONDS)
+        return open_video(path, options)
+
+    monkeypatch.setattr(sight_module, "open_video", open_late)
+    before_its_end: list[bool] = []
+    with running(tiny) as service:
+        short = submit(service, video, "Which digit is shown?")
+        long = submit(service, video, reacts=lambda *_: before_its_end.append(short.over.is_set()))
+        gate.set()
+        assert short.answer().tokens.new < long.answer().tokens.new
+    assert long.answer().timings.asked_together == 2
+    assert before_its_end.count(True) > 2
+
+
+def test_reading_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    with running(tiny) as service:
+        one, other = submit(service, video), submit(service, video)
+        until(lambda: readers.opened and readers.opened[0].threads)
+        service.drop(one.job)  # type: ignore[arg-type]
+        assert not readers.opened[0].cancelled.is_set()
+        service.drop(other.job)  # type: ignore[arg-type]
+        assert readers.opened[0].cancelled.is_set()
+        assert service.num_requests == 0
+        readers.may_read.set()
+        assert submit(service, video).answer().text
+        assert sample(service, "sfvqa_dropped_total") == 2
+    assert len(readers.opened) == 2
+    assert not any(each.over.is_set() for each in (one, other))
+
+
+def test_a_video_that_waits_to_be_read_is_not_if_nobody_waits(tiny: VideoQA, readers: Readers, tmp_path: Path) -> None:
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(3)]
+    with running(tiny, num_readers=1) as service:
+        asked = [submit(service, video) for video in videos]
+        service.drop(asked[1].job)  # type: ignore[arg-type]
+        readers.may_read.set()
+        assert asked[0].answer().text
+        assert asked[2].answer().text
+    assert len(readers.opened) == 2
+
+
+def test_encoding_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    def drop(listener: Listener, event: Event) -> None:
+        if isinstance(event, EncodeProgress) and event.stage is EncodeStage.ENCODE:
+            assert listener.job is not None
+            service.drop(listener.job)
+
+    with running(tiny) as service:
+        dropped = submit(service, video, reacts=drop)
+        readers.may_read.set()
+        until(lambda: service.num_requests == 0)
+        assert submit(service, video).answer().text
+    stages = [event.stage for event in dropped.events if isinstance(event, EncodeProgress)]
+    assert stages.count(EncodeStage.ENCODE) == 1  # of two
+    assert len(readers.opened) == 2  # what was encoded of it is not kept
+
+
+def test_a_dropped_answer_ends_and_those_beside_it_go_on(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    def drop(listener: Listener, event: Event) -> None:
+        if isinstance(event, str):
+            assert listener.job is not None
+            service.drop(listener.job)
+
+    with running(tiny) as service:
+        dropped, whole = submit(service, video, reacts=drop), submit(service, video)
+        readers.may_read.set()
+        answer = whole.answer()
+    assert answer.timings.asked_together == 2
+    assert "".join(whole.pieces) == answer.text
+    assert len(dropped.pieces) == 1
+    assert not dropped.over.is_set()
+
+
+def test_a_dropped_answer_alone_is_computed_no_further(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch)
+
+    def drop(listener: Listener, event: Event) -> None:
+        if isinstance(event, str):
+            assert listener.job is not None
+            service.drop(listener.job)
+
+    with running(tiny) as service:
+        submit(service, video, reacts=drop)
+        readers.may_read.set()
+        until(lambda: service.num_requests == 0)
+        assert submit(service, video).answer().text
+    assert runs[0].num_steps <= 2 < runs[1].num_steps
+
+
+def test_too_many_are_refused(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    with running(tiny, most_requests=2) as service:
+        asked = [submit(service, video), submit(service, video)]
+        with pytest.raises(ServerBusyError, match="2 requests"):
+            submit(service, video)
+        assert sample(service, "sfvqa_busy_total") == 1
+        assert sample(service, "sfvqa_waiting") == 2
+        readers.may_read.set()
+        assert all(each.answer().text for each in asked)
+        assert submit(service, video).answer().text
+
+
+def test_what_cannot_be_is_refused_at_once(tiny: VideoQA, video: Path) -> None:
+    with running(tiny, most_frames=8, most_frames_together=8) as service:
+        with pytest.raises(UsageError, match="16 frames"):
+            submit(service, video)
+        with pytest.raises(PromptTooLongError, match="characters"):
+            submit(service, None, "a" * 200_000)
+        with pytest.raises(UsageError, match="empty"):
+            submit(service, None, " ")
+        assert service.num_requests == 0
+
+
+def test_a_video_that_fails_fails_for_all_and_is_tried_again(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    with running(tiny) as service:
+        asked = [submit(service, video) for _ in range(3)]
+        readers.error = UnreadableVideoError("It is damaged.", "Copy it again.")
+        readers.may_read.set()
+        errors = [each.last() for each in asked]
+        assert [str(error) for error in errors] == ["It is damaged. Copy it again."] * 3
+        assert all(isinstance(error, Exception) and error.__traceback__ is None for error in errors)
+        readers.error = None
+        assert submit(service, video).answer().text
+        assert sample(service, "sfvqa_failures_total") == 3
+
+
+def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """Until it changes; what may pass is tried again."""
+    readers.error = DamagedVideoError("It is damaged.")
+    readers.may_read.set()
+    with running(tiny) as service:
+        for _ in range(3):
+            assert isinstance(submit(service, video).last(), DamagedVideoError)
+        assert len(readers.opened) == 1
+        assert service.num_requests == 0
+        video.write_bytes(video.read_bytes() + b"\0")
+        readers.error = ReadTimeoutError("It takes too long.")
+        for _ in range(2):
+            assert isinstance(submit(service, video).last(), ReadTimeoutError)
+        assert len(readers.opened) == 3
+
+
+class WatchedRun(AnswerRun):
+    """A run that fails as a test wants it to."""
+
+    fails: Callable[[int, int], Exception | None] = lambda *_: None
+    all: ClassVar[list["WatchedRun"]]
+
+    def __init__(self, checkpoint: Any, questions: Sequence[Asked], *args: Any, **more: Any) -> None:
+        super().__init__(checkpoint, questions, *args, **more)
+        self.size, self.num_steps = len(questions), 0
+        self.all.append(self)
+
+    def steps(self) -> Generator[list[str], None, None]:
+        for pieces in super().steps():
+            if (error := type(self).fails(self.size, self.num_steps)) is not None:
+                raise error
+            self.num_steps += 1
+            yield pieces
+
+
+def _watch_runs(
+    monkeypatch: pytest.MonkeyPatch, fails: Callable[[int, int], Exception | None] = lambda *_: None
+) -> list[WatchedRun]:
+    class Run(WatchedRun):
+        all: ClassVar[list[WatchedRun]] = []
+
+    Run.fails = staticmethod(fails)
+    monkeypatch.setattr(service_module, "AnswerRun", Run)
+    return Run.all
+
+
+def test_what_fails_together_is_tried_alone(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was told of an answer before is not told again."""
+    runs = _watch_runs(monkeypatch, lambda size, step: ValueError("together") if (size, step) == (3, 2) else None)
+    with running(tiny) as service:
+        asked = [submit(service, video) for _ in range(3)]
+        readers.may_read.set()
+        answers = [each.answer() for each in asked]
+    assert [run.size for run in runs] == [3, 1, 1, 1]
+    assert ["".join(each.pieces) for each in asked] == [answer.text for answer in answers]
+
+
+def test_memory_that_runs_out_halves_the_batch(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For good: later batches are no larger."""
+    runs = _watch_runs(monkeypatch, lambda size, _: OutOfMemoryError("Memory ran out.") if size > 2 else None)
+    with running(tiny) as service:
+        asked = [submit(service, video) for _ in range(4)]
+        readers.may_read.set()
+        assert all(each.answer().text for each in asked)
+        gate = submit(service, video, reacts=lambda *_: None)
+        more = [submit(service, video) for _ in range(4)]
+        assert all(each.answer().text for each in (gate, *more))
+    assert [run.size for run in runs[:3]] == [4, 2, 2]
+    assert max(run.size for run in runs[1:]) <= 2
+
+
+def test_memory_that_runs_out_alone_is_an_error_once_nothing_is_kept(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, video).answer().text  # its prompt is kept
+        runs = _watch_runs(monkeypatch, lambda *_: OutOfMemoryError("Memory ran out."))
+        assert isinstance(submit(service, video).last(), OutOfMemoryError)
+        assert [run.size for run in runs] == [1, 1]
+        assert submit(service, video).over.wait(PATIENCE_SECONDS)
+        assert len(runs) == 3
+
+
+def test_an_error_that_was_not_foreseen_is_logged_and_costs_one_request(
+    tiny: VideoQA,
+    readers: Readers,
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    readers.may_read.set()
+    with running(tiny) as service:
+        with monkeypatch.context() as patch:
+            _watch_runs(patch, lambda *_: ValueError("a secret"))
+            error = submit(service, video).last()
+        assert submit(service, video).answer().text
+    assert isinstance(error, ServerError)
+    assert "secret" not in str(error)
+    assert "a secret" in caplog.text
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_a_gpu_that_fails_ends_the_service(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _watch_runs(monkeypatch, lambda *_: RuntimeError("CUDA error: unspecified launch failure"))
+    with running(tiny) as service:
+        asked = [submit(service, video) for _ in range(2)]
+        readers.may_read.set()
+        assert all(isinstance(each.last(), DeviceLostError) for each in asked)
+        until(lambda: service.failure is not None)
+        with pytest.raises(DeviceLostError):
+            submit(service, video)
+
+
+@pytest.mark.parametrize(("kept_bytes", "num_read"), [(0, 4), (1 << 30, 2)])
+def test_encoded_videos_are_kept_by_their_size(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, kept_bytes: int, num_read: int
+) -> None:
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(2)]
+    readers.may_read.set()
+    with running(tiny, kept_bytes=kept_bytes) as service:
+        for video in (*videos, *videos):
+            assert submit(service, video).answer().text
+            until(lambda: service.num_running == 0)
+            assert service.num_kept_bytes <= kept_bytes
+    assert len(readers.opened) == num_read
+
+
+def test_a_file_that_was_changed_is_another_video(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, video).answer().text
+        video.write_bytes(video.read_bytes() + b"\0")
+        assert submit(service, video).answer().text
+    assert len(readers.opened) == 2
+
+
+def test_a_stopping_service_ends_what_it_took(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    with running(tiny) as service:
+        asked = submit(service, video)
+        service.stop_accepting()
+        with pytest.raises(ServerStoppingError):
+            submit(service, video)
+        readers.may_read.set()
+        assert asked.answer().text
+
+
+def test_what_is_cut_is_told_so(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    def cut(_: Listener, event: Event) -> None:
+        if isinstance(event, str):
+            service.cut()
+
+    with running(tiny) as service:
+        written, waiting = submit(service, video, reacts=cut), submit(service, SHAPES)
+        readers.may_read.set()
+        assert "is cut" in str(written.last())
+        assert isinstance(waiting.last(), ServerStoppingError | Answer)
+        assert service.num_requests == 0
+    assert len(written.pieces) == 1
+
+
+def test_a_late_request_is_answered_beside_a_long_one(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """After its patience, which is none here."""
+    late: list[Listener] = []
+
+    with running(tiny, patience_seconds=0.0) as service:
+        heard: list[bool] = []
+
+        def long(_: Listener, event: Event) -> None:
+            if isinstance(event, str) and not late:
+                late.append(submit(service, video, "Which digit is shown?", max_new_tokens=3))
+            heard.append(bool(late) and late[0].over.is_set())
+
+        first = submit(service, video, reacts=long)
+        readers.may_read.set()
+        assert first.answer().tokens.new > 8
+        assert late[0].answer().tokens.new <= 3
+    assert any(heard[:-1])
+
+
+def test_what_does_not_go_together_is_answered_apart(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch)
+    with running(tiny) as service:
+        asked = [submit(service, video, max_new_tokens=number) for number in (4, 5, 4)]
+        readers.may_read.set()
+        assert [each.answer().tokens.new for each in asked] == [4, 5, 4]
+    assert sorted(run.size for run in runs) == [1, 2]
+
+
+def test_frames_bound_a_batch(tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a request for as many frames as there is memory for, no two are answered at a time."""
+    runs = _watch_runs(monkeypatch)
+    with running(tiny, most_frames=16, most_frames_together=40) as service:
+        asked = [submit(service, video) for _ in range(5)]
+        readers.may_read.set()
+        assert all(each.answer().text for each in asked)
+    assert max(run.size for run in runs) == 2
