@@ -47,6 +47,9 @@ REASONS = {
     "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
     "model/decode_step.py: with self._mutex": "held while buffers are filled, by another answer of this process",
     "profiling/baselines.py: chosen.wait()": _THE_DEVICE,
+    "serve/local.py: events.get()": "the service tells a last event, or the caller is gone",
+    "serve/local.py: wanted.get()": "the caller wants something, or is gone, or the server ends it",
+    "serve/local.py: with self._mutex": _HELD_SHORTLY,
     "serve/service.py: self._changed.wait_for(lambda: self._to_read or not self._is_open)": "an idle thread's, which "
     "is in no way; work or the end of the service wakes it",
     "serve/service.py: self._changed.wait_for(lambda: self._turns or self._to_encode or self._to_answer or (not "

@@ -176,14 +176,14 @@ class TurnOptions(PromptGroup):
         """How tokens are chosen."""
         from sfvqa.inference.engine import GenerationOptions
 
-        return GenerationOptions(**self.generation_fields())
+        return GenerationOptions(**self.generation_fields(), schema=self.schema)
 
     def generation_fields(self) -> dict[str, Any]:
-        """The same by name, without torch; where choices are compared no token is chosen."""
+        """The same by name, without torch and a schema; where choices are compared no token is chosen."""
         from sfvqa.inference.question import WRITING_OPTIONS
 
         written = {} if self.compared else {name: getattr(self, name) for name in WRITING_OPTIONS}
-        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence, "schema": self.schema}
+        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence}
 
 
 @dataclass(frozen=True, kw_only=True)

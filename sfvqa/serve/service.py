@@ -27,7 +27,7 @@ from sfvqa.errors import (
     UsageError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.question import check_choices, check_looks, check_question
+from sfvqa.inference.question import check_choices, check_looks
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.metrics import Metrics
 from sfvqa.serve.request import Event, Job, Request, Work, to_be_told
@@ -163,8 +163,7 @@ class Service:
         sight; hashes nothing, but looks at the file.
         """
         if work is None:
-            check_question(request.question)
-        self._check(request)
+            self._check(request)
         view = None if request.video is None else View.of(request.video, request)
         job = Job(request, tell, work)
         with self._changed:
@@ -361,6 +360,8 @@ class Service:
         has_waited = time.monotonic() - oldest.since >= self.options.patience_seconds
         if self._num_runs and (self._num_runs == _MOST_RUNS or not has_waited):
             return []
+        if oldest.job.work is not None:  # which takes what it takes, as it would in a process of its own
+            return [self._to_answer.pop(0)]
         rows = self._batch_size - len(self._written)
         frames = self.options.most_frames_together - sum(waiting.num_frames for waiting in self._written)
         batch: list[Waiting] = []

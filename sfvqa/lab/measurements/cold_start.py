@@ -1,16 +1,20 @@
 """`python -m sfvqa.lab.measurements.cold_start`: from Enter to the first token of `sfvqa ask`, as a user sees it.
 
-The clock starts before the process does and stops at the first byte on its standard output. Another checkout can be
-measured beside this one, a run of each in turn.
+The clock starts before the process does and stops at the first byte on its standard output, which is a terminal. With
+an empty video cache, with a filled one, and with a server that has the model loaded. Another checkout can be measured
+beside this one, a run of each in turn.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -23,9 +27,11 @@ from sfvqa.lab.commands import command_parser, errors_without_traceback, markdow
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 HERE = Path(sfvqa.__file__).parents[1]
-NOTHING_KEPT, VIDEO_KEPT = "nothing kept", "video cache"
+NOTHING_KEPT, VIDEO_KEPT, WITH_SERVER = "nothing kept", "video cache", "video cache, server"
+_START_SECONDS = 120.0  # that a server has to load
 
 
 @dataclass(frozen=True)
@@ -39,33 +45,90 @@ class Start:
     answer: str
 
 
-def ask_once(checkout: Path, way: str, command: list[str], cache: Path) -> Start:
-    """Run `sfvqa ask` with the code of a checkout and an empty or filled video cache. SfvqaError where it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "SFVQA_CACHE_DIR": str(cache)}
-    arguments = [sys.executable, "-P", "-m", "sfvqa", "ask", *command]  # -P: not the code of the working directory
+def ask_once(checkout: Path, way: str, command: list[str], folder: Path) -> Start:
+    """Run `sfvqa ask` with the code of a checkout; video cache and servers are those in a folder.
+
+    SfvqaError where it fails.
+    """
+    ours, theirs = os.openpty()
+    notices, for_notices = os.openpty()
+    said = bytearray()
+    watching = threading.Thread(target=lambda: list(_pieces(notices)))
+    watching.start()
     began = time.perf_counter()
-    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, bufsize=0) as process:
-        assert process.stdout is not None
-        said = process.stdout.read(1)
-        first_token_seconds = time.perf_counter() - began
-        while more := process.stdout.read(1 << 16):
-            said += more
-    total_seconds = time.perf_counter() - began
-    if process.returncode:
-        raise SfvqaError(f"`sfvqa ask` of {checkout} ended with exit code {process.returncode}.", "See above why.")
-    return Start(checkout.name, way, first_token_seconds, total_seconds, said.decode().strip())
+    process = subprocess.Popen(
+        _sfvqa("ask", *command), env=_environment(checkout, folder), stdout=theirs, stderr=for_notices
+    )
+    os.close(theirs)
+    os.close(for_notices)
+    first_token_seconds = 0.0
+    for piece in _pieces(ours):
+        first_token_seconds = first_token_seconds or time.perf_counter() - began
+        said += piece
+    exit_code, total_seconds = process.wait(), time.perf_counter() - began
+    watching.join()
+    if exit_code:
+        raise SfvqaError(f"`sfvqa ask` of {checkout} ended with exit code {exit_code}.", "Run it to see why.")
+    return Start(checkout.name, way, first_token_seconds, total_seconds, " ".join(said.decode().split()))
 
 
-def measure(checkouts: list[Path], command: list[str], repeats: int) -> list[Start]:
-    """Run every checkout `repeats` times in either way, in turn, after one run of each that does not count."""
+def _sfvqa(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "sfvqa", *arguments]  # -P: not the code of the working directory
+
+
+def _environment(checkout: Path, folder: Path) -> dict[str, str]:
+    own = {"PYTHONPATH": checkout, "SFVQA_CACHE_DIR": folder / "cache", "SFVQA_RUNTIME_DIR": folder / "run"}
+    return {**os.environ, **{name: str(path) for name, path in own.items()}}
+
+
+def _pieces(terminal: int) -> Iterator[bytes]:
+    """What is written to a terminal, until nobody has it open."""
+    with os.fdopen(terminal, "rb", buffering=0) as reading, contextlib.suppress(OSError):  # Linux says EIO at the end
+        while piece := reading.read(1 << 16):
+            yield piece
+
+
+@contextlib.contextmanager
+def server(checkout: Path, model: str, folder: Path) -> Iterator[None]:
+    """A server of a model while the block runs. SfvqaError where it does not start."""
+    log, arguments = folder / "server.log", _sfvqa("serve", "--port", "0", "--model", model)
+    with log.open("wb") as output:
+        process = subprocess.Popen(arguments, env=_environment(checkout, folder), stdout=output, stderr=output)
+    deadline = time.monotonic() + _START_SECONDS
+    try:
+        while not list((folder / "run").glob("*.sock")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SfvqaError(f"The server of {checkout} did not start.", log.read_text(encoding="utf-8"))
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def measure(checkouts: list[Path], command: list[str], repeats: int, model: str | None) -> list[Start]:
+    """Run every checkout `repeats` times in each way, in turn, after one run of each that does not count.
+
+    The last way is with a server of the `model`, left out without one.
+    """
     starts = []
-    for repeat in range(-1, repeats):
-        for checkout in checkouts:
-            with tempfile.TemporaryDirectory() as cache:  # filled by the first of the two
-                both = [ask_once(checkout, way, command, Path(cache)) for way in (NOTHING_KEPT, VIDEO_KEPT)]
-            if repeat >= 0:
-                starts += both
-                print(*(f"{one.checkout}, {one.way}: {one.first_token_seconds:.2f} s" for one in both), file=sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as servers:
+        warm = {checkout: Path(temporary, f"{place}") for place, checkout in enumerate(checkouts) if model}
+        for checkout, folder in warm.items():
+            folder.mkdir()
+            servers.enter_context(server(checkout, str(model), folder))
+        for repeat in range(-1, repeats):
+            for checkout in checkouts:
+                with tempfile.TemporaryDirectory() as cold:  # filled by the first of the two
+                    runs = [ask_once(checkout, way, command, Path(cold)) for way in (NOTHING_KEPT, VIDEO_KEPT)]
+                if model:
+                    runs.append(ask_once(checkout, WITH_SERVER, command, warm[checkout]))
+                if repeat >= 0:
+                    starts += runs
+                    print(
+                        *(f"{one.checkout}, {one.way}: {one.first_token_seconds:.2f} s" for one in runs),
+                        file=sys.stderr,
+                    )
     return starts
 
 
@@ -89,7 +152,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="other checkouts, measured in turn")
     parser.add_argument("--video", default="shapes.mp4")
     parser.add_argument("--question", default="What flashes?")
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", help="default: as `ask` chooses")
+    parser.add_argument("--server", action="store_true", help="also with a server of each checkout")
     parser.add_argument("--repeats", type=int, default=10, help="runs of each, whose medians count")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
@@ -99,8 +163,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
     options = parse_arguments(arguments)
-    command = [options.video, options.question, "--model", options.model]
-    starts = measure([HERE, *options.beside], command, options.repeats)
+    command = [options.video, options.question, *(["--model", options.model] if options.model else [])]
+    starts = measure([HERE, *options.beside], command, options.repeats, options.model if options.server else None)
     write_figures(options.json, starts=[asdict(start) for start in starts])
     print(starts_table(starts))
 

@@ -7,14 +7,28 @@ import pytest
 
 from sfvqa.errors import SfvqaError
 from sfvqa.lab.measurements import cold_start
-from sfvqa.lab.measurements.cold_start import HERE, NOTHING_KEPT, VIDEO_KEPT, Start, ask_once, measure, starts_table
+from sfvqa.lab.measurements.cold_start import (
+    HERE,
+    NOTHING_KEPT,
+    VIDEO_KEPT,
+    WITH_SERVER,
+    Start,
+    ask_once,
+    measure,
+    starts_table,
+)
 
 FAKE = """
 import os, sys, time
 from pathlib import Path
-cache = Path(os.environ["SFVQA_CACHE_DIR"]) / "kept"
+cache = Path(os.environ["SFVQA_CACHE_DIR"])
 time.sleep(0.5 * (not cache.exists()))
 cache.touch()
+if sys.argv[1] == "serve":
+    run = Path(os.environ["SFVQA_RUNTIME_DIR"])
+    run.mkdir()
+    (run / "1.sock").touch()
+    time.sleep(60)
 print("The", end="", flush=True)
 time.sleep(0.5)
 print(" end", sys.argv[1:])
@@ -32,11 +46,20 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_first_byte_stops_the_clock(checkout: Path) -> None:
-    first, second = measure([checkout], ["clip.mp4", "What?"], 1)
+    first, second = measure([checkout], ["clip.mp4", "What?"], 1, None)
     assert (first.way, second.way) == (NOTHING_KEPT, VIDEO_KEPT)
     assert first.answer == second.answer == "The end ['ask', 'clip.mp4', 'What?']"
     assert first.first_token_seconds >= second.first_token_seconds + 0.25
     assert all(one.total_seconds >= one.first_token_seconds + 0.4 for one in (first, second))
+
+
+def test_with_a_server_it_is_asked_beside_it(checkout: Path) -> None:
+    """Which has ended afterwards; one that does not start is said."""
+    *_, last = measure([checkout], ["clip.mp4", "What?"], 1, "tiny")
+    assert (last.way, last.answer) == (WITH_SERVER, "The end ['ask', 'clip.mp4', 'What?']")
+    (checkout / "sfvqa" / "__main__.py").write_text("raise SystemExit('no model')")
+    with pytest.raises(SfvqaError, match="no model"):
+        measure([checkout], ["clip.mp4", "What?"], 1, "tiny")
 
 
 def test_a_run_that_fails_is_no_figure(tmp_path: Path) -> None:
