@@ -89,9 +89,9 @@ def _pieces(terminal: int) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def server(checkout: Path, model: str, folder: Path) -> Iterator[None]:
-    """A server of a model while the block runs. SfvqaError where it does not start."""
-    log, arguments = folder / "server.log", _sfvqa("serve", "--port", "0", "--model", model)
+def server(checkout: Path, options: list[str], folder: Path) -> Iterator[None]:
+    """A server while the block runs. SfvqaError where it does not start."""
+    log, arguments = folder / "server.log", _sfvqa("serve", "--port", "0", *options)
     with log.open("wb") as output:
         process = subprocess.Popen(arguments, env=_environment(checkout, folder), stdout=output, stderr=output)
     deadline = time.monotonic() + _START_SECONDS
@@ -106,22 +106,22 @@ def server(checkout: Path, model: str, folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def measure(checkouts: list[Path], command: list[str], repeats: int, model: str | None) -> list[Start]:
+def measure(checkouts: list[Path], command: list[str], repeats: int, served: list[str] | None) -> list[Start]:
     """Run every checkout `repeats` times in each way, in turn, after one run of each that does not count.
 
-    The last way is with a server of the `model`, left out without one.
+    The last way is with a server that has the options `served`; None leaves it out.
     """
     starts = []
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as servers:
-        warm = {checkout: Path(temporary, f"{place}") for place, checkout in enumerate(checkouts) if model}
+        warm = {checkout: Path(temporary, f"{place}") for place, checkout in enumerate(checkouts) if served is not None}
         for checkout, folder in warm.items():
             folder.mkdir()
-            servers.enter_context(server(checkout, str(model), folder))
+            servers.enter_context(server(checkout, served or [], folder))
         for repeat in range(-1, repeats):
             for checkout in checkouts:
                 with tempfile.TemporaryDirectory() as cold:  # filled by the first of the two
                     runs = [ask_once(checkout, way, command, Path(cold)) for way in (NOTHING_KEPT, VIDEO_KEPT)]
-                if model:
+                if checkout in warm:
                     runs.append(ask_once(checkout, WITH_SERVER, command, warm[checkout]))
                 if repeat >= 0:
                     starts += runs
@@ -163,8 +163,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table."""
     options = parse_arguments(arguments)
-    command = [options.video, options.question, *(["--model", options.model] if options.model else [])]
-    starts = measure([HERE, *options.beside], command, options.repeats, options.model if options.server else None)
+    model = ["--model", options.model] if options.model else []
+    command = [options.video, options.question, *model]
+    starts = measure([HERE, *options.beside], command, options.repeats, model if options.server else None)
     write_figures(options.json, starts=[asdict(start) for start in starts])
     print(starts_table(starts))
 

@@ -55,11 +55,11 @@ def test_the_first_byte_stops_the_clock(checkout: Path) -> None:
 
 def test_with_a_server_it_is_asked_beside_it(checkout: Path) -> None:
     """Which has ended afterwards; one that does not start is said."""
-    *_, last = measure([checkout], ["clip.mp4", "What?"], 1, "tiny")
+    *_, last = measure([checkout], ["clip.mp4", "What?"], 1, ["--model", "tiny"])
     assert (last.way, last.answer) == (WITH_SERVER, "The end ['ask', 'clip.mp4', 'What?']")
     (checkout / "sfvqa" / "__main__.py").write_text("raise SystemExit('no model')")
     with pytest.raises(SfvqaError, match="no model"):
-        measure([checkout], ["clip.mp4", "What?"], 1, "tiny")
+        measure([checkout], ["clip.mp4", "What?"], 1, ["--model", "tiny"])
 
 
 def test_a_run_that_fails_is_no_figure(tmp_path: Path) -> None:
