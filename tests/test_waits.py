@@ -34,7 +34,7 @@ REASONS = {
     "inference/video_cache/store.py: with self._lock()": "a FileLock with LOCK_SECONDS",
     "lab/fake_cuda/device.py: subprocess.run(command, check=True)": "a compiler's, of 15 lines",
     "lab/measurements/cold_start.py: process.wait()": _A_PERSON,
-    "lab/measurements/cold_start.py: watching.join()": "until nobody has the terminal open any more",
+    "lab/measurements/cold_start.py: watching.join()": "the process that it watches has ended",
     "lab/measurements/cpu.py: subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)": _A_PERSON,
     "lab/measurements/gpu.py: process.wait()": "asked once the process has been killed",
     "lab/measurements/gpu_steps.py: subprocess.run([sys.executable, '-m', 'pytest', '-m', 'cuda', '-p', "

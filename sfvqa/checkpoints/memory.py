@@ -23,6 +23,9 @@ _MOST_FRAMES = (CHUNKS_AHEAD_OF_MODEL + 2) * CHUNK_SIZE  # with the chunk being 
 
 CPU_PROCESS_BYTES = 400_000_000
 """Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
+CPU_GAPS_ENCODING, CPU_GAPS_PROMPT = 0.25, 0.6
+"""Shares of what comes and goes that malloc keeps beside it, in gaps too small for the next block (see keep_blocks):
+measured with `bench-0.5b` for chunk after chunk in the vision tower, with the other two for layer after layer."""
 CUDA_BUILD_BYTES = 390_000_000
 """What torch's CUDA build adds to that where it computes on the CPU: measured alike (torch 2.14)."""
 BITSANDBYTES_BYTES = 30_000_000
@@ -144,6 +147,14 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     slow_cached = run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow
     is_packed = on_cpu and run.dtype == "bfloat16"
     tied_head = sizes.vocab_size * token if is_packed and sizes.tie_word_embeddings else 0  # beside the embeddings
+    kv_cache = cached * (length + run.max_new_tokens)
+    encoding = max(_vision_bytes(sizes, run), 2 * num_slow * token)  # joining the chunks; averaging
+    prefilling = _prefill_bytes(
+        sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
+    )
+    if on_cpu:
+        encoding += int(CPU_GAPS_ENCODING * encoding) if run.num_frames > run.chunk_size else 0
+        prefilling += int(CPU_GAPS_PROMPT * (kv_cache + prefilling))
     return MemoryEstimate(
         num_slow_tokens=num_slow if sizes.hybrid_layers else 0,
         num_fast_tokens=num_fast,
@@ -153,13 +164,11 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         loading_bytes=(sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size) * token,
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
-        encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
-        kv_cache_bytes=cached * (length + run.max_new_tokens),
+        encode_activations_bytes=encoding,
+        kv_cache_bytes=kv_cache,
         slow_keys_values_bytes=slow_cached,
         static_buffers_bytes=_static_bytes(sizes, run, static_room(length + run.max_new_tokens), cached, slow_cached),
-        prefill_activations_bytes=_prefill_bytes(
-            sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
-        ),
+        prefill_activations_bytes=prefilling,
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
     )

@@ -106,7 +106,7 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with served_by_process(tmp_path, "--folder", str(SHAPES.parent), "--grace", "1000") as server:
         begin(server.url, about(SHAPES, "Describe the video.", **_LONG))
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: not list((tmp_path / "run").glob("*.json")))
+        until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
         assert server.stop() == 0
     assert left_in(tmp_path) == []
     assert readers_of(server.process.pid) == []
