@@ -12,6 +12,7 @@ PUBLIC = {
     "Clip",
     "EncodedVideo",
     "GenerationOptions",
+    "JsonSchema",
     "PromptOptions",
     "SamplingOptions",
     "SfvqaError",

@@ -1,5 +1,6 @@
 """Help, version and completion are quick and import nothing heavy."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ code = main(sys.argv[1:])
 loaded = [name for name in {_HEAVY} if name in sys.modules]
 sys.exit(f"exit code {{code}}, loaded {{loaded}}" if code or loaded else 0)
 """
+_SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
 _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
 
 
@@ -41,6 +43,7 @@ _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
         ["cache", "clear", "-h"],
         ["merge", "-h"],
         ["report", "-h"],
+        ["serve", "-h"],
         ["profile", "-h"],
     ],
 )
@@ -84,12 +87,41 @@ def test_a_missing_video_is_found_out_before_torch_is_imported(
     assert run.returncode == 0, run.stderr
 
 
+_NOT_FOR_AN_ANSWER = (
+    "av", "cv2", "bitsandbytes", "fastapi", "uvicorn", "ray", "matplotlib", "prompt_toolkit",
+    "transformers.trainer", "transformers.training_args", "transformers.pipelines", "transformers.testing_utils",
+    "transformers.models.siglip", "transformers.models.llava_onevision", "transformers.models.smolvlm",
+    "torch._inductor.compile_fx", "torch.utils.tensorboard", "llguidance",
+    "sfvqa.batch", "sfvqa.evaluation", "sfvqa.profiling", "sfvqa.serve", "sfvqa.training", "sfvqa.checkpoints.download",
+)  # fmt: skip
+"""Heavy, and of no use to `ask` with the bundled model in its own process; readers have another one."""
+
+
+def test_an_answer_imports_only_what_it_takes() -> None:
+    """Importing is most of what somebody waits for."""
+    program = f"import gc{_LIST_HEAVY.replace(str(_HEAVY), str(_NOT_FOR_AN_ANSWER))}".replace(
+        "loaded else", "loaded or not gc.isenabled() or gc.get_freeze_count() < 100_000 else"
+    )
+    run = _python(program, "ask", str(_SHAPES), "What flashes?", "--model", "tiny", "--no-cache", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["answer"] == "The screen flashes green."
+
+
+@pytest.mark.parametrize("arguments", [["ask", "broken.mp4", "Q?"], ["chat", "broken.mp4"]])
+def test_what_is_wrong_with_a_video_is_found_out_while_torch_is_imported(arguments: list[str], tmp_path: Path) -> None:
+    """A process opens it meanwhile; the rest of what a model needs would take twice as long."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all" * 100)
+    program = _LIST_HEAVY.replace("if code", "if code != 3").replace(str(_HEAVY), "('transformers',)")
+    run = _python(program, arguments[0], str(broken), *arguments[2:], "--model", "tiny")
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.parametrize("more", [[], ["--model", "slowfast-7b-64f", "--json"], ["--out", "sheet.png"]])
 def test_frames_are_shown_without_torch(more: list[str], tmp_path: Path) -> None:
     """Looking at what a model would see needs no model."""
-    video = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
     arguments = [str(tmp_path / word) if word == "sheet.png" else word for word in more]
-    run = _python(_LIST_HEAVY.replace(str(_HEAVY), "('torch', 'transformers')"), "frames", str(video), *arguments)
+    run = _python(_LIST_HEAVY.replace(str(_HEAVY), "('torch', 'transformers')"), "frames", str(_SHAPES), *arguments)
     assert run.returncode == 0, run.stderr
 
 

@@ -33,6 +33,8 @@ REASONS = {
     "inference/reading_ahead.py: room.acquire()": "who takes the chunks makes room, and more of it when it leaves",
     "inference/video_cache/store.py: with self._lock()": "a FileLock with LOCK_SECONDS",
     "lab/fake_cuda/device.py: subprocess.run(command, check=True)": "a compiler's, of 15 lines",
+    "lab/measurements/cold_start.py: process.wait()": _A_PERSON,
+    "lab/measurements/cold_start.py: watching.join()": "the process that it watches has ended",
     "lab/measurements/cpu.py: subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)": _A_PERSON,
     "lab/measurements/gpu.py: process.wait()": "asked once the process has been killed",
     "lab/measurements/gpu_steps.py: subprocess.run([sys.executable, '-m', 'pytest', '-m', 'cuda', '-p', "
@@ -47,6 +49,9 @@ REASONS = {
     "lab/measurements/workers.py: running.communicate()": "asked once the process has ended",
     "model/decode_step.py: with self._mutex": "held while buffers are filled, by another answer of this process",
     "profiling/baselines.py: chosen.wait()": _THE_DEVICE,
+    "serve/local.py: events.get()": "the service tells a last event, or the caller is gone",
+    "serve/local.py: wanted.get()": "the caller wants something, or is gone, or the server ends it",
+    "serve/local.py: with self._mutex": _HELD_SHORTLY,
     "serve/service.py: self._changed.wait_for(lambda: self._to_read or not self._is_open)": "an idle thread's, which "
     "is in no way; work or the end of the service wakes it",
     "serve/service.py: self._changed.wait_for(lambda: self._turns or self._to_encode or self._to_answer or (not "
@@ -56,7 +61,7 @@ REASONS = {
     "serve/sight.py: with self._lock": _HELD_SHORTLY,
     "serve/sources.py: with self._mutex": _HELD_SHORTLY,
     "serve/wire.py: events.get()": "the service tells a last event, or the caller is gone",
-    "video/readers/isolated.py: pickle.load(self._process.stdout)": "the process is killed at its time-out",
+    "video/readers/isolated.py: pickle.load(self._running.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/isolated.py: requests.get()": "the same, told by the thread that takes the requests",
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",

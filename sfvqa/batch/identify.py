@@ -18,7 +18,7 @@ from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from sfvqa.inference.encode import VideoBeingRead
+    from sfvqa.inference.reading_ahead import VideoBeingRead
 
 
 @dataclass(frozen=True, eq=False)

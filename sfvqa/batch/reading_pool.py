@@ -17,7 +17,7 @@ from sfvqa.batch.video_ahead import Attempt, FrameBudget, VideoAhead
 from sfvqa.batch.watchdog import TooLateError, within
 from sfvqa.checkpoints.device import memory_errors
 from sfvqa.errors import ReadTimeoutError
-from sfvqa.inference.encode import start_reading
+from sfvqa.inference.reading_ahead import start_reading
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 

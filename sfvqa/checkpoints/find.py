@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UnknownModelError, UsageError
-from sfvqa.registry import ModelSpec, find_model
+from sfvqa.registry import ModelSpec, find_model, load_registry
 from sfvqa.wording import readable_size
 
 AUTO = "auto"
@@ -243,6 +243,12 @@ def cached_snapshot(spec: ModelSpec) -> Path | None:
         return Path(error.snapshot_path)
     except LocalEntryNotFoundError:
         return None
+
+
+def expected_model() -> ModelSpec:
+    """The model that is run where none is named, if it fits the memory: the first that is downloaded, else tiny."""
+    here = [spec for spec in load_registry() if is_downloaded(spec)]
+    return min(here, key=lambda spec: spec.is_bundled)
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -110,6 +110,13 @@ def keep_blocks() -> None:
     _set_borders(large_bytes=2**25, kept_bytes=2**28)
 
 
+def return_freed_blocks() -> None:
+    """Return to the system what malloc keeps for the next, between two stages that want blocks of other sizes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def _set_borders(*, large_bytes: int, kept_bytes: int) -> None:
     """Left to itself, glibc moves both borders as a program goes. Nothing happens with another libc."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -11,7 +11,7 @@ from sfvqa.checkpoints.find import find
 from sfvqa.checkpoints.host import computes_in_bfloat16
 from sfvqa.errors import CheckpointError
 from sfvqa.registry import Architecture, FastTokens, ModelSpec, QuantizationName
-from sfvqa.video.fitting import CropMode
+from sfvqa.video.fitting import CropMode, Fit, FitSquare
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.wording import plural
 
@@ -124,6 +124,15 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
         if value is not None and not is_known:
             raise CheckpointError(f"{path} states {value!r} as the {what} of training.", "Fetch the checkpoint again.")
     return TrainedWith.of(None, num_frames, strategy, crop)
+
+
+def expected_fit(spec: ModelSpec, crop: CropMode) -> Fit | None:
+    """What is done to each frame, by models.toml alone; None where that does not say it.
+
+    SmolVLM's frames pass through a size of which only its own files know before they are squashed.
+    """
+    sizes = spec.architecture
+    return None if sizes.family == "smolvlm" and crop is CropMode.SQUASH else FitSquare(sizes.image_size, crop)
 
 
 @dataclass(frozen=True)

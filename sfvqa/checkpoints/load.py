@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
-from sfvqa.checkpoints.device import (
-    AttentionKernel,
-    compute_exactly,
-    free_memory_bytes,
-    memory_errors,
-    place,
-    resolve_attention,
-    resolve_quantization,
-    synchronize,
-)
+from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, synchronize
 from sfvqa.checkpoints.find import (
     TOKENIZER_FILES,
     CheckpointLocation,
@@ -31,6 +22,7 @@ from sfvqa.checkpoints.find import (
 from sfvqa.checkpoints.host import keep_blocks, return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.placement import AttentionKernel, compute_exactly, place, resolve_attention, resolve_quantization
 from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
 from sfvqa.errors import CheckpointError
 from sfvqa.model import (
@@ -43,7 +35,7 @@ from sfvqa.model import (
 from sfvqa.model.block_attention import BLOCK_ATTENTION
 from sfvqa.model.config import FETCH_AGAIN, read_json, reason_of
 from sfvqa.model.loading import StoredModel, read_generation_config
-from sfvqa.model.packing import can_pack, pack_linears
+from sfvqa.model.packing import onednn_has_bfloat16, pack_linears
 from sfvqa.model.quantization import Quantization
 from sfvqa.model.slow_fast import random_model
 from sfvqa.registry import BUNDLED_MODEL, QuantizationName
@@ -98,15 +90,15 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if where.type == "cuda" and dtype is torch.float32:
         compute_exactly()
     build: Any
-    warnings = warnings_about(settings.device, where, dtype)
+    config, warnings = config_for(settings), warnings_about(settings.device, where, dtype)
     if settings.random_weights:
         spec = find_for_random_weights(settings.name)
         location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
-        config, stored, build = config_of(spec), Quantization.NONE, random_model
+        stored, build = Quantization.NONE, random_model
         warnings += (f"The weights of {spec.name} are random: the answer means nothing.",)
     else:
         location = locate(settings.name)
-        config, stored = read_config(location.folder), read_quantization(location.folder)
+        stored = read_quantization(location.folder)
         build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder)
     identity = identify_checkpoint(location, random_weights=settings.random_weights)
     bits = resolve_quantization(settings.quantization, where, stored)
@@ -114,7 +106,8 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     if settings.random_weights and config.family.video_token is not None:
         tokenizer.chat_template = None  # the bundled tokenizer's own lays out another family's prompts
     kernel = resolve_attention(settings.attention, where, dtype)
-    in_blocks = kernel is AttentionKernel.SDPA and where.type == "cpu" and dtype is torch.bfloat16 and can_pack()
+    by_onednn = where.type == "cpu" and dtype is torch.bfloat16 and onednn_has_bfloat16()
+    in_blocks = by_onednn and kernel is AttentionKernel.SDPA
     num_frames, quantization = config.training_num_frames or DEFAULT_NUM_FRAMES, QuantizationName(bits.value)
     run = RunSize(num_frames, str(dtype).removeprefix("torch."), where.type, quantization)
     placement = place(settings.device, where, dtype, bits, estimate_memory(sizes.sizes, sizes.fast, run))
@@ -153,6 +146,13 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         random_weights=settings.random_weights,
         warnings=warnings,
     )
+
+
+def config_for(settings: ModelSettings) -> SlowFastConfig:
+    """The config of the model that `load_checkpoint` loads. Raises ModelError."""
+    if settings.random_weights:
+        return config_of(find_for_random_weights(settings.name))
+    return read_config(locate(settings.name).folder)
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -17,10 +17,15 @@ MAX_NEW_TOKENS = 256
 CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
 CHUNKS_AHEAD = 2
 """Chunks that wait to be encoded, beside the one being read and the one being encoded."""
-_MOST_FRAMES = (CHUNKS_AHEAD + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
+CHUNKS_AHEAD_OF_MODEL = 8
+"""Chunks that may be read while a model is loaded, and wait for it."""
+_MOST_FRAMES = (CHUNKS_AHEAD_OF_MODEL + 2) * CHUNK_SIZE  # with the chunk being read and the one being encoded
 
 CPU_PROCESS_BYTES = 400_000_000
 """Python, torch, transformers and the readers, resident: measured with `ask --model tiny` (Linux, torch 2.13, CPU)."""
+CPU_GAPS_ENCODING, CPU_GAPS_PROMPT = 0.25, 0.6
+"""Shares of what comes and goes that malloc keeps beside it, in gaps too small for the next block (see keep_blocks):
+measured with `bench-0.5b` for chunk after chunk in the vision tower, with the other two for layer after layer."""
 CUDA_BUILD_BYTES = 390_000_000
 """What torch's CUDA build adds to that where it computes on the CPU: measured alike (torch 2.14)."""
 BITSANDBYTES_BYTES = 30_000_000
@@ -29,8 +34,8 @@ CUDA_WORKSPACE_BYTES = 40_000_000
 """Of cuBLAS, which takes up to 32 MiB through torch's allocator."""
 CUDA_CONTEXT_BYTES = 500_000_000
 """What CUDA itself holds beside torch's allocator, kernels included; assumed, it varies by GPU and driver."""
-ROOM_MULTIPLE = 512
-"""Positions that static decoding's buffers are a multiple of: few sizes to record."""
+_ROOM_MULTIPLE = 512
+"""Positions: few sizes to record, and a multiple of 8, as kernels that take a bias want it."""
 SLACK = 1.05
 """What is taken must stay this far below what is free: for the allocator, and for who else uses the machine."""
 
@@ -41,7 +46,7 @@ class RunSize:
 
     `device` is the kind: cpu, cuda or mps. `chunk_size` frames are in the vision tower at a time. `batch_size`
     questions about `num_videos` are answered at a time; what prompts about one video begin with is prefilled once.
-    `static_decode` copies the caches into buffers of fixed size, which are kept for the next answer.
+    `static_decode` copies the caches into buffers of fixed size, which are kept for the next answer, as are graphs.
     """
 
     num_frames: int
@@ -87,7 +92,7 @@ class MemoryEstimate:
         asked = held + self.visual_tokens_bytes + self.static_buffers_bytes
         caches = self.kv_cache_bytes + self.slow_keys_values_bytes
         return {
-            "load": held + self.loading_bytes,
+            "load": held + self.frames_bytes + self.loading_bytes,
             "encode": asked + self.frames_bytes + self.encode_activations_bytes,
             "prefill": asked + caches + self.prefill_activations_bytes,
             "decode": asked + caches + self.decode_activations_bytes,
@@ -140,10 +145,16 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
     on_cpu = run.device == "cpu"
     cached = run.batch_size * sizes.num_layers * key_value
     slow_cached = run.batch_size * len(sizes.hybrid_layers) * key_value * num_slow
-    is_static = run.static_decode and run.quantization is not QuantizationName.EIGHT_BIT
-    room = -(-(length + run.max_new_tokens) // ROOM_MULTIPLE) * ROOM_MULTIPLE
     is_packed = on_cpu and run.dtype == "bfloat16"
     tied_head = sizes.vocab_size * token if is_packed and sizes.tie_word_embeddings else 0  # beside the embeddings
+    kv_cache = cached * (length + run.max_new_tokens)
+    encoding = max(_vision_bytes(sizes, run), 2 * num_slow * token)  # joining the chunks; averaging
+    prefilling = _prefill_bytes(
+        sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
+    )
+    if on_cpu:
+        encoding += int(CPU_GAPS_ENCODING * encoding) if run.num_frames > run.chunk_size else 0
+        prefilling += int(CPU_GAPS_PROMPT * (kv_cache + prefilling))
     return MemoryEstimate(
         num_slow_tokens=num_slow if sizes.hybrid_layers else 0,
         num_fast_tokens=num_fast,
@@ -153,16 +164,23 @@ def estimate_memory(sizes: Architecture, fast: FastTokens, run: RunSize) -> Memo
         loading_bytes=(sizes.intermediate_size if sizes.tie_word_embeddings else sizes.vocab_size) * token,
         frames_bytes=min(run.num_frames, _MOST_FRAMES) * 3 * sizes.image_size**2 if on_cpu else 0,
         visual_tokens_bytes=run.num_videos * (num_slow + num_fast) * token,
-        encode_activations_bytes=max(_vision_bytes(sizes, run), 2 * num_slow * token),  # joining the chunks; averaging
-        kv_cache_bytes=cached * (length + run.max_new_tokens),
+        encode_activations_bytes=encoding,
+        kv_cache_bytes=kv_cache,
         slow_keys_values_bytes=slow_cached,
-        static_buffers_bytes=cached * room + slow_cached if is_static else 0,
-        prefill_activations_bytes=_prefill_bytes(
-            sizes, run, run.num_videos * num_slow, max(run.num_videos * length, run.batch_size * run.num_text_tokens)
-        ),
+        static_buffers_bytes=_static_bytes(sizes, run, static_room(length + run.max_new_tokens), cached, slow_cached),
+        prefill_activations_bytes=prefilling,
         decode_activations_bytes=_dequantized_bytes(sizes, run, 1) + run.batch_size * sizes.vocab_size * (item + 4),
         context_bytes=CUDA_CONTEXT_BYTES if run.device == "cuda" else 0,
     )
+
+
+def static_room(num_positions: int) -> int:
+    """Positions that the buffers of static decoding have room for, where an answer needs so many.
+
+    >>> static_room(1), static_room(512), static_room(513)
+    (512, 512, 1024)
+    """
+    return -(-num_positions // _ROOM_MULTIPLE) * _ROOM_MULTIPLE
 
 
 def weights_bytes(sizes: Architecture, quantization: QuantizationName, item: int) -> int:
@@ -244,6 +262,24 @@ def _dequantized_bytes(sizes: Architecture, run: RunSize, length: int) -> int:
             return weight * ITEM_BYTES[run.dtype] if length > 1 else 0
         return length * (3 * sizes.hidden_size + 6 * sizes.intermediate_size)
     return 0
+
+
+def _static_bytes(sizes: Architecture, run: RunSize, room: int, cached: int, slow_cached: int) -> int:
+    """What static decoding keeps for the next answer: room for the caches, tables of positions, and on CUDA the graphs'
+    pool.
+
+    Computed from what decode_step.py allocates, not measured. The pool has a workspace of cuBLAS for the stream that
+    records, and what a step holds at most: an MLP's wide states beside its input, the logits, and in a batch of 4-bit
+    products a weight in the model's dtype; more sizes than one add little but their logits.
+    """
+    if not run.static_decode or run.quantization is QuantizationName.EIGHT_BIT:
+        return 0
+    item = ITEM_BYTES[run.dtype]
+    kept = cached * room + slow_cached + room * (2 * sizes.head_dim + run.batch_size) * item
+    if run.device != "cuda":
+        return kept
+    step = run.batch_size * (2 * sizes.hidden_size + 3 * sizes.intermediate_size + sizes.vocab_size) * item
+    return kept + CUDA_WORKSPACE_BYTES + step + (_dequantized_bytes(sizes, run, 1) if run.batch_size > 1 else 0)
 
 
 BEST_FIRST = (QuantizationName.NONE, QuantizationName.EIGHT_BIT, QuantizationName.FOUR_BIT)

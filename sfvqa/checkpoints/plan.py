@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
-from sfvqa.checkpoints.device import (
-    StaticDecode,
-    decodes_static,
-    free_bytes_by_gpu,
-    free_memory_bytes,
-    free_on_several,
-    is_here,
-    resolve_attention,
-    resolve_device,
-    resolve_dtype,
-    resolve_quantization,
-)
+from sfvqa.checkpoints.device import free_memory_bytes, is_here, resolve_device
 from sfvqa.checkpoints.find import AUTO, ModelSettings, is_downloaded
 from sfvqa.checkpoints.gpus import computes_in_bfloat16, why_unusable
 from sfvqa.checkpoints.known import ModelSizes, read_sizes
@@ -34,8 +23,16 @@ from sfvqa.checkpoints.memory import (
     quantizations_on,
     remedy_for,
 )
+from sfvqa.checkpoints.placement import (
+    free_bytes_by_gpu,
+    free_on_several,
+    resolve_attention,
+    resolve_dtype,
+    resolve_quantization,
+)
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError
 from sfvqa.model import SlowFastConfig
+from sfvqa.model.decode_step import StaticDecode, check_static_decode, decodes_static, why_not_static
 from sfvqa.model.families import vision_type_of
 from sfvqa.model.quantization import Quantization, refuse_other
 from sfvqa.registry import (
@@ -266,7 +263,9 @@ def make_plan(
     )
     kinds = _quantizations(sizes, QuantizationName(settings.quantization), where)
     given = kinds[0] if len(kinds) == 1 else AUTO
-    is_static = decodes_static(static_decode, attention=settings.attention, quantization=given, device=where)
+    against = why_not_static(attention=settings.attention, quantization=given)
+    check_static_decode(static_decode, against)
+    is_static = decodes_static(static_decode, against, where)
     if static_decode == StaticDecode.ON:
         kinds = tuple(kind for kind in kinds if kind is not QuantizationName.EIGHT_BIT)
     run = replace(run, static_decode=is_static and not free_bytes_by_gpu(settings.device, where))

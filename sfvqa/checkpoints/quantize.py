@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sfvqa.checkpoints.device import memory_errors, resolve_device, resolve_quantization
+from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import CheckpointLocation, locate
 from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import load_tokenizer
+from sfvqa.checkpoints.placement import resolve_quantization
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel

@@ -167,24 +167,23 @@ class TurnOptions(PromptGroup):
         """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
         _ = self.compared, self.schema, self.fixed_prompt
         if self.static_decode == "on":
-            from sfvqa.checkpoints.device import decodes_static
+            from sfvqa.model.decode_step import check_static_decode, why_not_static
 
-            decodes_static(
-                "on", attention=model.attention, quantization=model.quant, device=None, evidence=self.evidence
-            )
+            against = why_not_static(attention=model.attention, quantization=model.quant, evidence=self.evidence)
+            check_static_decode("on", against)
 
     def generation(self) -> "GenerationOptions":
         """How tokens are chosen."""
         from sfvqa.inference.engine import GenerationOptions
 
-        return GenerationOptions(**self.generation_fields())
+        return GenerationOptions(**self.generation_fields(), schema=self.schema)
 
     def generation_fields(self) -> dict[str, Any]:
-        """The same by name, without torch; where choices are compared no token is chosen."""
+        """The same by name, without torch and a schema; where choices are compared no token is chosen."""
         from sfvqa.inference.question import WRITING_OPTIONS
 
         written = {} if self.compared else {name: getattr(self, name) for name in WRITING_OPTIONS}
-        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence, "schema": self.schema}
+        return {**written, "slow_attention": self.slow_attention, "evidence": self.evidence}
 
 
 @dataclass(frozen=True, kw_only=True)

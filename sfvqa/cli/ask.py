@@ -100,11 +100,7 @@ def ask(
     output: OutputOptions,
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
-    from sfvqa.cli.answers import answer_questions
-    from sfvqa.cli.model import check_fit, load
-    from sfvqa.cli.models import offer_download
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
-    from sfvqa.inference.question import check_looks
 
     asked = gather_questions(questions, question_file, video=video)
     check_video(video)
@@ -117,6 +113,11 @@ def ask(
         warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
         if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
             return
+    from sfvqa.cli.answers import answer_questions
+    from sfvqa.cli.model import check_fit, load
+    from sfvqa.cli.models import offer_download
+    from sfvqa.inference.question import check_looks
+
     with open_video(video, frames, cache.open(video), notices) as file:
         if may_offer and not dry_run:
             offer_download(notices)

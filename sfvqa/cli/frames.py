@@ -14,7 +14,6 @@ from sfvqa.cli.model import NamedModel
 from sfvqa.cli.options import OutputOptions, Video, parse_file
 from sfvqa.cli.screen import printable_line
 from sfvqa.errors import UsageError
-from sfvqa.registry import load_registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,16 +121,14 @@ def expect_model(name: str | None) -> tuple[str, "TrainedWith", str]:
     It is the model of that name or folder, downloaded or not; without a name the one `ask` would choose, if it fits the
     memory, which cannot be known here. Raises ModelError.
     """
-    from sfvqa.checkpoints.find import find, is_downloaded
+    from sfvqa.checkpoints.find import expected_model, find
     from sfvqa.checkpoints.known import read_trained_with
 
     if name is not None:
         return name, read_trained_with(find(name)), f"These are the frames that {name} would see."
-    here = next((spec for spec in load_registry() if not spec.is_bundled and is_downloaded(spec)), None)
-    if here is not None:
-        model = f"{here.name}, which is on this machine and which `ask` uses if it fits the memory,"
-    else:
-        here = next(spec for spec in load_registry() if spec.is_bundled)
+    here = expected_model()
+    model = f"{here.name}, which is on this machine and which `ask` uses if it fits the memory,"
+    if here.is_bundled:
         model = f"the bundled {here.name}"
     return here.name, read_trained_with(here), f"These are the frames that {model} would see; --model names another."
 

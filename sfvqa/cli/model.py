@@ -1,5 +1,7 @@
 """The model of a command: its options, which one that is, whether its plan fits, and loading it."""
 
+import contextlib
+import gc
 import importlib
 import re
 import sys
@@ -9,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sfvqa.checkpoints import duration
-from sfvqa.checkpoints.find import ModelSettings, find, find_for_random_weights, locate
+from sfvqa.checkpoints.find import ModelSettings, expected_model, find, find_for_random_weights, locate
 from sfvqa.cli.options import OptionGroup, option, rare_setting, setting
-from sfvqa.registry import load_registry
+from sfvqa.registry import ModelSpec, load_registry
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
@@ -102,6 +104,11 @@ class ModelOptions(OptionGroup):
         else:
             find(self.model)
 
+    def expected(self) -> ModelSpec | None:
+        """The registered model that `choose` will name, as far as that is known without torch. ModelError."""
+        found = expected_model() if self.model is None else find(self.model)
+        return found if isinstance(found, ModelSpec) else None
+
     def say_if_configured(self, notices: "Notices") -> None:
         """Say which model was set for good."""
         if self.model is not None and not self.is_flag("model"):
@@ -112,9 +119,7 @@ class ModelOptions(OptionGroup):
 
         Of what is only planned the device need not be here.
         """
-        if "torch" not in sys.modules:  # takes seconds
-            with notices.waiting("Loading PyTorch"):
-                importlib.import_module("sfvqa.inference.video_qa")
+        import_once("sfvqa.inference.video_qa", notices)
         from sfvqa.checkpoints.known import read_sizes
         from sfvqa.checkpoints.plan import choose_model
 
@@ -127,6 +132,27 @@ class ModelOptions(OptionGroup):
             notices.hint(sentence)
         (notices.note if choice.is_for_want_of_another else notices.detail)(choice.reason)
         return read_sizes(choice.model)
+
+
+def import_once(module: str, notices: "Notices") -> None:
+    """Import torch, or a module that needs it and whatever else a model does, which takes seconds."""
+    if module not in sys.modules:
+        with notices.waiting("Loading PyTorch"), _without_collecting():
+            importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def _without_collecting() -> "Iterator[None]":
+    """Look for no garbage while there is hardly any, and never again among what was made meanwhile.
+
+    Looking again and again through a growing million of objects was a third of the time that importing took.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def load(settings: ModelSettings, cache: "VideoCache | None", notices: "Notices") -> "VideoQA":

@@ -368,9 +368,13 @@ def quantize(
     model: NameOrFolder, out: Out, quant: Bits = "4bit", device: Device = "auto", *, result: ResultOptions
 ) -> None:
     """Write the folder, and say where it is."""
-    with result.notices().waiting(f"Quantizing {model}"):
+    notices = result.notices()
+    with notices.waiting(f"Quantizing {model}"):
+        from sfvqa.checkpoints.gpus import why_unusable
         from sfvqa.checkpoints.quantize import quantize
 
+        if device == "auto" and (error := why_unusable()):
+            notices.warn(f"Quantizing on the CPU. {error.with_flags}")
         made_of = quantize(model, out, quant, device=device)
     size_bytes = sum(path.stat().st_size for path in out.iterdir())
     if result.json:

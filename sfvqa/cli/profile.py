@@ -103,9 +103,9 @@ class MeasureOptions(OptionGroup):
 
         check_question(self.question)
         if self.static_decode == "on":
-            from sfvqa.checkpoints.device import decodes_static
+            from sfvqa.model.decode_step import check_static_decode, why_not_static
 
-            decodes_static("on", attention=model.attention, quantization=model.quant, device=None)
+            check_static_decode("on", why_not_static(attention=model.attention, quantization=model.quant))
 
     def counts_in(self, video: Path, reading: ReadingOptions, notices: "Notices") -> tuple[int, ...]:
         """The numbers of frames that the video has; a frame is never shown twice to make up a number. UsageError."""
@@ -283,7 +283,8 @@ def profile(
     old, notices = files.check(video), output.notices()
     with local_video(video, timeout_seconds=reading.read_timeout) as path:
         sizes = model.choose(notices)
-        from sfvqa.checkpoints.device import StaticDecode, memory_errors
+        from sfvqa.checkpoints.device import memory_errors
+        from sfvqa.model.decode_step import StaticDecode
         from sfvqa.profiling.compare import check_comparable, compare
         from sfvqa.profiling.measuring import Work
         from sfvqa.profiling.sweep import SweepOptions, sweep

@@ -189,8 +189,9 @@ def serve(
     notices, listening = output.notices(), server.listen()
     answerer, served, planned = load_to_serve(server, model, cache, output)
     from sfvqa.serve import running
-    from sfvqa.serve.status import ServerStatus
+    from sfvqa.serve.status import ServerStatus, servers
 
+    list(servers())  # which removes what those left behind that were killed
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     options = running.ServeOptions(

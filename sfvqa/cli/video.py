@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from sfvqa.cli.answers import tell_what_was_seen
-from sfvqa.cli.model import num_question_tokens
+from sfvqa.cli.model import import_once, num_question_tokens
 from sfvqa.errors import ModelNotDownloadedError, UnreadableVideoError
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from sfvqa.cli.screen import Notices
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
+    from sfvqa.inference.reading_ahead import VideoBeingRead
     from sfvqa.inference.video_cache.entry import EncodingKey, EntryFacts
     from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.video.readers import VideoReader
+    from sfvqa.video.fitting import Fit
+    from sfvqa.video.readers import VideoBeingOpened, VideoReader
     from sfvqa.video.sampling import SamplingOptions
 
 
@@ -42,40 +44,50 @@ def check_video(video: Path) -> None:
 def open_video(
     video: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices"
 ) -> "Iterator[VideoFile]":
-    """The video of a command: a file, or a copy of standard input that is gone when the block ends."""
+    """The video of a command: a file, or a copy of standard input that is gone when the block ends.
+
+    Torch is imported while it is being opened. Raises VideoError for what is wrong with it.
+    """
     from sfvqa.video.readers.local_file import local_video
 
     with (
         local_video(video, timeout_seconds=frames.read_timeout) as path,
-        VideoFile(path, frames, cache, notices) as file,
+        contextlib.closing(VideoFile(path, frames, cache, notices)) as file,
     ):
-        yield file
+        if file.is_being_opened:
+            import_once("torch", notices)
+        with file:
+            yield file
 
 
 class VideoFile:
     """A video that is opened when it is needed; a context manager that closes what it opened.
 
     A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
-    minutes go into loading a model. `looking_seconds` is what recognising it took. Raises VideoError when built, and
-    when it is opened later.
+    minutes go into loading a model: a process begins to when this is built, and is waited for when the block begins.
+    `looking_seconds` is what recognising it took. Raises VideoError then, and when it is opened later.
     """
 
     def __init__(self, path: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices") -> None:
         self.path = path
         self._frames = frames
         self.cache = cache
+        self._opening: VideoBeingOpened | None = None
         self._reader: VideoReader | None = None
+        self._ahead: VideoBeingRead | None = None
         self._kept: EntryFacts | None = None
         self._kept_with: SamplingOptions | None = None
-        began, may_be_kept = time.perf_counter(), False
+        began, self._may_be_kept = time.perf_counter(), False
         # Bytes that cannot be read a reader may do without; if it cannot, it says why.
         with notices.waiting("Looking for the video in the video cache"), contextlib.suppress(UnreadableVideoError):
-            may_be_kept = cache is not None and cache.may_hold(cache.content_of(path))
+            self._may_be_kept = cache is not None and cache.may_hold(cache.content_of(path))
         self.looking_seconds = time.perf_counter() - began
-        if not may_be_kept:
-            _ = self.reader
+        if not self._may_be_kept:
+            self._opening = self._begin_to_open()
 
     def __enter__(self) -> Self:
+        if self.is_being_opened:
+            _ = self.reader
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,19 +95,32 @@ class VideoFile:
 
     def close(self) -> None:
         """Close what is open; it is opened again if something of it is wanted."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._ahead is not None:
+            self._ahead.chunks.close()
+        for opened in (self._opening, self._reader):
+            if opened is not None:
+                opened.close()
+        self._opening = self._reader = self._ahead = None
+
+    @property
+    def is_being_opened(self) -> bool:
+        """Whether a process is at it that has not been waited for."""
+        return self._opening is not None
+
+    def _begin_to_open(self) -> "VideoBeingOpened":
+        from sfvqa.video.readers import VideoBeingOpened
+
+        return VideoBeingOpened(self.path, self._frames.read_options())
 
     @property
     def reader(self) -> "VideoReader":
         """The open video. Raises VideoError, RangeOutsideVideoError too."""
         if self._reader is None:
-            from sfvqa.video import readers
             from sfvqa.video.reading import choose_unread
             from sfvqa.video.sampling import SamplingOptions
 
-            self._reader = readers.open_video(self.path, self._frames.read_options())
+            opening, self._opening = self._opening or self._begin_to_open(), None
+            self._reader = opening.reader()
             try:
                 choose_unread(self._reader, self._frames.resolve(SamplingOptions()))  # for its checks
             except BaseException:
@@ -103,15 +128,35 @@ class VideoFile:
                 raise
         return self._reader
 
+    def read_ahead(self, sampling: "SamplingOptions", fit: "Fit") -> None:
+        """Have these frames read while something else is done, unless they are read so already or may be kept.
+
+        What was read otherwise goes. Until the frames are encoded, the reader is not to be used.
+        """
+        from sfvqa.checkpoints.memory import CHUNKS_AHEAD_OF_MODEL
+        from sfvqa.inference.reading_ahead import read_from_now_on
+
+        if self._may_be_kept or (self._ahead and (self._ahead.sampling, self._ahead.fit) == (sampling, fit)):
+            return
+        if self._ahead is not None:
+            self._ahead.chunks.close()
+        self._ahead = read_from_now_on(self.reader, sampling, fit, CHUNKS_AHEAD_OF_MODEL)
+
+    def count_from_now(self) -> None:
+        """Leave out of the time that reading takes what of it was done while a model was loaded."""
+        if self._ahead is not None:
+            self._ahead.watch.since = time.perf_counter()
+
     @property
-    def to_encode(self) -> "VideoReader | Path":
+    def to_encode(self) -> "VideoBeingRead | VideoReader | Path":
         """What to encode: the path while nothing had to be opened, since the cache may hold it."""
-        return self.path if self._reader is None else self._reader
+        return self._ahead or self._reader or self.path
 
     def look_up(self, sampling: "SamplingOptions", key_of: "Callable[[VideoCache], EncodingKey]") -> None:
         """Find out what the cache holds of it, sampled so."""
         if self.cache is not None and self._reader is None:
             self._kept, self._kept_with = self.cache.peek(key_of(self.cache), self.path), sampling
+            self._may_be_kept = self._kept is not None
 
     def is_kept(self, sampling: "SamplingOptions") -> bool:
         """Whether `look_up` found it, sampled so: then it is neither read nor encoded."""
@@ -144,9 +189,12 @@ def plan_question(
 ) -> "tuple[Plan, SamplingOptions]":
     """Choose the model, and the frames and quantization by the free memory; nothing is loaded.
 
-    Raises VideoError, ModelError, UsageError for a device, dtype, attention or quantization that is not there,
-    PromptTooLongError for more frames than there are positions.
+    Unless it is only planned, a thread begins to read the frames: those that the model will most likely see as soon as
+    it is known, others if it turns out otherwise. Raises VideoError, ModelError, UsageError for a device, dtype,
+    attention or quantization that is not there, PromptTooLongError for more frames than there are positions.
     """
+    if not is_only_planned:
+        _read_as_expected(model, frames, video)
     sizes = model.choose(notices, device_must_be_here=not is_only_planned)
     from sfvqa.checkpoints.plan import check_positions, make_plan
 
@@ -169,7 +217,26 @@ def plan_question(
     check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     if plan.run.num_frames < available:
         sampling = replace(sampling, num_frames=plan.run.num_frames)
+    if not is_only_planned:
+        _read_as_planned(plan, sampling, frames, video)
     return plan, sampling
+
+
+def _read_as_expected(model: "ModelOptions", frames: "FrameOptions", video: "VideoFile") -> None:
+    """Begin to read what models.toml says that the model will see, which needs no torch."""
+    from sfvqa.checkpoints.known import TrainedWith, expected_fit
+
+    if (spec := model.expected()) is not None:
+        trained_with = TrainedWith.of(spec)
+        if fit := expected_fit(spec, frames.crop_mode() or trained_with.crop):
+            video.read_ahead(frames.resolve(trained_with.sampling), fit)
+
+
+def _read_as_planned(plan: "Plan", sampling: "SamplingOptions", frames: "FrameOptions", video: "VideoFile") -> None:
+    from sfvqa.checkpoints.load import config_for
+
+    config = config_for(plan.settings)
+    video.read_ahead(sampling, config.family.fit(config.vision, frames.crop_mode() or plan.sizes.trained_with.crop))
 
 
 def _key_of(
@@ -207,6 +274,7 @@ def encode_video(
 ) -> "EncodedVideo":
     """Read and encode a video under a progress bar, then say what was read and what is wrong with it."""
     reading, crop = frames.read_options(), frames.crop_mode()
+    video.count_from_now()
     steps = model.encode_progressively(video.to_encode, sampling, reading=reading, crop=crop)
     encoded = notices.follow(steps)
     encoded = replace(encoded, read_seconds=encoded.read_seconds + video.looking_seconds)

@@ -71,7 +71,8 @@ class Warm:
             own_subtitles=answers.reads_text_track,
             subtitle_tokens=own_tokens,
         )
-        steps = connection.see(to_see, {"generation": answers.generation_fields(), **wanted})
+        generation = {**answers.generation_fields(), "schema": answers.schema and answers.schema.text}
+        steps = connection.see(to_see, {"generation": generation, **wanted})
         seen = self.notices.follow(_saying_first(steps, self._say_what_was_chosen))
         settings = ModelSettings(served.model, quantization=served.quantization)
         tell_what_was_seen(seen, settings, self.sampling, self.notices)

@@ -46,16 +46,18 @@ class Timings:
     """Where the time of one answer went, by the wall clock, in seconds; a GPU is waited for where a stage ends.
 
     - `load_seconds`: finding the checkpoint and putting model and tokenizer on the device. Once a process; in no sum.
-    - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them; of a video
-      that the video cache holds, finding it there and reading its visual tokens.
+    - `read_seconds`: video bytes → resized frames, without waiting until there is room for more of them, and without
+      what `ask` and `chat` read while they load the model, which nobody waits for; of a video that the video cache
+      holds, finding it there and reading its visual tokens.
     - `encode_seconds`: frames → slow and fast tokens (normalise, vision tower, projector, pooling). Of a GPU, which
       works on while frames are waited for, only what the program had to wait for.
     - `overlap_seconds`: how much of reading and encoding ran at the same time, so that both together took
       read + encode - overlap.
     - `prefill_seconds`: question → logits of the first new token (tokenising, and the pass over the whole prompt).
     - `ttft_seconds`: time to first token, from the start of reading until it is chosen: read + encode - overlap +
-      prefill + choosing. Loading is left out. Of several questions about one video the first waits for its reading
-      and encoding; for the others these are 0. Answers of one batch all wait for those of their video.
+      prefill + choosing. Loading is left out, and reading meanwhile. Of several questions about one video the first
+      waits for its reading and encoding; for the others these are 0. Answers of one batch all wait for those of their
+      video.
     - `decode_seconds`: from the first token to the last, without what the caller does between pieces.
     - `total_seconds`: ttft + decode.
     - `tokens_per_second`: tokens after the first, over `decode_seconds`; None when there are none.
@@ -209,7 +211,7 @@ class Answer:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """The answer of which `to_dict` made this, also after it was JSON."""
+        """The answer of which `to_dict` made this, also after it was JSON; an `error` is no part of it."""
         frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
         return cls(
             text=document["answer"],
@@ -226,7 +228,7 @@ class Answer:
         )
 
 
-_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache")
+_AS_THEY_ARE = ("question", "video", "model", "revision", "peak_memory_bytes", "from_video_cache", "fields")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
-from sfvqa.checkpoints.device import StaticDecode, decodes_static, free_memory_bytes, memory_errors, peak_memory_bytes
+from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
+from sfvqa.checkpoints.memory import static_room
 from sfvqa.checkpoints.plan import what_should_fit
-from sfvqa.errors import CheckpointError, OutOfMemoryError, PromptTooLongError, SchemaNotMetError, UsageError
+from sfvqa.errors import CheckpointError, OutOfMemoryError, PromptTooLongError, SchemaNotMetError
 from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
@@ -22,12 +23,13 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
-from sfvqa.inference.encode import HOST, EncodedVideo, Stopwatch
+from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
     GeneratedToken,
     GenerationOptions,
     KeptPrompt,
     Prefilled,
+    Step,
     generate_tokens,
     prefill_one,
     prefill_together,
@@ -36,7 +38,9 @@ from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, n
 from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
+from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
+from sfvqa.model.decode_step import check_static_decode, decodes_static, why_not_static
 from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
@@ -225,10 +229,10 @@ class AnswerRun:
             options.check_for_choices()
         if options.evidence:
             check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
-        self._recorded = self._recorded_steps()
+        self._recorded, self._is_static = self._recorded_steps(), False
         self._prefill_watch = Stopwatch(device)
         # A token is waited for, and no more than it: behind it the device is at the next one.
-        self._first_token_watch, self._decode_watch = Stopwatch(HOST), Stopwatch(HOST)
+        self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
         self._kept, self._warnings = kept, warnings
         self._running = [True] * len(questions)
         self._guide = None if options.schema is None else self._guide_by(options.schema, len(questions))
@@ -270,7 +274,7 @@ class AnswerRun:
             prefilled,
             self._options,
             self._checkpoint.end_token_ids,
-            self._recorded,
+            self._begin_recorded,
             self._running,
             self._guide,
         )
@@ -290,26 +294,28 @@ class AnswerRun:
             yield pieces
 
     def _recorded_steps(self) -> RecordedSteps | None:
-        """Those of this model, where its tokens are decoded by them. UsageError where that is not possible."""
+        """Those of this model, where its tokens are decoded by them; UsageError where they are asked for in vain."""
         checkpoint, options = self._checkpoint, self._options
-        is_wanted = decodes_static(
-            options.static_decode,
-            attention=checkpoint.attention,
-            quantization=checkpoint.quantization,
-            device=checkpoint.model.device,
-            evidence=options.evidence,
+        against = why_not_static(
+            attention=checkpoint.attention, quantization=checkpoint.quantization, evidence=options.evidence
         )
-        if not is_wanted or self._choices:
-            return None
-        if RecordedSteps.is_possible(checkpoint.model):
-            return checkpoint.recorded_steps
-        if options.static_decode is StaticDecode.ON:
-            raise UsageError(
-                "The model's steps have no fixed size: it is spread over several devices, uses a sliding window, or "
-                "scales its rotary positions as the text grows.",
-                "Leave out --static-decode.",
+        if against is None and not RecordedSteps.is_possible(checkpoint.model):
+            against = (
+                "The model's steps have no fixed size: it is spread over several devices, uses a sliding window, "
+                "scales its rotary positions as the text grows, or has a decoder that no such step is written for."
             )
-        return None
+        check_static_decode(options.static_decode, against)
+        is_static = not self._choices and decodes_static(options.static_decode, against, checkpoint.model.device)
+        return checkpoint.recorded_steps if is_static else None
+
+    def _begin_recorded(self, state: Prefilled, num_steps: int) -> Step | None:
+        """Recorded steps, where the answer is to be written by them and no other answer is just now."""
+        if self._recorded is None:
+            return None
+        room = static_room(state.attention_mask.shape[1] + num_steps)
+        step = self._recorded.begin(self._checkpoint.model, state.cache, state.attention_mask, room)
+        self._is_static = step is not None
+        return step
 
     def stream(self) -> AnswerStream:
         """The answer to a single question, piece by piece."""
@@ -562,7 +568,7 @@ class AnswerRun:
             seed=options.seed,
             stop=options.stop,
             schema=None if options.schema is None else options.schema.text,
-            static_decode=self._recorded is not None,
+            static_decode=self._is_static,
             system=self._prompt_options.system,
             template=self._prompt_options.template,
         )

@@ -5,13 +5,11 @@ device, which frames reach as bytes. Once memory runs out, the vision tower take
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, release_memory, synchronize
+from sfvqa.checkpoints.host import return_freed_blocks
 from sfvqa.checkpoints.known import TrainedWith
-from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD, USE_LESS
+from sfvqa.checkpoints.memory import CHUNKS_AHEAD, USE_LESS
 from sfvqa.checkpoints.plan import (
     SMALL_CHUNK_SIZE,
     architecture_of,
@@ -29,100 +28,16 @@ from sfvqa.checkpoints.plan import (
     what_should_fit,
 )
 from sfvqa.errors import OutOfMemoryError
-from sfvqa.inference.reading_ahead import (
-    Chunk,
-    NewChunk,
-    Reading,
-    in_chunks,
-    new_chunk,
-    read_ahead,
-)
+from sfvqa.inference.reading_ahead import Chunk, VideoBeingRead, read_ahead, start_reading
+from sfvqa.inference.stopwatch import Stopwatch, seconds_together
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
 from sfvqa.registry import QuantizationName
 from sfvqa.video.clip import ClipFacts, VideoInfo
 from sfvqa.video.fitting import CropMode, Fit, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.reading import ReadProgress, read_frame_by_frame
+from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
-
-HOST = torch.device("cpu")
-"""For a Stopwatch of what no device does."""
-
-
-class Stopwatch:
-    """Adds up the seconds of the `with` blocks it is used in, waiting for the device at the end of each.
-
-    `spans` are the times at which it was started and stopped. Used by one thread at a time.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.spans: list[tuple[float, float]] = []
-        self._device = device
-        self._start = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """All blocks together."""
-        return sum(stop - start for start, stop in self.spans)
-
-    def __enter__(self) -> Self:
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None or issubclass(kind, StopIteration):
-            synchronize(self._device)
-        self.spans.append((self._start, time.perf_counter()))
-
-
-def seconds_together(one: Stopwatch, other: Stopwatch) -> float:
-    """How long both ran at the same time, in two threads.
-
-    >>> one, other = Stopwatch(HOST), Stopwatch(HOST)
-    >>> one.spans, other.spans = [(0, 4), (6, 9)], [(1, 2), (3, 8)]
-    >>> seconds_together(one, other)
-    4
-    """
-    together, place = 0.0, 0
-    for start, stop in one.spans:
-        while place < len(other.spans) and other.spans[place][1] <= start:
-            place += 1
-        for other_start, other_stop in other.spans[place:]:
-            if other_start >= stop:
-                break
-            together += min(stop, other_stop) - max(start, other_start)
-    return together
-
-
-@dataclass(frozen=True, eq=False)
-class VideoBeingRead:
-    """The fitted frames that `sampling` chooses of an opened video; `watch` has the time that reading them takes.
-
-    Taken once, by one thread. The reader may be closed by whoever reads, once the chunks are at their end.
-    """
-
-    reader: VideoReader
-    sampling: SamplingOptions
-    fit: Fit
-    chunks: Reading
-    watch: Stopwatch
-
-    def check(self, sampling: SamplingOptions, fit: Fit) -> None:
-        """ValueError when these are not the frames that are wanted."""
-        if (self.sampling, self.fit) != (sampling, fit):
-            raise ValueError(f"wanted are frames by {sampling} and {fit}, read were those by {self.sampling}")
-
-
-def start_reading(
-    reader: VideoReader, sampling: SamplingOptions, fit: Fit, *, make_chunk: NewChunk = new_chunk
-) -> VideoBeingRead:
-    """Have an opened video read by whoever takes the chunks; `make_chunk` gives the memory for each."""
-    watch = Stopwatch(HOST)
-    steps = read_frame_by_frame(reader, sampling, fit=fit)
-    return VideoBeingRead(reader, sampling, fit, in_chunks(steps, CHUNK_SIZE, watch, make_chunk), watch)
 
 
 def pixel_values(frames: NDArray[np.uint8], config: Any) -> Tensor:
@@ -194,7 +109,7 @@ class ChunkEncoder:
     def __init__(
         self, model: SlowFastForConditionalGeneration, quantization: QuantizationName, *, times_chunks: bool = False
     ) -> None:
-        self.watch, self.preprocess_watch = (Stopwatch(model.device if times_chunks else HOST) for _ in range(2))
+        self.watch, self.preprocess_watch = (Stopwatch(model.device if times_chunks else None) for _ in range(2))
         self.num_frames = 0
         self.warnings: tuple[str, ...] = ()
         self._model = model
@@ -233,6 +148,8 @@ class ChunkEncoder:
             joined = torch.cat(self._visual_tokens)
             synchronize(self._model.device)
         self._visual_tokens = []
+        if joined.device.type == "cpu":
+            return_freed_blocks()  # the vision tower's, which would lie beside the prompt's
         return joined
 
     def _run(self, frames: Chunk, chunk_size: int, remedy: Callable[[], str]) -> list[Tensor]:

@@ -17,7 +17,6 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from sfvqa.checkpoints.device import StaticDecode, decodes_static
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.question import WRITING_OPTIONS
@@ -25,13 +24,13 @@ from sfvqa.inference.schema import JsonSchema, SchemaGuide
 from sfvqa.model import (
     IMAGE_TOKEN_ID,
     DecodeStep,
-    RecordedSteps,
     SlowAttention,
     SlowFastCache,
     SlowFastForConditionalGeneration,
     VisualTokens,
     decoding_kernels,
 )
+from sfvqa.model.decode_step import StaticDecode, check_static_decode, why_not_static
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,9 @@ class GenerationOptions:
         if self.stop and self.schema:
             raise UsageError("An answer by a schema ends where the schema says.", "Leave out stop or the schema.")
         if self.evidence:
-            decodes_static(self.static_decode, attention="sdpa", quantization="none", device=None, evidence=True)
+            check_static_decode(
+                self.static_decode, why_not_static(attention="sdpa", quantization="none", evidence=True)
+            )
         for name, enum in (("slow_attention", SlowAttention), ("static_decode", StaticDecode)):
             object.__setattr__(self, name, enum(getattr(self, name)))  # it may be given by its name
 
@@ -261,6 +262,10 @@ def _in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
     return Prefilled(logits[order], mask[order], cache)
 
 
+Step = Callable[[Tensor], Tensor]
+"""Runs one more token of every answer `[B]` through the model; logits `[B, V]`."""
+
+
 class ChosenTokens:
     """The next token of every answer, `ids` `[B]` where the model is, on their way to the processor."""
 
@@ -339,23 +344,24 @@ def generate_tokens(
     state: Prefilled,
     options: GenerationOptions,
     end_token_ids: frozenset[int],
-    recorded: RecordedSteps | None = None,
+    begin_recorded: Callable[[Prefilled, int], Step | None] | None = None,
     running: list[bool] | None = None,
     guide: SchemaGuide | None = None,
 ) -> Iterator[tuple[GeneratedToken | None, ...]]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
     An answer stops at an end token (which is yielded, as its last), at `max_new_tokens`, or where the caller says in
-    `running`, at any time, that it runs no more. With `recorded` the steps are those kept there. On CUDA the next step
-    has begun before a token is waited for, so that the device never waits: the last one is in vain where an answer ends
-    before `max_new_tokens`. Where a `guide` says what may come next, it does so while the device is at that step.
+    `running`, at any time, that it runs no more. `begin_recorded` is asked for so many steps behind the prompts;
+    without any of it others are taken. On CUDA the next step has begun before a token is waited for, so that the device
+    never waits: the last one is in vain where an answer ends before `max_new_tokens`. Where a `guide` says what may
+    come next, it does so while the device is at that step.
     """
     logits, batch_size, device = state.logits, len(state.logits), state.logits.device
     running = [True] * batch_size if running is None else running
     chooser = TokenChooser(options, batch_size, device)  # of several devices the head may be on another
     allow = None if guide is None else partial(guide.mask, running=running)
     begins_ahead = device.type == "cuda" and not options.evidence
-    run: Callable[[Tensor], Tensor] | None = None
+    run: Step | None = None
     for count in range(1, options.max_new_tokens + 1):
         is_last = count == options.max_new_tokens
         chosen = chooser.choose(logits, allow)
@@ -374,18 +380,16 @@ def generate_tokens(
         if not any(running):
             return
         if run is None:
-            run = _stepper(model, state, options.max_new_tokens - count, recorded)
+            num_steps = options.max_new_tokens - count
+            run = begin_recorded(state, num_steps) if begin_recorded else None
+            run = run or _stepper(model, state, num_steps)
             del state  # the cache lives in the steps alone, and goes with them
         if not has_begun:
             logits = run(chosen.ids).to(device)
 
 
-def _stepper(
-    model: SlowFastForConditionalGeneration, state: Prefilled, num_steps: int, recorded: RecordedSteps | None
-) -> Callable[[Tensor], Tensor]:
-    """What runs the tokens `[B]` through the model behind a prompt, in the fastest way that is possible."""
-    if recorded is not None:
-        return recorded.begin(model, state.cache, state.attention_mask, num_steps)
+def _stepper(model: SlowFastForConditionalGeneration, state: Prefilled, num_steps: int) -> Step:
+    """The fastest steps that are possible with a cache that grows."""
     if DecodeStep.is_possible(model):
         return DecodeStep(model, state.cache, state.attention_mask, num_steps)
 

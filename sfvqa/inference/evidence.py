@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sfvqa.inference.answer import (
-    FrameEvidence,
-)
+from sfvqa.inference.answer import FrameEvidence
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.prompt import BuiltPrompt
 from sfvqa.model import IMAGE_TOKEN_ID
@@ -36,6 +34,7 @@ class SlowAttentionRecorder:
         self._modules = [module for module in model.modules() if isinstance(module, GatedSlowAttention)]
         self._num_slow = [0 if tokens is None else len(tokens.slow) for tokens in visual_tokens]
         self._totals: Tensor | None = None
+        self._sent: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     @contextlib.contextmanager
     def recording(self, rows: Sequence[int], num_last: Sequence[int]) -> Iterator[None]:
@@ -43,7 +42,8 @@ class SlowAttentionRecorder:
 
         def record(module: GatedSlowAttention, arguments: Any) -> None:
             query, attended, slow = arguments
-            self._add(rows, _weights(module, query, attended, slow, num_last))
+            counted = self._on(query.device, num_last)
+            self._add(rows, _weights(module, query, attended, slow, counted, max(num_last)))
 
         with contextlib.ExitStack() as hooks:
             if max(num_last, default=0) > 0:
@@ -60,20 +60,28 @@ class SlowAttentionRecorder:
     def _add(self, rows: Sequence[int], weights: Tensor) -> None:
         if self._totals is None:
             self._totals = weights.new_zeros(len(self._num_slow), max(self._num_slow))
-        places = torch.tensor(rows, device=self._totals.device)
+        places = self._on(self._totals.device, rows)
         self._totals[:, : weights.shape[1]].index_add_(0, places, weights.to(self._totals.device))
+
+    def _on(self, device: torch.device, numbers: Sequence[int]) -> Tensor:
+        """Numbers on a device, which has to be waited for: of every layer and token they are mostly the same."""
+        key = tuple(numbers), device
+        if key not in self._sent:
+            self._sent[key] = torch.tensor(numbers, device=device)
+        return self._sent[key]
 
 
 def _weights(
-    module: GatedSlowAttention, query: Tensor, attended: Tensor, slow: SlowKeysValues, num_last: Sequence[int]
+    module: GatedSlowAttention, query: Tensor, attended: Tensor, slow: SlowKeysValues, num_last: Tensor, longest: int
 ) -> Tensor:
     """What goes to each slow token `[B, S]` from the last positions of a pass, as far as they have a video.
 
-    `query` is `[B, heads, L, d]`, `attended` `[B, L, heads · d]`. A few positions at a time bound the memory.
+    Of each sample they are `num_last` `[B]`, at most `longest`. `query` is `[B, heads, L, d]`, `attended`
+    `[B, L, heads · d]`. A few positions at a time bound the memory.
     """
-    longest, num_heads = max(num_last), query.shape[1]
+    num_heads = query.shape[1]
     backwards = torch.arange(longest, 0, -1, device=query.device)
-    counts = (backwards <= torch.tensor(num_last, device=query.device)[:, None]) & slow.looking.is_real[:, :1]
+    counts = (backwards <= num_last[:, None]) & slow.looking.is_real[:, :1]
     strength = module.gate(attended[:, -longest:]).squeeze(-1).float().abs() * counts
     grouped = query[:, :, -longest:].unflatten(1, (module.num_key_value_heads, -1))
     keys = slow.keys.transpose(-1, -2)

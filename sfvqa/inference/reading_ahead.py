@@ -5,13 +5,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfvqa.checkpoints.memory import CHUNK_SIZE
+from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.video.clip import ClipFacts
-from sfvqa.video.reading import ReadProgress, ReadStep
+from sfvqa.video.fitting import Fit
+from sfvqa.video.readers import VideoReader
+from sfvqa.video.reading import ReadProgress, ReadStep, read_frame_by_frame
+from sfvqa.video.sampling import SamplingOptions
 
 _PATIENCE_SECONDS = 0.1  # of what Ctrl-C cannot wake everywhere, and before a thread is told again to end
 
@@ -34,6 +39,46 @@ _Message = ReadProgress | Chunk | _End | BaseException
 def new_chunk(shape: tuple[int, ...]) -> Chunk:
     """Memory for a chunk, at once."""
     return np.empty(shape, np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoBeingRead:
+    """The fitted frames that `sampling` chooses of an opened video; `watch` has the time that reading them takes.
+
+    Taken once, by one thread. The reader may be closed by whoever reads, once the chunks are at their end.
+    """
+
+    reader: VideoReader
+    sampling: SamplingOptions
+    fit: Fit
+    chunks: Reading
+    watch: Stopwatch
+
+    def check(self, sampling: SamplingOptions, fit: Fit) -> None:
+        """ValueError when these are not the frames that are wanted."""
+        if (self.sampling, self.fit) != (sampling, fit):
+            raise ValueError(f"wanted are frames by {sampling} and {fit}, read were those by {self.sampling}")
+
+
+def start_reading(
+    reader: VideoReader, sampling: SamplingOptions, fit: Fit, *, make_chunk: NewChunk = new_chunk
+) -> VideoBeingRead:
+    """Have an opened video read by whoever takes the chunks; `make_chunk` gives the memory for each."""
+    watch = Stopwatch()
+    steps = read_frame_by_frame(reader, sampling, fit=fit)
+    return VideoBeingRead(reader, sampling, fit, in_chunks(steps, CHUNK_SIZE, watch, make_chunk), watch)
+
+
+def read_from_now_on(reader: VideoReader, sampling: SamplingOptions, fit: Fit, chunks_ahead: int) -> VideoBeingRead:
+    """Have a thread read an opened video at once, `chunks_ahead` chunks ahead of whoever takes them.
+
+    The chunks are to be closed, taken or not, which ends the thread. Raises VideoError; what goes wrong later is raised
+    where the chunks are taken.
+    """
+    here = start_reading(reader, sampling, fit)
+    chunks = read_ahead(here.chunks, chunks_ahead, reader.cancel)
+    next(chunks)  # that nothing is read yet: with it the thread starts
+    return replace(here, chunks=chunks)
 
 
 def in_chunks(

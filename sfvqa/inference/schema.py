@@ -5,6 +5,7 @@ Keys come in the order in which the schema names them. White space may stand whe
 and programs write it, a space, or a line break and an indent: a weak model would write nothing else.
 """
 
+import contextlib
 import json
 import math
 import subprocess
@@ -42,10 +43,9 @@ class JsonSchema:
     text: str
 
     def __post_init__(self) -> None:
-        schema = _parse(self.text)
-        if not isinstance(schema, dict):
+        compact = _compact(self.text)
+        if not compact.startswith("{"):
             raise UsageError("The JSON schema is no JSON object.", 'Write one such as {"type": "object"}.')
-        compact = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
         if len(compact) > LONGEST_SCHEMA:
             raise UsageError(f"The JSON schema has more than {LONGEST_SCHEMA:,} characters.", "Use a shorter one.")
         object.__setattr__(self, "text", compact)
@@ -72,17 +72,15 @@ def _finite(text: str) -> float:
     return number
 
 
-def _parse(text: str) -> object:
+def _compact(text: str) -> str:
+    """JSON without white space between its parts; UsageError for what is none, or is no text."""
     try:
-        text.encode("utf-8")
-        return json.loads(text, parse_constant=_refuse_constant)
+        compact = json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        compact.encode("utf-8")
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error).rstrip(".")
         raise UsageError(f"The JSON schema is not valid JSON: {reason}.", "Correct it.") from None
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    return compact
 
 
 # --- trying a schema, in a process of its own ---
@@ -96,14 +94,14 @@ _LONGEST_WAIT_SECONDS = 60.0  # where processors are busy, or have no limits
 
 @lru_cache(maxsize=256)
 def _why_impossible(text: str) -> str:
-    """Why no answer can be written by a schema; empty where one can."""
+    """Why no answer can be written by a schema; empty where one can. UsageError where that could not be found out."""
     program = _PROGRAM.format(path=list(map(str, sys.path)))
     try:
         process = subprocess.run(
             [sys.executable, "-c", program], input=text.encode(), capture_output=True, timeout=_LONGEST_WAIT_SECONDS
         )
-    except subprocess.TimeoutExpired:
-        return "it takes too long to make ready"
+    except subprocess.TimeoutExpired:  # raised, so that it is not remembered: the machine may have been busy
+        raise UsageError("The JSON schema takes too long to make ready.", "Simplify it, or try again.") from None
     if process.returncode:
         return "it takes too much time, memory or depth to make ready"
     return process.stdout.decode(errors="replace")
@@ -125,8 +123,11 @@ def _limit_this_process() -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    for kind, most in ((resource.RLIMIT_CPU, _CPU_SECONDS), (resource.RLIMIT_AS, _MEMORY_BYTES)):
+        _, hard = resource.getrlimit(kind)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS may refuse
+            resource.setrlimit(kind, (limit, limit))
 
 
 def _try(text: str) -> str:
@@ -240,8 +241,6 @@ class SchemaGuide:
                 if matcher.is_error() or not self._bits[place].any():
                     self.troubles[place] = _reason(matcher.get_error() or "no token can come next")
                     running[place] = False
-            if not running[place]:
-                self._bits[place] = -1  # all of them: minus infinity everywhere would be no distribution
         bits = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")
         forbidden = torch.from_numpy(bits[:, : self._vocabulary_size] == 0)
         if scores.device.type == "cuda":  # unpinned memory would first wait for what the device is at

@@ -15,9 +15,10 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer, AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, VideoBeingRead, encode_progressively
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks, check_question
+from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName

@@ -8,13 +8,13 @@ import statistics
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sfvqa.errors import SfvqaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from _typeshed import DataclassInstance
 
@@ -24,6 +24,15 @@ _T = TypeVar("_T", bound="DataclassInstance")
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for `python -m sfvqa.lab.NAME`."""
     return argparse.ArgumentParser(prog=f"python -m sfvqa.lab.{name}", description=description)
+
+
+def measurement_parser(name: str, description: str | None, *, kept: str) -> argparse.ArgumentParser:
+    """A parser for `python -m sfvqa.lab.measurements.NAME`, with where what is `kept` goes, how often, and JSON."""
+    parser = command_parser(f"measurements.{name}", description)
+    parser.add_argument("--folder", type=Path, default=Path("runs", name), help=f"where {kept} kept")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    return parser
 
 
 @contextmanager

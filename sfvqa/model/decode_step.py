@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sfvqa.errors import UsageError
 from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.slow_fast import SlowFastForConditionalGeneration
@@ -28,6 +30,10 @@ def decoding_kernels(device: torch.device) -> AbstractContextManager[None]:
     if device.type != "cuda":
         return nullcontext()
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+_STEPPED = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders, by transformers' model type, whose layers compute what `_run_layer` does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +119,16 @@ class DecodeStep:
 
     @staticmethod
     def is_possible(model: SlowFastForConditionalGeneration) -> bool:
-        """Whether a step computes what a forward pass would: by sdpa, over layers that keep all positions.
+        """Whether a step computes what a forward pass would: by sdpa, over known layers that keep all positions.
 
         A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
         and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
         """
-        has_fixed_tables = model.config.decoder_config.rope_parameters["rope_type"] not in ("dynamic", "longrope")
-        is_plain = model.config._attn_implementation != "eager"
-        return is_plain and has_fixed_tables and SlowFastCache(model.config).is_forkable
+        decoder = model.config.decoder_config
+        if decoder.model_type not in _STEPPED or model.config._attn_implementation == "eager":
+            return False
+        has_fixed_tables = decoder.rope_parameters["rope_type"] not in ("dynamic", "longrope")
+        return has_fixed_tables and SlowFastCache(model.config).is_forkable
 
     @torch.inference_mode()
     def __call__(self, token_ids: Tensor) -> Tensor:
@@ -135,17 +143,43 @@ class DecodeStep:
         return logits
 
 
-ROOM_MULTIPLE = 512
-"""Positions: few sizes to record, and a multiple of 8, as kernels that take a bias want it."""
+class StaticDecode(StrEnum):
+    """Values of `--static-decode`; `auto` is on where it pays: on CUDA, where steps have a fixed size."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+def why_not_static(*, attention: str, quantization: str, evidence: bool = False) -> str | None:
+    """What stands against steps of fixed size, by how a model is to compute; `quantization` may be auto."""
+    reasons = {
+        "--static-decode on computes attention by sdpa, not by eager.": attention == "eager",
+        "8-bit weights are multiplied differently at each step, which cannot be recorded.": quantization == "8bit",
+        "The steps that --static-decode on records and replays cannot be watched for evidence.": evidence,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def check_static_decode(wanted: str, against: str | None) -> None:
+    """UsageError where it is asked for, and something stands `against` it."""
+    if wanted == StaticDecode.ON and against is not None:
+        raise UsageError(against, "Leave out --static-decode, or what stands against it.")
+
+
+def decodes_static(wanted: str, against: str | None, device: torch.device) -> bool:
+    """Whether tokens are decoded over buffers of fixed size."""
+    return against is None and (wanted == StaticDecode.ON or (wanted == StaticDecode.AUTO and device.type == "cuda"))
+
+
 _MOST_RECORDED = 8
 
 
 class RecordedSteps:
     """Steps over buffers of fixed size, kept for the answers to come: on CUDA each is recorded once and replayed.
 
-    There is one for each batch size, rounded length, and size of the slow path. All write into the same buffers, as
-    large as the largest needs: what begins before another has ended runs by a DecodeStep. Elsewhere than on CUDA the
-    same steps run without a recording.
+    There is one for each batch size, room, and size of the slow path. All write into the same buffers, as large as the
+    largest needs. Elsewhere than on CUDA the same steps run without a recording.
     """
 
     def __init__(self) -> None:
@@ -162,17 +196,15 @@ class RecordedSteps:
 
     @torch.inference_mode()
     def begin(
-        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
-    ) -> Callable[[Tensor], Tensor]:
-        """Begin answers behind a cache, which is copied and does not grow; see DecodeStep.
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, room: int
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Begin answers behind a cache, which is copied and does not grow, with `room` for that many positions in all.
 
         What is returned runs the tokens `[B]` through the model; the next call overwrites its logits `[B, V]`. As long
-        as somebody holds it, the buffers are taken.
+        as somebody holds it, the buffers are taken, and others get None.
         """
         with self._mutex:
-            if self._in_use() is None:
-                return self._begin(model, cache, mask, num_steps)
-        return DecodeStep(model, cache, mask, num_steps)
+            return self._begin(model, cache, mask, room) if self._in_use() is None else None
 
     def clear(self) -> None:
         """Let go of the buffers and what was recorded over them, since memory ran out."""
@@ -180,10 +212,9 @@ class RecordedSteps:
         self._buffers.clear()
 
     def _begin(
-        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, num_steps: int
+        self, model: SlowFastForConditionalGeneration, cache: SlowFastCache, mask: Tensor, room: int
     ) -> Callable[[Tensor], Tensor]:
         looks = _look_at_kept(model, cache, len(mask))
-        room = -(-(mask.shape[1] + num_steps) // ROOM_MULTIPLE) * ROOM_MULTIPLE
         seen = [(tuple(slow.keys.shape), slow.padding_bias is None) for slow in looks.values()]
         size = (len(mask), room, *seen)
         step = self._recorded.pop(size, None)

@@ -17,7 +17,7 @@ from sfvqa.checkpoints.device import release_memory, synchronize
 from sfvqa.checkpoints.memory import ITEM_BYTES, weights_bytes
 from sfvqa.inference.engine import decode, prefill
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
-from sfvqa.model.packing import can_pack
+from sfvqa.model.packing import onednn_has_bfloat16
 from sfvqa.registry import Architecture, QuantizationName
 from sfvqa.registry.architecture import Flops, PromptSize, slow_keys_values_flops
 
@@ -122,7 +122,7 @@ def counter() -> FlopCounterMode:
     kernels: dict[Any, Callable[..., int]] = {
         getattr(torch.ops.aten, name): _attention_flops for name in names if hasattr(torch.ops.aten, name)
     }
-    if can_pack():
+    if onednn_has_bfloat16():
         kernels[torch.ops.mkldnn._linear_pointwise] = _packed_linear_flops
     return FlopCounterMode(display=False, custom_mapping=kernels)
 

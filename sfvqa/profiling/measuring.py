@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.profiler import profile, record_function
 
-from sfvqa.checkpoints.device import StaticDecode, synchronize
+from sfvqa.checkpoints.device import synchronize
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.checkpoints.memory import CHUNKS_AHEAD
 from sfvqa.checkpoints.plan import fast_tokens_of
@@ -33,6 +33,7 @@ from sfvqa.model import (
     SlowFastForConditionalGeneration,
     VisualTokens,
 )
+from sfvqa.model.decode_step import StaticDecode
 from sfvqa.registry import FastTokens
 from sfvqa.registry.architecture import PromptSize
 from sfvqa.video.fitting import CropMode

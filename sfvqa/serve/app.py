@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, aclosing, nullcontext
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,18 +201,24 @@ def _answer_errors(app: FastAPI) -> None:
 async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event]:
     """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
     wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
+    if chat.response_format is not None:
+        async with server.trying_schemas:  # each may take a process, seconds and gigabytes, but only once
+            await run_in_threadpool(chat.generation)
+    asked: Asked | None = None
+
+    def ask() -> Asked:
+        nonlocal asked
+        asked = server.asked(chat, using)
+        return asked
+
     with ExitStack() as using:
-        async with (
-            server.trying_schemas if chat.response_format else nullcontext()
-        ):  # each may take a process and gigabytes
-            asked = await run_in_threadpool(server.asked, chat, using)
-        events = events_of(server.service, asked, http, wanted=wanted)
+        events = events_of(server.service, ask, http, wanted=wanted)
         try:
             async with aclosing(events):
                 async for event in events:
                     yield event
         except SfvqaError as error:
-            if asked.shown_as is None:
+            if asked is None or asked.shown_as is None:
                 raise
             message = error.message.replace(str(asked.video), str(asked.shown_as))
             raise type(error)(message, error.remedy) from None

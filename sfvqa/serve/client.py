@@ -10,6 +10,7 @@ import select
 import socket
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -152,7 +153,7 @@ class Connection:
                 while "begun" not in self.receive():
                     pass
             whole: list[Answer] = []
-            yield AnswerStream(self._pieces(whole), whole.pop)
+            yield AnswerStream(self._pieces(whole), partial(whole.__getitem__, 0))
 
     def _pieces(self, whole: list[Answer]) -> Generator[list[str], None, None]:
         with gone_is_an_error():

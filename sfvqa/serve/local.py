@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from sfvqa.errors import SfvqaError
+from sfvqa.inference.answer import AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
-from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.question import PromptOptions, check_looks
+from sfvqa.inference.schema import JsonSchema
 from sfvqa.serve.request import Event, Job, Message, Request
 from sfvqa.serve.service import Service
 from sfvqa.video.fitting import CropMode
@@ -57,7 +59,7 @@ class LocalServer:
         self.service = service
         self._name, self._token = name, token
         self._chats: list[Chat] = []
-        self._lock = threading.Lock()
+        self._mutex = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
@@ -77,7 +79,7 @@ class LocalServer:
 
     def keep_prefilled(self, chat: Chat) -> None:
         """Note that a conversation was asked something; on the model's thread, as it may free another one's memory."""
-        with self._lock:
+        with self._mutex:
             if chat in self._chats:
                 self._chats.remove(chat)
             self._chats.append(chat)
@@ -86,7 +88,7 @@ class LocalServer:
 
     def forget(self, chat: Chat) -> None:
         """A conversation is over."""
-        with self._lock:
+        with self._mutex:
             if chat in self._chats:
                 self._chats.remove(chat)
 
@@ -112,10 +114,11 @@ class LocalServer:
         async def listen() -> None:
             """Take what the other end says, also while something is done for it."""
             try:
-                while (message := await _next_message(lines)) is not None:
-                    session.is_stopped = "stop" in message or (session.is_stopped and "turn" not in message)
-                    if "stop" not in message:
-                        wanted.put_nowait(message)
+                with contextlib.suppress(OSError, ValueError):
+                    while (message := await _next_message(lines)) is not None:
+                        session.is_stopped = "stop" in message or (session.is_stopped and "turn" not in message)
+                        if "stop" not in message:
+                            wanted.put_nowait(message)
             finally:
                 session.is_gone = True
                 wanted.put_nowait(None)
@@ -171,6 +174,9 @@ class Session:
             return service.submit(Request(""), tell, lambda _: self._go_on(wanted))
         video = wanted["video"]
         request = _request(video, wanted["generation"], service.answerer.default_crop)
+        if request.generation.evidence:
+            checkpoint = service.answerer.checkpoint
+            check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
         if video["own_subtitles"]:
             request = _with_own_subtitles(request, video["subtitle_tokens"])
         return service.submit(request, tell, lambda encoded: self._see(request, wanted, encoded))
@@ -207,9 +213,7 @@ class Session:
             for stream in answerer.stream_all(encoded, questions, options, prompt=request.prompt, choices=choices):
                 with stream:
                     yield {"begun": True}
-                    for piece in stream:
-                        yield {"piece": piece}
-                    yield {"answer": stream.answer.to_dict()}
+                    yield from _told(stream)
             return
         for start in range(0, len(questions), batch_size):
             seen = encoded if start == 0 else encoded.paid()
@@ -217,10 +221,9 @@ class Session:
             run = AnswerRun(answerer.checkpoint, batch, options, prompt=request.prompt, choices=choices)
             for _ in run.steps():
                 yield {}
-            for answer in run.answers():
+            for stream in map(AnswerStream.of, run.answers()):
                 yield {"begun": True}
-                yield {"piece": answer.text}
-                yield {"answer": answer.to_dict()}
+                yield from _told(stream)
 
     def _go_on(self, wanted: Message) -> Generator[Message, None, None]:
         """Go on with the conversation."""
@@ -245,6 +248,12 @@ class Session:
         finally:
             self.said = stream.answer.to_dict()
         yield {"answer": self.said, "chat": _state(chat)}
+
+
+def _told(stream: AnswerStream) -> Generator[Message, None, None]:
+    for piece in stream:
+        yield {"piece": piece}
+    yield {"answer": stream.answer.to_dict()}
 
 
 async def _next_message(lines: asyncio.StreamReader) -> dict[str, Any] | None:
@@ -293,8 +302,12 @@ def _request(video: Message, generation: Message, crop: CropMode) -> Request:
         crop=crop if video["crop"] is None else CropMode(video["crop"]),
         reading=ReadOptions(**reading | {"reader": ReaderName(reading["reader"])}),
         prompt=PromptOptions(**prompt | {"subtitles": _subtitles(prompt["subtitles"])}),
-        generation=GenerationOptions(**generation),
+        generation=_generation(**generation),
     )
+
+
+def _generation(schema: str | None, **fields: Any) -> GenerationOptions:
+    return GenerationOptions(**fields, schema=None if schema is None else JsonSchema(schema))
 
 
 def _subtitles(given: Message | None) -> Subtitles | None:

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -60,22 +59,26 @@ class _Stop:
     """Signals: the first lets answers end, the second nothing."""
 
     def __init__(self) -> None:
-        self.is_wanted, self.is_urgent = asyncio.Event(), asyncio.Event()
+        self._count = 0
 
-    def __call__(self, *_: object) -> None:
-        (self.is_urgent if self.is_wanted.is_set() else self.is_wanted).set()
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there was one."""
+        return self._count > 0
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether there was another."""
+        return self._count > 1
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """While the block runs."""
-        loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Count them while the block runs."""
 
-        def later(*_: object) -> None:  # a handler of signal runs between any two instructions
-            loop.call_soon_threadsafe(self)
+        def count(*_: object) -> None:
+            self._count += 1
 
-        for number in before:
-            signal.signal(number, later)
+        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -88,7 +91,9 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
 
     Raises ServerError, DeviceLostError where it cannot go on.
     """
+    stop = _Stop()
     with (
+        stop.on_signals(),
         Uploads(options.largest_video_bytes, options.uploads_bytes) as uploads,
         Service(answerer, options.service) as service,
     ):
@@ -101,34 +106,41 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
             largest_body_bytes=min(LARGEST_DATA_BYTES, options.largest_video_bytes) * 4 // 3 + _BESIDE_BYTES,
             largest_upload_bytes=options.largest_video_bytes + _BESIDE_BYTES,
         )
-        asyncio.run(_run(service, public, listening, options, status))
+        asyncio.run(_run(service, public, listening, options, status, stop))
+        if stop.is_urgent:
+            service.last_wait_seconds = 0.0
     if service.failure is not None:
         raise service.failure
     return service.has_ended
 
 
 async def _run(
-    service: Service, app: ASGIApp, listening: socket.socket, options: ServeOptions, status: ServerStatus
+    service: Service,
+    app: ASGIApp,
+    listening: socket.socket,
+    options: ServeOptions,
+    status: ServerStatus,
+    stop: _Stop,
 ) -> None:
-    stop, listener = _Stop(), _Listener(config_of(app, last_seconds=_LAST_SECONDS))
+    listener = _Listener(config_of(app, last_seconds=_LAST_SECONDS))
     local = LocalServer(service, status.id, status.token)
-    with stop.on_signals(), status.announced():
+    with status.announced():
         async with local.listening(status.socket):
             public = asyncio.create_task(listener.serve(sockets=[listening]))
-            await _until(stop.is_wanted.is_set, lambda: service.failure is not None)
+            await _until(lambda: stop.is_wanted or service.failure is not None)
             service.stop_accepting()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.grace_seconds):
-                    await _until(stop.is_urgent.is_set, lambda: not service.num_requests)
+                    await _until(lambda: stop.is_urgent or not service.num_requests)
             service.cut()
             listener.should_exit = True
-            await _until(stop.is_urgent.is_set, public.done)
+            await _until(lambda: stop.is_urgent or public.done())
             listener.force_exit = True
             await public
 
 
-async def _until(*conditions: Callable[[], Any]) -> None:
-    while not any(condition() for condition in conditions):
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
         await asyncio.sleep(_LOOK_SECONDS)
 
 

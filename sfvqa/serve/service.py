@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
-    DamagedVideoError,
     DeviceLostError,
-    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
     RangeOutsideVideoError,
+    ReadTimeoutError,
     ServerBusyError,
     ServerError,
     ServerStoppingError,
     SfvqaError,
+    UnreadableVideoError,
     UsageError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.question import check_choices, check_looks, check_question
+from sfvqa.inference.question import check_choices, check_looks
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.metrics import Metrics
 from sfvqa.serve.request import Event, Job, Request, Work, to_be_told
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
 _MOST_CHARACTERS_A_TOKEN = 16  # more than any text has, so that none too long is tokenised
-_LASTING_ERRORS = (DamagedVideoError, EncryptedVideoError, RangeOutsideVideoError)  # that a file has until it changes
 _MOST_UNSEEABLE = 1000
-_LAST_WAIT_SECONDS = 10.0
+_READ_AHEAD = 2  # videos for each reader that are read, or were and wait for the vision tower
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,10 @@ class ServiceOptions:
     """How much a service takes on at a time.
 
     `batch_size` answers are written at a time, about at most `most_frames_together` frames in all; a request may be
-    about `most_frames` of them. `most_requests` may be under way or wait, `num_readers` videos be read or wait in
-    memory for the vision tower. `kept_bytes` of encoded videos and prompts stay in memory for further questions. A
-    request waits `patience_seconds` for the batch that is being written before another one begins beside it.
+    about `most_frames` of them. `most_requests` may be under way or wait, `num_readers` videos be read at a time, and
+    as many more wait in memory for the vision tower. `kept_bytes` of encoded videos and prompts stay in memory for
+    further questions. A request waits `patience_seconds` for the batch that is being written before another one begins
+    beside it.
     """
 
     batch_size: int = 8
@@ -77,8 +77,11 @@ class Service:
     """A context manager in which `submit` takes requests, from any thread.
 
     What goes wrong with a request is told to its job; what no request can go on after, a GPU that fails, ends the
-    service, and `failure` says so. `has_ended` says whether every thread has, once the block is left.
+    service, and `failure` says so. Leaving the block waits `last_wait_seconds` for the threads; `has_ended` says
+    whether all have.
     """
+
+    last_wait_seconds = 10.0
 
     def __init__(self, answerer: VideoQA, options: ServiceOptions | None = None) -> None:
         self.answerer = answerer
@@ -97,7 +100,7 @@ class Service:
         self._written: list[Waiting] = []  # by all runs
         self._num_runs = 0
         self._batch_size = self.options.batch_size
-        self._room_to_read = threading.Semaphore(self.options.num_readers)
+        self._room_to_read = threading.Semaphore(_READ_AHEAD * self.options.num_readers)
         self._is_accepting = self._is_open = True
         self._threads = [
             threading.Thread(target=self._read_videos, name="sfvqa-reading", daemon=True)
@@ -119,7 +122,7 @@ class Service:
             self._is_open = False
             self._changed.notify_all()
         self._room_to_read.release(len(self._threads))
-        deadline = time.monotonic() + _LAST_WAIT_SECONDS
+        deadline = time.monotonic() + self.last_wait_seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
@@ -160,8 +163,7 @@ class Service:
         sight; hashes nothing, but looks at the file.
         """
         if work is None:
-            check_question(request.question)
-        self._check(request)
+            self._check(request)
         view = None if request.video is None else View.of(request.video, request)
         job = Job(request, tell, work)
         with self._changed:
@@ -307,10 +309,10 @@ class Service:
             del sight  # or the thread would hold its frames until the next one comes
 
     def _fail(self, sight: Sight, cause: Exception) -> None:
-        is_lasting, error = isinstance(cause, _LASTING_ERRORS), to_be_told(cause)
+        error = to_be_told(cause)
         with self._changed:
             self._forget(sight)
-            if is_lasting:
+            if _is_lasting(cause):
                 self._unseeable[sight.view] = error
                 if len(self._unseeable) > _MOST_UNSEEABLE:
                     del self._unseeable[next(iter(self._unseeable))]
@@ -358,6 +360,8 @@ class Service:
         has_waited = time.monotonic() - oldest.since >= self.options.patience_seconds
         if self._num_runs and (self._num_runs == _MOST_RUNS or not has_waited):
             return []
+        if oldest.job.work is not None:  # which takes what it takes, as it would in a process of its own
+            return [self._to_answer.pop(0)]
         rows = self._batch_size - len(self._written)
         frames = self.options.most_frames_together - sum(waiting.num_frames for waiting in self._written)
         batch: list[Waiting] = []
@@ -545,3 +549,9 @@ class Service:
             self._is_accepting = False
             for job in list(self._jobs):
                 self._tell_last(job, failure)
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether a file has it until it changes: what its reader found, not that it was ended or kept from reading."""
+    is_found = isinstance(error, UnreadableVideoError | RangeOutsideVideoError)
+    return is_found and not isinstance(error, ReadTimeoutError) and error.__cause__ is None

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.checkpoints.device import memory_errors
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead, start_reading
-from sfvqa.inference.reading_ahead import Chunk, Reading
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
+from sfvqa.inference.reading_ahead import Chunk, Reading, VideoBeingRead, start_reading
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts

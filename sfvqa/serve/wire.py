@@ -1,7 +1,7 @@
 """Errors in OpenAI's form, with the status of each, and events on their way from the model's thread to a response."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -74,11 +74,11 @@ def _response(status: int, content: dict[str, Any]) -> JSONResponse:
 
 
 async def events_of(
-    service: Service, request: Request, http: HttpRequest, *, wanted: tuple[type, ...] = (str, EncodeProgress)
+    service: Service, ask: Callable[[], Request], http: HttpRequest, *, wanted: tuple[type, ...] = (str, EncodeProgress)
 ) -> AsyncGenerator[Event]:
-    """Submit a request and yield the `wanted` of its events, and the answer as the last. Raises what goes wrong.
+    """Submit what `ask` gives, in a thread; yield the `wanted` events, and the answer as the last.
 
-    A caller that is gone ends them without an answer: the request is dropped.
+    Raises what goes wrong. A caller that is gone ends them without an answer: the request is dropped.
     """
     loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | None]()
 
@@ -86,7 +86,7 @@ async def events_of(
         if isinstance(event, (*wanted, Answer, Exception)):
             loop.call_soon_threadsafe(events.put_nowait, event)
 
-    job = await run_in_threadpool(service.submit, request, tell)
+    job = await run_in_threadpool(lambda: service.submit(ask(), tell))
 
     async def wait_until_gone() -> None:
         while (await http.receive())["type"] != "http.disconnect":

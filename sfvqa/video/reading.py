@@ -108,8 +108,7 @@ def read_frame_by_frame(
         if options.strategy is SamplingStrategy.SCENE:
             timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
-        opened.warnings += choice.notes
-        return (yield from _read_frames(opened, list(choice.indices), options, fit))
+        return (yield from _read_frames(opened, choice, options, fit))
 
 
 def choose_unread(video: VideoReader, options: SamplingOptions) -> FrameChoice:
@@ -147,8 +146,9 @@ def _find_cuts(
 
 
 def _read_frames(
-    video: VideoReader, indices: list[int], options: SamplingOptions, fit: Fit | None
+    video: VideoReader, choice: FrameChoice, options: SamplingOptions, fit: Fit | None
 ) -> Generator[ReadStep, None, ClipFacts]:
+    indices = choice.indices
     shape: tuple[int, int] | None = None
     taken: list[int] = []
     other_sizes = 0
@@ -167,7 +167,7 @@ def _read_frames(
             f"{video.missing[0].reason}.",
             "Choose another part of the video, or copy or download it again.",
         )
-    warnings = [*video.warnings, *changes]
+    warnings = [*video.warnings, *choice.notes, *changes]
     if video.missing:
         warnings.append(_missing_warning(video.missing, len(indices)))
     if other_sizes:

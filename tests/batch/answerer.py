@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from sfvqa.inference.answer import Answer, FinishReason
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_qa import Unseen, VideoSource, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.checkpoints.device import resolve_attention
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import load_checkpoint
+from sfvqa.checkpoints.placement import resolve_attention
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
 from tests.fake_gpus import pretend_gpus

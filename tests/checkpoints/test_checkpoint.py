@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from sfvqa.checkpoints.device import resolve_dtype
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from sfvqa.checkpoints.placement import resolve_dtype
 from sfvqa.errors import CheckpointError, ModelError, OutOfMemoryError, UsageError
 from sfvqa.inference.video_qa import VideoQA
 

@@ -17,7 +17,7 @@ from sfvqa.checkpoints.device import (
     resolve_device,
 )
 from sfvqa.errors import ExitCode, OutOfMemoryError, UsageError
-from sfvqa.inference.encode import Stopwatch
+from sfvqa.inference.stopwatch import Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -123,6 +123,8 @@ def test_a_stopwatch_adds_up_its_blocks_only(monkeypatch: pytest.MonkeyPatch) ->
             pass
     assert watch.seconds == 3.0
     assert watch.spans == [(0.0, 1.0), (10.0, 12.0)]
+    watch.since = 11.0
+    assert watch.seconds == 1.0, "what was before does not count"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="as Linux counts it")

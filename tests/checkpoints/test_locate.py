@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sfvqa.checkpoints.find import is_downloaded, locate
+from sfvqa.checkpoints.find import expected_model, is_downloaded, locate
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelError
 from sfvqa.registry import find_model
 
@@ -53,6 +53,12 @@ def test_a_model_that_is_not_here_says_how_to_get_it() -> None:
     ):
         locate("slowfast-7b-64f")
     assert not is_downloaded(find_model("slowfast-7b-64f"))
+
+
+def test_the_downloaded_model_is_expected_to_run_and_the_bundled_one_where_there_is_none(cache: Path) -> None:
+    assert expected_model().name == "tiny"
+    fill(cache, FILES)
+    assert expected_model().name == "slowfast-7b-64f"
 
 
 @pytest.mark.parametrize("missing", FILES)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sfvqa.checkpoints.device import place, spread_over
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
 from sfvqa.checkpoints.memory import MemoryEstimate, RunSize, estimate_memory
+from sfvqa.checkpoints.placement import place, spread_over
 from sfvqa.checkpoints.plan import Plan, config_of, make_plan
 from sfvqa.errors import OutOfMemoryError
 from sfvqa.model import SlowFastForConditionalGeneration

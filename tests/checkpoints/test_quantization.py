@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sfvqa.checkpoints.device import resolve_quantization
+from sfvqa.checkpoints.placement import resolve_quantization
 from sfvqa.errors import UsageError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model.quantization import Quantization

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sfvqa.checkpoints.find import find
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, expected_fit, read_trained_with
+from sfvqa.checkpoints.plan import config_of
 from sfvqa.errors import CheckpointError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.registry import load_registry
@@ -102,3 +103,13 @@ def test_departures(asked: SamplingOptions, num_chosen: int, crop: CropMode, say
 
 def test_nothing_departs_from_what_nobody_wrote_down() -> None:
     assert TrainedWith(None).departure(SamplingOptions(500), 500, CropMode.CENTER) is None
+
+
+def test_models_toml_says_what_is_done_to_frames_as_the_config_does() -> None:
+    """Or nothing: frames that are read while torch is imported would be read for nothing."""
+    for spec in load_registry():
+        config = config_of(spec)
+        for crop in CropMode:
+            expected = expected_fit(spec, crop)
+            assert expected in (None, config.family.fit(config.vision, crop)), (spec.name, crop)
+            assert (expected is None) == (config.family.name == "smolvlm" and crop is CropMode.SQUASH)

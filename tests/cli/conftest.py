@@ -1,6 +1,5 @@
 """Runs the command line in this process: captured, or on a pseudo-terminal; with a scripted model, no configuration."""
 
-import contextlib
 import os
 import select
 import signal
@@ -17,6 +16,8 @@ from sfvqa.__main__ import main
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
+from sfvqa.cli.screen import Notices
+from sfvqa.cli.video import VideoFile
 from sfvqa.video import SamplingOptions
 from tests.cli.fake import ScriptedVideoQA
 
@@ -68,12 +69,15 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
     """A scripted model in place of every other, and a video that is not opened."""
     scripted = ScriptedVideoQA()
 
-    @contextlib.contextmanager
-    def unopened(path: Path, frames: FrameOptions, *_: object) -> Iterator[SimpleNamespace]:
-        scripted.read_with.append(frames.read_options())
-        yield SimpleNamespace(
-            path=path, to_encode=path, cache=None, looking_seconds=0.0, close=lambda: None, is_kept=lambda _: False
-        )
+    class Unopened(VideoFile):
+        """Nothing of it is wanted but its path."""
+
+        def __init__(self, path: Path, frames: FrameOptions, *_: object) -> None:
+            super().__init__(path, frames, None, Notices(quiet=True))
+            scripted.read_with.append(frames.read_options())
+
+        def _begin_to_open(self) -> None:  # type: ignore[override]
+            return None
 
     def plan(_model: ModelOptions, frames: FrameOptions, *_: object, **__: object) -> tuple[object, SamplingOptions]:
         settings = ModelSettings("scripted", quantization="none")
@@ -82,7 +86,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedVideoQA:
         planned = SimpleNamespace(settings=settings, sizes=sizes, device=device, notices=(), check=lambda: ())
         return planned, frames.resolve(scripted.default_sampling)
 
-    monkeypatch.setattr("sfvqa.cli.video.VideoFile", unopened)
+    monkeypatch.setattr("sfvqa.cli.video.VideoFile", Unopened)
     monkeypatch.setattr("sfvqa.cli.video.plan_question", plan)
     monkeypatch.setattr("sfvqa.cli.model.load", lambda *_: scripted)
     return scripted

@@ -21,9 +21,10 @@ from sfvqa.inference.answer import (
     TokenCounts,
 )
 from sfvqa.inference.chat import Chat, ChatTurn
-from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage, VideoBeingRead
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_question
+from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_qa import Unseen, VideoQA, never
 from sfvqa.model import VisualTokens
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, VideoInfo, VideoReader

@@ -26,6 +26,7 @@ SHAPES, FLASH = str(DEMO / "shapes.mp4"), str(DEMO / "flash.mp4")
 COLOUR, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there.\n\n2\n00:00:03,000 --> 00:00:04,000\nBye.\n"
 
+SCHEMA = '{"type": "object", "properties": {"digit": {"type": "integer"}}, "required": ["digit"]}'
 PROMPT = "\x1b[?2004h"  # a line is read
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
@@ -36,6 +37,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
     """A server of tiny; the folder of a test is that of its commands."""
     (tmp_path / "talk.srt").write_text(SRT, encoding="utf-8")
     (tmp_path / "questions.txt").write_text(f"{COLOUR}\n{DIGIT}\n", encoding="utf-8")
+    (tmp_path / "schema.json").write_text(SCHEMA, encoding="utf-8")
     shutil.copyfile(SHAPES, tmp_path / "own.mp4")
     (tmp_path / "cut.mp4").write_bytes(Path(SHAPES).read_bytes()[:9000])
     write_with_subtitles(tmp_path / "track.mkv", ["subrip"])
@@ -108,6 +110,10 @@ def test_answers_are_printed_alike(run_cli: RunCli, loaded: list[str], output: l
         ["--slow-attention", "prefill"],
         ["--batch-size", "2"],
         ["--batch-size", "auto"],
+        ["--json-object", "--max-new-tokens", "60"],
+        ["--json-schema", "schema.json"],
+        ["--json-schema", "schema.json", "--batch-size", "3"],
+        ["--json-schema", "schema.json", "--max-new-tokens", "3"],
     ],
     ids=" ".join,
 )

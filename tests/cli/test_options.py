@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from sfvqa.checkpoints.device import AttentionKernel, DtypeName
+from sfvqa.checkpoints.placement import AttentionKernel, DtypeName
 from sfvqa.cli import answer_options, frame_options, model
 from sfvqa.cli.app import build_app, settings_of_commands
 from sfvqa.errors import ExitCode

@@ -101,7 +101,7 @@ def test_more_frames_than_there_are_are_refused_and_by_default_left_out(
         (("--csv", VIDEO), "is also an input file"),
         (("--model", "bench-llava-0.5b", "--random-weights", "--baselines", "--frames", "2"), "has no slow tokens"),
         (("--static-decode", "on", "--baselines"), "--baselines decode step by step"),
-        (("--static-decode", "on", "--attention", "flash_attention_2"), "by sdpa, not by flash_attention_2"),
+        (("--static-decode", "on", "--attention", "eager"), "by sdpa, not by eager"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_loaded(

@@ -45,6 +45,13 @@ def test_records_of_a_batch_have_it(run_cli: RunCli, tmp_path: Path) -> None:
     assert SAID in json.loads(out.read_text().splitlines()[-1])["warnings"][0]
 
 
+def test_quantizing_says_it(run_cli: RunCli, tmp_path: Path) -> None:
+    quantize = ("models", "quantize", "tiny")
+    run = run_cli(*quantize, str(tmp_path / "auto"))
+    assert (run.exit_code, run.stderr.count(f"Quantizing on the CPU. {SAID}")) == (0, 1)
+    assert run_cli(*quantize, str(tmp_path / "cpu"), "--device", "cpu").stderr.count("GPU") == 0
+
+
 def test_a_gpu_that_was_asked_for_is_refused_with_the_reason(run_cli: RunCli) -> None:
     run = run_cli("ask", VIDEO, "What flashes?", "--device", "cuda")
     assert run.exit_code == 2

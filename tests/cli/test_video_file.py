@@ -187,7 +187,7 @@ def test_an_open_video_is_closed_when_it_is_left(clip: str) -> None:
         reader = file.reader
         assert file.to_encode is reader
     assert isinstance(reader, isolated.IsolatedReader)
-    assert reader._process is None
+    assert reader._process._running is None
 
 
 @pytest.mark.parametrize(

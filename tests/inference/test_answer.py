@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError, UsageError
+from sfvqa.inference.answer import Answer, ChoiceProbability, FrameEvidence, SubtitleUse
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
@@ -109,6 +110,22 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
     }
     assert (record["choices"], record["subtitles"]) == (None, None)
     assert (record["schema_version"], record["finish_reason"], record["frames"]["count"]) == (1, "length", 8)
+
+
+def test_an_answer_is_had_back_from_its_json(qa: VideoQA, encoded: EncodedVideo) -> None:
+    """All of it, whatever there is to it."""
+    plain = qa.ask(encoded, QUESTION, SHORT)
+    full = dataclasses.replace(
+        plain,
+        fields={"digit": [7]},
+        warnings=("It is late.",),
+        choices=(ChoiceProbability("A", 0.75, -0.1), ChoiceProbability("B", 0.25, -1.2)),
+        subtitles=SubtitleUse("talk.srt", 3, 1, 30),
+        evidence=(FrameEvidence(0.5, 12, 1.0),),
+        settings=dataclasses.replace(plain.settings, stop=(".",), system="Be brief.", schema="{}"),
+    )
+    for answer in (plain, full, dataclasses.replace(plain, from_video_cache=True, revision="abc", evidence=())):
+        assert Answer.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer
 
 
 def test_timings_are_what_their_docstring_says(qa: VideoQA, encoded: EncodedVideo) -> None:

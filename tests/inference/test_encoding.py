@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from sfvqa.checkpoints import device as devices
 from sfvqa.errors import OutOfMemoryError, VideoNotFoundError
-from sfvqa.inference import encode
+from sfvqa.inference import encode, reading_ahead
 from sfvqa.inference.encode import (
     ChunkEncoder,
     EncodedVideo,
@@ -49,7 +50,7 @@ def test_encoding_is_reading_preprocessing_and_the_model(qa: VideoQA, video_path
 def test_the_chunk_size_changes_nothing_but_the_steps(
     qa: VideoQA, video_path: Path, encoded: EncodedVideo, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(reading_ahead, "CHUNK_SIZE", chunk_size)
     steps, again = run(qa.encode_progressively(video_path))
     torch.testing.assert_close(again.visual_tokens.slow, encoded.visual_tokens.slow, atol=1e-5, rtol=0)
     torch.testing.assert_close(again.visual_tokens.fast, encoded.visual_tokens.fast, atol=1e-5, rtol=0)
@@ -62,7 +63,7 @@ def test_an_only_frame_is_not_pooled(
     qa: VideoQA, reader: FakeReader, chunk_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in the reference, be it known before that there is one or found out at the end."""
-    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(reading_ahead, "CHUNK_SIZE", chunk_size)
     model = qa.checkpoint.model
     picture = np.random.default_rng(reader.info.num_frames // 2).integers(0, 256, (1, 48, 64, 3), np.uint8)
     with torch.inference_mode():
@@ -75,7 +76,7 @@ def test_an_only_frame_is_not_pooled(
 @pytest.mark.parametrize("chunk_size", [1, 8])
 def test_no_more_than_a_chunk_waits_unpooled(qa: VideoQA, chunk_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unpooled the tokens of a long video are four times as many."""
-    monkeypatch.setattr(encode, "CHUNK_SIZE", chunk_size)
+    monkeypatch.setattr(reading_ahead, "CHUNK_SIZE", chunk_size)
     model = qa.checkpoint.model
     pool, made, alive = model.pool, list[weakref.ref[torch.Tensor]](), list[int]()
 
@@ -182,7 +183,8 @@ def test_a_device_is_waited_for_at_the_end_unless_its_times_are_asked_for(
     with torch.device("meta"):
         model = SlowFastForConditionalGeneration(qa.checkpoint.model.config)
     waits = list[torch.device]()
-    monkeypatch.setattr(encode, "synchronize", waits.append)
+    for module in (encode, devices):
+        monkeypatch.setattr(module, "synchronize", waits.append)
     encoder, counts = ChunkEncoder(model, QuantizationName.NONE, times_chunks=times_chunks), list[int]()
     side = model.config.vision.image_size
     for _ in range(3):

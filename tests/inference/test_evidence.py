@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.checkpoints.device import StaticDecode
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodedVideo
@@ -15,6 +14,7 @@ from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA, VideoSource
 from sfvqa.model import SlowAttention, SlowFastCache, SlowFastForConditionalGeneration
+from sfvqa.model.decode_step import StaticDecode
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 

@@ -19,18 +19,16 @@ from PIL import Image
 
 from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD
 from sfvqa.errors import OutOfMemoryError, RangeOutsideVideoError, UnreadableVideoError
-from sfvqa.inference import encode, reading_ahead
+from sfvqa.inference import reading_ahead
 from sfvqa.inference.encode import (
-    HOST,
     EncodedVideo,
     EncodeProgress,
     EncodeStage,
-    Stopwatch,
     encode_progressively,
     pixel_values,
-    seconds_together,
 )
-from sfvqa.inference.reading_ahead import Reading
+from sfvqa.inference.reading_ahead import Reading, in_chunks
+from sfvqa.inference.stopwatch import Stopwatch, seconds_together
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.video import ReadOptions, ReadProgress, SamplingOptions, SamplingStrategy, VideoReader, open_video, read_clip
@@ -228,7 +226,7 @@ def test_seconds_leave_out_what_the_caller_does_once_there_is_no_room(model: Slo
 def test_seconds_together_are_those_in_both(
     one: list[tuple[float, float]], other: list[tuple[float, float]], expected: float
 ) -> None:
-    first, second = Stopwatch(HOST), Stopwatch(HOST)
+    first, second = Stopwatch(), Stopwatch()
     first.spans, second.spans = one, other
     assert seconds_together(first, second) == seconds_together(second, first) == expected
 
@@ -272,7 +270,7 @@ def test_a_fast_reader_waits_for_a_slow_tower(
         frames_ahead.append(reader.num_given - CHUNK_SIZE * (call - 1))
 
     def watched(*args: object) -> Reading:
-        inner = reading_ahead.in_chunks(*args)  # type: ignore[arg-type]
+        inner = in_chunks(*args)  # type: ignore[arg-type]
         while True:
             try:
                 item = next(inner)
@@ -284,7 +282,7 @@ def test_a_fast_reader_waits_for_a_slow_tower(
             yield item
 
     on_the_tower(model, monkeypatch, slowly)
-    monkeypatch.setattr(encode, "in_chunks", watched)
+    monkeypatch.setattr(reading_ahead, "in_chunks", watched)
     see(model, reader, chunks_ahead=chunks_ahead)
     assert len(chunks) == 12
     assert max(num_alive) == most

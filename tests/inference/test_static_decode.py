@@ -1,19 +1,18 @@
 """Steps of fixed size write the tokens that growing ones do; recorded on CUDA, over the same buffers elsewhere."""
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
 
-from sfvqa.checkpoints.device import StaticDecode, decodes_static
-from sfvqa.checkpoints.memory import RunSize, estimate_memory
+from sfvqa.checkpoints.memory import RunSize, estimate_memory, static_room
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, Prefilled, Step, generate_tokens, prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, RecordedSteps, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
+from sfvqa.model.decode_step import StaticDecode, check_static_decode, decodes_static, why_not_static
 
 NUM_TOKENS = 24
 Inputs = tuple[list[list[int]], list[VisualTokens | None]]
@@ -41,7 +40,12 @@ def written(
     state = prefill(model, *inputs)
     if options.slow_attention is SlowAttention.PREFILL:
         state.cache.forget_slow()
-    steps = list(generate_tokens(model, state, options, frozenset(), recorded))
+
+    def begin(state: Prefilled, num_steps: int) -> Step | None:
+        room = static_room(state.attention_mask.shape[1] + num_steps)
+        return recorded.begin(model, state.cache, state.attention_mask, room) if recorded else None
+
+    steps = list(generate_tokens(model, state, options, frozenset(), begin))
     return [[token.token_id for token in step if token] for step in steps]
 
 
@@ -57,18 +61,15 @@ def test_the_tokens_are_those_of_a_growing_cache(
 
 def test_what_has_no_fixed_size_is_refused_where_it_is_asked_for_and_left_out_where_it_is_not() -> None:
     cuda = torch.device("cuda")
-    plain = {"attention": "sdpa", "quantization": "none", "evidence": False}
-    for hindrance, says in (
-        ({"attention": "flash_attention_2"}, "by sdpa"),
-        ({"attention": "eager"}, "by sdpa"),
-        ({"quantization": "8bit"}, "8-bit"),
-        ({"evidence": True}, "watched for evidence"),
+    for against, says in (
+        (why_not_static(attention="eager", quantization="none"), "by sdpa"),
+        (why_not_static(attention="sdpa", quantization="8bit"), "8-bit"),
+        (why_not_static(attention="sdpa", quantization="none", evidence=True), "watched for evidence"),
     ):
-        hindered: dict[str, Any] = {**plain, **hindrance, "device": cuda}
         with pytest.raises(UsageError, match=says):
-            decodes_static("on", **hindered)
-        assert not decodes_static("auto", **hindered)
-    assert decodes_static("on", attention="sdpa", quantization="4bit", device=None)
+            check_static_decode("on", against)
+        assert not decodes_static("auto", against, cuda)
+    assert why_not_static(attention="flash_attention_2", quantization="4bit") is None
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,7 @@ def test_what_has_no_fixed_size_is_refused_where_it_is_asked_for_and_left_out_wh
     [("auto", "cuda", True), ("auto", "cpu", False), ("on", "cpu", True), ("off", "cuda", False)],
 )
 def test_it_is_on_where_it_pays(wanted: str, device: str, expected: bool) -> None:
-    chosen = decodes_static(wanted, attention="sdpa", quantization="none", device=torch.device(device))
-    assert chosen is expected
+    assert decodes_static(wanted, None, torch.device(device)) is expected
 
 
 def test_what_cannot_be_stepped_is_refused_and_not_silently_decoded_otherwise(
@@ -152,11 +152,14 @@ def test_what_is_not_a_number_in_one_answer_is_gone_in_the_next(model: SlowFastF
 
 def test_the_buffers_are_as_large_as_planned(qa: VideoQA, encoded: EncodedVideo) -> None:
     qa.ask(encoded, "What moves?", GenerationOptions(NUM_TOKENS, static_decode=StaticDecode.ON))
-    buffers = qa.checkpoint.recorded_steps._buffers
+    recorded = qa.checkpoint.recorded_steps
+    (step,) = (each._step for each in recorded._recorded.values())
+    assert step.bias is not None
+    kept = [*recorded._buffers.values(), step._rotary, step.bias]
     config = qa.checkpoint.model.config
     run = RunSize(len(encoded.indices), "float32", "cpu", max_new_tokens=NUM_TOKENS, static_decode=True)
     estimate = estimate_memory(architecture_of(config), fast_tokens_of(config), run)
-    assert estimate.static_buffers_bytes == sum(buffer.nbytes for buffer in buffers.values())
+    assert estimate.static_buffers_bytes == sum(tensor.nbytes for tensor in kept)
 
 
 @pytest.mark.cuda
@@ -176,4 +179,5 @@ def test_two_answers_at_once_do_not_write_into_each_other(qa: VideoQA, encoded: 
     for _ in itertools.zip_longest(*streams):
         pass
     assert [stream.answer.text for stream in streams] == alone
+    assert [stream.answer.settings.static_decode for stream in streams] == [True, False]
     assert alone[0] != alone[1]

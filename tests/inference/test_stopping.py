@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.checkpoints.device import StaticDecode
 from sfvqa.cli.options import BUNDLED_VIDEOS
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
@@ -14,6 +13,7 @@ from sfvqa.inference.answering import AnswerRun, Asked, TextBefore
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model.decode_step import StaticDecode
 
 QUESTIONS = ("Which way does the bar move?", "What colour is it?", "Why?")
 FREE = GenerationOptions(max_new_tokens=16)

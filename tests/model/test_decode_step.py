@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.engine import prefill as engine_prefill
 from sfvqa.model import DecodeStep, RecordedSteps, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
-from tests.model.conftest import ModelMaker, frames, prompt
-from tests.model.decoders import DECODERS
+from sfvqa.model.hybrid_layer import FAMILIES
+from tests.model.conftest import ModelMaker, frames, greedy, prompt
+from tests.model.decoders import DECODERS, SIZES
 from tests.model.passes import decode, prefill
 
 WHOLE = {name: decoder for name, decoder in DECODERS.items() if not decoder.get("sliding_window")}
-NUM_STEPS = 8
+NUM_STEPS, ROOM = 8, 512
 
 
 def batch(model: SlowFastForConditionalGeneration) -> tuple[Tensor, Tensor, list[VisualTokens | None]]:
@@ -41,8 +44,11 @@ def both(
             if forget_slow:
                 cache.forget_slow()
         assert DecodeStep.is_possible(model)
-        begin = RecordedSteps().begin if recorded else DecodeStep
-        step = begin(model, stepping, mask, NUM_STEPS)
+        step: Any = (
+            RecordedSteps().begin(model, stepping, mask, ROOM)
+            if recorded
+            else DecodeStep(model, stepping, mask, NUM_STEPS)
+        )
         expected, found = [], []
         for _ in range(NUM_STEPS):
             chosen = logits.argmax(-1)
@@ -134,6 +140,23 @@ class _Watch(TorchDispatchMode):
 _WAITS = ("item", "local_scalar", "index.Tensor", "nonzero", "lift", "masked_select", "equal.default", "unique")
 
 
+def test_a_decoder_that_no_step_is_written_for_runs_by_its_own_forward(
+    make_model: ModelMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Granite scales its embeddings and what each layer adds, which a step would silently leave out."""
+    monkeypatch.setitem(FAMILIES, "granite", "Granite")
+    scales = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.25}
+    model = make_model(text_config={"model_type": "granite", **SIZES, **scales})
+    assert not DecodeStep.is_possible(model)
+    assert not RecordedSteps.is_possible(model)
+    with torch.inference_mode():
+        video = model.encode_video(frames(4))
+    prompts, videos = [prompt(video, [7, 8, 9]), [9, 10]], [video, None]
+    steps = generate_tokens(model, engine_prefill(model, prompts, videos), GenerationOptions(12), frozenset())
+    written = [[token.token_id for token in step if token] for step in steps]
+    assert list(map(list, zip(*written, strict=True))) == greedy(model, prompts, videos)
+
+
 @pytest.mark.parametrize("forget_slow", [False, True])
 def test_nothing_in_a_recorded_step_is_looked_at_by_the_processor(make_model: ModelMaker, forget_slow: bool) -> None:
     """What would break the recording on CUDA, seen without one: `.item()`, `if tensor`, tensors made of numbers."""
@@ -143,7 +166,7 @@ def test_nothing_in_a_recorded_step_is_looked_at_by_the_processor(make_model: Mo
         _, cache = prefill(model, ids, mask, tokens)
         if forget_slow:
             cache.forget_slow()
-        step: Any = RecordedSteps().begin(model, cache, mask, NUM_STEPS)
+        step: Any = RecordedSteps().begin(model, cache, mask, ROOM)
         step(torch.tensor([5, 6, 7]))
         with _Watch() as watch:
             step.func._run()

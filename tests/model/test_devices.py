@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
-from sfvqa.checkpoints.device import spread_over
+from sfvqa.checkpoints.placement import spread_over
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.quantization import Quantization
 from tests.model.conftest import ModelMaker, frames, left_padded, prompt

@@ -8,10 +8,10 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from sfvqa.errors import SfvqaError
-from sfvqa.model.packing import EightBitLinear, PackedLinear, can_pack, pack_linears
+from sfvqa.model.packing import EightBitLinear, PackedLinear, onednn_has_bfloat16, pack_linears
 from sfvqa.model.quantization import Quantization, quantizer_for
 
-needs_bfloat16 = pytest.mark.skipif(not can_pack(), reason="oneDNN computes no bfloat16 here")
+needs_bfloat16 = pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN computes no bfloat16 here")
 
 
 @needs_bfloat16

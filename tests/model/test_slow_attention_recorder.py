@@ -98,7 +98,7 @@ def test_long_ends_go_a_few_positions_at_a_time(
 
     def record(has_video: list[list[bool]]) -> Tensor:
         slow = SlowKeysValues(keys, keys, bias, LookingPositions(None, torch.tensor(has_video)))
-        return recording._weights(module, query, attended, slow, [7, 2])
+        return recording._weights(module, query, attended, slow, torch.tensor([7, 2]), 7)
 
     with torch.inference_mode():
         whole = record([[True], [True]])

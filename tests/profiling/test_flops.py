@@ -10,7 +10,7 @@ from transformers import Qwen3Config
 from sfvqa.checkpoints.plan import architecture_of, config_of, fast_tokens_of
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, VisualTokens
-from sfvqa.model.packing import PackedLinear, can_pack
+from sfvqa.model.packing import PackedLinear, onednn_has_bfloat16
 from sfvqa.model.slow_fast import random_model
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.profiling.floors import count_on_model, counter
@@ -107,7 +107,7 @@ def test_in_training_nothing_is_another() -> None:
     assert config.to_dict() == before
 
 
-@pytest.mark.skipif(not can_pack(), reason="oneDNN computes no bfloat16 here")
+@pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN computes no bfloat16 here")
 def test_packed_layers_are_counted_as_the_plain_ones_are() -> None:
     """A model in bfloat16 on the CPU would seem to compute nothing but attention."""
     linear, states = nn.Linear(24, 40).to(torch.bfloat16), torch.zeros(2, 3, 24, dtype=torch.bfloat16)

@@ -27,7 +27,7 @@ from sfvqa.serve.sources import Folders, Uploads
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH, ORDER = (DEMO / f"{name}.mp4" for name in ("shapes", "flash", "order"))
-PATIENCE_SECONDS = 20  # for what is sure to come, on a machine that is busy
+PATIENCE_SECONDS = 120  # for what is sure to come, on a machine that is busy
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def served_by_process(folder: Path, *arguments: str, **variables: str) -> Iterat
     with log.open("ab") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env=own)
     try:
-        until(lambda: "answers at" in log.read_text() or process.poll() is not None)
+        until(lambda: f"answers at http://127.0.0.1:{port}" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         yield Process(process, f"http://127.0.0.1:{port}", log)
     finally:

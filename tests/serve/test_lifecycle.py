@@ -82,7 +82,7 @@ def test_a_signal_ends_it_once_what_was_begun_is_answered(tmp_path: Path, number
     with served_by_process(tmp_path, "--folder", str(SHAPES.parent)) as server:
         upload = {"file": ("clip.mp4", SHAPES.read_bytes())}
         assert httpx.post(f"{server.url}/v1/files", files=upload).status_code == 200
-        stream = begin(server.url, about(SHAPES, "Describe the video.", **_LONG))
+        stream = begin(server.url, about(SHAPES, "Describe the video.", **_LONG | {"max_tokens": 300}))
         server.process.send_signal(number)
         until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
         refused = ask(server.url, about(SHAPES, "Which digit is shown?"))
@@ -106,7 +106,7 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with served_by_process(tmp_path, "--folder", str(SHAPES.parent), "--grace", "1000") as server:
         begin(server.url, about(SHAPES, "Describe the video.", **_LONG))
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: not list((tmp_path / "run").glob("*.json")))
+        until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
         assert server.stop() == 0
     assert left_in(tmp_path) == []
     assert readers_of(server.process.pid) == []

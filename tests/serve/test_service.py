@@ -20,6 +20,7 @@ from sfvqa.errors import (
     ServerBusyError,
     ServerError,
     ServerStoppingError,
+    SfvqaError,
     UnreadableVideoError,
     UsageError,
 )
@@ -281,7 +282,7 @@ def test_what_cannot_be_is_refused_at_once(tiny: VideoQA, video: Path) -> None:
 def test_a_video_that_fails_fails_for_all_and_is_tried_again(tiny: VideoQA, readers: Readers, video: Path) -> None:
     with running(tiny) as service:
         asked = [submit(service, video) for _ in range(3)]
-        readers.error = UnreadableVideoError("It is damaged.", "Copy it again.")
+        readers.error = SfvqaError("It is damaged.", "Copy it again.")
         readers.may_read.set()
         errors = [each.last() for each in asked]
         assert [str(error) for error in errors] == ["It is damaged. Copy it again."] * 3

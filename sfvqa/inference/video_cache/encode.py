@@ -10,17 +10,16 @@ from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.errors import OutOfMemoryError, UnreadableVideoError
 from sfvqa.inference.encode import (
-    HOST,
     EncodedVideo,
     EncodeProgress,
     SeeingCosts,
     SeenVideo,
-    Stopwatch,
-    VideoBeingRead,
     encode_progressively,
     encoded_from,
     see_progressively,
 )
+from sfvqa.inference.reading_ahead import VideoBeingRead
+from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.inference.video_cache.entry import EncodingKey
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
@@ -44,7 +43,7 @@ def encode_through_cache(
     Looking for it, and keeping it, count as reading. It is kept only if the file is the same before and after. What is
     wrong with the cache is a warning of the EncodedVideo, no error. Raises what encoding raises.
     """
-    model, watch = checkpoint.model, Stopwatch(HOST)
+    model, watch = checkpoint.model, Stopwatch()
     quantization = QuantizationName(checkpoint.quantization.value)
     source = video.reader if isinstance(video, VideoBeingRead) else video
     if isinstance(source, VideoReader):

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch._library.fake_impl import FakeImplCtx
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from sfvqa.lab.fake_cuda.libraries import fake_libraries
@@ -91,6 +92,7 @@ class FakeCuda:
             stack.enter_context(patch.object(torch, "Generator", _Generator))
             stack.enter_context(patch.object(FakeTensor, "tolist", lambda tensor: self.watch.listed(tensor)))
             stack.enter_context(patch.object(Tensor, "data_ptr", _data_ptr))
+            stack.enter_context(patch.object(FakeImplCtx, "new_dynamic_size", self.watch.unknown_size))
             stack.enter_context(self.watch)
             self._stack = stack.pop_all()
         return self

@@ -32,7 +32,8 @@ def fake_libraries() -> Iterator[None]:
             stack.enter_context(patch.object(module, "is_tracing", lambda *_: False))
         stack.enter_context(patch.object(accelerate.big_modeling, "check_cuda_p2p_ib_support", lambda: True))
         for module in (bitsandbytes.nn, bitsandbytes.nn.modules):
-            stack.enter_context(patch.object(module, "Params4bit", _four_bit_parameter))
+            stack.enter_context(patch.object(module, "Params4bit", _parameter))
+            stack.enter_context(patch.object(module, "Int8Params", _parameter))
         stack.enter_context(patch.object(FourBit, "quantize", _quantize_to_four_bits))
         # A code book that is kept from before is a tensor with memory; and a fake one must not be kept.
         stack.enter_context(patch.dict(bitsandbytes.functional.name2qmap, clear=True))
@@ -43,16 +44,17 @@ def fake_libraries() -> Iterator[None]:
         yield
 
 
-def _four_bit_parameter(data: Any = None, requires_grad: bool = False, **fields: Any) -> nn.Parameter:  # noqa: ARG001
-    """With the fields of bitsandbytes' own class, which is a kind of tensor that no fake one can become."""
+def _parameter(data: Any = None, requires_grad: bool = False, **fields: Any) -> nn.Parameter:  # noqa: ARG001
+    """With the fields of bitsandbytes' own classes, which are kinds of tensors that no fake one can become."""
     parameter: Any = nn.Parameter(data, requires_grad=False)
-    parameter.quant_state, parameter.module = fields.get("quant_state"), fields.get("module")
+    for name in ("quant_state", "module", "CB", "SCB"):
+        setattr(parameter, name, fields.get(name))
     return parameter  # type: ignore[no-any-return]
 
 
 def _quantize_to_four_bits(_quantizer: FourBit, weight: Tensor) -> nn.Parameter:
     data, state = bitsandbytes.functional.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
-    return _four_bit_parameter(data, quant_state=state)
+    return _parameter(data, quant_state=state)
 
 
 def _flash_attn() -> dict[str, ModuleType]:

@@ -152,6 +152,11 @@ class Watch(TorchDispatchMode):
         self._refuse_in_recording(f"waits for the device at {where}")
         self.seen.waits[where] += 1
 
+    def unknown_size(self) -> int:
+        """Of an output that is as large as the numbers of an input want it: the processor waits to know."""
+        self.wait(f"{place()} (an output's size)")
+        return 1
+
     def start(self, name: str) -> None:
         """Note that something is started on the device."""
         (self.seen.recorded if self.is_recording else self.seen.launches)[name] += 1

@@ -30,7 +30,7 @@ from sfvqa.inference.encode import pixel_values
 from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
 from sfvqa.inference.prompt import build_prompt, question_turn
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures
 from sfvqa.lab.measurements.numbered_videos import NumberedVideo, find_or_write
 from sfvqa.model.config import IMAGE_TOKEN_ID, shared_fields
 from sfvqa.model.slow_fast import random_model
@@ -287,16 +287,13 @@ def agreement(measured: Measured) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.beside_transformers", __doc__)
+    parser = measurement_parser("beside_transformers", __doc__, kept="the video is")
     parser.add_argument("--models", nargs="+", default=["bench-smolvlm2-500m", "bench-llava-0.5b"])
-    parser.add_argument("--folder", type=Path, default=Path("runs/beside_transformers"), help="where the video is kept")
     parser.add_argument("--video", type=Path, help="ask about this one instead")
     parser.add_argument("--frames", type=int, help="default: as many as in training")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

@@ -19,7 +19,7 @@ from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.checkpoints.plan import config_of
 from sfvqa.inference.engine import prefill
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures
 from sfvqa.lab.measurements.beside_transformers import VIDEO
 from sfvqa.lab.measurements.numbered_videos import find_or_write
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
@@ -85,15 +85,12 @@ def _size(peak: int | None) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.cpu", __doc__)
+    parser = measurement_parser("cpu", __doc__, kept="the video is")
     parser.add_argument("--models", nargs="+", default=list(NUM_FRAMES), choices=list(NUM_FRAMES), metavar="NAME")
-    parser.add_argument("--folder", type=Path, default=Path("runs/cpu"), help="where the video is kept")
     parser.add_argument("--video", type=Path, help="look at this one instead")
     parser.add_argument("--frames", type=int, help="instead of 16, 64 and 32")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="of the language model, whose medians count")
     parser.add_argument("--new-tokens", type=int, default=24)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

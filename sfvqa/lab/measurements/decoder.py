@@ -24,7 +24,7 @@ from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures
 from sfvqa.training.convert import main as convert
 
 WAYS = (("float32", "none"), ("bfloat16", "none"), ("float32", "8bit"), ("bfloat16", "8bit"), ("bfloat16", "4bit"))
@@ -115,14 +115,11 @@ def _speed(run: Callable[[], Iterator[None]], repeats: int) -> Speed:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.decoder", __doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/decoder"), help="where the converted model is kept")
+    parser = measurement_parser("decoder", __doc__, kept="the converted model is")
     parser.add_argument("--text-tokens", type=int, default=4000, help="whose perplexity is computed")
     parser.add_argument("--prompt-tokens", type=int, default=1300)
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

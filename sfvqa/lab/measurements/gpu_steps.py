@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import sfvqa
-from sfvqa.checkpoints.device import StaticDecode, synchronize
+from sfvqa.checkpoints.device import synchronize
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.inference.engine import GenerationOptions
@@ -29,6 +29,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser
 from sfvqa.lab.measurements.claims import FRAMES, QUESTION, VIDEO, judge
 from sfvqa.lab.measurements.numbered_videos import find_or_write
+from sfvqa.model.decode_step import StaticDecode
 from sfvqa.profiling.measuring import Work, fast_tokens_for
 from sfvqa.profiling.sweep import SweepOptions, sweep
 from sfvqa.registry import QuantizationName, find_model

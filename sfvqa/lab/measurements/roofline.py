@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from sfvqa.checkpoints.memory import static_room
 from sfvqa.inference.encode import ChunkEncoder
 from sfvqa.inference.engine import GenerationOptions, TokenChooser, prefill
 from sfvqa.inference.video_qa import VideoQA
@@ -145,7 +146,9 @@ def roofline(model: str, quantization: QuantizationName, num_frames: int, num_te
         with stage(f"prefill, {len(prompt):,} tokens"):
             state = prefill(network, [prompt], [tokens])
         options = GenerationOptions()
-        step = RecordedSteps().begin(network, state.cache, state.attention_mask, options.max_new_tokens)
+        room = static_room(len(prompt) + options.max_new_tokens)
+        step = RecordedSteps().begin(network, state.cache, state.attention_mask, room)
+        assert step is not None
         chooser = TokenChooser(options, 1, network.device)
         chosen = chooser.choose(step(chooser.choose(state.logits).ids))
         with stage("a token"):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, medians, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, medians, write_figures
 from sfvqa.lab.measurements.numbered_videos import NumberedVideo, find_or_write
 from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions
@@ -164,14 +164,11 @@ def calls_table(results: list[Calls]) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.seen_again", __doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/seen_again"), help="where the video is kept")
+    parser = measurement_parser("seen_again", __doc__, kept="the video is")
     parser.add_argument("--video", type=Path, help="ask about this one instead")
     parser.add_argument("--models", nargs="*", default=["tiny", "bench-0.5b"], help="for the stages")
     parser.add_argument("--calls", nargs="*", default=["tiny"], help="models for the ten questions")
     parser.add_argument("--frames", type=int, help="default: as many as in training")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

@@ -1,7 +1,8 @@
 """`python -m sfvqa.lab.measurements.serve_load`: many clients at a server, beside `sfvqa batch` on the same work.
 
 The videos show scenes whose answers are known; some are damaged, some are pipes that never end. Server and batch run in
-turns, each with a model that is loaded and has answered once, and nothing kept on disk.
+turns, each with a model that is loaded and has answered once. All is asked twice: about videos that are new, with
+nothing kept on disk, and about those that are known, which the server has in memory and the batch in its video cache.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import LARGEST_BATCH, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
 from sfvqa.lab.tiny.questions import Family, Question, ask
@@ -72,6 +74,7 @@ class Outcome:
 class Round:
     """All requests once, by the server and by a batch; bytes are the server's resident memory."""
 
+    videos: str
     num_requests: int
     num_right: int
     num_same: int
@@ -194,20 +197,31 @@ def resident_bytes(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def ask_server(folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[list[Outcome], float, int, int]:
-    """All requests by clients that ask one after the other; also the seconds, and the memory once settled and last."""
-    sizes: list[int] = []
+@dataclass(frozen=True)
+class Served:
+    """All requests at the server once: what came back, how long it took, and its memory after each request."""
+
+    outcomes: list[Outcome]
+    seconds: float
+    sizes: list[int]
+
+
+def ask_server(folder: Path, work: Sequence[Asked], num_clients: int) -> list[Served]:
+    """All requests by clients that ask one after the other, and all of them again."""
+    passes: list[Served] = []
     with serving(folder) as (process, port), ThreadPoolExecutor(num_clients) as pool:
+        for _ in range(2):
+            sizes: list[int] = []
 
-        def one(asked: Asked) -> Outcome:
-            outcome = Outcome(asked, *post(port, asked.video, asked.text))
-            sizes.append(resident_bytes(process))
-            return outcome
+            def one(asked: Asked, sizes: list[int] = sizes) -> Outcome:
+                outcome = Outcome(asked, *post(port, asked.video, asked.text))
+                sizes.append(resident_bytes(process))
+                return outcome
 
-        began = time.perf_counter()
-        outcomes = list(pool.map(one, work))
-        seconds = time.perf_counter() - began
-    return outcomes, seconds, sizes[min(_SETTLED_AFTER, len(sizes)) - 1], sizes[-1]
+            began = time.perf_counter()
+            outcomes = list(pool.map(one, work))
+            passes.append(Served(outcomes, time.perf_counter() - began, sizes))
+    return passes
 
 
 def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str], str], float]:
@@ -225,22 +239,32 @@ def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str],
     return {(record["video"], record["question"]): record.get("answer", "") for record in records}, seconds
 
 
-def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[Round, list[Outcome]]:
-    """One round, and what was not right in it."""
-    answers, batch_seconds = ask_batch(qa, work)
-    outcomes, server_seconds, settled, end = ask_server(folder, work, num_clients)
-    good = [outcome for outcome in outcomes if outcome.asked.question is not None]
-    return Round(
-        num_requests=len(work),
-        num_right=sum(outcome.is_right for outcome in outcomes),
-        num_same=sum(outcome.said == answers[outcome.asked.video.name, outcome.asked.text] for outcome in good)
-        + len(outcomes)
-        - len(good),
-        server_seconds=server_seconds,
-        batch_seconds=batch_seconds,
-        settled_bytes=settled,
-        end_bytes=end,
-    ), [outcome for outcome in outcomes if not outcome.is_right]
+def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[list[Round], list[Outcome]]:
+    """A round about new videos and one about known ones, and what was not right in them."""
+    answers, new_seconds = ask_batch(qa, work)
+    with tempfile.TemporaryDirectory() as cache:
+        knowing = VideoQA(qa.checkpoint, video_cache=VideoCache(Path(cache)))
+        ask_batch(knowing, work)
+        _, known_seconds = ask_batch(knowing, work)
+    passes = ask_server(folder, work, num_clients)
+    settled = passes[0].sizes[min(_SETTLED_AFTER, len(work)) - 1]
+    rounds = [
+        Round(
+            videos=videos,
+            num_requests=len(work),
+            num_right=sum(outcome.is_right for outcome in served.outcomes),
+            num_same=sum(
+                outcome.asked.question is None or outcome.said == answers[outcome.asked.video.name, outcome.asked.text]
+                for outcome in served.outcomes
+            ),
+            server_seconds=served.seconds,
+            batch_seconds=batch_seconds,
+            settled_bytes=settled,
+            end_bytes=served.sizes[-1],
+        )
+        for videos, served, batch_seconds in zip(("new", "known"), passes, (new_seconds, known_seconds), strict=True)
+    ]
+    return rounds, [outcome for served in passes for outcome in served.outcomes if not outcome.is_right]
 
 
 def table(rounds: Sequence[Round]) -> str:
@@ -248,7 +272,7 @@ def table(rounds: Sequence[Round]) -> str:
     heads = ["requests", "right", "as the batch", "server", "batch", "throughput", "memory after 50", "at the end"]
     rows = [
         [
-            str(number),
+            each.videos,
             f"{each.num_requests}",
             f"{each.num_right}",
             f"{each.num_same}",
@@ -258,9 +282,9 @@ def table(rounds: Sequence[Round]) -> str:
             f"{each.settled_bytes / 1e6:.0f} MB",
             f"{each.growth:+.1%}",
         ]
-        for number, each in enumerate(rounds, start=1)
+        for each in rounds
     ]
-    return markdown_table(["round", *heads], rows)
+    return markdown_table(["videos", *heads], rows)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -289,12 +313,14 @@ def main(arguments: list[str] | None = None) -> None:
         with endless(sorted(folder.glob("pipe-*"))):
             for _ in range(options.rounds):
                 found, wrong = measure(qa, folder, work, options.clients)
-                rounds.append(found)
+                rounds += found
                 for outcome in wrong:
                     print(f"{outcome.asked.video.name}: {outcome.asked.text} {outcome.status} {outcome.said}")
     write_figures(options.json, rounds=[asdict(each) for each in rounds])
     print(table(rounds))
-    print(f"\nThroughput of the batch's, median: {statistics.median(each.throughput for each in rounds):.2f}")
+    for videos in ("new", "known"):
+        median = statistics.median(each.throughput for each in rounds if each.videos == videos)
+        print(f"\nAbout {videos} videos, the server has {median:.2f} of the batch's throughput (median).")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, medians, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, medians, write_figures
 from sfvqa.lab.measurements.numbered_videos import find_or_write_many
 from sfvqa.registry import find_model
 from sfvqa.video import SamplingOptions
@@ -144,14 +144,11 @@ def table(runs: Sequence[Run]) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.throughput", __doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/throughput"), help="where the videos are kept")
+    parser = measurement_parser("throughput", __doc__, kept="the videos are")
     parser.add_argument(
         "--cases", nargs="*", default=["tiny:24:32", "bench-0.5b:4:8"], metavar="MODEL:VIDEOS:FRAMES", type=str
     )
     parser.add_argument("--questions", nargs="*", type=int, default=[1, 3], help="about each video")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, medians, write_figures
+from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, medians, write_figures
 from sfvqa.lab.measurements.numbered_videos import find_or_write_many
 from sfvqa.profiling.profile import Device
 from sfvqa.registry import find_model
@@ -152,14 +152,11 @@ def _name(num_workers: int) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = command_parser("measurements.workers", __doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/workers"), help="where the videos are kept")
+    parser = measurement_parser("workers", __doc__, kept="the videos are")
     parser.add_argument("--videos", type=int, default=24, help="how many are made, if none are there")
     parser.add_argument("--models", nargs="*", default=["tiny"])
     parser.add_argument("--workers", nargs="*", type=int, default=[0, 1, 2], help="0 is without Ray")
     parser.add_argument("--frames", type=int, help="default: as many as in training")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, whose medians count")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
 
 

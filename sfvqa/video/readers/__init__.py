@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sfvqa.errors import DamagedVideoError, EncryptedVideoError, UnreadableVideoError, UsageError
 from sfvqa.video.clip import MissingFrame, Pixels, VideoInfo
 from sfvqa.video.fitting import Fit
 from sfvqa.video.readers.local_file import FileState, check_local_file
 from sfvqa.video.subtitles import Subtitles
+
+if TYPE_CHECKING:
+    from sfvqa.video.readers.isolated import ReadingProcess
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
@@ -152,6 +155,43 @@ def _as_stored(pixels: Pixels) -> Pixels:
     return pixels
 
 
+class VideoBeingOpened:
+    """A video that is being opened in a process of its own, if reading is isolated, while this one does something else.
+
+    Raises VideoNotFoundError or UnreadableVideoError when built, where a look at the file tells.
+    """
+
+    def __init__(self, path: str | PathLike[str], options: ReadOptions | None = None) -> None:
+        """Start the process."""
+        began = time.perf_counter()
+        self._options = options or ReadOptions()
+        self._state = FileState.of(check_local_file(path))
+        self._process: ReadingProcess | None = None
+        if self._options.isolated:
+            from sfvqa.video.readers import isolated
+
+            self._process = isolated.ReadingProcess(self._state, self._options)
+        self._seconds = time.perf_counter() - began
+
+    def reader(self) -> VideoReader:
+        """Wait until it is open; what opening it took is what was waited for. Errors as `open_video`."""
+        began = time.perf_counter()
+        if self._process is None:
+            reader = open_here(self._state.path, self._options)
+        else:
+            from sfvqa.video.readers.isolated import IsolatedReader
+
+            reader = IsolatedReader(self._process)
+        reader.opened_as, reader.asked_for = self._state, self._options.reader
+        reader.open_seconds = self._seconds + time.perf_counter() - began
+        return reader
+
+    def close(self) -> None:
+        """End the process, and with it the reader; safe to call twice."""
+        if self._process is not None:
+            self._process.close()
+
+
 def open_video(path: str | PathLike[str], options: ReadOptions | None = None) -> VideoReader:
     """Open a local video file, or a folder of images; use the result as a context manager.
 
@@ -159,18 +199,7 @@ def open_video(path: str | PathLike[str], options: ReadOptions | None = None) ->
     what that cannot open, with OpenCV, and says so in the reader's warnings.
     Raises VideoNotFoundError, UnreadableVideoError or, where reading is isolated, ReadTimeoutError.
     """
-    options = options or ReadOptions()
-    began = time.perf_counter()
-    state = FileState.of(check_local_file(path))
-    if options.isolated:
-        from sfvqa.video.readers.isolated import IsolatedReader
-
-        reader: VideoReader = IsolatedReader(state, options)
-    else:
-        reader = open_here(state.path, options)
-    reader.opened_as, reader.asked_for = state, options.reader
-    reader.open_seconds = time.perf_counter() - began
-    return reader
+    return VideoBeingOpened(path, options).reader()
 
 
 def open_here(path: str | PathLike[str], options: ReadOptions) -> VideoReader:

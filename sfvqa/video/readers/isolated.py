@@ -36,57 +36,41 @@ _IF_KILLED = "Most likely the system did so because memory ran out: free some an
 _MEMORY_BYTES = 4 * 1024**3  # that a file may take, beyond what the process has at its start
 
 
-class IsolatedReader(VideoReader):
-    """Reads like the reader it stands for, in another process, within `timeout_seconds` of waiting from opening on.
+class ReadingProcess:
+    """A process that opens one video at once and then does what it is asked.
 
-    Raises ReadTimeoutError, and UnreadableVideoError when the process dies.
+    All that it is waited for may take `timeout_seconds`. Raises ReadTimeoutError, and UnreadableVideoError when it
+    dies.
     """
 
     def __init__(self, state: FileState, options: ReadOptions) -> None:
-        """Start the process and wait until it has opened the checked local file, which is still as `state` says."""
-        self._path, self._state, self._options = state.path, state, options
+        """Start it for a checked local file, and do not wait for it."""
+        self.path, self._state, self._options = state.path, state, options
         self._seconds_left = options.timeout_seconds
         self._is_timed_out = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self.name, *facts = self._start()
-        super().__init__(*facts)
+        self._running: subprocess.Popen[bytes] | None = None
+        self._start()
 
-    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
-        """As the reader's in the process; leaving early ends the process, and the next call starts another."""
-        total = len(indices)
-        stages = (f"reading frame {min(place, total)} of {total}" for place in count(1))
-        return self._ask(stages, "pictures", indices, fit)
-
-    def subtitles(self) -> Subtitles:
-        """As the reader's in the process."""
-        (subtitles,) = self._ask(repeat("reading the subtitles"), "subtitles")
-        assert isinstance(subtitles, Subtitles)
-        return subtitles
-
-    def cancel(self) -> None:
-        """End the process, whatever it is doing; the next call starts another."""
-        if (running := self._process) is not None:
-            _end(running)
-
-    def close(self) -> None:
-        """End the process; safe to call twice."""
-        running, self._process = self._process, None
-        if running is None:
-            return
-        running.kill()
-        for pipe in (running.stdin, running.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):  # what was still to be sent to the killed process
-                pipe.close()
-        _end(running)
-
-    def _ask(self, stages: Iterable[str], method: str, *arguments: object) -> Generator[Any]:
-        """Yield what the process answers to a call; `stages` say for each answer what it is waited for."""
-        if self._process is not None and self._process.poll() is not None:
+    def opened(self) -> Any:
+        """Wait until it has opened the file; what its reader says of that."""
+        try:
+            self._receive(_STARTING)
+            return self._receive("opening it")
+        except BaseException:
             self.close()
-        if self._process is None:
+            raise
+
+    def ask(self, stages: Iterable[str], method: str, *arguments: object) -> Generator[Any]:
+        """Yield what it answers to a call; `stages` say for each answer what it is waited for.
+
+        Leaving early ends the process. One that has ended is replaced, if the file still is as it was.
+        """
+        if self._running is not None and self._running.poll() is not None:
+            self.close()
+        if self._running is None:
             self._state.check()
             self._start()
+            self.opened()
         is_complete = False
         try:
             self._send((method, arguments))
@@ -100,10 +84,26 @@ class IsolatedReader(VideoReader):
             if not is_complete:
                 self.close()
 
-    def _start(self) -> Any:
-        """Start a process; what its reader says of the file."""
+    def kill(self) -> None:
+        """End it, whatever it is doing, while another thread may wait for it."""
+        if (running := self._running) is not None:
+            _end(running)
+
+    def close(self) -> None:
+        """End it; safe to call twice."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        running.kill()
+        for pipe in (running.stdin, running.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):  # what was still to be sent to the killed process
+                pipe.close()
+        _end(running)
+
+    def _start(self) -> None:
         is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
-        self._process = subprocess.Popen(
+        self._running = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM.format(path=[os.fspath(entry) for entry in sys.path])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -113,25 +113,23 @@ class IsolatedReader(VideoReader):
             process_group=0 if os.name == "posix" else None,
         )
         try:
-            self._send((self._path, self._options))
-            self._receive(_STARTING)
-            return self._receive("opening it")
+            self._send((self.path, self._options))
         except BaseException:
             self.close()
             raise
 
     def _send(self, request: object) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+        assert self._running is not None
+        assert self._running.stdin is not None
         with self._at_pipe("being asked"):
-            _send(self._process.stdin, request)
+            _send(self._running.stdin, request)
 
     def _receive(self, stage: str) -> Any:
         """The next answer; raises the error that it is, or that its absence means."""
-        assert self._process is not None
-        assert self._process.stdout is not None
+        assert self._running is not None
+        assert self._running.stdout is not None
         with self._at_pipe(stage):
-            answer = pickle.load(self._process.stdout)
+            answer = pickle.load(self._running.stdout)
         if isinstance(answer, SfvqaError):
             raise answer
         return answer
@@ -154,19 +152,19 @@ class IsolatedReader(VideoReader):
 
     def _time_out(self) -> None:
         self._is_timed_out = True
-        if self._process is not None:
-            self._process.kill()
+        if self._running is not None:
+            self._running.kill()
 
     def _death(self, stage: str) -> SfvqaError:
         """The error for a process that is gone."""
         if self._is_timed_out:
             return ReadTimeoutError(
-                f"“{self._path}” was not read within {plural(self._options.timeout_seconds, 'second')}: "
+                f"“{self.path}” was not read within {plural(self._options.timeout_seconds, 'second')}: "
                 f"time ran out while {stage}.",
                 "Allow more with --read-timeout, look at a part of it with --start and --end, or convert it.",
             )
-        assert self._process is not None
-        code = _exit_code(self._process)
+        assert self._running is not None
+        code = _exit_code(self._running)
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         was_killed = code == _KILLED  # from outside: no file does that
         if stage == _STARTING:
@@ -177,9 +175,39 @@ class IsolatedReader(VideoReader):
                 else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
             )
         return UnreadableVideoError(
-            f"The process that read “{self._path}” {how} while {stage}.",
+            f"The process that read “{self.path}” {how} while {stage}.",
             _IF_KILLED if was_killed else "The file may be damaged: convert it, or copy or download it again.",
         )
+
+
+class IsolatedReader(VideoReader):
+    """Reads like the reader it stands for, in another process; raises what that process does."""
+
+    def __init__(self, process: ReadingProcess) -> None:
+        """Wait until the process has opened the file."""
+        self._process = process
+        self.name, *facts = process.opened()
+        super().__init__(*facts)
+
+    def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
+        """As the reader's in the process; leaving early ends the process, and the next call starts another."""
+        total = len(indices)
+        stages = (f"reading frame {min(place, total)} of {total}" for place in count(1))
+        return self._process.ask(stages, "pictures", indices, fit)
+
+    def subtitles(self) -> Subtitles:
+        """As the reader's in the process."""
+        (subtitles,) = self._process.ask(repeat("reading the subtitles"), "subtitles")
+        assert isinstance(subtitles, Subtitles)
+        return subtitles
+
+    def cancel(self) -> None:
+        """End the process, whatever it is doing; the next call starts another."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process; safe to call twice."""
+        self._process.close()
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:

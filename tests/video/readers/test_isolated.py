@@ -250,8 +250,8 @@ def test_a_process_that_takes_no_requests_is_ended(path: Path) -> None:
     """What it is asked is more than a pipe holds, and it is stopped: the time-out was for its answers alone."""
     with open_video(path, ReadOptions(timeout_seconds=3)) as opened:
         assert isinstance(opened, isolated.IsolatedReader)
-        assert opened._process is not None
-        os.kill(opened._process.pid, signal.SIGSTOP)
+        assert opened._process._running is not None
+        os.kill(opened._process._running.pid, signal.SIGSTOP)
         with pytest.raises(ReadTimeoutError, match="time ran out while being asked"):
             list(opened.pictures(list(range(10**6)), FitSquare(48)))
 
