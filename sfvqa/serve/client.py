@@ -102,7 +102,7 @@ class Connection:
         """The next message. Raises the server's error if it is one, OSError where none comes any more."""
         message = self.receive_any(timeout_seconds)
         if "error" in message:
-            raise self._error(**message["error"])
+            raise self._error(message["error"]["type"], message["error"]["args"])
         return message
 
     def receive_any(self, timeout_seconds: float | None = None) -> dict[str, Any]:
@@ -166,10 +166,10 @@ class Connection:
         answer = Answer.from_dict(document)
         return replace(answer, warnings=tuple(map(self._named, answer.warnings)))
 
-    def _error(self, type: str, args: Sequence[Any]) -> Exception:
-        kind = getattr(errors, type, None) or getattr(builtins, type, None)
-        if not (isinstance(kind, builtins.type) and issubclass(kind, SfvqaError | OSError | MemoryError)):
-            kind = builtins.type(type, (Exception,), {})  # of a library: known by its name
+    def _error(self, name: str, args: Sequence[Any]) -> Exception:
+        kind = getattr(errors, name, None) or getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, SfvqaError | OSError | MemoryError)):
+            kind = type(name, (Exception,), {})  # of a library: known by its name
         if issubclass(kind, VideoError):
             args = [self._named(str(part)) for part in args]
         error: Exception = kind(*args)

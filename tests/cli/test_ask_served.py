@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import sfvqa
+from sfvqa.cli.screen import WordWriter
 from sfvqa.inference.answer import AnswerStream
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.serve import local
@@ -226,7 +227,6 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
         def steps() -> Iterator[list[str]]:
             try:
                 yield ["The screen "]
-                os.kill(os.getpid(), signal.SIGINT)
                 while True:
                     yield [""] if server.service.num_requests else ["."]
             finally:
@@ -234,6 +234,13 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
 
         yield AnswerStream(steps(), lambda: None)  # type: ignore[arg-type, return-value]
 
+    write = WordWriter.write
+
+    def pressing(writer: WordWriter, text: str) -> None:
+        write(writer, text)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(WordWriter, "write", pressing)
     monkeypatch.setattr(server.answerer, "stream_all", stream_all, raising=False)
     run = run_cli("ask", SHAPES, COLOUR, "--model", "tiny")
     assert (run.exit_code, run.stdout, run.stderr) == (130, "The screen \n", "\n")

@@ -10,7 +10,17 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    FileChooser,
+    Locator,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.inference.engine import GenerationOptions
@@ -405,6 +415,24 @@ def test_what_cannot_be_answered_is_said_and_the_question_kept(server: PageServe
     expect(page.locator("#question")).to_have_value(FLASH)
 
 
+def test_what_is_asked_before_the_server_is_there_is_answered_once_it_is(
+    server: PageServer, open_page: OpenPage
+) -> None:
+    page = open_page(server)
+    page.route("**/sfvqa/model", lambda route: route.abort())
+    page.reload()
+    gone = "The server does not answer. Check that it is still running."
+    expect(page.get_by_role("alert")).to_have_text(gone)
+    drop(page, "shapes.mp4", SHAPES.read_bytes())
+    expect(page.locator("#preview .picture")).to_have_count(8)
+    begin(page, FLASH)
+    expect(page.get_by_role("alert")).to_have_text(gone)
+    expect(page.locator("#question")).to_have_value(FLASH)
+    page.unroute("**/sfvqa/model")
+    page.press("#question", "Enter")
+    expect(answer_of(page.locator(".turn"))).to_have_text(GREEN)
+
+
 def test_a_file_that_is_too_large_is_not_sent(tiny: VideoQA, open_page: OpenPage) -> None:
     with page_server(tiny, largest_bytes=1 << 20) as server:
         page = open_page(server)
@@ -499,14 +527,19 @@ def test_without_a_key_none_is_asked_for(server: PageServer, open_page: OpenPage
 
 def test_everything_can_be_done_by_keyboard(server: PageServer, open_page: OpenPage) -> None:
     page = open_page(server)
+    choosers: list[FileChooser] = []
+    page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # so early that the browser knows of it when Enter is pressed
     expect(page.locator("#listed")).to_be_visible()
     keyboard = page.keyboard
     keyboard.press("Tab")
     expect(page.locator("#file")).to_be_focused()
     expect(page.locator("#drop")).to_have_css("outline-style", "solid")
-    with page.expect_file_chooser() as chooser:
-        keyboard.press("Enter")
-    chooser.value.set_files(SHAPES)
+    keyboard.press("Enter")
+    while not choosers:
+        page.wait_for_timeout(50)
+    choosers[0].set_files(SHAPES)
     expect(page.locator("#question")).to_be_focused()
     expect(page.locator("#preview .picture")).to_have_count(8)
     keyboard.type(FLASH)

@@ -130,7 +130,7 @@ def _median_calls(way: str, video: Path, calls: list[list[str]], flags: list[str
     runs = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            environment = {**os.environ, "SFVQA_CACHE_DIR": folder}
+            environment = {**os.environ, "SFVQA_CACHE_DIR": folder, "SFVQA_NO_SERVER": "1"}
             began, answers = time.perf_counter(), []
             for questions in calls:
                 command = [sys.executable, "-m", "sfvqa", "ask", str(video), *questions, *flags]

@@ -107,8 +107,7 @@ async function choose(name, ready, sending = new AbortController()) {
 }
 
 function chooseFile(file) {
-  if (!model) return;
-  const sending = new AbortController(), most = model.largest_video_bytes;
+  const sending = new AbortController(), most = model?.largest_video_bytes ?? Infinity;
   if (file.size > most) {
     const size = Math.floor(most / 1e6).toLocaleString("en");
     tell(new Error(`“${file.name}” is larger than the ${size} MB that this server takes.`));
@@ -376,7 +375,8 @@ function onSubmit(id, act) {
 
 onSubmit("composer", () => (running ? running.abort() : submit()));
 
-function submit() {
+async function submit() {
+  if (!model) await start();
   const question = byId("question").value.trim();
   if (!model || !question) return;
   if (!video) {
