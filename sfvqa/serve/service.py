@@ -27,7 +27,7 @@ from sfvqa.errors import (
     UsageError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.question import check_choices, check_looks
+from sfvqa.inference.question import check_choices, check_looks, check_question
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.metrics import Metrics
 from sfvqa.serve.request import Event, Job, Request, Work, to_be_told
@@ -207,6 +207,7 @@ class Service:
             self._changed.notify_all()
 
     def _check(self, request: Request) -> None:
+        check_question(request.question)
         most, model = self.options.most_frames, self.answerer.checkpoint.model
         if request.num_frames > most:
             raise UsageError(f"{request.num_frames} frames are asked for.", f"This server looks at {most} at most.")
