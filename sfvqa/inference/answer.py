@@ -206,7 +206,7 @@ class Answer:
             "timings": asdict(self.timings),
             "peak_memory_bytes": self.peak_memory_bytes,
             "warnings": list(self.warnings),
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings) | {"stop": list(self.settings.stop)},
         }
 
     @classmethod

@@ -92,7 +92,6 @@ def test_choices_that_are_none_are_a_usage_error(values: list[str]) -> None:
         (["--choices", "A,B", "--repetition-penalty", "2"], 2, "--repetition-penalty has no effect on --choices"),
         (["--choices", "A,B", "--seed", "5"], 2, "--seed has no effect on --choices"),
         (["--choices", "A,B", "--static-decode", "on"], 2, "--static-decode has no effect on --choices"),
-        (["--static-decode", "on", "--attention", "flash_attention_2"], 2, "by sdpa, not by flash_attention_2"),
         (["--static-decode", "on", "--quant", "8bit"], 2, "8-bit weights are multiplied"),
         (["--system", " "], 2, "system message is empty"),
         (["--template", "Be brief."], 2, "no place for the question"),

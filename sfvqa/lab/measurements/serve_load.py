@@ -30,6 +30,7 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.plan import LARGEST_BATCH, BatchOptions
 from sfvqa.batch.record import read_records
 from sfvqa.batch.runner import run_batch
+from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _SETTLED_AFTER = 50  # requests, from which on memory should not grow
 _PATIENCE_SECONDS = 300.0
 _UNREADABLE = 422
+_MOST_TOKENS = 64  # of an answer: more than tiny writes
+_KNOWS = "tiny"
+"""The model whose answers can be judged; of another one, with random weights, it counts that there is one."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,12 @@ class Outcome:
     def is_right(self) -> bool:
         """Whether a good video has its true answer, and a bad one its error."""
         question = self.asked.question
-        return self.status == _UNREADABLE if question is None else self.status == 200 and question.is_right(self.said)
+        return self.has_right_status and (question is None or question.is_right(self.said))
+
+    @property
+    def has_right_status(self) -> bool:
+        """Whether a good video has an answer, and a bad one its error."""
+        return self.status == (_UNREADABLE if self.asked.question is None else 200)
 
 
 @dataclass(frozen=True)
@@ -147,27 +156,16 @@ def endless(pipes: Sequence[Path]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[int, int]]:
+def serving(folder: Path, model: str) -> Iterator[tuple[int, int]]:
     """`sfvqa serve` in a process of its own, which has answered once: its id and its port."""
-    command = [
-        sys.executable,
-        "-m",
-        "sfvqa",
-        "serve",
-        "--model",
-        "tiny",
-        "--device",
-        "cpu",
-        "--no-cache",
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen([*command, "--folder", str(folder)], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "sfvqa", "serve", "--model", model, "--device", "cpu", "--no-cache"]
+    command += ["--port", "0", "--folder", str(folder), *(["--random-weights"] if model != _KNOWS else [])]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         said = process.stderr.readline()
         port = int(said.partition("http://127.0.0.1:")[2].partition(";")[0])
-        post(port, None, "What is it?")
+        post(port, model, None, "What is it?")
         yield process.pid, port
         process.send_signal(signal.SIGTERM)
         process.wait(_PATIENCE_SECONDS)
@@ -175,12 +173,12 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
         process.kill()
 
 
-def post(port: int, video: Path | None, text: str) -> tuple[int, str]:
+def post(port: int, model: str, video: Path | None, text: str) -> tuple[int, str]:
     """Ask; the status, and the answer or the error."""
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     if video is not None:
         content.append({"type": "video_url", "video_url": {"url": video.as_uri()}})
-    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": content}]})
+    body = json.dumps({"model": model, "max_tokens": _MOST_TOKENS, "messages": [{"role": "user", "content": content}]})
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
     with contextlib.closing(connection):
         connection.request("POST", "/v1/chat/completions", body)
@@ -206,15 +204,15 @@ class Served:
     sizes: list[int]
 
 
-def ask_server(folder: Path, work: Sequence[Asked], num_clients: int) -> list[Served]:
+def ask_server(folder: Path, model: str, work: Sequence[Asked], num_clients: int) -> list[Served]:
     """All requests by clients that ask one after the other, and all of them again."""
     passes: list[Served] = []
-    with serving(folder) as (process, port), ThreadPoolExecutor(num_clients) as pool:
+    with serving(folder, model) as (process, port), ThreadPoolExecutor(num_clients) as pool:
         for _ in range(2):
             sizes: list[int] = []
 
             def one(asked: Asked, sizes: list[int] = sizes) -> Outcome:
-                outcome = Outcome(asked, *post(port, asked.video, asked.text))
+                outcome = Outcome(asked, *post(port, model, asked.video, asked.text))
                 sizes.append(resident_bytes(process))
                 return outcome
 
@@ -227,7 +225,11 @@ def ask_server(folder: Path, work: Sequence[Asked], num_clients: int) -> list[Se
 def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str], str], float]:
     """The same by a batch in this process: the answers by video and question, and the seconds."""
     items = [Item(asked.video, asked.video.name, asked.text) for asked in work]
-    options = BatchOptions(batch_size=LARGEST_BATCH, sampling=qa.default_sampling)
+    options = BatchOptions(
+        batch_size=LARGEST_BATCH,
+        sampling=qa.default_sampling,
+        generation=GenerationOptions(max_new_tokens=_MOST_TOKENS),
+    )
     qa.ask(None, "What is it?")
     with tempfile.TemporaryDirectory() as folder:
         path, began = Path(folder) / "out.jsonl", time.perf_counter()
@@ -241,18 +243,20 @@ def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str],
 
 def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[list[Round], list[Outcome]]:
     """A round about new videos and one about known ones, and what was not right in them."""
+    knows = qa.checkpoint.location.name == _KNOWS
+    is_right = (lambda outcome: outcome.is_right) if knows else (lambda outcome: outcome.has_right_status)
     answers, new_seconds = ask_batch(qa, work)
     with tempfile.TemporaryDirectory() as cache:
         knowing = VideoQA(qa.checkpoint, video_cache=VideoCache(Path(cache)))
         ask_batch(knowing, work)
         _, known_seconds = ask_batch(knowing, work)
-    passes = ask_server(folder, work, num_clients)
+    passes = ask_server(folder, qa.checkpoint.location.name, work, num_clients)
     settled = passes[0].sizes[min(_SETTLED_AFTER, len(work)) - 1]
     rounds = [
         Round(
             videos=videos,
             num_requests=len(work),
-            num_right=sum(outcome.is_right for outcome in served.outcomes),
+            num_right=sum(map(is_right, served.outcomes)),
             num_same=sum(
                 outcome.asked.question is None or outcome.said == answers[outcome.asked.video.name, outcome.asked.text]
                 for outcome in served.outcomes
@@ -264,7 +268,7 @@ def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) 
         )
         for videos, served, batch_seconds in zip(("new", "known"), passes, (new_seconds, known_seconds), strict=True)
     ]
-    return rounds, [outcome for served in passes for outcome in served.outcomes if not outcome.is_right]
+    return rounds, [outcome for served in passes for outcome in served.outcomes if not is_right(outcome)]
 
 
 def table(rounds: Sequence[Round]) -> str:
@@ -295,6 +299,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--good", type=int, default=13, help="videos that can be read")
     parser.add_argument("--damaged", type=int, default=5, help="videos that cannot")
     parser.add_argument("--pipes", type=int, default=2, help="pipes that never end")
+    parser.add_argument("--model", default=_KNOWS, help="or one that runs with random weights")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
@@ -304,7 +309,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Make the videos, ask, print the table and what was not right."""
     options = parse_arguments(arguments)
-    qa, rounds = VideoQA.load("tiny", device="cpu"), list[Round]()
+    qa = VideoQA.load(options.model, device="cpu", random_weights=options.model != _KNOWS)
+    rounds = list[Round]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         work = make_work(
