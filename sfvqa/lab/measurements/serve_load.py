@@ -244,7 +244,10 @@ def ask_batch(qa: VideoQA, work: Sequence[Asked]) -> tuple[dict[tuple[str, str],
 def measure(qa: VideoQA, folder: Path, work: Sequence[Asked], num_clients: int) -> tuple[list[Round], list[Outcome]]:
     """A round about new videos and one about known ones, and what was not right in them."""
     knows = qa.checkpoint.location.name == _KNOWS
-    is_right = (lambda outcome: outcome.is_right) if knows else (lambda outcome: outcome.has_right_status)
+
+    def is_right(outcome: Outcome) -> bool:
+        return outcome.is_right if knows else outcome.has_right_status
+
     answers, new_seconds = ask_batch(qa, work)
     with tempfile.TemporaryDirectory() as cache:
         knowing = VideoQA(qa.checkpoint, video_cache=VideoCache(Path(cache)))
