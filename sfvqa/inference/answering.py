@@ -201,7 +201,8 @@ class AnswerRun:
     Prompts are built and checked at once: UsageError for an empty question or choices that are none,
     PromptTooLongError when prompt and new tokens exceed the model's positions. Each answer equals what its question
     alone would give: questions about one video share the prefill of what their prompts begin with. A single question
-    goes on from what was `kept` of another prompt, and with `keep` leaves `kept` for the next one.
+    goes on from what was `kept` of another prompt, and with `keep` leaves `kept` for the next one; several go on from
+    the `beginnings` that earlier batches left there, and leave theirs.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class AnswerRun:
         choices: Sequence[str] | None = None,
         kept: KeptPrompt | None = None,
         keep: bool = False,
+        beginnings: list[KeptPrompt] | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
         device = checkpoint.model.device
@@ -233,7 +235,7 @@ class AnswerRun:
         self._prefill_watch = Stopwatch(device)
         # A token is waited for, and no more than it: behind it the device is at the next one.
         self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
-        self._kept, self._warnings = kept, warnings
+        self._kept, self._beginnings, self._warnings = kept, beginnings, warnings
         self._running = [True] * len(questions)
         self._guide = None if options.schema is None else self._guide_by(options.schema, len(questions))
         self._free_bytes = free_memory_bytes(device)
@@ -382,6 +384,7 @@ class AnswerRun:
                 [row.visual_tokens for row in self._rows],
                 [row.num_last for row in self._rows],
                 self._recording_ends,
+                self._beginnings,
             )
             if self._options.slow_attention is SlowAttention.PREFILL:
                 prefilled.cache.forget_slow()

@@ -204,11 +204,14 @@ def prefill_together(
     visual_tokens: Sequence[VisualTokens | None],
     num_last: Sequence[int] | None = None,
     around_ends: Callable[[Sequence[int]], AbstractContextManager[None]] = lambda _rows: nullcontext(),
+    kept: list[KeptPrompt] | None = None,
 ) -> tuple[Prefilled, list[int]]:
     """Prefill a batch; what prompts about one video begin with goes through the model once, for the first of them.
 
     The other prompts go through it together. Also how many tokens of each prompt needed none so. At least `num_last`
     tokens of each prompt (its last one) go through in one pass, around which `around_ends` of its rows is entered.
+    Where earlier batches left their beginnings in `kept`, prompts about these videos go on from there; what this batch
+    is the first to begin with is added.
     """
     num_last = num_last or [1] * len(prompts)
     if not SlowFastCache(model.config).is_forkable:
@@ -219,23 +222,54 @@ def prefill_together(
     rows: list[int] = []
     alone: list[int] = []
     for about_one in _by_video(visual_tokens):
-        shared = num_shared([prompts[row][: -num_last[row]] for row in about_one]) if len(about_one) > 1 else 0
+        about, video = [prompts[row] for row in about_one], visual_tokens[about_one[0]]
+        begins = [prompts[row][: -num_last[row]] for row in about_one]
+        earlier, shared = _kept_of(video, begins, kept or ())
+        if earlier is None:
+            shared = num_shared(begins) if len(about) > 1 else 0
+        if earlier is None and kept is not None and not shared:
+            shared = _num_to_keep(begins[0])
         if not shared:
             alone += about_one
             continue
-        about, video = [prompts[row] for row in about_one], visual_tokens[about_one[0]]
-        beginning = prefill(model, [about[0][:shared]], [video]).cache
-        beginning.batch_repeat_interleave(len(about))
+        if earlier is not None:
+            beginning = earlier.cache.fork(shared)
+        else:
+            beginning = prefill(model, [about[0][:shared]], [video]).cache
+            if kept is not None and video is not None and shared >= _WORTH_KEEPING:
+                kept.extend(filter(None, [KeptPrompt.of(about[0][:shared], video, beginning)]))
+        if len(about) > 1:
+            beginning.batch_repeat_interleave(len(about))
         with around_ends(about_one):  # the rests are padded between beginning and rest
             parts.append(prefill(model, [prompt[shared:] for prompt in about], None, after=beginning))
         rows += about_one
-        for row in about_one[1:]:
+        for row in about_one[0 if earlier else 1 :]:
             num_reused[row] = shared
     if alone:
         with around_ends(alone):
             parts.append(prefill(model, [prompts[row] for row in alone], [visual_tokens[row] for row in alone]))
         rows += alone
     return _in_order(parts, rows), num_reused
+
+
+_WORTH_KEEPING = 256  # tokens: below, a pass of its own for the rest costs what it saves
+
+
+def _kept_of(
+    video: VisualTokens | None, begins: Sequence[Sequence[int]], kept: Sequence[KeptPrompt]
+) -> tuple[KeptPrompt | None, int]:
+    """The kept prompt that all these prompts about a video begin with, and for how many tokens; None if few or none."""
+    for prompt in kept if video is not None else ():
+        shared = num_shared([prompt.token_ids, *begins]) if prompt.visual_tokens is video else 0
+        if shared >= _WORTH_KEEPING:
+            return prompt, shared
+    return None, 0
+
+
+def _num_to_keep(prompt: Sequence[int]) -> int:
+    """The tokens up to the end of a prompt's video, with which other questions about it will begin; 0 if too few."""
+    end = max((place for place, token in enumerate(prompt, 1) if token == IMAGE_TOKEN_ID), default=0)
+    return end if end >= _WORTH_KEEPING else 0
 
 
 def _by_video(visual_tokens: Sequence[VisualTokens | None]) -> list[list[int]]:

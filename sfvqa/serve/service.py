@@ -36,6 +36,7 @@ from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.engine import KeptPrompt
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
 _MOST_CHARACTERS_A_TOKEN = 16  # more than any text has, so that none too long is tokenised
@@ -463,7 +464,8 @@ class Service:
             yield from self._answer_together(batch[start : start + size])
 
     def _write(self, batch: Sequence[Waiting]) -> Generator[None, None, None]:
-        run = self._run_of(batch)
+        beginnings = [sight.kept for sight in {waiting.sight for waiting in batch} if sight and sight.kept]
+        run = self._run_of(batch, beginnings)
         jobs = [waiting.job for waiting in batch]
         for job in jobs:
             job.begin()
@@ -479,9 +481,9 @@ class Service:
         for place, job in enumerate(jobs):
             if not (job.is_dropped or job.is_over):  # it could not go on
                 self._finish(batch[place], run, place)
-        self._keep_prompt(batch, run)
+        self._keep_prompts(batch, run, beginnings)
 
-    def _run_of(self, batch: Sequence[Waiting]) -> AnswerRun:
+    def _run_of(self, batch: Sequence[Waiting], beginnings: "list[KeptPrompt]") -> AnswerRun:
         """The run of a batch; the first question about a video has its cost in its timings."""
         asked, seen = [], set[Sight]()
         for waiting in batch:
@@ -500,6 +502,7 @@ class Service:
             choices=first.choices,
             kept=None if sight is None else sight.kept,
             keep=sight is not None,
+            beginnings=beginnings,
         )
 
     def _finish(self, waiting: Waiting, run: AnswerRun, place: int) -> None:
@@ -511,13 +514,14 @@ class Service:
                 self.metrics.answered(waiting.job, answer)
             self._tell_last(waiting.job, answer.error or answer)
 
-    def _keep_prompt(self, batch: Sequence[Waiting], run: AnswerRun) -> None:
-        """Keep the prompt of a question that was answered alone, which the next turn of a chat begins with."""
-        sight = batch[0].sight
-        if sight is None or len(batch) > 1:
-            return
+    def _keep_prompts(self, batch: Sequence[Waiting], run: AnswerRun, beginnings: "Sequence[KeptPrompt]") -> None:
+        """Keep what the next question about each video begins with; of one answered alone the next turn of a chat."""
+        kept = {id(prompt.visual_tokens): prompt for prompt in beginnings}
         with self._changed:
-            sight.kept = run.kept
+            for sight in {waiting.sight for waiting in batch}:
+                if sight is not None and sight.encoded is not None:
+                    alone = run.kept if len(batch) == 1 else None
+                    sight.kept = alone or kept.get(id(sight.encoded.visual_tokens))
             self._make_room()
 
     @property

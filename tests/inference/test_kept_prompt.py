@@ -212,6 +212,38 @@ def test_a_batch_about_several_videos_with_several_questions_each(
     assert [answer.tokens.reused > 0 for answer in answers] == [False, False, False, True, True, True, True, True]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_go_on_from_the_beginnings_of_earlier_ones(
+    qa: VideoQA,
+    encoded: EncodedVideo,
+    encoded_short: EncodedVideo,
+    mode: SlowAttention,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server is asked about the same few videos again and again, seldom in the same batch."""
+    monkeypatch.setattr("sfvqa.inference.engine._WORTH_KEEPING", 4)
+    options, beginnings = GenerationOptions(max_new_tokens=10, slow_attention=mode), list[KeptPrompt]()
+    reused = []
+    for questions in (QUESTIONS[:2], QUESTIONS[2:], QUESTIONS[::-1]):
+        asked = [(video, question) for question in questions for video in (encoded, encoded_short, None)]
+        asked = [*asked[:-2], asked[-1]]  # one question about the short video less than about the other
+        run = AnswerRun(qa.checkpoint, [Asked(*each) for each in asked], options, beginnings=beginnings)
+        assert all(run.steps())
+        assert [answer.text for answer in run.answers()] == [qa.ask(*each, options).text for each in asked]
+        reused.append([answer.tokens.reused > 0 for answer in run.answers() if answer.video])
+        assert [prompt.visual_tokens for prompt in beginnings] == [encoded.visual_tokens, encoded_short.visual_tokens]
+    assert reused[0] == [False, False, True]
+    assert all(reused[1])
+    assert all(reused[2])
+
+
+def test_a_short_beginning_is_not_kept(qa: VideoQA, encoded: EncodedVideo) -> None:
+    beginnings = list[KeptPrompt]()
+    run = AnswerRun(qa.checkpoint, [Asked(encoded, question) for question in QUESTIONS], SHORT, beginnings=beginnings)
+    assert all(run.steps())
+    assert not beginnings
+
+
 # --- how much is shared ---
 
 
