@@ -153,7 +153,7 @@ def begin_chat(
         return None
 
     def open_other(path: Path) -> ServedChat:
-        with gone_is_an_error():
+        with gone_is_an_error("Start the chat again."):
             return ServedChat(connection, warm.see(connection, path, prompt_of(path), context_tokens=context))
 
     return begun, open_other, warm.sampling

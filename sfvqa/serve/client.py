@@ -27,6 +27,7 @@ from sfvqa.video.sampling import SamplingOptions
 
 _PATIENCE_SECONDS = 2.0  # with a server that may hang
 _PIECE_BYTES = 1 << 16
+_START_AGAIN = "Start the chat again."  # it was held by the server alone
 
 Refused = (OSError, ServerBusyError, ServerStoppingError)
 """Why a server does not answer, where nothing is wrong with what was asked."""
@@ -233,14 +234,14 @@ class ServedChat:
 
     def reset(self) -> None:
         """Forget what was said."""
-        with gone_is_an_error(), self._connection.dropping():
+        with gone_is_an_error(_START_AGAIN), self._connection.dropping():
             self._request({"reset": True})
             state = self._connection.receive()["chat"]
         self._state = state
 
     def stream(self, question: str) -> AnswerStream:
         """Answer one more question; what must drop has dropped when this returns."""
-        with gone_is_an_error(), self._connection.dropping():
+        with gone_is_an_error(_START_AGAIN), self._connection.dropping():
             self._request({"turn": question})
             begun = self._connection.receive()
             so_far = [self._connection.answer(begun["begun"])]
@@ -253,7 +254,7 @@ class ServedChat:
         self._connection.request({**message, "chat": self._number})
 
     def _pieces(self, so_far: list[Answer]) -> Generator[list[str], None, None]:
-        with gone_is_an_error():
+        with gone_is_an_error(_START_AGAIN):
             try:
                 yield [""]
                 while "answer" not in (message := self._connection.receive()):
@@ -280,12 +281,12 @@ class ServedChat:
 
 
 @contextlib.contextmanager
-def gone_is_an_error() -> Iterator[None]:
+def gone_is_an_error(remedy: str = "Ask again.") -> Iterator[None]:
     """ServerError for a server that ends while it answers."""
     try:
         yield
     except (ConnectionError, TimeoutError) as error:
-        raise ServerError("The server has ended, and the answer with it.", "Ask again.") from error
+        raise ServerError("The server has ended, and the answer with it.", remedy) from error
 
 
 def _wait_for(source: socket.socket, timeout_seconds: float | None) -> None:

@@ -1,6 +1,7 @@
 """What goes over the user's socket: several callers at once, those that leave, and conversations that are put aside."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import sfvqa
-from sfvqa.errors import PromptTooLongError, VideoNotFoundError
+from sfvqa.errors import PromptTooLongError, ServerError, VideoNotFoundError
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.question import PromptOptions
@@ -202,6 +203,17 @@ def test_a_video_that_is_taken_back_leaves_the_conversation(server: Running, int
         other = chat(connection, FLASH)
         assert "".join(other.stream(COLOUR))
         assert other.num_turns == 1
+
+
+def test_a_conversation_ends_with_its_server(server: Running) -> None:
+    """The server alone held it: to ask again would not help."""
+    with Connection(server.status) as connection:
+        talk = chat(connection)
+        connection._socket.shutdown(socket.SHUT_RDWR)
+        for do in (talk.reset, lambda: talk.stream(DIGIT)):
+            with pytest.raises(ServerError) as failed:
+                do()
+            assert failed.value.remedy == "Start the chat again."
 
 
 def test_only_some_conversations_stay_prefilled(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
