@@ -1,4 +1,4 @@
-"""`sfvqa serve` before it serves: what contradicts itself, and what the server is planned for."""
+"""`sfvqa serve` but for serving: what contradicts itself, what it is planned for, which servers run, and their end."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ import pytest
 
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
-from sfvqa.cli.options import Count
+from sfvqa.checkpoints.plan import make_plan
+from sfvqa.cli import serve
+from sfvqa.cli.model import ModelOptions
+from sfvqa.cli.options import CacheOptions, Count, OutputOptions
 from sfvqa.cli.serve import ServerOptions
 from tests.cli.conftest import RunCli
+from tests.fake_gpus import pretend_gpus
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,23 @@ def test_as_much_is_taken_on_as_was_planned() -> None:
     asked = ServerOptions(batch_size=Count(2), max_frames=200)
     service = asked.service(asked.plan(settings, sizes)[1])
     assert (service.most_frames, service.most_frames_together) == (200, 400)
+
+
+@pytest.mark.parametrize("batch_size", [Count(None), Count(16)], ids=["auto", "16"])
+def test_the_quantization_is_that_of_one_question(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], batch_size: Count
+) -> None:
+    """As `ask` chooses it, however many answers are written at a time; what they take more is said of them alone."""
+    sizes, settings = read_sizes("slowfast-7b"), ModelSettings("slowfast-7b", random_weights=True)
+    pretend_gpus(monkeypatch, 24e9)
+    alone = make_plan(settings, sizes).settings.quantization
+    assert make_plan(settings, sizes, batch_size=16, num_videos=16).settings.quantization != alone == "none"
+    monkeypatch.setattr(serve, "load", lambda *_: None)
+    model = ModelOptions(model="slowfast-7b", random_weights=True)
+    _, served, planned = serve.load_to_serve(
+        ServerOptions(batch_size=batch_size), model, CacheOptions(), OutputOptions()
+    )
+    assert served.quantization == alone
+    assert planned.batch_size == (batch_size.number or planned.batch_size)
+    assert not [sentence for kind, sentence in served.said_of_plan if kind == "warn"]
+    assert ("needs about" in capsys.readouterr().err) is (batch_size.number == 16)
