@@ -244,11 +244,15 @@ def load_to_serve(
     """Choose and load the model as `ask` would; what a command must know to be answered as by itself; and the plan."""
     of_choice, of_plan = (_HeardNotices(quiet=output.quiet, verbose=output.verbose) for _ in range(2))
     sizes = model.choose(of_choice)
+    from sfvqa.checkpoints.plan import make_plan
     from sfvqa.serve.status import Served, asked_for_as_dict, downloads_as_they_are, model_files
 
     settings = model.settings(sizes.name)
-    plan, planned = server.plan(settings, sizes)
-    check_fit(plan, None, of_plan)
+    one = make_plan(settings, sizes)  # as `ask` chooses: otherwise it would not be answered here
+    check_fit(one, None, of_plan)
+    plan, planned = server.plan(one.settings, sizes)
+    if one.fit.fits and not plan.fit.fits:
+        output.notices().warn(plan.check()[-1])
     folder = Path() if model.random_weights else locate(sizes.name).folder.resolve()
     files, downloads = [] if model.random_weights else model_files(folder), downloads_as_they_are()
     answerer = load(plan.settings, cache.open(), of_plan)

@@ -115,7 +115,10 @@ def find_server(
 
 
 def ask_server(warm: Warm | None, video: Path, questions: Sequence[str], *, json: bool, batch_size: int) -> bool:
-    """Have the questions answered and print the answers; False, and nothing printed, where no server does it."""
+    """Have the questions answered and print the answers; False, and no answer printed, where no server does it.
+
+    Notices may have been said by then, where the server ends while it sees the video.
+    """
     if warm is None:
         return False
     from sfvqa.cli.answers import print_answers
@@ -147,13 +150,16 @@ def begin_chat(
 
     try:
         connection = Connection(warm.status)
-        seen = warm.see(connection, video, prompt_of(video), context_tokens=context)
-        begun = ServedChat(connection, seen)
     except Refused:
+        return None
+    try:
+        begun = ServedChat(connection, warm.see(connection, video, prompt_of(video), context_tokens=context))
+    except Refused:
+        connection.close()
         return None
 
     def open_other(path: Path) -> ServedChat:
-        with gone_is_an_error():
+        with gone_is_an_error("Start the chat again."):
             return ServedChat(connection, warm.see(connection, path, prompt_of(path), context_tokens=context))
 
     return begun, open_other, warm.sampling

@@ -5,7 +5,7 @@ question, is not prefilled again; where the template or the tokenizer spells an 
 it, the turn begins there. So a turn always equals one prompt with the whole conversation in it.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -125,10 +125,14 @@ class Chat:
 
     def reset(self) -> None:
         """Forget what was said; the video stays, and what was prefilled of it."""
+        self.restore((), 0)
+
+    def restore(self, turns: Sequence[ChatTurn], num_dropped: int) -> None:
+        """Go back to what `turns` and `num_dropped` were before."""
         if self._stream is not None:
             self._stream.close()
-        self._turns.clear()
-        self.num_dropped = 0
+        self._turns = list(turns)
+        self.num_dropped = num_dropped
 
     @property
     def _history(self) -> tuple[tuple[str, str], ...]:

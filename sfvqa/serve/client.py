@@ -27,6 +27,7 @@ from sfvqa.video.sampling import SamplingOptions
 
 _PATIENCE_SECONDS = 2.0  # with a server that may hang
 _PIECE_BYTES = 1 << 16
+_START_AGAIN = "Start the chat again."  # it was held by the server alone
 
 Refused = (OSError, ServerBusyError, ServerStoppingError)
 """Why a server does not answer, where nothing is wrong with what was asked."""
@@ -67,11 +68,15 @@ class SeenVideo:
 
 
 class Connection:
-    """One connection to a server; closing it drops what is being answered. OSError for a server that is none."""
+    """One connection to a server; closing it drops what is being answered. OSError for a server that is none.
+
+    Every request has a number, which all that answers it carries: what still comes of an earlier one is passed over.
+    """
 
     def __init__(self, status: ServerStatus) -> None:
         self._named: Callable[[str], str] = str
         self._received = [b""]
+        self.number: int | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(_PATIENCE_SECONDS)
@@ -98,6 +103,21 @@ class Connection:
         """Send one message. OSError."""
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
+    def request(self, message: Mapping[str, Any]) -> None:
+        """Ask for something; from now on what answers it is received. OSError."""
+        self.number = (self.number or 0) + 1
+        self.send({**message, "number": self.number})
+
+    @contextlib.contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Where the block is left early, by Ctrl-C for one, have the server go back to before the last request."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.send({"drop": self.number})
+            raise
+
     def receive(self, timeout_seconds: float | None = None) -> dict[str, Any]:
         """The next message. Raises the server's error if it is one, OSError where none comes any more."""
         message = self.receive_any(timeout_seconds)
@@ -106,7 +126,12 @@ class Connection:
         return message
 
     def receive_any(self, timeout_seconds: float | None = None) -> dict[str, Any]:
-        """The next message, an error too. OSError where none comes any more."""
+        """The next message that answers the last request, an error too. OSError where none comes any more."""
+        while (message := self._next_message(timeout_seconds)).get("number") != self.number:
+            pass
+        return message
+
+    def _next_message(self, timeout_seconds: float | None) -> dict[str, Any]:
         while not (found := b"".join(self._received).partition(b"\n"))[1]:
             _wait_for(self._socket, timeout_seconds)
             # Ctrl-C is heard between two steps of Python, and this is one: it never loses what has come.
@@ -128,10 +153,11 @@ class Connection:
         before, resolved, shown = self._named, f"“{video.path.resolve()}”", f"“{video.path}”"
         self._named = lambda text: text.replace(resolved, shown)  # the server knows it by its full path
         try:
-            self.send({"video": video.as_dict(), **wanted})
-            while "seen" not in (message := self.receive()):
-                stage, done, total = message["progress"]
-                yield SimpleNamespace(stage=stage, done=done, total=total)
+            with self.dropping():
+                self.request({"video": video.as_dict(), **wanted})
+                while "seen" not in (message := self.receive()):
+                    stage, done, total = message["progress"]
+                    yield SimpleNamespace(stage=stage, done=done, total=total)
         except BaseException:
             self._named = before
             raise
@@ -182,7 +208,9 @@ class ServedChat:
     def __init__(self, connection: Connection, encoded: SeenVideo) -> None:
         self.encoded = encoded
         self._connection = connection
-        self._state = connection.receive()["chat"]
+        self._number = connection.number  # by which the server knows it
+        with connection.dropping():
+            self._state = connection.receive()["chat"]
 
     @property
     def num_dropped(self) -> int:
@@ -206,23 +234,27 @@ class ServedChat:
 
     def reset(self) -> None:
         """Forget what was said."""
-        with gone_is_an_error():
-            self._connection.send({"reset": True})
-            self._state = self._connection.receive()["chat"]
+        with gone_is_an_error(_START_AGAIN), self._connection.dropping():
+            self._request({"reset": True})
+            state = self._connection.receive()["chat"]
+        self._state = state
 
     def stream(self, question: str) -> AnswerStream:
         """Answer one more question; what must drop has dropped when this returns."""
-        with gone_is_an_error():
-            self._connection.send({"turn": question})
+        with gone_is_an_error(_START_AGAIN), self._connection.dropping():
+            self._request({"turn": question})
             begun = self._connection.receive()
+            so_far = [self._connection.answer(begun["begun"])]
+            pieces = self._pieces(so_far)
+            next(pieces)  # from here on, closing it tells the server
         self._state = begun["chat"]
-        so_far = [self._connection.answer(begun["begun"])]
-        pieces = self._pieces(so_far)
-        next(pieces)  # from here on, closing it tells the server
         return AnswerStream(pieces, lambda: so_far[-1])
 
+    def _request(self, message: Mapping[str, Any]) -> None:
+        self._connection.request({**message, "chat": self._number})
+
     def _pieces(self, so_far: list[Answer]) -> Generator[list[str], None, None]:
-        with gone_is_an_error():
+        with gone_is_an_error(_START_AGAIN):
             try:
                 yield [""]
                 while "answer" not in (message := self._connection.receive()):
@@ -239,11 +271,9 @@ class ServedChat:
         self._take(message, so_far)
 
     def _look_again(self, so_far: list[Answer]) -> None:
-        """Ask how things stand; whatever comes before that is passed over, and may have been missed by Ctrl-C."""
-        self._connection.send({"state": True})
-        while "state" not in (message := self._connection.receive_any()):
-            pass
-        self._take(message, so_far)
+        """Ask how things stand; what comes of the turn before that is passed over, and may have been missed."""
+        self._request({"state": True})
+        self._take(self._connection.receive(), so_far)
 
     def _take(self, message: Mapping[str, Any], so_far: list[Answer]) -> None:
         so_far.append(self._connection.answer(message["answer"]))
@@ -251,12 +281,12 @@ class ServedChat:
 
 
 @contextlib.contextmanager
-def gone_is_an_error() -> Iterator[None]:
+def gone_is_an_error(remedy: str = "Ask again.") -> Iterator[None]:
     """ServerError for a server that ends while it answers."""
     try:
         yield
     except (ConnectionError, TimeoutError) as error:
-        raise ServerError("The server has ended, and the answer with it.", "Ask again.") from error
+        raise ServerError("The server has ended, and the answer with it.", remedy) from error
 
 
 def _wait_for(source: socket.socket, timeout_seconds: float | None) -> None:

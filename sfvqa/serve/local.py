@@ -1,7 +1,8 @@
 """The user's own socket: what `ask` and `chat` would do themselves, done with the model that is loaded here.
 
 A connection is a line of JSON a message: first the token, then what is wanted, one thing after the other. It answers
-with progress, the video as it was seen, pieces, answers, or an error. Ending the connection drops what is being done.
+with progress, the video as it was seen, pieces, answers, or an error, each with the number of what it answers. A number
+that is dropped leaves all as it was before. Ending the connection drops what is being done.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sfvqa.errors import SfvqaError
 from sfvqa.inference.answer import AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.chat import Chat
+from sfvqa.inference.chat import Chat, ChatTurn
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions, check_looks
@@ -109,7 +110,7 @@ class LocalServer:
             out.close()
 
     async def _talk(self, lines: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
-        session, wanted, events = Session(self), asyncio.Queue[Message | None](), asyncio.Queue[Event]()
+        session, wanted = Session(self), asyncio.Queue[Message | None]()
 
         async def listen() -> None:
             """Take what the other end says, also while something is done for it."""
@@ -117,36 +118,40 @@ class LocalServer:
                 with contextlib.suppress(OSError, ValueError):
                     while (message := await _next_message(lines)) is not None:
                         session.is_stopped = "stop" in message or (session.is_stopped and "turn" not in message)
-                        if "stop" not in message:
+                        if "drop" in message:
+                            session.drop(message["drop"])
+                        elif "stop" not in message:
                             wanted.put_nowait(message)
             finally:
                 session.is_gone = True
                 wanted.put_nowait(None)
-                events.put_nowait(None)
+                session.events.put_nowait(None)
 
         listening = asyncio.create_task(listen())
         try:
             while (message := await wanted.get()) is not None:
-                await self._do(session, message, events, out)
+                await self._do(session, message, out)
         finally:
             listening.cancel()
             session.close()
 
-    async def _do(
-        self, session: "Session", wanted: Message, events: "asyncio.Queue[Event]", out: asyncio.StreamWriter
-    ) -> None:
-        loop, job = asyncio.get_running_loop(), None
+    async def _do(self, session: "Session", wanted: Message, out: asyncio.StreamWriter) -> None:
+        loop, job, number = asyncio.get_running_loop(), None, wanted.get("number")
+        session.doing, session.events = number, (events := asyncio.Queue[Event]())
 
         def tell(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
+        if session.is_unwanted(number):
+            return
         try:
             job = await asyncio.to_thread(session.begin, wanted, tell)
         except Exception as error:  # noqa: BLE001  the other end raises it
             events.put_nowait(error)
         try:
-            while not session.is_gone and (event := await events.get()) is not None:
-                await _send(out, _as_message(event))
+            while not session.is_unwanted(number) and (event := await events.get()) is not None:
+                if message := _as_message(event):
+                    await _send(out, {**message, "number": number})
                 if isinstance(event, Exception):
                     return
         finally:
@@ -158,14 +163,32 @@ class LocalServer:
 class Session:
     """What one connection is at: a video, and the conversation about it with what was `said` last.
 
+    `chats` are known by the number of the message that opened them; which one the other end goes on with, its next
+    message says, and the others end. `doing` is the number of what is being done, and `events` are what comes of it.
+    `last` is the number of the last message that could change a conversation, and `before` how that stood then.
     `is_stopped` ends an answer of a conversation, which keeps what came of it; `is_gone` says that nobody waits.
     """
 
     server: LocalServer
-    chat: Chat | None = None
+    chats: dict[int, Chat] = field(default_factory=dict)
     said: Message | None = None
+    doing: int | None = None
+    events: "asyncio.Queue[Event]" = field(default_factory=asyncio.Queue)
+    dropped: set[int] = field(default_factory=set)
+    last: int | None = None
+    before: tuple[tuple[ChatTurn, ...], int] = ((), 0)
     is_stopped: bool = False
     is_gone: bool = False
+
+    def is_unwanted(self, number: int | None) -> bool:
+        """Whether nobody waits for what answers this message."""
+        return self.is_gone or number in self.dropped
+
+    def drop(self, number: int) -> None:
+        """Nobody waits for what answers this message any longer; it need not have begun, and may be over."""
+        self.dropped.add(number)
+        if number == self.doing:
+            self.events.put_nowait(None)
 
     def begin(self, wanted: Message, tell: Tell) -> Job:
         """Have it done. Raises what is wrong with it at first sight."""
@@ -183,8 +206,8 @@ class Session:
 
     def close(self) -> None:
         """Keep nothing for it any longer."""
-        if self.chat is not None:
-            self.server.forget(self.chat)
+        for chat in self.chats.values():
+            self.server.forget(chat)
 
     def _see(self, request: Request, wanted: Message, encoded: EncodedVideo | None) -> Generator[Message, None, None]:
         assert encoded is not None
@@ -192,10 +215,10 @@ class Session:
         encoded = encoded.lying_at(request.shown_as)
         yield {"seen": _facts(encoded)}
         if "context_tokens" in wanted:
-            self.close()
             answerer, limit = self.server.service.answerer, wanted["context_tokens"]
-            self.chat = answerer.chat(encoded, request.generation, prompt=request.prompt, context_tokens=limit)
-            yield {"chat": _state(self.chat)}
+            chat = answerer.chat(encoded, request.generation, prompt=request.prompt, context_tokens=limit)
+            self.chats[wanted["number"]] = chat
+            yield {"chat": _state(chat)}
         else:
             choices = None if wanted["choices"] is None else tuple(wanted["choices"])
             yield from self._answer(request, encoded, wanted["questions"], choices, wanted["batch_size"])
@@ -226,21 +249,34 @@ class Session:
                 yield from _told(stream)
 
     def _go_on(self, wanted: Message) -> Generator[Message, None, None]:
-        """Go on with the conversation."""
-        assert self.chat is not None
+        """Go on with the conversation that is meant, from before what was dropped."""
+        chat = self._end_others(wanted["chat"])
+        if self.last in self.dropped:
+            chat.restore(*self.before)
+            self.last = None
+        if "state" not in wanted:
+            self.last, self.before = wanted["number"], (chat.turns, chat.num_dropped)
         if "turn" in wanted:
-            yield from self._turn(self.chat, wanted["turn"])
+            yield from self._turn(chat, wanted["turn"])
             return
         if "reset" in wanted:
-            self.chat.reset()
-        yield {"state": True, "chat": _state(self.chat), "answer": self.said}
+            chat.reset()
+        yield {"chat": _state(chat), "answer": self.said}
+
+    def _end_others(self, number: int) -> Chat:
+        """The conversation of this number; the other end has left those before it, or never came to go on with it."""
+        for other in [other for other in self.chats if other != number]:
+            self.server.forget(self.chats.pop(other))
+            self.last = None
+        return self.chats[number]
 
     def _turn(self, chat: Chat, question: str) -> Generator[Message, None, None]:
         self.server.keep_prefilled(chat)
         stream = chat.stream(question)
+        self.said = stream.answer.to_dict()
         try:
             with stream:
-                yield {"begun": stream.answer.to_dict(), "chat": _state(chat)}
+                yield {"begun": self.said, "chat": _state(chat)}
                 for piece in stream:
                     if self.is_stopped:
                         break
@@ -268,9 +304,8 @@ async def _next_message(lines: asyncio.StreamReader) -> dict[str, Any] | None:
 
 
 async def _send(out: asyncio.StreamWriter, message: Message) -> None:
-    if message:
-        out.write(json.dumps(message).encode() + b"\n")
-        await out.drain()
+    out.write(json.dumps(message).encode() + b"\n")
+    await out.drain()
 
 
 def _as_message(event: Event) -> Message:

@@ -247,6 +247,20 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
     assert closed.wait(PATIENCE_SECONDS)
 
 
+def test_a_server_that_takes_no_chat_is_left(
+    run_cli: RunCli, server: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It does not hold a connection to a chat that goes on without it."""
+    (tmp_path / "lines.txt").write_text(f"{DIGIT}\n", encoding="utf-8")
+    closed: list[Connection] = []
+    monkeypatch.setattr(Connection, "close", lambda connection: closed.append(connection))
+    object.__setattr__(server.service.options, "most_requests", 0)
+    with Path("lines.txt").open(encoding="utf-8") as lines:
+        monkeypatch.setattr("sys.stdin", lines)
+        assert run_cli("chat", SHAPES, "--model", "tiny").stdout == "The digit 7 is shown.\n"
+    assert len(closed) == 1
+
+
 CHAT = [COLOUR, DIGIT, "/context", "/frames", "/reset", DIGIT, f"/open {FLASH}", "Which way does the heart move?",
         "/context", "/open absent.mp4", "/open talk.srt", "so " * 2000, "/nope", COLOUR, "/save said.json"]  # fmt: skip
 

@@ -1,15 +1,17 @@
 """What goes over the user's socket: several callers at once, those that leave, and conversations that are put aside."""
 
 import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sfvqa
-from sfvqa.errors import PromptTooLongError, VideoNotFoundError
+from sfvqa.errors import PromptTooLongError, ServerError, VideoNotFoundError
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.question import PromptOptions
@@ -148,6 +150,70 @@ def test_what_fails_in_a_turn_leaves_the_conversation(server: Running, monkeypat
         monkeypatch.setattr(AnswerRun, "steps", steps)
         assert "".join(talk.stream(DIGIT)) == "The digit 7 is shown."
         assert talk.num_turns in (1, 2)
+
+
+@pytest.fixture(params=["at once", "once it is done"])
+def interrupted(
+    request: pytest.FixtureRequest, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Do something of which Ctrl-C is pressed before the server has answered, or when it has done it."""
+    receive = Connection.receive_any
+
+    def pressing(connection: Connection, *_: object) -> None:
+        if request.param != "at once":
+            receive(connection)
+            while server.service.num_requests:
+                time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    def interrupted(do: Callable[[], Any]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "receive_any", pressing)
+            with pytest.raises(KeyboardInterrupt):
+                do()
+
+    return interrupted
+
+
+def test_a_question_that_is_taken_back_is_no_turn(server: Running, interrupted: Callable[..., None]) -> None:
+    """Its answer is not taken for that of the next."""
+    with Connection(server.status) as connection:
+        talk = chat(connection)
+        interrupted(lambda: talk.stream(COLOUR))
+        assert "".join(talk.stream(DIGIT)) == "The digit 7 is shown."
+        assert (talk.num_turns, talk.num_dropped) == (1, 0)
+        interrupted(lambda: talk.stream(DIGIT))
+        interrupted(talk.reset)
+        assert talk.num_turns == 1
+        assert "".join(talk.stream(COLOUR)) == "The screen flashes green."
+        assert talk.num_turns == 2
+
+
+def test_a_video_that_is_taken_back_leaves_the_conversation(server: Running, interrupted: Callable[..., None]) -> None:
+    """However far the server has come with it."""
+    with Connection(server.status) as connection:
+        talk = chat(connection)
+        assert "".join(talk.stream(COLOUR)) == "The screen flashes green."
+        interrupted(lambda: see(connection, FLASH, context_tokens=None))
+        seen = see(connection, FLASH, context_tokens=None)
+        interrupted(lambda: ServedChat(connection, seen))
+        again = talk.stream(DIGIT)
+        assert "".join(again) == "The digit 7 is shown."
+        assert (again.answer.video, talk.num_turns) == (str(SHAPES), 2)
+        other = chat(connection, FLASH)
+        assert "".join(other.stream(COLOUR))
+        assert other.num_turns == 1
+
+
+def test_a_conversation_ends_with_its_server(server: Running) -> None:
+    """The server alone held it: to ask again would not help."""
+    with Connection(server.status) as connection:
+        talk = chat(connection)
+        connection._socket.shutdown(socket.SHUT_RDWR)
+        for do in (talk.reset, lambda: talk.stream(DIGIT)):
+            with pytest.raises(ServerError) as failed:
+                do()
+            assert failed.value.remedy == "Start the chat again."
 
 
 def test_only_some_conversations_stay_prefilled(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
