@@ -17,7 +17,7 @@ from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReaderName, ReadOptions, VideoReader, open_video
-from sfvqa.video.readers.local_file import FileState, check_local_file
+from sfvqa.video.readers.local_file import FileState, check_local_file, pictures_in
 from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
 
@@ -29,9 +29,14 @@ _MOST_PADDING = 1.25  # the longest video of a batch over the shortest, which is
 
 @dataclass(frozen=True)
 class View:
-    """A file as it is now, seen so: those who ask for the same share a Sight."""
+    """A file as it is now, seen so: those who ask for the same share a Sight.
+
+    `marks` are the name, size and times of the last change, which may be forged, and of the last change to the inode,
+    which cannot: of the file, or in their order of the pictures in a folder.
+    """
 
     file: FileState
+    marks: tuple[tuple[str, int, int, int], ...]
     sampling: SamplingOptions
     crop: CropMode
     reader: ReaderName
@@ -39,8 +44,14 @@ class View:
     @classmethod
     def of(cls, video: Path, request: Request) -> "View":
         """Of a request about this video. Raises VideoError for what can be no video."""
-        file = check_local_file(video)
-        return cls(FileState.of(file.resolve()), request.sampling, request.crop, request.reading.reader)
+        file = check_local_file(video).resolve()
+        marks = tuple(map(_mark, pictures_in(file) if file.is_dir() else [file]))
+        return cls(FileState.of(file), marks, request.sampling, request.crop, request.reading.reader)
+
+
+def _mark(file: Path) -> tuple[str, int, int, int]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(eq=False)

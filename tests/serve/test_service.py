@@ -1,6 +1,7 @@
 """What happens to requests behind the HTTP side: shared, batched, dropped, failed, refused."""
 
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 
 from sfvqa.errors import (
     DamagedVideoError,
@@ -432,6 +434,33 @@ def test_a_file_that_was_changed_is_another_video(tiny: VideoQA, readers: Reader
         assert submit(service, video).answer().text
         video.write_bytes(video.read_bytes() + b"\0")
         assert submit(service, video).answer().text
+    assert len(readers.opened) == 2
+
+
+def test_a_file_that_was_changed_under_its_old_time_is_another_video(
+    tiny: VideoQA, readers: Readers, video: Path
+) -> None:
+    """As `rsync --inplace --times` leaves it, for one."""
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, video).answer().text
+        before = video.stat()
+        content = bytearray(video.read_bytes())
+        content[-1] ^= 1
+        video.write_bytes(content)
+        os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert submit(service, video).answer().text
+    assert len(readers.opened) == 2
+
+
+def test_pictures_in_another_order_are_another_video(tiny: VideoQA, readers: Readers, tmp_path: Path) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, tmp_path).answer().text
+        (tmp_path / "1.png").rename(tmp_path / "3.png")
+        assert submit(service, tmp_path).answer().text
     assert len(readers.opened) == 2
 
 
