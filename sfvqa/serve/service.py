@@ -522,7 +522,8 @@ class Service:
 
     @property
     def _has_kept(self) -> bool:
-        return any(sight.kept is not None for sight in self._sights.values())
+        with self._changed:
+            return any(sight.kept is not None for sight in self._sights.values())
 
     def _take_less(self, batch_size: int) -> None:
         """Memory ran out: answer fewer at a time from now on, and keep no prompt that is kept now."""

@@ -382,6 +382,46 @@ def test_memory_that_runs_out_alone_is_an_error_once_nothing_is_kept(
         assert len(runs) == 3
 
 
+def test_requests_may_come_while_it_looks_for_what_is_kept(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dict that grows while somebody goes through it raised an error there, which ended the service."""
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(3)]
+    submitting: list[threading.Thread] = []
+    late = Listener()
+
+    class Sights(dict[Any, Any]):
+        """Once memory ran out, a request comes while they are gone through; it waits where that is under the lock."""
+
+        def values(self) -> Any:
+            for value in super().values():
+                yield value
+                if ran_out.is_set() and not submitting:
+                    request = Request("Describe the video.", videos[2], sampling=_FRAMES)
+                    submitting.append(threading.Thread(target=service.submit, args=(request, late)))
+                    submitting[0].start()
+                    submitting[0].join(0.5)
+
+    ran_out = threading.Event()
+
+    def run_out(*_: int) -> Exception | None:
+        if ran_out.is_set():
+            return None
+        ran_out.set()
+        return OutOfMemoryError("Memory ran out.")
+
+    _watch_runs(monkeypatch, run_out)
+    with running(tiny, num_readers=1) as service:
+        monkeypatch.setattr(service, "_sights", Sights())
+        asked = [submit(service, video) for video in videos[:2]]
+        readers.may_read.set()
+        assert isinstance(asked[0].last(), OutOfMemoryError)
+        assert asked[1].answer().text
+        assert late.answer().text
+        assert service.failure is None
+        submitting[0].join()
+
+
 def test_an_error_that_was_not_foreseen_is_logged_and_costs_one_request(
     tiny: VideoQA,
     readers: Readers,
