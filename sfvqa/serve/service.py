@@ -457,7 +457,7 @@ class Service:
             return
         # Only here, behind the block, is the error's traceback gone, and with it the memory that its frames held.
         if ran_out:
-            self._take_less(len(batch) // 2)
+            self._take_less(len(batch) // 2 if len(batch) > 1 else self._batch_size)
         size = max(len(batch) // 2, 1) if ran_out else 1
         for start in range(0, len(batch), size):
             yield from self._answer_together(batch[start : start + size])

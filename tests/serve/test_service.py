@@ -382,6 +382,24 @@ def test_memory_that_runs_out_alone_is_an_error_once_nothing_is_kept(
         assert len(runs) == 3
 
 
+def test_what_is_kept_running_memory_out_halves_no_batch(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer alone had no room beside a prompt that was kept, which says nothing of many at a time."""
+    with running(tiny) as service:
+        readers.may_read.set()
+        assert submit(service, video).answer().text  # its prompt is kept
+        with monkeypatch.context() as patch:
+            errors = [OutOfMemoryError("Memory ran out.")]
+            _watch_runs(patch, lambda *_: errors.pop() if errors else None)
+            assert submit(service, video).answer().text
+        readers.may_read.clear()
+        other = Path(shutil.copy(SHAPES, video.with_name("other.mp4")))
+        asked = [submit(service, other) for _ in range(4)]
+        readers.may_read.set()
+        assert [each.answer().timings.asked_together for each in asked] == [4] * 4
+
+
 def test_requests_may_come_while_it_looks_for_what_is_kept(
     tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
