@@ -319,7 +319,11 @@ class Service:
                     del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []
             for job in jobs:
-                self._tell_last(job, error)
+                if isinstance(cause, ReadTimeoutError) and _allows_more(job, sight):
+                    self._wait_for_video(job, sight.view)
+                else:
+                    self._tell_last(job, error)
+            self._changed.notify_all()
 
     # --- The thread that has the model ---
 
@@ -551,6 +555,11 @@ class Service:
             self._is_accepting = False
             for job in list(self._jobs):
                 self._tell_last(job, failure)
+
+
+def _allows_more(job: Job, sight: Sight) -> bool:
+    """Whether a request gives the reading more time than the one had that it was read for."""
+    return job.request.reading.timeout_seconds > sight.reading.timeout_seconds
 
 
 def _is_lasting(error: Exception) -> bool:

@@ -78,9 +78,11 @@ class Readers:
     def __init__(self) -> None:
         self.may_read = threading.Event()
         self.opened: list[FakeReader] = []
+        self.options: list[ReadOptions] = []
         self.error: Exception | None = None
 
-    def open(self, _path: Path, _options: ReadOptions) -> VideoReader:
+    def open(self, _path: Path, options: ReadOptions) -> VideoReader:
+        self.options.append(options)
         reader = FakeReader(16, before=self._wait)
         self.opened.append(reader)
         return reader
@@ -308,6 +310,24 @@ def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Rea
         for _ in range(2):
             assert isinstance(submit(service, video).last(), ReadTimeoutError)
         assert len(readers.opened) == 3
+
+
+def test_who_allows_more_time_to_read_has_it(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """Whoever was first to ask about the video."""
+
+    def hear(_: Listener, event: Event) -> None:
+        if isinstance(event, ReadTimeoutError):
+            readers.error = None
+
+    readers.error = ReadTimeoutError("It takes too long.")
+    with running(tiny, num_readers=1) as service:
+        listeners = [Listener(hear) for _ in range(3)]
+        for listener, seconds in zip(listeners, (2, 1, 600), strict=True):
+            request = Request("Describe it.", video, sampling=_FRAMES, reading=ReadOptions(timeout_seconds=seconds))
+            service.submit(request, listener)
+        readers.may_read.set()
+        assert [type(listener.last()) for listener in listeners] == [ReadTimeoutError, ReadTimeoutError, Answer]
+    assert [options.timeout_seconds for options in readers.options] == [2, 600]
 
 
 class WatchedRun(AnswerRun):
