@@ -16,7 +16,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReaderName, ReadOptions, VideoReader, open_video
+from sfvqa.video.readers import ReaderName, ReadOptions, VideoBeingOpened
 from sfvqa.video.readers.local_file import FileState, check_local_file, pictures_in
 from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
@@ -69,7 +69,7 @@ class Sight:
     encoded: EncodedVideo | None = None
     kept: "KeptPrompt | None" = None
     is_given_up: bool = False
-    _reader: VideoReader | None = None
+    _opening: VideoBeingOpened | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -88,8 +88,8 @@ class Sight:
         """Have nothing more read: nobody waits any longer."""
         with self._lock:
             self.is_given_up = True
-            if self._reader is not None:
-                self._reader.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
 
     def read(self, answerer: VideoQA) -> None:
         """Read all its frames into memory, unless the video cache holds it. Raises VideoError, OutOfMemoryError."""
@@ -97,17 +97,18 @@ class Sight:
         if answerer.is_kept(path, view.sampling, reading=self.reading, crop=view.crop):
             self.source = path
             return
-        with memory_errors("reading the video"), open_video(path, self.reading) as reader:
+        with memory_errors("reading the video"), contextlib.closing(VideoBeingOpened(path, self.reading)) as opening:
             with self._lock:
                 if self.is_given_up:
                     return
-                self._reader = reader
+                self._opening = opening
             try:
-                being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
-                frames = self._read_all(being_read)
+                with opening.reader() as reader:
+                    being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
+                    frames = self._read_all(being_read)
             finally:
                 with self._lock:
-                    self._reader = None
+                    self._opening = None
             self.source = replace(being_read, chunks=frames)
 
     def _read_all(self, being_read: VideoBeingRead) -> Reading:

@@ -36,7 +36,7 @@ from sfvqa.serve import sight as sight_module
 from sfvqa.serve.request import Event, Job, Request
 from sfvqa.serve.service import Service, ServiceOptions
 from sfvqa.video import SamplingOptions
-from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers import ReadOptions, VideoBeingOpened, isolated
 from tests.inference.fake_reader import FakeReader
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, until
 
@@ -81,11 +81,11 @@ class Readers:
         self.options: list[ReadOptions] = []
         self.error: Exception | None = None
 
-    def open(self, _path: Path, options: ReadOptions) -> VideoReader:
+    def open(self, _path: Path, options: ReadOptions) -> "BeingOpened":
         self.options.append(options)
         reader = FakeReader(16, before=self._wait)
         self.opened.append(reader)
-        return reader
+        return BeingOpened(reader)
 
     def _wait(self, _index: int) -> None:
         while not self.may_read.wait(0.01):
@@ -95,10 +95,26 @@ class Readers:
             raise self.error
 
 
+@dataclass
+class BeingOpened:
+    """Stands in for a video that is being opened."""
+
+    fake: FakeReader
+
+    def reader(self) -> FakeReader:
+        return self.fake
+
+    def cancel(self) -> None:
+        self.fake.cancel()
+
+    def close(self) -> None:
+        self.fake.close()
+
+
 @pytest.fixture
 def readers(monkeypatch: pytest.MonkeyPatch) -> Readers:
     stand_in = Readers()
-    monkeypatch.setattr(sight_module, "open_video", stand_in.open)
+    monkeypatch.setattr(sight_module, "VideoBeingOpened", stand_in.open)
     return stand_in
 
 
@@ -168,11 +184,11 @@ def test_a_short_answer_waits_for_no_long_one(tiny: VideoQA, video: Path, monkey
     """Of the same batch."""
     gate = threading.Event()
 
-    def open_late(path: Path, options: ReadOptions) -> VideoReader:
+    def open_late(path: Path, options: ReadOptions) -> VideoBeingOpened:
         assert gate.wait(PATIENCE_SECONDS)
-        return open_video(path, options)
+        return VideoBeingOpened(path, options)
 
-    monkeypatch.setattr(sight_module, "open_video", open_late)
+    monkeypatch.setattr(sight_module, "VideoBeingOpened", open_late)
     before_its_end: list[bool] = []
     with running(tiny) as service:
         short = submit(service, video, "Which digit is shown?")
@@ -197,6 +213,27 @@ def test_reading_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video:
         assert sample(service, "sfvqa_dropped_total") == 2
     assert len(readers.opened) == 2
     assert not any(each.over.is_set() for each in (one, other))
+
+
+def test_opening_ends_where_nobody_waits(
+    tiny: VideoQA, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a file whose opening hangs would hold its reader for as long as reading may take."""
+    with running(tiny, num_readers=1) as service:
+        with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
+            hanging = submit(service, video)
+            until(is_hanging)
+        service.drop(hanging.job)  # type: ignore[arg-type]
+        assert submit(service, SHAPES).answer().text
+
+
+@contextmanager
+def _opening_that_hangs(monkeypatch: pytest.MonkeyPatch, sign: Path) -> Iterator[Callable[[], bool]]:
+    """Processes that are started to read in the block do nothing but leave a sign."""
+    program = f"import pathlib, time; pathlib.Path({str(sign)!r}).touch(); time.sleep(600)  # {{path!r}}"
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated, "_PROGRAM", program)
+        yield sign.exists
 
 
 def test_a_video_that_waits_to_be_read_is_not_if_nobody_waits(tiny: VideoQA, readers: Readers, tmp_path: Path) -> None:
