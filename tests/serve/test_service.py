@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -225,6 +226,27 @@ def test_opening_ends_where_nobody_waits(
             until(is_hanging)
         service.drop(hanging.job)  # type: ignore[arg-type]
         assert submit(service, SHAPES).answer().text
+
+
+def test_nobody_waits_for_the_end_of_a_reading_that_is_dropped(
+    tiny: VideoQA, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hangs in the system ends late, and no request could come meanwhile: the lock is the service's."""
+    waiting: list[threading.Thread] = []
+    wait = subprocess.Popen.wait
+
+    def note(process: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        waiting.append(threading.current_thread())
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", note)
+    with running(tiny, num_readers=1) as service:
+        with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
+            hanging = submit(service, video)
+            until(is_hanging)
+        service.drop(hanging.job)  # type: ignore[arg-type]
+        until(lambda: waiting)
+    assert {thread.name for thread in waiting} == {"sfvqa-reading"}
 
 
 @contextmanager
