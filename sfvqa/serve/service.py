@@ -264,12 +264,16 @@ class Service:
         if self._sights.get(sight.view) is sight:
             del self._sights[sight.view]
 
-    def _make_room(self) -> None:
-        """Forget the videos least recently asked about, with what is kept of their prompts, down to `kept_bytes`."""
+    def _make_room(self, most_bytes: int | None = None) -> None:
+        """Forget the videos least recently asked about, with what is kept of their prompts.
+
+        most_bytes: what may be left, None for `kept_bytes`.
+        """
+        limit = self.options.kept_bytes if most_bytes is None else most_bytes
         kept = [sight for sight in self._sights.values() if sight.encoded is not None]
         total = sum(sight.num_bytes for sight in kept)
         for sight in kept:
-            if total <= self.options.kept_bytes:
+            if total <= limit:
                 break
             total -= sight.num_bytes
             sight.kept = None
@@ -384,6 +388,7 @@ class Service:
         view, source = sight.view, sight.source
         sight.source = None
         assert source is not None
+        is_read_again = False
         try:
             steps = self.answerer.encode_progressively(source, view.sampling, reading=sight.reading, crop=view.crop)
             while True:
@@ -401,17 +406,32 @@ class Service:
         except Exception as error:
             if is_device_lost(error):
                 raise
-            self._fail(sight, error)
-            return
+            is_read_again = isinstance(error, OutOfMemoryError) and not sight.is_read_again and self._has_encoded
+            if not is_read_again:
+                self._fail(sight, error)
+                return
         finally:
             del source
             self._is_encoding = False
             self._room_to_read.release()
+        if is_read_again:  # only here, behind the block, is the error's traceback gone, with the memory it held
+            self._read_again(sight)
+            return
         with self._changed:
             sight.encoded = replace(encoded, warnings=(*encoded.warnings, *notes))
             jobs, sight.jobs = sight.jobs, []
             self._to_answer += [Waiting(job, sight, time.monotonic()) for job in jobs]
             self._make_room()
+
+    def _read_again(self, sight: Sight) -> None:
+        """Memory ran out while a video was encoded: forget those that are kept, and try once more."""
+        sight.is_read_again = True
+        with self._changed:
+            self._make_room(0)
+            if not sight.is_given_up:
+                self._to_read.append(sight)
+                self._changed.notify_all()
+        release_memory(self.answerer.checkpoint.model.device)
 
     def _answer(self, batch: list[Waiting]) -> Generator[None, None, None]:
         work = batch[0].job.work
@@ -528,6 +548,11 @@ class Service:
     def _has_kept(self) -> bool:
         with self._changed:
             return any(sight.kept is not None for sight in self._sights.values())
+
+    @property
+    def _has_encoded(self) -> bool:
+        with self._changed:
+            return any(sight.encoded is not None for sight in self._sights.values())
 
     def _take_less(self, batch_size: int) -> None:
         """Memory ran out: answer fewer at a time from now on, and keep no prompt that is kept now."""

@@ -59,7 +59,7 @@ class Sight:
     """A video that some `jobs` wait for; `source` is what there is to encode once it was read, or kept on disk.
 
     Once it is `encoded` it is asked about, until there is an answer with what it cost. `kept` is the last prompt about
-    it. `cancel` ends the reading.
+    it. `cancel` ends the reading. It `is_read_again` where memory ran out at the first try.
     """
 
     view: View
@@ -69,6 +69,7 @@ class Sight:
     encoded: EncodedVideo | None = None
     kept: "KeptPrompt | None" = None
     is_given_up: bool = False
+    is_read_again: bool = False
     _opening: VideoBeingOpened | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -29,7 +29,7 @@ from sfvqa.errors import (
 )
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.encode import EncodeProgress, EncodeStage
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve import service as service_module
@@ -459,6 +459,36 @@ def test_memory_that_runs_out_alone_is_an_error_once_nothing_is_kept(
         assert [run.size for run in runs] == [1, 1]
         assert submit(service, video).over.wait(PATIENCE_SECONDS)
         assert len(runs) == 3
+
+
+def test_videos_that_are_kept_leave_the_memory_to_new_ones(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or none could be looked at for as long as they fill it; where nothing is kept, it is an error at once."""
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(2)]
+    readers.may_read.set()
+    num_tried = 0
+
+    def encode(*_: Any, **__: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
+        nonlocal num_tried
+        num_tried += 1
+        yield EncodeProgress(EncodeStage.ENCODE, 0, 1)
+        raise OutOfMemoryError("Memory ran out.")
+
+    def encode_beside_none(*args: Any, **options: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
+        return encode() if service.num_kept_bytes else whole(*args, **options)
+
+    whole = tiny.encode_progressively
+    with running(tiny) as service:
+        assert submit(service, videos[0]).answer().text
+        monkeypatch.setattr(tiny, "encode_progressively", encode_beside_none)
+        assert submit(service, videos[1]).answer().text
+        assert num_tried == 1
+        monkeypatch.setattr(tiny, "encode_progressively", encode)
+        assert isinstance(submit(service, videos[0]).last(), OutOfMemoryError)
+        assert num_tried == 3
+        assert isinstance(submit(service, videos[0]).last(), OutOfMemoryError)
+        assert num_tried == 4
 
 
 def test_what_is_kept_running_memory_out_halves_no_batch(
