@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
+    DamagedVideoError,
     DeviceLostError,
+    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
     RangeOutsideVideoError,
@@ -23,7 +25,6 @@ from sfvqa.errors import (
     ServerError,
     ServerStoppingError,
     SfvqaError,
-    UnreadableVideoError,
     UsageError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
@@ -588,6 +589,9 @@ def _allows_more(job: Job, sight: Sight) -> bool:
 
 
 def _is_lasting(error: Exception) -> bool:
-    """Whether a file has it until it changes: what its reader found, not that it was ended or kept from reading."""
-    is_found = isinstance(error, UnreadableVideoError | RangeOutsideVideoError)
-    return is_found and not isinstance(error, ReadTimeoutError) and error.__cause__ is None
+    """Whether a file has it until it changes: what it holds, not that it could not be opened or read just then.
+
+    A file that cannot be read as a video may be on a disk that fails; an error that comes from the reading process
+    does not say what caused it.
+    """
+    return isinstance(error, DamagedVideoError | EncryptedVideoError | RangeOutsideVideoError)

@@ -371,6 +371,17 @@ def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Rea
         assert len(readers.opened) == 3
 
 
+def test_a_disk_that_fails_is_no_fault_of_the_file(tiny: VideoQA, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the reading process comes without its cause, and was taken for one of the video."""
+    fails = "process.open_here = lambda *_: open('/nowhere')"
+    program = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers import isolated as process; "
+    with running(tiny) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(isolated, "_PROGRAM", f"{program}{fails}; process.main()")
+            assert "FileNotFoundError" in str(submit(service, video).last())
+        assert submit(service, video).answer().text
+
+
 def test_who_allows_more_time_to_read_has_it(tiny: VideoQA, readers: Readers, video: Path) -> None:
     """Whoever was first to ask about the video."""
 
