@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
+    DamagedVideoError,
     DeviceLostError,
+    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
     RangeOutsideVideoError,
@@ -23,7 +25,6 @@ from sfvqa.errors import (
     ServerError,
     ServerStoppingError,
     SfvqaError,
-    UnreadableVideoError,
     UsageError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
@@ -265,12 +266,16 @@ class Service:
         if self._sights.get(sight.view) is sight:
             del self._sights[sight.view]
 
-    def _make_room(self) -> None:
-        """Forget the videos least recently asked about, with what is kept of their prompts, down to `kept_bytes`."""
+    def _make_room(self, most_bytes: int | None = None) -> None:
+        """Forget the videos least recently asked about, with what is kept of their prompts.
+
+        most_bytes: what may be left, None for `kept_bytes`.
+        """
+        limit = self.options.kept_bytes if most_bytes is None else most_bytes
         kept = [sight for sight in self._sights.values() if sight.encoded is not None]
         total = sum(sight.num_bytes for sight in kept)
         for sight in kept:
-            if total <= self.options.kept_bytes:
+            if total <= limit:
                 break
             total -= sight.num_bytes
             sight.kept = None
@@ -320,7 +325,11 @@ class Service:
                     del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []
             for job in jobs:
-                self._tell_last(job, error)
+                if isinstance(cause, ReadTimeoutError) and _allows_more(job, sight):
+                    self._wait_for_video(job, sight.view)
+                else:
+                    self._tell_last(job, error)
+            self._changed.notify_all()
 
     # --- The thread that has the model ---
 
@@ -381,6 +390,7 @@ class Service:
         view, source = sight.view, sight.source
         sight.source = None
         assert source is not None
+        is_read_again = False
         try:
             steps = self.answerer.encode_progressively(source, view.sampling, reading=sight.reading, crop=view.crop)
             while True:
@@ -398,17 +408,32 @@ class Service:
         except Exception as error:
             if is_device_lost(error):
                 raise
-            self._fail(sight, error)
-            return
+            is_read_again = isinstance(error, OutOfMemoryError) and not sight.is_read_again and self._has_encoded
+            if not is_read_again:
+                self._fail(sight, error)
+                return
         finally:
             del source
             self._is_encoding = False
             self._room_to_read.release()
+        if is_read_again:  # only here, behind the block, is the error's traceback gone, with the memory it held
+            self._read_again(sight)
+            return
         with self._changed:
             sight.encoded = replace(encoded, warnings=(*encoded.warnings, *notes))
             jobs, sight.jobs = sight.jobs, []
             self._to_answer += [Waiting(job, sight, time.monotonic()) for job in jobs]
             self._make_room()
+
+    def _read_again(self, sight: Sight) -> None:
+        """Memory ran out while a video was encoded: forget those that are kept, and try once more."""
+        sight.is_read_again = True
+        with self._changed:
+            self._make_room(0)
+            if not sight.is_given_up:
+                self._to_read.append(sight)
+                self._changed.notify_all()
+        release_memory(self.answerer.checkpoint.model.device)
 
     def _answer(self, batch: list[Waiting]) -> Generator[None, None, None]:
         work = batch[0].job.work
@@ -458,7 +483,7 @@ class Service:
             return
         # Only here, behind the block, is the error's traceback gone, and with it the memory that its frames held.
         if ran_out:
-            self._take_less(len(batch) // 2)
+            self._take_less(len(batch) // 2 if len(batch) > 1 else self._batch_size)
         size = max(len(batch) // 2, 1) if ran_out else 1
         for start in range(0, len(batch), size):
             yield from self._answer_together(batch[start : start + size])
@@ -526,7 +551,13 @@ class Service:
 
     @property
     def _has_kept(self) -> bool:
-        return any(sight.kept is not None for sight in self._sights.values())
+        with self._changed:
+            return any(sight.kept is not None for sight in self._sights.values())
+
+    @property
+    def _has_encoded(self) -> bool:
+        with self._changed:
+            return any(sight.encoded is not None for sight in self._sights.values())
 
     def _take_less(self, batch_size: int) -> None:
         """Memory ran out: answer fewer at a time from now on, and keep no prompt that is kept now."""
@@ -556,7 +587,15 @@ class Service:
                 self._tell_last(job, failure)
 
 
+def _allows_more(job: Job, sight: Sight) -> bool:
+    """Whether a request gives the reading more time than the one had that it was read for."""
+    return job.request.reading.timeout_seconds > sight.reading.timeout_seconds
+
+
 def _is_lasting(error: Exception) -> bool:
-    """Whether a file has it until it changes: what its reader found, not that it was ended or kept from reading."""
-    is_found = isinstance(error, UnreadableVideoError | RangeOutsideVideoError)
-    return is_found and not isinstance(error, ReadTimeoutError) and error.__cause__ is None
+    """Whether a file has it until it changes: what it holds, not that it could not be opened or read just then.
+
+    A file that cannot be read as a video may be on a disk that fails; an error that comes from the reading process
+    does not say what caused it.
+    """
+    return isinstance(error, DamagedVideoError | EncryptedVideoError | RangeOutsideVideoError)

@@ -16,8 +16,8 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReaderName, ReadOptions, VideoReader, open_video
-from sfvqa.video.readers.local_file import FileState, check_local_file
+from sfvqa.video.readers import ReaderName, ReadOptions, VideoBeingOpened
+from sfvqa.video.readers.local_file import FileState, check_local_file, pictures_in
 from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
 
@@ -29,9 +29,14 @@ _MOST_PADDING = 1.25  # the longest video of a batch over the shortest, which is
 
 @dataclass(frozen=True)
 class View:
-    """A file as it is now, seen so: those who ask for the same share a Sight."""
+    """A file as it is now, seen so: those who ask for the same share a Sight.
+
+    `marks` are the name, size and times of the last change, which may be forged, and of the last change to the inode,
+    which cannot: of the file, or in their order of the pictures in a folder.
+    """
 
     file: FileState
+    marks: tuple[tuple[str, int, int, int], ...]
     sampling: SamplingOptions
     crop: CropMode
     reader: ReaderName
@@ -39,8 +44,14 @@ class View:
     @classmethod
     def of(cls, video: Path, request: Request) -> "View":
         """Of a request about this video. Raises VideoError for what can be no video."""
-        file = check_local_file(video)
-        return cls(FileState.of(file.resolve()), request.sampling, request.crop, request.reading.reader)
+        file = check_local_file(video).resolve()
+        marks = tuple(map(_mark, pictures_in(file) if file.is_dir() else [file]))
+        return cls(FileState.of(file), marks, request.sampling, request.crop, request.reading.reader)
+
+
+def _mark(file: Path) -> tuple[str, int, int, int]:
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @dataclass(eq=False)
@@ -48,7 +59,7 @@ class Sight:
     """A video that some `jobs` wait for; `source` is what there is to encode once it was read, or kept on disk.
 
     Once it is `encoded` it is asked about, until there is an answer with what it cost. `kept` is the last prompt about
-    it. `cancel` ends the reading.
+    it. `cancel` ends the reading. It `is_read_again` where memory ran out at the first try.
     """
 
     view: View
@@ -58,7 +69,8 @@ class Sight:
     encoded: EncodedVideo | None = None
     kept: "KeptPrompt | None" = None
     is_given_up: bool = False
-    _reader: VideoReader | None = None
+    is_read_again: bool = False
+    _opening: VideoBeingOpened | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -77,8 +89,8 @@ class Sight:
         """Have nothing more read: nobody waits any longer."""
         with self._lock:
             self.is_given_up = True
-            if self._reader is not None:
-                self._reader.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
 
     def read(self, answerer: VideoQA) -> None:
         """Read all its frames into memory, unless the video cache holds it. Raises VideoError, OutOfMemoryError."""
@@ -86,17 +98,18 @@ class Sight:
         if answerer.is_kept(path, view.sampling, reading=self.reading, crop=view.crop):
             self.source = path
             return
-        with memory_errors("reading the video"), open_video(path, self.reading) as reader:
+        with memory_errors("reading the video"), contextlib.closing(VideoBeingOpened(path, self.reading)) as opening:
             with self._lock:
                 if self.is_given_up:
                     return
-                self._reader = reader
+                self._opening = opening
             try:
-                being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
-                frames = self._read_all(being_read)
+                with opening.reader() as reader:
+                    being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
+                    frames = self._read_all(being_read)
             finally:
                 with self._lock:
-                    self._reader = None
+                    self._opening = None
             self.source = replace(being_read, chunks=frames)
 
     def _read_all(self, being_read: VideoBeingRead) -> Reading:

@@ -1,7 +1,9 @@
 """What happens to requests behind the HTTP side: shared, batched, dropped, failed, refused."""
 
 import logging
+import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 
 from sfvqa.errors import (
     DamagedVideoError,
@@ -26,7 +29,7 @@ from sfvqa.errors import (
 )
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun, Asked
-from sfvqa.inference.encode import EncodeProgress, EncodeStage
+from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve import service as service_module
@@ -34,7 +37,7 @@ from sfvqa.serve import sight as sight_module
 from sfvqa.serve.request import Event, Job, Request
 from sfvqa.serve.service import Service, ServiceOptions
 from sfvqa.video import SamplingOptions
-from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers import ReadOptions, VideoBeingOpened, isolated
 from tests.inference.fake_reader import FakeReader
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, until
 
@@ -76,12 +79,14 @@ class Readers:
     def __init__(self) -> None:
         self.may_read = threading.Event()
         self.opened: list[FakeReader] = []
+        self.options: list[ReadOptions] = []
         self.error: Exception | None = None
 
-    def open(self, _path: Path, _options: ReadOptions) -> VideoReader:
+    def open(self, _path: Path, options: ReadOptions) -> "BeingOpened":
+        self.options.append(options)
         reader = FakeReader(16, before=self._wait)
         self.opened.append(reader)
-        return reader
+        return BeingOpened(reader)
 
     def _wait(self, _index: int) -> None:
         while not self.may_read.wait(0.01):
@@ -91,10 +96,26 @@ class Readers:
             raise self.error
 
 
+@dataclass
+class BeingOpened:
+    """Stands in for a video that is being opened."""
+
+    fake: FakeReader
+
+    def reader(self) -> FakeReader:
+        return self.fake
+
+    def cancel(self) -> None:
+        self.fake.cancel()
+
+    def close(self) -> None:
+        self.fake.close()
+
+
 @pytest.fixture
 def readers(monkeypatch: pytest.MonkeyPatch) -> Readers:
     stand_in = Readers()
-    monkeypatch.setattr(sight_module, "open_video", stand_in.open)
+    monkeypatch.setattr(sight_module, "VideoBeingOpened", stand_in.open)
     return stand_in
 
 
@@ -164,11 +185,11 @@ def test_a_short_answer_waits_for_no_long_one(tiny: VideoQA, video: Path, monkey
     """Of the same batch."""
     gate = threading.Event()
 
-    def open_late(path: Path, options: ReadOptions) -> VideoReader:
+    def open_late(path: Path, options: ReadOptions) -> VideoBeingOpened:
         assert gate.wait(PATIENCE_SECONDS)
-        return open_video(path, options)
+        return VideoBeingOpened(path, options)
 
-    monkeypatch.setattr(sight_module, "open_video", open_late)
+    monkeypatch.setattr(sight_module, "VideoBeingOpened", open_late)
     before_its_end: list[bool] = []
     with running(tiny) as service:
         short = submit(service, video, "Which digit is shown?")
@@ -193,6 +214,48 @@ def test_reading_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video:
         assert sample(service, "sfvqa_dropped_total") == 2
     assert len(readers.opened) == 2
     assert not any(each.over.is_set() for each in (one, other))
+
+
+def test_opening_ends_where_nobody_waits(
+    tiny: VideoQA, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a file whose opening hangs would hold its reader for as long as reading may take."""
+    with running(tiny, num_readers=1) as service:
+        with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
+            hanging = submit(service, video)
+            until(is_hanging)
+        service.drop(hanging.job)  # type: ignore[arg-type]
+        assert submit(service, SHAPES).answer().text
+
+
+def test_nobody_waits_for_the_end_of_a_reading_that_is_dropped(
+    tiny: VideoQA, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that hangs in the system ends late, and no request could come meanwhile: the lock is the service's."""
+    waiting: list[threading.Thread] = []
+    wait = subprocess.Popen.wait
+
+    def note(process: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        waiting.append(threading.current_thread())
+        return wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", note)
+    with running(tiny, num_readers=1) as service:
+        with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
+            hanging = submit(service, video)
+            until(is_hanging)
+        service.drop(hanging.job)  # type: ignore[arg-type]
+        until(lambda: waiting)
+    assert {thread.name for thread in waiting} == {"sfvqa-reading"}
+
+
+@contextmanager
+def _opening_that_hangs(monkeypatch: pytest.MonkeyPatch, sign: Path) -> Iterator[Callable[[], bool]]:
+    """Processes that are started to read in the block do nothing but leave a sign."""
+    program = f"import pathlib, time; pathlib.Path({str(sign)!r}).touch(); time.sleep(600)  # {{path!r}}"
+    with monkeypatch.context() as patch:
+        patch.setattr(isolated, "_PROGRAM", program)
+        yield sign.exists
 
 
 def test_a_video_that_waits_to_be_read_is_not_if_nobody_waits(tiny: VideoQA, readers: Readers, tmp_path: Path) -> None:
@@ -308,6 +371,35 @@ def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Rea
         assert len(readers.opened) == 3
 
 
+def test_a_disk_that_fails_is_no_fault_of_the_file(tiny: VideoQA, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the reading process comes without its cause, and was taken for one of the video."""
+    fails = "process.open_here = lambda *_: open('/nowhere')"
+    program = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers import isolated as process; "
+    with running(tiny) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(isolated, "_PROGRAM", f"{program}{fails}; process.main()")
+            assert "FileNotFoundError" in str(submit(service, video).last())
+        assert submit(service, video).answer().text
+
+
+def test_who_allows_more_time_to_read_has_it(tiny: VideoQA, readers: Readers, video: Path) -> None:
+    """Whoever was first to ask about the video."""
+
+    def hear(_: Listener, event: Event) -> None:
+        if isinstance(event, ReadTimeoutError):
+            readers.error = None
+
+    readers.error = ReadTimeoutError("It takes too long.")
+    with running(tiny, num_readers=1) as service:
+        listeners = [Listener(hear) for _ in range(3)]
+        for listener, seconds in zip(listeners, (2, 1, 600), strict=True):
+            request = Request("Describe it.", video, sampling=_FRAMES, reading=ReadOptions(timeout_seconds=seconds))
+            service.submit(request, listener)
+        readers.may_read.set()
+        assert [type(listener.last()) for listener in listeners] == [ReadTimeoutError, ReadTimeoutError, Answer]
+    assert [options.timeout_seconds for options in readers.options] == [2, 600]
+
+
 class WatchedRun(AnswerRun):
     """A run that fails as a test wants it to."""
 
@@ -380,6 +472,94 @@ def test_memory_that_runs_out_alone_is_an_error_once_nothing_is_kept(
         assert len(runs) == 3
 
 
+def test_videos_that_are_kept_leave_the_memory_to_new_ones(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or none could be looked at for as long as they fill it; where nothing is kept, it is an error at once."""
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(2)]
+    readers.may_read.set()
+    num_tried = 0
+
+    def encode(*_: Any, **__: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
+        nonlocal num_tried
+        num_tried += 1
+        yield EncodeProgress(EncodeStage.ENCODE, 0, 1)
+        raise OutOfMemoryError("Memory ran out.")
+
+    def encode_beside_none(*args: Any, **options: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
+        return encode() if service.num_kept_bytes else whole(*args, **options)
+
+    whole = tiny.encode_progressively
+    with running(tiny) as service:
+        assert submit(service, videos[0]).answer().text
+        monkeypatch.setattr(tiny, "encode_progressively", encode_beside_none)
+        assert submit(service, videos[1]).answer().text
+        assert num_tried == 1
+        monkeypatch.setattr(tiny, "encode_progressively", encode)
+        assert isinstance(submit(service, videos[0]).last(), OutOfMemoryError)
+        assert num_tried == 3
+        assert isinstance(submit(service, videos[0]).last(), OutOfMemoryError)
+        assert num_tried == 4
+
+
+def test_what_is_kept_running_memory_out_halves_no_batch(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer alone had no room beside a prompt that was kept, which says nothing of many at a time."""
+    with running(tiny) as service:
+        readers.may_read.set()
+        assert submit(service, video).answer().text  # its prompt is kept
+        with monkeypatch.context() as patch:
+            errors = [OutOfMemoryError("Memory ran out.")]
+            _watch_runs(patch, lambda *_: errors.pop() if errors else None)
+            assert submit(service, video).answer().text
+        readers.may_read.clear()
+        other = Path(shutil.copy(SHAPES, video.with_name("other.mp4")))
+        asked = [submit(service, other) for _ in range(4)]
+        readers.may_read.set()
+        assert [each.answer().timings.asked_together for each in asked] == [4] * 4
+
+
+def test_requests_may_come_while_it_looks_for_what_is_kept(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dict that grows while somebody goes through it raised an error there, which ended the service."""
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(3)]
+    submitting: list[threading.Thread] = []
+    late = Listener()
+
+    class Sights(dict[Any, Any]):
+        """Once memory ran out, a request comes while they are gone through; it waits where that is under the lock."""
+
+        def values(self) -> Any:
+            for value in super().values():
+                yield value
+                if ran_out.is_set() and not submitting:
+                    request = Request("Describe the video.", videos[2], sampling=_FRAMES)
+                    submitting.append(threading.Thread(target=service.submit, args=(request, late)))
+                    submitting[0].start()
+                    submitting[0].join(0.5)
+
+    ran_out = threading.Event()
+
+    def run_out(*_: int) -> Exception | None:
+        if ran_out.is_set():
+            return None
+        ran_out.set()
+        return OutOfMemoryError("Memory ran out.")
+
+    _watch_runs(monkeypatch, run_out)
+    with running(tiny, num_readers=1) as service:
+        monkeypatch.setattr(service, "_sights", Sights())
+        asked = [submit(service, video) for video in videos[:2]]
+        readers.may_read.set()
+        assert isinstance(asked[0].last(), OutOfMemoryError)
+        assert asked[1].answer().text
+        assert late.answer().text
+        assert service.failure is None
+        submitting[0].join()
+
+
 def test_an_error_that_was_not_foreseen_is_logged_and_costs_one_request(
     tiny: VideoQA,
     readers: Readers,
@@ -432,6 +612,33 @@ def test_a_file_that_was_changed_is_another_video(tiny: VideoQA, readers: Reader
         assert submit(service, video).answer().text
         video.write_bytes(video.read_bytes() + b"\0")
         assert submit(service, video).answer().text
+    assert len(readers.opened) == 2
+
+
+def test_a_file_that_was_changed_under_its_old_time_is_another_video(
+    tiny: VideoQA, readers: Readers, video: Path
+) -> None:
+    """As `rsync --inplace --times` leaves it, for one."""
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, video).answer().text
+        before = video.stat()
+        content = bytearray(video.read_bytes())
+        content[-1] ^= 1
+        video.write_bytes(content)
+        os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert submit(service, video).answer().text
+    assert len(readers.opened) == 2
+
+
+def test_pictures_in_another_order_are_another_video(tiny: VideoQA, readers: Readers, tmp_path: Path) -> None:
+    for number in (1, 2):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    readers.may_read.set()
+    with running(tiny) as service:
+        assert submit(service, tmp_path).answer().text
+        (tmp_path / "1.png").rename(tmp_path / "3.png")
+        assert submit(service, tmp_path).answer().text
     assert len(readers.opened) == 2
 
 

@@ -186,6 +186,11 @@ class VideoBeingOpened:
         reader.open_seconds = self._seconds + time.perf_counter() - began
         return reader
 
+    def cancel(self) -> None:
+        """End what another thread is doing with it or its reader, which gets an error; nothing if not isolated."""
+        if self._process is not None:
+            self._process.kill()
+
     def close(self) -> None:
         """End the process, and with it the reader; safe to call twice."""
         if self._process is not None:

@@ -49,6 +49,7 @@ class ReadingProcess:
         self._seconds_left = options.timeout_seconds
         self._is_timed_out = False
         self._running: subprocess.Popen[bytes] | None = None
+        self._killed: subprocess.Popen[bytes] | None = None  # by another thread, the last one
         self._start()
 
     def opened(self) -> Any:
@@ -65,7 +66,7 @@ class ReadingProcess:
 
         Leaving early ends the process. One that has ended is replaced, if the file still is as it was.
         """
-        if self._running is not None and self._running.poll() is not None:
+        if (running := self._running) is not None and (running is self._killed or running.poll() is not None):
             self.close()
         if self._running is None:
             self._state.check()
@@ -85,9 +86,10 @@ class ReadingProcess:
                 self.close()
 
     def kill(self) -> None:
-        """End it, whatever it is doing, while another thread may wait for it."""
+        """End it, whatever it is doing, while another thread may wait for it; does not wait itself."""
         if (running := self._running) is not None:
-            _end(running)
+            self._killed = running
+            running.kill()
 
     def close(self) -> None:
         """End it; safe to call twice."""
