@@ -251,6 +251,11 @@ class SchemaGuide:
         """Go on behind a token of an answer."""
         self._matchers[place].consume_token(token_id)
 
+    def is_whole_with(self, place: int, token_id: int) -> bool:
+        """Whether an answer is whole by its schema with this last token, behind which no end token had room."""
+        matcher = self._matchers[place].deep_copy()
+        return matcher.consume_token(token_id) and matcher.is_accepting()
+
 
 def _prepared(
     tokenizer: "PreTrainedTokenizerBase", end_token_ids: "Iterable[int]", vocabulary_size: int

@@ -367,7 +367,7 @@ def test_an_answer_that_is_cut_is_an_error_and_its_neighbours_are_not(tiny: Vide
     whole = tiny.answer_batch(asked, options)
     counts = [answer.tokens.new for answer in whole]
     assert min(counts) < max(counts)
-    cut = tiny.answer_batch(asked, replace(options, max_new_tokens=max(counts) - 1))
+    cut = tiny.answer_batch(asked, replace(options, max_new_tokens=max(counts) - 2))
     for before, answer in zip(whole, cut, strict=True):
         if before.tokens.new == max(counts):
             assert isinstance(answer.error, SchemaNotMetError)
@@ -375,6 +375,21 @@ def test_an_answer_that_is_cut_is_an_error_and_its_neighbours_are_not(tiny: Vide
             assert answer.fields is None
         else:
             assert (answer.text, answer.fields, answer.error) == (before.text, before.fields, None)
+
+
+def test_an_answer_that_is_whole_where_its_tokens_end_is_none(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    options = GenerationOptions(schema=schema_of({"enum": ["red", "green", "blue"]}))
+    whole = tiny.ask(shapes, QUESTIONS[0], options)
+    answer = tiny.ask(shapes, QUESTIONS[0], replace(options, max_new_tokens=whole.tokens.new - 1))
+    assert (answer.fields, answer.finish_reason, answer.tokens.new) == (whole.fields, "stop", whole.tokens.new - 1)
+    with pytest.raises(SchemaNotMetError, match="before it was whole"):
+        tiny.ask(shapes, QUESTIONS[0], replace(options, max_new_tokens=3))
+
+
+def test_a_number_at_the_last_token_may_be_cut(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    options = GenerationOptions(1, schema=schema_of({"type": "integer", "minimum": 0, "maximum": 99}))
+    with pytest.raises(SchemaNotMetError, match="before it was whole"):
+        tiny.ask(shapes, QUESTIONS[1], options)
 
 
 def test_asking_and_streaming_raise_it(tiny: VideoQA, shapes: EncodedVideo, by_schema: GenerationOptions) -> None:
