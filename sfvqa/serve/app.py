@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -30,7 +31,7 @@ from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads
-from sfvqa.serve.wire import describe, error_response, events_of, response_to
+from sfvqa.serve.wire import AsciiResponse, describe, error_response, events_of, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 
@@ -113,7 +114,7 @@ def _add_facts(app: FastAPI, server: Server) -> None:
             return response_to(service.failure)
         if not service.is_accepting:
             return response_to(ServerStoppingError("The server is stopping."))
-        return JSONResponse({"status": "ok", "model": server.model_name})
+        return AsciiResponse({"status": "ok", "model": server.model_name})
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -140,7 +141,7 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             return StreamingResponse(_as_stream(first, events, chat, server), media_type="text/event-stream")
         async with aclosing(events):
             if isinstance(first, Answer):
-                return JSONResponse(openai.completion(first, _new_id(), int(time.time())))
+                return AsciiResponse(openai.completion(first, _new_id(), int(time.time())))
         return Response(status_code=GONE)
 
 
@@ -170,7 +171,7 @@ def _add_files(app: FastAPI, server: Server) -> None:
 
     @app.get("/sfvqa/videos")
     def videos() -> dict[str, Any]:
-        found = [{"url": path.as_uri(), "name": path.name} for path in server.folders.videos()]
+        found = [{"url": path.as_uri(), "name": _readable(path.name)} for path in server.folders.videos()]
         return {"videos": found}
 
 
@@ -281,6 +282,11 @@ def _file(upload: Upload) -> dict[str, Any]:
         "purpose": "user_data",
         "status": "processed",
     }
+
+
+def _readable(name: str) -> str:
+    """The name of a file, with replacement characters for bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _new_id() -> str:

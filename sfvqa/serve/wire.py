@@ -1,6 +1,7 @@
 """Errors in OpenAI's form, with the status of each, and events on their way from the model's thread to a response."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -23,6 +24,15 @@ from sfvqa.serve.request import Event, Request, to_be_told
 from sfvqa.serve.service import Service
 
 RETRY_AFTER_SECONDS = 5
+
+
+class AsciiResponse(JSONResponse):
+    """JSON with all but ASCII escaped, which can also hold the name of a file that is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
 
 _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
     (ServerBusyError, 429),
@@ -56,21 +66,21 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     return status, error_object(status, told.with_flags, type(told).__name__)
 
 
-def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+def error_response(status: int, message: str, code: str | None = None) -> AsciiResponse:
     """A response that says what is wrong."""
     return _response(status, error_object(status, message, code))
 
 
-def response_to(error: Exception) -> JSONResponse:
+def response_to(error: Exception) -> AsciiResponse:
     """The same of an error."""
     return _response(*describe(error))
 
 
-def _response(status: int, content: dict[str, Any]) -> JSONResponse:
+def _response(status: int, content: dict[str, Any]) -> AsciiResponse:
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(content, status, headers)
+    return AsciiResponse(content, status, headers)
 
 
 async def events_of(

@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import shutil
+import sys
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import httpx
@@ -9,7 +13,8 @@ import openai
 import pydantic
 import pytest
 
-from tests.serve.serving import FLASH, SHAPES, Served, about, ask_json
+from sfvqa.inference.video_qa import VideoQA
+from tests.serve.serving import FLASH, PATIENCE_SECONDS, SHAPES, Served, about, ask_json, serving
 
 FLASHES, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 
@@ -243,3 +248,18 @@ def test_a_folder_lists_its_videos(served: Served) -> None:
     videos = httpx.get(f"{served.url}/sfvqa/videos").json()["videos"]
     assert [video["name"] for video in videos] == ["flash.mp4", "order.mp4", "shapes.mp4"]
     assert videos[0]["url"] == FLASH.as_uri()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes")
+def test_a_name_that_is_no_utf8_is_listed_and_asked_about(tiny: VideoQA, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(SHAPES, tmp_path / name)
+    with serving(tiny, tmp_path) as served:
+        (video,) = httpx.get(f"{served.url}/sfvqa/videos").json()["videos"]
+        assert video["name"] == "caf\N{REPLACEMENT CHARACTER}.mp4"
+        body = about(video["url"], "Which digit is shown?")
+        answer = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS).json()
+        strip = httpx.post(f"{served.url}/sfvqa/filmstrip", json={"video": video["url"]}, timeout=PATIENCE_SECONDS)
+        assert strip.status_code == 200
+    assert answer["sfvqa"]["answer"] == "The digit 7 is shown."
+    assert answer["sfvqa"]["video"].endswith(name)
