@@ -87,7 +87,7 @@ def _short(text: str) -> str:
 
 @dataclass(eq=False)
 class Upload:
-    """A video that was sent, under its name by content; `num_users` requests are about it now."""
+    """A video that was sent, under an id by content and name; `num_users` requests are about it now."""
 
     id: str
     path: Path
@@ -201,7 +201,8 @@ class Uploads:
             upload.path.unlink(missing_ok=True)
 
     def _take(self, part: Path, writing: "Writing") -> Upload:
-        """Give what was written its name; the same content, sent again, is one upload."""
+        """Give what was written its name; the same content, sent again by that name, is one upload."""
+        writing.sha256.update(writing.name.encode("utf-8", "surrogatepass"))
         suffix, digest = Path(writing.name).suffix, writing.sha256.hexdigest()[:32]
         upload_id = f"file-{digest}"
         with self._mutex:

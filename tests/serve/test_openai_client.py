@@ -51,7 +51,7 @@ def test_a_video_in_a_folder_as_data_and_as_upload(client: openai.OpenAI) -> Non
     assert upload.id in [each.id for each in client.files.list()]
     said = [ask(client, about(video, FLASHES)) for video in (SHAPES, data, upload.id)]
     assert [text_of(each) for each in said] == ["The screen flashes green."] * 3
-    assert [each.sfvqa["video"] for each in said] == [str(SHAPES), "shapes.mp4", "shapes.mp4"]
+    assert [each.sfvqa["video"] for each in said] == [str(SHAPES), "video.mp4", "shapes.mp4"]
     part: Any = {"type": "file", "file": {"file_id": upload.id}}
     by_part: Any = {"role": "user", "content": [part, {"type": "text", "text": DIGIT}]}
     assert text_of(client.chat.completions.create(model="tiny", messages=[by_part])) == "The digit 7 is shown."
