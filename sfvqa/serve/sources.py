@@ -170,7 +170,7 @@ class Uploads:
         """A request is done with it."""
         with self._mutex:
             upload.num_users -= 1
-            if not upload.num_users and upload.id not in self._uploads:
+            if not upload.num_users and self._uploads.get(upload.id) is not upload:
                 upload.path.unlink(missing_ok=True)
 
     @property

@@ -156,6 +156,15 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
         assert store(uploads, b"3" * 100) in uploads.all()
 
 
+def test_what_is_removed_in_use_goes_though_it_was_sent_again(tmp_path: Path) -> None:
+    with Uploads(100, 1000, tmp_path) as uploads:
+        used = uploads.use(store(uploads, b"a").id)
+        uploads.remove(used.id)
+        again = store(uploads, b"a")
+        uploads.release(used)
+        assert (used.path.exists(), again.path.exists()) == (False, True)
+
+
 def test_uploads_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_MOST_UPLOADS", 3)
     with Uploads(100, 1000, tmp_path) as uploads:
