@@ -31,7 +31,7 @@ from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads
-from sfvqa.serve.wire import AsciiResponse, describe, error_response, events_of, response_to
+from sfvqa.serve.wire import AsciiResponse, describe, error_response, events_of, parsed, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 
@@ -133,7 +133,7 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 def _add_chat(app: FastAPI, server: Server) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(http: Request) -> Response:
-        chat = ChatRequest.model_validate_json(await http.body())
+        chat = parsed(ChatRequest, await http.body())
         _check_model(chat.model, server)
         events = _events(server, chat, http)
         first = await anext(events, None)  # an error before it has a status of its own

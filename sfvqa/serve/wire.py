@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
@@ -16,6 +17,7 @@ from sfvqa.errors import (
     ServerBusyError,
     ServerStoppingError,
     SfvqaError,
+    UsageError,
     VideoNotFoundError,
 )
 from sfvqa.inference.answer import Answer
@@ -23,7 +25,10 @@ from sfvqa.inference.encode import EncodeProgress
 from sfvqa.serve.request import Event, Request, to_be_told
 from sfvqa.serve.service import Service
 
+Body = TypeVar("Body", bound=BaseModel)
+
 RETRY_AFTER_SECONDS = 5
+_MOST_PARTS = 200_000  # of a body; base64, which makes one large, has none
 
 
 class AsciiResponse(JSONResponse):
@@ -43,6 +48,13 @@ _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
 )
 _STATUS_OF_EXIT_CODE = {ExitCode.USAGE: 400, ExitCode.VIDEO: 422, ExitCode.MODEL: 404}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def parsed(kind: type[Body], body: bytes) -> Body:
+    """A body as JSON, while which nothing else is answered: UsageError for one of more parts than are soon read."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+        raise UsageError(f"The request has more than {_MOST_PARTS:,} commas and brackets.", "Ask for less at once.")
+    return kind.model_validate_json(body)
 
 
 def status_of(error: SfvqaError) -> int:

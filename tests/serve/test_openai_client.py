@@ -214,6 +214,14 @@ def test_what_is_no_conversation_is_refused(client: openai.OpenAI, messages: Any
         client.chat.completions.create(model="tiny", messages=messages)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/sfvqa/filmstrip"])
+@pytest.mark.parametrize("mark", ["[],", '{"a":{},', '"",'])
+def test_what_has_too_many_parts_is_not_read(served: Served, path: str, mark: str) -> None:
+    response = httpx.post(f"{served.url}{path}", content=mark * 200_001, timeout=PATIENCE_SECONDS)
+    assert response.status_code == 400
+    assert "more than 200,000 commas and brackets" in response.json()["error"]["message"]
+
+
 def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> None:
     """Nothing was sent yet when a video turns out to be none."""
     with pytest.raises(openai.UnprocessableEntityError):
