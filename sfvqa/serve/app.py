@@ -30,7 +30,7 @@ from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
-from sfvqa.serve.sources import Folders, Upload, Uploads
+from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
 from sfvqa.serve.wire import AsciiResponse, describe, error_response, events_of, parsed, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
@@ -150,11 +150,12 @@ def _add_files(app: FastAPI, server: Server) -> None:
 
     @app.post("/v1/files")
     async def upload(http: Request) -> dict[str, Any]:
-        async with http.form(max_files=1, max_fields=10) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise UsageError("The form has no file.", "Send the video as the field “file”.")
-            return _file(await run_in_threadpool(_store, uploads, file))
+        with or_no_room():  # the form is written to the disk while it comes
+            async with http.form(max_files=1, max_fields=10) as form:
+                file = form.get("file")
+                if not isinstance(file, UploadFile):
+                    raise UsageError("The form has no file.", "Send the video as the field “file”.")
+                return _file(await run_in_threadpool(_store, uploads, file))
 
     @app.get("/v1/files")
     async def uploaded() -> dict[str, Any]:

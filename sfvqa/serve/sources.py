@@ -131,7 +131,7 @@ class Uploads:
         descriptor, path = tempfile.mkstemp(prefix="part-", dir=self._folder)
         writing = Writing(self, os.fdopen(descriptor, "wb"), name)
         try:
-            with _or_no_room(), writing.file:
+            with or_no_room(), writing.file:
                 yield writing
             writing.upload = self._take(Path(path), writing)
         finally:
@@ -241,7 +241,8 @@ def _remove_stale(parent: Path) -> None:
 
 
 @contextmanager
-def _or_no_room() -> Iterator[None]:
+def or_no_room() -> Iterator[None]:
+    """Around what writes a video to the disk: ServerBusyError where that is not possible."""
     try:
         yield
     except OSError as error:

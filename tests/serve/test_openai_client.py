@@ -1,6 +1,7 @@
 """The real openai client against the server: what it sends is understood, and what it gets, too."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import httpx
 import openai
 import pydantic
 import pytest
+from starlette.datastructures import UploadFile
 
 from sfvqa.inference.video_qa import VideoQA
 from tests.serve.serving import FLASH, PATIENCE_SECONDS, SHAPES, Served, about, ask_json, serving
@@ -220,6 +222,15 @@ def test_what_has_too_many_parts_is_not_read(served: Served, path: str, mark: st
     response = httpx.post(f"{served.url}{path}", content=mark * 200_001, timeout=PATIENCE_SECONDS)
     assert response.status_code == 400
     assert "more than 200,000 commas and brackets" in response.json()["error"]["message"]
+
+
+def test_a_disk_that_is_full_while_a_form_comes_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(UploadFile, "write", fail)
+    response = httpx.post(f"{served.url}/v1/files", files={"file": ("clip.mp4", b"video")}, timeout=PATIENCE_SECONDS)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "ServerBusyError")
 
 
 def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> None:
