@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sfvqa.cli.options import BUNDLED_VIDEOS
 from sfvqa.errors import SchemaNotMetError, UsageError
+from sfvqa.inference import schema as trials
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions, TokenChooser, generate_tokens, prefill
@@ -95,6 +96,23 @@ def test_what_is_no_schema_or_cannot_be_enforced_is_refused(text: str, says: str
         JsonSchema(text)
     assert says in caught.value.message
     assert len(caught.value.message) < 500
+
+
+def test_what_is_remembered_of_schemas_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def take(text: str) -> str:
+        tried.append(text)
+        return ""
+
+    monkeypatch.setattr(trials, "_REASONS", {})
+    monkeypatch.setattr(trials, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(trials, "_tried_apart", take)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        JsonSchema(json.dumps({"const": name * 1000}))
+    assert [text[10] for text in tried] == ["a", "b", "c", "b"]
+    assert all(len(digest) == 32 for digest in trials._REASONS)
+    assert len(trials._REASONS) == 2
 
 
 def nested(depth: int) -> Any:
