@@ -17,7 +17,7 @@ class FinishReason(StrEnum):
     """Why an answer ends where it does."""
 
     STOP = "stop"
-    """The model said that it is done, or came to a text at which it was to stop."""
+    """The model said that it is done, came to a text at which it was to stop, or to what is whole by its schema."""
     LENGTH = "length"
     """`max_new_tokens` was reached: the answer may be cut in the middle."""
     INTERRUPTED = "interrupted"

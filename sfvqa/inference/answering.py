@@ -458,13 +458,14 @@ class AnswerRun:
         """The value of an answer by a schema, or why it has none."""
         if self._guide is None or self._options.schema is None:
             return None, None
-        if row.finish_reason is FinishReason.LENGTH:
+        ending = self._ending(place)
+        if ending is FinishReason.LENGTH:
             return None, SchemaNotMetError(
                 f"The answer was cut at {plural(len(row.new_ids), 'new token')}, before it was whole by its schema.",
                 "Allow more (--max-new-tokens), or bound texts and lists in the schema (maxLength, maxItems).",
             )
         reason = self._guide.troubles.get(place)
-        if not reason and row.finish_reason is FinishReason.STOP:
+        if not reason and ending is FinishReason.STOP:
             try:
                 return self._options.schema.parse(row.text), None
             except ValueError as invalid:
@@ -472,6 +473,15 @@ class AnswerRun:
         return None, SchemaNotMetError(
             f"The answer could not be written by its schema: {reason}.", "Simplify the schema."
         ) if reason else None
+
+    def _ending(self, place: int) -> FinishReason:
+        """Why an answer ends: one that is whole by its schema is not cut, though its end token had no room."""
+        row = self._rows[place]
+        if row.finish_reason is not FinishReason.LENGTH or self._guide is None:
+            return row.finish_reason
+        may_go_on = row.text.strip()[-1:].isdigit()  # a number, the only JSON that could be longer
+        is_whole = not may_go_on and self._guide.is_whole_with(place, row.new_ids[-1])
+        return FinishReason.STOP if is_whole else FinishReason.LENGTH
 
     def _evidence(self, place: int) -> tuple[FrameEvidence, ...] | None:
         if self._recorder is None:
@@ -492,7 +502,7 @@ class AnswerRun:
             video=str(encoded.video.path) if encoded else None,
             model=self._checkpoint.location.name,
             revision=self._checkpoint.revision,
-            finish_reason=row.finish_reason,
+            finish_reason=self._ending(place),
             frames=SampledFrames(encoded.indices, encoded.timestamps_seconds, encoded.strategy)
             if encoded
             else SampledFrames(),

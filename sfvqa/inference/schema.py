@@ -6,13 +6,13 @@ and programs write it, a space, or a line break and an indent: a weak model woul
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -92,9 +92,25 @@ _STACK_BYTES = 2 * 1024**2  # a quarter of what threads have here, which go as d
 _LONGEST_WAIT_SECONDS = 60.0  # where processors are busy, or have no limits
 
 
-@lru_cache(maxsize=256)
+_MOST_REMEMBERED = 256
+_REASONS: dict[bytes, str] = {}  # by the digest of a schema, which may be long
+
+
 def _why_impossible(text: str) -> str:
     """Why no answer can be written by a schema; empty where one can. UsageError where that could not be found out."""
+    digest = hashlib.sha256(text.encode()).digest()
+    reason = _REASONS.pop(digest, None)
+    if reason is None:
+        reason = _tried_apart(text)
+    if len(_REASONS) >= _MOST_REMEMBERED:  # more go where threads are here at once, which only costs another trial
+        for least_used in list(_REASONS)[: 1 + len(_REASONS) - _MOST_REMEMBERED]:
+            _REASONS.pop(least_used, None)
+    _REASONS[digest] = reason
+    return reason
+
+
+def _tried_apart(text: str) -> str:
+    """The same, found out in a process of its own."""
     program = _PROGRAM.format(path=list(map(str, sys.path)))
     try:
         process = subprocess.run(
@@ -250,6 +266,11 @@ class SchemaGuide:
     def take(self, place: int, token_id: int) -> None:
         """Go on behind a token of an answer."""
         self._matchers[place].consume_token(token_id)
+
+    def is_whole_with(self, place: int, token_id: int) -> bool:
+        """Whether an answer is whole by its schema with this last token, behind which no end token had room."""
+        matcher = self._matchers[place].deep_copy()
+        return matcher.consume_token(token_id) and matcher.is_accepting()
 
 
 def _prepared(

@@ -1,7 +1,7 @@
 """The HTTP side of `sfvqa serve`: routes over a Service and the videos that a request may name."""
 
-import asyncio
 import json
+import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -24,13 +24,13 @@ from sfvqa.inference.encode import EncodeProgress
 from sfvqa.inference.question import PromptOptions
 from sfvqa.serve import openai
 from sfvqa.serve.metrics import CONTENT_TYPE
-from sfvqa.serve.openai import ChatRequest
+from sfvqa.serve.openai import ChatRequest, SchemaFormat
 from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
-from sfvqa.serve.sources import Folders, Upload, Uploads
-from sfvqa.serve.wire import describe, error_response, events_of, response_to
+from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
+from sfvqa.serve.wire import AsciiResponse, SchemaTrials, describe, error_response, events_of, parsed, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 
@@ -49,7 +49,7 @@ class Server:
     folders: Folders
     uploads: Uploads
     reading: ReadOptions = field(default_factory=ReadOptions)
-    trying_schemas: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    schema_trials: SchemaTrials = field(default_factory=SchemaTrials)
 
     @property
     def model_name(self) -> str:
@@ -113,7 +113,7 @@ def _add_facts(app: FastAPI, server: Server) -> None:
             return response_to(service.failure)
         if not service.is_accepting:
             return response_to(ServerStoppingError("The server is stopping."))
-        return JSONResponse({"status": "ok", "model": server.model_name})
+        return AsciiResponse({"status": "ok", "model": server.model_name})
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -132,7 +132,7 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 def _add_chat(app: FastAPI, server: Server) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(http: Request) -> Response:
-        chat = ChatRequest.model_validate_json(await http.body())
+        chat = parsed(ChatRequest, await http.body())
         _check_model(chat.model, server)
         events = _events(server, chat, http)
         first = await anext(events, None)  # an error before it has a status of its own
@@ -140,7 +140,7 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             return StreamingResponse(_as_stream(first, events, chat, server), media_type="text/event-stream")
         async with aclosing(events):
             if isinstance(first, Answer):
-                return JSONResponse(openai.completion(first, _new_id(), int(time.time())))
+                return AsciiResponse(openai.completion(first, _new_id(), int(time.time())))
         return Response(status_code=GONE)
 
 
@@ -149,11 +149,12 @@ def _add_files(app: FastAPI, server: Server) -> None:
 
     @app.post("/v1/files")
     async def upload(http: Request) -> dict[str, Any]:
-        async with http.form(max_files=1, max_fields=10) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise UsageError("The form has no file.", "Send the video as the field “file”.")
-            return _file(await run_in_threadpool(_store, uploads, file))
+        with or_no_room():  # the form is written to the disk while it comes
+            async with http.form(max_files=1, max_fields=10) as form:
+                file = form.get("file")
+                if not isinstance(file, UploadFile):
+                    raise UsageError("The form has no file.", "Send the video as the field “file”.")
+                return _file(await run_in_threadpool(_store, uploads, file))
 
     @app.get("/v1/files")
     async def uploaded() -> dict[str, Any]:
@@ -170,7 +171,7 @@ def _add_files(app: FastAPI, server: Server) -> None:
 
     @app.get("/sfvqa/videos")
     def videos() -> dict[str, Any]:
-        found = [{"url": path.as_uri(), "name": path.name} for path in server.folders.videos()]
+        found = [{"url": path.as_uri(), "name": _readable(path.name)} for path in server.folders.videos()]
         return {"videos": found}
 
 
@@ -201,9 +202,8 @@ def _answer_errors(app: FastAPI) -> None:
 async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event]:
     """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
     wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
-    if chat.response_format is not None:
-        async with server.trying_schemas:  # each may take a process, seconds and gigabytes, but only once
-            await run_in_threadpool(chat.generation)
+    if isinstance(chat.response_format, SchemaFormat):
+        await server.schema_trials.run(chat.response_format.schema_to_write_by, http)
     asked: Asked | None = None
 
     def ask() -> Asked:
@@ -281,6 +281,11 @@ def _file(upload: Upload) -> dict[str, Any]:
         "purpose": "user_data",
         "status": "processed",
     }
+
+
+def _readable(name: str) -> str:
+    """The name of a file, with replacement characters for bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _new_id() -> str:

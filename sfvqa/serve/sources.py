@@ -87,7 +87,7 @@ def _short(text: str) -> str:
 
 @dataclass(eq=False)
 class Upload:
-    """A video that was sent, under its name by content; `num_users` requests are about it now."""
+    """A video that was sent, under an id by content and name; `num_users` requests are about it now."""
 
     id: str
     path: Path
@@ -131,7 +131,7 @@ class Uploads:
         descriptor, path = tempfile.mkstemp(prefix="part-", dir=self._folder)
         writing = Writing(self, os.fdopen(descriptor, "wb"), name)
         try:
-            with _or_no_room(), writing.file:
+            with or_no_room(), writing.file:
                 yield writing
             writing.upload = self._take(Path(path), writing)
         finally:
@@ -170,7 +170,7 @@ class Uploads:
         """A request is done with it."""
         with self._mutex:
             upload.num_users -= 1
-            if not upload.num_users and upload.id not in self._uploads:
+            if not upload.num_users and self._uploads.get(upload.id) is not upload:
                 upload.path.unlink(missing_ok=True)
 
     @property
@@ -201,7 +201,8 @@ class Uploads:
             upload.path.unlink(missing_ok=True)
 
     def _take(self, part: Path, writing: "Writing") -> Upload:
-        """Give what was written its name; the same content, sent again, is one upload."""
+        """Give what was written its name; the same content, sent again by that name, is one upload."""
+        writing.sha256.update(writing.name.encode("utf-8", "surrogatepass"))
         suffix, digest = Path(writing.name).suffix, writing.sha256.hexdigest()[:32]
         upload_id = f"file-{digest}"
         with self._mutex:
@@ -240,7 +241,8 @@ def _remove_stale(parent: Path) -> None:
 
 
 @contextmanager
-def _or_no_room() -> Iterator[None]:
+def or_no_room() -> Iterator[None]:
+    """Around what writes a video to the disk: ServerBusyError where that is not possible."""
     try:
         yield
     except OSError as error:

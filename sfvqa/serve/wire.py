@@ -1,10 +1,14 @@
 """Errors in OpenAI's form, with the status of each, and events on their way from the model's thread to a response."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
@@ -15,6 +19,7 @@ from sfvqa.errors import (
     ServerBusyError,
     ServerStoppingError,
     SfvqaError,
+    UsageError,
     VideoNotFoundError,
 )
 from sfvqa.inference.answer import Answer
@@ -22,7 +27,20 @@ from sfvqa.inference.encode import EncodeProgress
 from sfvqa.serve.request import Event, Request, to_be_told
 from sfvqa.serve.service import Service
 
+Body = TypeVar("Body", bound=BaseModel)
+
 RETRY_AFTER_SECONDS = 5
+_TRIED_AT_ONCE, _MOST_TRIED = 2, 16  # schemas, with those that wait
+_MOST_PARTS = 200_000  # of a body; base64, which makes one large, has none
+
+
+class AsciiResponse(JSONResponse):
+    """JSON with all but ASCII escaped, which can also hold the name of a file that is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
 
 _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
     (ServerBusyError, 429),
@@ -33,6 +51,13 @@ _STATUS_OF_KIND: tuple[tuple[type[SfvqaError], int], ...] = (
 )
 _STATUS_OF_EXIT_CODE = {ExitCode.USAGE: 400, ExitCode.VIDEO: 422, ExitCode.MODEL: 404}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+def parsed(kind: type[Body], body: bytes) -> Body:
+    """A body as JSON, while which nothing else is answered: UsageError for one of more parts than are soon read."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+        raise UsageError(f"The request has more than {_MOST_PARTS:,} commas and brackets.", "Ask for less at once.")
+    return kind.model_validate_json(body)
 
 
 def status_of(error: SfvqaError) -> int:
@@ -56,21 +81,54 @@ def describe(error: Exception) -> tuple[int, dict[str, Any]]:
     return status, error_object(status, told.with_flags, type(told).__name__)
 
 
-def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+def error_response(status: int, message: str, code: str | None = None) -> AsciiResponse:
     """A response that says what is wrong."""
     return _response(status, error_object(status, message, code))
 
 
-def response_to(error: Exception) -> JSONResponse:
+def response_to(error: Exception) -> AsciiResponse:
     """The same of an error."""
     return _response(*describe(error))
 
 
-def _response(status: int, content: dict[str, Any]) -> JSONResponse:
+def _response(status: int, content: dict[str, Any]) -> AsciiResponse:
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(content, status, headers)
+    return AsciiResponse(content, status, headers)
+
+
+class SchemaTrials:
+    """Tries the schemas of requests, two at once: each may take a process, seconds and gigabytes, but only once."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_TRIED_AT_ONCE, "schema")
+        self._trials: set[Future[object]] = set()
+
+    async def run(self, attempt: Callable[[], object], http: HttpRequest) -> None:
+        """Raise what an attempt raises, ServerBusyError where too many wait, ClientDisconnect once the caller is gone.
+
+        That of a caller that is gone does not begin.
+        """
+        if len(self._trials) >= _MOST_TRIED:
+            raise ServerBusyError("The server is trying enough schemas already.", "Ask again later.")
+        trial = self._threads.submit(attempt)
+        self._trials.add(trial)
+        trial.add_done_callback(self._trials.discard)
+        result, gone = asyncio.wrap_future(trial), asyncio.create_task(_until_gone(http))
+        try:
+            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                raise ClientDisconnect
+            result.result()
+        finally:
+            gone.cancel()
+            result.cancel()
+
+
+async def _until_gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def events_of(
@@ -89,8 +147,7 @@ async def events_of(
     job = await run_in_threadpool(lambda: service.submit(ask(), tell))
 
     async def wait_until_gone() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
+        await _until_gone(http)
         service.drop(job)
         events.put_nowait(None)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sfvqa.cli.options import BUNDLED_VIDEOS
 from sfvqa.errors import SchemaNotMetError, UsageError
+from sfvqa.inference import schema as trials
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions, TokenChooser, generate_tokens, prefill
@@ -95,6 +96,23 @@ def test_what_is_no_schema_or_cannot_be_enforced_is_refused(text: str, says: str
         JsonSchema(text)
     assert says in caught.value.message
     assert len(caught.value.message) < 500
+
+
+def test_what_is_remembered_of_schemas_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def take(text: str) -> str:
+        tried.append(text)
+        return ""
+
+    monkeypatch.setattr(trials, "_REASONS", {})
+    monkeypatch.setattr(trials, "_MOST_REMEMBERED", 2)
+    monkeypatch.setattr(trials, "_tried_apart", take)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        JsonSchema(json.dumps({"const": name * 1000}))
+    assert [text[10] for text in tried] == ["a", "b", "c", "b"]
+    assert all(len(digest) == 32 for digest in trials._REASONS)
+    assert len(trials._REASONS) == 2
 
 
 def nested(depth: int) -> Any:
@@ -367,7 +385,7 @@ def test_an_answer_that_is_cut_is_an_error_and_its_neighbours_are_not(tiny: Vide
     whole = tiny.answer_batch(asked, options)
     counts = [answer.tokens.new for answer in whole]
     assert min(counts) < max(counts)
-    cut = tiny.answer_batch(asked, replace(options, max_new_tokens=max(counts) - 1))
+    cut = tiny.answer_batch(asked, replace(options, max_new_tokens=max(counts) - 2))
     for before, answer in zip(whole, cut, strict=True):
         if before.tokens.new == max(counts):
             assert isinstance(answer.error, SchemaNotMetError)
@@ -375,6 +393,21 @@ def test_an_answer_that_is_cut_is_an_error_and_its_neighbours_are_not(tiny: Vide
             assert answer.fields is None
         else:
             assert (answer.text, answer.fields, answer.error) == (before.text, before.fields, None)
+
+
+def test_an_answer_that_is_whole_where_its_tokens_end_is_none(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    options = GenerationOptions(schema=schema_of({"enum": ["red", "green", "blue"]}))
+    whole = tiny.ask(shapes, QUESTIONS[0], options)
+    answer = tiny.ask(shapes, QUESTIONS[0], replace(options, max_new_tokens=whole.tokens.new - 1))
+    assert (answer.fields, answer.finish_reason, answer.tokens.new) == (whole.fields, "stop", whole.tokens.new - 1)
+    with pytest.raises(SchemaNotMetError, match="before it was whole"):
+        tiny.ask(shapes, QUESTIONS[0], replace(options, max_new_tokens=3))
+
+
+def test_a_number_at_the_last_token_may_be_cut(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    options = GenerationOptions(1, schema=schema_of({"type": "integer", "minimum": 0, "maximum": 99}))
+    with pytest.raises(SchemaNotMetError, match="before it was whole"):
+        tiny.ask(shapes, QUESTIONS[1], options)
 
 
 def test_asking_and_streaming_raise_it(tiny: VideoQA, shapes: EncodedVideo, by_schema: GenerationOptions) -> None:

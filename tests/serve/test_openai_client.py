@@ -1,15 +1,27 @@
 """The real openai client against the server: what it sends is understood, and what it gets, too."""
 
 import base64
+import contextlib
+import errno
 import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import httpx
 import openai
 import pydantic
 import pytest
+from starlette.datastructures import UploadFile
 
-from tests.serve.serving import FLASH, SHAPES, Served, about, ask_json
+from sfvqa.inference import schema
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve import wire
+from tests.serve.hostile import request
+from tests.serve.serving import FLASH, PATIENCE_SECONDS, SHAPES, Served, about, ask_json, serving, until
 
 FLASHES, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 
@@ -46,7 +58,7 @@ def test_a_video_in_a_folder_as_data_and_as_upload(client: openai.OpenAI) -> Non
     assert upload.id in [each.id for each in client.files.list()]
     said = [ask(client, about(video, FLASHES)) for video in (SHAPES, data, upload.id)]
     assert [text_of(each) for each in said] == ["The screen flashes green."] * 3
-    assert [each.sfvqa["video"] for each in said] == [str(SHAPES), "shapes.mp4", "shapes.mp4"]
+    assert [each.sfvqa["video"] for each in said] == [str(SHAPES), "video.mp4", "shapes.mp4"]
     part: Any = {"type": "file", "file": {"file_id": upload.id}}
     by_part: Any = {"role": "user", "content": [part, {"type": "text", "text": DIGIT}]}
     assert text_of(client.chat.completions.create(model="tiny", messages=[by_part])) == "The digit 7 is shown."
@@ -209,6 +221,61 @@ def test_what_is_no_conversation_is_refused(client: openai.OpenAI, messages: Any
         client.chat.completions.create(model="tiny", messages=messages)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/sfvqa/filmstrip"])
+@pytest.mark.parametrize("mark", ["[],", '{"a":{},', '"",'])
+def test_what_has_too_many_parts_is_not_read(served: Served, path: str, mark: str) -> None:
+    response = httpx.post(f"{served.url}{path}", content=mark * 200_001, timeout=PATIENCE_SECONDS)
+    assert response.status_code == 400
+    assert "more than 200,000 commas and brackets" in response.json()["error"]["message"]
+
+
+def test_a_disk_that_is_full_while_a_form_comes_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(UploadFile, "write", fail)
+    response = httpx.post(f"{served.url}/v1/files", files={"file": ("clip.mp4", b"video")}, timeout=PATIENCE_SECONDS)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "ServerBusyError")
+
+
+def test_schemas_wait_in_a_queue_that_is_bounded_and_left_with_the_caller(
+    tiny: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, tried = threading.Event(), list[str]()
+
+    def attempt(text: str) -> str:
+        tried.append(text)
+        assert go_on.wait(PATIENCE_SECONDS)
+        return ""
+
+    def body(number: int) -> dict[str, Any]:
+        return about(None, "Hello?", response_format=by_schema({"const": number}), max_tokens=1)
+
+    monkeypatch.setattr(schema, "_why_impossible", attempt)
+    monkeypatch.setattr(wire, "_MOST_TRIED", 3)
+    with serving(tiny) as served:
+        trials, url = served.server.schema_trials, f"{served.url}/v1/chat/completions"
+        with contextlib.ExitStack() as leaving:
+            try:
+                for number in range(3):
+                    caller = leaving.enter_context(served.connect())
+                    caller.sendall(request(body=json.dumps(body(number)).encode()))
+                    until(lambda number=number: len(trials._trials) == number + 1)
+                assert httpx.post(url, json=body(3)).status_code == 429
+                text = about(None, "Hello?", response_format={"type": "text"}, max_tokens=1)
+                assert httpx.post(url, json=text, timeout=PATIENCE_SECONDS).status_code == 200
+                caller.close()
+                until(lambda: len(trials._trials) == 2)
+            finally:
+                go_on.set()
+        until(lambda: not trials._trials)
+        assert not any('"const":2' in text for text in tried)
+
+
+def by_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
 def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> None:
     """Nothing was sent yet when a video turns out to be none."""
     with pytest.raises(openai.UnprocessableEntityError):
@@ -243,3 +310,18 @@ def test_a_folder_lists_its_videos(served: Served) -> None:
     videos = httpx.get(f"{served.url}/sfvqa/videos").json()["videos"]
     assert [video["name"] for video in videos] == ["flash.mp4", "order.mp4", "shapes.mp4"]
     assert videos[0]["url"] == FLASH.as_uri()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes")
+def test_a_name_that_is_no_utf8_is_listed_and_asked_about(tiny: VideoQA, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    shutil.copy(SHAPES, tmp_path / name)
+    with serving(tiny, tmp_path) as served:
+        (video,) = httpx.get(f"{served.url}/sfvqa/videos").json()["videos"]
+        assert video["name"] == "caf\N{REPLACEMENT CHARACTER}.mp4"
+        body = about(video["url"], "Which digit is shown?")
+        answer = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS).json()
+        strip = httpx.post(f"{served.url}/sfvqa/filmstrip", json={"video": video["url"]}, timeout=PATIENCE_SECONDS)
+        assert strip.status_code == 200
+    assert answer["sfvqa"]["answer"] == "The digit 7 is shown."
+    assert answer["sfvqa"]["video"].endswith(name)

@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -487,6 +489,15 @@ def test_names_and_questions_are_text(server: PageServer, open_page: OpenPage) -
     turn = ask(page, markup)
     expect(turn.locator("h2")).to_have_text(markup)
     expect(page.locator("main img")).to_have_count(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are any bytes")
+def test_a_name_that_is_no_utf8_is_listed(tiny: VideoQA, open_page: OpenPage, tmp_path: Path) -> None:
+    shutil.copy(SHAPES, tmp_path / os.fsdecode(b"caf\xe9.mp4"))
+    with page_server(tiny, folders=[tmp_path]) as server:
+        page = open_page(server)
+        take(page, "caf\N{REPLACEMENT CHARACTER}.mp4")
+        expect(answer_of(ask(page, FLASH))).to_have_text(GREEN)
 
 
 # --- The key ---

@@ -113,6 +113,13 @@ def test_an_upload_is_kept_under_its_content(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_same_content_by_another_name_has_that_name(tmp_path: Path) -> None:
+    with Uploads(100, 1000, tmp_path) as uploads:
+        one, other = store(uploads, b"a", "one.mp4"), store(uploads, b"a", "other.gif")
+        assert (other.name, other.path.suffix) == ("other.gif", ".gif")
+        assert uploads.all() == [one, other]
+
+
 @pytest.mark.parametrize("name", ["../../x.mp4", "a/b.mp4", "x.mp4\0", "x." + "a" * 300, "..", "", "x.m/p4"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     with Uploads(100, 1000, tmp_path) as uploads:
@@ -149,6 +156,15 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
         assert store(uploads, b"3" * 100) in uploads.all()
 
 
+def test_what_is_removed_in_use_goes_though_it_was_sent_again(tmp_path: Path) -> None:
+    with Uploads(100, 1000, tmp_path) as uploads:
+        used = uploads.use(store(uploads, b"a").id)
+        uploads.remove(used.id)
+        again = store(uploads, b"a")
+        uploads.release(used)
+        assert (used.path.exists(), again.path.exists()) == (False, True)
+
+
 def test_uploads_are_bounded_in_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_MOST_UPLOADS", 3)
     with Uploads(100, 1000, tmp_path) as uploads:
@@ -162,7 +178,8 @@ def test_a_data_address_is_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Uploads(100, 1000, tmp_path) as uploads:
         upload = uploads.add_data(f"data:video/webm;codecs=vp9;base64,{content}")
         assert (upload.name, upload.path.read_bytes(), upload.num_users) == ("video.webm", b"video", 1)
-        assert uploads.add_data(f"data:;base64,{content}") is upload
+        assert uploads.add_data(f"data:video/webm;base64,{content}") is upload
+        assert uploads.add_data(f"data:;base64,{content}").name == "video"
         for wrong in ("data:", "data:video/mp4", "data:video/mp4;base64", f"data:video/mp4;base64,{content}="):
             with pytest.raises(UsageError):
                 uploads.add_data(wrong)

@@ -16,6 +16,7 @@ from sfvqa.errors import ServerBusyError, VideoError
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.serve.filmstrip import LARGEST_SIDE, MOST_FRAMES, Filmstrip, read_filmstrip
 from sfvqa.serve.sources import Upload
+from sfvqa.serve.wire import parsed
 
 if TYPE_CHECKING:
     from sfvqa.serve.app import Server
@@ -50,7 +51,7 @@ def add_page(app: FastAPI, server: "Server") -> None:
     @app.post("/sfvqa/filmstrip")
     async def filmstrip(http: Request) -> dict[str, Any]:
         nonlocal waiting
-        wanted = _Wanted.model_validate_json(await http.body())
+        wanted = parsed(_Wanted, await http.body())
         if waiting >= _MOST_WAITING:
             raise ServerBusyError("The server is reading enough pictures already.", "Ask again later.")
         waiting += 1

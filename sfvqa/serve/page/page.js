@@ -455,13 +455,21 @@ function list(videos) {
   const buttons = videos.map(({ url, name }) => {
     const button = element("button", "", name);
     button.type = "button";
-    button.title = decodeURIComponent(new URL(url).pathname);
+    button.title = readable(new URL(url).pathname);
     button.addEventListener("click", () => choose(name, Promise.resolve(url)));
     return button;
   });
   byId("listed-videos").replaceChildren(...buttons);
   moveThrough(byId("listed-videos"), buttons, 0);
   byId("listed").hidden = !videos.length;
+}
+
+function readable(path) {
+  try {
+    return decodeURIComponent(path);
+  } catch { // a name that is no UTF-8
+    return path;
+  }
 }
 
 async function start() {
