@@ -1,6 +1,5 @@
 """The HTTP side of `sfvqa serve`: routes over a Service and the videos that a request may name."""
 
-import asyncio
 import json
 import os
 import secrets
@@ -25,13 +24,13 @@ from sfvqa.inference.encode import EncodeProgress
 from sfvqa.inference.question import PromptOptions
 from sfvqa.serve import openai
 from sfvqa.serve.metrics import CONTENT_TYPE
-from sfvqa.serve.openai import ChatRequest
+from sfvqa.serve.openai import ChatRequest, SchemaFormat
 from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
-from sfvqa.serve.wire import AsciiResponse, describe, error_response, events_of, parsed, response_to
+from sfvqa.serve.wire import AsciiResponse, SchemaTrials, describe, error_response, events_of, parsed, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 
@@ -50,7 +49,7 @@ class Server:
     folders: Folders
     uploads: Uploads
     reading: ReadOptions = field(default_factory=ReadOptions)
-    trying_schemas: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    schema_trials: SchemaTrials = field(default_factory=SchemaTrials)
 
     @property
     def model_name(self) -> str:
@@ -203,9 +202,8 @@ def _answer_errors(app: FastAPI) -> None:
 async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event]:
     """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
     wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
-    if chat.response_format is not None:
-        async with server.trying_schemas:  # each may take a process, seconds and gigabytes, but only once
-            await run_in_threadpool(chat.generation)
+    if isinstance(chat.response_format, SchemaFormat):
+        await server.schema_trials.run(chat.response_format.schema_to_write_by, http)
     asked: Asked | None = None
 
     def ask() -> Asked:

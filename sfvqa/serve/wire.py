@@ -3,10 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
@@ -28,6 +30,7 @@ from sfvqa.serve.service import Service
 Body = TypeVar("Body", bound=BaseModel)
 
 RETRY_AFTER_SECONDS = 5
+_TRIED_AT_ONCE, _MOST_TRIED = 2, 16  # schemas, with those that wait
 _MOST_PARTS = 200_000  # of a body; base64, which makes one large, has none
 
 
@@ -95,6 +98,39 @@ def _response(status: int, content: dict[str, Any]) -> AsciiResponse:
     return AsciiResponse(content, status, headers)
 
 
+class SchemaTrials:
+    """Tries the schemas of requests, two at once: each may take a process, seconds and gigabytes, but only once."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_TRIED_AT_ONCE, "schema")
+        self._trials: set[Future[object]] = set()
+
+    async def run(self, attempt: Callable[[], object], http: HttpRequest) -> None:
+        """Raise what an attempt raises, ServerBusyError where too many wait, ClientDisconnect once the caller is gone.
+
+        That of a caller that is gone does not begin.
+        """
+        if len(self._trials) >= _MOST_TRIED:
+            raise ServerBusyError("The server is trying enough schemas already.", "Ask again later.")
+        trial = self._threads.submit(attempt)
+        self._trials.add(trial)
+        trial.add_done_callback(self._trials.discard)
+        result, gone = asyncio.wrap_future(trial), asyncio.create_task(_until_gone(http))
+        try:
+            await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                raise ClientDisconnect
+            await result
+        finally:
+            gone.cancel()
+            result.cancel()
+
+
+async def _until_gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def events_of(
     service: Service, ask: Callable[[], Request], http: HttpRequest, *, wanted: tuple[type, ...] = (str, EncodeProgress)
 ) -> AsyncGenerator[Event]:
@@ -111,8 +147,7 @@ async def events_of(
     job = await run_in_threadpool(lambda: service.submit(ask(), tell))
 
     async def wait_until_gone() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
+        await _until_gone(http)
         service.drop(job)
         events.put_nowait(None)
 

@@ -1,11 +1,13 @@
 """The real openai client against the server: what it sends is understood, and what it gets, too."""
 
 import base64
+import contextlib
 import errno
 import json
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,8 +17,11 @@ import pydantic
 import pytest
 from starlette.datastructures import UploadFile
 
+from sfvqa.inference import schema
 from sfvqa.inference.video_qa import VideoQA
-from tests.serve.serving import FLASH, PATIENCE_SECONDS, SHAPES, Served, about, ask_json, serving
+from sfvqa.serve import wire
+from tests.serve.hostile import request
+from tests.serve.serving import FLASH, PATIENCE_SECONDS, SHAPES, Served, about, ask_json, serving, until
 
 FLASHES, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 
@@ -231,6 +236,44 @@ def test_a_disk_that_is_full_while_a_form_comes_is_said(served: Served, monkeypa
     monkeypatch.setattr(UploadFile, "write", fail)
     response = httpx.post(f"{served.url}/v1/files", files={"file": ("clip.mp4", b"video")}, timeout=PATIENCE_SECONDS)
     assert (response.status_code, response.json()["error"]["code"]) == (429, "ServerBusyError")
+
+
+def test_schemas_wait_in_a_queue_that_is_bounded_and_left_with_the_caller(
+    tiny: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, tried = threading.Event(), list[str]()
+
+    def attempt(text: str) -> str:
+        tried.append(text)
+        assert go_on.wait(PATIENCE_SECONDS)
+        return ""
+
+    def body(number: int) -> dict[str, Any]:
+        return about(None, "Hello?", response_format=by_schema({"const": number}), max_tokens=1)
+
+    monkeypatch.setattr(schema, "_why_impossible", attempt)
+    monkeypatch.setattr(wire, "_MOST_TRIED", 3)
+    with serving(tiny) as served:
+        trials, url = served.server.schema_trials, f"{served.url}/v1/chat/completions"
+        with contextlib.ExitStack() as leaving:
+            try:
+                for number in range(3):
+                    caller = leaving.enter_context(served.connect())
+                    caller.sendall(request(body=json.dumps(body(number)).encode()))
+                    until(lambda number=number: len(trials._trials) == number + 1)
+                assert httpx.post(url, json=body(3)).status_code == 429
+                text = about(None, "Hello?", response_format={"type": "text"}, max_tokens=1)
+                assert httpx.post(url, json=text, timeout=PATIENCE_SECONDS).status_code == 200
+                caller.close()
+                until(lambda: len(trials._trials) == 2)
+            finally:
+                go_on.set()
+        until(lambda: not trials._trials)
+        assert not any('"const":2' in text for text in tried)
+
+
+def by_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
 
 def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> None:
