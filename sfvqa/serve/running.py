@@ -11,6 +11,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from sfvqa.errors import ServerError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
@@ -127,7 +128,8 @@ async def _run(
     with status.announced():
         async with local.listening(status.socket):
             public = asyncio.create_task(listener.serve(sockets=[listening]))
-            await _until(lambda: stop.is_wanted or service.failure is not None)
+            await _until(lambda: stop.is_wanted or service.failure is not None or public.done())
+            has_broken = public.done()
             service.stop_accepting()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.grace_seconds):
@@ -137,6 +139,8 @@ async def _run(
             await _until(lambda: stop.is_urgent or public.done())
             listener.force_exit = True
             await public
+    if has_broken:
+        raise ServerError("The server does not listen any more.", "Look into its log, and start it again.")
 
 
 async def _until(condition: Callable[[], bool]) -> None:
