@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +114,7 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
             service.last_wait_seconds = 0.0
     if service.failure is not None:
         raise service.failure
-    return service.has_ended
+    return service.has_ended and not stop.is_urgent  # other threads may read or try a schema, for a minute
 
 
 async def _run(
@@ -139,8 +141,16 @@ async def _run(
             await _until(lambda: stop.is_urgent or public.done())
             listener.force_exit = True
             await public
+    if stop.is_urgent:
+        _leave_threads()
     if has_broken:
         raise ServerError("The server does not listen any more.", "Look into its log, and start it again.")
+
+
+def _leave_threads() -> None:
+    """Let this loop end though threads are still at work, and the requests that wait for them without a word."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # which is what a loop waits for
+    logging.getLogger("uvicorn.error").disabled = True
 
 
 async def _until(condition: Callable[[], bool]) -> None:

@@ -1,19 +1,27 @@
 """How a server ends that runs in this process."""
 
+import asyncio
+import json
+import logging
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 
 from sfvqa.errors import ServerError
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve import page, running
 from sfvqa.serve.running import ServeOptions, listen, serve
 from sfvqa.serve.status import ServerStatus, servers
-from tests.serve.serving import PATIENCE_SECONDS
+from tests.serve.hostile import request
+from tests.serve.serving import PATIENCE_SECONDS, SHAPES
 from tests.serve.test_status import served
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
@@ -40,3 +48,45 @@ def test_a_server_that_listens_no_more_ends(
             serve(tiny, listening, ServeOptions(), status)
     finally:
         for_it_to_fail.cancel()
+
+
+def test_the_second_signal_waits_for_no_thread(
+    tiny: VideoQA, status: ServerStatus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of those that read pictures, or do anything else for a request."""
+    reads, runs, go_on = threading.Event(), threading.Event(), threading.Event()
+    ended: list[threading.Event] = []
+
+    def wait(begun: threading.Event) -> None:
+        begun.set()
+        go_on.wait(PATIENCE_SECONDS)
+        ended.append(begun)
+
+    async def until(condition: Callable[[], bool], own: Any = running._until) -> None:
+        asyncio.get_running_loop().run_in_executor(None, wait, runs)
+        await own(condition)
+
+    monkeypatch.setattr(running, "_until", until)
+    monkeypatch.setattr(page, "read_filmstrip", lambda *_: wait(reads))
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", False)
+    with listen("127.0.0.1", 0) as listening:
+
+        def ask_and_stop() -> None:
+            with socket.create_connection(listening.getsockname()[:2]) as caller:
+                body = json.dumps({"video": SHAPES.as_uri()}).encode()
+                caller.sendall(request(target="/sfvqa/filmstrip", body=body))
+                assert reads.wait(PATIENCE_SECONDS)
+                assert runs.wait(PATIENCE_SECONDS)
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(0.5)  # signals that come at once are one
+
+        asking = threading.Thread(target=ask_and_stop)
+        asking.start()
+        try:
+            assert not serve(tiny, listening, ServeOptions(folders=[SHAPES.parent], grace_seconds=1000), status)
+            assert ended == []
+        finally:
+            go_on.set()
+            asking.join()
+    assert not caplog.records
