@@ -207,7 +207,7 @@ def serve(
     )
     notices.note(f"{served.model} answers at {url}; {plural(len(options.folders), 'folder')} can be asked about.")
     if not running.serve(answerer, listening, options, ServerStatus.new(url, served, server.grace)):
-        os._exit(ExitCode.OK)  # the model is in the middle of a step, which Python cannot end in order
+        os._exit(ExitCode.OK)  # a thread is in the middle of what Python cannot end in order
 
 
 class _HeardNotices(Notices):

@@ -120,7 +120,7 @@ class SchemaTrials:
             await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
                 raise ClientDisconnect
-            result.result()
+            await result
         finally:
             gone.cancel()
             result.cancel()
