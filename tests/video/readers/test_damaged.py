@@ -102,7 +102,10 @@ def test_a_file_cut_within_its_first_frame_is_unreadable(
 
 
 def wipe_group(whole: Path, path: Path, number: int, first: int = 10, count: int = 4) -> Path:
-    """Overwrite packets of a group with noise, sizes kept: bad sectors."""
+    """Overwrite packets of a group with noise: bad sectors.
+
+    Sizes are kept, and what kind of unit each is: noise that happened to be parameters spoilt all that came after.
+    """
     import av
 
     content = bytearray(whole.read_bytes())
@@ -110,8 +113,8 @@ def wipe_group(whole: Path, path: Path, number: int, first: int = 10, count: int
         packets = [packet for packet in container.demux(video=0) if packet.pos is not None and packet.size]
     starts = [place for place, packet in enumerate(packets) if packet.is_keyframe]
     for packet in packets[starts[number] + first : starts[number] + first + count]:
-        begin = (packet.pos or 0) + 4
-        content[begin : begin + packet.size - 4] = random.Random(packet.pos).randbytes(packet.size - 4)
+        begin = (packet.pos or 0) + 5
+        content[begin : begin + packet.size - 5] = random.Random(packet.pos).randbytes(packet.size - 5)
     path.write_bytes(content)
     return path
 
