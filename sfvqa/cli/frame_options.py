@@ -180,16 +180,9 @@ class FrameOptions(ReadingOptions):
         """The frames to take of any video, with the model's number and strategy where none is asked for."""
         from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
-        strategy = default.strategy
-        if self.sampling is not None:
-            strategy = SamplingStrategy(self.sampling)
-        elif self.fps is not None:
-            strategy = SamplingStrategy.FPS
-        elif self.timestamps is not None:
-            strategy = SamplingStrategy.TIMESTAMPS
         return SamplingOptions(
             num_frames=self.num_frames or default.num_frames,
-            strategy=strategy,
+            strategy=SamplingStrategy.implied(self.sampling, self.fps, self.timestamps, default.strategy),
             fps=self.fps,
             timestamps_seconds=self.timestamps,
             start_seconds=self.start,

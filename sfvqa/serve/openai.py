@@ -95,16 +95,9 @@ class OwnSettings(_Strict):
 
     def sampling_options(self, default: SamplingOptions, most_frames: int) -> SamplingOptions:
         """The frames to take; where none are asked for, as many as the model takes and is allowed. UsageError."""
-        strategy = default.strategy
-        if self.sampling is not None:
-            strategy = SamplingStrategy(self.sampling)
-        elif self.fps is not None:
-            strategy = SamplingStrategy.FPS
-        elif self.timestamps is not None:
-            strategy = SamplingStrategy.TIMESTAMPS
         return SamplingOptions(
             num_frames=self.frames or min(default.num_frames, most_frames),
-            strategy=strategy,
+            strategy=SamplingStrategy.implied(self.sampling, self.fps, self.timestamps, default.strategy),
             fps=self.fps,
             timestamps_seconds=None if self.timestamps is None else tuple(map(_seconds, self.timestamps)),
             start_seconds=None if self.start is None else _seconds(self.start),

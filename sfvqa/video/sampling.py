@@ -9,6 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 
@@ -37,6 +38,13 @@ class SamplingStrategy(StrEnum):
     REFERENCE_TRAINING = "reference-training"
     REFERENCE_EVALUATION = "reference-evaluation"
     SMOLVLM = "smolvlm"
+
+    @classmethod
+    def implied(cls, name: str | None, fps: float | None, times: object | None, default: Self) -> Self:
+        """The one that is named, else the one that a rate or times go with, else the default."""
+        if name is not None:
+            return cls(name)
+        return cls.FPS if fps is not None else cls.TIMESTAMPS if times is not None else default
 
     @property
     def needs_number_alone(self) -> bool:
