@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 SPEED = {
-    "libx264": {"preset": "medium", "x264-params": "scenecut=0"},
+    "libx264": {"preset": "medium", "x264-params": "scenecut=0:mbtree=0"},  # with mbtree, each run writes other bytes
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:bframes=3"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
@@ -81,15 +81,15 @@ def upright_to_stored(picture: NDArray[np.uint8], rotation: int) -> NDArray[np.u
 
 
 def write_video(path: Path, recipe: Recipe) -> Path:
-    """Write the video; the n-th frame shows the number n."""
+    """Write the video, whose n-th frame shows the number n; always the same bytes, for the tests that damage them."""
     pictures = [upright_to_stored(numbered_picture(number), recipe.rotation) for number in range(len(recipe.times))]
-    with av.open(str(path), "w", options=recipe.container_options) as container:
+    with av.open(str(path), "w", options={"fflags": "+bitexact", **recipe.container_options}) as container:
         stream = container.add_stream(recipe.codec, rate=25)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuvj420p" if recipe.codec == "mjpeg" else "yuv420p"
         stream.codec_context.gop_size = recipe.group
-        stream.codec_context.thread_count = 3  # what is written depends on it: the same bytes on every machine
+        stream.codec_context.thread_count = 3  # what is written depends on it, so not as many as the machine has
         if recipe.codec not in ("mpeg4", "mpeg2video"):  # these want a time base that is a frame rate
             stream.codec_context.time_base = Fraction(1, recipe.ticks_per_second)
         stream.options = {**SPEED.get(recipe.codec, {}), **recipe.options}
