@@ -104,7 +104,7 @@ class Round:
 
 
 def make_work(folder: Path, num_requests: int, *, num_good: int, num_damaged: int, num_pipes: int) -> list[Asked]:
-    """Write the videos, and draw as many questions about each, no two of one video alike; shuffled."""
+    """Write the videos, and draw as many questions about each, no two of one video alike; video by video."""
     rng = np.random.default_rng(0)
     count = num_requests // (num_good + num_damaged + num_pipes)
     asked: list[Asked] = []
@@ -119,7 +119,6 @@ def make_work(folder: Path, num_requests: int, *, num_good: int, num_damaged: in
     for number in range(num_pipes):
         os.mkfifo(folder / f"pipe-{number}.mp4")
         asked += [Asked(folder / f"pipe-{number}.mp4", f"What is it, {each}?") for each in range(count)]
-    rng.shuffle(asked)
     return asked
 
 
@@ -303,6 +302,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--damaged", type=int, default=5, help="videos that cannot")
     parser.add_argument("--pipes", type=int, default=2, help="pipes that never end")
     parser.add_argument("--model", default=_KNOWS, help="or one that runs with random weights")
+    parser.add_argument("--shuffled", action="store_true", help="ask about all videos in turns, not one by one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
@@ -319,6 +319,8 @@ def main(arguments: list[str] | None = None) -> None:
         work = make_work(
             folder, options.requests, num_good=options.good, num_damaged=options.damaged, num_pipes=options.pipes
         )
+        if options.shuffled:
+            np.random.default_rng(0).shuffle(work)
         with endless(sorted(folder.glob("pipe-*"))):
             for _ in range(options.rounds):
                 found, wrong = measure(qa, folder, work, options.clients)
