@@ -321,7 +321,7 @@ class Service:
         error = to_be_told(cause)
         with self._changed:
             self._forget(sight)
-            if _is_lasting(cause):
+            if _is_lasting(cause) and not sight.is_given_up:  # which ends the reading, and is no fault of the video
                 self._unseeable.pop(sight.view, None)
                 self._unseeable[sight.view] = error, time.monotonic() + self.unseeable_seconds
                 if len(self._unseeable) > _MOST_UNSEEABLE:

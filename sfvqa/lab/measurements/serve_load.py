@@ -213,11 +213,11 @@ def ask_server(folder: Path, model: str, work: Sequence[Asked], num_clients: int
     """All requests by clients that ask one after the other, and all of them again."""
     passes: list[Served] = []
     with serving(folder, model) as (process, port), ThreadPoolExecutor(num_clients) as pool:
-        client = Client(port, model)
         for _ in range(2):
             sizes: list[int] = []
+            client = Client(port, model)  # who waited for the first pass's last answer has lost its connection
 
-            def one(asked: Asked, sizes: list[int] = sizes) -> Outcome:
+            def one(asked: Asked, client: Client = client, sizes: list[int] = sizes) -> Outcome:
                 outcome = Outcome(asked, *client.ask(asked.video, asked.text))
                 sizes.append(resident_bytes(process))
                 return outcome
