@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.report.exports import defuse, write_csv
+from sfvqa.batch.report.exports import write_csv
 from sfvqa.evaluation.matching import Rule
+from sfvqa.spreadsheet import defuse
 from tests.batch.report.records import failed, item, ok
 
 
