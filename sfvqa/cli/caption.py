@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 
 HELP = """\b
 [bold]Examples[/bold]
-  sfvqa caption talk.mp4                       (talk.vtt, a caption a window)
-  sfvqa caption videos/ --window 10 --out captions/
+  sfvqa caption talk.mp4                       (talk.vtt, one caption)
+  sfvqa caption videos/ --out captions/
   sfvqa caption videos/ --whole                (a .txt a video, for training)
   sfvqa caption lecture.mp4 --prompt "What is on the slide?" --format srt
 
-Caption videos: the model describes each window of a video, and the texts become
-a file of subtitles beside it. Files that are there stay as they are, so rerun
-the command to resume."""
+Caption videos: the model describes a video, and the text becomes a file beside
+it. Files that are there stay as they are, so rerun the command to resume."""
 
 # The values of the library's enum, written out because importing it would import numpy; a test compares.
 CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
