@@ -1,9 +1,10 @@
 """`sfvqa caption`: a batch of one question, whose answers become a file of captions beside each video."""
 
+import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from sfvqa.cli.batch.command import TextTracks, WorkOptions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import OUTPUT, CacheOptions, DryRun, OptionGroup, OutputOptions, option, parse_file
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import SfvqaError, UsageError, VideoError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -25,17 +26,30 @@ if TYPE_CHECKING:
 
 HELP = """\b
 [bold]Examples[/bold]
-  sfvqa caption talk.mp4                       (talk.vtt, one caption)
-  sfvqa caption videos/ --out captions/
+  sfvqa caption talk.mp4                       (talk.vtt, a caption a window)
+  sfvqa caption videos/ --window 10 --out captions/
   sfvqa caption videos/ --whole                (a .txt a video, for training)
   sfvqa caption lecture.mp4 --prompt "What is on the slide?" --format srt
 
-Caption videos: the model describes a video, and the text becomes a file beside
-it. Files that are there stay as they are, so rerun the command to resume."""
+Caption videos: the model describes each window of a video, and the texts become
+a file of subtitles beside it. Files that are there stay as they are, so rerun
+the command to resume."""
 
 # The values of the library's enum, written out because importing it would import numpy; a test compares.
 CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
 DEFAULT_PROMPT = "Describe the video."
+_SHORTEST_STEP_SECONDS = 0.1
+
+
+def _parse_length(text: str) -> float:
+    """Seconds of `30s`, `30` or `1:30`."""
+    from sfvqa.video.sampling import parse_time
+
+    try:
+        return parse_time(text.strip().removesuffix("s"))
+    except UsageError as error:  # typer knows which option it is about
+        raise typer.BadParameter(str(error)) from error
+
 
 Sources = Annotated[
     list[str],
@@ -53,6 +67,12 @@ class CaptionOptions(OptionGroup):
 
     panel = "The captions"
 
+    window: Annotated[float, option("Length of a window: 30, 30s or 1:30.", parser=_parse_length, metavar="TIME")] = (
+        30.0
+    )
+    overlap: Annotated[
+        float, option("Begin each window so long before the end of the last.", parser=_parse_length, metavar="TIME")
+    ] = 0.0
     whole: Annotated[bool, option("Write one text about the whole video, as plain text.")] = False
     prompt: Annotated[str, option("Ask the model for this.", metavar="TEXT")] = DEFAULT_PROMPT
     format: Annotated[
@@ -69,6 +89,16 @@ class CaptionOptions(OptionGroup):
         ),
     ] = None
     overwrite: Annotated[bool, option("Replace files that are there already.", rich_help_panel=OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        for name in ("window", "overlap") if self.whole else ():
+            if self.is_flag(name):
+                raise UsageError(f"--whole and --{name} contradict each other.", "Leave one of them out.")
+        if self.window - self.overlap < _SHORTEST_STEP_SECONDS:
+            raise UsageError(
+                f"Windows of {self.window:g} s that overlap by {self.overlap:g} s are not possible.",
+                f"Let each begin at least {_SHORTEST_STEP_SECONDS} s after the one before: 30 and 5, for example.",
+            )
 
     @property
     def format_name(self) -> CaptionFormatName:
@@ -117,13 +147,14 @@ def caption(
         notices.note(f"{plural(num_there, 'video')} captioned already; --overwrite captions them again.")
     for item, file in left.items():
         check_file(item, file, captions.out)
-    files = CaptionFiles(left, captions)
-    request = plan_batch(list(left), work, model, frames, answers, None, cache, notices)
+    with notices.waiting("Looking how long the videos are"):
+        items = [part for item in left for part in parts_of(item, captions, frames)]
+    files = CaptionFiles(left, items, captions)
+    request = plan_batch(items, work, model, frames, answers, None, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, Path("-"), notices, overwrite=True, json=output.json))
     try:
         summary = run(request, files, notices)
-        files.close()
     finally:
         files.tell(notices)
     raise typer.Exit(show_summary(summary, files.describe(), notices, json=output.json))
@@ -143,7 +174,7 @@ def find_places(sources: Sequence[str], captions: CaptionOptions, notices: "Noti
     for item in found:
         file = captions.place_of(item)
         first = by_file.setdefault(os.path.realpath(file), item)
-        if first.video != item.video or first.question != item.question:
+        if replace(first, name=item.name) != item:
             raise UsageError(
                 f"The captions of “{first.video}” and “{item.video}” would both be “{file}”.",
                 "Rename one of them, or caption them one after the other with another --out.",
@@ -151,6 +182,45 @@ def find_places(sources: Sequence[str], captions: CaptionOptions, notices: "Noti
         if os.path.realpath(file) in videos:
             raise UsageError(f"The captions of “{item.video}” would replace “{file}”, which is a video.", "Use --out.")
     return {item: captions.place_of(item) for item in by_file.values()}
+
+
+def parts_of(item: "Item", captions: CaptionOptions, frames: FrameOptions) -> "Sequence[Item]":
+    """The windows of a video as items of their own; the video alone where it cannot be opened, which the batch says."""
+    from sfvqa.video.readers import open_video
+
+    if captions.whole:
+        return [item]
+    try:
+        with open_video(item.video, frames.read_options()) as reader:
+            end = max(reader.info.duration_seconds, reader.timestamps_seconds[-1])
+    except VideoError:
+        return [item]
+    start = item.start_seconds if item.start_seconds is not None else frames.start or 0.0
+    if (until := item.end_seconds or frames.end) is not None:
+        end = min(end, until)
+    if end < start:  # which is an error of the range, and the batch says so
+        return [item]
+    windows = windows_within(start, end, captions.window, captions.overlap)
+    return [replace(item, start_seconds=begin, end_seconds=end) for begin, end in windows]
+
+
+def windows_within(
+    start_seconds: float, end_seconds: float, length_seconds: float, overlap_seconds: float
+) -> list[tuple[float, float]]:
+    """The windows over a range, which they cover, in order.
+
+    A rest shorter than half of what a window adds to the one before is no window: the last one is longer by it.
+
+    >>> windows_within(0, 70, 30, 0)
+    [(0, 30), (30, 70)]
+    """
+    step = length_seconds - overlap_seconds
+    count = max(math.ceil((end_seconds - start_seconds - length_seconds) / step - 0.5 + 1e-9), 0) + 1
+    starts = [round(start_seconds + step * place, 3) for place in range(count)]
+    return [
+        *((start, round(start + length_seconds, 3)) for start in starts[:-1]),
+        (starts[-1], max(round(end_seconds, 3), round(starts[-1] + 0.001, 3))),
+    ]
 
 
 def check_file(item: "Item", file: Path, folder: Path | None) -> None:
@@ -172,14 +242,15 @@ class CaptionFiles(RecordKeeper):
 
     remembers = True  # by the files that are there
 
-    def __init__(self, places: "Mapping[Item, Path]", captions: CaptionOptions) -> None:
+    def __init__(self, places: "Mapping[Item, Path]", items: "Sequence[Item]", captions: CaptionOptions) -> None:
         super().__init__()
         self._captions = captions
+        self._num_left = Counter(str(item.video.absolute()) for item in items)
         self._places = {str(item.video.absolute()): file for item, file in places.items()}
         self._lines: defaultdict[str, list[SubtitleLine]] = defaultdict(list)
         self._failures: defaultdict[str, list[str]] = defaultdict(list)
         self._warnings: dict[str, None] = {}  # as a set that keeps its order
-        self._num_written = 0
+        self._written: set[str] = set()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Take the record of a window, or of a whole video. SfvqaError where the file cannot be written."""
@@ -190,12 +261,8 @@ class CaptionFiles(RecordKeeper):
         else:
             self._failures[video].append(f"{name}: {record['error']['message']}")
         self.learn(record)
-        if self._captions.whole:
-            self._write(video)
-
-    def close(self) -> None:
-        """Write what is left."""
-        for video in list(self._lines):
+        self._num_left[video] -= 1
+        if not self._num_left[video]:
             self._write(video)
 
     def tell(self, notices: "Notices") -> None:
@@ -204,7 +271,7 @@ class CaptionFiles(RecordKeeper):
             notices.warn(warning)
         for video, messages in self._failures.items():
             file = self._places[video]
-            if not self._captions.whole and file.exists():
+            if video in self._written:
                 notices.warn(f"{file} lacks {plural(len(messages), 'window')}; --overwrite makes it again.")
             for message in dict.fromkeys(messages if notices.live else ()):
                 notices.note(f"Failed: {message}")
@@ -212,7 +279,7 @@ class CaptionFiles(RecordKeeper):
     def describe(self) -> str:
         """How many files were written, and where."""
         where = f"in {self._captions.out}" if self._captions.out else "beside the videos"
-        return f"Captions: {plural(self._num_written, 'file')} {where}"
+        return f"Captions: {plural(len(self._written), 'file')} {where}"
 
     def _write(self, video: str) -> None:
         from sfvqa.cli.whole_file import whole_text_file
@@ -232,16 +299,16 @@ class CaptionFiles(RecordKeeper):
             ) from error
         with whole_text_file(file) as stream:
             stream.write(write_captions(lines, CaptionFormat(self._captions.format_name)))
-        self._num_written += 1
+        self._written.add(video)
 
 
 def line_of(record: Mapping[str, Any]) -> "SubtitleLine":
     """The answer, with the times of its window, or of the frames that were seen."""
     from sfvqa.video.subtitles import SubtitleLine
 
-    times = record["frames"]["timestamps_seconds"]
-    window = record.get("window") or {"start_seconds": times[0], "end_seconds": times[-1]}
-    return SubtitleLine(window["start_seconds"], window["end_seconds"], record["answer"].strip())
+    times, asked = record["frames"]["timestamps_seconds"], record["requested"]
+    start, end = asked.get("start_seconds", times[0]), asked.get("end_seconds", times[-1])
+    return SubtitleLine(start, end, record["answer"].strip())
 
 
 def warnings_of(record: Mapping[str, Any]) -> Iterable[str]:

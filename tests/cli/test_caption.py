@@ -3,12 +3,16 @@
 import json
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import webvtt
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sfvqa.cli.caption import CaptionFormatName, line_of
+from sfvqa.cli.caption import CaptionFormatName, line_of, windows_within
 from sfvqa.video.captions import CaptionFormat
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
@@ -154,8 +158,78 @@ def test_a_whole_video_may_be_one_subtitle(caption: RunCaption, folder: Path) ->
     assert made(folder, ".srt")["one"].startswith("1\n00:00:00,000 --> ")
 
 
-def test_a_caption_has_the_times_of_its_window() -> None:
-    record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n"}
+def test_a_caption_a_window(caption: RunCaption, folder: Path) -> None:
+    """Ten frames at ten a second; a rest of 0.2 s is longer than half a window."""
+    done = caption("--window", "0.3s", sources=(folder / "one.mp4",))
+    assert done.exit_code == 0
+    cues = webvtt.from_string(made(folder, ".vtt")["one"]).captions
+    assert [(cue.start, cue.end, cue.text) for cue in cues] == [
+        ("00:00:00.000", "00:00:00.300", "one.mp4: Describe the video. (4 frames)"),
+        ("00:00:00.300", "00:00:00.600", "one.mp4: Describe the video. (4 frames)"),
+        ("00:00:00.600", "00:00:01.000", "one.mp4: Describe the video. (4 frames)"),
+    ]
+
+
+def test_windows_keep_to_the_range_and_overlap(caption: RunCaption, folder: Path) -> None:
+    flags = ("--window", "0.4", "--overlap", "0.2", "--start", "0.2", "--end", "0.8", "--format", "jsonl")
+    assert caption(*flags, sources=(folder / "one.mp4",)).exit_code == 0
+    lines = [json.loads(row) for row in made(folder, ".jsonl")["one"].splitlines()]
+    assert [(line["start_seconds"], line["end_seconds"]) for line in lines] == [(0.2, 0.6), (0.4, 0.8)]
+
+
+def test_a_window_without_an_answer_is_left_out_and_told(
+    caption: RunCaption, folder: Path, answerer: FakeAnswerer
+) -> None:
+    num_asked = 0
+
+    def fail(_questions: list[str], _stop: object) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 2:
+            raise ValueError("a window that cannot be")
+
+    answerer.on_answer = fail
+    done = caption("--window", "0.3", "--batch-size", "1", sources=(folder / "one.mp4",))
+    assert done.exit_code == 6
+    assert made(folder, ".vtt")["one"].count("-->") == 2
+    assert "one.vtt lacks 1 window" in done.stderr
+
+
+def test_a_video_that_is_not_done_has_no_file(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
+    """What ends a run between two windows leaves nothing that looks like captions."""
+    num_asked = 0
+
+    def interrupt(_questions: list[str], _stop: object) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 5:
+            raise KeyboardInterrupt
+
+    answerer.on_answer = interrupt
+    done = caption("--window", "0.3", "--batch-size", "1", "--readers", "1")
+    assert (done.exit_code, list(made(folder, ".vtt"))) == (130, ["one"])
+    assert caption("--window", "0.3").exit_code == 0
+    assert made(folder, ".vtt").keys() == {"one", "two", "within/three"}
+
+
+@pytest.mark.parametrize(
+    "flags", [("--window", "5", "--overlap", "5"), ("--window", "0"), ("--whole", "--window", "5")]
+)
+def test_windows_that_are_none(caption: RunCaption, folder: Path, flags: tuple[str, ...]) -> None:
+    assert (caption(*flags).exit_code, made(folder, ".vtt")) == (2, {})
+
+
+@given(st.floats(0, 1e4), st.floats(0.001, 1e3), st.floats(1, 300), st.floats(0, 0.9))
+def test_windows_cover_the_range_in_order(start: float, duration: float, length: float, share: float) -> None:
+    windows = windows_within(start, start + duration, length, length * share)
+    assert windows[0][0] == pytest.approx(start, abs=0.001)
+    assert windows[-1][1] == pytest.approx(start + duration, abs=0.002)
+    for (first, until), (begin, end) in pairwise(windows):
+        assert first < begin <= until + 0.001 < end + 0.002
+
+
+def test_a_caption_has_the_times_that_were_asked_for() -> None:
+    record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n", "requested": {}}
     assert line_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
-    windowed = {**record, "window": {"start_seconds": 30.0, "end_seconds": 60.0}}
+    windowed = {**record, "requested": {"start_seconds": 30.0, "end_seconds": 60.0}}
     assert line_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")
