@@ -31,9 +31,9 @@ HELP = """\b
   sfvqa caption videos/ --whole                (a .txt a video, for training)
   sfvqa caption lecture.mp4 --prompt "What is on the slide?" --format srt
 
-Caption videos: the model describes each window of a video, and the texts become
-a file of subtitles beside it. Files that are there stay as they are, so rerun
-the command to resume."""
+Caption videos: the model describes each window of a video, and the texts
+become a file of subtitles beside it. Files that are there stay as they are, so
+rerun the command to resume."""
 
 # The values of the library's enum, written out because importing it would import numpy; a test compares.
 CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
@@ -216,11 +216,9 @@ def windows_within(
     """
     step = length_seconds - overlap_seconds
     count = max(math.ceil((end_seconds - start_seconds - length_seconds) / step - 0.5 + 1e-9), 0) + 1
-    starts = [round(start_seconds + step * place, 3) for place in range(count)]
-    return [
-        *((start, round(start + length_seconds, 3)) for start in starts[:-1]),
-        (starts[-1], max(round(end_seconds, 3), round(starts[-1] + 0.001, 3))),
-    ]
+    starts = [start_seconds + step * place for place in range(count)]
+    ends = [*(start + length_seconds for start in starts[:-1]), max(end_seconds, starts[-1] + 0.001)]
+    return [(round(start, 3), round(end, 3)) for start, end in zip(starts, ends, strict=True)]
 
 
 def check_file(item: "Item", file: Path, folder: Path | None) -> None:
