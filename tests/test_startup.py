@@ -36,6 +36,7 @@ _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
         ["ask", "--help"],
         ["chat", "--help"],
         ["batch", "-h"],
+        ["caption", "-h"],
         ["frames", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.answer_options import AnswerOptions, read_questions
+from sfvqa.cli.answer_options import AnswerOptions, TurnOptions, read_questions
 from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
 from sfvqa.cli.options import (
@@ -113,42 +113,30 @@ class ItemOptions(OptionGroup):
         return share
 
 
+TextTracks = Annotated[
+    Literal["auto"] | None,
+    typer.Option(
+        metavar="auto",
+        help="auto: add each video's own text track to the prompt, with its times.",
+        rich_help_panel="What the model is told",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchAnswerOptions(AnswerOptions):
     """How `batch` answers: subtitles are those of each video."""
 
-    subtitles: Annotated[
-        Literal["auto"] | None,
-        typer.Option(
-            metavar="auto",
-            help="auto: add each video's own text track to the prompt, with its times.",
-            rich_help_panel="What the model is told",
-        ),
-    ] = None
+    subtitles: TextTracks = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOptions(OptionGroup):
-    """How much is done at a time, and when it gives up."""
+    """How much is done at a time, and when it gives up. Only RecordOptions makes an option of the first."""
 
     panel = "How it works"
 
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            parser=parse_file,
-            metavar="FILE",
-            help="Append the records here, one JSON object per line; - is standard output. Items in FILE are not asked "
-            "again.",
-            rich_help_panel=OutputOptions.panel,
-        ),
-    ]
-    overwrite: Annotated[
-        bool, typer.Option(help="Move an existing FILE aside and start over.", rich_help_panel=OutputOptions.panel)
-    ] = False
-    retry_errors: Annotated[bool, typer.Option(help="Retry the items that failed.")] = False
+    retry_errors: bool = False
     batch_size: Annotated[
         Count,
         typer.Option(
@@ -186,6 +174,28 @@ class WorkOptions(OptionGroup):
         RARE,
     ] = None
     max_failures: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N failures."), RARE] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(WorkOptions):
+    """The same, and where records are kept. UsageError when built for what contradicts itself."""
+
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            parser=parse_file,
+            metavar="FILE",
+            help="Append the records here, one JSON object per line; - is standard output. Items in FILE are not asked "
+            "again.",
+            rich_help_panel=OutputOptions.panel,
+        ),
+    ]
+    overwrite: Annotated[
+        bool, typer.Option(help="Move an existing FILE aside and start over.", rich_help_panel=OutputOptions.panel)
+    ] = False
+    retry_errors: Annotated[bool, typer.Option(help="Retry the items that failed.")] = False
 
     def __post_init__(self) -> None:
         if self.overwrite and self.retry_errors:
@@ -253,7 +263,7 @@ def batch(
     source: Source,
     *,
     items: ItemOptions,
-    work: WorkOptions,
+    work: RecordOptions,
     model: ModelOptions,
     frames: FrameOptions,
     answers: BatchAnswerOptions,
@@ -281,7 +291,7 @@ def batch(
         notices.note(f"Waiting for a reader of “{work.out}”.")
     with Journal(work.out, overwrite=work.overwrite) as journal:
         summary = run(request, journal, notices)
-    raise typer.Exit(show_summary(summary, work.out, notices, json=output.json))
+    raise typer.Exit(show_summary(summary, f"Records: {work.out}", notices, json=output.json))
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,7 @@ def plan_batch(
     work: WorkOptions,
     model: ModelOptions,
     frames: FrameOptions,
-    answers: AnswerOptions,
+    answers: TurnOptions,
     cluster: "ClusterOptions | None",
     cache: CacheOptions,
     notices: "Notices",
@@ -354,7 +364,7 @@ def _batch_options(
     sizes: "ModelSizes",
     work: WorkOptions,
     frames: FrameOptions,
-    answers: AnswerOptions,
+    answers: TurnOptions,
     cache: "VideoCache | None",
 ) -> "BatchOptions":
     """How the batch runs, as far as that needs no plan."""
@@ -384,7 +394,7 @@ _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "s
 
 
 def _requested_settings(
-    asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: AnswerOptions
+    asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: TurnOptions
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
     from sfvqa.checkpoints.find import find, identify_model
