@@ -146,6 +146,9 @@ class VideoReader(ABC):
         Afterwards it can be used again.
         """
 
+    def allow_time(self) -> None:  # noqa: B027  only where reading is isolated is there a limit
+        """Allow what is read from now on as much time as reading the whole video had."""
+
     def close(self) -> None:  # noqa: B027  many readers open the file only while they read
         """Close the file; safe to call twice."""
 

@@ -88,6 +88,10 @@ class ReadingProcess:
             if not is_complete:
                 self.close()
 
+    def allow_time(self) -> None:
+        """Let the time that may be waited begin anew."""
+        self._seconds_left, self._is_timed_out = self._options.timeout_seconds, False
+
     def kill(self) -> None:
         """End it, whatever it is doing, while another thread may wait for it; does not wait itself."""
         if (running := self._running) is not None:
@@ -213,6 +217,10 @@ class IsolatedReader(VideoReader):
     def cancel(self) -> None:
         """End the process, whatever it is doing; the next call starts another."""
         self._process.kill()
+
+    def allow_time(self) -> None:
+        """Let the time limit begin anew."""
+        self._process.allow_time()
 
     def close(self) -> None:
         """End the process; safe to call twice."""
