@@ -18,8 +18,10 @@ from sfvqa.batch.watchdog import TooLateError, within
 from sfvqa.checkpoints.device import memory_errors
 from sfvqa.errors import ReadTimeoutError
 from sfvqa.inference.reading_ahead import start_reading
+from sfvqa.inference.speech import Transcriber, Transcript
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.subtitles import Subtitles
 
 _GRACE_SECONDS = 5.0  # in which a reading process that hangs is killed, which says more
 _PATIENCE_SECONDS = 0.1  # before a reader is told again to end
@@ -48,6 +50,7 @@ class ReadingPool:
         self._options = options
         self._reading = options.reading_within_limits
         self._fit = answerer.fit(options.crop)
+        self._transcriber = Transcriber(options.speech, answerer.video_cache) if options.speech else None
         self._attempts = deque(map(Attempt, groups))
         self._most_ahead = options.num_readers + _MOST_WAITING
         self._changed = threading.Condition()
@@ -168,16 +171,19 @@ class ReadingPool:
         sampling = video.attempt.sampling(options.sampling)
         is_kept = self._answerer.is_kept(path, sampling, reading=self._reading, crop=options.crop)
         opened = replace(opened, sampling=sampling, source=path)
-        if is_kept and not options.reads_subtitles:
+        said = self._transcriber.kept(path) if self._transcriber else None
+        if said is not None:
+            opened = self._with_lines(opened, said.as_subtitles)
+        needs_lines = options.reads_subtitles or (self._transcriber is not None and said is None)
+        if is_kept and not needs_lines:
             video.arrive(opened)
             return
         with _open_in_time(path, self._reading) as reader:
             video.reader = reader
             try:
-                if options.reads_subtitles:
-                    subtitles = reader.subtitles()
-                    prompt = replace(options.prompt, subtitles=subtitles, subtitle_tokens=options.subtitle_tokens)
-                    opened = replace(opened, prompt=prompt)
+                if needs_lines:
+                    lines = self._hear(video, reader) if self._transcriber else reader.subtitles()
+                    opened = self._with_lines(opened, lines)
                 if is_kept:
                     video.arrive(opened)
                     return
@@ -186,6 +192,22 @@ class ReadingPool:
                 video.feed(source.chunks)
             finally:
                 video.reader = None
+
+    def _hear(self, video: VideoAhead, reader: VideoReader) -> Subtitles:
+        """What is said in an open video, which may take long and counts as progress."""
+        assert self._transcriber is not None
+        steps = self._transcriber.transcribe_open(reader)
+        while True:
+            try:
+                next(steps)
+                video.go_on()
+            except StopIteration as end:
+                transcript: Transcript = end.value
+                return transcript.as_subtitles
+
+    def _with_lines(self, opened: Opened, lines: Subtitles) -> Opened:
+        prompt = replace(self._options.prompt, subtitles=lines, subtitle_tokens=self._options.subtitle_tokens)
+        return replace(opened, prompt=prompt)
 
     def _with_own_remedy(self, error: Exception) -> Exception:
         """Name the item's time limit where that is the shorter one: more of the reader's would change nothing."""

@@ -149,6 +149,13 @@ class VideoAhead:
         finally:
             self.waits_for_memory = False
 
+    def go_on(self) -> None:
+        """Say that the reading thread makes progress. NoLongerWantedError once the video is given up."""
+        with self._changed:
+            if not self.is_wanted:
+                raise NoLongerWantedError
+            self._moved()
+
     def arrive(self, opened: Opened) -> None:
         """Hand over the opened video, or that it failed; then what was read of it goes at once."""
         with self._changed:

@@ -138,11 +138,14 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class CheckpointLocation:
-    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder."""
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder.
+
+    A speech model has a revision only.
+    """
 
     name: str
     folder: Path
-    spec: PublishedModel | None = None
+    spec: ModelSpec | None = None
     revision: str | None = None
 
 
@@ -156,6 +159,14 @@ def locate(model: str | Path) -> CheckpointLocation:
     if isinstance(found, ModelSpec):
         return locate_registered(found)
     return CheckpointLocation(name=str(model), folder=found)
+
+
+def locate_any(model: str) -> CheckpointLocation:
+    """Find a checkpoint or a speech model by name or folder. Errors as `locate`."""
+    try:
+        return locate_speech(model)
+    except (UnknownModelError, CheckpointError):
+        return locate(model)
 
 
 def find(model: str | Path) -> ModelSpec | Path:
@@ -236,7 +247,7 @@ def locate_registered(spec: PublishedModel) -> CheckpointLocation:
             f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
             f"Fetch what is missing with `sfvqa models pull {spec.name}`.",
         )
-    return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
+    return CheckpointLocation(spec.name, cached, spec if isinstance(spec, ModelSpec) else None, revision=cached.name)
 
 
 def is_downloaded(spec: PublishedModel) -> bool:
@@ -288,8 +299,8 @@ def missing_speech_files(folder: Path) -> list[str]:
     return missing if has_vocabulary else [*missing, _VOCABULARIES[0]]
 
 
-def missing_of(spec: PublishedModel | None, folder: Path) -> list[str]:
-    """The same for the folder of a model of any kind, of a checkpoint where it has no name."""
+def missing_of(spec: PublishedModel, folder: Path) -> list[str]:
+    """The same for the folder of a model of any kind."""
     return missing_speech_files(folder) if isinstance(spec, SpeechSpec) else missing_files(folder)
 
 
@@ -320,12 +331,18 @@ def locate_speech(model: str | Path | None) -> CheckpointLocation:
 
 
 def identify_speech(location: CheckpointLocation) -> str:
-    """An identifier of a speech model's weights: `REPOSITORY@COMMIT`, or a hash of its files as they are now."""
+    """An identifier of a speech model's weights: `NAME@COMMIT`, or a hash of its files as they are now.
+
+    Raises CheckpointError for files that cannot be read.
+    """
     from sfvqa.video.readers.local_file import hash_files
 
-    if location.spec is not None and is_commit(location.revision):
-        return f"{location.spec.repo_id}@{location.revision}"
-    return f"folder:{hash_files([location.folder / name for name in _SPEECH_FILES])}"
+    if location.revision is not None:
+        return f"{location.name}@{location.revision}"
+    try:
+        return f"folder:{hash_files([location.folder / name for name in _SPEECH_FILES])}"
+    except OSError as error:
+        raise _unreadable(location, error) from error
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -370,10 +387,14 @@ def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -
         pixels = [path for name in PROCESSOR_FILES if (path := location.folder / name).is_file()]
         return f"{spec.name if spec else 'folder'}:{hash_files([location.folder / 'config.json', *pixels, *weights])}"
     except OSError as error:
-        raise CheckpointError(
-            f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",
-            "Check the disk, or fetch the checkpoint again.",
-        ) from error
+        raise _unreadable(location, error) from error
+
+
+def _unreadable(location: CheckpointLocation, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",
+        "Check the disk, or fetch the checkpoint again.",
+    )
 
 
 def identify_model(model: str | Path, *, random_weights: bool) -> str:

@@ -52,6 +52,7 @@ HELP = """\b
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
   sfvqa ask clip.mp4 "Left (A) or right (B)?" --choices A,B  (compares them)
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
+  sfvqa ask talk.mp4 "What is the talk about?" --speech      (what is said)
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
@@ -121,7 +122,7 @@ def ask(
     with open_video(video, frames, cache.open(video), notices) as file:
         if may_offer and not dry_run:
             offer_download(notices)
-        prompt = answers.prompt(file)
+        prompt = answers.prompt(file, notices, is_only_planned=dry_run)
         plan, sampling = plan_question(
             model,
             frames,

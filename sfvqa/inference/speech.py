@@ -1,4 +1,4 @@
-"""What is said in a video, as lines with times: a Whisper model hears the sound track, piece by piece. Imports no torch.
+"""What is said in a video, as lines with times: a Whisper model hears the sound, piece by piece. Imports no torch.
 
 faster-whisper does the hearing. It would hold a file's whole sound and its spectrum, 2 GB an hour; here it gets pieces
 of some minutes, cut where it is quietest. It runs on the CPU.
@@ -8,13 +8,14 @@ import json
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfvqa.checkpoints.find import identify_speech, locate_speech
 from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.video.readers.local_file import FileState, check_local_file
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 
 if TYPE_CHECKING:
@@ -74,68 +75,90 @@ class Transcript:
 
     @classmethod
     def from_json(cls, text: str) -> "Transcript":
-        """What `to_json` wrote; ValueError, KeyError or TypeError for anything else."""
+        """What `to_json` wrote."""
         fields = json.loads(text)
         lines = tuple(SubtitleLine(**line) for line in fields["lines"])
         return cls(lines, fields["model"], fields["language"], tuple(fields["warnings"]))
 
 
-class Listener:
+class Transcriber:
     """A speech model that is loaded when it is first needed; several threads may use it, one after the other.
 
     Raises ModelError when built for a model that is not here, UsageError where faster-whisper is not installed.
     """
 
-    def __init__(self, options: SpeechOptions, cache: "VideoCache | None" = None) -> None:
-        self._location = locate_speech(options.model)
-        self._options = options
+    def __init__(self, options: SpeechOptions | None = None, cache: "VideoCache | None" = None) -> None:
+        self._options = options or SpeechOptions()
+        self._location = locate_speech(self._options.model)
         self._cache = cache
         self._turn = threading.Lock()
+        self._last: tuple[FileState, Transcript] | None = None
         check_installed()
 
-    @property
-    def name(self) -> str:
-        """Of the model."""
-        return self._location.name
+    @cached_property
+    def made_with(self) -> dict[str, object]:
+        """What a transcript depends on beside the video."""
+        weights = identify_speech(self._location)
+        return {"weights": weights, "language": self._options.language, "hearing_version": HEARING_VERSION}
 
-    def kept(self, video: Path) -> Transcript | None:
-        """What the cache holds of a video, which is then not opened. VideoError."""
-        if self._cache is None:
-            return None
-        text = self._cache.load_text(self._cache.content_of(video), self._key)
-        try:
-            return None if text is None else Transcript.from_json(text)
-        except (ValueError, KeyError, TypeError):  # damaged: heard again
-            return None
+    def transcribe(self, video: str | Path, reading: "ReadOptions | None" = None) -> Transcript:
+        """What is said in a video file, all of it. VideoError, ModelError, UsageError."""
+        steps = self.transcribe_progressively(Path(video), reading)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                transcript: Transcript = end.value
+                return transcript
 
-    def listen(self, reader: "VideoReader") -> Generator[Heard, None, Transcript]:
-        """Hear an open video from beginning to end, and keep what was said. VideoError, ModelError, UsageError."""
-        with self._turn:
-            transcript = yield from self._listen(reader)
-        if self._cache is not None and reader.is_unchanged:
-            content = self._cache.content_of(reader.info.path)
-            self._cache.save_text(content, self._key, transcript.to_json())
-        return transcript
-
-    def transcribe(self, video: Path, reading: "ReadOptions") -> Generator[Heard, None, Transcript]:
-        """The same of a video that may be kept, or else is opened."""
+    def transcribe_progressively(
+        self, video: Path, reading: "ReadOptions | None" = None
+    ) -> Generator[Heard, None, Transcript]:
+        """The same, with its progress."""
         from sfvqa.video.readers import open_video
 
         if (kept := self.kept(video)) is not None:
             return kept
         with open_video(video, reading) as reader:
-            return (yield from self.listen(reader))
+            return (yield from self.transcribe_open(reader))
+
+    def transcribe_open(self, reader: "VideoReader") -> Generator[Heard, None, Transcript]:
+        """The same of an open video, of which nothing else is wanted meanwhile."""
+        with self._turn:
+            video = reader.info.path
+            if (kept := self.kept(video)) is not None:  # by the thread that had the turn before
+                return kept
+            transcript = yield from self._hear(reader)
+            if reader.opened_as is not None and reader.is_unchanged:
+                self._last = reader.opened_as, transcript
+                transcript = self._keep(video, transcript)
+            return transcript
+
+    def kept(self, video: Path) -> Transcript | None:
+        """What is known of a video, which then need not be opened. VideoError."""
+        if self._last is not None and self._last[0] == FileState.of(check_local_file(video)):
+            return self._last[1]
+        if self._cache is None:
+            return None
+        text = self._cache.load_text(self._cache.content_of(video), self._key)
+        return None if text is None else Transcript.from_json(text)
+
+    def _keep(self, video: Path, transcript: Transcript) -> Transcript:
+        """The same, with a warning where it cannot be kept."""
+        if self._cache is None:
+            return transcript
+        warning = self._cache.save_text(self._cache.content_of(video), self._key, transcript.to_json())
+        return replace(transcript, warnings=(*transcript.warnings, warning)) if warning else transcript
 
     @cached_property
     def _key(self) -> str:
-        hears = [identify_speech(self._location), self._options.language, HEARING_VERSION]
-        return json.dumps(hears)
+        return json.dumps(self.made_with, sort_keys=True)
 
     @cached_property
     def _model(self) -> Any:
         return load_model(self._location.folder, self._options.language)
 
-    def _listen(self, reader: "VideoReader") -> Generator[Heard, None, Transcript]:
+    def _hear(self, reader: "VideoReader") -> Generator[Heard, None, Transcript]:
         total = round(reader.info.duration_seconds)
         language = self._options.language
         lines: list[SubtitleLine] = []
@@ -155,8 +178,8 @@ class Listener:
                     yield Heard(min(round(start + segment.end), total), total)
                 if info.duration_after_vad:
                     language = info.language  # of all pieces, that of the first with speech
-        is_heard = language if lines else None
-        return Transcript(tuple(lines), self.name, is_heard, tuple(warnings))
+        said_in = language if lines else None
+        return Transcript(tuple(lines), self._location.name, said_in, tuple(warnings))
 
 
 def check_installed() -> None:
@@ -184,13 +207,13 @@ def load_model(folder: Path, language: str | None) -> Any:
     known = model.supported_languages
     if language is not None and language not in known:
         which = "only English (en)" if known == ["en"] else ", ".join(sorted(known))
-        raise UsageError(
-            f"The speech model in {folder} does not know the language {language!r}.", f"It knows {which}."
-        )
+        raise UsageError(f"The speech model in {folder} does not know the language {language!r}.", f"It knows {which}.")
     return model
 
 
-def _only_samples(sound: "Iterable[tuple[float, Samples] | str]", warnings: list[str]) -> "Iterator[tuple[float, Samples]]":
+def _only_samples(
+    sound: "Iterable[tuple[float, Samples] | str]", warnings: list[str]
+) -> "Iterator[tuple[float, Samples]]":
     for each in sound:
         if isinstance(each, str):
             warnings.append(each)

@@ -1,4 +1,4 @@
-"""models.toml, ours and the user's, read strictly into the specs of models; look-up by name, nearest names on a miss."""
+"""models.toml, ours and the user's, read strictly into specs of models; look-up by name, nearest names on a miss."""
 
 import difflib
 import os
@@ -337,6 +337,11 @@ def _shipped() -> Registry:
 def find_model(name: str) -> ModelSpec:
     """Look up a model of this installation by name; UnknownModelError names the nearest."""
     return load_registry().find(name)
+
+
+def find_any_model(name: str) -> PublishedModel:
+    """The same for a model of any kind."""
+    return load_registry().find_any(name)
 
 
 def user_models_path() -> Path:

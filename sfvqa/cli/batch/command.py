@@ -153,6 +153,7 @@ class WorkOptions(OptionGroup):
             min=1,
             help="Read N videos at a time, ahead of the model (default: depends on the number of cores).",
         ),
+        RARE,
         SETTING,
         RARE,
     ] = None
@@ -380,6 +381,7 @@ def _batch_options(
         prompt=answers.fixed_prompt,
         choices=answers.compared,
         reads_subtitles=answers.reads_text_track,
+        speech=answers.speech_options,
         subtitle_tokens=answers.subtitle_tokens,
         num_readers=work.readers or default_num_readers(),
         frames_ahead=work.frames_ahead,
@@ -398,6 +400,7 @@ def _requested_settings(
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
     from sfvqa.checkpoints.find import find, identify_model
+    from sfvqa.inference.speech import Transcriber
 
     model, prompt = asked.settings, answers.fixed_prompt
     found = find(str(model.name))
@@ -422,4 +425,5 @@ def _requested_settings(
         # Without these the ids are those of before there were any; the text of a schema has the order of its keys.
         **({"evidence": True} if answers.evidence else {}),
         **({"json_schema": answers.schema.text} if answers.schema else {}),
+        **({"speech": Transcriber(answers.speech_options).made_with} if answers.speech else {}),
     }

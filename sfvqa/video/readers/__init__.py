@@ -136,8 +136,7 @@ class VideoReader(ABC):
         return Subtitles((), "none", (f"The reader “{self.name}” reads no subtitles: the model gets none.",))
 
     def sound(self) -> "Generator[tuple[float, Samples] | str]":
-        """Yield (start in seconds, samples) of the file's sound and warnings, as `read_sound` does; the default: none.
-        """
+        """Yield (start in seconds, samples) of the sound, and warnings, as `read_sound` does; a warning for none."""
         yield f"The reader “{self.name}” reads no sound: nothing is heard."
 
     def cancel(self) -> None:  # noqa: B027  native code can only be ended with its process
