@@ -203,12 +203,13 @@ class VideoQA:
             with WindowsReader(opened, in_one_pass, self.fit(crop)) as reader:
                 for part in planned:
                     source = reader if part in wanted else path
+                    seen: EncodedVideo | VideoError
                     try:
                         encoded = self.encode(source, part.of(sampling), reading=reading, crop=crop)
+                        seen = replace(encoded, window=part)
                     except VideoError as error:
-                        yield part, error
-                    else:
-                        yield part, replace(encoded, window=part)
+                        seen = error
+                    yield part, seen
                     reader.open_seconds = 0.0  # which the first one waited for
 
     def ask(
