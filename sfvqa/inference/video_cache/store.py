@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT_BYTES = 10_000_000_000
 LOCK_SECONDS = 10.0
 _ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.v[0-9]+\.safetensors")
-_TEXT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\\.text")
+_TEXT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.text")
 _PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{32}")
 _LOCK_NAME = ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
