@@ -5,7 +5,7 @@ is held.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -163,7 +163,7 @@ class WindowsReader(VideoReader):
             self._end_pass()
             yield from self._video.pictures(indices, fit)
             return
-        later = bisect_right(self._starts, indices[0])
+        later = bisect_left(self._starts, indices[0]) + 1  # which may begin at the same frame
         next_start = self._starts[later] if later < len(self._starts) else len(self.timestamps_seconds)
         left = set(indices)
         for index in [index for index in self._held if index in left]:
@@ -188,13 +188,12 @@ class WindowsReader(VideoReader):
     def _read_on(self, first: int) -> Iterator[tuple[int, Pixels | str]]:
         """What the pass over the file gives next; a new one begins at `first`, if there is none."""
         if self._pass is None:
-            wanted = sorted(index for index in self._planned if index >= first and index not in self._held)
-            self._pass = self._video.pictures(wanted, self._fit)
+            self._pass = self._video.pictures(sorted(index for index in self._planned if index >= first), self._fit)
         while True:
             try:
                 picture = next(self._pass, None)
             except BaseException:
-                self._pass, self._position = None, -1
+                self._end_pass()
                 raise
             if picture is None:
                 return
@@ -202,9 +201,11 @@ class WindowsReader(VideoReader):
             yield picture
 
     def _end_pass(self) -> None:
+        """The next one begins where it is wanted, so that what is held would come out of order."""
         if self._pass is not None:
             self._pass.close()
-            self._pass, self._position = None, -1
+        self._pass, self._position = None, -1
+        self._held.clear()
 
     def subtitles(self) -> Subtitles:
         """Those of the video, read once."""
@@ -221,4 +222,3 @@ class WindowsReader(VideoReader):
     def close(self) -> None:
         """End the pass; safe to call twice."""
         self._end_pass()
-        self._held.clear()
