@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import sfvqa
-from sfvqa.batch import reading_pool
 from sfvqa.batch.record import read_records
 from sfvqa.errors import ExitCode
 from tests.batch.answerer import FakeAnswerer
@@ -174,7 +173,6 @@ def test_all_windows_of_a_video_are_read_in_one_pass(
 ) -> None:
     """A window at a time, the file was opened and looked through for each."""
     opened: list[str] = []
-    open_video = reading_pool.open_video
     monkeypatch.setattr(
         reading_pool, "open_video", lambda path, *more: opened.append(path.name) or open_video(path, *more)
     )
