@@ -14,6 +14,7 @@ import pytest
 import sfvqa
 from sfvqa.batch.record import read_records
 from sfvqa.errors import ExitCode
+from sfvqa.video import ReadOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import RunCli
 from tests.inference.conftest import write_video
@@ -173,9 +174,12 @@ def test_all_windows_of_a_video_are_read_in_one_pass(
 ) -> None:
     """A window at a time, the file was opened and looked through for each."""
     opened: list[str] = []
-    monkeypatch.setattr(
-        reading_pool, "open_video", lambda path, *more: opened.append(path.name) or open_video(path, *more)
-    )
+
+    def counting(path: Path, reading: ReadOptions) -> VideoReader:
+        opened.append(path.name)
+        return open_video(path, reading)
+
+    monkeypatch.setattr("sfvqa.batch.reading_pool.open_video", counting)
     batch(run_cli, folder, tmp_path / "out.jsonl", "--window", "0.25", "--no-cache")
     assert sorted(opened) == ["bad.mp4", "one.mp4", "two.mp4"]
     assert len(answerer.seen) == 8

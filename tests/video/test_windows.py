@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.video.stream import VideoStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,7 +183,7 @@ def test_the_file_is_decoded_once(
     """A window at a time, each group was decoded once for every window that shares it."""
     num_sent, decode = 0, Handle.decode
 
-    def counting(self: Handle, packet: "av.Packet[VideoStream] | None") -> list[av.VideoFrame]:
+    def counting(self: Handle, packet: "av.Packet[av.VideoStream] | None") -> list[av.VideoFrame]:
         nonlocal num_sent
         num_sent += packet is not None
         return decode(self, packet)
