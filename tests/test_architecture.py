@@ -40,6 +40,7 @@ ONLY_IN = {
     "fastapi": {"serve"},
     "uvicorn": {"serve"},
     "av": {"video", "lab"},
+    "faster_whisper": {"inference"},
     "cv2": {"video", "lab"},
 }
 """Libraries and the only parts that import them; `cli` asks torch for the devices, in `doctor`."""

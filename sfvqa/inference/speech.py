@@ -31,6 +31,7 @@ _CUT_WITHIN_SECONDS = 60  # of the end of a piece, at its quietest place
 _QUIET_SECONDS = 0.2  # for which it has to be quiet there
 _SHORTEST_GAP_SECONDS = 2.0  # in the sound, from which on a new piece begins; a shorter one is silence
 _LONGEST_PAUSE_SECONDS = 1.0  # between the words of a line
+_REMEMBERED = 16  # transcripts
 _STAGE = "Listening (seconds)"
 
 
@@ -92,7 +93,7 @@ class Transcriber:
         self._location = locate_speech(self._options.model)
         self._cache = cache
         self._turn = threading.Lock()
-        self._last: tuple[FileState, Transcript] | None = None
+        self._latest: dict[FileState, Transcript] = {}
         check_installed()
 
     @cached_property
@@ -130,18 +131,24 @@ class Transcriber:
                 return kept
             transcript = yield from self._hear(reader)
             if reader.opened_as is not None and reader.is_unchanged:
-                self._last = reader.opened_as, transcript
+                self._remember(reader.opened_as, transcript)
                 transcript = self._keep(video, transcript)
             return transcript
 
     def kept(self, video: Path) -> Transcript | None:
         """What is known of a video, which then need not be opened. VideoError."""
-        if self._last is not None and self._last[0] == FileState.of(check_local_file(video)):
-            return self._last[1]
+        if (latest := self._latest.get(FileState.of(check_local_file(video)))) is not None:
+            return latest
         if self._cache is None:
             return None
         text = self._cache.load_text(self._cache.content_of(video), self._key)
         return None if text is None else Transcript.from_json(text)
+
+    def _remember(self, state: FileState, transcript: Transcript) -> None:
+        """For other windows of the video, where nothing is kept on disk; several videos are read side by side."""
+        self._latest[state] = transcript
+        while len(self._latest) > _REMEMBERED:
+            del self._latest[next(iter(self._latest))]
 
     def _keep(self, video: Path, transcript: Transcript) -> Transcript:
         """The same, with a warning where it cannot be kept."""
