@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfvqa.errors import UsageError
-from sfvqa.video.windows import Window
+
+if TYPE_CHECKING:
+    from sfvqa.video.windows import Window
 
 UNREADABLE = "unreadable"
 """The content of a video that could not be hashed."""
@@ -41,8 +44,10 @@ class Item:
     is_window: bool = False
 
     @property
-    def window(self) -> Window | None:
+    def window(self) -> "Window | None":
         """The part of the video that it is about, where that is one of several."""
+        from sfvqa.video.windows import Window  # with it comes numpy, which the help must not wait for
+
         if not self.is_window:
             return None
         assert self.start_seconds is not None

@@ -172,19 +172,20 @@ class Transcriber:
         warnings: list[str] = []
         with closing(reader.sound()) as sound:
             for start, samples in pieces(_only_samples(sound, warnings)):
+                yield Heard(min(round(start), total), total)
+                if not (clips := find_speech(samples)):  # of silence and noise Whisper would make words
+                    continue
                 segments, info = self._model.transcribe(
                     samples,
                     language=language,
                     word_timestamps=True,
-                    vad_filter=True,  # Whisper makes words of silence and noise
+                    clip_timestamps=clips,  # its own filter joins them, and times are off where they meet
                     condition_on_previous_text=False,  # lest one slip spreads; so it matters little where pieces end
                 )
-                yield Heard(min(round(start), total), total)
+                language = info.language  # of all pieces, that of the first with speech
                 for segment in segments:  # each is computed here
                     lines.extend(_lines(segment, start))
                     yield Heard(min(round(start + segment.end), total), total)
-                if info.duration_after_vad:
-                    language = info.language  # of all pieces, that of the first with speech
         said_in = language if lines else None
         return Transcript(tuple(lines), self._location.name, said_in, tuple(warnings))
 
@@ -216,6 +217,15 @@ def load_model(folder: Path, language: str | None) -> Any:
         which = "only English (en)" if known == ["en"] else ", ".join(sorted(known))
         raise UsageError(f"The speech model in {folder} does not know the language {language!r}.", f"It knows {which}.")
     return model
+
+
+def find_speech(samples: Any) -> list[float]:
+    """Where somebody speaks in samples [N] float32: begin and end in seconds of one stretch after the other."""
+    from faster_whisper.vad import get_speech_timestamps
+
+    from sfvqa.video.readers.sound import SAMPLE_RATE
+
+    return [clip[edge] / SAMPLE_RATE for clip in get_speech_timestamps(samples) for edge in ("start", "end")]
 
 
 def _only_samples(
@@ -267,7 +277,7 @@ def quietest_place(samples: Any) -> int:
 
 
 def _lines(segment: Any, start_seconds: float) -> Iterator[SubtitleLine]:
-    """A line for every stretch of words without a pause: a segment may reach over a silence that was left out."""
+    """A line for every stretch of words without a pause: the model may make one segment of several."""
     stretch: list[Any] = []
     for word in segment.words or ():
         if stretch and word.start - stretch[-1].end > _LONGEST_PAUSE_SECONDS:

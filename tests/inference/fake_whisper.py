@@ -32,8 +32,7 @@ class FakeWhisper:
             for place, (start, end) in enumerate(tones_in(samples, SAMPLE_RATE))
         ]
         segments = [SimpleNamespace(start=words[0].start, end=words[-1].end, words=words)] if words else []
-        said = len(words) * 0.25
-        return iter(segments), SimpleNamespace(language=options["language"] or self.language, duration_after_vad=said)
+        return iter(segments), SimpleNamespace(language=options["language"] or self.language)
 
 
 def in_place_of_every_model(monkeypatch: pytest.MonkeyPatch) -> FakeWhisper:
@@ -44,7 +43,11 @@ def in_place_of_every_model(monkeypatch: pytest.MonkeyPatch) -> FakeWhisper:
         assert language is None or len(language) == 2
         return fake
 
+    def find(samples: NDArray[np.float32]) -> list[float]:
+        return [edge for tone in tones_in(samples, SAMPLE_RATE) for edge in tone]
+
     monkeypatch.setattr("sfvqa.inference.speech.load_model", load)
+    monkeypatch.setattr("sfvqa.inference.speech.find_speech", find)
     monkeypatch.setattr("sfvqa.inference.speech.check_installed", lambda: None)
     return fake
 

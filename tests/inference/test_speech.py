@@ -56,7 +56,9 @@ def test_lines_have_times_from_the_first_frame(
     assert transcript.lines[0].end_seconds == pytest.approx(1.75, abs=0.03)
     assert [line.text for line in transcript.lines] == ["tone0 tone1", "tone2"]
     assert (transcript.language, transcript.warnings) == ("en", ())
-    assert whisper.asked[0]["vad_filter"] is True
+    assert whisper.asked[0]["clip_timestamps"] == pytest.approx(
+        [each - max(starts_at, 0) for each in (1.0, 1.25, 1.5, 1.75, 4.0, 4.25)], abs=0.03
+    )
 
 
 def test_without_sound_there_are_no_lines_and_a_warning_and_no_model_is_loaded(
@@ -69,12 +71,12 @@ def test_without_sound_there_are_no_lines_and_a_warning_and_no_model_is_loaded(
     assert transcript.warnings == transcript.as_subtitles.warnings == ("The video has no sound.",)
 
 
-@pytest.mark.usefixtures("whisper")
-def test_a_silent_video_has_no_language(tmp_path: Path, folder: Path) -> None:
+def test_a_silent_video_has_no_language(tmp_path: Path, folder: Path, whisper: FakeWhisper) -> None:
+    """Of silence Whisper makes words, so it is not asked."""
     transcript = Transcriber(SpeechOptions(str(folder))).transcribe(
         write_with_sound(tmp_path / "v.mp4", Sound([])), HERE
     )
-    assert (transcript.lines, transcript.language, transcript.warnings) == ((), None, ())
+    assert (transcript.lines, transcript.language, transcript.warnings, whisper.asked) == ((), None, (), [])
 
 
 # --- The language ---
@@ -98,7 +100,7 @@ def test_all_pieces_are_in_the_language_of_the_first_with_speech(
     path = write_with_sound(tmp_path / "v.mp4", Sound([4.0, 9.0], seconds=10.0))
     whisper.language = "de"
     transcript = Transcriber(SpeechOptions(str(folder))).transcribe(path, HERE)
-    assert [asked["language"] for asked in whisper.asked] == [None, None, "de", "de", "de"]
+    assert [asked["language"] for asked in whisper.asked] == [None, "de"]
     assert transcript.language == "de"
     assert times(transcript) == pytest.approx([4.0, 9.0], abs=0.03)
 
