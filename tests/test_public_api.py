@@ -20,6 +20,7 @@ PUBLIC = {
     "Timings",
     "VideoInfo",
     "VideoQA",
+    "WindowOptions",
     "__version__",
     "read_subtitle_file",
 }
