@@ -3,12 +3,10 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sfvqa.cli.options import is_bundled
 from sfvqa.cli.screen import WordWriter, print_json, printable
-from sfvqa.errors import ExitCode, VideoError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -110,55 +108,6 @@ def answer_questions(
     if batch_size == 1:
         streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
     return print_answers(questions, streams, notices, json=json, window=encoded.window)
-
-
-def answer_windows(
-    model: "VideoQA",
-    video: Path,
-    windows: "Iterator[tuple[Window, EncodedVideo | VideoError]]",
-    questions: Sequence[str],
-    answers: "TurnOptions",
-    prompt: "PromptOptions",
-    notices: "Notices",
-    *,
-    json: bool,
-    batch_size: int,
-) -> ExitCode:
-    """Answer every question about each window of a video as it comes; one that cannot be seen is told of, and passed.
-
-    `video` is the path as it was given. The exit code says whether all could be seen.
-    """
-    said: list[Answer] = []
-    code = ExitCode.OK
-    while True:
-        with notices.waiting("Looking at the next window"):
-            window, seen = next(windows, (None, None))
-        if window is None or seen is None:
-            break
-        if isinstance(seen, VideoError):
-            code = ExitCode.BATCH_FAILURES
-            if json:
-                for question in questions:
-                    print_json(_window_error(video, window, question, seen))
-            notices.warn(f"{window}: {seen.with_flags}", again=True)
-            continue
-        for warning in seen.warnings:
-            notices.warn(warning)
-        seen = seen.lying_at(video)
-        said += answer_questions(model, seen, questions, answers, prompt, notices, json=json, batch_size=batch_size)
-    notices.timings(said)
-    return code
-
-
-def _window_error(video: Path, window: "Window", question: str, error: VideoError) -> dict[str, object]:
-    """What `ask --json` prints in place of an answer."""
-    return {
-        "video": str(video),
-        "window": window.to_dict(),
-        "question": question,
-        "status": "error",
-        "error": {"type": type(error).__name__, "message": error.with_flags},
-    }
 
 
 def print_answers(

@@ -103,25 +103,24 @@ def ask(
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
+    from sfvqa.cli.windows import answer_windows, lay_out, windows_of
 
-    asked, windows = gather_questions(questions, question_file, video=video), frames.windows()
+    asked = gather_questions(questions, question_file, video=video)
+    windows = windows_of(frames, answers)
     check_video(video)
     model.check(needs_weights=not dry_run)
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
-    notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
+    notices, at_once = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
     may_offer = not (model.model or model.random_weights or answers.evidence or output.json or is_bundled(video))
-    if windows and strips:
-        raise UsageError("The evidence is drawn of one part of the video.", "Leave out --window or --evidence-out.")
     if not (dry_run or strips or windows):
         warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
-        if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
+        if ask_server(warm, video, asked, json=output.json, batch_size=at_once):
             return
-    from sfvqa.cli.answers import answer_questions, answer_windows
+    from sfvqa.cli.answers import answer_questions
     from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.models import offer_download
     from sfvqa.inference.question import check_looks
-    from sfvqa.video.windows import Window, plan_windows
 
     with open_video(video, frames, cache.open(video), notices) as file:
         if may_offer and not dry_run:
@@ -135,41 +134,27 @@ def ask(
             prompt,
             notices,
             max_new_tokens=answers.max_new_tokens,
-            batch_size=batch_size,
+            batch_size=at_once,
             static_decode=answers.static_decode,
             is_only_planned=dry_run,
-            in_windows=windows is not None,
         )
         if answers.evidence:
             check_looks(plan.sizes.name, plan.sizes.sizes.hybrid_layers)
-        planned: tuple[Window, ...] = ()
-        if windows:
-            with notices.waiting("Looking for windows"):
-                planned = plan_windows(file.reader, windows, sampling)
-            notices.note(f"{video.name}: {plural(len(planned), 'window')}, the first {planned[0]}.")
-        if dry_run and planned:
-            sampling = planned[0].of(sampling)  # the others are much the same
-        is_seen = not planned and file.is_kept(sampling)
-        seconds = seconds_on_cpu(plan, len(asked) * (len(planned) or 1), is_seen=is_seen)
+        planned = lay_out(windows, file, sampling, notices) if windows else ()
+        seconds = seconds_on_cpu(plan, len(asked) * (len(planned) or 1), is_seen=not planned and file.is_kept(sampling))
         if dry_run:
+            sampling = planned[0].of(sampling) if planned else sampling  # other windows are much the same
             raise typer.Exit(show_plan(video, file, frames, plan, sampling, seconds, notices, json=output.json))
         check_fit(plan, seconds, notices)
         answerer = load(plan.settings, file.cache, notices)
         if planned:
-            seen = answerer.windows(
-                file.reader, planned, sampling, reading=frames.read_options(), crop=frames.crop_mode()
-            )
             raise typer.Exit(
-                answer_windows(
-                    answerer, video, seen, asked, answers, prompt, notices, json=output.json, batch_size=batch_size
-                )
+                answer_windows(answerer, file, planned, sampling, asked, answers, prompt, notices, json=output.json)
             )
-        encoded = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
+        seen = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
-        said = answer_questions(
-            answerer, encoded, asked, answers, prompt, notices, json=output.json, batch_size=batch_size
-        )
-        draw_filmstrips(file, encoded, said, strips, notices)
+        said = answer_questions(answerer, seen, asked, answers, prompt, notices, json=output.json, batch_size=at_once)
+        draw_filmstrips(file, seen, said, strips, notices)
     notices.timings(said)
 
 

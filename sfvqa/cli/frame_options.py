@@ -168,6 +168,11 @@ class FrameOptions(ReadingOptions):
         self.resolve(SamplingOptions())  # for its checks: what is wrong must be said before a model is loaded
 
     @property
+    def in_windows(self) -> bool:
+        """Whether the frames are those of one window after the other."""
+        return False
+
+    @property
     def num_frames(self) -> int | None:
         """How many frames are asked for, None where that is left to the model or the memory."""
         return None if self.frames is None else self.frames.number
@@ -222,6 +227,11 @@ class WindowedFrameOptions(FrameOptions):
         if self.overlap is not None and self.window is None:
             raise UsageError("--overlap is that of windows.", "Add --window with their length, or leave it out.")
         self.windows()  # for its checks
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether the frames are those of one window after the other."""
+        return self.window is not None
 
     def windows(self) -> "WindowOptions | None":
         """The windows to ask about, None for the whole range at once."""

@@ -65,7 +65,7 @@ def test_windows_lie_within_the_range(run_cli: RunCli) -> None:
 
 
 def test_a_dry_run_says_how_many_there_are(run_cli: RunCli) -> None:
-    run = run_cli("ask", str(SHAPES), DIGIT, "--window", "2", "--model", "tiny", "--dry-run", "--json")
+    run = run_cli("ask", str(SHAPES), DIGIT, "--window", "2", "--model", "tiny", "--dry-run", "--json", "-v")
     assert run.exit_code == 0
     assert lines(run.stdout)[0]["frames"]["timestamps_seconds"][-1] == 2.0
     assert "3 windows" in run.stderr

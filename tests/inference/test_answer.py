@@ -72,6 +72,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
     assert list(record) == [
         "schema_version",
         "video",
+        "window",
         "question",
         "answer",
         "fields",
