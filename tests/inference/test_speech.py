@@ -135,6 +135,15 @@ def test_pieces_hold_every_sample_at_its_time(chunks: list[tuple[float, int]], s
     assert {at: sample for at, sample in found.items() if sample} == given_samples
 
 
+def test_no_silence_is_made_of_a_long_gap() -> None:
+    """A file may say that its sound goes on after a year."""
+    sound, year = np.ones(10, np.int16), 365 * 24 * 3600.0
+    assert [(start, len(piece)) for start, piece in speech.pieces([(0.0, sound), (year, sound)])] == [
+        (0, 10),
+        (year, 10),
+    ]
+
+
 def test_a_piece_ends_where_it_is_quietest_near_its_end() -> None:
     samples = np.ones(100 * SAMPLE_RATE, np.float32)
     samples[10 * SAMPLE_RATE : 11 * SAMPLE_RATE] = 0.0  # too early

@@ -14,7 +14,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 TONE_SECONDS = 0.25
-_RATE = 48_000
 _FRAME = 1024
 _PICTURES_A_SECOND = 10
 
@@ -28,6 +27,7 @@ class Sound:
     seconds: float = 6.0
     without: tuple[float, float] = (0.0, 0.0)
     is_default: bool = True
+    rate: int = 48_000
 
 
 def write_with_sound(
@@ -47,7 +47,7 @@ def write_with_sound(
         video.options = {"bf": "0"}
         tracks: list[AudioStream] = []
         for sound in sounds:
-            track = container.add_stream(codec, rate=_RATE, layout="mono")
+            track = container.add_stream(codec, rate=sound.rate, layout="mono")
             assert isinstance(track, AudioStream)
             tracks.append(track)
             track.disposition = Disposition.default if sound.is_default else Disposition(0)
@@ -71,11 +71,12 @@ def _packets(
     track: AudioStream, sound: Sound, zero: float, spoil: Callable[[bytes, float], bytes]
 ) -> "list[av.Packet[Any]]":
     begin = zero + sound.starts_at
-    wave = tones([at - sound.starts_at for at in sound.tones_at], sound.seconds)
+    wave = tones([at - sound.starts_at for at in sound.tones_at], sound.seconds, sound.rate)
     packets = []
     for start in range(0, len(wave) - _FRAME, _FRAME):
         frame = av.AudioFrame.from_ndarray(wave[None, start : start + _FRAME], format="flt", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = _RATE, Fraction(1, _RATE), round(begin * _RATE) + start
+        frame.sample_rate, frame.time_base = sound.rate, Fraction(1, sound.rate)
+        frame.pts = round(begin * sound.rate) + start
         packets += track.encode(frame)
     packets += track.encode(None)
     kept = []
@@ -90,7 +91,7 @@ def _packets(
     return kept
 
 
-def tones(at: Sequence[float], seconds: float, rate: int = _RATE) -> NDArray[np.float32]:
+def tones(at: Sequence[float], seconds: float, rate: int) -> NDArray[np.float32]:
     """Silence of a length, [N] float32, with a tone at each of the times."""
     wave = np.zeros(round(seconds * rate), np.float32)
     for start in at:

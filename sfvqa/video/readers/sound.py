@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 Samples: TypeAlias = NDArray[np.int16]
 SAMPLE_RATE = 16_000  # what speech models hear
 _CHUNK_SECONDS = 30
-_TOLERANCE_SECONDS = 0.1  # by which times may be off before they count: containers round them
+# By how much a frame may come late, or early, before its time counts: containers round times, and FFmpeg guesses those
+# within a packet of a transport stream by the first sample rate.
+_LATEST_SECONDS, _EARLIEST_SECONDS = 0.1, 0.3
 _SHORTEST_LOSS_SECONDS = 1.0  # that is worth a warning
 _FOR_SOME_PEOPLE = Disposition.visual_impaired | Disposition.comment
 
@@ -113,7 +115,7 @@ class _Hearing:
 
         for frame in self._frames():
             begin = self._seconds(frame, expected)
-            if abs(begin - expected) > _TOLERANCE_SECONDS or form != _form(frame):
+            if not -_EARLIEST_SECONDS <= begin - expected <= _LATEST_SECONDS or form != _form(frame):
                 yield from heard(None)
                 resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
                 form, expected, place = _form(frame), begin, round(begin * SAMPLE_RATE)

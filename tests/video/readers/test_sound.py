@@ -79,16 +79,37 @@ def test_damaged_packets_are_silent_and_said(tmp_path: Path) -> None:
 
 
 def test_sound_at_times_of_before_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken recorder sets its clock back; nothing is heard twice, and no sound is taken for a later one."""
+    """A recorder sets its clock back for a second; nothing is heard twice, and no sound is taken for a later one."""
     seconds = _Hearing._seconds
-    monkeypatch.setattr(_Hearing, "_seconds", lambda *given: (at := seconds(*given)) - (Fraction(2) if at > 4 else 0))
-    chunks, warnings = listen(write_with_sound(tmp_path / "v.mkv", Sound([1.0, 5.0], seconds=8.0)))
-    ends = [start + len(samples) / SAMPLE_RATE for start, samples in chunks]
-    assert len(chunks) == 2
-    assert ends[0] <= chunks[1][0]
-    assert tone_times(chunks) == close_to([1.0])
-    (warning,) = warnings
-    assert warning == "2.0 s of sound have times of what came before, and are left out."
+    monkeypatch.setattr(
+        _Hearing, "_seconds", lambda *given: (at := seconds(*given)) - (Fraction(3) if 4 < at < 5 else 0)
+    )
+    chunks, warnings = listen(write_with_sound(tmp_path / "v.mkv", Sound([1.0, 4.5, 5.5], seconds=8.0)))
+    assert [start for start, _ in chunks] == [0.0, pytest.approx(5.0, abs=0.03)]
+    assert tone_times(chunks) == close_to([1.0, 5.5])
+    assert warnings == ["1.0 s of sound have times of what came before, and are left out."]
+
+
+def test_times_that_are_guessed_a_little_early_are_no_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the frames of one packet FFmpeg guesses all times but the first."""
+    seconds = _Hearing._seconds
+    monkeypatch.setattr(_Hearing, "_seconds", lambda *given: (at := seconds(*given)) - at % Fraction(1, 4))
+    chunks, warnings = listen(write_with_sound(tmp_path / "v.mkv", Sound([1.0, 5.0])))
+    assert tone_times(chunks) == close_to([1.0, 5.0])
+    assert (len(chunks), warnings) == (1, [])
+
+
+def test_behind_a_change_of_the_sample_rate_times_are_right(tmp_path: Path) -> None:
+    """As where recordings were joined; FFmpeg then guesses some times by the first rate."""
+    parts = [
+        write_with_sound(tmp_path / "1.ts", Sound([1.0, 4.0])),
+        write_with_sound(tmp_path / "2.ts", Sound([1.0, 4.0], rate=16_000), picture_starts_at=6.0),
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    chunks, warnings = listen(joined)
+    assert tone_times(chunks) == pytest.approx([1.0, 4.0, 7.0, 10.0], abs=0.06)
+    assert warnings == []
 
 
 def test_of_several_tracks_the_default_one_is_heard(tmp_path: Path) -> None:
