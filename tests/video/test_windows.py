@@ -203,7 +203,11 @@ class CountingReader(VideoReader):
         times = tuple(number / 10 for number in range(1000))
         super().__init__(VideoInfo(Path("made"), 1000, 10, 100, 8, 8, "made", 0), times, tuple(range(0, 1000, 10)), ())
         self.num_held = self.most_held = 0
+        self.num_allowed = 0
         self.asked: list[int] = []
+
+    def allow_time(self) -> None:
+        self.num_allowed += 1
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:  # noqa: ARG002
         self.asked += indices
@@ -229,6 +233,7 @@ def test_no_more_is_held_than_what_overlaps(overlap: int, most: int) -> None:
             assert [frame.index for frame in reader.read(part, FIT)] == list(part)
     assert video.asked == list(range(1000))
     assert video.most_held <= most
+    assert video.num_allowed == len(windows), "the time limit of reading is that of a window"
 
 
 def test_a_window_that_is_left_out_or_read_again_does_no_harm() -> None:
