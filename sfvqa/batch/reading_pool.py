@@ -243,14 +243,14 @@ class ReadingPool:
     def _hear(self, video: VideoAhead, reader: VideoReader) -> Subtitles:
         """What is said in an open video, which may take long and counts as progress."""
         assert self._transcriber is not None
-        steps = self._transcriber.transcribe_open(reader)
-        while True:
-            try:
-                next(steps)
+        with contextlib.closing(self._transcriber.transcribe_open(reader)) as steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    transcript: Transcript = end.value
+                    return transcript.as_subtitles
                 video.go_on()
-            except StopIteration as end:
-                transcript: Transcript = end.value
-                return transcript.as_subtitles
 
     def _with_lines(self, opened: Opened, lines: Subtitles) -> Opened:
         prompt = replace(self._options.prompt, subtitles=lines, subtitle_tokens=self._options.subtitle_tokens)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from sfvqa.checkpoints.find import identify_speech, locate_speech
 from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.inference.video_cache.entry import library_version
+from sfvqa.video.readers import ReaderName
 from sfvqa.video.readers.local_file import FileState, check_local_file
 from sfvqa.video.subtitles import SubtitleLine, Subtitles
 
@@ -99,8 +101,17 @@ class Transcriber:
     @cached_property
     def made_with(self) -> dict[str, object]:
         """What a transcript depends on beside the video."""
-        weights = identify_speech(self._location)
-        return {"weights": weights, "language": self._options.language, "hearing_version": HEARING_VERSION}
+        return {
+            "weights": identify_speech(self._location),
+            "language": self._options.language,
+            "hearing_version": HEARING_VERSION,
+            "faster_whisper": library_version("faster-whisper"),
+        }
+
+    def check_language(self) -> None:
+        """Load the model if a language was asked for; UsageError where it lacks that."""
+        if self._options.language is not None:
+            _ = self._model
 
     def transcribe(self, video: str | Path, reading: "ReadOptions | None" = None) -> Transcript:
         """What is said in a video file, all of it. VideoError, ModelError, UsageError."""
@@ -130,7 +141,8 @@ class Transcriber:
             if (kept := self.kept(video)) is not None:  # by the thread that had the turn before
                 return kept
             transcript = yield from self._hear(reader)
-            if reader.opened_as is not None and reader.is_unchanged:
+            # Other readers hear nothing, which is no reason to hear nothing with this one.
+            if reader.name is ReaderName.PYAV and reader.opened_as is not None and reader.is_unchanged:
                 self._remember(reader.opened_as, transcript)
                 transcript = self._keep(video, transcript)
             return transcript

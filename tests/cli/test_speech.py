@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.errors import UsageError
 from tests.cli.conftest import RunCli
 from tests.inference.fake_whisper import FakeWhisper, in_place_of_every_model, speech_folder
 from tests.video.sounds import Sound, write_with_sound
@@ -147,6 +148,21 @@ def test_a_speech_model_that_is_not_here_is_found_out_first(run_cli: RunCli, tal
     run = run_cli(*arguments, "--model", "tiny", "--speech", "--speech-model", "whisper-tiny")
     assert (run.exit_code, run.stdout) == (4, "")
     assert "sfvqa models pull whisper-tiny" in run.stderr
+
+
+def test_a_batch_in_a_language_that_the_model_lacks_does_not_begin(
+    run_cli: RunCli, talk: str, tmp_path: Path, speech: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_folder: object, language: str | None) -> None:
+        raise UsageError(f"It does not know {language}.", "Leave it out.")
+
+    in_place_of_every_model(monkeypatch)
+    monkeypatch.setattr("sfvqa.inference.speech.load_model", refuse)
+    out = tmp_path / "records.jsonl"
+    run = run_cli("batch", talk, "--question", QUESTION, "-o", str(out), *speech, "--speech-language", "xx")
+    assert run.exit_code == 2
+    assert "It does not know xx." in run.stderr
+    assert not out.exists()
 
 
 def test_a_speech_model_answers_nothing(run_cli: RunCli, talk: str, tmp_path: Path) -> None:

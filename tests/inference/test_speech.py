@@ -15,7 +15,7 @@ from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UnknownModelE
 from sfvqa.inference import speech
 from sfvqa.inference.speech import SpeechOptions, Transcriber, Transcript
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.video import ReadOptions
+from sfvqa.video import ReaderName, ReadOptions
 from sfvqa.video.readers.sound import SAMPLE_RATE
 from tests.inference.fake_whisper import FakeWhisper, in_place_of_every_model, speech_folder
 from tests.video.sounds import Sound, write_with_sound
@@ -173,6 +173,17 @@ def test_a_video_is_heard_once(
     (folder / "model.bin").write_text("another")
     Transcriber(options, cache).transcribe(video, HERE)
     assert len(whisper.asked) == 3, "another language or model hears it anew"
+
+
+def test_that_a_reader_hears_nothing_is_not_kept(
+    video: Path, folder: Path, whisper: FakeWhisper, tmp_path: Path
+) -> None:
+    """Else a look with OpenCV would make the video silent for good."""
+    transcriber = Transcriber(SpeechOptions(str(folder)), VideoCache(tmp_path / "cache"))
+    deaf = transcriber.transcribe(video, ReadOptions(ReaderName.OPENCV, isolated=False))
+    assert deaf.warnings == ("The reader “opencv” reads no sound: nothing is heard.",)
+    assert times(transcriber.transcribe(video, HERE)) == pytest.approx([1.0, 4.0], abs=0.03)
+    assert len(whisper.asked) == 1
 
 
 def test_a_damaged_transcript_is_made_again(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.cli.screen import Notices
+    from sfvqa.inference.speech import SpeechOptions
     from sfvqa.inference.video_cache.store import VideoCache
 
 
@@ -424,7 +425,6 @@ def _requested_settings(
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
     from sfvqa.checkpoints.find import find, identify_model
-    from sfvqa.inference.speech import Transcriber
 
     model, prompt = asked.settings, answers.fixed_prompt
     found = find(str(model.name))
@@ -449,5 +449,14 @@ def _requested_settings(
         # Without these the ids are those of before there were any; the text of a schema has the order of its keys.
         **({"evidence": True} if answers.evidence else {}),
         **({"json_schema": answers.schema.text} if answers.schema else {}),
-        **({"speech": Transcriber(answers.speech_options).made_with} if answers.speech else {}),
+        **({"speech": _heard_with(answers.speech_options)} if answers.speech_options else {}),
     }
+
+
+def _heard_with(options: "SpeechOptions") -> dict[str, object]:
+    """What transcripts depend on; a language that the model lacks is a UsageError now, not one of each item."""
+    from sfvqa.inference.speech import Transcriber
+
+    transcriber = Transcriber(options)
+    transcriber.check_language()
+    return transcriber.made_with
