@@ -123,7 +123,8 @@ class TurnOptions(PromptGroup):
 
     max_new_tokens: Annotated[int, setting("Maximum length of an answer, in tokens.", min=1)] = 256
     temperature: Annotated[
-        float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
+        float,
+        rare_setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite),
     ] = 0.0
     top_p: Annotated[
         float,
