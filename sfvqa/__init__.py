@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from sfvqa.inference import PromptOptions as PromptOptions
     from sfvqa.inference import Timings as Timings
     from sfvqa.inference import VideoQA as VideoQA
+    from sfvqa.inference.speech import SpeechOptions as SpeechOptions
+    from sfvqa.inference.speech import Transcriber as Transcriber
+    from sfvqa.inference.speech import Transcript as Transcript
     from sfvqa.model import SlowAttention as SlowAttention
     from sfvqa.video import Clip as Clip
     from sfvqa.video import SamplingOptions as SamplingOptions
     from sfvqa.video import VideoInfo as VideoInfo
+    from sfvqa.video import WindowOptions as WindowOptions
     from sfvqa.video.subtitles import read_subtitle_file as read_subtitle_file
 
 _HOME = {
@@ -30,9 +34,13 @@ _HOME = {
     "SamplingOptions": "sfvqa.video",
     "SfvqaError": "sfvqa.errors",
     "SlowAttention": "sfvqa.model",
+    "SpeechOptions": "sfvqa.inference.speech",
     "Timings": "sfvqa.inference",
+    "Transcriber": "sfvqa.inference.speech",
+    "Transcript": "sfvqa.inference.speech",
     "VideoInfo": "sfvqa.video",
     "VideoQA": "sfvqa.inference",
+    "WindowOptions": "sfvqa.video",
     "read_subtitle_file": "sfvqa.video.subtitles",
 }
 """Where each public name lives: imported on first use, so that `sfvqa --help` imports no torch."""

@@ -13,9 +13,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW = {
     "errors": set(),
     "wording": set(),
+    "spreadsheet": set(),
     "given_file": {"errors"},
     "evaluation": {"errors"},
-    "video": {"errors"},
+    "video": {"errors", "spreadsheet"},
     "registry": {"errors"},
     "model": {"errors", "video"},
     "checkpoints": {"errors", "video", "registry", "model"},
@@ -24,7 +25,7 @@ BELOW = {
 """Each part of the package and the parts below it."""
 BELOW["training"] = BELOW["profiling"] = {*BELOW["inference"], "inference"}
 BELOW["serve"] = {*BELOW["inference"], "inference"}
-BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file"}
+BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
 BELOW["cli"] = {*BELOW["batch"], "batch", "profiling", "serve"}
 BELOW["lab"] = {*BELOW["batch"], "batch", "profiling", "serve", "training"}
 
@@ -39,6 +40,7 @@ ONLY_IN = {
     "fastapi": {"serve"},
     "uvicorn": {"serve"},
     "av": {"video", "lab"},
+    "faster_whisper": {"inference"},
     "cv2": {"video", "lab"},
 }
 """Libraries and the only parts that import them; `cli` asks torch for the devices, in `doctor`."""

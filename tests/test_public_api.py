@@ -17,9 +17,13 @@ PUBLIC = {
     "SamplingOptions",
     "SfvqaError",
     "SlowAttention",
+    "SpeechOptions",
     "Timings",
+    "Transcriber",
+    "Transcript",
     "VideoInfo",
     "VideoQA",
+    "WindowOptions",
     "__version__",
     "read_subtitle_file",
 }
@@ -41,5 +45,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sfvqa, sys; print([m for m in ('torch', 'transformers', 'av', 'cv2', 'rich') if m in sys.modules])"
+    heavy = ("torch", "transformers", "av", "cv2", "rich", "faster_whisper")
+    code = f"import sfvqa, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

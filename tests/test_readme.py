@@ -18,7 +18,7 @@ from tests.readme import LAB, READMES, ROOT, Command, commands
 ALL = [command for readme in READMES for command in commands(readme)]
 SFVQA = [command for command in ALL if command.words[0] == "sfvqa"]
 MODULES = [command for command in ALL if command.line.startswith("python -m sfvqa.")]
-NEEDS_MORE = ("slowfast-7b", "smolvlm2-", "my-")
+NEEDS_MORE = ("slowfast-7b", "smolvlm2-", "whisper-", "my-")
 """Words of commands that need weights or files nobody has here: these are parsed, not run."""
 
 

@@ -14,7 +14,7 @@ from tests.inference.video_cache.seen import key_of, seen_of
 
 _HEAVY = (
     "torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors",
-    "prompt_toolkit",
+    "prompt_toolkit", "faster_whisper", "ctranslate2", "onnxruntime",
 )  # fmt: skip
 _LIST_HEAVY = f"""
 import sys
@@ -36,7 +36,9 @@ _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
         ["ask", "--help"],
         ["chat", "--help"],
         ["batch", "-h"],
+        ["caption", "-h"],
         ["frames", "-h"],
+        ["transcribe", "-h"],
         ["models", "-h"],
         ["models", "pull", "-h"],
         ["cache", "-h"],

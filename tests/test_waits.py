@@ -21,8 +21,8 @@ REASONS = {
     "checkpoints/download.py: pool.shutdown(wait=False)": "waits for nothing",
     "batch/cluster/connection.py: ray.shutdown()": "Ray bounds it, and has killed what runs by then",
     "batch/journal.py: with self._mutex": "held while a line is written, for which a disk or a reader must make room",
-    "batch/reading_pool.py: self._changed.wait_for(lambda: self._is_closed or (self._attempts and len(self._ahead) "
-    "< self._most_ahead))": "an idle thread's, which is in no way; work or the end of the batch wakes it",
+    "batch/reading_pool.py: self._changed.wait_for(lambda: self._is_closed or ((course.attempts or self._courses) and "
+    "len(self._ahead) < self._most_ahead))": "an idle thread's; work or the end of the batch wakes it",
     "batch/reading_pool.py: with self._changed": _HELD_SHORTLY,
     "batch/report/cards.py: waiting.popleft().result()": "reading has its own time-out, and is killed then",
     "batch/report/cards.py: executor.shutdown(cancel_futures=True)": "the same",

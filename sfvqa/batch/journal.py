@@ -23,10 +23,14 @@ class RecordKeeper:
     """Knows which items have a record: `done` has "ok" or "error" by id. By itself it keeps no more; see Journal.
 
     On the workers of a cluster that is enough: their records travel in events, and are kept where those arrive.
+    `remembers` says that the next run will know what is done, and `notices` what a user should hear before this one.
     """
+
+    remembers = False
 
     def __init__(self, done: Mapping[str, str] = MappingProxyType({})) -> None:
         self.done = dict(done)
+        self.notices: list[str] = []
 
     def learn(self, record: Mapping[str, Any]) -> None:
         """Note the item of a record as done; one that has an answer stays answered."""
@@ -63,7 +67,6 @@ class Journal(RecordKeeper):
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         super().__init__()
         self.path = path
-        self.notices: list[str] = []
         self.remembers = not is_stream(path)
         self._mutex = threading.Lock()
         try:

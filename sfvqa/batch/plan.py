@@ -12,6 +12,7 @@ from sfvqa.checkpoints.plan import Plan, make_plan
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
+from sfvqa.inference.speech import SpeechOptions
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, num_available_cores
 from sfvqa.video.readers.local_file import hash_content
@@ -35,7 +36,8 @@ class BatchOptions:
     - `settings` are those asked for, as records show them; with the video and the question they make an item's id.
     - `sampling`, `crop`, `reading`, `prompt` are those of VideoQA; an item's own range overrides that of `sampling`.
       `generation` writes the answers, or `choices` are compared, unless an item has its own.
-    - `reads_subtitles`: put each video's own text track into the prompt, cut to `subtitle_tokens`.
+    - `reads_subtitles`: put each video's own text track into the prompt, cut to `subtitle_tokens`; with `speech`, what
+      is said in it.
     - `batch_size` questions are answered at a time, about one video or several.
     - `num_readers` videos are read at a time, and at most `frames_ahead` frames are read and not yet encoded.
     - `item_timeout_seconds` limits reading a video, encoding it, and each answer; without it, an item is given up after
@@ -52,6 +54,7 @@ class BatchOptions:
     prompt: PromptOptions = field(default_factory=PromptOptions)
     choices: tuple[str, ...] | None = None
     reads_subtitles: bool = False
+    speech: SpeechOptions | None = None
     subtitle_tokens: int | None = None
     batch_size: int = 1
     num_readers: int = field(default_factory=default_num_readers)

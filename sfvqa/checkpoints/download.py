@@ -21,15 +21,17 @@ import sfvqa
 from sfvqa.checkpoints.find import (
     DEFAULT_REVISION,
     PROCESSOR_FILES,
+    SPEECH_WEIGHTS,
     TOKENIZER_FILES,
     fixed_commit,
     forget_commit,
     is_commit,
     is_downloaded,
+    missing_speech_files,
     record_commit,
 )
 from sfvqa.errors import CheckpointError, DownloadError, ModelNotDownloadedError, SfvqaError, UsageError
-from sfvqa.registry import ModelSpec
+from sfvqa.registry import PublishedModel, SpeechSpec
 from sfvqa.wording import readable_size
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ WANTED = (
     *("vocab.json", "merges.txt", "chat_template.json", "chat_template.jinja"),
     *PROCESSOR_FILES,
 )
+WANTED_SPEECH = ("config.json", SPEECH_WEIGHTS, "tokenizer.json", "vocabulary.*", "preprocessor_config.json")
 """The files of a checkpoint, at the top of its repository; nothing that could run code is among them."""
 
 LISTING_SECONDS, LISTING_BYTES = 60.0, 32 << 20
@@ -89,7 +92,7 @@ class PullPlan:
     `previous_commit` is the one the model was at before, None when nothing was recorded.
     """
 
-    spec: ModelSpec
+    spec: PublishedModel
     commit: str
     file_bytes: Mapping[str, int]
     folder: Path
@@ -102,7 +105,7 @@ class PullPlan:
         return sum(self.file_bytes.values())
 
 
-def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
+def plan_pull(spec: PublishedModel, *, update: bool = False) -> PullPlan:
     """Ask the hub what pulling a model involves, at the recorded commit or, with `update`, the newest.
 
     Writes nothing. Raises DownloadError for what the hub or the network refuses, and when the disk has no room.
@@ -124,17 +127,26 @@ def plan_pull(spec: ModelSpec, *, update: bool = False) -> PullPlan:
 
     with _hub_failures(spec, revision), _beside(ask) as asked:
         commit, files = asked.result(LISTING_SECONDS)
-    names = {file.filename for file in files}
+    _check_complete(spec, {file.filename for file in files})
+    sizes = {file.filename: file.file_size or 0 for file in files}
+    missing = sum(sizes[file.filename] for file in files if file.will_download)
+    _check_room(spec, missing)
+    return PullPlan(spec, commit, sizes, repository_folder(spec) / "snapshots" / commit, missing, previous)
+
+
+def _check_complete(spec: PublishedModel, names: set[str]) -> None:
+    """DownloadError unless a repository has what its kind of model needs."""
+    if isinstance(spec, SpeechSpec):
+        if {SPEECH_WEIGHTS, "config.json", "tokenizer.json"} - names:
+            what = f"lacks config.json, tokenizer.json, or weights in CTranslate2's form ({SPEECH_WEIGHTS})"
+            raise DownloadError(f"{spec.repo_id} is not a speech model: it {what}.", "Choose another repository.")
+        return
     has_weights = any(name.endswith(".safetensors") for name in names)
     if not (has_weights and "config.json" in names and names & set(TOKENIZER_FILES)):
         raise DownloadError(
             f"{spec.repo_id} is not a checkpoint: it lacks config.json, a tokenizer, or weights as safetensors.",
             "Other weight files can run code when opened and are never downloaded: choose another repository.",
         )
-    sizes = {file.filename: file.file_size or 0 for file in files}
-    missing = sum(sizes[file.filename] for file in files if file.will_download)
-    _check_room(spec, missing)
-    return PullPlan(spec, commit, sizes, repository_folder(spec) / "snapshots" / commit, missing, previous)
 
 
 def pull(plan: PullPlan) -> Generator[ByteProgress, None, tuple[str, ...]]:
@@ -194,7 +206,7 @@ def _fetch(plan: PullPlan, total_bytes: int) -> Iterator[ByteProgress]:
         fetched.result()
 
 
-def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict[str, Any]:
+def _what(spec: PublishedModel, commit: str, report: Callable[[int], object]) -> dict[str, Any]:
     """Arguments for snapshot_download; `report` is called with the number of bytes received."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # public, but not marked so
 
@@ -213,7 +225,7 @@ def _what(spec: ModelSpec, commit: str, report: Callable[[int], object]) -> dict
     return {
         "repo_id": spec.repo_id,
         "revision": commit,
-        "allow_patterns": WANTED,
+        "allow_patterns": WANTED_SPEECH if isinstance(spec, SpeechSpec) else WANTED,
         "ignore_patterns": "*/*",
         "library_name": "sfvqa",
         "library_version": sfvqa.__version__,
@@ -267,21 +279,21 @@ def _limit_length(response: Any) -> None:
         response.iter_bytes = pieces
 
 
-def repository_folder(spec: ModelSpec) -> Path:
+def repository_folder(spec: PublishedModel) -> Path:
     """The folder of a model's repository in the cache (HF_HOME's, HF_HUB_CACHE's); it need not exist."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser() / f"models--{str(spec.repo_id).replace('/', '--')}"
 
 
-def disk_bytes(spec: ModelSpec) -> int:
+def disk_bytes(spec: PublishedModel) -> int:
     """Disk space of a model's repository in bytes: all commits, each file once, and partial files."""
     folder = repository_folder(spec)
     files = {path.resolve() for pattern in ("snapshots/*/*", "blobs/*") for path in folder.glob(pattern)}
     return sum(map(_size, files))
 
 
-def _check_room(spec: ModelSpec, needed_bytes: int) -> None:
+def _check_room(spec: PublishedModel, needed_bytes: int) -> None:
     folder = repository_folder(spec).absolute().parent
     free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
     if needed_bytes > free:
@@ -297,7 +309,8 @@ def check_folder(folder: Path) -> Generator[ByteProgress, None, tuple[FileCheck,
     Asks no hub: in the cache a file is a link to a blob, whose name is the hash that the hub stated. Files elsewhere
     have none; of tensor files the header is read all the same.
     """
-    paths = sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in WANTED))
+    wanted = WANTED if missing_speech_files(folder) else WANTED_SPEECH
+    paths = sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in wanted))
     return (yield from _check(paths, 0, sum(map(_size, paths))))
 
 
@@ -343,7 +356,7 @@ def _remove_damaged(checks: Iterable[FileCheck]) -> list[FileCheck]:
     return damaged
 
 
-def commits_here(spec: ModelSpec) -> list[str]:
+def commits_here(spec: PublishedModel) -> list[str]:
     """The commits of a model in the cache, which `remove` would delete.
 
     UsageError for a model that is part of the package, ModelNotDownloadedError when there is nothing of it.
@@ -356,7 +369,7 @@ def commits_here(spec: ModelSpec) -> list[str]:
     return sorted(path.name for path in repository_folder(spec).glob("snapshots/*"))
 
 
-def remove(spec: ModelSpec) -> None:
+def remove(spec: PublishedModel) -> None:
     """Delete every commit of a model and partial downloads; the next pull takes the newest commit."""
     from huggingface_hub import scan_cache_dir
 
@@ -369,7 +382,7 @@ def remove(spec: ModelSpec) -> None:
 
 
 @contextlib.contextmanager
-def _hub_failures(spec: ModelSpec, revision: str | None) -> Iterator[None]:
+def _hub_failures(spec: PublishedModel, revision: str | None) -> Iterator[None]:
     """Raise DownloadError for any failure in the block, which asks a hub for `revision` of a model."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
@@ -412,7 +425,9 @@ def _failure(causes: list[BaseException], host: str) -> tuple[str, str]:
     return f"The download failed: {causes[0]}.", _RESUME
 
 
-def _refusal(error: "HfHubHTTPError", spec: ModelSpec, revision: str | None, host: str, page: str) -> tuple[str, str]:
+def _refusal(
+    error: "HfHubHTTPError", spec: PublishedModel, revision: str | None, host: str, page: str
+) -> tuple[str, str]:
     """Message and remedy for a refusal by the hub, by its status."""
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError, RevisionNotFoundError
 

@@ -16,7 +16,14 @@ from importlib import resources
 from pathlib import Path
 
 from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UnknownModelError, UsageError
-from sfvqa.registry import ModelSpec, find_model, load_registry
+from sfvqa.registry import (
+    SUGGESTED_SPEECH_MODEL,
+    ModelSpec,
+    PublishedModel,
+    SpeechSpec,
+    find_model,
+    load_registry,
+)
 from sfvqa.wording import readable_size
 
 AUTO = "auto"
@@ -58,7 +65,7 @@ def is_commit(revision: object) -> bool:
     return isinstance(revision, str) and _COMMIT.fullmatch(revision) is not None
 
 
-def fixed_commit(spec: ModelSpec) -> str | None:
+def fixed_commit(spec: PublishedModel) -> str | None:
     """The commit of a model: pinned in models.toml, else recorded; None before the first pull.
 
     Raises ModelError that names a record that cannot be read.
@@ -66,20 +73,20 @@ def fixed_commit(spec: ModelSpec) -> str | None:
     return spec.revision if is_commit(spec.revision) else _read().get(_key(spec))
 
 
-def record_commit(spec: ModelSpec, commit: str) -> None:
+def record_commit(spec: PublishedModel, commit: str) -> None:
     """Record the commit of a model, unless models.toml pins one."""
     if not is_commit(spec.revision):
         _write(_read() | {_key(spec): commit})
 
 
-def forget_commit(spec: ModelSpec) -> None:
+def forget_commit(spec: PublishedModel) -> None:
     """Let the next pull of a model take the newest commit."""
     records = _read()
     if records.pop(_key(spec), None) is not None:
         _write(records)
 
 
-def _key(spec: ModelSpec) -> str:
+def _key(spec: PublishedModel) -> str:
     return f"{spec.repo_id}@{spec.revision or DEFAULT_REVISION}"
 
 
@@ -131,7 +138,10 @@ _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True)
 class CheckpointLocation:
-    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder."""
+    """Where a checkpoint is; `spec` and `revision` (a commit) are None for an unregistered folder.
+
+    A speech model has a revision only.
+    """
 
     name: str
     folder: Path
@@ -151,11 +161,18 @@ def locate(model: str | Path) -> CheckpointLocation:
     return CheckpointLocation(name=str(model), folder=found)
 
 
+def locate_any(model: str) -> CheckpointLocation:
+    """Find a checkpoint or a speech model by name or folder. Errors as `locate`."""
+    try:
+        return locate_speech(model)
+    except (UnknownModelError, CheckpointError):
+        return locate(model)
+
+
 def find(model: str | Path) -> ModelSpec | Path:
     """Resolve a name or path to a registered model, downloaded or not, or to an existing folder. Errors as `locate`."""
     text = str(model)
-    is_path = text.startswith((".", "~", "/", "\\")) or Path(text).is_absolute()
-    if isinstance(model, str) and not is_path:
+    if not _is_path(model):
         try:
             return find_model(text)
         except UnknownModelError:
@@ -170,12 +187,21 @@ def find(model: str | Path) -> ModelSpec | Path:
     raise UnknownModelError(f"There is no folder {folder}.", "Name a checkpoint folder or one of `sfvqa models list`.")
 
 
+def _is_path(model: str | Path) -> bool:
+    """Whether it can be no name."""
+    return isinstance(model, Path) or model.startswith((".", "~", "/", "\\")) or Path(model).is_absolute()
+
+
 def _refuse_other_weights(folder: Path) -> None:
     """Raise CheckpointError for a folder whose weights cannot be loaded: those of an adapter, or pickles."""
     with contextlib.suppress(OSError):  # whoever reads it says why it cannot be read
         names = sorted(path.name for path in folder.iterdir())
         if WEIGHTS in names or WEIGHTS_INDEX in names:
             return
+        if not missing_speech_files(folder):
+            raise CheckpointError(
+                f"{folder} holds a speech model, which answers no question.", "Give it to --speech-model instead."
+            )
         if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
             raise CheckpointError(
                 f"{folder} holds an adapter (LoRA), not a model.",
@@ -198,9 +224,9 @@ def find_for_random_weights(model: str | Path) -> ModelSpec:
     return found
 
 
-def locate_registered(spec: ModelSpec) -> CheckpointLocation:
+def locate_registered(spec: PublishedModel) -> CheckpointLocation:
     """Find a registered model in the package or the Hugging Face cache; ModelNotDownloadedError if it is not there."""
-    if spec.folder is not None:
+    if isinstance(spec, ModelSpec) and spec.folder is not None:
         folder = Path(str(resources.files("sfvqa").joinpath(*spec.folder.split("/"))))
         if not folder.is_dir():
             raise CheckpointError(f"The bundled model {spec.name} is missing from {folder}.", "Reinstall sfvqa.")
@@ -216,21 +242,21 @@ def locate_registered(spec: ModelSpec) -> CheckpointLocation:
             f"Download it with `sfvqa models pull {spec.name}` ({readable_size(spec.size_bytes)}, "
             f"licence {spec.license}).",
         )
-    if missing := missing_files(cached):
+    if missing := missing_of(spec, cached):
         raise ModelNotDownloadedError(
             f"The model {spec.name} is only partly downloaded: {cached} lacks {', '.join(missing[:5])}.",
             f"Fetch what is missing with `sfvqa models pull {spec.name}`.",
         )
-    return CheckpointLocation(spec.name, cached, spec, revision=cached.name)
+    return CheckpointLocation(spec.name, cached, spec if isinstance(spec, ModelSpec) else None, revision=cached.name)
 
 
-def is_downloaded(spec: ModelSpec) -> bool:
+def is_downloaded(spec: PublishedModel) -> bool:
     """Whether every file of a registered model is on this machine."""
     cached = cached_snapshot(spec) if spec.repo_id is not None else None
-    return spec.is_bundled or (cached is not None and not missing_files(cached))
+    return spec.is_bundled or (cached is not None and not missing_of(spec, cached))
 
 
-def cached_snapshot(spec: ModelSpec) -> Path | None:
+def cached_snapshot(spec: PublishedModel) -> Path | None:
     """The folder of a registered model in the Hugging Face cache, complete or not; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
@@ -258,6 +284,65 @@ def missing_files(folder: Path) -> list[str]:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         missing.append(TOKENIZER_FILES[0])
     return missing
+
+
+SPEECH_WEIGHTS = "model.bin"
+"""CTranslate2's own form, numbers alone: unlike a pickle of that name it cannot run code."""
+_SPEECH_FILES = ("config.json", SPEECH_WEIGHTS, "tokenizer.json")
+_VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+
+
+def missing_speech_files(folder: Path) -> list[str]:
+    """The same for the folder of a Whisper model in CTranslate2's form."""
+    missing = [name for name in _SPEECH_FILES if not (folder / name).is_file()]
+    has_vocabulary = any((folder / name).is_file() for name in _VOCABULARIES)
+    return missing if has_vocabulary else [*missing, _VOCABULARIES[0]]
+
+
+def missing_of(spec: PublishedModel, folder: Path) -> list[str]:
+    """The same for the folder of a model of any kind."""
+    return missing_speech_files(folder) if isinstance(spec, SpeechSpec) else missing_files(folder)
+
+
+def locate_speech(model: str | Path | None) -> CheckpointLocation:
+    """Find a speech model by name or folder, without any download; None is the first in models.toml that is here.
+
+    Errors as `locate`.
+    """
+    if model is None:
+        here = (spec for spec in load_registry().speech if is_downloaded(spec))
+        return locate_registered(next(here, None) or load_registry().find_speech(SUGGESTED_SPEECH_MODEL))
+    text = str(model)
+    if not _is_path(model):
+        try:
+            return locate_registered(load_registry().find_speech(text))
+        except UnknownModelError:
+            if not Path(text).is_dir():
+                raise
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise UnknownModelError(f"There is no folder {folder}.", "Name a speech model of `sfvqa models list`.")
+    if missing := missing_speech_files(folder):
+        raise CheckpointError(
+            f"{folder} is no Whisper model in CTranslate2's form: it lacks {', '.join(missing)}.",
+            "Name another, or convert it with ct2-transformers-converter --copy_files tokenizer.json.",
+        )
+    return CheckpointLocation(text, folder)
+
+
+def identify_speech(location: CheckpointLocation) -> str:
+    """An identifier of a speech model's weights: `NAME@COMMIT`, or a hash of its files as they are now.
+
+    Raises CheckpointError for files that cannot be read.
+    """
+    from sfvqa.video.readers.local_file import hash_files
+
+    if location.revision is not None:
+        return f"{location.name}@{location.revision}"
+    try:
+        return f"folder:{hash_files([location.folder / name for name in _SPEECH_FILES])}"
+    except OSError as error:
+        raise _unreadable(location, error) from error
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -302,10 +387,14 @@ def identify_checkpoint(location: CheckpointLocation, *, random_weights: bool) -
         pixels = [path for name in PROCESSOR_FILES if (path := location.folder / name).is_file()]
         return f"{spec.name if spec else 'folder'}:{hash_files([location.folder / 'config.json', *pixels, *weights])}"
     except OSError as error:
-        raise CheckpointError(
-            f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",
-            "Check the disk, or fetch the checkpoint again.",
-        ) from error
+        raise _unreadable(location, error) from error
+
+
+def _unreadable(location: CheckpointLocation, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{error.filename or location.folder} cannot be read: {error.strerror or error}.",
+        "Check the disk, or fetch the checkpoint again.",
+    )
 
 
 def identify_model(model: str | Path, *, random_weights: bool) -> str:

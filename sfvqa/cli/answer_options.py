@@ -22,13 +22,17 @@ from sfvqa.cli.options import (
 )
 from sfvqa.errors import UsageError
 from sfvqa.given_file import STANDARD_INPUT, read_given
+from sfvqa.registry import load_registry
 
 if TYPE_CHECKING:
     from sfvqa.cli.model import ModelOptions
+    from sfvqa.cli.screen import Notices
     from sfvqa.cli.video import VideoFile
     from sfvqa.inference.engine import GenerationOptions
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.schema import JsonSchema
+    from sfvqa.inference.speech import SpeechOptions
+    from sfvqa.video.subtitles import Subtitles
 
 
 _FROM_THE_VIDEO = "auto"  # a subtitle file of that name is reached as ./auto
@@ -42,6 +46,27 @@ def _check_seed(value: int) -> int:
     if not 0 <= value < 2**63:
         raise typer.BadParameter(f"{value} is not between 0 and 2⁶³ - 1.")
     return value
+
+
+def complete_speech_model(incomplete: str) -> list[tuple[str, str]]:
+    """The speech models that can be named, for the shell."""
+    return [(spec.name, spec.description) for spec in load_registry().speech if spec.name.startswith(incomplete)]
+
+
+SPEECH_MODEL_HELP = "A speech model of `sfvqa models list`, or its folder (default: the first that is downloaded)."
+SPEECH_LANGUAGE_HELP = "The language that is spoken, as in de (default: found out by the speech model)."
+SpeechModel = Annotated[
+    str | None, rare_setting(SPEECH_MODEL_HELP, metavar="NAME|FOLDER", autocompletion=complete_speech_model)
+]
+SpeechLanguage = Annotated[str | None, rare_setting(SPEECH_LANGUAGE_HELP, metavar="CODE")]
+
+
+def speech_options(model: str | None, language: str | None) -> "SpeechOptions":
+    """How a video is listened to; a folder by its absolute path, which holds in other processes too."""
+    from sfvqa.inference.speech import SpeechOptions
+
+    is_folder = model is not None and "/" in model and Path(model).expanduser().is_dir()
+    return SpeechOptions(str(Path(model).expanduser().absolute()) if model and is_folder else model, language)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +91,28 @@ class PromptGroup(OptionGroup):
     subtitle_tokens: Annotated[
         int | None,
         rare_setting(
-            "Thin subtitles evenly to N tokens (default: what training leaves room for, at most 1024).", min=1
+            "Thin subtitles, or what is said, evenly to N tokens (default: what training leaves room for, at most "
+            "1024).",
+            min=1,
         ),
     ] = None
+    speech: Annotated[
+        bool,
+        option("Put what is said into the prompt, with its times: a speech model listens to the whole video first."),
+    ] = False
+    speech_model: SpeechModel = None
+    speech_language: SpeechLanguage = None
 
     def __post_init__(self) -> None:
-        if self.subtitles is None and self.subtitle_tokens is not None:
-            if self.is_flag("subtitle_tokens"):
-                raise UsageError(
-                    "--subtitle-tokens needs --subtitles.", "Add --subtitles, or leave out --subtitle-tokens."
-                )
-            self.overrule("subtitle_tokens")
+        needed = {"subtitle_tokens": self.subtitles is None and not self.speech}
+        needed |= dict.fromkeys(("speech_model", "speech_language"), not self.speech)
+        for name in (name for name, lacks in needed.items() if lacks and getattr(self, name) is not None):
+            if self.is_flag(name):
+                flag, other = f"--{name.replace('_', '-')}", "--subtitles" if "subtitle" in name else "--speech"
+                raise UsageError(f"{flag} needs {other}.", f"Add {other}, or leave out {flag}.")
+            self.overrule(name)
+        if self.speech and self.subtitles is not None:
+            raise UsageError("--speech and --subtitles contradict each other.", "Leave one of them out.")
         if self.subtitles == "":
             raise UsageError("The path of --subtitles is empty.", "Name a file, or auto.")
 
@@ -102,14 +138,39 @@ class PromptGroup(OptionGroup):
         """How many tokens stand in a prompt beside the question, at most, for estimates of memory."""
         from sfvqa.inference.question import MAX_SUBTITLE_TOKENS
 
-        own = (self.subtitle_tokens or MAX_SUBTITLE_TOKENS) if self.reads_text_track else 0
+        own = (self.subtitle_tokens or MAX_SUBTITLE_TOKENS) if self.depends_on_video else 0
         return self.fixed_prompt.num_tokens_about + own
 
-    def prompt(self, video: "VideoFile") -> "PromptOptions":
-        """What goes into the prompt, with the video's own subtitles where they are asked for."""
-        if not self.reads_text_track:
+    @property
+    def depends_on_video(self) -> bool:
+        """Whether what goes into the prompt is taken from the video."""
+        return self.reads_text_track or self.speech
+
+    @cached_property
+    def speech_options(self) -> "SpeechOptions | None":
+        """How a video is listened to, None where it is not."""
+        return speech_options(self.speech_model, self.speech_language) if self.speech else None
+
+    def prompt(self, video: "VideoFile", notices: "Notices", *, is_only_planned: bool = False) -> "PromptOptions":
+        """What goes into the prompt, with the video's own subtitles, or what is said in it, where that is asked for.
+
+        Where it is only planned, what is not known of the video stays open.
+        """
+        if not self.depends_on_video:
             return self.fixed_prompt
-        return replace(self.fixed_prompt, subtitles=video.reader.subtitles(), subtitle_tokens=self.subtitle_tokens)
+        lines = video.reader.subtitles() if self.reads_text_track else self._said_in(video, notices, is_only_planned)
+        return replace(self.fixed_prompt, subtitles=lines, subtitle_tokens=self.subtitle_tokens)
+
+    def _said_in(self, video: "VideoFile", notices: "Notices", is_only_planned: bool) -> "Subtitles":
+        from sfvqa.inference.speech import Transcriber
+        from sfvqa.video.subtitles import SubtitleLine, Subtitles
+
+        transcriber = Transcriber(self.speech_options, video.cache)
+        if (kept := transcriber.kept(video.path)) is not None:
+            return kept.as_subtitles
+        if is_only_planned:
+            return Subtitles((SubtitleLine(0.0, 0.0, "…"),), "speech")
+        return notices.follow(transcriber.transcribe_open(video.reader)).as_subtitles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +184,8 @@ class TurnOptions(PromptGroup):
 
     max_new_tokens: Annotated[int, setting("Maximum length of an answer, in tokens.", min=1)] = 256
     temperature: Annotated[
-        float, setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite)
+        float,
+        rare_setting("0 always takes the likeliest token; higher values vary more.", min=0.0, callback=check_finite),
     ] = 0.0
     top_p: Annotated[
         float,
@@ -164,8 +226,12 @@ class TurnOptions(PromptGroup):
         return parse_choices(self.choices) if self.choices else None
 
     def check(self, model: "ModelOptions") -> None:
-        """Fail now on what needs no model to be wrong: UsageError, SubtitlesError."""
+        """Fail now on what needs no model to be wrong: UsageError, SubtitlesError; ModelError for a speech model."""
         _ = self.compared, self.schema, self.fixed_prompt
+        if self.speech:
+            from sfvqa.inference.speech import Transcriber
+
+            Transcriber(self.speech_options)  # for its checks
         if self.static_decode == "on":
             from sfvqa.model.decode_step import check_static_decode, why_not_static
 

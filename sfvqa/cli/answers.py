@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.video import CropMode, SamplingOptions, VideoInfo
+    from sfvqa.video import CropMode, SamplingOptions, VideoInfo, Window
 
 
 class AnswerPrinter:
@@ -33,8 +33,8 @@ class AnswerPrinter:
         self._several = several
         self._has_shown = False
 
-    def show(self, question: str, stream: "AnswerStream") -> "Answer":
-        """Print one answer to the end and return it; what was printed stays when it is interrupted."""
+    def show(self, question: str, stream: "AnswerStream", *, lead: str = "") -> "Answer":
+        """Print one answer to the end, after a `lead`, and return it; what was printed stays when interrupted."""
         notices = self._notices
         if self._json:
             with notices.waiting(f"Answering: {question}"):
@@ -52,6 +52,7 @@ class AnswerPrinter:
         with notices.waiting("Thinking"):  # until the first piece; the spinner must be gone before anything is written
             piece = next(pieces, None)
         try:
+            words.write(lead)
             while piece is not None:
                 words.write(printable(piece.replace("\n", " ") if notices.quiet else piece))
                 piece = next(pieces, None)
@@ -106,18 +107,26 @@ def answer_questions(
     streams = stream_batches()
     if batch_size == 1:
         streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
-    return print_answers(questions, streams, notices, json=json)
+    return print_answers(questions, streams, notices, json=json, window=encoded.window)
 
 
 def print_answers(
-    questions: Sequence[str], streams: "Iterator[AnswerStream]", notices: "Notices", *, json: bool
+    questions: Sequence[str],
+    streams: "Iterator[AnswerStream]",
+    notices: "Notices",
+    *,
+    json: bool,
+    window: "Window | None" = None,
 ) -> "list[Answer]":
-    """Print an answer a question, with what is said of it; the first that fails ends it."""
+    """Print an answer a question, with what is said of it; the first that fails ends it.
+
+    With a `window` each answer begins with its times.
+    """
     printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
     said: list[Answer] = []
     for question, stream in zip(questions, streams, strict=True):
         with stream:
-            answer = printer.show(question, stream)
+            answer = printer.show(question, stream, lead=f"{window}  " if window else "")
         for line in (*describe_choices(answer), *describe_evidence(answer)):
             notices.note(line)
         for line in () if said else describe_subtitles(answer):

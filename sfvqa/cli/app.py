@@ -41,6 +41,8 @@ _COMMANDS = {
     "chat": ("chat", "Talk about a video, question by question.", EXIT_CODES),
     "serve": ("serve", "Keep a model loaded, for other programs and a page.", EXIT_CODES),
     "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
+    "caption": ("caption", "Write captions beside videos.", EXIT_CODES),
+    "transcribe": ("transcribe", "Write down what is said in videos.", EXIT_CODES),
     "frames": ("frames", "Show the frames that a model would see.", EXIT_CODES),
     "merge": ("merge", "Merge several files of records into one.", EXIT_CODES),
     "report": ("report", "Summarise a batch.", EXIT_CODES),

@@ -10,7 +10,7 @@ import typer
 from sfvqa.checkpoints.find import locate
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
 from sfvqa.cli.answers import describe_frames, describe_video
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.frame_options import FrameOptions, WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions, describe_duration, seconds_on_cpu, tell_duration
 from sfvqa.cli.options import (
     ONE,
@@ -52,6 +52,8 @@ HELP = """\b
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
   sfvqa ask clip.mp4 "Left (A) or right (B)?" --choices A,B  (compares them)
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
+  sfvqa ask talk.mp4 "What is the talk about?" --speech      (what is said)
+  sfvqa ask game.mp4 "Does anyone score?" --window 30s       (asked of each)
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
@@ -92,7 +94,7 @@ def ask(
     question_file: QuestionFile = None,
     *,
     model: ModelOptions,
-    frames: FrameOptions,
+    frames: WindowedFrameOptions,
     answers: AskOptions,
     cache: CacheOptions,
     server: ServerUse,
@@ -101,17 +103,19 @@ def ask(
 ) -> None:
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
+    from sfvqa.cli.windows import answer_windows, lay_out, windows_of
 
     asked = gather_questions(questions, question_file, video=video)
+    windows = windows_of(frames, answers)
     check_video(video)
     model.check(needs_weights=not dry_run)
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
-    notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
+    notices, at_once = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
     may_offer = not (model.model or model.random_weights or answers.evidence or output.json or is_bundled(video))
-    if not (dry_run or strips):
+    if not (dry_run or strips or windows):
         warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
-        if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
+        if ask_server(warm, video, asked, json=output.json, batch_size=at_once):
             return
     from sfvqa.cli.answers import answer_questions
     from sfvqa.cli.model import check_fit, load
@@ -121,7 +125,7 @@ def ask(
     with open_video(video, frames, cache.open(video), notices) as file:
         if may_offer and not dry_run:
             offer_download(notices)
-        prompt = answers.prompt(file)
+        prompt = answers.prompt(file, notices, is_only_planned=dry_run)
         plan, sampling = plan_question(
             model,
             frames,
@@ -130,23 +134,27 @@ def ask(
             prompt,
             notices,
             max_new_tokens=answers.max_new_tokens,
-            batch_size=batch_size,
+            batch_size=at_once,
             static_decode=answers.static_decode,
             is_only_planned=dry_run,
         )
         if answers.evidence:
             check_looks(plan.sizes.name, plan.sizes.sizes.hybrid_layers)
-        seconds = seconds_on_cpu(plan, len(asked), is_seen=file.is_kept(sampling))
+        planned = lay_out(windows, file, sampling, notices) if windows else ()
+        seconds = seconds_on_cpu(plan, len(asked) * (len(planned) or 1), is_seen=not planned and file.is_kept(sampling))
         if dry_run:
+            sampling = planned[0].of(sampling) if planned else sampling  # other windows are much the same
             raise typer.Exit(show_plan(video, file, frames, plan, sampling, seconds, notices, json=output.json))
         check_fit(plan, seconds, notices)
         answerer = load(plan.settings, file.cache, notices)
-        encoded = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
+        if planned:
+            raise typer.Exit(
+                answer_windows(answerer, file, planned, sampling, asked, answers, prompt, notices, json=output.json)
+            )
+        seen = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
-        said = answer_questions(
-            answerer, encoded, asked, answers, prompt, notices, json=output.json, batch_size=batch_size
-        )
-        draw_filmstrips(file, encoded, said, strips, notices)
+        said = answer_questions(answerer, seen, asked, answers, prompt, notices, json=output.json, batch_size=at_once)
+        draw_filmstrips(file, seen, said, strips, notices)
     notices.timings(said)
 
 

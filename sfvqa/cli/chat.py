@@ -128,7 +128,10 @@ def _begin_here(
     from sfvqa.cli.video import VideoFile, encode_video, open_video, plan_question
 
     with open_video(video, frames, cache.open(video), notices) as file:
-        prompt, to_come = answers.prompt(file), max(answers.max_new_tokens, answers.context or TOKENS_PLANNED_FOR)
+        prompt, to_come = (
+            answers.prompt(file, notices),
+            max(answers.max_new_tokens, answers.context or TOKENS_PLANNED_FOR),
+        )
         plan, sampling = plan_question(
             model, frames, file, [""], prompt, notices, max_new_tokens=to_come, static_decode=answers.static_decode
         )
@@ -143,7 +146,7 @@ def _begin_here(
 
     def open_other(path: Path) -> "Chat":
         with VideoFile(path, frames, store, notices) as file:
-            return begin(file, answers.prompt(file) if answers.reads_text_track else prompt_of(path))
+            return begin(file, answers.prompt(file, notices) if answers.depends_on_video else prompt_of(path))
 
     return begun, open_other, sampling
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sfvqa.video.fitting import CropMode
     from sfvqa.video.readers import ReadOptions
     from sfvqa.video.sampling import SamplingOptions
+    from sfvqa.video.windows import WindowOptions
 
 
 # The names of an enum, written out because importing it would import numpy; a test compares.
@@ -167,6 +168,11 @@ class FrameOptions(ReadingOptions):
         self.resolve(SamplingOptions())  # for its checks: what is wrong must be said before a model is loaded
 
     @property
+    def in_windows(self) -> bool:
+        """Whether the frames are those of one window after the other."""
+        return False
+
+    @property
     def num_frames(self) -> int | None:
         """How many frames are asked for, None where that is left to the model or the memory."""
         return None if self.frames is None else self.frames.number
@@ -197,3 +203,43 @@ class FrameOptions(ReadingOptions):
         else:
             wrong = f"--{first} and --{second} are two ways of choosing frames."
         return UsageError(wrong, "Leave one of them out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedFrameOptions(FrameOptions):
+    """Frames of one window of the video after the other, where there is a `window`. Raises UsageError when built."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|scenes",
+            help="Ask about each window of this length, such as 30s or 1:30, or about each scene.",
+        ),
+    ] = None
+    overlap: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin each window this long before the end of the one before."),
+        RARE,
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap is not None and self.window is None:
+            raise UsageError("--overlap is that of windows.", "Add --window with their length, or leave it out.")
+        self.windows()  # for its checks
+
+    @property
+    def in_windows(self) -> bool:
+        """Whether the frames are those of one window after the other."""
+        return self.window is not None
+
+    def windows(self) -> "WindowOptions | None":
+        """The windows to ask about, None for the whole range at once."""
+        if self.window is None:
+            return None
+        from sfvqa.video.sampling import SamplingOptions
+        from sfvqa.video.windows import WindowOptions
+
+        windows = WindowOptions.parse(self.window, self.overlap)
+        windows.check(self.resolve(SamplingOptions()))
+        return windows

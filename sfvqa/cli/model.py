@@ -42,6 +42,13 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(spec.name, spec.description) for spec in load_registry() if spec.name.startswith(incomplete)]
 
 
+def complete_any_model(incomplete: str) -> list[tuple[str, str]]:
+    """The same, and the speech models."""
+    registry = load_registry()
+    among = (*registry.models, *registry.speech)
+    return [(spec.name, spec.description) for spec in among if spec.name.startswith(incomplete)]
+
+
 def _check_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise typer.BadParameter(f"{value!r} is not a device; use auto, cpu, mps, cuda or cuda:N.")
@@ -49,10 +56,10 @@ def _check_device(value: str) -> str:
 
 
 def _named(metavar: str, text: str) -> Any:
-    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_model, show_default=False)
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_any_model, show_default=False)
 
 
-Name = Annotated[str, _named("NAME", "A name from `sfvqa models list`.")]
+AnyName = Annotated[str, _named("NAME", "A name from `sfvqa models list`.")]
 NameOrFolder = Annotated[str, _named("NAME|FOLDER", "A name from `sfvqa models list`, or a checkpoint folder.")]
 NamedModel = Annotated[
     str | None,

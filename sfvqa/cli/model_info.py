@@ -1,5 +1,6 @@
 """`sfvqa models info`: what is known of a model, and the memory that a question takes."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,8 +15,8 @@ from sfvqa.cli.frame_options import Frames
 from sfvqa.cli.model import Device, DtypeOption, NameOrFolder, QuantOption
 from sfvqa.cli.options import Json
 from sfvqa.cli.screen import echo, print_json
-from sfvqa.errors import ModelError
-from sfvqa.registry import Architecture, ModelSpec, QuantizationName
+from sfvqa.errors import ModelError, UnknownModelError
+from sfvqa.registry import Architecture, PublishedModel, QuantizationName, SpeechSpec, find_any_model
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def info(
     from sfvqa.checkpoints.memory import BEST_FIRST, NUM_TEXT_TOKENS, RunSize, estimate_memory
     from sfvqa.registry.architecture import num_layout_tokens
 
+    if (speech := _speech_model(name)) is not None:
+        _tell_speech(speech, as_json)
+        return
     model = read_sizes(name)
     kind, computed, free_for = _device(device, dtype, model)
     num_frames = (frames and frames.number) or model.trained_with.sampling.num_frames
@@ -78,6 +82,30 @@ def info(
         here = "which is not here" if free is None else f"where {readable_size(free)} are free"
         echo(f"A question about {plural(num_frames, 'frame')} on {setting['device']} in {computed}, {here}:")
         Console(file=sys.stdout, highlight=False).print(_table(estimates, fits))
+
+
+def _speech_model(name: str) -> SpeechSpec | None:
+    with contextlib.suppress(UnknownModelError):
+        spec = find_any_model(name)
+        return spec if isinstance(spec, SpeechSpec) else None
+    return None
+
+
+def _tell_speech(spec: SpeechSpec, as_json: bool) -> None:
+    shown = ("description", "license", "size_bytes", "repo_id")
+    facts = {**{name: getattr(spec, name) for name in shown}, "aliases": list(spec.aliases), **_here(spec)}
+    if as_json:
+        print_json({"model": spec.name, "is_speech_model": True, **facts})
+        return
+    place = facts["folder"] or f"not on this machine; sfvqa models pull {spec.name}"
+    lines = [
+        spec.name,
+        spec.description,
+        f"licence {spec.license}, {readable_size(spec.size_bytes)}, {spec.repo_id}",
+        f"folder: {place}",
+        "It writes down what is said, for --speech and `sfvqa transcribe`, and answers no question.",
+    ]
+    echo("\n  ".join(lines))
 
 
 def _device(name: str, dtype: str, model: "ModelSizes") -> "tuple[str, str, Callable[[RunSize], int | None]]":
@@ -121,7 +149,7 @@ def _facts(model: "ModelSizes") -> dict[str, Any]:
     }
 
 
-def _here(spec: ModelSpec) -> dict[str, str | None]:
+def _here(spec: PublishedModel) -> dict[str, str | None]:
     """Where the model is on this machine, and the commit if it was downloaded."""
 
     try:

@@ -1,5 +1,6 @@
 """`sfvqa models`: list, download, check, quantize and delete the models that can be asked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,18 +11,28 @@ from sfvqa.checkpoints.find import (
     cached_snapshot,
     is_commit,
     is_downloaded,
-    locate,
+    locate_any,
     locate_registered,
     missing_files,
+    missing_speech_files,
     record_commit,
     revision_of,
 )
 from sfvqa.cli import model_info
-from sfvqa.cli.model import Device, Name, NameOrFolder
+from sfvqa.cli.model import AnyName, Device, NameOrFolder
 from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
 from sfvqa.cli.screen import can_ask, confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
-from sfvqa.registry import SUGGESTED_MODEL, ModelSpec, QuantizationName, find_model, load_registry
+from sfvqa.registry import (
+    SUGGESTED_MODEL,
+    ModelSpec,
+    PublishedModel,
+    QuantizationName,
+    SpeechSpec,
+    find_any_model,
+    find_model,
+    load_registry,
+)
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -36,18 +47,21 @@ LIST_HELP = """\b
   sfvqa models list
   sfvqa models list --json
 
-List the models that `sfvqa ask --model NAME` accepts. It also accepts the
-path of a checkpoint folder."""
+List the models that `sfvqa ask --model NAME` accepts, and the speech models
+that --speech-model accepts. Both also accept the path of a folder."""
 
 
 def list_models(as_json: Json = False) -> None:
     """Print some lines or an object a model."""
 
-    entries = [_entry(spec) for spec in load_registry()]
+    registry = load_registry()
+    entries, speech = [_entry(spec) for spec in registry], [_speech_entry(spec) for spec in registry.speech]
     if as_json:
-        print_json({"models": entries})
+        print_json({"models": entries, "speech_models": speech})
     else:
         echo("\n\n".join(map(_paragraph, entries)))
+        echo("\nSpeech models, for --speech and `sfvqa transcribe`:\n")
+        echo("\n\n".join(map(_speech_paragraph, speech)))
 
 
 _LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_frames", "sampling", "repo_id")
@@ -55,6 +69,23 @@ _LISTED = ("name", "description", "can_answer", "license", "size_bytes", "num_fr
 
 def _entry(spec: ModelSpec) -> dict[str, Any]:
     """A model, what it needs, and what of it is on this machine, by names and sizes only: a list must be quick."""
+    return {
+        **{name: getattr(spec, name) for name in _LISTED},
+        "memory_bytes": _memory_bytes(spec),
+        "aliases": list(spec.aliases),
+        **_what_is_here(spec),
+    }
+
+
+_LISTED_OF_SPEECH = ("name", "description", "license", "size_bytes", "repo_id")
+
+
+def _speech_entry(spec: SpeechSpec) -> dict[str, Any]:
+    named = {name: getattr(spec, name) for name in _LISTED_OF_SPEECH}
+    return {**named, "aliases": list(spec.aliases), **_what_is_here(spec)}
+
+
+def _what_is_here(spec: PublishedModel) -> dict[str, Any]:
     from sfvqa.checkpoints.download import disk_bytes
 
     folder, revision, on_disk = None, spec.revision, None
@@ -63,9 +94,6 @@ def _entry(spec: ModelSpec) -> dict[str, Any]:
     elif spec.repo_id and (cached := cached_snapshot(spec)):
         folder, revision, on_disk = cached, cached.name, disk_bytes(spec)
     return {
-        **{name: getattr(spec, name) for name in _LISTED},
-        "memory_bytes": _memory_bytes(spec),
-        "aliases": list(spec.aliases),
         "revision": revision,
         "bundled": spec.is_bundled,
         "available": is_downloaded(spec),
@@ -91,8 +119,7 @@ def _memory_bytes(spec: ModelSpec) -> dict[str, int]:
 def _paragraph(entry: dict[str, Any]) -> str:
     """A model in a few lines: readable in any width, and greppable by name."""
     has_weights = entry["bundled"] or entry["repo_id"]
-    downloaded = "downloaded" if entry["available"] else "partly downloaded" if entry["folder"] else "not downloaded"
-    where = ["bundled" if entry["bundled"] else downloaded, readable_size(entry["size_bytes"])]
+    where = ["bundled" if entry["bundled"] else _how_much_is_here(entry), readable_size(entry["size_bytes"])]
     facts = [
         *(where if has_weights else ["no weights"]),
         plural(entry["num_frames"], "frame"),
@@ -102,14 +129,26 @@ def _paragraph(entry: dict[str, Any]) -> str:
     lines.append(f"  Ask about {entry['can_answer']}." if has_weights else "  Runs with --random-weights only.")
     in_16_bits, in_4_bits = map(readable_size, entry["memory_bytes"].values())
     lines.append(f"  Memory: {in_16_bits} in 16 bits, {in_4_bits} in 4 bits.")
+    return "\n".join([*lines, *_where_it_is(entry)])
+
+
+def _speech_paragraph(entry: dict[str, Any]) -> str:
+    size = readable_size(entry["size_bytes"])
+    head = f"{entry['name']}  ({_how_much_is_here(entry)}, {size}, licence {entry['license']})"
+    return "\n".join([head, f"  {entry['description']}", *_where_it_is(entry)])
+
+
+def _how_much_is_here(entry: dict[str, Any]) -> str:
+    return "downloaded" if entry["available"] else "partly downloaded" if entry["folder"] else "not downloaded"
+
+
+def _where_it_is(entry: dict[str, Any]) -> Iterator[str]:
     if entry["aliases"]:
-        lines.append(f"  Also called {', '.join(entry['aliases'])}.")
+        yield f"  Also called {', '.join(entry['aliases'])}."
     if entry["disk_bytes"] is not None:
-        on_disk = readable_size(entry["disk_bytes"])
-        lines.append(f"  Commit {entry['revision']}, {on_disk} on disk in {entry['folder']}")
-    if has_weights and not entry["available"]:
-        lines.append(f"  Download: sfvqa models pull {entry['name']}")
-    return "\n".join(lines)
+        yield f"  Commit {entry['revision']}, {readable_size(entry['disk_bytes'])} on disk in {entry['folder']}"
+    if entry["repo_id"] and not entry["available"]:
+        yield f"  Download: sfvqa models pull {entry['name']}"
 
 
 PATH_HELP = """\b
@@ -129,7 +168,7 @@ def path(
 ) -> None:
     """Print the folder, and nothing else."""
 
-    location = locate(model)
+    location = locate_any(model)
     folder = str(location.folder.absolute())
     if result.json:
         print_json({"name": location.name, "revision": location.revision, "folder": folder})
@@ -155,14 +194,14 @@ Update = Annotated[bool, option("Move to the newest commit on the hub.")]
 
 
 def pull(
-    name: Name, update: Update = False, offline: Offline = False, yes: Yes = False, *, result: ResultOptions
+    name: AnyName, update: Update = False, offline: Offline = False, yes: Yes = False, *, result: ResultOptions
 ) -> None:
     """Say what it takes, ask, download what is missing, check every file."""
     from huggingface_hub import constants
 
     from sfvqa.checkpoints.download import plan_pull
 
-    notices, spec = result.notices(), find_model(name)
+    notices, spec = result.notices(), find_any_model(name)
     is_offline = offline or constants.HF_HUB_OFFLINE
     if update and is_offline:
         raise UsageError("--update needs the hub, and this run is offline.", "Leave out --update, or go online.")
@@ -191,7 +230,7 @@ def pull(
         )
 
 
-def _look_here(spec: ModelSpec) -> CheckpointLocation:
+def _look_here(spec: PublishedModel) -> CheckpointLocation:
     """Find a model on this machine alone, and keep its commit."""
 
     try:
@@ -283,16 +322,23 @@ def verify(
     """Check and say what was found; CheckpointError names the files that are wrong."""
     from sfvqa.checkpoints.download import check_folder
 
-    location, notices = locate(model), result.notices()
-    if missing := missing_files(location.folder):
+    location, notices = locate_any(model), result.notices()
+    is_speech = not missing_speech_files(location.folder)
+    if not is_speech and (missing := missing_files(location.folder)):
         raise CheckpointError(f"{location.folder} lacks {', '.join(missing[:5])}.", "Name a complete checkpoint.")
     checks = notices.follow(check_folder(location.folder), in_bytes=True)
     if wrong := [check for check in checks if check.fault]:
         raise _damaged(location, wrong, len(checks))
     with notices.waiting("Checking tensors and tokenizer"):  # importing torch is most of it
-        from sfvqa.checkpoints.load import check_checkpoint
+        if is_speech:
+            from sfvqa.inference.speech import check_installed, load_model
 
-        check_checkpoint(location.folder)
+            check_installed()
+            load_model(location.folder, None)
+        else:
+            from sfvqa.checkpoints.load import check_checkpoint
+
+            check_checkpoint(location.folder)
     if result.json:
         files = [
             {"name": check.path.name, "size_bytes": check.size_bytes, "compared_with": check.compared_with}
@@ -313,9 +359,9 @@ def _damaged(location: CheckpointLocation, wrong: "list[FileCheck]", num_files: 
     faults = "; ".join(f"{check.path.name} ({check.fault})" for check in wrong)
     are = "is" if len(wrong) == 1 else "are"
     remedy = f"Run `sfvqa models pull {location.name}` to download the damaged files again."
-    if location.spec is None:
+    if location.revision is None and location.spec is None:
         remedy = "Copy or download it again."
-    elif location.spec.is_bundled:
+    elif location.spec is not None and location.spec.is_bundled:
         remedy = "Reinstall sfvqa."
     of_all = f"{len(wrong)} of the {plural(num_files, 'file')}"
     return CheckpointError(f"{of_all} of {location.name} {are} damaged: {faults}.", remedy)
@@ -331,11 +377,11 @@ interrupted downloads left behind. Other programs share that cache. Folders writ
 by `sfvqa models quantize` stay; delete them like any other folder."""
 
 
-def remove(name: Name, yes: Yes = False, *, result: ResultOptions) -> None:
+def remove(name: AnyName, yes: Yes = False, *, result: ResultOptions) -> None:
     """Say what goes, ask, delete."""
     from sfvqa.checkpoints import download
 
-    notices, spec = result.notices(), find_model(name)
+    notices, spec = result.notices(), find_any_model(name)
     commits, freed_bytes = download.commits_here(spec), download.disk_bytes(spec)
     size = readable_size(freed_bytes)
     folder = download.repository_folder(spec)
@@ -400,8 +446,8 @@ HELP = """\b
   sfvqa models quantize slowfast-7b-64f ./7b-4bit
   sfvqa models remove slowfast-7b-64f
 
-Manage the models that `sfvqa ask --model NAME` accepts. It also accepts the
-path of a checkpoint folder."""
+Manage the models that `sfvqa ask --model NAME` accepts, and the speech models
+that --speech-model accepts. Both also accept the path of a folder."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True)
 for _name, _command, _help, _short_help in (

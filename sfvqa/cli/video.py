@@ -56,6 +56,7 @@ def open_video(
     ):
         if file.is_being_opened:
             import_once("torch", notices)
+        file.given = video
         with file:
             yield file
 
@@ -65,12 +66,13 @@ class VideoFile:
 
     A video of which the cache holds nothing at all is opened at once, so that what is wrong with it is found out before
     minutes go into loading a model: a process begins to when this is built, and is waited for when the block begins.
-    `looking_seconds` is what recognising it took. Raises VideoError then, and when it is opened later.
+    `given` is what it was called, and `looking_seconds` what recognising it took. Raises VideoError then, and when it
+    is opened later.
     """
 
     def __init__(self, path: Path, frames: "FrameOptions", cache: "VideoCache | None", notices: "Notices") -> None:
-        self.path = path
-        self._frames = frames
+        self.path = self.given = path
+        self.frames = frames
         self.cache = cache
         self._opening: VideoBeingOpened | None = None
         self._reader: VideoReader | None = None
@@ -110,7 +112,7 @@ class VideoFile:
     def _begin_to_open(self) -> "VideoBeingOpened":
         from sfvqa.video.readers import VideoBeingOpened
 
-        return VideoBeingOpened(self.path, self._frames.read_options())
+        return VideoBeingOpened(self.path, self.frames.read_options())
 
     @property
     def reader(self) -> "VideoReader":
@@ -122,7 +124,7 @@ class VideoFile:
             opening, self._opening = self._opening or self._begin_to_open(), None
             self._reader = opening.reader()
             try:
-                choose_unread(self._reader, self._frames.resolve(SamplingOptions()))  # for its checks
+                choose_unread(self._reader, self.frames.resolve(SamplingOptions()))  # for its checks
             except BaseException:
                 self._reader.close()
                 raise
@@ -189,11 +191,13 @@ def plan_question(
 ) -> "tuple[Plan, SamplingOptions]":
     """Choose the model, and the frames and quantization by the free memory; nothing is loaded.
 
-    Unless it is only planned, a thread begins to read the frames: those that the model will most likely see as soon as
-    it is known, others if it turns out otherwise. Raises VideoError, ModelError, UsageError for a device, dtype,
-    attention or quantization that is not there, PromptTooLongError for more frames than there are positions.
+    Unless it is only planned, or seen in windows, a thread begins to read the frames: those that the model will most
+    likely see as soon as it is known, others if it turns out otherwise. Raises VideoError, ModelError, UsageError for a
+    device, dtype, attention or quantization that is not there, PromptTooLongError for more frames than there are
+    positions.
     """
-    if not is_only_planned:
+    is_read_ahead = not (is_only_planned or frames.in_windows)
+    if is_read_ahead:
         _read_as_expected(model, frames, video)
     sizes = model.choose(notices, device_must_be_here=not is_only_planned)
     from sfvqa.checkpoints.plan import check_positions, make_plan
@@ -217,7 +221,7 @@ def plan_question(
     check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     if plan.run.num_frames < available:
         sampling = replace(sampling, num_frames=plan.run.num_frames)
-    if not is_only_planned:
+    if is_read_ahead:
         _read_as_planned(plan, sampling, frames, video)
     return plan, sampling
 

@@ -99,8 +99,10 @@ def find_server(
     """A server that would answer the same, if there is one and this is something it can do.
 
     Left to the usual way is what asks for the video to be looked at anew, a number of frames that depends on the free
-    memory, standard input, and what would offer a better model on a terminal.
+    memory, standard input, what is said in a video, and what would offer a better model on a terminal.
     """
+    if answers.speech:
+        return None
     anew = cache.no_cache or cache.full_hash or frames.fewer_if_short or str(video) == STANDARD_INPUT
     if use.no_server or anew or not hasattr(socket, "AF_UNIX"):
         return None

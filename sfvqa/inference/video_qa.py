@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from sfvqa.checkpoints.device import memory_errors
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
-from sfvqa.errors import UsageError
+from sfvqa.errors import UsageError, VideoError
 from sfvqa.inference.answer import Answer, AnswerStream
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
@@ -23,8 +24,10 @@ from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_ke
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode, Fit
-from sfvqa.video.readers import ReadOptions, VideoReader
-from sfvqa.video.sampling import SamplingOptions
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.reading import choose_unread
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
 
 if TYPE_CHECKING:
     from sfvqa.inference.engine import KeptPrompt
@@ -166,6 +169,48 @@ class VideoQA:
             except StopIteration as end:
                 encoded: EncodedVideo = end.value
                 return encoded
+
+    def windows(
+        self,
+        video: str | Path | VideoReader,
+        window: WindowOptions | Sequence[Window],
+        sampling: SamplingOptions | None = None,
+        *,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+    ) -> Generator[tuple[Window, EncodedVideo | VideoError]]:
+        """Encode one window of a video after the other, in order: each is what `encode` makes of that part alone.
+
+        The file is read once, from front to back, and no more of it is held than a window and what overlaps it;
+        windows that the video cache holds are not read. (Scenes need a look over the file first, and frames chosen by
+        scene one over each window.) `sampling` holds for each window; a range that it has, for all. A window of which
+        no frame can be read is given with its error, and the others go on. Raises VideoError for a file of which
+        nothing can be read, UsageError, OutOfMemoryError.
+        """
+        sampling = sampling or self.default_sampling
+        with memory_errors("reading the video"):
+            opened = video if isinstance(video, VideoReader) else open_video(video, reading)
+        with contextlib.nullcontext() if opened is video else opened:
+            path, planned = opened.info.path, window
+            if isinstance(planned, WindowOptions):
+                planned = plan_windows(opened, planned, sampling)
+            wanted = {
+                part: choose_unread(opened, part.of(sampling)).indices
+                for part in planned
+                if not self.is_kept(path, part.of(sampling), reading=reading, crop=crop)
+            }
+            in_one_pass = [] if sampling.strategy is SamplingStrategy.SCENE else list(wanted.values())
+            with WindowsReader(opened, in_one_pass, self.fit(crop)) as reader:
+                for part in planned:
+                    source = reader if part in wanted else path
+                    seen: EncodedVideo | VideoError
+                    try:
+                        encoded = self.encode(source, part.of(sampling), reading=reading, crop=crop)
+                        seen = replace(encoded, window=part)
+                    except VideoError as error:
+                        seen = error
+                    yield part, seen
+                    reader.open_seconds = 0.0  # which the first one waited for
 
     def ask(
         self,

@@ -1,10 +1,10 @@
-"""models.toml, ours and the user's, read strictly into ModelSpecs; look-up by name, nearest names on a miss."""
+"""models.toml, ours and the user's, read strictly into specs of models; look-up by name, nearest names on a miss."""
 
 import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import EnumType, StrEnum
 from functools import cache
@@ -20,6 +20,7 @@ T = TypeVar("T")
 MODELS_FILE = "models.toml"
 BUNDLED_MODEL = "tiny"
 SUGGESTED_MODEL = "smolvlm2-500m"
+SUGGESTED_SPEECH_MODEL = "whisper-base"
 """For whoever has none but the bundled one: small enough for any laptop."""
 
 # The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
@@ -49,47 +50,25 @@ class QuantizationName(StrEnum):
     FOUR_BIT = "4bit"
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """One model known by name: where its weights are, and what to know before using it.
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """What is known by name and can be downloaded: where it is (a Hugging Face repository), and on what terms.
 
-    Its weights are in `repo_id` (Hugging Face) or in `folder` (relative to the package); a model with neither has an
-    architecture only, and runs with random weights. `sampling` and `crop` name a `SamplingStrategy` and a `CropMode`;
-    `can_answer` finishes the sentence "It can answer questions about …". `size_bytes` is that of the tensors as
-    stored, `dtype` what it computes in where the machine can; `memory_hint` is a sentence on what machine it is for.
+    `size_bytes` is that of the weights as stored.
     """
 
     name: str
     description: str
-    can_answer: str
     license: str
     size_bytes: int
-    num_frames: int
-    architecture: Architecture
-    fast_tokens: FastTokens
-    memory_hint: str
-    training_max_length: int | None = None
-    dtype: DtypeName = "bfloat16"
-    sampling: SamplingName = "uniform"
-    crop: CropName = "center"
-    quantization: QuantizationName = QuantizationName.NONE
     repo_id: str | None = None
-    folder: str | None = None
     revision: str | None = None
     aliases: tuple[str, ...] = ()
     source: str = field(default="models.toml", compare=False)
 
     def __post_init__(self) -> None:
-        if self.repo_id is not None and self.folder is not None:
-            raise self.invalid("has both `repo_id` and `folder`", "Keep one of them.")
-        longest = 1 if self.training_max_length is None else self.training_max_length
-        if min(self.size_bytes, self.num_frames, longest) < 1:
-            raise self.invalid("has a size, a number of frames or a length below 1", "Give positive numbers.")
-        if self.fast_tokens.spatial_stride > (side := self.architecture.grid_side(num_frames=2)):
-            raise self.invalid(
-                f"averages over {self.fast_tokens.spatial_stride} cells, where a frame has {side} a side",
-                "Correct spatial_stride, or the architecture.",
-            )
+        if self.size_bytes < 1:
+            raise self.invalid("has a size below 1", "Give a positive number.")
         if self.repo_id is not None and not _is_repo_id(self.repo_id):
             raise self.invalid(f"has an invalid `repo_id`: {self.repo_id!r}", "Write it as owner/name.")
         if any(not name.strip() for name in self.all_names):
@@ -98,12 +77,12 @@ class ModelSpec:
     @property
     def is_bundled(self) -> bool:
         """Whether the package carries the weights."""
-        return self.folder is not None
+        return False
 
     @property
     def has_weights(self) -> bool:
         """Whether trained weights exist; without them it runs with random ones only."""
-        return self.folder is not None or self.repo_id is not None
+        return self.is_bundled or self.repo_id is not None
 
     @property
     def all_names(self) -> tuple[str, ...]:
@@ -113,6 +92,57 @@ class ModelSpec:
     def invalid(self, what: str, remedy: str) -> ModelError:
         """A ModelError about this model in its file."""
         return ModelError(f"The model {self.name!r} in {self.source} {what}.", remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechSpec(PublishedModel):
+    """A Whisper model in CTranslate2's form, which writes down what is said and answers no question."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repo_id is None:
+            raise self.invalid("has no `repo_id`", "Name its repository.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(PublishedModel):
+    """A model that can be asked: where its weights are, and what to know before using it.
+
+    Its weights are in `repo_id` (Hugging Face) or in `folder` (relative to the package); a model with neither has an
+    architecture only, and runs with random weights. `sampling` and `crop` name a `SamplingStrategy` and a `CropMode`;
+    `can_answer` finishes the sentence "It can answer questions about …". `dtype` is what it computes in where the
+    machine can; `memory_hint` is a sentence on what machine it is for.
+    """
+
+    can_answer: str
+    num_frames: int
+    architecture: Architecture
+    fast_tokens: FastTokens
+    memory_hint: str
+    training_max_length: int | None = None
+    dtype: DtypeName = "bfloat16"
+    sampling: SamplingName = "uniform"
+    crop: CropName = "center"
+    quantization: QuantizationName = QuantizationName.NONE
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.repo_id is not None and self.folder is not None:
+            raise self.invalid("has both `repo_id` and `folder`", "Keep one of them.")
+        longest = 1 if self.training_max_length is None else self.training_max_length
+        if min(self.num_frames, longest) < 1:
+            raise self.invalid("has a number of frames or a length below 1", "Give positive numbers.")
+        if self.fast_tokens.spatial_stride > (side := self.architecture.grid_side(num_frames=2)):
+            raise self.invalid(
+                f"averages over {self.fast_tokens.spatial_stride} cells, where a frame has {side} a side",
+                "Correct spatial_stride, or the architecture.",
+            )
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the package carries the weights."""
+        return self.folder is not None
 
 
 def _is_repo_id(text: str) -> bool:
@@ -127,14 +157,18 @@ def _is_repo_id(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Registry:
-    """Models in the order of their files, each name the name of one, and the architectures that a file describes."""
+    """Models in the order of their files, each name the name of one, and the architectures that a file describes.
+
+    `speech` are those that write down what is said; iterating gives those that can be asked.
+    """
 
     models: tuple[ModelSpec, ...]
     architectures: Mapping[str, Architecture]
+    speech: tuple[SpeechSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        owners: dict[str, ModelSpec] = {}
-        for spec in self.models:
+        owners: dict[str, PublishedModel] = {}
+        for spec in (*self.models, *self.speech):
             for name in spec.all_names:
                 other = owners.setdefault(name.lower(), spec)
                 if other is not spec:
@@ -145,19 +179,49 @@ class Registry:
         return iter(self.models)
 
     def find(self, name: str) -> ModelSpec:
-        """Look up a model by name, alias or repository, ignoring case; UnknownModelError names the nearest."""
+        """Look up a model that can be asked; UnknownModelError names the nearest. Names as in `find_any`."""
+        spec = self._named(name, self.models)
+        assert isinstance(spec, ModelSpec)
+        return spec
+
+    def find_speech(self, name: str) -> SpeechSpec:
+        """Look up a model that writes down what is said; UnknownModelError names the nearest."""
+        spec = self._named(name, self.speech)
+        assert isinstance(spec, SpeechSpec)
+        return spec
+
+    def find_any(self, name: str) -> PublishedModel:
+        """Look up a model of any kind by name, alias or repository, ignoring case."""
+        return self._named(name, (*self.models, *self.speech))
+
+    def _named(self, name: str, among: Sequence[PublishedModel]) -> PublishedModel:
         wanted = name.strip().lower()
-        by_name = {known.lower(): spec for spec in self.models for known in spec.all_names}
+        by_name = {known.lower(): spec for spec in among for known in spec.all_names}
         if wanted in by_name:
             return by_name[wanted]
+        for spec in (*self.models, *self.speech):
+            if wanted in map(str.lower, spec.all_names):
+                raise _of_the_other_kind(spec)
         near = difflib.get_close_matches(wanted, by_name, n=6, cutoff=0.5)
         suggestions = list(dict.fromkeys(by_name[match].name for match in near))
-        known = ", ".join(spec.name for spec in self.models)
+        known = ", ".join(spec.name for spec in among)
         hint = f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Known models: {known}."
         raise UnknownModelError(
             f"There is no model named {name!r}, and no folder of that name.",
             f"{hint} `sfvqa models list` shows them all; a checkpoint folder can be given by its path.",
         )
+
+
+def _of_the_other_kind(spec: PublishedModel) -> UnknownModelError:
+    if isinstance(spec, SpeechSpec):
+        return UnknownModelError(
+            f"{spec.name} is a speech model: it writes down what is said, and answers no question.",
+            f"Use --speech --speech-model {spec.name}, and any other model of `sfvqa models list` to answer.",
+        )
+    return UnknownModelError(
+        f"{spec.name} answers questions about what is seen, and does not hear.",
+        "Name a speech model of `sfvqa models list`.",
+    )
 
 
 _TYPE_NAMES: dict[Any, str] = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -174,7 +238,7 @@ def read_registry(
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{source} is not valid TOML: {error}.", "Correct the file.") from error
-    _refuse_unknown_keys(document, ("architectures", "models"), f"The top of {source}")
+    _refuse_unknown_keys(document, ("architectures", "models", "speech"), f"The top of {source}")
     for kind, tables in document.items():
         if not isinstance(tables, dict):
             raise ModelError(f"{source} gives {tables!r} for `{kind}`.", f"Write [{kind}.NAME].")
@@ -198,7 +262,11 @@ def read_registry(
             given["fast_tokens"] = _read_table(FastTokens, table["fast_tokens"], f"`fast_tokens` in {where}")
         rest = {key: value for key, value in table.items() if key not in ("architecture", "fast_tokens")}
         models.append(_read_table(ModelSpec, rest, where, **given))
-    return Registry(tuple(models), known)
+    speech = [
+        _read_table(SpeechSpec, table, f"[speech.{name}] of {source}", name=name, source=source)
+        for name, table in document.get("speech", {}).items()
+    ]
+    return Registry(tuple(models), known, tuple(speech))
 
 
 def _read_table(wanted: type[T], table: object, where: str, **given: Any) -> T:
@@ -229,7 +297,7 @@ def _read_table(wanted: type[T], table: object, where: str, **given: Any) -> T:
     try:
         return wanted(**given)
     except ModelError as error:
-        if wanted is ModelSpec:  # which names itself and its file
+        if issubclass(wanted, PublishedModel):  # which names itself and its file
             raise
         raise ModelError(f"{where}: {error.message}", error.remedy) from error
 
@@ -254,7 +322,7 @@ def load_registry() -> Registry:
     own = read_registry(text, str(path), shipped.architectures)
     if (misplaced := next((spec for spec in own if spec.is_bundled), None)) is not None:
         raise misplaced.invalid("has a `folder`, which lies inside the package", "Give a folder's path to --model.")
-    return Registry((*shipped.models, *own.models), own.architectures)
+    return Registry((*shipped.models, *own.models), own.architectures, (*shipped.speech, *own.speech))
 
 
 @cache
@@ -269,6 +337,11 @@ def _shipped() -> Registry:
 def find_model(name: str) -> ModelSpec:
     """Look up a model of this installation by name; UnknownModelError names the nearest."""
     return load_registry().find(name)
+
+
+def find_any_model(name: str) -> PublishedModel:
+    """The same for a model of any kind."""
+    return load_registry().find_any(name)
 
 
 def user_models_path() -> Path:

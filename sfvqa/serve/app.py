@@ -4,9 +4,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
-from sfvqa.serve.wire import AsciiResponse, SchemaTrials, describe, error_response, events_of, parsed, response_to
+from sfvqa.serve.windows import WindowsAnswer, ask_of_each, windows_of
+from sfvqa.serve.wire import AsciiResponse, Trials, describe, error_response, events_of, parsed, response_to
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
+from sfvqa.video.windows import Window, WindowOptions
 
 GONE = 499
 """The status, known from nginx, of what nobody is there to read."""
@@ -49,7 +52,8 @@ class Server:
     folders: Folders
     uploads: Uploads
     reading: ReadOptions = field(default_factory=ReadOptions)
-    schema_trials: SchemaTrials = field(default_factory=SchemaTrials)
+    schema_trials: Trials = field(default_factory=partial(Trials, "schemas"))
+    window_trials: Trials = field(default_factory=partial(Trials, "windows"))
 
     @property
     def model_name(self) -> str:
@@ -139,7 +143,7 @@ def _add_chat(app: FastAPI, server: Server) -> None:
         if chat.stream:
             return StreamingResponse(_as_stream(first, events, chat, server), media_type="text/event-stream")
         async with aclosing(events):
-            if isinstance(first, Answer):
+            if isinstance(first, Answer | WindowsAnswer):
                 return AsciiResponse(openai.completion(first, _new_id(), int(time.time())))
         return Response(status_code=GONE)
 
@@ -199,7 +203,7 @@ def _answer_errors(app: FastAPI) -> None:
         return error_response(500, "The server failed with this request.", ServerError.__name__)
 
 
-async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event]:
+async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGenerator[Event | WindowsAnswer]:
     """What happens to a request, as far as it wants to know. Raises what goes wrong, in words that show no path."""
     wanted = (*((str,) if chat.stream else ()), *((EncodeProgress,) if chat.stream and chat.sfvqa.progress else ()))
     if isinstance(chat.response_format, SchemaFormat):
@@ -212,20 +216,54 @@ async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGene
         return asked
 
     with ExitStack() as using:
-        events = events_of(server.service, ask, http, wanted=wanted)
+        events: AsyncGenerator[Event | WindowsAnswer] = (
+            events_of(server.service, ask, http, wanted=wanted)
+            if (windows := chat.sfvqa.windows()) is None
+            else _window_events(server, windows, ask, http, wanted)
+        )
         try:
             async with aclosing(events):
                 async for event in events:
                     yield event
         except SfvqaError as error:
-            if asked is None or asked.shown_as is None:
-                raise
-            message = error.message.replace(str(asked.video), str(asked.shown_as))
-            raise type(error)(message, error.remedy) from None
+            raise _as_named(error, asked) from None
+
+
+async def _window_events(
+    server: Server, windows: WindowOptions, ask: Callable[[], Asked], http: Request, wanted: tuple[type, ...]
+) -> AsyncGenerator[Event | WindowsAnswer]:
+    """The same of a request about windows: the text comes by the line, not by the piece."""
+
+    def lay_out() -> tuple[Asked, tuple[Window, ...]]:
+        asked = ask()
+        return asked, windows_of(asked, windows)
+
+    asked, planned = await server.window_trials.run(lay_out, http)
+
+    async def ask_one(request: Asked) -> AsyncGenerator[Event]:
+        unwritten = tuple(kind for kind in wanted if kind is not str)
+        try:
+            async with aclosing(events_of(server.service, lambda: request, http, wanted=unwritten)) as events:
+                async for event in events:
+                    yield event
+        except SfvqaError as error:
+            raise _as_named(error, asked) from None
+
+    async with aclosing(ask_of_each(asked, planned, ask_one, server.model_name)) as events:
+        async for event in events:
+            if not isinstance(event, str) or str in wanted:
+                yield event
+
+
+def _as_named(error: SfvqaError, asked: Asked | None) -> SfvqaError:
+    """The error in words that show no path but the one that the caller gave."""
+    if asked is None or asked.shown_as is None:
+        return error
+    return type(error)(error.message.replace(str(asked.video), str(asked.shown_as)), error.remedy)
 
 
 async def _as_stream(
-    first: Event | None, events: AsyncGenerator[Event], chat: ChatRequest, server: Server
+    first: Event | WindowsAnswer, events: AsyncGenerator[Event | WindowsAnswer], chat: ChatRequest, server: Server
 ) -> AsyncIterator[str]:
     """Server-sent events: a chunk a piece, then why it ended, what was asked for beside, and the end mark."""
     completion_id, created = _new_id(), int(time.time())
@@ -242,7 +280,7 @@ async def _as_stream(
                     yield line(delta={"content": event})
                 elif isinstance(event, EncodeProgress):
                     yield line(sfvqa={"progress": {"stage": event.stage, "done": event.done, "total": event.total}})
-                elif isinstance(event, Answer):
+                elif isinstance(event, Answer | WindowsAnswer):
                     yield line(delta={}, finish_reason=openai.finish_reason(event), sfvqa=event.to_dict())
                     if chat.stream_options and chat.stream_options.include_usage:
                         yield line(usage=openai.usage(event))

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfvqa.errors import UsageError
-from sfvqa.inference.answer import Answer, FinishReason
+from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.schema import JsonSchema
 from sfvqa.model import SlowAttention
 from sfvqa.registry import CropName, SamplingName
+from sfvqa.serve.request import Answered
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, parse_time
+from sfvqa.video.windows import WindowOptions
 
 _FINISH_REASONS = {FinishReason.LENGTH: "length"}
 _MOST_MESSAGES, _MOST_PARTS, _MOST_CHOICES, _MOST_STOPS = 512, 64, 64, 4
@@ -85,6 +87,8 @@ class OwnSettings(_Strict):
     timestamps: Annotated[list[float | str], Field(max_length=_MOST_TIMES)] | None = None
     start: float | str | None = None
     end: float | str | None = None
+    window: float | str | None = None
+    overlap: float | str | None = None
     crop: CropName | None = None
     template: str | None = None
     choices: Annotated[list[str], Field(max_length=_MOST_CHOICES)] | None = None
@@ -103,6 +107,14 @@ class OwnSettings(_Strict):
             start_seconds=None if self.start is None else _seconds(self.start),
             end_seconds=None if self.end is None else _seconds(self.end),
         )
+
+    def windows(self) -> WindowOptions | None:
+        """The windows to ask about, None for the whole range at once. UsageError."""
+        if self.window is not None:
+            return WindowOptions.parse(str(self.window), None if self.overlap is None else str(self.overlap))
+        if self.overlap is not None:
+            raise UsageError("`overlap` is that of windows.", "Give `window` too, or leave it out.")
+        return None
 
 
 def _seconds(time: float | str) -> float:
@@ -261,8 +273,8 @@ def _addresses_in(message: Message) -> Iterator[str]:
         raise UsageError("The assistant sends a video.", "Put the video into a message of the user.")
 
 
-def completion(answer: Answer, completion_id: str, created: int) -> dict[str, Any]:
-    """The object of a whole answer; `sfvqa` in it is what `sfvqa ask --json` prints."""
+def completion(answer: Answered, completion_id: str, created: int) -> dict[str, Any]:
+    """The object of a whole answer; `sfvqa` in it is what `sfvqa ask --json` prints, for each window if there are."""
     return {
         "id": completion_id,
         "object": "chat.completion",
@@ -297,12 +309,12 @@ def chunk(completion_id: str, created: int, model: str, **more: Any) -> dict[str
     }
 
 
-def finish_reason(answer: Answer) -> str:
+def finish_reason(answer: Answered) -> str:
     """`length` of an answer that was cut, `stop` of any other."""
     return _FINISH_REASONS.get(answer.finish_reason, "stop")
 
 
-def usage(answer: Answer) -> dict[str, Any]:
+def usage(answer: Answered) -> dict[str, Any]:
     """The tokens of an answer, as OpenAI counts them."""
     tokens = answer.tokens
     return {

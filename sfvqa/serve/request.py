@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sfvqa.errors import ServerError, SfvqaError
-from sfvqa.inference.answer import Answer
+from sfvqa.inference.answer import Answer, FinishReason, TokenCounts
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
+from sfvqa.video.windows import Window
 
 Message = Mapping[str, Any]
 Event = EncodeProgress | str | Answer | Message | Exception | None
@@ -25,6 +26,30 @@ Of work that is the request's own its messages, and None at its end.
 Work = Callable[[EncodedVideo | None], Generator[Message, None, None]]
 """What is done with a video on the model's thread, a step at a time, each with a message of what came of it."""
 
+
+class Answered(Protocol):
+    """What is sent back of an answer, or of those about all windows of a video."""
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+
+    @property
+    def model(self) -> str:
+        """Who said it."""
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ends there."""
+
+    @property
+    def tokens(self) -> TokenCounts:
+        """How long it is."""
+
+    def to_dict(self) -> dict[str, object]:
+        """All there is to know of it."""
+
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,7 +57,7 @@ _LOG = logging.getLogger(__name__)
 class Request:
     """A question about a video, or none, with the turns before it, a question and an answer each.
 
-    `shown_as` is the video's path in the answer, where it was named otherwise.
+    `shown_as` is the video's path in the answer, where it was named otherwise. Of a `window`, `sampling` has the range.
     """
 
     question: str
@@ -45,6 +70,7 @@ class Request:
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     choices: tuple[str, ...] | None = None
     shown_as: Path | None = None
+    window: Window | None = None
 
     @property
     def num_frames(self) -> int:

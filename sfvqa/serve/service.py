@@ -519,6 +519,7 @@ class Service:
             if sight is not None and encoded is not None:
                 encoded = encoded.paid() if sight in seen else encoded
                 encoded = encoded.lying_at(request.shown_as or request.video or sight.view.file.path)
+                encoded = replace(encoded, window=request.window)
                 seen.add(sight)
             asked.append(Asked(encoded, request.question, request.history))
         first, sight = batch[0].job.request, batch[0].sight if len(batch) == 1 else None

@@ -28,6 +28,7 @@ from sfvqa.serve.request import Event, Request, to_be_told
 from sfvqa.serve.service import Service
 
 Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
 
 RETRY_AFTER_SECONDS = 5
 _TRIED_AT_ONCE, _MOST_TRIED = 2, 16  # schemas, with those that wait
@@ -98,20 +99,25 @@ def _response(status: int, content: dict[str, Any]) -> AsciiResponse:
     return AsciiResponse(content, status, headers)
 
 
-class SchemaTrials:
-    """Tries the schemas of requests, two at once: each may take a process, seconds and gigabytes, but only once."""
+class Trials:
+    """Tries what requests bring along, two at once: each may take a process, seconds and gigabytes.
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_TRIED_AT_ONCE, "schema")
-        self._trials: set[Future[object]] = set()
+    `what` it is stands in the error where too many wait.
+    """
 
-    async def run(self, attempt: Callable[[], object], http: HttpRequest) -> None:
-        """Raise what an attempt raises, ServerBusyError where too many wait, ClientDisconnect once the caller is gone.
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._threads = ThreadPoolExecutor(_TRIED_AT_ONCE, f"{what}-trials")
+        self._trials: set[Future[Any]] = set()
 
-        That of a caller that is gone does not begin.
+    async def run(self, attempt: Callable[[], T], http: HttpRequest) -> T:
+        """What an attempt gives.
+
+        Raises what it raises, ServerBusyError where too many wait, ClientDisconnect once the caller is gone, whose
+        attempt does not begin.
         """
         if len(self._trials) >= _MOST_TRIED:
-            raise ServerBusyError("The server is trying enough schemas already.", "Ask again later.")
+            raise ServerBusyError(f"The server is trying enough {self._what} already.", "Ask again later.")
         trial = self._threads.submit(attempt)
         self._trials.add(trial)
         trial.add_done_callback(self._trials.discard)
@@ -120,7 +126,7 @@ class SchemaTrials:
             await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
                 raise ClientDisconnect
-            await result
+            return await result
         finally:
             gone.cancel()
             result.cancel()

@@ -14,7 +14,7 @@ from sfvqa.video.clip import Clip, ClipFacts, MissingFrame, Pixels
 from sfvqa.video.fitting import Fit, between_bars, resize_to
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.sampling import FrameChoice, SamplingOptions, SamplingStrategy, Timeline, choose_frames, format_time
-from sfvqa.video.scenes import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
+from sfvqa.video.scenes import MAX_COMPARED_FRAMES, THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, find_cuts, frames_to_compare
 from sfvqa.wording import first_few, plural
 
 
@@ -104,7 +104,7 @@ def read_frame_by_frame(
     """
     options = options or SamplingOptions()
     with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
-        timeline = _timeline_of(opened)
+        timeline = timeline_of(opened)
         if options.strategy is SamplingStrategy.SCENE:
             timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
@@ -118,10 +118,11 @@ def choose_unread(video: VideoReader, options: SamplingOptions) -> FrameChoice:
     """
     if options.strategy is SamplingStrategy.SCENE:
         options = replace(options, strategy=SamplingStrategy.UNIFORM)
-    return choose_frames(_timeline_of(video), options)
+    return choose_frames(timeline_of(video), options)
 
 
-def _timeline_of(video: VideoReader) -> Timeline:
+def timeline_of(video: VideoReader) -> Timeline:
+    """When each frame of an open video is shown, with all that choosing frames needs but the cuts."""
     return Timeline(
         video.timestamps_seconds,
         key_frames=video.key_frames,
@@ -130,11 +131,23 @@ def _timeline_of(video: VideoReader) -> Timeline:
     )
 
 
+def find_cuts_in(video: VideoReader, options: SamplingOptions) -> tuple[int, ...]:
+    """The cuts of a range as exactly as `video.scenes` tells them, however long it is: frames that begin a scene."""
+    timeline = timeline_of(video)
+    steps = _find_cuts(video, timeline, options, max_frames=max(len(timeline.timestamps_seconds), 2))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            cuts: tuple[int, ...] = end.value
+            return cuts
+
+
 def _find_cuts(
-    video: VideoReader, timeline: Timeline, options: SamplingOptions
+    video: VideoReader, timeline: Timeline, options: SamplingOptions, *, max_frames: int = MAX_COMPARED_FRAMES
 ) -> Generator[ReadStep, None, tuple[int, ...]]:
     """Compare thumbnails of some frames of the range (video.scenes says which, and how exact that is)."""
-    compared = frames_to_compare(timeline, options)
+    compared = frames_to_compare(timeline, options, max_frames=max_frames)
     thumbnails: list[Pixels] = []
     indices: list[int] = []
     yield ReadStep(ReadProgress(0, len(compared), ReadStage.SEARCH))

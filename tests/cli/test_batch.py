@@ -359,6 +359,6 @@ def _never(*_: object) -> None:
 def test_kinds_of_errors_come_in_one_order_whichever_came_first(capsys: pytest.CaptureFixture[str]) -> None:
     """Items finish in any order."""
     tally = Tally(4, errors=Counter({"VideoNotFoundError": 1, "ReadTimeoutError": 1, "UnreadableVideoError": 2}))
-    running.show_summary(tally, Path("out.jsonl"), Notices(), json=False)
+    running.show_summary(tally, "Records: out.jsonl", Notices(), json=False)
     failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Failed: ")]
     assert [line.split()[-1] for line in failed] == ["UnreadableVideoError", "ReadTimeoutError", "VideoNotFoundError"]

@@ -25,6 +25,9 @@ def test_every_model_is_listed_with_what_it_costs(run_cli: RunCli) -> None:
         assert spec.license in run.stdout
         if spec.repo_id:
             assert f"sfvqa models pull {spec.name}" in run.stdout
+    for speech in load_registry().speech:
+        assert f"{speech.name}  (not downloaded, " in run.stdout
+        assert f"sfvqa models pull {speech.name}" in run.stdout
     assert "Memory: 20.4 GB in 16 bits, 10.3 GB in 4 bits." in run.stdout  # of slowfast-7b-64f
 
 
@@ -34,6 +37,10 @@ def test_the_list_as_json(run_cli: RunCli) -> None:
     assert document["schema_version"] == 1
     models = {model["name"]: model for model in document["models"]}
     assert list(models) == [spec.name for spec in load_registry()]
+    speech = {model["name"]: model for model in document["speech_models"]}
+    assert list(speech) == [spec.name for spec in load_registry().speech]
+    tiny = speech["whisper-tiny"]
+    assert (tiny["license"], tiny["available"], tiny["repo_id"]) == ("MIT", False, "Systran/faster-whisper-tiny")
     assert models["tiny"]["available"] is models["tiny"]["bundled"] is True
     assert models["slowfast-7b-64f"]["available"] is False
     memory = json.loads(
@@ -50,6 +57,15 @@ def test_info_says_what_a_model_is_and_takes(run_cli: RunCli) -> None:
                   "8bit", "4bit", "128 frames on cpu in float32", "KV cache", "fits here"):  # fmt: skip
         assert words in run.stdout
     assert "gives 81 tokens a frame, or 324 for a single one;" in " ".join(run.stdout.split())
+
+
+def test_info_says_what_a_speech_model_is(run_cli: RunCli) -> None:
+    run = run_cli("models", "info", "whisper-tiny")
+    assert (run.exit_code, run.stderr) == (0, "")
+    for words in ("MIT", "75.5 MB", "Systran/faster-whisper-tiny", "not on this machine", "answers no question"):
+        assert words in run.stdout
+    document = json.loads(run_cli("models", "info", "whisper-tiny", "--json").stdout)
+    assert (document["is_speech_model"], document["license"], document["folder"]) == (True, "MIT", None)
 
 
 def test_info_as_json(run_cli: RunCli) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.checkpoints.find import locate_speech
 from sfvqa.registry import find_model
 from tests.checkpoints.hub.fake_hub import FakeHub
-from tests.checkpoints.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected
+from tests.checkpoints.hub.published import REPO, SHARDS, UNWANTED, checkpoint_of_numbers, connected, flip_a_bit
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.inference.conftest import write_video
 from tests.model.families.published import FAMILIES, NOT_WANTED, save_whole
@@ -240,3 +241,76 @@ def test_a_laptop_s_model_is_pulled_killed_resumed_verified_asked_and_asked_offl
     assert said["frames"] == expected["frames"]
     again = json.loads(sfvqa(*asked, "--no-cache", HF_HUB_OFFLINE="1"))  # the hub is gone, and nobody names the model
     assert (again["model"], again["answer"]) == (name, said["answer"])
+
+
+SPEECH_FILES = {
+    "config.json": b"{}",
+    "model.bin": b"numbers" * 1000,
+    "tokenizer.json": b"{}",
+    "vocabulary.txt": b"a\nb\n",
+    "preprocessor_config.json": b"{}",
+}
+
+
+@pytest.fixture
+def speech_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """It has the speech model of another models.toml, and files nobody wants."""
+    with connected(tmp_path, monkeypatch, SPEECH_REPO) as hub:
+        (tmp_path / "models.toml").write_text(SPEECH_TOML)
+        hub.publish(SPEECH_FILES | {"README.md": b"read me", "pytorch_model.bin": b"pickle", "run.py": b"code"})
+        yield hub
+
+
+SPEECH_REPO = "acme/little-whisper"
+SPEECH_TOML = f"""
+[speech.little-whisper]
+description = "Hears little."
+repo_id = "{SPEECH_REPO}"
+license = "MIT"
+size_bytes = 7_000
+"""
+
+
+def test_a_speech_model_is_pulled_listed_used_and_removed(speech_hub: FakeHub, run_cli: RunCli) -> None:
+    before = run_cli("transcribe", "shapes.mp4", "--model", "little-whisper")
+    assert before.exit_code == 4
+    assert "`sfvqa models pull little-whisper` (7.0 kB, licence MIT)" in before.stderr
+    assert not speech_hub.requests, "only models pull asks a hub"
+    run = run_cli("models", "pull", "little-whisper", "--yes")
+    assert run.exit_code == 0, run.stderr
+    assert f"{SPEECH_REPO} at commit {speech_hub.head}, licence MIT" in run.stderr
+    folder = Path(run_cli("models", "path", "little-whisper").stdout.strip())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == SPEECH_FILES
+    (listed,) = (
+        model
+        for model in json.loads(run_cli("models", "list", "--json").stdout)["speech_models"]
+        if model["name"] == "little-whisper"
+    )
+    assert (listed["available"], listed["revision"]) == (True, speech_hub.head)
+    assert run_cli("models", "pull", "little-whisper", "--offline").exit_code == 0
+    assert locate_speech(None).name == "little-whisper", "the one that is here is taken where none is named"
+    run = run_cli("models", "remove", "little-whisper", "--yes")
+    assert (run.exit_code, folder.exists()) == (0, False)
+    assert run_cli("models", "path", "little-whisper").exit_code == 4
+
+
+def test_a_damaged_speech_model_is_found_and_named(speech_hub: FakeHub, run_cli: RunCli) -> None:
+    assert speech_hub.head
+    run_cli("models", "pull", "little-whisper", "--yes")
+    folder = Path(run_cli("models", "path", "little-whisper").stdout.strip())
+    flip_a_bit(folder / "model.bin")
+    run = run_cli("models", "verify", "little-whisper")
+    assert run.exit_code == 4
+    assert "1 of the 5 files of little-whisper is damaged: model.bin" in run.stderr
+    assert "sfvqa models pull little-whisper" in run.stderr
+    (folder / "tokenizer.json").unlink()
+    partly = run_cli("models", "path", "little-whisper")
+    assert "only partly downloaded" in partly.stderr
+    assert "lacks tokenizer.json" in partly.stderr
+
+
+def test_a_repository_that_is_no_speech_model_is_refused(speech_hub: FakeHub, run_cli: RunCli) -> None:
+    speech_hub.publish({name: data for name, data in SPEECH_FILES.items() if name != "model.bin"})
+    run = run_cli("models", "pull", "little-whisper", "--yes")
+    assert run.exit_code == 4
+    assert "is not a speech model" in run.stderr

@@ -16,7 +16,14 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from sfvqa.errors import ExitCode, ModelError, UnknownModelError
 from sfvqa.model.config import Gating, SlowAttentionScope
 from sfvqa.model.families import FAMILY_NAMES
-from sfvqa.registry import CropName, SamplingName, find_model, load_registry, read_registry
+from sfvqa.registry import (
+    SUGGESTED_SPEECH_MODEL,
+    CropName,
+    SamplingName,
+    find_model,
+    load_registry,
+    read_registry,
+)
 from sfvqa.registry.architecture import GATINGS, SLOW_ATTENTION_SCOPES, FamilyName
 from sfvqa.video import CropMode, SamplingStrategy
 
@@ -280,3 +287,51 @@ def test_the_registry_imports_nothing_heavy() -> None:
 def test_case_does_not_matter_on_either_side() -> None:
     registry = read_registry(ENTRY.replace("small]", 'Small]\naliases = ["Other-Name"]'))
     assert registry.find("SMALL") is registry.find("other-name") is registry.find("Small")
+
+
+SPEECH = """
+[speech.hears]
+description = "d"
+repo_id = "acme/hears"
+license = "MIT"
+size_bytes = 10
+aliases = ["ears"]
+"""
+
+
+def test_the_shipped_speech_models_are_of_one_publisher_and_the_suggested_one_is_among_them() -> None:
+    speech = load_registry().speech
+    assert [spec.name for spec in speech] == [
+        f"whisper-{size}" for size in ("large-v3", "medium", "small", "base", "tiny", "small.en", "base.en", "tiny.en")
+    ]
+    for spec in speech:
+        assert spec.repo_id == f"Systran/faster-{spec.name}"
+        assert spec.license == "MIT"
+    assert SUGGESTED_SPEECH_MODEL in {spec.name for spec in speech}
+
+
+def test_a_speech_model_is_found_among_its_kind_only() -> None:
+    registry = read_registry(ENTRY + SPEECH)
+    assert registry.find_speech("EARS").name == registry.find_any("acme/hears").name == "hears"
+    assert registry.find_any("small").name == "small"
+    assert [spec.name for spec in registry] == ["small"], "it is never asked"
+    with pytest.raises(UnknownModelError, match="hears is a speech model"):
+        registry.find("hears")
+    with pytest.raises(UnknownModelError, match="small answers questions"):
+        registry.find_speech("small")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('repo_id = "acme/hears"', ""), "has no `repo_id`"),
+        (('license = "MIT"', ""), "lacks license"),
+        (('"acme/hears"', '"not a name"'), "invalid `repo_id`"),
+        (("size_bytes = 10", "size_bytes = 0"), "size below 1"),
+        (("size_bytes = 10", "size_bytes = 10\nnum_frames = 8"), "unknown key `num_frames`"),
+        (('"ears"', '"small"'), "shares the name 'small'"),
+    ],
+)
+def test_a_broken_speech_model_is_named(change: tuple[str, str], words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        read_registry(ENTRY + SPEECH.replace(*change))

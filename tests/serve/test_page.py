@@ -21,16 +21,15 @@ from playwright.sync_api import (
     Request,
     Route,
     expect,
-    sync_playwright,
 )
 
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
+from tests.chromium import chromium
 from tests.serve.page_server import DEMO, Pace, PageServer, page_server
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLASH, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 GREEN, SEVEN = "The screen flashes green.", "The digit 7 is shown."
 SHAPES = DEMO / "shapes.mp4"
@@ -47,10 +46,7 @@ def tiny() -> VideoQA:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        assert os.environ.get("SFVQA_REQUIRE_BROWSER") != "1", "no chromium is installed"
-        pytest.skip("no chromium is installed (SFVQA_REQUIRE_BROWSER=1 makes this a failure)")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM) as browser:
+    with chromium() as browser:
         yield browser
 
 

@@ -1,7 +1,6 @@
 """What a report gives to other programs: records as a CSV table, and the summary as a JSON document."""
 
 import csv
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple
 from datetime import UTC, datetime
@@ -14,11 +13,9 @@ from sfvqa.batch.report.fields import FieldSummary, field_verdicts_of, fields_of
 from sfvqa.batch.report.summary import Summary, TimeSpan
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Score, Share
+from sfvqa.spreadsheet import defuse
 
 SCHEMA_VERSION = 1  # of the document
-_STARTS_A_FORMULA = ("=", "+", "-", "@")
-_MAY_BE_DROPPED = ("\t", "\r", "\n")
-_INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers, and a pattern without dots
 
 
 def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule, fields: Sequence[FieldSummary] = ()) -> int:
@@ -37,25 +34,6 @@ def write_csv(records: Iterable[Record], stream: IO[str], rule: Rule, fields: Se
     return num_rows
 
 
-def defuse(text: str) -> str:
-    """Put a `'` before text that a spreadsheet would calculate, and before text that begins with one already.
-
-    A spreadsheet calculates text whose first visible character is = + - @ (full-width ones too); some drop a tab or
-    a newline before it. Removing one `'` from each cell that begins with one gives back exactly what was recorded.
-
-    >>> defuse("=1+1"), defuse("'tis"), defuse("left")
-    ("'=1+1", "''tis", 'left')
-    """
-    first = next((char for char in text if not _is_invisible(char)), "")
-    is_formula = unicodedata.normalize("NFKC", first).startswith(_STARTS_A_FORMULA)
-    return f"'{text}" if is_formula or text.startswith(("'", *_MAY_BE_DROPPED)) else text
-
-
-def _is_invisible(char: str) -> bool:
-    """Blanks, controls, formatting characters and marks without a base: spreadsheets drop some of them."""
-    return unicodedata.category(char)[0] in "CZM" or char in _INVISIBLE_LETTERS
-
-
 def _row(record: Record, rule: Rule, fields: Sequence[FieldSummary]) -> dict[str, Any]:
     """The cells of one record by their columns, in order; numbers as numbers."""
     is_ok = record.get("status") == "ok"
@@ -66,7 +44,9 @@ def _row(record: Record, rule: Rule, fields: Sequence[FieldSummary]) -> dict[str
         return {name: text_of(record, name) for name in names}
 
     return {
-        **texts("video", "id", "question", "status"),
+        "video": text_of(record, "video"),
+        **{f"window_{end}": number(mapping_of(record, "window").get(end)) for end in ("start_seconds", "end_seconds")},
+        **texts("id", "question", "status"),
         "answer": text_of(record, "answer") if is_ok else None,
         **texts("answer_expected"),
         "verdict": verdict_of(record, rule),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sfvqa.cli.answer_options import AnswerOptions, read_questions
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.answer_options import AnswerOptions, TurnOptions, read_questions
+from sfvqa.cli.frame_options import FrameOptions, WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
 from sfvqa.cli.options import (
     AUTO,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.cli.screen import Notices
+    from sfvqa.inference.speech import SpeechOptions
     from sfvqa.inference.video_cache.store import VideoCache
 
 
@@ -42,6 +43,7 @@ HELP = """\b
   sfvqa batch "videos/**/*.mp4" --questions questions.txt -o answers.jsonl
   sfvqa batch manifest.csv -o answers.jsonl --item-timeout 600
   sfvqa batch videos/ --question "Which sport?" --choices golf,tennis -o a.jsonl
+  sfvqa batch videos/ --question "Who scores?" --window 30s -o answers.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --dry-run
   sfvqa batch videos/ --question "What happens?" --shard 2/4 -o part2.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --ray
@@ -113,42 +115,30 @@ class ItemOptions(OptionGroup):
         return share
 
 
+TextTracks = Annotated[
+    Literal["auto"] | None,
+    typer.Option(
+        metavar="auto",
+        help="auto: add each video's own text track to the prompt, with its times.",
+        rich_help_panel="What the model is told",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchAnswerOptions(AnswerOptions):
     """How `batch` answers: subtitles are those of each video."""
 
-    subtitles: Annotated[
-        Literal["auto"] | None,
-        typer.Option(
-            metavar="auto",
-            help="auto: add each video's own text track to the prompt, with its times.",
-            rich_help_panel="What the model is told",
-        ),
-    ] = None
+    subtitles: TextTracks = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOptions(OptionGroup):
-    """How much is done at a time, and when it gives up."""
+    """How much is done at a time, and when it gives up. Only RecordOptions makes an option of the first."""
 
     panel = "How it works"
 
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            parser=parse_file,
-            metavar="FILE",
-            help="Append the records here, one JSON object per line; - is standard output. Items in FILE are not asked "
-            "again.",
-            rich_help_panel=OutputOptions.panel,
-        ),
-    ]
-    overwrite: Annotated[
-        bool, typer.Option(help="Move an existing FILE aside and start over.", rich_help_panel=OutputOptions.panel)
-    ] = False
-    retry_errors: Annotated[bool, typer.Option(help="Retry the items that failed.")] = False
+    retry_errors: bool = False
     batch_size: Annotated[
         Count,
         typer.Option(
@@ -157,6 +147,7 @@ class WorkOptions(OptionGroup):
             help="Answer up to N questions at once, about one or more videos; auto: as many as fit, at most 16.",
         ),
         SETTING,
+        RARE,
     ] = AUTO
     readers: Annotated[
         int | None,
@@ -186,6 +177,28 @@ class WorkOptions(OptionGroup):
         RARE,
     ] = None
     max_failures: Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N failures."), RARE] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(WorkOptions):
+    """The same, and where records are kept. UsageError when built for what contradicts itself."""
+
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            parser=parse_file,
+            metavar="FILE",
+            help="Append the records here, one JSON object per line; - is standard output. Items in FILE are not asked "
+            "again.",
+            rich_help_panel=OutputOptions.panel,
+        ),
+    ]
+    overwrite: Annotated[
+        bool, typer.Option(help="Move an existing FILE aside and start over.", rich_help_panel=OutputOptions.panel)
+    ] = False
+    retry_errors: Annotated[bool, typer.Option(help="Retry the items that failed.")] = False
 
     def __post_init__(self) -> None:
         if self.overwrite and self.retry_errors:
@@ -253,9 +266,9 @@ def batch(
     source: Source,
     *,
     items: ItemOptions,
-    work: WorkOptions,
+    work: RecordOptions,
     model: ModelOptions,
-    frames: FrameOptions,
+    frames: WindowedFrameOptions,
     answers: BatchAnswerOptions,
     ray: RayOptions,
     cache: CacheOptions,
@@ -274,14 +287,37 @@ def batch(
         raise UsageError("A cluster needs a named model.", "Name one with --model; it must be on every node.")
     answers.check(model)
     model.check(needs_weights=not dry_run)
-    request = plan_batch(items.gather(source, notices), work, model, frames, answers, cluster, cache, notices)
+    wanted = _in_windows(items.gather(source, notices), frames, work, notices)
+    request = plan_batch(wanted, work, model, frames, answers, cluster, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, work.out, notices, overwrite=work.overwrite, json=output.json))
     if work.out.is_fifo():
         notices.note(f"Waiting for a reader of “{work.out}”.")
     with Journal(work.out, overwrite=work.overwrite) as journal:
         summary = run(request, journal, notices)
-    raise typer.Exit(show_summary(summary, work.out, notices, json=output.json))
+    raise typer.Exit(show_summary(summary, f"Records: {work.out}", notices, json=output.json))
+
+
+def _in_windows(
+    items: "list[Item]", frames: WindowedFrameOptions, work: WorkOptions, notices: "Notices"
+) -> "list[Item]":
+    """An item a window, where windows are asked for. UsageError."""
+    if (windows := frames.windows()) is None:
+        return items
+    from sfvqa.batch.plan import default_num_readers
+    from sfvqa.batch.windows import items_in_windows
+    from sfvqa.video.sampling import SamplingOptions
+
+    with notices.waiting("Looking for windows"):
+        found = items_in_windows(
+            items,
+            windows,
+            frames.resolve(SamplingOptions()),
+            frames.read_options(),
+            num_readers=work.readers or default_num_readers(),
+        )
+    notices.note(f"{plural(len(items), 'item')} asked in windows: {len(found):,}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -305,7 +341,7 @@ def plan_batch(
     work: WorkOptions,
     model: ModelOptions,
     frames: FrameOptions,
-    answers: AnswerOptions,
+    answers: TurnOptions,
     cluster: "ClusterOptions | None",
     cache: CacheOptions,
     notices: "Notices",
@@ -354,7 +390,7 @@ def _batch_options(
     sizes: "ModelSizes",
     work: WorkOptions,
     frames: FrameOptions,
-    answers: AnswerOptions,
+    answers: TurnOptions,
     cache: "VideoCache | None",
 ) -> "BatchOptions":
     """How the batch runs, as far as that needs no plan."""
@@ -370,6 +406,7 @@ def _batch_options(
         prompt=answers.fixed_prompt,
         choices=answers.compared,
         reads_subtitles=answers.reads_text_track,
+        speech=answers.speech_options,
         subtitle_tokens=answers.subtitle_tokens,
         num_readers=work.readers or default_num_readers(),
         frames_ahead=work.frames_ahead,
@@ -384,7 +421,7 @@ _IN_THE_ID = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "s
 
 
 def _requested_settings(
-    asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: AnswerOptions
+    asked: "BatchModel", sizes: "ModelSizes", frames: FrameOptions, answers: TurnOptions
 ) -> dict[str, object]:
     """What was asked for, as far as it can change an answer: `auto` stays auto, whatever it came to this time."""
     from sfvqa.checkpoints.find import find, identify_model
@@ -412,4 +449,14 @@ def _requested_settings(
         # Without these the ids are those of before there were any; the text of a schema has the order of its keys.
         **({"evidence": True} if answers.evidence else {}),
         **({"json_schema": answers.schema.text} if answers.schema else {}),
+        **({"speech": _heard_with(answers.speech_options)} if answers.speech_options else {}),
     }
+
+
+def _heard_with(options: "SpeechOptions") -> dict[str, object]:
+    """What transcripts depend on; a language that the model lacks is a UsageError now, not one of each item."""
+    from sfvqa.inference.speech import Transcriber
+
+    transcriber = Transcriber(options)
+    transcriber.check_language()
+    return transcriber.made_with

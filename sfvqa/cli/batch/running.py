@@ -6,7 +6,6 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from sfvqa.batch.item import Item
-    from sfvqa.batch.journal import Journal
+    from sfvqa.batch.journal import RecordKeeper
     from sfvqa.batch.plan import BatchOptions
     from sfvqa.batch.tally import BatchEvent
     from sfvqa.cli.batch.command import PlannedBatch
@@ -109,7 +108,7 @@ class PlainDisplay(Display):
 
     def _show(self, event: "BatchEvent") -> None:
         if isinstance(event, ItemFinished) and event.record["status"] == "error":
-            self._notices.note(f"Failed: {event.item.name}: {event.item.question} {event.record['error']['message']}")
+            self._notices.note(f"Failed: {event.item.label}: {event.item.question} {event.record['error']['message']}")
         if isinstance(event, Working) and event.notice:
             self._notices.warn(event.notice, again=True)
         if time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
@@ -162,7 +161,7 @@ class LiveDisplay(Display):
             return
         is_answered = event.record["status"] == "ok"
         said = event.record["answer"] if is_answered else event.record["error"]["message"]
-        line = _line(f"{event.item.name}: {event.item.question} ")
+        line = _line(f"{event.item.label}: {event.item.question} ")
         line.append(printable_line(said), style="bold" if is_answered else "red")
         self._last.append(line)
 
@@ -171,7 +170,7 @@ def _line(text: str, style: str = "") -> Text:
     return Text(printable_line(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> Tally:
+def run(request: "PlannedBatch", journal: "RecordKeeper", notices: "Notices") -> Tally:
     """Load the model, if anything is left to be asked, and answer. Raises what ends a batch early."""
     items, options = request.items, request.options
     for notice in journal.notices:
@@ -192,7 +191,7 @@ def run(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> Tall
         raise
 
 
-def _start(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> "Events":
+def _start(request: "PlannedBatch", journal: "RecordKeeper", notices: "Notices") -> "Events":
     """The batch, of which nothing has run yet but, without a cluster, loading the model."""
     if request.cluster is not None:
         from sfvqa.batch.cluster.runner import run_on_cluster
@@ -208,8 +207,11 @@ def _start(request: "PlannedBatch", journal: "Journal", notices: "Notices") -> "
     return run_batch(answerer, request.items, journal, request.options)
 
 
-def show_summary(tally: Tally, out: Path, notices: "Notices", *, json: bool) -> "ExitCode":
-    """What became of the items: a few lines, and with --json one object on stdout; the exit code that says so."""
+def show_summary(tally: Tally, kept: str, notices: "Notices", *, json: bool) -> "ExitCode":
+    """What became of the items, and where it is `kept`: a few lines, and with --json one object on stdout.
+
+    Gives the exit code that says so.
+    """
     if tally.stopped:
         notices.warn(f"{tally.stopped} Left: {plural(tally.num_left, 'item')}; rerun the command to resume.")
     notices.note(describe_tally(tally) + ".")
@@ -219,14 +221,14 @@ def show_summary(tally: Tally, out: Path, notices: "Notices", *, json: bool) -> 
         notices.note("Use --retry-errors to retry the items that failed before.")
     if tally.num_answered or tally.num_failed:
         notices.detail(f"{describe_rate(tally)}; {describe_stages(tally)}.")
-    notices.note(f"Records: {out}")
+    notices.note(kept)
     if json:
         sys.stdout.write(jsonlib.dumps(tally.to_dict(), allow_nan=False) + "\n")
         sys.stdout.flush()
     return tally.exit_code
 
 
-def _all_done(items: "Sequence[Item]", journal: "Journal", options: "BatchOptions") -> Counter[str] | None:
+def _all_done(items: "Sequence[Item]", journal: "RecordKeeper", options: "BatchOptions") -> Counter[str] | None:
     """The statuses of all items, None where one is left; videos are hashed only if the file has as many records."""
     from sfvqa.batch.identify import identify
     from sfvqa.batch.item import group_items

@@ -36,8 +36,8 @@ _LIBRARIES = ("av", "numpy", "opencv-python-headless", "pillow", "torch")
 
 
 def library_versions() -> dict[str, str]:
-    """Of the libraries that visual tokens depend on, as installed; `none` for one that is not."""
-    return {name: _version(name) for name in _LIBRARIES}
+    """Of the libraries that visual tokens depend on, as installed."""
+    return {name: library_version(name) for name in _LIBRARIES}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class EncodingKey:
         return json.dumps(named, sort_keys=True, separators=(",", ":"))
 
 
-def _version(name: str) -> str:
+def library_version(name: str) -> str:
+    """As it is installed; `none` where it is not."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT_BYTES = 10_000_000_000
 LOCK_SECONDS = 10.0
 _ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.v[0-9]+\.safetensors")
+_TEXT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.text")
 _PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{32}")
 _LOCK_NAME = ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -102,7 +103,8 @@ class VideoCache:
     def may_hold(self, content: str) -> bool:
         """Whether a video is kept in any way, by the names of files alone: with these frames and this model or not."""
         try:
-            return any(path.name.startswith(_content_name(content)) for path in self.folder.iterdir())
+            names = [path.name for path in self.folder.iterdir()]
+            return any(name.startswith(_content_name(content)) and _ENTRY_NAME.fullmatch(name) for name in names)
         except OSError:
             return False
 
@@ -139,21 +141,43 @@ class VideoCache:
         Raises ValueError for visual tokens in another dtype than the key says, and nothing for what is wrong with the
         disk, the folder or the lock.
         """
-        header, tensor = entry_bytes(key, seen)
+        return self._keep("encoded video", self._path(key), *entry_bytes(key, seen))
+
+    def load_text(self, content: str, made_with: str) -> str | None:
+        """What `save_text` kept of a video of this content, and marked as used; None for nothing, or nothing whole."""
+        path = self._text_path(content, made_with)
+        try:
+            checksum, _, text = path.read_bytes().partition(b"\n")
+        except OSError:
+            return None
+        if checksum.decode(errors="replace") != hashlib.sha256(text).hexdigest():
+            self._delete(path)
+            return None
+        with contextlib.suppress(OSError):
+            _mark_used(path)
+        return text.decode()
+
+    def save_text(self, content: str, made_with: str, text: str) -> str | None:
+        """Keep what was said in a video, by which model and how; a warning where that is not possible, else None."""
+        data = text.encode()
+        checksum = f"{hashlib.sha256(data).hexdigest()}\n".encode()
+        return self._keep("transcript", self._text_path(content, made_with), checksum, memoryview(data))
+
+    def _keep(self, what: str, path: Path, header: bytes, tensor: memoryview) -> str | None:
         size = len(header) + len(tensor)
         if size > self.limit_bytes:
             limit = readable_size(self.limit_bytes)
-            return f"The encoded video is not kept: it has {readable_size(size)}, and the limit is {limit}."
+            return f"The {what} is not kept: it has {readable_size(size)}, and the limit is {limit}."
         try:
             with self._lock():
-                if not self._make_room(size, self._path(key)):
-                    return f"The encoded video is not kept: files in {self.folder} cannot be deleted to make room."
-                self._write_on_full_disk(self._path(key), header, tensor)
+                if not self._make_room(size, path):
+                    return f"The {what} is not kept: files in {self.folder} cannot be deleted to make room."
+                self._write_on_full_disk(path, header, tensor)
         except TimeoutError:
-            return f"The encoded video is not kept: for {LOCK_SECONDS:.0f} s others were writing to {self.folder}."
+            return f"The {what} is not kept: for {LOCK_SECONDS:.0f} s others were writing to {self.folder}."
         except OSError as error:
             return (
-                f"The encoded video is not kept: {self.folder} cannot be written: {_reason(error)}. "
+                f"The {what} is not kept: {self.folder} cannot be written: {_reason(error)}. "
                 "Set SFVQA_CACHE_DIR to another folder, or use --no-cache."
             )
         return None
@@ -192,14 +216,17 @@ class VideoCache:
         # With the version in its name, another version of sfvqa neither finds the entry nor calls it damaged.
         return self.folder / f"{_content_name(key.content)}-{key.digest[:48]}.v{FORMAT_VERSION}.safetensors"
 
+    def _text_path(self, content: str, made_with: str) -> Path:
+        return self.folder / f"{_content_name(content)}-{hashlib.sha256(made_with.encode()).hexdigest()[:48]}.text"
+
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Entries and temporary files; what else is in the folder is none of ours."""
+        """Entries, texts and temporary files; what else is in the folder is none of ours."""
         try:
             paths = list(self.folder.iterdir())
         except FileNotFoundError:
             return
         for path in paths:
-            if _ENTRY_NAME.fullmatch(path.name) or _PARTIAL_NAME.fullmatch(path.name):
+            if any(name.fullmatch(path.name) for name in (_ENTRY_NAME, _TEXT_NAME, _PARTIAL_NAME)):
                 with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
                     yield path, path.stat()
 

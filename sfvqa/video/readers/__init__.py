@@ -24,6 +24,7 @@ from sfvqa.video.subtitles import Subtitles
 
 if TYPE_CHECKING:
     from sfvqa.video.readers.isolated import ReadingProcess
+    from sfvqa.video.readers.sound import Samples
 
 DEEPEST_REORDERING = 16
 """Frames between decoding order and the order they are shown in, at most (H.264)."""
@@ -134,11 +135,18 @@ class VideoReader(ABC):
         """The lines of the file's own text track; none, and a warning, where there is none or no way to read it."""
         return Subtitles((), "none", (f"The reader “{self.name}” reads no subtitles: the model gets none.",))
 
+    def sound(self) -> "Generator[tuple[float, Samples] | str]":
+        """Yield (start in seconds, samples) of the sound, and warnings, as `read_sound` does; a warning for none."""
+        yield f"The reader “{self.name}” reads no sound: nothing is heard."
+
     def cancel(self) -> None:  # noqa: B027  native code can only be ended with its process
         """End what another thread is doing with this reader, which gets an error; nothing if reading is not isolated.
 
         Afterwards it can be used again.
         """
+
+    def allow_time(self) -> None:  # noqa: B027  only where reading is isolated is there a limit
+        """Allow what is read from now on as much time as reading the whole video had."""
 
     def close(self) -> None:  # noqa: B027  many readers open the file only while they read
         """Close the file; safe to call twice."""

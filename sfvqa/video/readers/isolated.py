@@ -15,7 +15,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from itertools import count, repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sfvqa.errors import ReaderKilledError, ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError
 from sfvqa.video.clip import Pixels
@@ -24,6 +24,9 @@ from sfvqa.video.readers import ReadOptions, VideoReader, open_here
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.subtitles import Subtitles
 from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.video.readers.sound import Samples
 
 # Not `python -m`: the child must import from where this process does, whatever the working directory is by now.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers.isolated import main; main()"
@@ -84,6 +87,10 @@ class ReadingProcess:
         finally:
             if not is_complete:
                 self.close()
+
+    def allow_time(self) -> None:
+        """Let the time that may be waited begin anew."""
+        self._seconds_left, self._is_timed_out = self._options.timeout_seconds, False
 
     def kill(self) -> None:
         """End it, whatever it is doing, while another thread may wait for it; does not wait itself."""
@@ -203,9 +210,17 @@ class IsolatedReader(VideoReader):
         assert isinstance(subtitles, Subtitles)
         return subtitles
 
+    def sound(self) -> "Generator[tuple[float, Samples] | str]":
+        """As the reader's in the process; leaving early ends the process, and the next call starts another."""
+        return self._process.ask(repeat("reading the sound"), "sound")
+
     def cancel(self) -> None:
         """End the process, whatever it is doing; the next call starts another."""
         self._process.kill()
+
+    def allow_time(self) -> None:
+        """Let the time limit begin anew."""
+        self._process.allow_time()
 
     def close(self) -> None:
         """End the process; safe to call twice."""

@@ -32,6 +32,7 @@ from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, de
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
 from sfvqa.video.readers.seeking import Damage, Handle, can_be_entered, read_group, read_group_start, read_in_order
+from sfvqa.video.readers.sound import Samples, read_sound
 from sfvqa.video.readers.tracks import read_text_track
 from sfvqa.video.sampling import format_time
 from sfvqa.video.subtitles import Subtitles
@@ -222,6 +223,10 @@ class PyAVReader(VideoReader):
     def subtitles(self) -> Subtitles:
         self._state.check()
         return read_text_track(self._path, self._zero_seconds)
+
+    def sound(self) -> Generator[tuple[float, Samples] | str]:
+        self._state.check()
+        yield from read_sound(self._path, self._zero_seconds)
 
     def _open(self) -> Handle:
         self._state.check()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import av
 import av.logging
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 
-AnyStream = TypeVar("AnyStream", VideoStream, SubtitleStream)
+AnyStream = TypeVar("AnyStream", VideoStream, AudioStream, SubtitleStream)
 
 
 def open_container(path: Path) -> InputContainer:

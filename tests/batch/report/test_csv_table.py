@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.batch.report.exports import defuse, write_csv
+from sfvqa.batch.report.exports import write_csv
 from sfvqa.evaluation.matching import Rule
+from sfvqa.spreadsheet import defuse
 from tests.batch.report.records import failed, item, ok
 
 
@@ -31,7 +32,8 @@ def test_a_row_an_item_however_many_lines_its_answer_has() -> None:
     )
     assert (rows[1]["status"], rows[1]["error_type"]) == ("error", "UnreadableVideoError")
     assert list(rows[0]) == [
-        "video", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
+        "video", "window_start_seconds", "window_end_seconds", "id", "question", "status",
+        "answer", "answer_expected", "verdict", "group", "finish_reason",
         "error_type", "error_message", "warnings", "model", "revision", "frames", "new_tokens", "read_seconds",
         "encode_seconds", "prefill_seconds", "decode_seconds", "total_seconds", "asked_together", "finished", "host",
         "item_id",

@@ -292,3 +292,14 @@ def test_subtitles_that_hang_or_kill_end_alike(path: Path, monkeypatch: pytest.M
         pytest.raises(UnreadableVideoError, match="reading the subtitles"),
     ):
         opened.subtitles()
+
+
+def test_the_time_limit_can_begin_anew(video: WriteVideo) -> None:
+    """Of a recording that is read window by window the whole was to be read within the time of one."""
+    with open_video(video("limit.mp4", Recipe(constant_rate(30)))) as reader:
+        assert isinstance(reader, isolated.IsolatedReader)
+        reader._process._seconds_left = 0.0
+        with pytest.raises(ReadTimeoutError):
+            list(reader.read([0, 10]))
+        reader.allow_time()
+        assert [frame.index for frame in reader.read([0, 10])] == [0, 10]

@@ -1,0 +1,317 @@
+"""`sfvqa caption`: a batch of one question, whose answers become a file of captions beside each video."""
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sfvqa.batch.journal import RecordKeeper
+from sfvqa.cli.answer_options import TurnOptions
+from sfvqa.cli.batch.command import TextTracks, WorkOptions
+from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.model import ModelOptions
+from sfvqa.cli.options import OUTPUT, CacheOptions, DryRun, OptionGroup, OutputOptions, option, parse_file
+from sfvqa.errors import SfvqaError, UsageError, VideoError
+from sfvqa.wording import plural
+
+if TYPE_CHECKING:
+    from sfvqa.batch.item import Item
+    from sfvqa.cli.screen import Notices
+    from sfvqa.video.subtitles import SubtitleLine
+
+HELP = """\b
+[bold]Examples[/bold]
+  sfvqa caption talk.mp4                       (talk.vtt, a caption a window)
+  sfvqa caption videos/ --window 10 --out captions/
+  sfvqa caption videos/ --whole                (a .txt a video, for training)
+  sfvqa caption lecture.mp4 --prompt "What is on the slide?" --format srt
+
+Caption videos: the model describes each window of a video, and the texts
+become a file of subtitles beside it. Files that are there stay as they are, so
+rerun the command to resume."""
+
+# The values of the library's enum, written out because importing it would import numpy; a test compares.
+CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
+DEFAULT_PROMPT = "Describe the video."
+_SHORTEST_STEP_SECONDS = 0.1
+
+
+def _parse_length(text: str) -> float:
+    """Seconds of `30s`, `30` or `1:30`."""
+    from sfvqa.video.sampling import parse_time
+
+    try:
+        return parse_time(text.strip().removesuffix("s"))
+    except UsageError as error:  # typer knows which option it is about
+        raise typer.BadParameter(str(error)) from error
+
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="VIDEO|FOLDER|GLOB",
+        help="Video files, folders, searched with their subfolders, or quoted patterns.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionOptions(OptionGroup):
+    """What is written, and where."""
+
+    panel = "The captions"
+
+    window: Annotated[float, option("Length of a window: 30, 30s or 1:30.", parser=_parse_length, metavar="TIME")] = (
+        30.0
+    )
+    overlap: Annotated[
+        float, option("Begin each window so long before the end of the last.", parser=_parse_length, metavar="TIME")
+    ] = 0.0
+    whole: Annotated[bool, option("Write one text about the whole video, as plain text.")] = False
+    prompt: Annotated[str, option("Ask the model for this.", metavar="TEXT")] = DEFAULT_PROMPT
+    format: Annotated[
+        CaptionFormatName | None,
+        option("Format of the files: vtt, srt, txt, csv or jsonl (default: vtt, with --whole txt).", metavar="NAME"),
+    ] = None
+    out: Annotated[
+        Path | None,
+        option(
+            "Write the files here, in subfolders as the videos are, not beside the videos.",
+            parser=parse_file,
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    overwrite: Annotated[bool, option("Replace files that are there already.", rich_help_panel=OUTPUT)] = False
+
+    def __post_init__(self) -> None:
+        for name in ("window", "overlap") if self.whole else ():
+            if self.is_flag(name):
+                raise UsageError(f"--whole and --{name} contradict each other.", "Leave one of them out.")
+        if self.window - self.overlap < _SHORTEST_STEP_SECONDS:
+            raise UsageError(
+                f"Windows of {self.window:g} s that overlap by {self.overlap:g} s are not possible.",
+                f"Let each begin at least {_SHORTEST_STEP_SECONDS} s after the one before: 30 and 5, for example.",
+            )
+
+    @property
+    def format_name(self) -> CaptionFormatName:
+        """The format to write."""
+        return self.format or ("txt" if self.whole else "vtt")
+
+    def place_of(self, item: "Item") -> Path:
+        """Where the captions of a video go."""
+        if self.out is None:
+            return item.video.with_suffix(f".{self.format_name}")
+        name = Path(item.name)
+        below = Path(name.name) if name.is_absolute() or ".." in name.parts else name
+        return (self.out / below).with_suffix(f".{self.format_name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionAnswerOptions(TurnOptions):
+    """How captions are written: subtitles are those of each video."""
+
+    subtitles: TextTracks = None
+
+
+def caption(
+    sources: Sources,
+    *,
+    captions: CaptionOptions,
+    work: WorkOptions,
+    model: ModelOptions,
+    frames: FrameOptions,
+    answers: CaptionAnswerOptions,
+    cache: CacheOptions,
+    dry_run: DryRun = False,
+    output: OutputOptions,
+) -> None:
+    """Find the videos that have no captions yet, and have the batch ask about them."""
+    from sfvqa.cli.batch.command import plan_batch
+    from sfvqa.cli.batch.dry_run import show_what_is_left
+    from sfvqa.cli.batch.running import run, show_summary
+
+    notices = output.notices()
+    answers.check(model)
+    model.check(needs_weights=not dry_run)
+    places = find_places(sources, captions, notices)
+    left = {item: file for item, file in places.items() if captions.overwrite or not file.exists()}
+    if num_there := len(places) - len(left):
+        notices.note(f"{plural(num_there, 'video')} captioned already; --overwrite captions them again.")
+    for item, file in left.items():
+        check_file(item, file, captions.out)
+    with notices.waiting("Looking how long the videos are"):
+        items = [part for item in left for part in parts_of(item, captions, frames)]
+    files = CaptionFiles(left, items, captions)
+    request = plan_batch(items, work, model, frames, answers, None, cache, notices)
+    if dry_run:
+        raise typer.Exit(show_what_is_left(request, Path("-"), notices, overwrite=True, json=output.json))
+    try:
+        summary = run(request, files, notices)
+    finally:
+        files.tell(notices)
+    raise typer.Exit(show_summary(summary, files.describe(), notices, json=output.json))
+
+
+def find_places(sources: Sequence[str], captions: CaptionOptions, notices: "Notices") -> "dict[Item, Path]":
+    """The videos, each once, and where their captions go. UsageError where two go to the same place."""
+    from sfvqa.batch.find_videos import gather_items
+
+    said: list[str] = []
+    with notices.waiting("Looking for videos"):
+        found = [item for source in sources for item in gather_items(source, [captions.prompt], said)]
+    for notice in said:
+        notices.note(notice)
+    videos = {os.path.realpath(item.video) for item in found}
+    by_file: dict[str, Item] = {}
+    for item in found:
+        file = captions.place_of(item)
+        first = by_file.setdefault(os.path.realpath(file), item)
+        if replace(first, name=item.name) != item:
+            raise UsageError(
+                f"The captions of “{first.video}” and “{item.video}” would both be “{file}”.",
+                "Rename one of them, or caption them one after the other with another --out.",
+            )
+        if os.path.realpath(file) in videos:
+            raise UsageError(f"The captions of “{item.video}” would replace “{file}”, which is a video.", "Use --out.")
+    return {item: captions.place_of(item) for item in by_file.values()}
+
+
+def parts_of(item: "Item", captions: CaptionOptions, frames: FrameOptions) -> "Sequence[Item]":
+    """The windows of a video as items of their own; the video alone where it cannot be opened, which the batch says."""
+    from sfvqa.video.readers import open_video
+
+    if captions.whole:
+        return [item]
+    try:
+        with open_video(item.video, frames.read_options()) as reader:
+            end = max(reader.info.duration_seconds, reader.timestamps_seconds[-1])
+    except VideoError:
+        return [item]
+    start = item.start_seconds if item.start_seconds is not None else frames.start or 0.0
+    if (until := item.end_seconds or frames.end) is not None:
+        end = min(end, until)
+    if end < start:  # which is an error of the range, and the batch says so
+        return [item]
+    windows = windows_within(start, end, captions.window, captions.overlap)
+    return [replace(item, start_seconds=begin, end_seconds=end) for begin, end in windows]
+
+
+def windows_within(
+    start_seconds: float, end_seconds: float, length_seconds: float, overlap_seconds: float
+) -> list[tuple[float, float]]:
+    """The windows over a range, which they cover, in order.
+
+    A rest shorter than half of what a window adds to the one before is no window: the last one is longer by it.
+
+    >>> windows_within(0, 70, 30, 0)
+    [(0, 30), (30, 70)]
+    """
+    step = length_seconds - overlap_seconds
+    count = max(math.ceil((end_seconds - start_seconds - length_seconds) / step - 0.5 + 1e-9), 0) + 1
+    starts = [start_seconds + step * place for place in range(count)]
+    ends = [*(start + length_seconds for start in starts[:-1]), max(end_seconds, starts[-1] + 0.001)]
+    return [(round(start, 3), round(end, 3)) for start, end in zip(starts, ends, strict=True)]
+
+
+def check_file(item: "Item", file: Path, folder: Path | None) -> None:
+    """Fail now if the captions cannot be written there. UsageError, SfvqaError."""
+    from sfvqa.cli.whole_file import check_place
+
+    if folder is None or file.parent.is_dir():
+        check_place(file, keep=[item.video])
+    elif folder.exists() and not folder.is_dir():
+        raise UsageError(f"“{folder}” is not a folder.", "Name a folder with --out.")
+
+
+class CaptionFiles(RecordKeeper):
+    """Makes a file of captions of a video's records, once there are all of them.
+
+    A window without an answer is left out, and a video without any answer gets no file. What is wrong is kept until
+    `tell`.
+    """
+
+    remembers = True  # by the files that are there
+
+    def __init__(self, places: "Mapping[Item, Path]", items: "Sequence[Item]", captions: CaptionOptions) -> None:
+        super().__init__()
+        self._captions = captions
+        self._num_left = Counter(str(item.video.absolute()) for item in items)
+        self._places = {str(item.video.absolute()): file for item, file in places.items()}
+        self._lines: defaultdict[str, list[SubtitleLine]] = defaultdict(list)
+        self._failures: defaultdict[str, list[str]] = defaultdict(list)
+        self._warnings: dict[str, None] = {}  # as a set that keeps its order
+        self._written: set[str] = set()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Take the record of a window, or of a whole video. SfvqaError where the file cannot be written."""
+        video, name = record["video_path"], record["video"]
+        if record["status"] == "ok":
+            self._lines[video].append(line_of(record))
+            self._warnings |= dict.fromkeys(f"{name}: {warning}" for warning in warnings_of(record))
+        else:
+            self._failures[video].append(f"{name}: {record['error']['message']}")
+        self.learn(record)
+        self._num_left[video] -= 1
+        if not self._num_left[video]:
+            self._write(video)
+
+    def tell(self, notices: "Notices") -> None:
+        """Say what is wrong with the captions; failures only where the display did not."""
+        for warning in self._warnings:
+            notices.warn(warning)
+        for video, messages in self._failures.items():
+            file = self._places[video]
+            if video in self._written:
+                notices.warn(f"{file} lacks {plural(len(messages), 'window')}; --overwrite makes it again.")
+            for message in dict.fromkeys(messages if notices.live else ()):
+                notices.note(f"Failed: {message}")
+
+    def describe(self) -> str:
+        """How many files were written, and where."""
+        where = f"in {self._captions.out}" if self._captions.out else "beside the videos"
+        return f"Captions: {plural(len(self._written), 'file')} {where}"
+
+    def _write(self, video: str) -> None:
+        from sfvqa.cli.whole_file import whole_text_file
+        from sfvqa.video.captions import CaptionFormat, write_captions
+
+        lines = sorted(self._lines.pop(video, ()), key=lambda line: (line.start_seconds, line.end_seconds))
+        if not lines:
+            return
+        file = self._places[video]
+        if file.exists() and not self._captions.overwrite:
+            raise SfvqaError(f"“{file}” was made meanwhile by something else.", "Rerun the command to go on.")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SfvqaError(
+                f"The folder {file.parent} cannot be made: {error.strerror or error}.", "Name another."
+            ) from error
+        with whole_text_file(file) as stream:
+            stream.write(write_captions(lines, CaptionFormat(self._captions.format_name)))
+        self._written.add(video)
+
+
+def line_of(record: Mapping[str, Any]) -> "SubtitleLine":
+    """The answer, with the times of its window, or of the frames that were seen."""
+    from sfvqa.video.subtitles import SubtitleLine
+
+    times, asked = record["frames"]["timestamps_seconds"], record["requested"]
+    start, end = asked.get("start_seconds", times[0]), asked.get("end_seconds", times[-1])
+    return SubtitleLine(start, end, record["answer"].strip())
+
+
+def warnings_of(record: Mapping[str, Any]) -> Iterable[str]:
+    """Those of the answer, and that it was cut."""
+    yield from record["warnings"]
+    if record["finish_reason"] == "length":
+        limit = plural(record["settings"]["max_new_tokens"], "new token")
+        yield f"A caption was cut at {limit}; raise --max-new-tokens for longer ones."

@@ -1,0 +1,239 @@
+"""`sfvqa caption`: a file of captions beside each video, and nothing of anybody else's lost."""
+
+import json
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import webvtt
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sfvqa.cli.caption import CaptionFormatName, line_of, windows_within
+from sfvqa.video.captions import CaptionFormat
+from sfvqa.video.subtitles import SubtitleLine
+from tests.batch.answerer import FakeAnswerer
+from tests.cli.conftest import Outcome, RunCli
+from tests.inference.conftest import write_video
+
+RunCaption = Callable[..., Outcome]
+BROKEN = b"\0\0\0\x18ftypmp42 no more"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """one.mp4, two.mp4 and within/three.mp4."""
+    (tmp_path / "videos" / "within").mkdir(parents=True)
+    for number, name in enumerate(("one", "two", "within/three")):
+        write_video(tmp_path / "videos" / f"{name}.mp4", num_frames=10, colour=(80 * number, 80, 160))
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def answerer(monkeypatch: pytest.MonkeyPatch) -> FakeAnswerer:
+    """A fake in place of every model."""
+    fake = FakeAnswerer()
+    monkeypatch.setattr("sfvqa.cli.model.load", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def caption(run_cli: RunCli, folder: Path, answerer: FakeAnswerer) -> RunCaption:
+    """Caption the folder, or what is named, by the fake."""
+    assert answerer.seen == []
+
+    def run(*args: str, sources: tuple[str | Path, ...] = (folder,)) -> Outcome:
+        return run_cli("caption", *map(str, sources), "--model", "tiny", *args)
+
+    return run
+
+
+def made(folder: Path, suffix: str) -> dict[str, str]:
+    """The files of captions by their names, without the suffix."""
+    return {
+        str(file.relative_to(folder).with_suffix("")): file.read_text(encoding="utf-8")
+        for file in folder.rglob(f"*{suffix}")
+    }
+
+
+def test_formats_are_the_library_s() -> None:
+    assert list(get_args(CaptionFormatName)) == [member.value for member in CaptionFormat]
+
+
+def test_one_text_a_video(caption: RunCaption, folder: Path) -> None:
+    done = caption("--whole", "--prompt", "What moves?")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert made(folder, ".txt") == {
+        "one": "one.mp4: What moves? (10 frames)\n",
+        "two": "two.mp4: What moves? (10 frames)\n",
+        "within/three": "three.mp4: What moves? (10 frames)\n",
+    }
+    assert "Captions: 3 files beside the videos" in done.stderr
+
+
+def test_captions_go_below_another_folder(caption: RunCaption, folder: Path, tmp_path: Path) -> None:
+    assert caption("--whole", "--out", str(tmp_path / "new" / "out")).exit_code == 0
+    assert made(tmp_path / "new" / "out", ".txt").keys() == {"one", "two", "within/three"}
+    assert not made(folder, ".txt")
+
+
+def test_what_is_there_is_not_made_again(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
+    (folder / "one.txt").write_text("mine", encoding="utf-8")
+    done = caption("--whole")
+    assert (done.exit_code, sorted(answerer.seen)) == (0, ["three.mp4", "two.mp4"])
+    assert made(folder, ".txt")["one"] == "mine"
+    assert "1 video captioned already" in done.stderr
+    assert caption("--whole").exit_code == 0
+    assert len(answerer.seen) == 2
+    assert caption("--whole", "--overwrite").exit_code == 0
+    assert made(folder, ".txt")["one"].startswith("one.mp4: ")
+
+
+def test_a_broken_video_does_not_end_the_rest(caption: RunCaption, folder: Path) -> None:
+    (folder / "bad.mp4").write_bytes(BROKEN)
+    done = caption("--whole")
+    assert done.exit_code == 6
+    assert made(folder, ".txt").keys() == {"one", "two", "within/three"}
+    assert "Failed: bad.mp4: " in done.stderr
+    (folder / "bad.mp4").write_bytes((folder / "one.mp4").read_bytes())
+    assert caption("--whole").exit_code == 0
+    assert "bad" in made(folder, ".txt")
+
+
+def test_a_file_that_came_meanwhile_stays(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
+    def come(_name: str, _num_wanted: int) -> None:
+        (folder / "one.txt").write_text("yours", encoding="utf-8")
+
+    answerer.on_chunk = come
+    done = caption("--whole", sources=(folder / "one.mp4",))
+    assert (done.exit_code, made(folder, ".txt")) == (1, {"one": "yours"})
+
+
+def test_no_two_videos_share_a_file(caption: RunCaption, folder: Path, tmp_path: Path) -> None:
+    same = folder / "one.mkv"
+    same.write_bytes((folder / "one.mp4").read_bytes())
+    done = caption("--whole")
+    assert (done.exit_code, made(folder, ".txt")) == (2, {})
+    assert "would both be" in done.stderr
+    done = caption("--whole", "--out", str(tmp_path / "out"), sources=(folder, folder / "within" / "three.mp4"))
+    assert done.exit_code == 2
+
+
+def test_a_video_named_twice_is_captioned_once(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
+    assert caption("--whole", sources=(folder, folder / "one.mp4")).exit_code == 0
+    assert sorted(answerer.seen) == ["one.mp4", "three.mp4", "two.mp4"]
+
+
+@pytest.mark.parametrize("flags", [("--overwrite",), ()])
+def test_no_captions_replace_a_video(caption: RunCaption, folder: Path, flags: tuple[str, ...]) -> None:
+    """Videos are known by how they begin, whatever they are called; such a one is not captioned already."""
+    content = (folder / "one.mp4").read_bytes()
+    (folder / "clip.txt").write_bytes(content)
+    done = caption("--whole", *flags)
+    assert (done.exit_code, (folder / "clip.txt").read_bytes()) == (2, content)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_known_before_the_work(
+    caption: RunCaption, folder: Path, answerer: FakeAnswerer
+) -> None:
+    folder.chmod(0o555)
+    try:
+        assert (caption("--whole").exit_code, answerer.seen) == (1, [])
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_dry_run_writes_nothing(caption: RunCaption, folder: Path, tmp_path: Path) -> None:
+    done = caption("--whole", "--dry-run", "--json", "--out", str(tmp_path / "out"))
+    assert (done.exit_code, json.loads(done.stdout)["left"]) == (0, 3)
+    assert not made(folder, ".txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_video_may_be_one_subtitle(caption: RunCaption, folder: Path) -> None:
+    assert caption("--whole", "--format", "srt", sources=(folder / "one.mp4",)).exit_code == 0
+    assert made(folder, ".srt")["one"].startswith("1\n00:00:00,000 --> ")
+
+
+def test_a_caption_a_window(caption: RunCaption, folder: Path) -> None:
+    """Ten frames at ten a second; a rest of 0.2 s is longer than half a window."""
+    done = caption("--window", "0.3s", sources=(folder / "one.mp4",))
+    assert done.exit_code == 0
+    cues = webvtt.from_string(made(folder, ".vtt")["one"]).captions
+    assert [(cue.start, cue.end, cue.text) for cue in cues] == [
+        ("00:00:00.000", "00:00:00.300", "one.mp4: Describe the video. (4 frames)"),
+        ("00:00:00.300", "00:00:00.600", "one.mp4: Describe the video. (4 frames)"),
+        ("00:00:00.600", "00:00:01.000", "one.mp4: Describe the video. (4 frames)"),
+    ]
+
+
+def test_windows_keep_to_the_range_and_overlap(caption: RunCaption, folder: Path) -> None:
+    flags = ("--window", "0.4", "--overlap", "0.2", "--start", "0.2", "--end", "0.8", "--format", "jsonl")
+    assert caption(*flags, sources=(folder / "one.mp4",)).exit_code == 0
+    lines = [json.loads(row) for row in made(folder, ".jsonl")["one"].splitlines()]
+    assert [(line["start_seconds"], line["end_seconds"]) for line in lines] == [(0.2, 0.6), (0.4, 0.8)]
+
+
+def test_a_window_without_an_answer_is_left_out_and_told(
+    caption: RunCaption, folder: Path, answerer: FakeAnswerer
+) -> None:
+    num_asked = 0
+
+    def fail(_questions: list[str], _stop: object) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 2:
+            raise ValueError("a window that cannot be")
+
+    answerer.on_answer = fail
+    done = caption("--window", "0.3", "--batch-size", "1", sources=(folder / "one.mp4",))
+    assert done.exit_code == 6
+    assert made(folder, ".vtt")["one"].count("-->") == 2
+    assert "one.vtt lacks 1 window" in done.stderr
+
+
+def test_a_video_that_is_not_done_has_no_file(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
+    """What ends a run between two windows leaves nothing that looks like captions."""
+    num_asked = 0
+
+    def interrupt(_questions: list[str], _stop: object) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        if num_asked == 5:
+            raise KeyboardInterrupt
+
+    answerer.on_answer = interrupt
+    done = caption("--window", "0.3", "--batch-size", "1", "--readers", "1")
+    assert (done.exit_code, list(made(folder, ".vtt"))) == (130, ["one"])
+    assert caption("--window", "0.3").exit_code == 0
+    assert made(folder, ".vtt").keys() == {"one", "two", "within/three"}
+
+
+@pytest.mark.parametrize(
+    "flags", [("--window", "5", "--overlap", "5"), ("--window", "0"), ("--whole", "--window", "5")]
+)
+def test_windows_that_are_none(caption: RunCaption, folder: Path, flags: tuple[str, ...]) -> None:
+    assert (caption(*flags).exit_code, made(folder, ".vtt")) == (2, {})
+
+
+@given(st.floats(0, 1e4), st.floats(0.001, 1e3), st.floats(1, 300), st.floats(0, 0.9))
+@example(start=0.0, duration=13.0, length=2.859375, share=0.0)
+def test_windows_cover_the_range_in_order(start: float, duration: float, length: float, share: float) -> None:
+    """Starts were rounded before the ends were reckoned from them, which left a millisecond between two windows."""
+    windows = windows_within(start, start + duration, length, length * share)
+    assert windows[0][0] == pytest.approx(start, abs=0.001)
+    assert windows[-1][1] == pytest.approx(start + duration, abs=0.002)
+    for (first, until), (begin, end) in pairwise(windows):
+        assert first < begin <= until + 1e-9
+        assert until < end + 0.002
+
+
+def test_a_caption_has_the_times_that_were_asked_for() -> None:
+    record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n", "requested": {}}
+    assert line_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
+    windowed = {**record, "requested": {"start_seconds": 30.0, "end_seconds": 60.0}}
+    assert line_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")
