@@ -18,6 +18,8 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.find import Found, find_progressively
+from sfvqa.inference.moments import FindOptions
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks, check_question
 from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
@@ -173,13 +175,15 @@ class VideoQA:
     def windows(
         self,
         video: str | Path,
-        window: WindowOptions,
+        window: WindowOptions | Sequence[Window],
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
     ) -> Iterator[tuple[Window, EncodedVideo | VideoError]]:
         """Encode one window of a video after the other, in order: each is what `encode` makes of its part alone.
+
+        They are those of a length, or the very ones that are given, none of which begins or ends before the last.
 
         The file is read once, from front to back, and no more of it is held than a window and what overlaps it;
         windows that the video cache holds are not read. (Scenes need a look over the file first, and frames chosen by
@@ -195,7 +199,7 @@ class VideoQA:
     def windows_progressively(
         self,
         video: str | Path,
-        window: WindowOptions,
+        window: WindowOptions | Sequence[Window],
         sampling: SamplingOptions,
         *,
         reading: ReadOptions | None = None,
@@ -205,7 +209,10 @@ class VideoQA:
         with memory_errors("reading the video"):
             opened = open_video(video, reading)
         with opened:
-            planned = yield from plan_windows(opened, window, sampling)
+            if isinstance(window, WindowOptions):
+                planned: Sequence[Window] = yield from plan_windows(opened, window, sampling)
+            else:
+                planned = window
             left = {
                 part: choose_unread(opened, part.of(sampling)).indices
                 for part in planned
@@ -224,6 +231,31 @@ class VideoQA:
                         encoded = error
                     reader.open_seconds = 0.0  # which the first one waited for
                     yield part, encoded
+
+    def find(
+        self,
+        video: str | Path,
+        text: str,
+        options: FindOptions | None = None,
+        *,
+        sampling: SamplingOptions | None = None,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+        prompt: PromptOptions | None = None,
+    ) -> Found:
+        """Find the moments of a video that show `text`, or of which the question `text` is true, likeliest first.
+
+        It is `inference.find.find_progressively`, which also yields how far it is.
+        """
+        steps = find_progressively(
+            self, video, text, options, sampling=sampling, reading=reading, crop=crop, prompt=prompt
+        )
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: Found = end.value
+                return found
 
     def ask(
         self,
