@@ -20,7 +20,7 @@ from sfvqa.inference.moments import (
     FindOptions,
     Look,
     Moment,
-    closer_length,
+    closer_lengths,
     log_odds,
     merge_into_moments,
     question_about,
@@ -121,16 +121,18 @@ def find_progressively(
     model was trained with so many), and which part of the video. Raises UsageError, VideoError, OutOfMemoryError.
     """
     options, question = options or FindOptions(), question_about(text)
-    asked = sampling or sampling_for(model.default_sampling, options)
+    own = sampling_for(model.default_sampling, options)
+    asked = sampling or own
     with open_video(video, reading) as opened:
         choose_unread(opened, asked)  # for its checks
         info, end = opened.info, timeline_of(opened).end_seconds
     begin, end = asked.start_seconds or 0.0, end if asked.end_seconds is None else min(asked.end_seconds, end)
-    search = _Search(model, Path(video), question, asked, reading, crop, prompt, is_told=sampling is not None)
-    length: float | None = options.every_seconds
-    looks = yield from search.look(FindStage.OVER_ALL, WindowOptions(length).windows_within(begin, end))
+    is_told = (asked.num_frames, asked.strategy) != (own.num_frames, own.strategy)
+    search = _Search(model, Path(video), question, asked, reading, crop, prompt, is_told)
+    windows = WindowOptions(options.every_seconds).windows_within(begin, end)
+    looks = yield from search.look(FindStage.OVER_ALL, windows)
     first, calibration = tuple(looks), Calibration.of(looks)
-    while length := closer_length(length):
+    for length in closer_lengths(options.every_seconds):
         ranges = ranges_to_see_closer(looks, calibration, margin_seconds=length, within=(begin, end))
         overlapping = WindowOptions(length, length / 2)
         closer = [window for part in ranges for window in overlapping.windows_within(*part)]

@@ -6,7 +6,7 @@ the video's own median, and the more parts there are, the farther it has to. Num
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -120,13 +120,15 @@ class Calibration:
         return self.num_windows < 3 or is_outlier or self.probability(look.log_odds) >= _WORTH_A_LOOK
 
 
-def closer_length(length_seconds: float) -> float | None:
-    """How long the windows of the next closer look are; None where it is close enough.
+def closer_lengths(length_seconds: float) -> Iterator[float]:
+    """How long the windows of closer looks are, one after the other, until they are close enough.
 
-    >>> closer_length(30.0), closer_length(7.5), closer_length(1.875)
-    (7.5, 1.875, None)
+    >>> list(closer_lengths(30.0)), list(closer_lengths(8.0)), list(closer_lengths(2.0))
+    ([7.5, 1.875], [2.0], [])
     """
-    return length_seconds / _CLOSER if length_seconds > FINEST_SECONDS else None
+    while length_seconds > FINEST_SECONDS:
+        length_seconds /= _CLOSER
+        yield length_seconds
 
 
 def ranges_to_see_closer(
