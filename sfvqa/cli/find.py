@@ -15,6 +15,7 @@ from sfvqa.cli.options import (
     OptionGroup,
     OutputOptions,
     Video,
+    check_positive,
     option,
     parse_file,
     rare_setting,
@@ -67,9 +68,7 @@ class SearchOptions(OptionGroup):
             parser=parse_time,
         ),
     ] = 8.0
-    threshold: Annotated[
-        float, setting("Least probability of a moment, 0 for the likeliest anyway.", min=0.0, max=1.0)
-    ] = 0.5
+    threshold: Annotated[float, setting("Least probability of a moment.", max=1.0, callback=check_positive)] = 0.5
     top: Annotated[int, setting("Show at most N moments.", min=1)] = 10
     template: Annotated[
         str | None, rare_setting("Text around the question, as in --template '{question} Answer yes or no.'")
@@ -209,11 +208,13 @@ def tell(found: "Found") -> None:
     for moment in found.moments:
         span = f"{clock(moment.start_seconds)}–{clock(moment.end_seconds)}"
         echo(f"{clock(moment.best_seconds):>8}  {percent(moment.probability):>6}  {span}")
-    if not found.moments:
+    if not found.moments and found.calibration.median > 0:
+        echo("Nothing found that stands out: the model says yes of half of the video or more.")
+    elif not found.moments:
         nearest = found.likeliest
         span = f"{clock(nearest.start_seconds)}–{clock(nearest.end_seconds)}"
         likely = percent(found.calibration.probability(nearest.log_odds))
-        echo(f"Nothing found. The likeliest part is {span}, at {likely}; --threshold 0 shows such parts too.")
+        echo(f"Nothing found. The likeliest part is {span}, at {likely}.")
 
 
 def describe(found: "Found") -> str:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.video_qa import VideoQA
 
 YES, NO = "Yes", "No"
-_FRAMES_A_SECOND = 2.0  # of the first look: what lasts a second is seen twice
+_FRAMES_A_SECOND, _LEAST_FRAMES = 2.0, 8  # of the first look: what lasts a second is seen twice
 
 
 class FindStage(StrEnum):
@@ -153,8 +153,8 @@ def find_progressively(
 
 
 def sampling_for(trained: SamplingOptions, options: FindOptions) -> SamplingOptions:
-    """The frames of a window: two a second of the first look, at least two, at most as many as in training."""
-    wanted = max(round(options.every_seconds * _FRAMES_A_SECOND), 2)
+    """The frames of a window: two a second of the first look, at least eight, at most as many as in training."""
+    wanted = max(round(options.every_seconds * _FRAMES_A_SECOND), _LEAST_FRAMES)
     return SamplingOptions(num_frames=min(trained.num_frames, wanted), strategy=SamplingStrategy.UNIFORM)
 
 

@@ -38,8 +38,10 @@ class FindOptions:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.every_seconds) and self.every_seconds > 0):
             raise UsageError(f"Looking every {self.every_seconds} s is not possible.", "Give --every a time above 0.")
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"{self.threshold} is no probability.", "Give --threshold a number from 0 to 1.")
+        if not 0 < self.threshold <= 1:  # above 0, all of the video is one moment
+            raise UsageError(
+                f"A threshold of {self.threshold:g} is not possible.", "Give --threshold above 0, up to 1."
+            )
         if self.top < 1:
             raise UsageError(f"The {self.top} likeliest moments are none.", "Give --top a number above 0.")
 

@@ -9,7 +9,7 @@ import av
 from av.container import InputContainer
 
 from sfvqa.errors import UnreadableVideoError
-from sfvqa.video.readers.tracks import choose_track, open_container
+from sfvqa.video.readers.tracks import choose_track, open_container, packets_of
 
 
 def copy_part(path: Path, target: Path, start_seconds: float, end_seconds: float) -> float:
@@ -20,9 +20,10 @@ def copy_part(path: Path, target: Path, start_seconds: float, end_seconds: float
     """
     try:
         with open_container(path) as source, av.open(str(target), "w") as copy:
-            video = source.streams[choose_track(path, source).index]
+            index = choose_track(path, source).index
+            video = next(stream for stream in source.streams.video if stream.index == index)
             streams = {stream.index: copy.add_stream_from_template(stream) for stream in (video, *source.streams.audio)}
-            zero = (video.start_time or 0) * Fraction(video.time_base or 1)
+            zero = next(map(_seconds, packets_of(source, video)))
             start, end = zero + Fraction(start_seconds), zero + Fraction(end_seconds)
             packets = _packets_from_key_frame(source, video, list(streams), start, end)
             begin = next(packets, None)
