@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfvqa.video import Clip as Clip
     from sfvqa.video import SamplingOptions as SamplingOptions
     from sfvqa.video import VideoInfo as VideoInfo
+    from sfvqa.video import WindowOptions as WindowOptions
     from sfvqa.video.subtitles import read_subtitle_file as read_subtitle_file
 
 _HOME = {
@@ -33,6 +34,7 @@ _HOME = {
     "Timings": "sfvqa.inference",
     "VideoInfo": "sfvqa.video",
     "VideoQA": "sfvqa.inference",
+    "WindowOptions": "sfvqa.video",
     "read_subtitle_file": "sfvqa.video.subtitles",
 }
 """Where each public name lives: imported on first use, so that `sfvqa --help` imports no torch."""

@@ -8,7 +8,8 @@ SfvqaError                      1
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
 │   │   ├── DamagedVideoError   3   a video of which no frame can be vouched for
 │   │   ├── EncryptedVideoError 3   a video that needs a key
-│   │   └── ReadTimeoutError    3   reading took longer than it may
+│   │   ├── ReadTimeoutError    3   reading took longer than it may
+│   │   └── ReaderKilledError   3   the process that read was killed
 │   ├── RangeOutsideVideoError  3   the requested seconds hold no frame
 │   └── SubtitlesError          3   subtitles that are missing, none, or cannot be read
 ├── ModelError                  4   the model
@@ -137,6 +138,10 @@ class EncryptedVideoError(UnreadableVideoError):
 
 class ReadTimeoutError(UnreadableVideoError):
     """Reading took longer than it may, and was ended."""
+
+
+class ReaderKilledError(UnreadableVideoError):
+    """The process that read was killed, which no file does."""
 
 
 class RangeOutsideVideoError(VideoError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfvqa.errors import UsageError
+from sfvqa.video.windows import Window
 
 UNREADABLE = "unreadable"
 """The content of a video that could not be hashed."""
@@ -24,7 +25,7 @@ class Item:
 
     `video` is a path that can be opened from here; `name` is what records call it: the path relative to the folder or
     the manifest, with "/" between parts. `own_id`, `answer` and `fields` (the true ones), and `group` come from the
-    manifest.
+    manifest. `is_window`: the range is one of those that the video is asked about in, one by one.
     """
 
     video: Path
@@ -37,6 +38,21 @@ class Item:
     answer: str | None = None
     group: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
+    is_window: bool = False
+
+    @property
+    def window(self) -> Window | None:
+        """The part of the video that it is about, where that is one of several."""
+        if not self.is_window:
+            return None
+        assert self.start_seconds is not None
+        assert self.end_seconds is not None
+        return Window(self.start_seconds, self.end_seconds)
+
+    @property
+    def label(self) -> str:
+        """What it is about: `clip.mp4`, or `clip.mp4 0:30–1:00`."""
+        return f"{self.name} {self.window}" if self.is_window else self.name
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,7 @@ def _facts(question: Question, status: str, settings: Mapping[str, object]) -> R
     return {
         "video": item.name,
         "video_path": str(item.video.absolute()),
+        "window": item.window and item.window.to_dict(),
         "question": item.question,
         "item_id": question.item_id,
         "id": item.own_id,

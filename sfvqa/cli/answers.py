@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sfvqa.cli.options import is_bundled
 from sfvqa.cli.screen import WordWriter, print_json, printable
+from sfvqa.errors import ExitCode, VideoError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.video import CropMode, SamplingOptions, VideoInfo
+    from sfvqa.video import CropMode, SamplingOptions, VideoInfo, Window
 
 
 class AnswerPrinter:
@@ -33,8 +35,8 @@ class AnswerPrinter:
         self._several = several
         self._has_shown = False
 
-    def show(self, question: str, stream: "AnswerStream") -> "Answer":
-        """Print one answer to the end and return it; what was printed stays when it is interrupted."""
+    def show(self, question: str, stream: "AnswerStream", *, lead: str = "") -> "Answer":
+        """Print one answer to the end, after a `lead`, and return it; what was printed stays when interrupted."""
         notices = self._notices
         if self._json:
             with notices.waiting(f"Answering: {question}"):
@@ -52,6 +54,7 @@ class AnswerPrinter:
         with notices.waiting("Thinking"):  # until the first piece; the spinner must be gone before anything is written
             piece = next(pieces, None)
         try:
+            words.write(lead)
             while piece is not None:
                 words.write(printable(piece.replace("\n", " ") if notices.quiet else piece))
                 piece = next(pieces, None)
@@ -106,18 +109,75 @@ def answer_questions(
     streams = stream_batches()
     if batch_size == 1:
         streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
-    return print_answers(questions, streams, notices, json=json)
+    return print_answers(questions, streams, notices, json=json, window=encoded.window)
+
+
+def answer_windows(
+    model: "VideoQA",
+    video: Path,
+    windows: "Iterator[tuple[Window, EncodedVideo | VideoError]]",
+    questions: Sequence[str],
+    answers: "TurnOptions",
+    prompt: "PromptOptions",
+    notices: "Notices",
+    *,
+    json: bool,
+    batch_size: int,
+) -> ExitCode:
+    """Answer every question about each window of a video as it comes; one that cannot be seen is told of, and passed.
+
+    `video` is the path as it was given. The exit code says whether all could be seen.
+    """
+    said: list[Answer] = []
+    code = ExitCode.OK
+    while True:
+        with notices.waiting("Looking at the next window"):
+            window, seen = next(windows, (None, None))
+        if window is None or seen is None:
+            break
+        if isinstance(seen, VideoError):
+            code = ExitCode.BATCH_FAILURES
+            if json:
+                for question in questions:
+                    print_json(_window_error(video, window, question, seen))
+            notices.warn(f"{window}: {seen.with_flags}", again=True)
+            continue
+        for warning in seen.warnings:
+            notices.warn(warning)
+        seen = seen.lying_at(video)
+        said += answer_questions(model, seen, questions, answers, prompt, notices, json=json, batch_size=batch_size)
+    notices.timings(said)
+    return code
+
+
+def _window_error(video: Path, window: "Window", question: str, error: VideoError) -> dict[str, object]:
+    """What `ask --json` prints in place of an answer."""
+    return {
+        "video": str(video),
+        "window": window.to_dict(),
+        "question": question,
+        "status": "error",
+        "error": {"type": type(error).__name__, "message": error.with_flags},
+    }
 
 
 def print_answers(
-    questions: Sequence[str], streams: "Iterator[AnswerStream]", notices: "Notices", *, json: bool
+    questions: Sequence[str],
+    streams: "Iterator[AnswerStream]",
+    notices: "Notices",
+    *,
+    json: bool,
+    window: "Window | None" = None,
 ) -> "list[Answer]":
-    """Print an answer a question, with what is said of it; the first that fails ends it."""
+    """Print an answer a question, with what is said of it; the first that fails ends it.
+
+    With a `window` each answer begins with its times.
+    """
     printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
     said: list[Answer] = []
     for question, stream in zip(questions, streams, strict=True):
         with stream:
-            answer = printer.show(question, stream)
+            answer = printer.show(question, stream, lead=f"{window}  " if window else "")
         for line in (*describe_choices(answer), *describe_evidence(answer)):
             notices.note(line)
         for line in () if said else describe_subtitles(answer):

@@ -10,7 +10,7 @@ import typer
 from sfvqa.checkpoints.find import locate
 from sfvqa.cli.answer_options import AnswerOptions, QuestionFile, Questions, gather_questions
 from sfvqa.cli.answers import describe_frames, describe_video
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.frame_options import FrameOptions, WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions, describe_duration, seconds_on_cpu, tell_duration
 from sfvqa.cli.options import (
     ONE,
@@ -52,6 +52,7 @@ HELP = """\b
   sfvqa ask clip.mp4 "What happens?" --dry-run               (does it fit?)
   sfvqa ask clip.mp4 "Left (A) or right (B)?" --choices A,B  (compares them)
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
+  sfvqa ask game.mp4 "Does anyone score?" --window 30s       (asked of each)
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
@@ -92,7 +93,7 @@ def ask(
     question_file: QuestionFile = None,
     *,
     model: ModelOptions,
-    frames: FrameOptions,
+    frames: WindowedFrameOptions,
     answers: AskOptions,
     cache: CacheOptions,
     server: ServerUse,
@@ -102,21 +103,24 @@ def ask(
     """Check everything that can be checked, load, look, answer."""
     from sfvqa.cli.video import check_video, encode_video, open_video, plan_question
 
-    asked = gather_questions(questions, question_file, video=video)
+    asked, windows = gather_questions(questions, question_file, video=video), frames.windows()
     check_video(video)
     model.check(needs_weights=not dry_run)
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
     answers.check(model)
     notices, batch_size = output.notices(), answers.batch_size.number or 1  # auto is one after the other, as written
     may_offer = not (model.model or model.random_weights or answers.evidence or output.json or is_bundled(video))
-    if not (dry_run or strips):
+    if windows and strips:
+        raise UsageError("The evidence is drawn of one part of the video.", "Leave out --window or --evidence-out.")
+    if not (dry_run or strips or windows):
         warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
         if ask_server(warm, video, asked, json=output.json, batch_size=batch_size):
             return
-    from sfvqa.cli.answers import answer_questions
+    from sfvqa.cli.answers import answer_questions, answer_windows
     from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.models import offer_download
     from sfvqa.inference.question import check_looks
+    from sfvqa.video.windows import Window, plan_windows
 
     with open_video(video, frames, cache.open(video), notices) as file:
         if may_offer and not dry_run:
@@ -133,14 +137,32 @@ def ask(
             batch_size=batch_size,
             static_decode=answers.static_decode,
             is_only_planned=dry_run,
+            in_windows=windows is not None,
         )
         if answers.evidence:
             check_looks(plan.sizes.name, plan.sizes.sizes.hybrid_layers)
-        seconds = seconds_on_cpu(plan, len(asked), is_seen=file.is_kept(sampling))
+        planned: tuple[Window, ...] = ()
+        if windows:
+            with notices.waiting("Looking for windows"):
+                planned = plan_windows(file.reader, windows, sampling)
+            notices.note(f"{video.name}: {plural(len(planned), 'window')}, the first {planned[0]}.")
+        if dry_run and planned:
+            sampling = planned[0].of(sampling)  # the others are much the same
+        is_seen = not planned and file.is_kept(sampling)
+        seconds = seconds_on_cpu(plan, len(asked) * (len(planned) or 1), is_seen=is_seen)
         if dry_run:
             raise typer.Exit(show_plan(video, file, frames, plan, sampling, seconds, notices, json=output.json))
         check_fit(plan, seconds, notices)
         answerer = load(plan.settings, file.cache, notices)
+        if planned:
+            seen = answerer.windows(
+                file.reader, planned, sampling, reading=frames.read_options(), crop=frames.crop_mode()
+            )
+            raise typer.Exit(
+                answer_windows(
+                    answerer, video, seen, asked, answers, prompt, notices, json=output.json, batch_size=batch_size
+                )
+            )
         encoded = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
         said = answer_questions(

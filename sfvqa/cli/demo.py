@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from sfvqa.cli.ask import AskOptions, ask
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.frame_options import WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import BUNDLED_VIDEOS, CacheOptions, Json, OutputOptions
 from sfvqa.cli.screen import can_ask, echo, print_json
@@ -62,7 +62,7 @@ def demo(as_json: Json = False) -> None:
             Path(videos[0].path),
             [videos[0].questions[0][0]],
             model=ModelOptions(model="tiny"),
-            frames=FrameOptions(),
+            frames=WindowedFrameOptions(),
             answers=AskOptions(),
             cache=CacheOptions(),
             server=ServerUse(),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sfvqa.cli.screen import Notices
     from sfvqa.inference.find import Found
     from sfvqa.inference.moments import FindOptions
+    from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.video.readers import VideoReader
 
 
@@ -113,19 +114,20 @@ def find(
     from sfvqa.inference.moments import question_about
     from sfvqa.video.readers import open_video
     from sfvqa.video.readers.local_file import local_video
+    from sfvqa.video.sampling import SamplingOptions
+    from sfvqa.video.windows import WindowOptions
 
     options, question = search.find_options(), question_about(text)
     check_video(video)
     model.check()
-    if frames.timestamps is not None:
-        raise UsageError("--timestamps names the frames, find looks for them.", "Leave out --timestamps.")
+    WindowOptions(options.every_seconds).check(frames.resolve(SamplingOptions()))
     check_outputs(out, clips, keep=video)
     notices = output.notices()
     with (
         local_video(video, timeout_seconds=frames.read_timeout) as path,
         open_video(path, frames.read_options()) as file,
     ):
-        found = look(model, search, frames, cache, path, text, question, options, notices)
+        found = look(model, search, frames, cache.open(video), file, text, question, options, notices)
         found = replace(found, video=replace(found.video, path=video))
         if output.json:
             print_json(found.to_dict())
@@ -146,8 +148,8 @@ def look(
     model: ModelOptions,
     search: SearchOptions,
     frames: FrameOptions,
-    cache: CacheOptions,
-    path: Path,
+    cache: "VideoCache | None",
+    file: "VideoReader",
     text: str,
     question: str,
     options: "FindOptions",
@@ -172,15 +174,14 @@ def look(
     )
     check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     check_fit(plan, None, notices)
-    answerer = load(plan.settings, cache.open(path), notices)
+    answerer = load(plan.settings, cache, notices)
     return notices.follow(
         find_progressively(
             answerer,
-            path,
+            file,
             text,
             options,
             sampling=sampling,
-            reading=frames.read_options(),
             crop=frames.crop_mode(),
             prompt=prompt,
         )

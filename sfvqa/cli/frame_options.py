@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sfvqa.video.fitting import CropMode
     from sfvqa.video.readers import ReadOptions
     from sfvqa.video.sampling import SamplingOptions
+    from sfvqa.video.windows import WindowOptions
 
 
 # The names of an enum, written out because importing it would import numpy; a test compares.
@@ -197,3 +198,38 @@ class FrameOptions(ReadingOptions):
         else:
             wrong = f"--{first} and --{second} are two ways of choosing frames."
         return UsageError(wrong, "Leave one of them out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedFrameOptions(FrameOptions):
+    """Frames of one window of the video after the other, where there is a `window`. Raises UsageError when built."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|scenes",
+            help="Ask about each window of this length, such as 30s or 1:30, or about each scene.",
+        ),
+    ] = None
+    overlap: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Begin each window this long before the end of the one before."),
+        RARE,
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap is not None and self.window is None:
+            raise UsageError("--overlap is that of windows.", "Add --window with their length, or leave it out.")
+        self.windows()  # for its checks
+
+    def windows(self) -> "WindowOptions | None":
+        """The windows to ask about, None for the whole range at once."""
+        if self.window is None:
+            return None
+        from sfvqa.video.sampling import SamplingOptions
+        from sfvqa.video.windows import WindowOptions
+
+        windows = WindowOptions.parse(self.window, self.overlap)
+        windows.check(self.resolve(SamplingOptions()))
+        return windows

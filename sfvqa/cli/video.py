@@ -186,14 +186,17 @@ def plan_question(
     batch_size: int = 1,
     static_decode: str = "off",
     is_only_planned: bool = False,
+    in_windows: bool = False,
 ) -> "tuple[Plan, SamplingOptions]":
     """Choose the model, and the frames and quantization by the free memory; nothing is loaded.
 
-    Unless it is only planned, a thread begins to read the frames: those that the model will most likely see as soon as
-    it is known, others if it turns out otherwise. Raises VideoError, ModelError, UsageError for a device, dtype,
-    attention or quantization that is not there, PromptTooLongError for more frames than there are positions.
+    Unless it is only planned, or seen in windows, a thread begins to read the frames: those that the model will most
+    likely see as soon as it is known, others if it turns out otherwise. Raises VideoError, ModelError, UsageError for a
+    device, dtype, attention or quantization that is not there, PromptTooLongError for more frames than there are
+    positions.
     """
-    if not is_only_planned:
+    is_read_ahead = not (is_only_planned or in_windows)
+    if is_read_ahead:
         _read_as_expected(model, frames, video)
     sizes = model.choose(notices, device_must_be_here=not is_only_planned)
     from sfvqa.checkpoints.plan import check_positions, make_plan
@@ -217,7 +220,7 @@ def plan_question(
     check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     if plan.run.num_frames < available:
         sampling = replace(sampling, num_frames=plan.run.num_frames)
-    if not is_only_planned:
+    if is_read_ahead:
         _read_as_planned(plan, sampling, frames, video)
     return plan, sampling
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sfvqa.errors import SchemaNotMetError
+from sfvqa.video.windows import Window
 
 SCHEMA_VERSION = 1
 
@@ -160,6 +161,7 @@ class Answer:
     `evidence` weighs every sampled frame, in order, with 1 in all (see `inference.evidence`); None where it was not
     asked for, empty where nothing was looked at, of a question without a video for one. With a schema, `fields` is the
     value that the text spells, or `error` says why it spells none; both are None of an answer that was interrupted.
+    `window` is the part of the video that was asked about, where it was asked about in windows.
     """
 
     text: str
@@ -180,12 +182,14 @@ class Answer:
     evidence: tuple[FrameEvidence, ...] | None = None
     fields: object = None
     error: SchemaNotMetError | None = None
+    window: Window | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
         return {
             "schema_version": SCHEMA_VERSION,
             "video": self.video,
+            "window": self.window and self.window.to_dict(),
             "question": self.question,
             "answer": self.text,
             "fields": self.fields,
@@ -213,6 +217,7 @@ class Answer:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """The answer of which `to_dict` made this, also after it was JSON; an `error` is no part of it."""
         frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
+        window = document.get("window")
         return cls(
             text=document["answer"],
             finish_reason=FinishReason(document["finish_reason"]),
@@ -224,6 +229,7 @@ class Answer:
             choices=tuple(ChoiceProbability(**choice) for choice in document["choices"] or ()),
             subtitles=SubtitleUse(**subtitles) if subtitles else None,
             evidence=None if evidence is None else tuple(FrameEvidence(**frame) for frame in evidence),
+            window=Window(**window) if window else None,
             **{name: document[name] for name in _AS_THEY_ARE},
         )
 

@@ -530,6 +530,7 @@ class AnswerRun:
             subtitles=row.prompt.subtitles,
             from_video_cache=encoded is not None and encoded.is_from_cache,
             evidence=evidence,
+            window=encoded.window if encoded else None,
         )
 
     def _recording_warnings(self) -> list[str]:

@@ -37,6 +37,7 @@ from sfvqa.video.fitting import CropMode, Fit, FitSquare
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
+from sfvqa.video.windows import Window
 from sfvqa.wording import plural
 
 
@@ -226,7 +227,8 @@ class SeeingCosts:
 class EncodedVideo:
     """What a model has seen of one video, with where the frames came from and what they cost (see Timings).
 
-    `is_from_cache` says that it was not seen now but taken from the video cache.
+    `is_from_cache` says that it was not seen now but taken from the video cache; `window` is the part of the video that
+    was seen, where it is seen in windows.
     """
 
     visual_tokens: VisualTokens
@@ -242,6 +244,7 @@ class EncodedVideo:
     overlap_seconds: float = 0.0
     is_from_cache: bool = False
     preprocess_seconds: float = 0.0
+    window: Window | None = None
 
     @property
     def num_slow_tokens(self) -> int:

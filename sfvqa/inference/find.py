@@ -6,6 +6,7 @@ could say: one that would rather say that it cannot tell has not said yes. `infe
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,7 +31,7 @@ from sfvqa.inference.moments import (
 from sfvqa.inference.question import PromptOptions
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions, open_video
+from sfvqa.video.readers import ReadOptions, VideoReader, open_video
 from sfvqa.video.reading import choose_unread, timeline_of
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions
@@ -105,7 +106,7 @@ class Found:
 
 def find_progressively(
     model: "VideoQA",
-    video: str | Path,
+    video: str | Path | VideoReader,
     text: str,
     options: FindOptions | None = None,
     *,
@@ -123,12 +124,17 @@ def find_progressively(
     options, question = options or FindOptions(), question_about(text)
     own = sampling_for(model.default_sampling, options)
     asked = sampling or own
-    with open_video(video, reading) as opened:
-        choose_unread(opened, asked)  # for its checks
-        info, end = opened.info, timeline_of(opened).end_seconds
-    begin, end = asked.start_seconds or 0.0, end if asked.end_seconds is None else min(asked.end_seconds, end)
     is_told = (asked.num_frames, asked.strategy) != (own.num_frames, own.strategy)
-    search = _Search(model, Path(video), question, asked, reading, crop, prompt, is_told)
+    with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
+        WindowOptions(options.every_seconds).check(asked)
+        choose_unread(opened, asked)  # for its checks, too
+        search = _Search(model, opened, question, asked, crop, prompt, is_told)
+        return (yield from _find(search, text, options))
+
+
+def _find(search: "_Search", text: str, options: FindOptions) -> Generator[FindProgress, None, Found]:
+    asked, end = search.sampling, timeline_of(search.video).end_seconds
+    begin, end = asked.start_seconds or 0.0, end if asked.end_seconds is None else min(asked.end_seconds, end)
     windows = WindowOptions(options.every_seconds).windows_within(begin, end)
     looks = yield from search.look(FindStage.OVER_ALL, windows)
     first, calibration = tuple(looks), Calibration.of(looks)
@@ -139,9 +145,9 @@ def find_progressively(
         looks = replaced_by_closer(looks, ranges, (yield from search.look(FindStage.CLOSER, closer)))
     return Found(
         text=text,
-        question=question,
-        model=model.checkpoint.location.name,
-        video=info,
+        question=search.question,
+        model=search.model.checkpoint.location.name,
+        video=search.video.info,
         options=options,
         moments=tuple(merge_into_moments(looks, calibration, options)),
         looks=first,
@@ -163,10 +169,9 @@ class _Search:
     """Asks about windows, and keeps count of them; `is_told` that somebody chose the sampling."""
 
     model: "VideoQA"
-    video: Path
+    video: VideoReader
     question: str
     sampling: SamplingOptions
-    reading: ReadOptions | None
     crop: CropMode | None
     prompt: PromptOptions | None
     is_told: bool
@@ -178,7 +183,7 @@ class _Search:
         """Ask about windows, which are in order; those that cannot be read are left out, unless none can."""
         looks: list[Look] = []
         error: VideoError | None = None
-        encoding = self.model.windows(self.video, windows, self.sampling, reading=self.reading, crop=self.crop)
+        encoding = self.model.windows(self.video, windows, self.sampling, crop=self.crop)
         for done, (window, encoded) in enumerate(encoding if windows else (), start=1):
             if isinstance(encoded, VideoError):
                 error = encoded

@@ -15,6 +15,7 @@ from sfvqa.inference.question import check_text
 
 FINEST_SECONDS = 2.0
 """Windows of this length, or less, are not looked at more closely."""
+_SHORTEST_SECONDS = 0.1
 _CLOSER = 4  # times shorter are the windows of a closer look
 _OUTLIER = 3.0  # standard deviations above the median
 _LEAST_DEVIATION = 0.5  # of log-odds, where nearly all windows are alike
@@ -36,8 +37,10 @@ class FindOptions:
     top: int = 10
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.every_seconds) and self.every_seconds > 0):
-            raise UsageError(f"Looking every {self.every_seconds} s is not possible.", "Give --every a time above 0.")
+        if not _SHORTEST_SECONDS <= self.every_seconds < math.inf:
+            raise UsageError(
+                f"Windows of {self.every_seconds:g} s are not possible.", f"Give --every {_SHORTEST_SECONDS} s or more."
+            )
         if not 0 < self.threshold <= 1:  # above 0, all of the video is one moment
             raise UsageError(
                 f"A threshold of {self.threshold:g} is not possible.", "Give --threshold above 0, up to 1."

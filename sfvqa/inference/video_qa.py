@@ -27,7 +27,7 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode, Fit
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.reading import ReadProgress, choose_unread
+from sfvqa.video.reading import choose_unread
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
 
@@ -174,16 +174,14 @@ class VideoQA:
 
     def windows(
         self,
-        video: str | Path,
+        video: str | Path | VideoReader,
         window: WindowOptions | Sequence[Window],
         sampling: SamplingOptions | None = None,
         *,
         reading: ReadOptions | None = None,
         crop: CropMode | None = None,
-    ) -> Iterator[tuple[Window, EncodedVideo | VideoError]]:
-        """Encode one window of a video after the other, in order: each is what `encode` makes of its part alone.
-
-        They are those of a length, or the very ones that are given, none of which begins or ends before the last.
+    ) -> Generator[tuple[Window, EncodedVideo | VideoError]]:
+        """Encode one window of a video after the other, in order: each is what `encode` makes of that part alone.
 
         The file is read once, from front to back, and no more of it is held than a window and what overlaps it;
         windows that the video cache holds are not read. (Scenes need a look over the file first, and frames chosen by
@@ -192,49 +190,33 @@ class VideoQA:
         nothing can be read, UsageError, OutOfMemoryError.
         """
         sampling = sampling or self.default_sampling
-        for seen in self.windows_progressively(video, window, sampling, reading=reading, crop=crop):
-            if not isinstance(seen, ReadProgress | EncodeProgress):
-                yield seen
-
-    def windows_progressively(
-        self,
-        video: str | Path,
-        window: WindowOptions | Sequence[Window],
-        sampling: SamplingOptions,
-        *,
-        reading: ReadOptions | None = None,
-        crop: CropMode | None = None,
-    ) -> Generator[ReadProgress | EncodeProgress | tuple[Window, EncodedVideo | VideoError]]:
-        """Like `windows`, with the progress of each, and of looking for scenes before them."""
         with memory_errors("reading the video"):
-            opened = open_video(video, reading)
-        with opened:
-            if isinstance(window, WindowOptions):
-                planned: Sequence[Window] = yield from plan_windows(opened, window, sampling)
-            else:
-                planned = window
-            left = {
+            opened = video if isinstance(video, VideoReader) else open_video(video, reading)
+        with contextlib.nullcontext() if opened is video else opened:
+            path, planned = opened.info.path, window
+            if isinstance(planned, WindowOptions):
+                planned = plan_windows(opened, planned, sampling)
+            wanted = {
                 part: choose_unread(opened, part.of(sampling)).indices
                 for part in planned
-                if not self.is_kept(Path(video), part.of(sampling), reading=reading, crop=crop)
+                if not self.is_kept(path, part.of(sampling), reading=reading, crop=crop)
             }
-            in_one_pass = [] if sampling.strategy is SamplingStrategy.SCENE else list(left.values())
-            reader = WindowsReader(opened, in_one_pass, self.fit(crop))
-            with reader:
+            in_one_pass = [] if sampling.strategy is SamplingStrategy.SCENE else list(wanted.values())
+            with WindowsReader(opened, in_one_pass, self.fit(crop)) as reader:
                 for part in planned:
-                    source = reader if part in left else video
+                    source = reader if part in wanted else path
+                    seen: EncodedVideo | VideoError
                     try:
-                        encoded: EncodedVideo | VideoError = yield from self.encode_progressively(
-                            source, part.of(sampling), reading=reading, crop=crop
-                        )
+                        encoded = self.encode(source, part.of(sampling), reading=reading, crop=crop)
+                        seen = replace(encoded, window=part)
                     except VideoError as error:
-                        encoded = error
+                        seen = error
+                    yield part, seen
                     reader.open_seconds = 0.0  # which the first one waited for
-                    yield part, encoded
 
     def find(
         self,
-        video: str | Path,
+        video: str | Path | VideoReader,
         text: str,
         options: FindOptions | None = None,
         *,

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Self
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
 from sfvqa.errors import (
-    DamagedVideoError,
     DeviceLostError,
-    EncryptedVideoError,
     OutOfMemoryError,
     PromptTooLongError,
-    RangeOutsideVideoError,
+    ReaderKilledError,
     ReadTimeoutError,
     ServerBusyError,
     ServerError,
     ServerStoppingError,
     SfvqaError,
     UsageError,
+    VideoError,
 )
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.question import check_choices, check_looks, check_question
@@ -79,11 +78,13 @@ class Service:
     """A context manager in which `submit` takes requests, from any thread.
 
     What goes wrong with a request is told to its job; what no request can go on after, a GPU that fails, ends the
-    service, and `failure` says so. Leaving the block waits `last_wait_seconds` for the threads; `has_ended` says
-    whether all have.
+    service, and `failure` says so. What is wrong with a video is told for `unseeable_seconds` to all who ask about it,
+    unless the file changes; then it is read again, since its disk may have failed. Leaving the block waits
+    `last_wait_seconds` for the threads; `has_ended` says whether all have.
     """
 
     last_wait_seconds = 10.0
+    unseeable_seconds = 60.0
 
     def __init__(self, answerer: VideoQA, options: ServiceOptions | None = None) -> None:
         self.answerer = answerer
@@ -93,7 +94,7 @@ class Service:
         self._changed = threading.Condition()
         self._jobs: set[Job] = set()
         self._sights: dict[View, Sight] = {}  # the least recently asked about first
-        self._unseeable: dict[View, SfvqaError] = {}  # the latest last
+        self._unseeable: dict[View, tuple[SfvqaError, float]] = {}  # until when; the latest last
         self._to_read: deque[Sight] = deque()
         self._to_encode: deque[Sight] = deque()
         self._to_answer: list[Waiting] = []
@@ -228,7 +229,8 @@ class Service:
     # --- Under the lock ---
 
     def _wait_for_video(self, job: Job, view: View) -> None:
-        if (error := self._unseeable.get(view)) is not None:
+        error, until = self._unseeable.get(view, (None, 0.0))
+        if error is not None and time.monotonic() < until:
             self._tell_last(job, error)
             return
         sight = self._sights.pop(view, None)
@@ -320,7 +322,8 @@ class Service:
         with self._changed:
             self._forget(sight)
             if _is_lasting(cause):
-                self._unseeable[sight.view] = error
+                self._unseeable.pop(sight.view, None)
+                self._unseeable[sight.view] = error, time.monotonic() + self.unseeable_seconds
                 if len(self._unseeable) > _MOST_UNSEEABLE:
                     del self._unseeable[next(iter(self._unseeable))]
             jobs, sight.jobs = sight.jobs, []
@@ -593,9 +596,5 @@ def _allows_more(job: Job, sight: Sight) -> bool:
 
 
 def _is_lasting(error: Exception) -> bool:
-    """Whether a file has it until it changes: what it holds, not that it could not be opened or read just then.
-
-    A file that cannot be read as a video may be on a disk that fails; an error that comes from the reading process
-    does not say what caused it.
-    """
-    return isinstance(error, DamagedVideoError | EncryptedVideoError | RangeOutsideVideoError)
+    """Whether it is about the video, whoever reads it, for how long, and whether somebody kills the process."""
+    return isinstance(error, VideoError) and not isinstance(error, ReadTimeoutError | ReaderKilledError)

@@ -13,6 +13,7 @@ from sfvqa.video.sampling import (
     format_time,
     parse_time,
 )
+from sfvqa.video.windows import Window, WindowOptions
 
 __all__ = [
     "Clip",
@@ -31,6 +32,8 @@ __all__ = [
     "Timeline",
     "VideoInfo",
     "VideoReader",
+    "Window",
+    "WindowOptions",
     "choose_frames",
     "format_time",
     "open_video",

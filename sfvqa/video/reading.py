@@ -106,7 +106,7 @@ def read_frame_by_frame(
     with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
         timeline = timeline_of(opened)
         if options.strategy is SamplingStrategy.SCENE:
-            timeline = replace(timeline, cuts=(yield from find_cuts_progressively(opened, timeline, options)))
+            timeline = replace(timeline, cuts=(yield from _find_cuts(opened, timeline, options)))
         choice = choose_frames(timeline, options)
         return (yield from _read_frames(opened, choice, options, fit))
 
@@ -131,7 +131,19 @@ def timeline_of(video: VideoReader) -> Timeline:
     )
 
 
-def find_cuts_progressively(
+def find_cuts_in(video: VideoReader, options: SamplingOptions) -> tuple[int, ...]:
+    """The cuts of a range as exactly as `video.scenes` tells them, however long it is: frames that begin a scene."""
+    timeline = timeline_of(video)
+    steps = _find_cuts(video, timeline, options, max_frames=max(len(timeline.timestamps_seconds), 2))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            cuts: tuple[int, ...] = end.value
+            return cuts
+
+
+def _find_cuts(
     video: VideoReader, timeline: Timeline, options: SamplingOptions, *, max_frames: int = MAX_COMPARED_FRAMES
 ) -> Generator[ReadStep, None, tuple[int, ...]]:
     """Compare thumbnails of some frames of the range (video.scenes says which, and how exact that is)."""

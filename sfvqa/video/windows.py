@@ -5,17 +5,15 @@ is held.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Self
 
 from sfvqa.errors import UsageError
 from sfvqa.video.clip import Pixels
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers import DEEPEST_REORDERING, VideoReader
-from sfvqa.video.reading import ReadProgress, choose_unread, find_cuts_progressively, timeline_of
+from sfvqa.video.readers import DEEPEST_REORDERING, NO_PICTURE, VideoReader
+from sfvqa.video.reading import choose_unread, find_cuts_in, timeline_of
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy, format_time, frames_in_range, parse_time
 from sfvqa.video.subtitles import Subtitles
 
@@ -95,12 +93,9 @@ class WindowOptions:
         assert self.length_seconds is not None
         length, step = self.length_seconds, self.length_seconds - self.overlap_seconds
         count = max(math.ceil((end_seconds - start_seconds - length) / step - 0.5 + 1e-9), 0) + 1
-        starts = [start_seconds + step * place for place in range(count)]
-        ends = [*(start + length for start in starts[:-1]), end_seconds]
-        return tuple(
-            Window(round(start, 3), round(max(end, start + _MILLISECOND), 3))
-            for start, end in zip(starts, ends, strict=True)
-        )
+        starts = [round(start_seconds + step * place, 3) for place in range(count)]
+        ends = [*(start + self.overlap_seconds for start in starts[1:]), max(end_seconds, starts[-1] + _MILLISECOND)]
+        return tuple(Window(start, round(end, 3)) for start, end in zip(starts, ends, strict=True))
 
 
 def parse_length(text: str) -> float:
@@ -108,55 +103,37 @@ def parse_length(text: str) -> float:
     return parse_time(text.strip().removesuffix("s"))
 
 
-def plan_windows(
-    video: VideoReader, options: WindowOptions, sampling: SamplingOptions
-) -> Generator[ReadProgress, None, tuple[Window, ...]]:
+def plan_windows(video: VideoReader, options: WindowOptions, sampling: SamplingOptions) -> tuple[Window, ...]:
     """The windows of the range that `sampling` has, or of the whole video; each shows at least one frame.
 
-    Scenes need a look over that part of the file, of which this is the progress. Raises VideoError, UsageError.
+    Scenes need a look over that part of the file. Raises VideoError, UsageError.
     """
     options.check(sampling)
     choose_unread(video, sampling)  # for its checks
-    timeline = timeline_of(video)
-    if options.length_seconds is None:
-        return (yield from _scenes(video, sampling))
-    end = timeline.end_seconds if sampling.end_seconds is None else min(sampling.end_seconds, timeline.end_seconds)
-    return options.windows_within(sampling.start_seconds or 0.0, end)
-
-
-def _scenes(video: VideoReader, sampling: SamplingOptions) -> Generator[ReadProgress, None, tuple[Window, ...]]:
-    """A window a scene; it ends a millisecond before the next, whose first frame is none of its own."""
-    timeline = timeline_of(video)
+    timeline, start = timeline_of(video), sampling.start_seconds or 0.0
+    end = min(math.inf if sampling.end_seconds is None else sampling.end_seconds, timeline.end_seconds)
+    if options.length_seconds is not None:
+        return options.windows_within(start, end)
     times, frames = timeline.timestamps_seconds, frames_in_range(timeline, sampling)
-    steps = find_cuts_progressively(video, timeline, sampling, max_frames=max(len(times), 2))
-    while True:
-        try:
-            yield next(steps).progress
-        except StopIteration as end:
-            cuts: tuple[int, ...] = end.value
-            break
-    borders = [times[cut] for cut in cuts if frames.start < cut < frames.stop]
-    end_seconds = timeline.end_seconds if sampling.end_seconds is None else sampling.end_seconds
-    starts = [sampling.start_seconds or 0.0, *borders]
-    ends = [*(math.floor(border * 1000 - 1) / 1000 for border in borders), min(end_seconds, timeline.end_seconds)]
-    return tuple(
-        Window(round(start, 3), max(round(end, 3), round(start + _MILLISECOND, 3)))
-        for start, end in zip(starts, ends, strict=True)
-    )
+    borders = [times[cut] for cut in find_cuts_in(video, sampling) if frames.start < cut < frames.stop]
+    starts = [round(border, 3) for border in (start, *borders)]
+    # A scene ends a millisecond before the next, whose first frame is none of its own.
+    ends = [
+        *(math.floor(border * 1000 - 1) / 1000 for border in borders),
+        round(max(end, starts[-1] + _MILLISECOND), 3),
+    ]
+    return tuple(map(Window, starts, ends))
 
 
 class WindowsReader(VideoReader):
-    """An open video of which one part after the other is read, in one pass over the file; it closes that video.
+    """An open video of which one part after the other is read, in one pass over the file; who opened it closes it.
 
-    `parts` are the frames of each, in the order in which they will be asked for; neither their first nor their last
-    frames go back. A part may be left out. Frames that belong to several are held until the last of them begins; other
-    frames, or another fit, are read by themselves. Where reading fails, the next part begins another pass.
+    `parts` are the frames of those that will be asked for, in this order; any may be left out. Frames are held while a
+    part may begin before them. What goes back, belongs to no part, or has another fit, is read by itself. Where reading
+    fails or is cancelled, the next part begins another pass.
     """
 
     def __init__(self, video: VideoReader, parts: Sequence[Sequence[int]], fit: Fit) -> None:
-        for part, following in pairwise(parts):
-            if following[0] < part[0] or following[-1] < part[-1]:
-                raise ValueError("the parts of a video that is read in one pass are in order")
         super().__init__(video.info, video.timestamps_seconds, video.key_frames, video.warnings)
         self.name, self.open_seconds, self.asked_for, self.opened_as = (
             video.name,
@@ -166,14 +143,20 @@ class WindowsReader(VideoReader):
         )
         self._video = video
         self._fit = fit
-        self._planned = sorted({index for part in parts for index in part})
+        self._planned = frozenset(index for part in parts for index in part)
         self._pass: Generator[tuple[int, Pixels | str]] | None = None
+        self._position = -1  # of the pass: the last frame that it gave
         self._held: dict[int, Pixels | str] = {}
+        self._is_cancelled = False
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         """The frames of a part; those that an earlier part has read too are still there."""
         self._video.allow_time()
-        if fit != self._fit or not set(indices) <= set(self._planned):
+        if self._is_cancelled:
+            self._is_cancelled = False
+            self._end_pass()
+        is_behind = any(index <= self._position and index not in self._held for index in indices)
+        if fit != self._fit or is_behind or not self._planned.issuperset(indices):
             self._end_pass()
             yield from self._video.pictures(indices, fit)
             return
@@ -189,27 +172,29 @@ class WindowsReader(VideoReader):
                 yield index, picture
             # What is told of lost frames comes after those that the decoder held when it met the damage.
             if not left or (not isinstance(picture, str) and index > max(left) + DEEPEST_REORDERING):
-                return
+                break
+        self._held |= dict.fromkeys(left, NO_PICTURE)
 
     def _read_on(self, first: int) -> Iterator[tuple[int, Pixels | str]]:
         """What the pass over the file gives next; a new one begins at `first`, if there is none."""
         if self._pass is None:
-            wanted = self._planned[bisect_left(self._planned, first) :]
-            self._pass = self._video.pictures([index for index in wanted if index not in self._held], self._fit)
+            wanted = sorted(index for index in self._planned if index >= first and index not in self._held)
+            self._pass = self._video.pictures(wanted, self._fit)
         while True:
             try:
                 picture = next(self._pass, None)
             except BaseException:
-                self._pass = None
+                self._pass, self._position = None, -1
                 raise
             if picture is None:
                 return
+            self._position = max(self._position, picture[0])
             yield picture
 
     def _end_pass(self) -> None:
         if self._pass is not None:
             self._pass.close()
-            self._pass = None
+            self._pass, self._position = None, -1
 
     def subtitles(self) -> Subtitles:
         """Those of the video; before the first part is read."""
@@ -217,10 +202,10 @@ class WindowsReader(VideoReader):
 
     def cancel(self) -> None:
         """End what another thread is doing with the video."""
+        self._is_cancelled = True
         self._video.cancel()
 
     def close(self) -> None:
-        """End the pass, and close the video; safe to call twice."""
+        """End the pass; safe to call twice."""
         self._end_pass()
         self._held.clear()
-        self._video.close()

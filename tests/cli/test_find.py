@@ -67,7 +67,7 @@ def test_a_picture_and_clips_are_made(run_cli: RunCli, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("",), "is empty"),
-        (("a star", "--timestamps", "1,2"), "--timestamps"),
+        (("a star", "--timestamps", "1,2"), "given times"),
         (("a star", "--out", "found.txt"), "picture format"),
         (("a star", "--clips", SHAPES), "not a folder"),
         (("a star", "--every", "0"), "--every"),

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from sfvqa.errors import (
-    DamagedVideoError,
     DeviceLostError,
     OutOfMemoryError,
     PromptTooLongError,
+    ReaderKilledError,
     ReadTimeoutError,
     ServerBusyError,
     ServerError,
@@ -91,7 +91,7 @@ class Readers:
     def _wait(self, _index: int) -> None:
         while not self.may_read.wait(0.01):
             if self.opened[-1].cancelled.is_set():
-                raise UnreadableVideoError("The process is gone.")
+                raise ReaderKilledError("The process is gone.")
         if self.error is not None:
             raise self.error
 
@@ -356,12 +356,12 @@ def test_a_video_that_fails_fails_for_all_and_is_tried_again(tiny: VideoQA, read
 
 
 def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Readers, video: Path) -> None:
-    """Until it changes; what may pass is tried again."""
-    readers.error = DamagedVideoError("It is damaged.")
+    """Until it changes or a while has passed; what may pass at once is tried again."""
+    readers.error = UnreadableVideoError("It is no video.")
     readers.may_read.set()
     with running(tiny) as service:
         for _ in range(3):
-            assert isinstance(submit(service, video).last(), DamagedVideoError)
+            assert isinstance(submit(service, video).last(), UnreadableVideoError)
         assert len(readers.opened) == 1
         assert service.num_requests == 0
         video.write_bytes(video.read_bytes() + b"\0")
@@ -369,6 +369,10 @@ def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Rea
         for _ in range(2):
             assert isinstance(submit(service, video).last(), ReadTimeoutError)
         assert len(readers.opened) == 3
+        readers.error, service.unseeable_seconds = UnreadableVideoError("It is no video."), 0.0
+        for _ in range(2):
+            assert isinstance(submit(service, video).last(), UnreadableVideoError)
+        assert len(readers.opened) == 5
 
 
 def test_a_disk_that_fails_is_no_fault_of_the_file(tiny: VideoQA, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +380,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_file(tiny: VideoQA, video: Path, m
     fails = "process.open_here = lambda *_: open('/nowhere')"
     program = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers import isolated as process; "
     with running(tiny) as service:
+        service.unseeable_seconds = 0.0
         with monkeypatch.context() as patch:
             patch.setattr(isolated, "_PROGRAM", f"{program}{fails}; process.main()")
             assert "FileNotFoundError" in str(submit(service, video).last())

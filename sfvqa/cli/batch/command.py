@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sfvqa.cli.answer_options import AnswerOptions, read_questions
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.frame_options import FrameOptions, WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions, num_question_tokens
 from sfvqa.cli.options import (
     AUTO,
@@ -42,6 +42,7 @@ HELP = """\b
   sfvqa batch "videos/**/*.mp4" --questions questions.txt -o answers.jsonl
   sfvqa batch manifest.csv -o answers.jsonl --item-timeout 600
   sfvqa batch videos/ --question "Which sport?" --choices golf,tennis -o a.jsonl
+  sfvqa batch videos/ --question "Who scores?" --window 30s -o answers.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --dry-run
   sfvqa batch videos/ --question "What happens?" --shard 2/4 -o part2.jsonl
   sfvqa batch videos/ --question "What happens?" -o answers.jsonl --ray
@@ -255,7 +256,7 @@ def batch(
     items: ItemOptions,
     work: WorkOptions,
     model: ModelOptions,
-    frames: FrameOptions,
+    frames: WindowedFrameOptions,
     answers: BatchAnswerOptions,
     ray: RayOptions,
     cache: CacheOptions,
@@ -274,7 +275,8 @@ def batch(
         raise UsageError("A cluster needs a named model.", "Name one with --model; it must be on every node.")
     answers.check(model)
     model.check(needs_weights=not dry_run)
-    request = plan_batch(items.gather(source, notices), work, model, frames, answers, cluster, cache, notices)
+    wanted = _in_windows(items.gather(source, notices), frames, work, notices)
+    request = plan_batch(wanted, work, model, frames, answers, cluster, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, work.out, notices, overwrite=work.overwrite, json=output.json))
     if work.out.is_fifo():
@@ -282,6 +284,28 @@ def batch(
     with Journal(work.out, overwrite=work.overwrite) as journal:
         summary = run(request, journal, notices)
     raise typer.Exit(show_summary(summary, work.out, notices, json=output.json))
+
+
+def _in_windows(
+    items: "list[Item]", frames: WindowedFrameOptions, work: WorkOptions, notices: "Notices"
+) -> "list[Item]":
+    """An item a window, where windows are asked for. UsageError."""
+    if (windows := frames.windows()) is None:
+        return items
+    from sfvqa.batch.plan import default_num_readers
+    from sfvqa.batch.windows import items_in_windows
+    from sfvqa.video.sampling import SamplingOptions
+
+    with notices.waiting("Looking for windows"):
+        found = items_in_windows(
+            items,
+            windows,
+            frames.resolve(SamplingOptions()),
+            frames.read_options(),
+            num_readers=work.readers or default_num_readers(),
+        )
+    notices.note(f"{plural(len(items), 'item')} asked in windows: {len(found):,}.")
+    return found
 
 
 @dataclass(frozen=True)

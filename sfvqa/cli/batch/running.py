@@ -109,7 +109,7 @@ class PlainDisplay(Display):
 
     def _show(self, event: "BatchEvent") -> None:
         if isinstance(event, ItemFinished) and event.record["status"] == "error":
-            self._notices.note(f"Failed: {event.item.name}: {event.item.question} {event.record['error']['message']}")
+            self._notices.note(f"Failed: {event.item.label}: {event.item.question} {event.record['error']['message']}")
         if isinstance(event, Working) and event.notice:
             self._notices.warn(event.notice, again=True)
         if time.monotonic() - self._said_at >= SECONDS_BETWEEN_LINES:
@@ -162,7 +162,7 @@ class LiveDisplay(Display):
             return
         is_answered = event.record["status"] == "ok"
         said = event.record["answer"] if is_answered else event.record["error"]["message"]
-        line = _line(f"{event.item.name}: {event.item.question} ")
+        line = _line(f"{event.item.label}: {event.item.question} ")
         line.append(printable_line(said), style="bold" if is_answered else "red")
         self._last.append(line)
 

@@ -104,7 +104,7 @@ class Round:
 
 
 def make_work(folder: Path, num_requests: int, *, num_good: int, num_damaged: int, num_pipes: int) -> list[Asked]:
-    """Write the videos, and draw as many questions about each, no two of one video alike; shuffled."""
+    """Write the videos, and draw as many questions about each, no two of one video alike; video by video."""
     rng = np.random.default_rng(0)
     count = num_requests // (num_good + num_damaged + num_pipes)
     asked: list[Asked] = []
@@ -119,7 +119,6 @@ def make_work(folder: Path, num_requests: int, *, num_good: int, num_damaged: in
     for number in range(num_pipes):
         os.mkfifo(folder / f"pipe-{number}.mp4")
         asked += [Asked(folder / f"pipe-{number}.mp4", f"What is it, {each}?") for each in range(count)]
-    rng.shuffle(asked)
     return asked
 
 
@@ -165,7 +164,7 @@ def serving(folder: Path, model: str) -> Iterator[tuple[int, int]]:
     try:
         said = process.stderr.readline()
         port = int(said.partition("http://127.0.0.1:")[2].partition(";")[0])
-        post(port, model, None, "What is it?")
+        Client(port, model).ask(None, "What is it?")
         yield process.pid, port
         process.send_signal(signal.SIGTERM)
         process.wait(_PATIENCE_SECONDS)
@@ -173,20 +172,26 @@ def serving(folder: Path, model: str) -> Iterator[tuple[int, int]]:
         process.kill()
 
 
-def post(port: int, model: str, video: Path | None, text: str) -> tuple[int, str]:
-    """Ask; the status, and the answer or the error."""
-    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-    if video is not None:
-        content.append({"type": "video_url", "video_url": {"url": video.as_uri()}})
-    body = json.dumps({"model": model, "max_tokens": _MOST_TOKENS, "messages": [{"role": "user", "content": content}]})
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
-    with contextlib.closing(connection):
-        connection.request("POST", "/v1/chat/completions", body)
-        response = connection.getresponse()
+class Client(threading.local):
+    """Asks over a connection that stays open, one for each thread, as the clients of such servers do."""
+
+    def __init__(self, port: int, model: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_SECONDS)
+        self._model = model
+
+    def ask(self, video: Path | None, text: str) -> tuple[int, str]:
+        """The status, and the answer or the error."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        if video is not None:
+            content.append({"type": "video_url", "video_url": {"url": video.as_uri()}})
+        message = {"role": "user", "content": content}
+        body = json.dumps({"model": self._model, "max_tokens": _MOST_TOKENS, "messages": [message]})
+        self._connection.request("POST", "/v1/chat/completions", body)
+        response = self._connection.getresponse()
         found = json.loads(response.read())
-    if response.status == 200:
-        return 200, found["choices"][0]["message"]["content"]
-    return response.status, found["error"]["message"]
+        if response.status == 200:
+            return 200, found["choices"][0]["message"]["content"]
+        return response.status, found["error"]["message"]
 
 
 def resident_bytes(process: int) -> int:
@@ -208,11 +213,12 @@ def ask_server(folder: Path, model: str, work: Sequence[Asked], num_clients: int
     """All requests by clients that ask one after the other, and all of them again."""
     passes: list[Served] = []
     with serving(folder, model) as (process, port), ThreadPoolExecutor(num_clients) as pool:
+        client = Client(port, model)
         for _ in range(2):
             sizes: list[int] = []
 
             def one(asked: Asked, sizes: list[int] = sizes) -> Outcome:
-                outcome = Outcome(asked, *post(port, model, asked.video, asked.text))
+                outcome = Outcome(asked, *client.ask(asked.video, asked.text))
                 sizes.append(resident_bytes(process))
                 return outcome
 
@@ -303,6 +309,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--damaged", type=int, default=5, help="videos that cannot")
     parser.add_argument("--pipes", type=int, default=2, help="pipes that never end")
     parser.add_argument("--model", default=_KNOWS, help="or one that runs with random weights")
+    parser.add_argument("--shuffled", action="store_true", help="ask about all videos in turns, not one by one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args(arguments)
@@ -319,6 +326,8 @@ def main(arguments: list[str] | None = None) -> None:
         work = make_work(
             folder, options.requests, num_good=options.good, num_damaged=options.damaged, num_pipes=options.pipes
         )
+        if options.shuffled:
+            np.random.default_rng(0).shuffle(work)
         with endless(sorted(folder.glob("pipe-*"))):
             for _ in range(options.rounds):
                 found, wrong = measure(qa, folder, work, options.clients)

@@ -17,7 +17,7 @@ from itertools import count, repeat
 from pathlib import Path
 from typing import IO, Any
 
-from sfvqa.errors import ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError
+from sfvqa.errors import ReaderKilledError, ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError
 from sfvqa.video.clip import Pixels
 from sfvqa.video.fitting import Fit
 from sfvqa.video.readers import ReadOptions, VideoReader, open_here
@@ -180,10 +180,10 @@ class ReadingProcess:
                 if was_killed
                 else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
             )
-        return UnreadableVideoError(
-            f"The process that read “{self.path}” {how} while {stage}.",
-            _IF_KILLED if was_killed else "The file may be damaged: convert it, or copy or download it again.",
-        )
+        what = f"The process that read “{self.path}” {how} while {stage}."
+        if was_killed:
+            return ReaderKilledError(what, _IF_KILLED)
+        return UnreadableVideoError(what, "The file may be damaged: convert it, or copy or download it again.")
 
 
 class IsolatedReader(VideoReader):
