@@ -41,11 +41,11 @@ HELP = """\b
   sfvqa find garage.mp4 "a red car" --start 1:00:00 --every 4
   sfvqa find garage.mp4 "a red car" --json | jq '.moments[].best_seconds'
 
-Find the moments of a long video that show something, the likeliest first. The
-model is asked about one short window after the other, then again, closer, about
-those that stand out against the video's own median. What ends in a question
-mark is asked as it is; of anything else the model is asked whether the video
-shows it."""
+Find the moments of a long video that show something, the likeliest first.
+The model is asked about one short window after the other, then again, closer,
+about those that stand out against the video's own median. Of a window it sees
+two frames a second, unless --frames says how many. What ends in a question mark
+is asked as it is; of anything else, whether the video shows it."""
 
 Text = Annotated[
     str,
@@ -169,9 +169,11 @@ def look(
         model.settings(sizes.name),
         sizes,
         num_frames=sampling.num_frames,
+        fewer_frames=frames.fewer_if_short,
         num_text_tokens=num_question_tokens([question]) + prompt.num_tokens_about,
         max_new_tokens=1,
     )
+    sampling = replace(sampling, num_frames=plan.run.num_frames)
     check_positions(sizes.sizes, sizes.fast, plan.run.num_frames)
     check_fit(plan, None, notices)
     answerer = load(plan.settings, cache, notices)

@@ -103,7 +103,7 @@ def test_every_option_with_a_variable_can_be_configured() -> None:
     assert not {"choices", "random_weights", "dry_run", "json"} & set(known["ask"])
 
 
-@pytest.mark.parametrize("command", ["ask", "batch", "chat", "frames", "profile"])
+@pytest.mark.parametrize("command", ["ask", "batch", "chat", "find", "frames", "profile"])
 def test_help_shows_the_everyday_options_and_help_all_every_one(command: str) -> None:
     """Nobody finds anything among fifty."""
 
