@@ -1,10 +1,12 @@
 """The threads that open and read videos ahead of the model, several at a time."""
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +22,9 @@ from sfvqa.errors import ReadTimeoutError
 from sfvqa.inference.reading_ahead import start_reading
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.reading import choose_unread
+from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.video.windows import WindowsReader
 
 _GRACE_SECONDS = 5.0  # in which a reading process that hangs is killed, which says more
 _PATIENCE_SECONDS = 0.1  # before a reader is told again to end
@@ -28,11 +33,34 @@ _MOST_WAITING = 64
 """Videos that wait for the model beside those being read: bounds what is known of them; frames are bounded apart."""
 
 
+@dataclass(eq=False)
+class _Course:
+    """What one thread does: `attempts` at one video, or at window after window of it, which is then open once."""
+
+    attempts: deque[Attempt]
+    video: VideoReader | None = None
+    windows: WindowsReader | None = None
+
+    def close(self) -> None:
+        """Close the file of windows; safe to call twice."""
+        for reader in (self.windows, self.video):
+            if reader is not None:
+                reader.close()
+        self.windows = self.video = None
+
+
+def _courses(groups: Iterable[VideoItems]) -> Iterator[_Course]:
+    """Each video by itself, but all windows of one together."""
+    for _, together in groupby(groups, lambda group: group[0].video if group[0].is_window else id(group)):
+        yield _Course(deque(map(Attempt, together)))
+
+
 class ReadingPool:
     """A context manager that reads `num_readers` videos at a time, in their order, within the `budget` of frames.
 
-    A video whose items all have their records is not opened. What goes wrong with a video becomes its failure; any
-    other error of a thread is raised by `next_ready`. All methods are called by the thread that has the model.
+    The windows of a video are read by one thread, in one pass over the file. A video whose items all have their records
+    is not opened. What goes wrong with a video becomes its failure; any other error of a thread is raised by
+    `next_ready`. All methods are called by the thread that has the model.
     """
 
     def __init__(
@@ -48,7 +76,8 @@ class ReadingPool:
         self._options = options
         self._reading = options.reading_within_limits
         self._fit = answerer.fit(options.crop)
-        self._attempts = deque(map(Attempt, groups))
+        self._courses = deque(_courses(groups))
+        self._num_left = sum(len(course.attempts) for course in self._courses)
         self._most_ahead = options.num_readers + _MOST_WAITING
         self._changed = threading.Condition()
         self._ahead: list[VideoAhead] = []
@@ -77,7 +106,7 @@ class ReadingPool:
     def is_over(self) -> bool:
         """Whether no video is left to be read or taken."""
         with self._changed:
-            return not self._attempts and not self._ahead
+            return not self._num_left and not self._ahead
 
     def next_ready(self, patience_seconds: float) -> VideoAhead | None:
         """The first of the videos begun that can go on; None if none can within that time.
@@ -109,15 +138,20 @@ class ReadingPool:
             self._changed.notify_all()
 
     def give_up(self, video: VideoAhead) -> None:
-        """Be done with a video whose thread may never return: another takes its place."""
+        """Be done with a video whose thread may never return: another takes its place, and its windows."""
         video.is_given_up = True
+        with self._changed:
+            if left := video.following:
+                self._courses.appendleft(_Course(deque(left)))
+                left.clear()  # its thread has no more to do
         self.leave(video)
         self._start()
 
     def again(self, attempt: Attempt) -> None:
         """Have a video read before all others that are not begun."""
         with self._changed:
-            self._attempts.appendleft(attempt)
+            self._courses.appendleft(_Course(deque([attempt])))
+            self._num_left += 1
             self._changed.notify_all()
 
     def _first_ready(self) -> VideoAhead | None:
@@ -129,9 +163,12 @@ class ReadingPool:
         thread.start()
 
     def _run(self) -> None:
+        course = _Course(deque())
         try:
-            while (video := self._begin()) is not None:
-                self._open(video)
+            while (begun := self._begin(course)) is not None:
+                video, course = begun
+                del begun
+                self._open(video, course)
                 if video.is_given_up:
                     return
                 del video  # or the thread would hold it until the next one comes
@@ -139,19 +176,29 @@ class ReadingPool:
             with self._changed:
                 self._crash = error
                 self._changed.notify_all()
+        finally:
+            course.close()
 
-    def _begin(self) -> VideoAhead | None:
-        """The next video, once there is one and it may be begun; None when there will be none."""
+    def _begin(self, course: _Course) -> tuple[VideoAhead, _Course] | None:
+        """What is next on this course, or first on another, once it may be begun; None when there will be nothing."""
+        if not course.attempts:
+            course.close()
         with self._changed:
             # Unbounded: the end of the batch wakes this thread, and nothing waits for it.
-            self._changed.wait_for(lambda: self._is_closed or (self._attempts and len(self._ahead) < self._most_ahead))
+            self._changed.wait_for(
+                lambda: self._is_closed or ((course.attempts or self._courses) and len(self._ahead) < self._most_ahead)
+            )
             if self._is_closed:
                 return None
-            video = VideoAhead(self._attempts.popleft(), self.budget, self._changed)
+            if not course.attempts:
+                course = self._courses.popleft()
+            video = VideoAhead(course.attempts.popleft(), self.budget, self._changed)
+            video.following = course.attempts
+            self._num_left -= 1
             self._ahead.append(video)
-            return video
+            return video, course
 
-    def _open(self, video: VideoAhead) -> None:
+    def _open(self, video: VideoAhead, course: _Course) -> None:
         """Hand over what is to be asked, and then the video's chunks or what is wrong with it."""
         opened = identify(video.attempt.items, self._options, self._keeper)
         if not opened.questions or opened.failure is not None:
@@ -159,19 +206,19 @@ class ReadingPool:
             return
         try:
             with memory_errors("reading the video"):
-                self._read(video, opened)
+                self._read(video, opened, course)
         except Exception as error:  # noqa: BLE001  becomes the error record of each of its items
             video.arrive(replace(opened, failure=Failure.of(self._with_own_remedy(error))))
 
-    def _read(self, video: VideoAhead, opened: Opened) -> None:
+    def _read(self, video: VideoAhead, opened: Opened, course: _Course) -> None:
         options, path = self._options, video.attempt.video
         sampling = video.attempt.sampling(options.sampling)
-        is_kept = self._answerer.is_kept(path, sampling, reading=self._reading, crop=options.crop)
+        is_kept = self._is_kept(video.attempt)
         opened = replace(opened, sampling=sampling, source=path)
         if is_kept and not options.reads_subtitles:
             video.arrive(opened)
             return
-        with _open_in_time(path, self._reading) as reader:
+        with self._opened(video.attempt, course) as reader:
             video.reader = reader
             try:
                 if options.reads_subtitles:
@@ -186,6 +233,36 @@ class ReadingPool:
                 video.feed(source.chunks)
             finally:
                 video.reader = None
+
+    def _is_kept(self, attempt: Attempt) -> bool:
+        sampling = attempt.sampling(self._options.sampling)
+        return self._answerer.is_kept(attempt.video, sampling, reading=self._reading, crop=self._options.crop)
+
+    @contextlib.contextmanager
+    def _opened(self, attempt: Attempt, course: _Course) -> Iterator[VideoReader]:
+        """The video, open; that of windows stays so."""
+        if not attempt.items[0].is_window:
+            with _open_in_time(attempt.video, self._reading) as reader:
+                yield reader
+            return
+        if course.windows is None:
+            course.close()  # where planning failed the last time
+            course.video = _open_in_time(attempt.video, self._reading)
+            course.windows = WindowsReader(course.video, self._parts(attempt, course), self._fit)
+        yield course.windows
+        course.windows.open_seconds = 0.0  # which the first one waited for
+
+    def _parts(self, attempt: Attempt, course: _Course) -> list[tuple[int, ...]]:
+        """The frames of this and the following windows, but those that are answered or kept."""
+        assert course.video is not None
+        asked = self._options.sampling
+        if asked.strategy is SamplingStrategy.SCENE:
+            return []  # each is looked over by itself
+        return [
+            choose_unread(course.video, each.sampling(asked)).indices
+            for each in (attempt, *course.attempts)
+            if identify(each.items, self._options, self._keeper).questions and not self._is_kept(each)
+        ]
 
     def _with_own_remedy(self, error: Exception) -> Exception:
         """Name the item's time limit where that is the shorter one: more of the reader's would change nothing."""

@@ -122,11 +122,13 @@ class VideoAhead:
 
     `changed` is notified of all that comes. After `leave` nothing comes any more, and what is here goes. `reader` is
     set while a file is open; `num_frames` once it is known how many will be read. `moved_at` is when the reading thread
-    last made progress, by the monotonic clock; `is_given_up` once it never may again.
+    last made progress, by the monotonic clock; `is_given_up` once it never may again; `following` are the windows of
+    the same video that it is to read next.
     """
 
     def __init__(self, attempt: Attempt, budget: FrameBudget, changed: threading.Condition) -> None:
         self.attempt = attempt
+        self.following: deque[Attempt] | None = None
         self.opened: Opened | None = None
         self.reader: VideoReader | None = None
         self.num_frames: int | None = None

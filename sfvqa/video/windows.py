@@ -5,6 +5,7 @@ is held.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -143,11 +144,13 @@ class WindowsReader(VideoReader):
         )
         self._video = video
         self._fit = fit
+        self._starts = sorted(part[0] for part in parts)
         self._planned = frozenset(index for part in parts for index in part)
         self._pass: Generator[tuple[int, Pixels | str]] | None = None
         self._position = -1  # of the pass: the last frame that it gave
         self._held: dict[int, Pixels | str] = {}
         self._is_cancelled = False
+        self._subtitles: Subtitles | None = None
 
     def pictures(self, indices: list[int], fit: Fit) -> Generator[tuple[int, Pixels | str]]:
         """The frames of a part; those that an earlier part has read too are still there."""
@@ -160,13 +163,16 @@ class WindowsReader(VideoReader):
             self._end_pass()
             yield from self._video.pictures(indices, fit)
             return
-        self._held = {index: picture for index, picture in self._held.items() if index >= indices[0]}
+        later = bisect_left(self._starts, indices[0]) + 1  # which may begin at the same frame
+        next_start = self._starts[later] if later < len(self._starts) else len(self.timestamps_seconds)
         left = set(indices)
         for index in [index for index in self._held if index in left]:
             left.discard(index)
             yield index, self._held[index]
+        self._forget(next_start)
         for index, picture in self._read_on(indices[0]):
-            self._held[index] = picture
+            if index >= next_start:
+                self._held[index] = picture
             if index in left:
                 left.discard(index)
                 yield index, picture
@@ -174,17 +180,20 @@ class WindowsReader(VideoReader):
             if not left or (not isinstance(picture, str) and index > max(left) + DEEPEST_REORDERING):
                 break
         self._held |= dict.fromkeys(left, NO_PICTURE)
+        self._forget(next_start)
+
+    def _forget(self, before: int) -> None:
+        self._held = {index: picture for index, picture in self._held.items() if index >= before}
 
     def _read_on(self, first: int) -> Iterator[tuple[int, Pixels | str]]:
         """What the pass over the file gives next; a new one begins at `first`, if there is none."""
         if self._pass is None:
-            wanted = sorted(index for index in self._planned if index >= first and index not in self._held)
-            self._pass = self._video.pictures(wanted, self._fit)
+            self._pass = self._video.pictures(sorted(index for index in self._planned if index >= first), self._fit)
         while True:
             try:
                 picture = next(self._pass, None)
             except BaseException:
-                self._pass, self._position = None, -1
+                self._end_pass()
                 raise
             if picture is None:
                 return
@@ -192,13 +201,18 @@ class WindowsReader(VideoReader):
             yield picture
 
     def _end_pass(self) -> None:
+        """The next one begins where it is wanted, so that what is held would come out of order."""
         if self._pass is not None:
             self._pass.close()
-            self._pass, self._position = None, -1
+        self._pass, self._position = None, -1
+        self._held.clear()
 
     def subtitles(self) -> Subtitles:
-        """Those of the video; before the first part is read."""
-        return self._video.subtitles()
+        """Those of the video, read once."""
+        if self._subtitles is None:
+            self._end_pass()
+            self._subtitles = self._video.subtitles()
+        return self._subtitles
 
     def cancel(self) -> None:
         """End what another thread is doing with the video."""
@@ -208,4 +222,3 @@ class WindowsReader(VideoReader):
     def close(self) -> None:
         """End the pass; safe to call twice."""
         self._end_pass()
-        self._held.clear()
