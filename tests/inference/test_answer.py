@@ -11,6 +11,7 @@ from sfvqa.inference.answer import Answer, ChoiceProbability, FrameEvidence, Sub
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.video import Window
 
 QUESTION = "Which way does the bar move?"
 SHORT = GenerationOptions(max_new_tokens=10)
@@ -122,6 +123,7 @@ def test_an_answer_is_had_back_from_its_json(qa: VideoQA, encoded: EncodedVideo)
         choices=(ChoiceProbability("A", 0.75, -0.1), ChoiceProbability("B", 0.25, -1.2)),
         subtitles=SubtitleUse("talk.srt", 3, 1, 30),
         evidence=(FrameEvidence(0.5, 12, 1.0),),
+        window=Window(30.0, 60.0),
         settings=dataclasses.replace(plain.settings, stop=(".",), system="Be brief.", schema="{}"),
     )
     for answer in (plain, full, dataclasses.replace(plain, from_video_cache=True, revision="abc", evidence=())):

@@ -66,7 +66,9 @@ def _row(record: Record, rule: Rule, fields: Sequence[FieldSummary]) -> dict[str
         return {name: text_of(record, name) for name in names}
 
     return {
-        **texts("video", "id", "question", "status"),
+        "video": text_of(record, "video"),
+        **{f"window_{end}": number(mapping_of(record, "window").get(end)) for end in ("start_seconds", "end_seconds")},
+        **texts("id", "question", "status"),
         "answer": text_of(record, "answer") if is_ok else None,
         **texts("answer_expected"),
         "verdict": verdict_of(record, rule),

@@ -31,7 +31,7 @@ def test_a_row_an_item_however_many_lines_its_answer_has() -> None:
     )
     assert (rows[1]["status"], rows[1]["error_type"]) == ("error", "UnreadableVideoError")
     assert list(rows[0]) == [
-        "video", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
+        "video", "window_start_seconds", "window_end_seconds", "id", "question", "status", "answer", "answer_expected", "verdict", "group", "finish_reason",
         "error_type", "error_message", "warnings", "model", "revision", "frames", "new_tokens", "read_seconds",
         "encode_seconds", "prefill_seconds", "decode_seconds", "total_seconds", "asked_together", "finished", "host",
         "item_id",
