@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sfvqa.errors import SfvqaError as SfvqaError
     from sfvqa.inference import Answer as Answer
     from sfvqa.inference import EncodedVideo as EncodedVideo
+    from sfvqa.inference import FindOptions as FindOptions
     from sfvqa.inference import GenerationOptions as GenerationOptions
     from sfvqa.inference import JsonSchema as JsonSchema
     from sfvqa.inference import PromptOptions as PromptOptions
@@ -28,6 +29,7 @@ _HOME = {
     "Answer": "sfvqa.inference",
     "Clip": "sfvqa.video",
     "EncodedVideo": "sfvqa.inference",
+    "FindOptions": "sfvqa.inference",
     "GenerationOptions": "sfvqa.inference",
     "JsonSchema": "sfvqa.inference",
     "PromptOptions": "sfvqa.inference",

@@ -35,7 +35,7 @@ ONLY_IN = {
     "prompt_toolkit": {"cli"},
     "torch": {"model", "checkpoints", "inference", "training", "profiling", "lab", "cli"},
     "transformers": {"model", "checkpoints", "inference", "training", "lab"},
-    "matplotlib": {"profiling", "lab"},
+    "matplotlib": {"profiling", "lab", "cli"},
     "ray": {"batch"},
     "fastapi": {"serve"},
     "uvicorn": {"serve"},

@@ -11,6 +11,7 @@ PUBLIC = {
     "Answer",
     "Clip",
     "EncodedVideo",
+    "FindOptions",
     "GenerationOptions",
     "JsonSchema",
     "PromptOptions",

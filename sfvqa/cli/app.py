@@ -41,6 +41,7 @@ _COMMANDS = {
     "chat": ("chat", "Talk about a video, question by question.", EXIT_CODES),
     "serve": ("serve", "Keep a model loaded, for other programs and a page.", EXIT_CODES),
     "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
+    "find": ("find", "Find the moments of a long video that show something.", EXIT_CODES),
     "caption": ("caption", "Write captions beside videos.", EXIT_CODES),
     "transcribe": ("transcribe", "Write down what is said in videos.", EXIT_CODES),
     "frames": ("frames", "Show the frames that a model would see.", EXIT_CODES),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Reader = Literal["auto", "pyav", "opencv", "pillow"]
 
 
-def _parse_time(text: str) -> float:
+def parse_time(text: str) -> float:
     """Seconds of `90`, `1:30` or `0:01:30.5`."""
     from sfvqa.video.sampling import parse_time
 
@@ -38,7 +38,7 @@ class Times(tuple[float, ...]):
 
 def _parse_times(text: str) -> Times:
     """Seconds of `5,1:30,0:01:30.5`; an empty part is a mistake."""
-    return Times(_parse_time(part) for part in text.split(","))
+    return Times(parse_time(part) for part in text.split(","))
 
 
 Frames = Annotated[
@@ -150,10 +150,10 @@ class FrameOptions(ReadingOptions):
     ] = None
     start: Annotated[
         float | None,
-        typer.Option(parser=_parse_time, metavar="TIME", help="Start here: 90, 1:30 or 0:01:30.5."),
+        typer.Option(parser=parse_time, metavar="TIME", help="Start here: 90, 1:30 or 0:01:30.5."),
         SETTING,
     ] = None
-    end: Annotated[float | None, typer.Option(parser=_parse_time, metavar="TIME", help="Stop here."), SETTING] = None
+    end: Annotated[float | None, typer.Option(parser=parse_time, metavar="TIME", help="Stop here."), SETTING] = None
 
     def __post_init__(self) -> None:
         from sfvqa.video.sampling import SamplingOptions

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.answer import Answer, AnswerStream, FinishReason, Timings
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.engine import GenerationOptions
+    from sfvqa.inference.moments import FindOptions
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.schema import JsonSchema
     from sfvqa.inference.video_qa import VideoQA
@@ -16,6 +17,7 @@ _HOME = {
     "Answer": "answer",
     "AnswerStream": "answer",
     "EncodedVideo": "encode",
+    "FindOptions": "moments",
     "FinishReason": "answer",
     "GenerationOptions": "engine",
     "JsonSchema": "schema",
@@ -28,6 +30,7 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "EncodedVideo",
+    "FindOptions",
     "FinishReason",
     "GenerationOptions",
     "JsonSchema",

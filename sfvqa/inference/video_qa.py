@@ -18,6 +18,8 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, encode_progressively
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.find import Found, find_progressively
+from sfvqa.inference.moments import FindOptions
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks, check_question
 from sfvqa.inference.reading_ahead import VideoBeingRead
 from sfvqa.inference.video_cache.encode import encode_through_cache, encoding_key
@@ -211,6 +213,31 @@ class VideoQA:
                         seen = error
                     yield part, seen
                     reader.open_seconds = 0.0  # which the first one waited for
+
+    def find(
+        self,
+        video: str | Path | VideoReader,
+        text: str,
+        options: FindOptions | None = None,
+        *,
+        sampling: SamplingOptions | None = None,
+        reading: ReadOptions | None = None,
+        crop: CropMode | None = None,
+        prompt: PromptOptions | None = None,
+    ) -> Found:
+        """Find the moments of a video that show `text`, or of which the question `text` is true, likeliest first.
+
+        It is `inference.find.find_progressively`, which also yields how far it is.
+        """
+        steps = find_progressively(
+            self, video, text, options, sampling=sampling, reading=reading, crop=crop, prompt=prompt
+        )
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: Found = end.value
+                return found
 
     def ask(
         self,

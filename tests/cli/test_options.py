@@ -95,7 +95,7 @@ def test_defaults_are_the_library_s() -> None:
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
     known = settings_of_commands()
-    assert known.keys() == {"ask", "batch", "caption", "chat", "frames", "profile", "serve", "transcribe"}
+    assert known.keys() == {"ask", "batch", "caption", "chat", "find", "frames", "profile", "serve", "transcribe"}
     for command, names in known.items():
         variables = {parameter.name: parameter.envvar for parameter in _parameters(command) if parameter.envvar}
         assert variables == {name: f"SFVQA_{name.upper()}" for name in names}
@@ -103,7 +103,7 @@ def test_every_option_with_a_variable_can_be_configured() -> None:
     assert not {"choices", "random_weights", "dry_run", "json"} & set(known["ask"])
 
 
-@pytest.mark.parametrize("command", ["ask", "batch", "caption", "chat", "frames", "profile"])
+@pytest.mark.parametrize("command", ["ask", "batch", "caption", "chat", "find", "frames", "profile"])
 def test_help_shows_the_everyday_options_and_help_all_every_one(command: str) -> None:
     """Nobody finds anything among fifty."""
 
