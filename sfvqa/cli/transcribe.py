@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from sfvqa.cli.answer_options import (
 )
 from sfvqa.cli.options import (
     CacheOptions,
+    CaptionFormatName,
     ResultOptions,
     check_positive,
     option,
@@ -43,9 +44,6 @@ Write down what is said in videos, with times. A speech model does it: pull
 one first, as in `sfvqa models pull whisper-base`. Each video is listened to
 once; the cache keeps what was said."""
 
-# The values of the library's enum, written out because importing it would import numpy; a test compares.
-FormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
-
 Videos = Annotated[
     list[Path], typer.Argument(parser=parse_video, metavar="VIDEO…", help="Video files.", show_default=False)
 ]
@@ -62,7 +60,8 @@ Model = Annotated[
 ]
 Language = Annotated[str | None, setting(SPEECH_LANGUAGE_HELP, "--language", "--speech-language", metavar="CODE")]
 Format = Annotated[
-    FormatName | None, option("vtt, srt, txt, csv or jsonl (default: by the name of --out, else vtt).", metavar="NAME")
+    CaptionFormatName | None,
+    option("vtt, srt, txt, csv or jsonl (default: by the name of --out, else vtt).", metavar="NAME"),
 ]
 Out = Annotated[
     Path | None,
@@ -115,7 +114,7 @@ def transcribe(
 
 
 def find_places(
-    videos: Sequence[Path], out: Path | None, format: FormatName | None, *, json: bool
+    videos: Sequence[Path], out: Path | None, format: CaptionFormatName | None, *, json: bool
 ) -> list[Path | None]:
     """Where each transcript goes, None for stdout; UsageError or SfvqaError where that cannot be."""
     from sfvqa.cli.whole_file import check_place
@@ -136,7 +135,7 @@ def find_places(
     return list(places)
 
 
-def format_of(place: Path | None, format: FormatName | None) -> str:
+def format_of(place: Path | None, format: CaptionFormatName | None) -> str:
     """The format asked for, or else that of a file's name; UsageError where it names none."""
     from sfvqa.video.captions import CaptionFormat
 
@@ -151,7 +150,7 @@ def tell(
     video: Path,
     transcript: "Transcript",
     place: Path | None,
-    format: FormatName | None,
+    format: CaptionFormatName | None,
     notices: "Notices",
     *,
     json: bool,
