@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ import typer
 
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.cli.answer_options import TurnOptions
+from sfvqa.cli.answers import warnings_of_end
 from sfvqa.cli.batch.command import TextTracks, WorkOptions
 from sfvqa.cli.frame_options import WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions
@@ -23,6 +24,7 @@ from sfvqa.cli.options import (
     option,
     parse_file,
 )
+from sfvqa.cli.windows import caption_of
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.wording import plural
 
@@ -137,7 +139,7 @@ def caption(
     if num_there := len(places) - len(left):
         notices.note(f"{plural(num_there, 'video')} captioned already; --overwrite captions them again.")
     for item, file in left.items():
-        check_file(item, file, captions.out)
+        check_file(item, file)
     request = plan_batch(list(left), work, model, captions, answers, None, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, Path("-"), notices, overwrite=True, json=output.json))
@@ -173,14 +175,13 @@ def find_places(sources: Sequence[str], captions: CaptionOptions, notices: "Noti
     return {item: captions.place_of(item) for item in by_file.values()}
 
 
-def check_file(item: "Item", file: Path, folder: Path | None) -> None:
+def check_file(item: "Item", file: Path) -> None:
     """Fail now if the captions cannot be written there. UsageError, SfvqaError."""
-    from sfvqa.cli.whole_file import check_place
+    from sfvqa.cli.whole_file import check_folder, check_place
 
-    if folder is None or file.parent.is_dir():
+    check_folder(file.parent)
+    if file.parent.is_dir():
         check_place(file, keep=[item.video])
-    elif folder.exists() and not folder.is_dir():
-        raise UsageError(f"“{folder}” is not a folder.", "Name a folder with --out.")
 
 
 class CaptionFiles(RecordKeeper):
@@ -206,8 +207,9 @@ class CaptionFiles(RecordKeeper):
         """Take the record of a window, or of a whole video. SfvqaError where the file cannot be written."""
         video, name = record["video_path"], record["video"]
         if record["status"] == "ok":
-            self._lines[video].append(line_of(record))
-            self._warnings |= dict.fromkeys(f"{name}: {warning}" for warning in warnings_of(record))
+            self._lines[video].append(caption_of(record))
+            cut = warnings_of_end(record["finish_reason"], record["settings"]["max_new_tokens"])
+            self._warnings |= dict.fromkeys(f"{name}: {warning}" for warning in (*record["warnings"], *cut))
         else:
             self._failures[video].append(f"{name}: {record['error']['message']}")
         self.learn(record)
@@ -232,8 +234,8 @@ class CaptionFiles(RecordKeeper):
         return f"Captions: {plural(len(self._written), 'file')} {where}"
 
     def _write(self, video: str) -> None:
-        from sfvqa.cli.whole_file import whole_text_file
-        from sfvqa.video.captions import CaptionFormat, write_captions
+        from sfvqa.cli.whole_file import make_folder, whole_text_file
+        from sfvqa.video.captions import CaptionFormat, CaptionWriter
 
         lines = sorted(self._lines.pop(video, ()), key=lambda line: (line.start_seconds, line.end_seconds))
         if not lines:
@@ -241,29 +243,9 @@ class CaptionFiles(RecordKeeper):
         file = self._places[video]
         if file.exists() and not self._captions.overwrite:
             raise SfvqaError(f"“{file}” was made meanwhile by something else.", "Rerun the command to go on.")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SfvqaError(
-                f"The folder {file.parent} cannot be made: {error.strerror or error}.", "Name another."
-            ) from error
+        make_folder(file.parent)
         with whole_text_file(file) as stream:
-            stream.write(write_captions(lines, CaptionFormat(self._captions.format_name)))
+            captions = CaptionWriter(stream, CaptionFormat(self._captions.format_name))
+            for line in lines:
+                captions.write(line)
         self._written.add(video)
-
-
-def line_of(record: Mapping[str, Any]) -> "SubtitleLine":
-    """The answer, with the times of its window, or of the frames that were seen."""
-    from sfvqa.video.subtitles import SubtitleLine
-
-    times = record["frames"]["timestamps_seconds"]
-    shown = record["window"] or {"start_seconds": times[0], "end_seconds": times[-1]}
-    return SubtitleLine(shown["start_seconds"], shown["end_seconds"], record["answer"].strip())
-
-
-def warnings_of(record: Mapping[str, Any]) -> Iterable[str]:
-    """Those of the answer, and that it was cut."""
-    yield from record["warnings"]
-    if record["finish_reason"] == "length":
-        limit = plural(record["settings"]["max_new_tokens"], "new token")
-        yield f"A caption was cut at {limit}; raise --max-new-tokens for longer ones."

@@ -22,7 +22,7 @@ from sfvqa.cli.options import (
     setting,
 )
 from sfvqa.cli.screen import echo, print_json
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -200,8 +200,9 @@ def check_outputs(out: Path | None, clips: Path | None, *, keep: Path) -> None:
         check_place(out, keep=[keep])
         check_matplotlib()
     if clips is not None:
-        if clips.exists() and not clips.is_dir():
-            raise UsageError(f"{clips} is not a folder.", "Name a folder for the clips.")
+        from sfvqa.cli.whole_file import check_folder
+
+        check_folder(clips)
         if not keep.is_file():
             raise UsageError(f"Clips can be copied out of a file only, not out of {keep}.", "Leave out --clips.")
 
@@ -244,12 +245,10 @@ def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
 
 def copy_clips(found: "Found", path: Path, folder: Path) -> list[Path]:
     """A file a moment, numbered by how likely it is, `2-garage-1.02.05.mp4`. SfvqaError, VideoError."""
+    from sfvqa.cli.whole_file import make_folder
     from sfvqa.video.cutting import copy_part
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SfvqaError(f"The folder {folder} cannot be made: {error.strerror}.", "Name another.") from error
+    make_folder(folder)
     copied = []
     for number, moment in enumerate(found.moments, start=1):
         when = clock(moment.start_seconds).replace(":", ".")

@@ -1,5 +1,6 @@
 """`sfvqa transcribe`: what is said in videos, as subtitles, plain text or a table."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -158,19 +159,16 @@ def tell(
 ) -> None:
     """Print or write a transcript, and say what is wrong with it."""
     from sfvqa.cli.whole_file import whole_text_file
-    from sfvqa.video.captions import CaptionFormat, write_captions
+    from sfvqa.video.captions import CaptionFormat, CaptionWriter
 
     if json:
         print_json(document_of(video, transcript))
     else:
-        lines = [replace(line, text=printable(line.text)) for line in transcript.lines]
-        text = write_captions(lines, CaptionFormat(format_of(place, format)))
-        if place is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            with whole_text_file(place) as file:
-                file.write(text)
+        with contextlib.nullcontext(sys.stdout) if place is None else whole_text_file(place) as stream:
+            captions = CaptionWriter(stream, CaptionFormat(format_of(place, format)))
+            for line in transcript.lines:
+                captions.write(replace(line, text=printable(line.text)))
+        if place is not None:
             notices.note(f"{plural(len(transcript.lines), 'line')} written to {place}.")
     for warning in transcript.warnings:
         notices.warn(f"{video}: {warning}" if is_one_of_many else warning)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import webvtt
 
-from sfvqa.cli.caption import line_of
+from sfvqa.cli.windows import caption_of
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli
@@ -127,15 +127,22 @@ def test_no_captions_replace_a_video(caption: RunCaption, folder: Path, flags: t
     assert (done.exit_code, (folder / "clip.txt").read_bytes()) == (2, content)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("flags", [[], ["--out", "captions/here"]], ids=["beside", "out"])
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_work(
-    caption: RunCaption, folder: Path, answerer: FakeAnswerer
+    caption: RunCaption, folder: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    folder.chmod(0o555)
-    try:
-        assert (caption("--whole").exit_code, answerer.seen) == (1, [])
-    finally:
-        folder.chmod(0o755)
+    """Also one in which folders are to be made, which was known only after the first video."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    done = caption("--whole", *flags, "--no-cache", sources=("one.mp4",))
+    assert (done.exit_code, answerer.seen) == (1, [])
+    assert "cannot be written to" in done.stderr
+
+
+def test_no_folder_is_made_in_a_file(caption: RunCaption, tmp_path: Path, answerer: FakeAnswerer) -> None:
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    done = caption("--whole", "--out", str(tmp_path / "taken" / "out"))
+    assert (done.exit_code, answerer.seen) == (2, [])
 
 
 def test_a_dry_run_writes_nothing(caption: RunCaption, folder: Path, tmp_path: Path) -> None:
@@ -213,6 +220,6 @@ def test_windows_that_are_none(caption: RunCaption, folder: Path, flags: tuple[s
 
 def test_a_caption_has_the_times_of_its_window_or_else_of_the_frames() -> None:
     record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n", "window": None}
-    assert line_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
+    assert caption_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
     windowed = {**record, "window": {"start_seconds": 30.0, "end_seconds": 60.0}}
-    assert line_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")
+    assert caption_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")
