@@ -1,7 +1,10 @@
 """`sfvqa caption`: a file of captions beside each video, and nothing of anybody else's lost."""
 
 import json
+import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +12,14 @@ import pytest
 import webvtt
 
 from sfvqa.cli.windows import caption_of
+from sfvqa.video import ReadOptions, VideoReader, open_video
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli
 from tests.inference.conftest import write_video
+from tests.video.readers.test_damaged import wipe_group
+from tests.video.videos import Recipe, constant_rate
+from tests.video.videos import write_video as write_numbered
 
 RunCaption = Callable[..., Outcome]
 BROKEN = b"\0\0\0\x18ftypmp42 no more"
@@ -161,12 +168,16 @@ def test_a_caption_a_window(caption: RunCaption, folder: Path) -> None:
     """Ten frames at ten a second; a rest of 0.2 s is longer than half a window."""
     done = caption("--window", "0.3s", sources=(folder / "one.mp4",))
     assert done.exit_code == 0
+    assert "1 item asked in windows: 3." in done.stderr
     cues = webvtt.from_string(made(folder, ".vtt")["one"]).captions
     assert [(cue.start, cue.end, cue.text) for cue in cues] == [
         ("00:00:00.000", "00:00:00.300", "one.mp4: Describe the video. (4 frames)"),
         ("00:00:00.300", "00:00:00.600", "one.mp4: Describe the video. (4 frames)"),
         ("00:00:00.600", "00:00:01.000", "one.mp4: Describe the video. (4 frames)"),
     ]
+    again = caption("--window", "0.3s", sources=(folder / "one.mp4",))
+    assert "1 video captioned already" in again.stderr
+    assert "asked in windows" not in again.stderr
 
 
 def test_windows_keep_to_the_range_and_overlap(caption: RunCaption, folder: Path) -> None:
@@ -209,6 +220,108 @@ def test_a_video_that_is_not_done_has_no_file(caption: RunCaption, folder: Path,
     assert (done.exit_code, list(made(folder, ".vtt"))) == (130, ["one"])
     assert caption("--window", "0.3").exit_code == 0
     assert made(folder, ".vtt").keys() == {"one", "two", "within/three"}
+
+
+def test_captions_of_a_variable_rate_are_of_the_frames_shown_in_their_time(
+    caption: RunCaption, tmp_path: Path, answerer: FakeAnswerer
+) -> None:
+    """At what second a frame is shown says only the file; one that is shown for long belongs to every window."""
+    recipe = Recipe([0, 10, 20, 400, 410, 700, 1990, 2000, 2010, 2020, 2400, 2990], group=4)
+    write_numbered(tmp_path / "variable.mkv", recipe)
+    flags = ("--window", "0.5", "--format", "jsonl", "--no-cache")
+    assert caption(*flags, sources=(tmp_path / "variable.mkv",)).exit_code == 0
+    lines = [json.loads(row) for row in made(tmp_path, ".jsonl")["variable"].splitlines()]
+    assert [line["start_seconds"] for line in lines] == [0, 0.5, 1, 1.5, 2, 2.5]
+    assert [line["end_seconds"] for line in lines[:-1]] == [0.5, 1, 1.5, 2, 2.5]
+    assert lines[-1]["end_seconds"] >= 2.99
+    for line in lines:
+        ends = [*recipe.seconds[1:], math.inf]
+        num_shown = sum(
+            start <= line["end_seconds"] and end > line["start_seconds"]
+            for start, end in zip(recipe.seconds, ends, strict=True)
+        )
+        assert f"({num_shown} frame" in line["text"]
+    assert len(answerer.seen) == 6
+
+
+def test_a_damaged_part_costs_only_its_own_captions(caption: RunCaption, tmp_path: Path) -> None:
+    whole = write_numbered(tmp_path / "whole.mp4", Recipe(constant_rate(150), group=30))
+    clip = wipe_group(whole, tmp_path / "damaged.mp4", 2, first=1, count=29)
+    done = caption("--start", "2", "--end", "4", "--window", "0.4", "--no-cache", sources=(clip,))
+    cues = webvtt.from_string(made(tmp_path, ".vtt")["damaged"]).captions
+    assert [cue.start for cue in cues] == [f"00:00:0{second}" for second in ("2.000", "2.400", "3.200", "3.600")]
+    assert done.exit_code == 6
+    assert "damaged.vtt lacks 1 window" in done.stderr
+
+
+def test_each_file_is_opened_once_to_be_read(
+    caption: RunCaption, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window at a time, the file was opened and looked through for each."""
+    opened: list[str] = []
+
+    def counting(path: Path, reading: ReadOptions) -> VideoReader:
+        opened.append(path.name)
+        return open_video(path, reading)
+
+    monkeypatch.setattr("sfvqa.batch.reading_pool.open_video", counting)
+    assert caption("--window", "0.25", "--no-cache").exit_code == 0
+    assert (sorted(opened), len(answerer.seen)) == (["one.mp4", "three.mp4", "two.mp4"], 12)
+
+
+def test_a_caption_a_scene(caption: RunCaption, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfvqa.video.windows.find_cuts_in", lambda *_: (4,))
+    assert caption("--window", "scenes", "--format", "jsonl", sources=(folder / "one.mp4",)).exit_code == 0
+    lines = [json.loads(row) for row in made(folder, ".jsonl")["one"].splitlines()]
+    assert [(line["start_seconds"], line["end_seconds"]) for line in lines] == [(0.0, 0.399), (0.4, 1.0)]
+
+
+_KILLED = """
+import os, signal, sys
+from sfvqa.__main__ import main
+from sfvqa.cli import model
+from sfvqa.video.captions import CaptionWriter
+from tests.batch.answerer import FakeAnswerer
+
+left = {sys.argv[1]: int(sys.argv[2])}
+
+def step(what):
+    left[what] = left.get(what, 0) - 1
+    if not left[what]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+write = CaptionWriter.write
+
+def stepping(writer, line):
+    write(writer, line)
+    step("line")
+
+CaptionWriter.write = stepping
+model.load = lambda *_: FakeAnswerer(on_answer=lambda *_: step("answer"))
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_killed_between_windows_or_within_a_file_no_half_file_stands_there(folder: Path) -> None:
+    """Each video is captioned once: what is whole stays as it is, whatever it was that killed the process."""
+    for number in range(4, 8):
+        write_video(folder / f"{number}.mp4", num_frames=10, colour=(30 * number, 80, 160))
+    command = ["caption", str(folder), "--model", "tiny", "--window", "0.25", "--readers", "1", "--no-cache"]
+    command += ["--batch-size", "1"]
+    whole: dict[Path, tuple[int, int]] = {}
+    for what, number, exit_code in (("answer", 7, -9), ("line", 6, -9), ("line", 0, 0)):
+        run = subprocess.run(
+            [sys.executable, "-c", _KILLED, what, str(number), *command], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == exit_code, run.stderr
+        there = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.rglob("*.vtt")}
+        assert all(len(webvtt.read(file).captions) == 4 for file in there)
+        assert whole.items() <= there.items()
+        assert len(there) > len(whole)
+        whole = there
+    assert len(whole) == 7
 
 
 @pytest.mark.parametrize(

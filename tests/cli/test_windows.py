@@ -99,13 +99,17 @@ def test_a_dry_run_says_how_many_there_are(run_cli: RunCli) -> None:
         ["--window", "5", "--timestamps", "1,2"],
         ["--window", "5", "--evidence-out", "strip.png"],
         ["--format", "vtt"],
-        ["--window", "5", "--format", "vtt", "--json"],
         ["Who?", "--window", "5", "--format", "vtt"],
     ],
 )
 def test_what_contradicts_windows_is_a_usage_error(run_cli: RunCli, flags: list[str]) -> None:
     run = run_cli("ask", str(SHAPES), DIGIT, *flags, "--model", "tiny")
     assert (run.exit_code, run.stdout) == (ExitCode.USAGE, "")
+
+
+def test_captions_and_json_are_not_printed_both(run_cli: RunCli) -> None:
+    run = run_cli("ask", str(SHAPES), DIGIT, "--window", "5", "--format", "vtt", "--json", "--model", "tiny")
+    assert (run.exit_code, lines(run.stdout)[0]["status"]) == (ExitCode.USAGE, "error")
 
 
 def test_a_window_that_cannot_be_read_is_told_and_the_others_answered(run_cli: RunCli, tmp_path: Path) -> None:

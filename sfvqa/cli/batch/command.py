@@ -300,7 +300,8 @@ def batch(
 
 def _in_windows(items: "list[Item]", frames: FrameOptions, work: WorkOptions, notices: "Notices") -> "list[Item]":
     """An item a window, where windows are asked for. UsageError."""
-    if (windows := frames.windows()) is None:
+    windows = frames.windows()
+    if windows is None or not items:
         return items
     from sfvqa.batch.plan import default_num_readers
     from sfvqa.batch.windows import items_in_windows
