@@ -243,12 +243,12 @@ def describe(found: "Found") -> str:
 
 def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
     """Read the frame of each moment again, and draw them below the timeline. VideoError, SfvqaError."""
-    from sfvqa.cli.find_figure import draw
+    from sfvqa.cli.find_figure import draw, pictured
     from sfvqa.cli.whole_file import whole_file
     from sfvqa.profiling.plot import FORMATS
     from sfvqa.video.fitting import FitWithin
 
-    indices = sorted({moment.best_index for moment in found.moments})
+    indices = sorted({moment.best_index for moment in pictured(found)})
     pictures = {frame.index: frame.pixels for frame in file.read(indices, FitWithin(320, 180))} if indices else {}
     with whole_file(out, what="picture") as picture:
         draw(found, pictures, picture, FORMATS[out.suffix.lower()])
