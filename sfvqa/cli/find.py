@@ -13,11 +13,13 @@ from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import (
     OUTPUT,
     CacheOptions,
+    Count,
     OptionGroup,
     OutputOptions,
     Video,
     check_positive,
     option,
+    parse_count,
     parse_file,
     rare_setting,
     setting,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 HELP = """\b
 [bold]Examples[/bold]
-  sfvqa find garage.mp4 "a person falls"
+  sfvqa find garage.mp4 "a person falling"
   sfvqa find match.mp4 "Does a team score?" --top 3 --clips goals/
   sfvqa find garage.mp4 "a red car" --out moments.png
   sfvqa find garage.mp4 "a red car" --start 1:00:00 --every 4
@@ -46,14 +48,13 @@ HELP = """\b
 
 Find the moments of a long video that show something, the likeliest first.
 The model is asked about one short window after the other, then again, closer,
-about those that stand out against the video's own median. Of a window it sees
-two frames a second, unless --frames says how many. What ends in a question mark
-is asked as it is; of anything else, whether the video shows it."""
+about those that stand out against the video's own median. A question is asked
+as it is; of anything else, the model is asked whether the video shows it."""
 
 Text = Annotated[
     str,
     typer.Argument(
-        metavar="TEXT", help="What the moment shows, or a question to be answered with yes.", show_default=False
+        metavar="TEXT", help="What the moment shows, or a question that it answers with yes.", show_default=False
     ),
 ]
 
@@ -67,7 +68,7 @@ class SearchOptions(OptionGroup):
     every: Annotated[
         float,
         setting(
-            "Length of a window of the first look, in seconds; what takes long needs more.",
+            "Length of the windows of the first look; longer events need longer windows.",
             metavar="TIME",
             parser=parse_time,
         ),
@@ -83,6 +84,21 @@ class SearchOptions(OptionGroup):
         from sfvqa.inference.moments import FindOptions
 
         return FindOptions(every_seconds=self.every, threshold=self.threshold, top=self.top)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindFrameOptions(FrameOptions):
+    """The same options, of which the number of frames is that of a window."""
+
+    frames: Annotated[
+        Count | None,
+        setting(
+            "How many frames of each window to look at (default: two a second, as far as the model was trained with so "
+            "many; auto: fewer if memory is short).",
+            parser=parse_count,
+            metavar="N|auto",
+        ),
+    ] = None
 
 
 def find(
@@ -108,7 +124,7 @@ def find(
     *,
     model: ModelOptions,
     search: SearchOptions,
-    frames: FrameOptions,
+    frames: FindFrameOptions,
     cache: CacheOptions,
     output: OutputOptions,
 ) -> None:
@@ -256,13 +272,10 @@ def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
 
 def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[Path]":
     """A file a moment, numbered by how likely it is, `2-garage-1.02.05.mp4`. SfvqaError, VideoError."""
-    from sfvqa.cli.whole_file import check_place, whole_file
+    from sfvqa.cli.whole_file import check_place, make_folder, whole_file
     from sfvqa.video.readers.cutting import CLIP_FORMATS
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SfvqaError(f"The folder {folder} cannot be made: {error.strerror}.", "Name another.") from error
+    make_folder(folder)
     video = found.video.path
     suffix = video.suffix if video.suffix.lower() in CLIP_FORMATS else ".mkv"
     for number, moment in enumerate(found.moments, start=1):

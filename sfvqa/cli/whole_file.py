@@ -34,6 +34,14 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
         raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make it, and those above it, if it is not there; SfvqaError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SfvqaError(f"The folder {folder} cannot be made: {error.strerror or error}.", "Name another.") from error
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
     """A file to write, beside `path`, that takes its place when the block ends well.

@@ -54,10 +54,10 @@ class FindOptions:
 def question_about(text: str) -> str:
     """How the model is asked whether a window shows `text`: what ends in a question mark is asked as it is.
 
-    >>> question_about("a person falls"), question_about("Does anybody fall?")
-    ('Does the video show a person falls?', 'Does anybody fall?')
+    >>> question_about("a person falling"), question_about("Does anybody fall?")
+    ('Does the video show a person falling?', 'Does anybody fall?')
     """
-    text = check_text(text, "text to look for", "Say what the moment shows, for example “a person falls”.")
+    text = check_text(text, "text to look for", "Say what the moment shows, for example “a person falling”.")
     return text if text.endswith("?") else f"Does the video show {text.rstrip('.!')}?"
 
 

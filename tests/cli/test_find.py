@@ -44,6 +44,13 @@ def test_what_is_there_all_along_is_no_moment_and_that_is_said(run_cli: RunCli) 
     assert run.stdout.startswith("Nothing found that stands out: the model says yes of half of the video or more.")
 
 
+def test_the_number_of_frames_is_that_of_a_window(run_cli: RunCli) -> None:
+    found = json.loads(run_cli(*FIND, "a red circle", "--json", "--every", "2", "--frames", "3").stdout)
+    assert found["windows"]["frames"] == 3 * found["windows"]["count"]
+    help_text = " ".join(run_cli("find", "--help").stdout.replace("│", " ").split())
+    assert "How many frames of each window to look at (default: two a second" in help_text
+
+
 def test_json_has_every_figure(run_cli: RunCli) -> None:
     found = json.loads(run_cli(*FIND, "Is there a red circle?", "--json", "--every", "0:08", "--top", "1").stdout)
     assert (found["schema_version"], found["video"], found["model"]) == (1, SHAPES, "tiny")
