@@ -278,9 +278,10 @@ def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[P
     make_folder(folder)
     video = found.video.path
     suffix = video.suffix if video.suffix.lower() in CLIP_FORMATS else ".mkv"
+    num_digits = len(str(len(found.moments)))
     for number, moment in enumerate(found.moments, start=1):
         when = clock(moment.start_seconds).replace(":", ".")
-        clip = folder / f"{number}-{video.stem}-{when}{suffix}"
+        clip = folder / f"{number:0{num_digits}}-{video.stem}-{when}{suffix}"
         check_place(clip, keep=[video])
         file.allow_time()
         with whole_file(clip, what="clip") as whole:
