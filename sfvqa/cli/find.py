@@ -12,11 +12,13 @@ from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.options import (
     OUTPUT,
     CacheOptions,
+    Count,
     OptionGroup,
     OutputOptions,
     Video,
     check_positive,
     option,
+    parse_count,
     parse_file,
     rare_setting,
     setting,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 HELP = """\b
 [bold]Examples[/bold]
-  sfvqa find garage.mp4 "a person falls"
+  sfvqa find garage.mp4 "a person falling"
   sfvqa find match.mp4 "Does a team score?" --top 3 --clips goals/
   sfvqa find garage.mp4 "a red car" --out moments.png
   sfvqa find garage.mp4 "a red car" --start 1:00:00 --every 4
@@ -45,14 +47,13 @@ HELP = """\b
 
 Find the moments of a long video that show something, the likeliest first.
 The model is asked about one short window after the other, then again, closer,
-about those that stand out against the video's own median. Of a window it sees
-two frames a second, unless --frames says how many. What ends in a question mark
-is asked as it is; of anything else, whether the video shows it."""
+about those that stand out against the video's own median. A question is asked
+as it is; of anything else, the model is asked whether the video shows it."""
 
 Text = Annotated[
     str,
     typer.Argument(
-        metavar="TEXT", help="What the moment shows, or a question to be answered with yes.", show_default=False
+        metavar="TEXT", help="What the moment shows, or a question that it answers with yes.", show_default=False
     ),
 ]
 
@@ -66,7 +67,7 @@ class SearchOptions(OptionGroup):
     every: Annotated[
         float,
         setting(
-            "Length of a window of the first look, in seconds; what takes long needs more.",
+            "Length of the windows of the first look; longer events need longer windows.",
             metavar="TIME",
             parser=parse_time,
         ),
@@ -82,6 +83,21 @@ class SearchOptions(OptionGroup):
         from sfvqa.inference.moments import FindOptions
 
         return FindOptions(every_seconds=self.every, threshold=self.threshold, top=self.top)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindFrameOptions(FrameOptions):
+    """The same options, of which the number of frames is that of a window."""
+
+    frames: Annotated[
+        Count | None,
+        setting(
+            "How many frames of each window to look at (default: two a second, as far as the model was trained with so "
+            "many; auto: fewer if memory is short).",
+            parser=parse_count,
+            metavar="N|auto",
+        ),
+    ] = None
 
 
 def find(
@@ -107,7 +123,7 @@ def find(
     *,
     model: ModelOptions,
     search: SearchOptions,
-    frames: FrameOptions,
+    frames: FindFrameOptions,
     cache: CacheOptions,
     output: OutputOptions,
 ) -> None:
@@ -238,12 +254,12 @@ def describe(found: "Found") -> str:
 
 def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
     """Read the frame of each moment again, and draw them below the timeline. VideoError, SfvqaError."""
-    from sfvqa.cli.find_figure import draw
+    from sfvqa.cli.find_figure import draw, pictured
     from sfvqa.cli.whole_file import whole_file
     from sfvqa.profiling.plot import FORMATS
     from sfvqa.video.fitting import FitWithin
 
-    indices = sorted({moment.best_index for moment in found.moments})
+    indices = sorted({moment.best_index for moment in pictured(found)})
     pictures = {frame.index: frame.pixels for frame in file.read(indices, FitWithin(320, 180))} if indices else {}
     with whole_file(out, what="picture") as picture:
         draw(found, pictures, picture, FORMATS[out.suffix.lower()])
@@ -257,9 +273,10 @@ def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[P
     make_folder(folder)
     video = found.video.path
     suffix = video.suffix if video.suffix.lower() in CLIP_FORMATS else ".mkv"
+    num_digits = len(str(len(found.moments)))
     for number, moment in enumerate(found.moments, start=1):
         when = clock(moment.start_seconds).replace(":", ".")
-        clip = folder / f"{number}-{video.stem}-{when}{suffix}"
+        clip = folder / f"{number:0{num_digits}}-{video.stem}-{when}{suffix}"
         check_place(clip, keep=[video])
         file.allow_time()
         with whole_file(clip, what="clip") as whole:

@@ -118,15 +118,17 @@ def find_places(
     videos: Sequence[Path], out: Path | None, format: CaptionFormatName | None, *, json: bool
 ) -> list[Path | None]:
     """Where each transcript goes, None for stdout; UsageError or SfvqaError where that cannot be."""
-    from sfvqa.cli.whole_file import check_place
+    from sfvqa.cli.whole_file import check_place, make_folder
 
     if out is None:
         if len(videos) > 1 and not json:
             raise UsageError("Several transcripts on stdout would run into each other.", "Add --out FOLDER, or --json.")
         return [None] * len(videos)
+    if len(videos) > 1 and not out.exists():
+        make_folder(out)
     is_folder = out.is_dir()
     if len(videos) > 1 and not is_folder:
-        raise UsageError(f"There is no folder “{out}” for the transcripts.", "Create it, or name another with --out.")
+        raise UsageError(f"“{out}” is a file, and the transcripts are several.", "Name a folder with --out.")
     places = [out / f"{video.stem}.{format or 'vtt'}" if is_folder else out for video in videos]
     for place in places:
         if places.count(place) > 1:

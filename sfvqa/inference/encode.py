@@ -228,7 +228,7 @@ class EncodedVideo:
     """What a model has seen of one video, with where the frames came from and what they cost (see Timings).
 
     `is_from_cache` says that it was not seen now but taken from the video cache; `window` is the part of the video that
-    was seen, where it is seen in windows.
+    was seen, where it is seen in windows; `asked_range` is the start and end that were asked for, None for none.
     """
 
     visual_tokens: VisualTokens
@@ -245,6 +245,7 @@ class EncodedVideo:
     is_from_cache: bool = False
     preprocess_seconds: float = 0.0
     window: Window | None = None
+    asked_range: tuple[float | None, float | None] = (None, None)
 
     @property
     def num_slow_tokens(self) -> int:
@@ -410,6 +411,7 @@ def encoded_from(
         encode_seconds=costs.encode_seconds + watch.seconds,
         overlap_seconds=costs.overlap_seconds,
         preprocess_seconds=costs.preprocess_seconds,
+        asked_range=(sampling.start_seconds, sampling.end_seconds),
     )
 
 

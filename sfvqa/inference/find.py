@@ -32,9 +32,8 @@ from sfvqa.inference.question import PromptOptions
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
-from sfvqa.video.reading import choose_unread, timeline_of
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
-from sfvqa.video.windows import Window, WindowOptions
+from sfvqa.video.windows import Window, WindowOptions, plan_windows
 
 if TYPE_CHECKING:
     from sfvqa.inference.video_qa import VideoQA
@@ -126,23 +125,22 @@ def find_progressively(
     asked = sampling or own
     is_told = (asked.num_frames, asked.strategy) != (own.num_frames, own.strategy)
     with nullcontext(video) if isinstance(video, VideoReader) else open_video(video, reading) as opened:
-        WindowOptions(options.every_seconds).check(asked)
-        choose_unread(opened, asked)  # for its checks, too
+        windows = plan_windows(opened, WindowOptions(options.every_seconds), asked)
         search = _Search(model, opened, question, asked, crop, prompt, is_told)
-        return (yield from _find(search, text, options))
+        return (yield from _find(search, windows, text, options))
 
 
-def _find(search: "_Search", text: str, options: FindOptions) -> Generator[FindProgress, None, Found]:
-    asked, end = search.sampling, timeline_of(search.video).end_seconds
-    begin, end = asked.start_seconds or 0.0, end if asked.end_seconds is None else min(asked.end_seconds, end)
-    windows = WindowOptions(options.every_seconds).windows_within(begin, end)
+def _find(
+    search: "_Search", windows: Sequence[Window], text: str, options: FindOptions
+) -> Generator[FindProgress, None, Found]:
     looks = yield from search.look(FindStage.OVER_ALL, windows)
     first, calibration = tuple(looks), Calibration.of(looks)
+    within = windows[0].start_seconds, windows[-1].end_seconds
     for length in closer_lengths(options.every_seconds):
-        ranges = ranges_to_see_closer(looks, calibration, margin_seconds=length, within=(begin, end))
+        ranges = ranges_to_see_closer(looks, calibration, margin_seconds=length, within=within)
         overlapping = WindowOptions(length, length / 2)
         closer = [window for part in ranges for window in overlapping.windows_within(*part)]
-        looks = replaced_by_closer(looks, ranges, (yield from search.look(FindStage.CLOSER, closer)))
+        looks = replaced_by_closer(looks, (yield from search.look(FindStage.CLOSER, closer)))
     return Found(
         text=text,
         question=search.question,
@@ -180,7 +178,7 @@ class _Search:
     warnings: list[str] = field(default_factory=list)
 
     def look(self, stage: FindStage, windows: Sequence[Window]) -> Generator[FindProgress, None, list[Look]]:
-        """Ask about windows, which are in order; those that cannot be read are left out, unless none can."""
+        """Ask about windows, which are in order; those that cannot be read are left out, unless nothing can."""
         looks: list[Look] = []
         error: VideoError | None = None
         encoding = self.model.windows(self.video, windows, self.sampling, crop=self.crop)
@@ -191,7 +189,7 @@ class _Search:
             else:
                 looks.append(self._ask(window, encoded))
             yield FindProgress(stage, done, len(windows))
-        if error is not None and not looks:
+        if error is not None and not looks and stage is FindStage.OVER_ALL:
             raise error
         return looks
 

@@ -6,8 +6,10 @@ the video's own median, and the more parts there are, the farther it has to. Num
 
 import math
 import statistics
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 from sfvqa.errors import UsageError
@@ -52,10 +54,10 @@ class FindOptions:
 def question_about(text: str) -> str:
     """How the model is asked whether a window shows `text`: what ends in a question mark is asked as it is.
 
-    >>> question_about("a person falls"), question_about("Does anybody fall?")
-    ('Does the video show a person falls?', 'Does anybody fall?')
+    >>> question_about("a person falling"), question_about("Does anybody fall?")
+    ('Does the video show a person falling?', 'Does anybody fall?')
     """
-    text = check_text(text, "text to look for", "Say what the moment shows, for example “a person falls”.")
+    text = check_text(text, "text to look for", "Say what the moment shows, for example “a person falling”.")
     return text if text.endswith("?") else f"Does the video show {text.rstrip('.!')}?"
 
 
@@ -115,9 +117,20 @@ class Calibration:
         >>> [round(each.probability(7.0), 2) for each in (sure, always)]
         [1.0, 0.03]
         """
-        if self.num_windows >= 3:
-            odds -= max(self.median + math.log(self.num_windows - 1), 0.0)
-        return 1 / (1 + math.exp(-odds))
+        return 1 / (1 + math.exp(self._against - odds))
+
+    def log_odds_at(self, probability: float) -> float:
+        """The log-odds of a window that is so likely.
+
+        >>> round(Calibration(101, 6.0, 1.0).log_odds_at(0.5), 2)
+        10.61
+        """
+        return self._against + (math.log(probability / (1 - probability)) if probability < 1 else _MOST_LOG_ODDS)
+
+    @property
+    def _against(self) -> float:
+        """What is subtracted of the log-odds of each window."""
+        return max(self.median + math.log(self.num_windows - 1), 0.0) if self.num_windows >= 3 else 0.0
 
     def stands_out(self, look: Look) -> bool:
         """Whether it is worth a closer look: the most of what such a window shows may be something else."""
@@ -141,14 +154,15 @@ def ranges_to_see_closer(
 ) -> list[tuple[float, float]]:
     """The ranges of the windows that stand out, with a margin, in order; what they share comes once.
 
-    The likeliest come first where they are more than may be looked at twice: 8 % of the video, or two minutes.
+    The likeliest come first where they are more than may be looked at twice: 8 % of the video, or two minutes, but one
+    window in any case.
     """
     most = max(_MOST_SHARE * (within[1] - within[0]), _ALWAYS_SECONDS)
     ranges: list[tuple[float, float]] = []
     for look in sorted(filter(calibration.stands_out, looks), key=lambda look: -look.log_odds):
         start = max(look.start_seconds - margin_seconds, within[0])
         wider = _joined([*ranges, (start, min(look.end_seconds + margin_seconds, within[1]))])
-        if sum(end - start for start, end in wider) > most:
+        if ranges and sum(end - start for start, end in wider) > most:
             break
         ranges = wider
     return ranges
@@ -169,15 +183,15 @@ def _joined(ranges: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
-def replaced_by_closer(
-    looks: Iterable[Look], ranges: Sequence[tuple[float, float]], closer: Iterable[Look]
-) -> list[Look]:
-    """The looks of which the middle lies in none of the ranges, and the closer ones in place of the others."""
-    kept = [
-        look
-        for look in looks
-        if not any(start <= (look.start_seconds + look.end_seconds) / 2 <= end for start, end in ranges)
-    ]
+def replaced_by_closer(looks: Iterable[Look], closer: Sequence[Look]) -> list[Look]:
+    """The closer looks, and those of the others whose middle no closer one covers."""
+    starts, ends = [look.start_seconds for look in closer], list(accumulate((look.end_seconds for look in closer), max))
+
+    def is_covered(seconds: float) -> bool:
+        begun = bisect_right(starts, seconds)
+        return begun > 0 and seconds <= ends[begun - 1]
+
+    kept = [look for look in looks if not is_covered((look.start_seconds + look.end_seconds) / 2)]
     return [*kept, *closer]
 
 

@@ -242,7 +242,7 @@ def prompt_for(
     def count_tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
-    wanted = lines_between(options.subtitles.lines, *sampled_range(encoded.timestamps_seconds))
+    wanted = lines_between(options.subtitles.lines, *range_of(encoded))
     text, num_lines = cut_to(wanted, budget, count_tokens)
     ids = build(f"{text}\n\n") if text else without
     use = SubtitleUse(options.subtitles.source, num_lines, len(wanted) - num_lines, len(ids) - len(without))
@@ -263,6 +263,15 @@ def subtitle_budget(options: PromptOptions, trained_length: int | None, num_othe
         return options.subtitle_tokens
     room = MAX_SUBTITLE_TOKENS if trained_length is None else trained_length - num_other_tokens
     return max(min(room, MAX_SUBTITLE_TOKENS), 0)
+
+
+def range_of(encoded: EncodedVideo) -> tuple[float, float]:
+    """The seconds that a question is about: those that were asked for, else those that the frames stand for.
+
+    Where a picture stands still its frame may have come on screen long before the range.
+    """
+    (start, end), (first, last) = encoded.asked_range, sampled_range(encoded.timestamps_seconds)
+    return first if start is None else start, last if end is None else end
 
 
 def sampled_range(timestamps_seconds: Sequence[float]) -> tuple[float, float]:

@@ -91,12 +91,12 @@ class Transcriber:
     """
 
     def __init__(self, options: SpeechOptions | None = None, cache: "VideoCache | None" = None) -> None:
+        check_installed()  # first: a model that was downloaded before would be of no use
         self._options = options or SpeechOptions()
         self._location = locate_speech(self._options.model)
         self._cache = cache
         self._turn = threading.Lock()
         self._latest: dict[FileState, Transcript] = {}
-        check_installed()
 
     @cached_property
     def made_with(self) -> dict[str, object]:

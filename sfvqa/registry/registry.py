@@ -19,9 +19,8 @@ from sfvqa.registry.architecture import Architecture, FastTokens
 T = TypeVar("T")
 MODELS_FILE = "models.toml"
 BUNDLED_MODEL = "tiny"
-SUGGESTED_MODEL = "smolvlm2-500m"
-SUGGESTED_SPEECH_MODEL = "whisper-base"
-"""For whoever has none but the bundled one: small enough for any laptop."""
+SUGGESTED_MODEL, SUGGESTED_SPEECH_MODEL = "smolvlm2-500m", "whisper-base"
+"""For whoever has none but the bundled one, or none that hears: small enough for any laptop."""
 
 # The names of enums of sfvqa.video, written out because importing those would import numpy; a test compares.
 SamplingName = Literal[

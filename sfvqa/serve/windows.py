@@ -58,7 +58,13 @@ class WindowsAnswer:
         if isinstance(said, Answer):
             return said.to_dict()
         error = {"type": type(said).__name__, "message": said.with_flags}
-        return {"window": window.to_dict(), "question": self.question, "status": "error", "error": error}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "window": window.to_dict(),
+            "question": self.question,
+            "status": "error",
+            "error": error,
+        }
 
 
 def line_of(part: tuple[Window, Answer | VideoError]) -> str:

@@ -1,5 +1,6 @@
 """`sfvqa find` on the bundled videos, with tiny: a list, JSON, a picture, clips, and what is refused."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 from PIL import Image
 
 from sfvqa.cli.demo import load_demo_videos
+from sfvqa.cli.find_figure import draw
+from sfvqa.inference.find import Found
+from sfvqa.inference.moments import Calibration, FindOptions, Look, Moment
+from sfvqa.video.clip import VideoInfo
 from tests.cli.conftest import RunCli
 
 SHAPES = next(video.path for video in load_demo_videos() if video.path.endswith("shapes.mp4"))
@@ -37,6 +42,13 @@ def test_what_is_there_all_along_is_no_moment_and_that_is_said(run_cli: RunCli) 
     run = run_cli(*FIND, "a red circle", "--every", "2")
     assert run.exit_code == 0
     assert run.stdout.startswith("Nothing found that stands out: the model says yes of half of the video or more.")
+
+
+def test_the_number_of_frames_is_that_of_a_window(run_cli: RunCli) -> None:
+    found = json.loads(run_cli(*FIND, "a red circle", "--json", "--every", "2", "--frames", "3").stdout)
+    assert found["windows"]["frames"] == 3 * found["windows"]["count"]
+    help_text = " ".join(run_cli("find", "--help").stdout.replace("│", " ").split())
+    assert "How many frames of each window to look at (default: two a second" in help_text
 
 
 def test_json_has_every_figure(run_cli: RunCli) -> None:
@@ -111,3 +123,20 @@ def test_clips_of_what_is_no_video_file_are_refused_before_anything_is_looked_at
     run = run_cli("find", str(tmp_path / "still.png"), "a star", "--model", "tiny", "--clips", str(tmp_path / "clips"))
     assert (run.exit_code, run.stdout) == (2, "")
     assert "--clips" in run.stderr
+
+
+def test_a_picture_of_any_text_and_any_number_of_moments_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    looks = tuple(Look(float(at), at + 1.0, -9.0, at + 0.5, at, is_looked_at=True) for at in range(1200))
+    moments = tuple(Moment(at, at + 1.0, 0.9, at + 0.5, int(at), is_looked_at=True) for at in range(0, 1200, 2))
+    video = VideoInfo(tmp_path / f"{'long-' * 40}.mp4", 1200, 1.0, 1200.0, 64, 64, "h264", 0)
+    text = f"it costs $5_{{ and\n\x1b[31m $6^ {'and more ' * 40}"
+    found = Found(text, text, "tiny", video, FindOptions(), moments, looks, Calibration.of(looks), 1200, 1200)
+    file = io.BytesIO()
+    draw(found, {}, file, "svg")
+    picture = file.getvalue().decode()
+    assert "costs $5_{ and" in picture
+    assert "600 found by tiny, the 40 likeliest below" in picture
+    assert "\x1b" not in picture
+    assert picture.count("90 %</text>") == 40
+    assert ">10:00</text>" in picture  # whole minutes

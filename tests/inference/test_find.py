@@ -124,6 +124,21 @@ def test_a_window_that_cannot_be_read_is_left_out_with_a_warning(
         model.find(minute, "a fall")
 
 
+def test_what_cannot_be_looked_at_closer_stays_as_it_was_seen(
+    qa: VideoQA, minute: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: Callable[..., Iterator[tuple[Window, EncodedVideo | VideoError]]] = VideoQA.windows
+
+    def coarsely(*args: object, **more: object) -> Iterator[tuple[Window, EncodedVideo | VideoError]]:
+        for window, encoded in windows(*args, **more):
+            is_short = window.end_seconds - window.start_seconds < 4
+            yield window, VideoError("It is damaged.") if is_short else encoded
+
+    monkeypatch.setattr(Watching, "windows", coarsely)
+    (moment,) = Watching(qa).find(minute, "a fall").moments
+    assert (moment.start_seconds, moment.end_seconds) == (24.0, 40.0)  # the frame at 32 s is in both windows
+
+
 def test_an_empty_text_is_refused_before_the_file_is_opened(qa: VideoQA, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="empty"):
         Watching(qa).find(tmp_path / "absent.mp4", "  ")

@@ -105,7 +105,20 @@ def test_a_closer_look_takes_the_place_of_those_it_covers_alone() -> None:
     """What would have been too much to read again stays as it was seen."""
     looks = every_eight_seconds(1.0, 2.0, 3.0)
     closer = [look(6.0, -9.0, 2.0)]
-    assert replaced_by_closer(looks, [(6.0, 18.0)], closer) == [looks[0], looks[2], *closer]
+    assert replaced_by_closer(looks, closer) == [looks[0], looks[1], looks[2], *closer]
+    closer = [look(8.0, -9.0, 2.0), look(9.0, -9.0, 4.0), look(10.0, -9.0, 1.0)]
+    assert replaced_by_closer(looks, closer) == [looks[0], looks[2], *closer]
+
+
+def test_one_window_is_always_seen_closer_however_long_it_is() -> None:
+    looks = [look(600.0 * place, 5.0 if place == 3 else -9.0, 600.0) for place in range(6)]
+    ranges = ranges_to_see_closer(looks, Calibration.of(looks), margin_seconds=150.0, within=(0.0, 3600.0))
+    assert ranges == [(1650.0, 2550.0)]
+
+
+def test_the_level_that_counts_is_where_the_probability_is_the_threshold() -> None:
+    for calibration in (Calibration(101, 6.0, 1.0), Calibration(101, -9.0, 1.0), Calibration(2, 6.0, 1.0)):
+        assert calibration.probability(calibration.log_odds_at(0.3)) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The prompt with a system message, a template and subtitles: to the last character, and within its budget."""
 
+import re
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +146,16 @@ def test_a_budget_is_kept(texts: list[str], budget: int) -> None:
         assert text.startswith(HEADER)
     if budget >= len(HEADER) + sum(len(text) + 10 for text in texts) + 2:
         assert count == len(lines)
+
+
+def test_a_range_that_was_asked_for_has_what_is_said_in_it(
+    tokenizer: PreTrainedTokenizerFast, encoded: EncodedVideo
+) -> None:
+    """Of a slide that has stood for minutes, too, whose frame came on screen long before."""
+    lines = tuple(SubtitleLine(at, at + 1.0, f"Line {at}.") for at in range(0, 600, 10))
+    slide = replace(encoded, timestamps_seconds=(5.0,), indices=(1,), asked_range=(300.0, 330.0))
+    _, text = build(tokenizer, slide, PromptOptions(subtitles=Subtitles(lines, "x")))
+    assert re.findall(r"Line (\d+)", text) == ["300", "310", "320", "330"]
 
 
 def test_the_range_of_one_frame_is_an_instant() -> None:
