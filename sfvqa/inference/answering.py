@@ -199,10 +199,11 @@ class AnswerRun:
 
     With `choices` each answer is the likeliest of them, and comes in one piece, a question after the other.
     Prompts are built and checked at once: UsageError for an empty question or choices that are none,
-    PromptTooLongError when prompt and new tokens exceed the model's positions. Each answer equals what its question
-    alone would give: questions about one video share the prefill of what their prompts begin with. A single question
-    goes on from what was `kept` of another prompt, and with `keep` leaves `kept` for the next one; several go on from
-    the `beginnings` that earlier batches left there, and leave theirs.
+    PromptTooLongError when prompt and new tokens exceed the model's positions. Each answer is what its question alone
+    would give, up to rounding: in 16 bits, of two tokens that are almost as likely a batch may choose the other one.
+    Questions about one video share the prefill of what their prompts begin with. A single question goes on from what
+    was `kept` of another prompt, and with `keep` leaves `kept` for the next one; several go on from the `beginnings`
+    that earlier batches left there, and leave theirs.
     """
 
     def __init__(

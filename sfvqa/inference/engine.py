@@ -37,7 +37,7 @@ from sfvqa.model.decode_step import StaticDecode, check_static_decode, why_not_s
 class GenerationOptions:
     """How tokens are chosen. UsageError when a value cannot be.
 
-    `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
+    `temperature` 0 is greedy: always the likeliest token. Above 0 one is drawn from the `top_p` likeliest
     mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
     count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
     `static_decode` decodes over buffers of fixed size, which pays on CUDA (see RecordedSteps). `evidence` notes which

@@ -305,7 +305,8 @@ class VideoQA:
         choices: Sequence[str] | None = None,
         stop: Callable[[], bool] = never,
     ) -> list[Answer]:
-        """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
+        """Answer many questions in one batch; each answer is what it would be alone, up to rounding (see AnswerRun).
+        Same errors as `ask`.
 
         A video file that is asked about more than once is read and encoded once. `stop` is asked after every token;
         once it says so, the answers that are not whole stay as they are, `interrupted`. One that is not valid by its

@@ -1,18 +1,25 @@
 """Questions that share the prefill of what their prompts begin with are answered as if each were alone."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, KeptPrompt, num_shared
+from sfvqa.inference.engine import GenerationOptions, KeptPrompt, decode, num_shared, prefill_together
+from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention
+from sfvqa.model.block_attention import attend
+from sfvqa.model.packing import onednn_has_bfloat16
 
 SHORT = GenerationOptions(max_new_tokens=10)
 QUESTIONS = (
@@ -235,6 +242,48 @@ def test_batches_go_on_from_the_beginnings_of_earlier_ones(
     assert reused[0] == [False, False, True]
     assert all(reused[1])
     assert all(reused[2])
+
+
+def test_in_16_bits_a_batch_is_as_exact_as_single_questions(
+    qa: VideoQA,
+    encoded: EncodedVideo,
+    encoded_short: EncodedVideo,
+    checkpoint_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Long prompts take another way there, attention in blocks, whose masks and padding no answer in float32 shows."""
+    sizes = []
+
+    def counted(query: Tensor, *others: Any, **how: Any) -> Tensor:
+        sizes.append(len(query))
+        return attend(query, *others, **how)
+
+    monkeypatch.setattr("sfvqa.model.block_attention.attend", counted)
+    asked: list[tuple[EncodedVideo | None, str]] = [
+        (encoded, "Why? " * 60),
+        (encoded_short, "Which way does the bar move? " * 11),
+        (encoded, "Where? " * 40),
+        (None, "Is it alone? " * 30),
+    ]
+    rounded = VideoQA.load(checkpoint_folder, device="cpu", dtype="bfloat16")
+    truth, alone = (torch.cat([first_logits(each, [one]) for one in asked]) for each in (qa, rounded))
+    sizes.clear()
+    together = first_logits(rounded, asked)
+    assert set(sizes) == ({2} if onednn_has_bfloat16() else set())  # rests behind one beginning, and the others
+    errors = [(found - truth).norm(dim=1) / truth.norm(dim=1) for found in (alone, together)]
+    assert errors[0].max() < 0.05
+    assert errors[1].max() < 2 * errors[0].max()
+    assert not torch.equal(alone, together)  # or the answers could be promised to be the same
+
+
+def first_logits(qa: VideoQA, asked: Sequence[tuple[EncodedVideo | None, str]]) -> Tensor:
+    """Of the first two tokens of each answer `[B, 2 V]`, the first of which is given."""
+    model, tokenizer = qa.checkpoint.model, qa.checkpoint.tokenizer
+    ask = partial(prompt_for, tokenizer, options=PromptOptions(), config=model.config, num_new_tokens=2)
+    prompts = [ask(video, question).token_ids for video, question in asked]
+    prefilled, _ = prefill_together(model, prompts, [video.visual_tokens if video else None for video, _ in asked])
+    logits = [prefilled.logits, decode(model, prefilled, torch.full((len(asked),), 5)).logits]
+    return torch.cat(logits, dim=1).float()
 
 
 def test_a_short_beginning_is_not_kept(qa: VideoQA, encoded: EncodedVideo) -> None:

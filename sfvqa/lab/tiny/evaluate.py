@@ -103,7 +103,7 @@ def evaluate(qa: VideoQA, *, seed: int, count: int, without_slow: bool = False) 
 
 
 def _answer(qa: VideoQA, waiting: list[tuple[int, EncodedVideo, Question]]) -> list[Outcome]:
-    """Answer questions about several videos in one batch, in which each answer is what it would be alone."""
+    """Answer questions about several videos in one batch."""
     pairs = [(video, question.text) for _, video, question in waiting]
     answers = qa.answer_batch(pairs, ANSWER)
     return [
