@@ -113,9 +113,9 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 
     @app.get("/health")
     async def health() -> Response:
-        if service.failure is not None:
-            return response_to(service.failure)
-        if not service.is_accepting:
+        if service.room.failure is not None:
+            return response_to(service.room.failure)
+        if not service.room.is_accepting:
             return response_to(ServerStoppingError("The server is stopping."))
         return AsciiResponse({"status": "ok", "model": server.model_name})
 

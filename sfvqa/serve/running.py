@@ -19,9 +19,10 @@ from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
 from sfvqa.serve.local import LocalServer
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
 from sfvqa.serve.sources import LARGEST_DATA_BYTES, Folders, Uploads
 from sfvqa.serve.status import ServerStatus
+from sfvqa.serve.waiting_room import ServiceOptions
 from sfvqa.video.readers import ReadOptions
 
 _LOOK_SECONDS = 0.05
@@ -112,8 +113,8 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
         asyncio.run(_run(service, public, listening, options, status, stop))
         if stop.is_urgent:
             service.last_wait_seconds = 0.0
-    if service.failure is not None:
-        raise service.failure
+    if service.room.failure is not None:
+        raise service.room.failure
     return service.has_ended and not stop.is_urgent  # other threads may read or try a schema, for a minute
 
 
@@ -130,13 +131,13 @@ async def _run(
     with status.announced():
         async with local.listening(status.socket):
             public = asyncio.create_task(listener.serve(sockets=[listening]))
-            await _until(lambda: stop.is_wanted or service.failure is not None or public.done())
+            await _until(lambda: stop.is_wanted or service.room.failure is not None or public.done())
             has_broken = public.done()
-            service.stop_accepting()
+            service.room.stop_accepting()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.grace_seconds):
-                    await _until(lambda: stop.is_urgent or not service.num_requests)
-            service.cut()
+                    await _until(lambda: stop.is_urgent or not service.room.num_requests)
+            service.room.cut()
             listener.should_exit = True
             await _until(lambda: stop.is_urgent or public.done())
             listener.force_exit = True

@@ -214,7 +214,7 @@ def test_a_server_that_does_not_answer_is_passed_over(
     elif ends == "busy":
         object.__setattr__(server.service.options, "most_requests", 0)
     else:
-        server.service.stop_accepting()
+        server.service.room.stop_accepting()
     assert run_cli("ask", SHAPES, COLOUR, "--model", "tiny") == alone
     assert loaded == ["tiny"]
 
@@ -228,7 +228,7 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
             try:
                 yield ["The screen "]
                 while True:
-                    yield [""] if server.service.num_requests else ["."]
+                    yield [""] if server.service.room.num_requests else ["."]
             finally:
                 closed.set()
 
@@ -318,4 +318,4 @@ def test_ctrl_c_in_a_chat_keeps_what_came(
     assert exit_code == 0
     assert "Stopped; the partial answer is part of the conversation." in sent
     assert "The digit 7 is shown." in sent
-    assert server.service.num_requests == 0
+    assert server.service.room.num_requests == 0

@@ -11,8 +11,9 @@ from sfvqa.cli.options import CacheOptions, OutputOptions
 from sfvqa.cli.serve import ServerOptions, load_to_serve
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.local import LocalServer
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
 from sfvqa.serve.status import ServerStatus
+from sfvqa.serve.waiting_room import ServiceOptions
 
 PATIENCE_SECONDS = 60  # for what is sure to come, on a machine that is busy
 

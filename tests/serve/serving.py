@@ -22,8 +22,9 @@ from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
 from sfvqa.serve.running import listen
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Uploads
+from sfvqa.serve.waiting_room import ServiceOptions
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH, ORDER = (DEMO / f"{name}.mp4" for name in ("shapes", "flash", "order"))
@@ -81,7 +82,7 @@ def serving(
         try:
             yield Served(listening.getsockname()[1], server)
         finally:
-            service.cut()
+            service.room.cut()
             running.should_exit = True
             thread.join(PATIENCE_SECONDS)
 

@@ -162,7 +162,7 @@ def interrupted(
     def pressing(connection: Connection, *_: object) -> None:
         if request.param != "at once":
             receive(connection)
-            while server.service.num_requests:
+            while server.service.room.num_requests:
                 time.sleep(0.001)
         raise KeyboardInterrupt
 

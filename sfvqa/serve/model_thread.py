@@ -1,0 +1,233 @@
+"""The thread that has the model: it encodes videos and answers batches in turns, a step of one after one of another."""
+
+import contextlib
+from collections import deque
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sfvqa.checkpoints.device import is_device_lost, release_memory
+from sfvqa.errors import DeviceLostError, OutOfMemoryError, ServerError, SfvqaError
+from sfvqa.inference.answering import AnswerRun, Asked
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve.request import Work, to_be_told
+from sfvqa.serve.sight import Sight, Waiting
+from sfvqa.serve.waiting_room import WaitingRoom
+
+if TYPE_CHECKING:
+    from sfvqa.inference.encode import EncodedVideo
+    from sfvqa.inference.engine import KeptPrompt
+
+_Turns = Generator[None, None, None]
+
+
+class ModelThread:
+    """Does what the waiting room says until that is closed.
+
+    What goes wrong with a request is told to its job; what no request can go on after, a GPU that fails, is the failure
+    of the room.
+    """
+
+    def __init__(self, answerer: VideoQA, room: WaitingRoom) -> None:
+        self._answerer, self._room = answerer, room
+        self._turns: deque[_Turns] = deque()
+        self._is_encoding = False
+
+    def run(self) -> None:
+        """Until the end."""
+        try:
+            while self._begin():
+                turn = self._turns.popleft()
+                try:
+                    next(turn)
+                except StopIteration:
+                    continue
+                self._turns.append(turn)
+        except Exception as error:  # noqa: BLE001  the device is lost: everything else was told to its job
+            self._room.fail(_failure(error))
+        for turn in self._turns:
+            turn.close()
+
+    def _begin(self) -> bool:
+        """Begin what can be begun, once there is something to do; False at the end of the service."""
+        if not self._room.wait(is_busy=bool(self._turns)):
+            return False
+        if not self._is_encoding and (sight := self._room.next_to_encode()) is not None:
+            self._is_encoding = True
+            self._turns.append(self._encode(sight))
+        while batch := self._room.next_batch():
+            self._turns.append(self._answer(batch))
+        return True
+
+    # --- A video ---
+
+    def _encode(self, sight: Sight) -> _Turns:
+        """Encode a video a step at a time; then those who wait for it are answered."""
+        try:
+            encoded = yield from self._encoded(sight)
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if not isinstance(error, OutOfMemoryError) or sight.is_read_again or not self._room.forget_encoded():
+                self._room.is_unseeable(sight, error)
+                return
+        else:
+            self._room.is_encoded(sight, encoded)
+            return
+        finally:
+            self._is_encoding = False
+        # Only here, behind the block, is the error's traceback gone, and with it the memory that its frames held.
+        sight.is_read_again = True
+        release_memory(self._answerer.checkpoint.model.device)
+        self._room.read_again(sight)
+
+    def _encoded(self, sight: Sight) -> "Generator[None, None, EncodedVideo | None]":
+        """None where nobody waits for it any longer."""
+        view, source = sight.view, sight.source
+        sight.source = None
+        assert source is not None
+        steps = self._answerer.encode_progressively(source, view.sampling, reading=sight.reading, crop=view.crop)
+        del source  # its frames go as they are taken
+        with contextlib.closing(steps):
+            while True:
+                try:
+                    progress = next(steps)
+                except StopIteration as end:
+                    encoded: EncodedVideo = end.value
+                    return replace(encoded, warnings=(*encoded.warnings, *view.file.check()))
+                if sight.is_given_up:
+                    return None
+                sight.tell(progress)
+                yield
+
+    # --- A batch ---
+
+    def _answer(self, batch: list[Waiting]) -> _Turns:
+        work = batch[0].job.work
+        try:
+            yield from self._answer_together(batch) if work is None else self._do(batch[0], work)
+        finally:
+            self._room.is_written(batch)
+
+    def _do(self, waiting: Waiting, work: Work) -> _Turns:
+        """Do a request's own work a step at a time, until it is over or dropped."""
+        job, encoded = waiting.job, waiting.encoded
+        if waiting.sight is not None:
+            waiting.sight.pay()
+        try:
+            with contextlib.closing(work(encoded)) as steps:
+                for message in steps:
+                    if job.is_dropped:
+                        return
+                    job.tell(message)
+                    yield
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if isinstance(error, OutOfMemoryError):
+                self._take_less(self._room.batch_size)
+            self._room.tell_last(job, error)
+        else:
+            self._room.tell_last(job, None)
+
+    def _answer_together(self, batch: Sequence[Waiting]) -> _Turns:
+        """Answer a batch a step at a time; what fails together is tried alone, or by halves where memory ran out."""
+        batch = [waiting for waiting in batch if not (waiting.job.is_dropped or waiting.job.is_over)]
+        if not batch:
+            return
+        try:
+            yield from self._write(batch)
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            ran_out = isinstance(error, OutOfMemoryError)
+            if len(batch) == 1 and not (ran_out and self._has_kept):
+                self._room.tell_last(batch[0].job, error)
+                return
+        else:
+            return
+        # Only here, behind the block, is the error's traceback gone, and with it the memory that its frames held.
+        if ran_out:
+            self._take_less(len(batch) // 2 if len(batch) > 1 else self._room.batch_size)
+        size = max(len(batch) // 2, 1) if ran_out else 1
+        for start in range(0, len(batch), size):
+            yield from self._answer_together(batch[start : start + size])
+
+    def _write(self, batch: Sequence[Waiting]) -> _Turns:
+        beginnings = [sight.kept for sight in {waiting.sight for waiting in batch} if sight and sight.kept]
+        run = self._run_of(batch, beginnings)
+        jobs = [waiting.job for waiting in batch]
+        for job in jobs:
+            job.begin()
+        for pieces in run.steps():
+            for place, job in enumerate(jobs):
+                if job.is_dropped:
+                    run.end(place)
+                elif not job.is_over:
+                    job.write(pieces[place])
+                    if run.is_over(place):
+                        self._finish(batch[place], run, place)
+            yield
+        for place, job in enumerate(jobs):
+            if not (job.is_dropped or job.is_over):  # it could not go on
+                self._finish(batch[place], run, place)
+        self._keep_prompts(batch, run, beginnings)
+
+    def _run_of(self, batch: Sequence[Waiting], beginnings: "list[KeptPrompt]") -> AnswerRun:
+        """The run of a batch; the first question about a video has its cost in its timings."""
+        asked, seen = [], set[Sight]()
+        for waiting in batch:
+            request, sight, encoded = waiting.job.request, waiting.sight, waiting.encoded
+            if sight is not None and encoded is not None:
+                encoded = encoded.paid() if sight in seen else encoded
+                encoded = encoded.lying_at(request.shown_as or request.video or sight.view.file.path)
+                encoded = replace(encoded, window=request.window)
+                seen.add(sight)
+            asked.append(Asked(encoded, request.question, request.history))
+        first, sight = batch[0].job.request, batch[0].sight if len(batch) == 1 else None
+        return AnswerRun(
+            self._answerer.checkpoint,
+            asked,
+            first.generation,
+            prompt=first.prompt,
+            choices=first.choices,
+            kept=None if sight is None else sight.kept,
+            keep=sight is not None,
+            beginnings=beginnings,
+        )
+
+    def _finish(self, waiting: Waiting, run: AnswerRun, place: int) -> None:
+        answer = run.answer(place)
+        if waiting.sight is not None:
+            waiting.sight.pay()
+        if answer.error is None:
+            self._room.metrics.answered(waiting.job, answer)
+        self._room.tell_last(waiting.job, answer.error or answer)
+
+    def _keep_prompts(self, batch: Sequence[Waiting], run: AnswerRun, beginnings: "Sequence[KeptPrompt]") -> None:
+        """Keep what the next question about each video begins with; of one answered alone the next turn of a chat."""
+        asked = {waiting.sight for waiting in batch}
+        alone = run.kept if len(batch) == 1 else None
+        kept = {id(prompt.visual_tokens): prompt for prompt in beginnings}
+        with self._room.kept() as sights:
+            for sight in sights:
+                if sight in asked and sight.encoded is not None:
+                    sight.kept = alone or kept.get(id(sight.encoded.visual_tokens))
+
+    @property
+    def _has_kept(self) -> bool:
+        with self._room.kept() as sights:
+            return any(sight.kept is not None for sight in sights)
+
+    def _take_less(self, batch_size: int) -> None:
+        self._room.take_less(batch_size)
+        release_memory(self._answerer.checkpoint.model.device)
+
+
+def _failure(error: Exception) -> SfvqaError:
+    """What is told to everybody, as there will be no more answers."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if is_device_lost(error):
+        return DeviceLostError(f"The GPU failed: {reason}.", "Start the server again.")
+    to_be_told(error)  # for the log
+    return ServerError(f"The server failed: {reason}.", "Start it again, and report it.")
