@@ -1,9 +1,10 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
@@ -122,6 +123,16 @@ class TextBefore:
         return held
 
 
+class _Group:
+    """Questions that came into a run together, and wait together; with those that were there, they were `size`."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size, self.has_begun = size, False
+        self.prefill_watch = Stopwatch(device)
+        # A token is waited for, and no more than it: behind it the device is at the next one.
+        self.first_token_watch, self.decode_watch = Stopwatch(), Stopwatch()
+
+
 @dataclass(eq=False)
 class AnswerRow:
     """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
@@ -132,6 +143,7 @@ class AnswerRow:
 
     encoded: EncodedVideo | None
     question: str
+    group: _Group
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
     before: TextBefore
@@ -232,17 +244,16 @@ class AnswerRun:
         if options.evidence:
             check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
         self._recorded, self._is_static = self._recorded_steps(), False
-        self._prefill_watch = Stopwatch(device)
-        # A token is waited for, and no more than it: behind it the device is at the next one.
-        self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
+        self._group = group = _Group(len(questions), device)
         self._kept, self._beginnings, self._warnings = kept, beginnings, warnings
         self._running = [True] * len(questions)
+        self._joining: list[AnswerRow] = []
         self._guide = None if options.schema is None else self._guide_by(options.schema, len(questions))
         self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
-        with self._prefill_watch:
-            self._rows = [self._prepare(asked) for asked in questions]
+        with group.prefill_watch:
+            self._rows = [self._prepare(asked, group) for asked in questions]
         self._recorder = (
             SlowAttentionRecorder(checkpoint.model, [row.visual_tokens for row in self._rows])
             if options.evidence
@@ -267,10 +278,33 @@ class AnswerRun:
         """Whether the answer to a question is whole: those of the others may take longer."""
         return self._rows[place].is_over
 
+    def forget(self, place: int) -> None:
+        """Let go of a question's video, which is over and whose answer was taken."""
+        self._rows[place].encoded = None
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether other questions can join those being answered: what is recorded, or watched, has a fixed size."""
+        return not self._choices and self._recorded is None and self._recorder is None
+
+    def join(self, questions: Sequence[Asked]) -> None:
+        """Have more questions answered, from the next of `steps` on, in the places behind those there are.
+
+        Raises what is wrong with them, and answers none of them then.
+        """
+        group = _Group(len(questions) + sum(self._running), self._checkpoint.model.device)
+        with group.prefill_watch:
+            rows = [self._prepare(asked, group) for asked in questions]
+        self._joining += rows
+        self._rows += rows
+        self._running += [True] * len(rows)
+        if self._guide is not None:
+            self._guide.add(len(rows))
+
     def _writing_steps(self) -> Generator[list[str], None, None]:
         if not any(self._running):
             return
-        prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
+        prefilled = self._prefill_together(self._rows) if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(
             self._checkpoint.model,
             prefilled,
@@ -281,19 +315,48 @@ class AnswerRun:
             self._guide,
         )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
-        watch = self._first_token_watch
+        joining: Prefilled | None = None
         while True:
             writing = list(map(int, self._running))
-            with watch, memory_errors("writing the answer"), self._recording(range(len(self._rows)), writing):
-                step = next(tokens, None)
-            if step is None:
+            try:
+                with (
+                    self._waiting(),
+                    memory_errors("writing the answer"),
+                    self._recording(range(len(writing)), writing),
+                ):
+                    step = tokens.send(joining)
+            except StopIteration:
                 return
-            watch = self._decode_watch
             pieces = [row.take(token) for row, token in zip(self._rows, step, strict=True)]
             for place, row in enumerate(self._rows):
+                row.group.has_begun = True
                 if row.is_over:
                     self.end(place)
             yield pieces
+            joining = self._prefill_joining() if self._joining else None
+
+    def _prefill_joining(self) -> Prefilled:
+        """What those leave that have come since the last step, while the others wait."""
+        if self._keep:  # of a question that was alone until now
+            self._keep, row = False, self._rows[0]
+            kept = self._cache and KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
+            if self._beginnings is not None:
+                self._beginnings += filter(None, [kept or self._kept])
+            self._cache = self._kept = None
+        with self._waiting():
+            prefilled = self._prefill_together(self._joining)
+        self._joining = []
+        return prefilled
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around what the questions wait for whose answers are being written."""
+        joining = {row.group for row in self._joining}
+        groups = {row.group for row, runs in zip(self._rows, self._running, strict=True) if runs} - joining
+        with ExitStack() as watches:
+            for group in groups:
+                watches.enter_context(group.decode_watch if group.has_begun else group.first_token_watch)
+            yield
 
     def _recorded_steps(self) -> RecordedSteps | None:
         """Those of this model, where its tokens are decoded by them; UsageError where they are asked for in vain."""
@@ -347,13 +410,13 @@ class AnswerRun:
             if not self._running[place]:
                 continue
             prefilled = self._prefill(place)
-            with self._first_token_watch, memory_errors("comparing the choices"):
+            with row.group.first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
                 )
             chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             if self._recorder is not None:  # once more, over the chosen one: a pass over its tokens but the last
-                with self._first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
+                with row.group.first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
                     score_choices(self._checkpoint.model, prefilled, [row.new_ids], self._checkpoint.end_token_ids)
             if self._cache is not None:  # scoring leaves it as the prompt did
                 self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
@@ -363,7 +426,7 @@ class AnswerRun:
         row = self._rows[place]
         model, ids = self._checkpoint.model, row.prompt.token_ids
         with (
-            self._prefill_watch,
+            row.group.prefill_watch,
             memory_errors("reading the prompt", self._what_should_fit),
             self._recording_ends([place]),
         ):
@@ -376,19 +439,19 @@ class AnswerRun:
                 self._cache = prefilled.cache
         return prefilled
 
-    def _prefill_together(self) -> Prefilled:
-        with self._prefill_watch, memory_errors("reading the prompts", self._what_should_fit):
+    def _prefill_together(self, rows: Sequence[AnswerRow]) -> Prefilled:
+        with rows[0].group.prefill_watch, memory_errors("reading the prompts", self._what_should_fit):
             prefilled, num_reused = prefill_together(
                 self._checkpoint.model,
-                [row.prompt.token_ids for row in self._rows],
-                [row.visual_tokens for row in self._rows],
-                [row.num_last for row in self._rows],
+                [row.prompt.token_ids for row in rows],
+                [row.visual_tokens for row in rows],
+                [row.num_last for row in rows],
                 self._recording_ends,
                 self._beginnings,
             )
             if self._options.slow_attention is SlowAttention.PREFILL:
                 prefilled.cache.forget_slow()
-        for row, count in zip(self._rows, num_reused, strict=True):
+        for row, count in zip(rows, num_reused, strict=True):
             row.num_reused = count
         return prefilled
 
@@ -406,14 +469,14 @@ class AnswerRun:
         """
         if self._cache is None:
             return self._kept
-        (row,) = self._rows
+        row = self._rows[0]
         return KeptPrompt.of([*row.prompt.token_ids, *row.new_ids], row.visual_tokens, self._cache)
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
         return list(map(self.answer, range(len(self._rows))))
 
-    def _prepare(self, asked: Asked) -> AnswerRow:
+    def _prepare(self, asked: Asked, group: _Group) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
         prompt = prompt_for(
             tokenizer,
@@ -426,7 +489,7 @@ class AnswerRun:
         )
         self._check_length(len(prompt.token_ids))
         detokenizer, before = IncrementalDetokenizer(tokenizer), TextBefore(self._options.stop)
-        row = AnswerRow(asked.encoded, asked.question, prompt, detokenizer, before, self._lead)
+        row = AnswerRow(asked.encoded, asked.question, group, prompt, detokenizer, before, self._lead)
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row
@@ -547,9 +610,9 @@ class AnswerRun:
         read_seconds = row.encoded.read_seconds if row.encoded else 0.0
         encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
         overlap_seconds = row.encoded.overlap_seconds if row.encoded else 0.0
-        prefill_seconds, decode_seconds = self._prefill_watch.seconds, self._decode_watch.seconds
+        prefill_seconds, decode_seconds = row.group.prefill_watch.seconds, row.group.decode_watch.seconds
         seeing_seconds = read_seconds + encode_seconds - overlap_seconds
-        ttft_seconds = seeing_seconds + prefill_seconds + self._first_token_watch.seconds
+        ttft_seconds = seeing_seconds + prefill_seconds + row.group.first_token_watch.seconds
         has_speed = len(row.new_ids) > 1 and decode_seconds > 0
         return Timings(
             load_seconds=self._checkpoint.load_seconds,
@@ -561,7 +624,7 @@ class AnswerRun:
             decode_seconds=decode_seconds,
             total_seconds=ttft_seconds + decode_seconds,
             tokens_per_second=(len(row.new_ids) - 1) / decode_seconds if has_speed else None,
-            asked_together=len(self._rows),
+            asked_together=row.group.size,
         )
 
     def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:

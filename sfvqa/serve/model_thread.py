@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.engine import KeptPrompt
 
+_MOST_PLACES = 128  # of a run: each leaves something there until all are over
+
 _Turns = Generator[None, None, None]
 
 
@@ -105,7 +107,7 @@ class ModelThread:
     def _answer(self, batch: list[Waiting]) -> _Turns:
         work = batch[0].job.work
         try:
-            yield from self._answer_together(batch) if work is None else self._do(batch[0], work)
+            yield from self._answer_together(batch, batch) if work is None else self._do(batch[0], work)
         finally:
             self._room.is_written(batch)
 
@@ -130,64 +132,82 @@ class ModelThread:
         else:
             self._room.tell_last(job, None)
 
-    def _answer_together(self, batch: Sequence[Waiting]) -> _Turns:
-        """Answer a batch a step at a time; what fails together is tried alone, or by halves where memory ran out."""
-        batch = [waiting for waiting in batch if not (waiting.job.is_dropped or waiting.job.is_over)]
-        if not batch:
+    def _answer_together(self, asked: Sequence[Waiting], batch: list[Waiting] | None = None) -> _Turns:
+        """Answer requests a step at a time, and those that join the batch they are of, if it can be joined.
+
+        What fails together is tried alone, or by halves where memory ran out.
+        """
+        written = _Written([waiting for waiting in asked if not (waiting.job.is_dropped or waiting.job.is_over)])
+        if not written.left:
             return
         try:
-            yield from self._write(batch)
+            yield from self._write(written, batch)
         except Exception as error:
             if is_device_lost(error):
                 raise
             ran_out = isinstance(error, OutOfMemoryError)
-            if len(batch) == 1 and not (ran_out and self._has_kept):
-                self._room.tell_last(batch[0].job, error)
+            left = list(written.left.values())
+            if written.num_places == 1 and not (ran_out and self._has_kept):
+                self._room.tell_last(left[0].job, error)
                 return
         else:
             return
         # Only here, behind the block, is the error's traceback gone, and with it the memory that its frames held.
         if ran_out:
-            self._take_less(len(batch) // 2 if len(batch) > 1 else self._room.batch_size)
-        size = max(len(batch) // 2, 1) if ran_out else 1
-        for start in range(0, len(batch), size):
-            yield from self._answer_together(batch[start : start + size])
+            self._take_less(len(left) // 2 if len(left) > 1 else self._room.batch_size)
+        size = max(len(left) // 2, 1) if ran_out else 1
+        for start in range(0, len(left), size):
+            yield from self._answer_together(left[start : start + size])
 
-    def _write(self, batch: Sequence[Waiting]) -> _Turns:
-        beginnings = [sight.kept for sight in {waiting.sight for waiting in batch} if sight and sight.kept]
-        run = self._run_of(batch, beginnings)
-        jobs = [waiting.job for waiting in batch]
-        for job in jobs:
-            job.begin()
+    def _write(self, written: "_Written", batch: list[Waiting] | None) -> _Turns:
+        waiting = list(written.left.values())
+        beginnings = _kept_by(waiting)
+        run = self._run_of(waiting, beginnings)
+        for each in waiting:
+            each.job.begin()
         for pieces in run.steps():
-            for place, job in enumerate(jobs):
-                if job.is_dropped:
+            for place, each in list(written.left.items()):
+                if each.job.is_dropped or each.job.is_over:
                     run.end(place)
-                elif not job.is_over:
-                    job.write(pieces[place])
-                    if run.is_over(place):
-                        self._finish(batch[place], run, place)
+                else:
+                    each.job.write(pieces[place])
+                    if not run.is_over(place):
+                        continue
+                    self._finish(each, run, place)
+                del written.left[place]
+                if written.num_places > 1:  # or the next turn of a chat goes on from it
+                    run.forget(place)
+            if batch is not None and run.can_be_joined and written.num_places < _MOST_PLACES:
+                self._join(run, written, batch, beginnings)
             yield
-        for place, job in enumerate(jobs):
-            if not (job.is_dropped or job.is_over):  # it could not go on
-                self._finish(batch[place], run, place)
-        self._keep_prompts(batch, run, beginnings)
+        for place, each in written.left.items():
+            if not (each.job.is_dropped or each.job.is_over):  # it could not go on
+                self._finish(each, run, place)
+        if written.num_places == 1 and (kept := run.kept) is not None:  # for the next turn of a chat
+            beginnings.append(kept)
+        self._keep_prompts(beginnings)
+
+    def _join(self, run: AnswerRun, written: "_Written", batch: list[Waiting], beginnings: "list[KeptPrompt]") -> None:
+        """Let those join who can."""
+        joining = self._room.join(batch)
+        if not joining:
+            return
+        self._keep_prompts(beginnings)
+        beginnings[:] = _kept_by(joining)
+        try:
+            run.join(_asked(joining, {each.sight for each in written.left.values()}))
+        except Exception:  # noqa: BLE001  whoever's fault it is: what fails together is tried alone
+            self._turns.append(self._answer_together(joining))
+            return
+        written.add(joining)
+        for each in joining:
+            each.job.begin()
 
     def _run_of(self, batch: Sequence[Waiting], beginnings: "list[KeptPrompt]") -> AnswerRun:
-        """The run of a batch; the first question about a video has its cost in its timings."""
-        asked, seen = [], set[Sight]()
-        for waiting in batch:
-            request, sight, encoded = waiting.job.request, waiting.sight, waiting.encoded
-            if sight is not None and encoded is not None:
-                encoded = encoded.paid() if sight in seen else encoded
-                encoded = encoded.lying_at(request.shown_as or request.video or sight.view.file.path)
-                encoded = replace(encoded, window=request.window)
-                seen.add(sight)
-            asked.append(Asked(encoded, request.question, request.history))
         first, sight = batch[0].job.request, batch[0].sight if len(batch) == 1 else None
         return AnswerRun(
             self._answerer.checkpoint,
-            asked,
+            _asked(batch, set()),
             first.generation,
             prompt=first.prompt,
             choices=first.choices,
@@ -204,15 +224,13 @@ class ModelThread:
             self._room.metrics.answered(waiting.job, answer)
         self._room.tell_last(waiting.job, answer.error or answer)
 
-    def _keep_prompts(self, batch: Sequence[Waiting], run: AnswerRun, beginnings: "Sequence[KeptPrompt]") -> None:
-        """Keep what the next question about each video begins with; of one answered alone the next turn of a chat."""
-        asked = {waiting.sight for waiting in batch}
-        alone = run.kept if len(batch) == 1 else None
+    def _keep_prompts(self, beginnings: "Sequence[KeptPrompt]") -> None:
+        """Keep what the next question about each video begins with."""
         kept = {id(prompt.visual_tokens): prompt for prompt in beginnings}
         with self._room.kept() as sights:
             for sight in sights:
-                if sight in asked and sight.encoded is not None:
-                    sight.kept = alone or kept.get(id(sight.encoded.visual_tokens))
+                if sight.encoded is not None:
+                    sight.kept = kept.get(id(sight.encoded.visual_tokens), sight.kept)
 
     @property
     def _has_kept(self) -> bool:
@@ -222,6 +240,37 @@ class ModelThread:
     def _take_less(self, batch_size: int) -> None:
         self._room.take_less(batch_size)
         release_memory(self._answerer.checkpoint.model.device)
+
+
+class _Written:
+    """The requests of a run that are `left`, by their places in it, of which there were `num_places`."""
+
+    def __init__(self, waiting: Sequence[Waiting]) -> None:
+        self.left, self.num_places = dict(enumerate(waiting)), len(waiting)
+
+    def add(self, joining: Sequence[Waiting]) -> None:
+        """Of requests that joined the run."""
+        self.left.update(enumerate(joining, self.num_places))
+        self.num_places += len(joining)
+
+
+def _asked(batch: Sequence[Waiting], seen: set[Sight | None]) -> list[Asked]:
+    """What a run is asked; the first question about a video has its cost in its timings, if none before had."""
+    asked, seen = [], set(seen)
+    for waiting in batch:
+        request, sight, encoded = waiting.job.request, waiting.sight, waiting.encoded
+        if sight is not None and encoded is not None:
+            encoded = encoded.paid() if sight in seen else encoded
+            encoded = encoded.lying_at(request.shown_as or request.video or sight.view.file.path)
+            encoded = replace(encoded, window=request.window)
+            seen.add(sight)
+        asked.append(Asked(encoded, request.question, request.history))
+    return asked
+
+
+def _kept_by(batch: Sequence[Waiting]) -> "list[KeptPrompt]":
+    """What is kept of prompts about their videos."""
+    return [sight.kept for sight in {waiting.sight for waiting in batch} if sight and sight.kept]
 
 
 def _failure(error: Exception) -> SfvqaError:

@@ -6,7 +6,7 @@ Knows neither HTTP nor the model. Threads ask it what to do, and tell it what ca
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -237,11 +237,25 @@ class WaitingRoom:
             has_waited = time.monotonic() - oldest.since >= self.options.patience_seconds
             if self._runs and (len(self._runs) == _MOST_RUNS or not has_waited):
                 return []
-            batch = [oldest] if oldest.job.work is not None else self._fitting(oldest)
-            if batch:
-                self._to_answer = [waiting for waiting in self._to_answer if waiting not in batch]
-                self._runs.append(batch)
-            return batch
+            batch = [oldest] if oldest.job.work is not None else self._fitting(oldest, self._written)
+            if not batch or batch[0] is not oldest:
+                return []
+            self._runs.append(batch)
+            return self._take(batch)
+
+    def join(self, batch: list[Waiting]) -> list[Waiting]:
+        """Those who can join a batch that is being written, in place of those whose answers are over.
+
+        Nobody does behind one who cannot and has waited long: the batch ends, for that one to be answered.
+        """
+        with self._changed:
+            left = [waiting for waiting in batch if not (waiting.job.is_over or waiting.job.is_dropped)]
+            over = set(batch) - set(left)
+            beside = [waiting for waiting in self._written if waiting not in over]
+            joining = self._fitting(left[0], beside, overtakes=False) if left else []
+            if joining:
+                batch[:] = [*left, *joining]
+            return self._take(joining)
 
     def is_written(self, batch: list[Waiting]) -> None:
         """A batch is over."""
@@ -288,18 +302,22 @@ class WaitingRoom:
     def _written(self) -> list[Waiting]:
         return [waiting for run in self._runs for waiting in run]
 
-    def _fitting(self, oldest: Waiting) -> list[Waiting]:
-        """Those that can be answered with the one that has waited longest, which is among them, or none."""
-        written = self._written
-        rows = self.batch_size - len(written)
-        frames = self.options.most_frames_together - sum(waiting.num_frames for waiting in written)
-        batch: list[Waiting] = []
+    def _fitting(self, first: Waiting, beside: Sequence[Waiting], *, overtakes: bool = True) -> list[Waiting]:
+        """Those that can be answered with a request, beside others."""
+        rows = self.batch_size - len(beside)
+        frames = self.options.most_frames_together - sum(waiting.num_frames for waiting in beside)
+        late = time.monotonic() - self.options.patience_seconds
+        fitting: list[Waiting] = []
         for waiting in self._to_answer:
-            if len(batch) < rows and waiting.num_frames <= frames and oldest.fits(waiting):
-                batch.append(waiting)
+            if len(fitting) < rows and waiting.num_frames <= frames and first.fits(waiting):
+                fitting.append(waiting)
                 frames -= waiting.num_frames
-            elif waiting is oldest:
-                return []
+            elif not overtakes and waiting.since <= late:
+                break
+        return fitting
+
+    def _take(self, batch: list[Waiting]) -> list[Waiting]:
+        self._to_answer = [waiting for waiting in self._to_answer if waiting not in batch]
         return batch
 
     def _wait_for_video(self, job: Job, view: View) -> None:
