@@ -17,6 +17,7 @@ from sfvqa.serve.model_thread import ModelThread
 from sfvqa.serve.request import Event, Job, Request, Work
 from sfvqa.serve.sight import View
 from sfvqa.serve.waiting_room import ServiceOptions, WaitingRoom
+from sfvqa.video.readers.isolated import SpareProcess
 
 _MOST_CHARACTERS_A_TOKEN = 16  # more than any text has, so that none too long is tokenised
 
@@ -34,6 +35,7 @@ class Service:
         self.answerer = answerer
         self.options = options or ServiceOptions()
         self.metrics = Metrics()
+        self._spare = SpareProcess()
         self.room = room = WaitingRoom(self.options, self.metrics)
         self._threads = [
             threading.Thread(target=self._read_videos, name="sfvqa-reading", daemon=True)
@@ -45,6 +47,7 @@ class Service:
         self.metrics.show("sfvqa_kept_bytes", "Encoded videos and prompts in memory.", lambda: room.num_kept_bytes)
 
     def __enter__(self) -> Self:
+        self._spare.make()
         for thread in self._threads:
             thread.start()
         return self
@@ -52,6 +55,7 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.room.cut()
         self.room.close()
+        self._spare.close()
         deadline = time.monotonic() + self.last_wait_seconds
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
@@ -94,9 +98,10 @@ class Service:
     def _read_videos(self) -> None:
         while (sight := self.room.next_to_read()) is not None:
             try:
-                sight.read(self.answerer)
+                sight.read(self.answerer, self._spare)
             except Exception as error:  # noqa: BLE001  told to all who wait for the video
                 self.room.is_unseeable(sight, error)
             else:
                 self.room.is_read(sight)
             del sight  # or the thread would hold its frames until the next one comes
+            self._spare.make()
