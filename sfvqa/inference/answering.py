@@ -2,10 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-
-import torch
-from transformers import PreTrainedTokenizerBase
+from dataclasses import dataclass
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
@@ -16,17 +13,16 @@ from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
     AnswerStream,
-    ChoiceProbability,
     FinishReason,
     FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
+from sfvqa.inference.answer_row import AnswerGroup, AnswerRow, IncrementalDetokenizer, TextBefore
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
-    GeneratedToken,
     GenerationOptions,
     KeptPrompt,
     Prefilled,
@@ -36,165 +32,13 @@ from sfvqa.inference.engine import (
     prefill_together,
 )
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
-from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
+from sfvqa.inference.prompt import around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
-from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
 from sfvqa.model.decode_step import check_static_decode, decodes_static, why_not_static
-from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-class IncrementalDetokenizer:
-    """Turns one token after another into text; the pieces together are exactly the decoded whole.
-
-    A byte-level token may hold part of a character: its text is held back while it ends in a replacement character,
-    and whatever is still held when `finish` is called comes out as it is.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._token_ids: list[int] = []
-        # Decoding starts at `_context`, not at what is new: some decoders treat the first token differently.
-        self._context = 0
-        self._written = 0
-
-    def push(self, token_id: int) -> str:
-        """Take one token, return the text that is now certain (often empty for a part of a character)."""
-        self._token_ids.append(token_id)
-        piece = self._pending()
-        if not piece or piece.endswith(REPLACEMENT):
-            return ""
-        self._context, self._written = self._written, len(self._token_ids)
-        return piece
-
-    def finish(self) -> str:
-        """Return what is still held back."""
-        piece = self._pending()
-        self._context = self._written = len(self._token_ids)
-        return piece
-
-    def _pending(self) -> str:
-        known = self._decode(self._token_ids[self._context : self._written])
-        return self._decode(self._token_ids[self._context :])[len(known) :]
-
-    def _decode(self, token_ids: list[int]) -> str:
-        text = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
-
-
-class TextBefore:
-    """Lets text through that comes before any of some texts, whatever pieces it comes in.
-
-    What may be the beginning of one is held back until it is certain. Of several the one counts that is whole first;
-    of those whole at the same character, the longest.
-
-    >>> text = TextBefore(("END", "ENTER"))
-    >>> [text.push(piece) for piece in ("no E", "N", "d, an", "d EN", "D of it")], text.is_over
-    (['no ', '', 'ENd, an', 'd ', ''], True)
-    """
-
-    def __init__(self, ends: Sequence[str]) -> None:
-        self.is_over = False
-        self._ends = ends
-        self._held = ""
-
-    def push(self, piece: str) -> str:
-        """Take a piece, return the text that is now certain."""
-        text = self._held + piece
-        found = [(text.index(end) + len(end), text.index(end)) for end in self._ends if end in text]
-        if found:
-            self.is_over, self._held = True, ""
-            return text[: min(found)[1]]
-        longest = max(map(len, self._ends), default=1) - 1
-        starts = range(max(len(text) - longest, 0), len(text))
-        held = next((start for start in starts if any(end.startswith(text[start:]) for end in self._ends)), len(text))
-        self._held = text[held:]
-        return text[:held]
-
-    def finish(self) -> str:
-        """Return what is still held back."""
-        held, self._held = self._held, ""
-        return held
-
-
-class _Group:
-    """Questions that came into a run together, and wait together; with those that were there, they were `size`."""
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.size, self.has_begun = size, False
-        self.prefill_watch = Stopwatch(device)
-        # A token is waited for, and no more than it: behind it the device is at the next one.
-        self.first_token_watch, self.decode_watch = Stopwatch(), Stopwatch()
-
-
-@dataclass(eq=False)
-class AnswerRow:
-    """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
-
-    `lead` is what a template leaves to the model to begin an answer with, and no part of its text, which ends where
-    `before` says.
-    """
-
-    encoded: EncodedVideo | None
-    question: str
-    group: _Group
-    prompt: BuiltPrompt
-    detokenizer: IncrementalDetokenizer
-    before: TextBefore
-    lead: str = ""
-    num_last: int = 1
-    pieces: list[str] = field(default_factory=list)
-    new_ids: list[int] = field(default_factory=list)
-    num_reused: int = 0
-    finish_reason: FinishReason = FinishReason.INTERRUPTED
-    choices: tuple[ChoiceProbability, ...] = ()
-
-    def take(self, token: GeneratedToken | None) -> str:
-        """Add one token and return the text it completes."""
-        if token is None:
-            return ""
-        self.new_ids.append(token.token_id)
-        piece = "" if token.is_end else self.detokenizer.push(token.token_id)
-        if token.finish_reason is not None:
-            self.finish_reason = token.finish_reason
-            piece += self.detokenizer.finish()
-        if piece:
-            piece, self.lead = piece.removeprefix(self.lead), ""
-        piece = self.before.push(piece)
-        if self.before.is_over:
-            self.finish_reason = FinishReason.STOP
-        elif token.finish_reason is not None:
-            piece += self.before.finish()
-        self.pieces.append(piece)
-        return piece
-
-    def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
-        """Take the likeliest choice for the answer and return it; of equals the first."""
-        best = max(range(len(choices)), key=lambda place: choices[place].probability)
-        self.choices, self.new_ids, self.finish_reason = choices, list(token_ids[best]), FinishReason.CHOICE
-        self.pieces.append(choices[best].text)
-        return choices[best].text
-
-    @property
-    def text(self) -> str:
-        """What came so far."""
-        return "".join(self.pieces)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no token of it comes any more."""
-        return self.finish_reason is not FinishReason.INTERRUPTED
-
-    @property
-    def visual_tokens(self) -> VisualTokens | None:
-        """Those of its video."""
-        return self.encoded.visual_tokens if self.encoded else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +88,7 @@ class AnswerRun:
         if options.evidence:
             check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
         self._recorded, self._is_static = self._recorded_steps(), False
-        self._group = group = _Group(len(questions), device)
+        self._group = group = AnswerGroup(len(questions), device)
         self._kept, self._beginnings, self._warnings = kept, beginnings, warnings
         self._running = [True] * len(questions)
         self._joining: list[AnswerRow] = []
@@ -292,7 +136,7 @@ class AnswerRun:
 
         Raises what is wrong with them, and answers none of them then.
         """
-        group = _Group(len(questions) + sum(self._running), self._checkpoint.model.device)
+        group = AnswerGroup(len(questions) + sum(self._running), self._checkpoint.model.device)
         with group.prefill_watch:
             rows = [self._prepare(asked, group) for asked in questions]
         self._joining += rows
@@ -317,23 +161,29 @@ class AnswerRun:
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
         joining: Prefilled | None = None
         while True:
-            writing = list(map(int, self._running))
+            live, writing = self._live(), list(map(int, self._running)) if self._recorder else []
             try:
                 with (
-                    self._waiting(),
+                    self._waited_by(live),
                     memory_errors("writing the answer"),
                     self._recording(range(len(writing)), writing),
                 ):
                     step = tokens.send(joining)
             except StopIteration:
                 return
-            pieces = [row.take(token) for row, token in zip(self._rows, step, strict=True)]
-            for place, row in enumerate(self._rows):
+            pieces = [""] * len(step)
+            for place in live:
+                row = self._rows[place]
                 row.group.has_begun = True
+                pieces[place] = row.take(step[place])
                 if row.is_over:
                     self.end(place)
             yield pieces
             joining = self._prefill_joining() if self._joining else None
+
+    def _live(self) -> list[int]:
+        """The places of the answers that are being written, or are about to be."""
+        return [place for place, runs in enumerate(self._running) if runs]
 
     def _prefill_joining(self) -> Prefilled:
         """What those leave that have come since the last step, while the others wait."""
@@ -343,18 +193,17 @@ class AnswerRun:
             if self._beginnings is not None:
                 self._beginnings += filter(None, [kept or self._kept])
             self._cache = self._kept = None
-        with self._waiting():
+        known = len(self._rows) - len(self._joining)
+        with self._waited_by([place for place in self._live() if place < known]):
             prefilled = self._prefill_together(self._joining)
         self._joining = []
         return prefilled
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Around what the questions wait for whose answers are being written."""
-        joining = {row.group for row in self._joining}
-        groups = {row.group for row, runs in zip(self._rows, self._running, strict=True) if runs} - joining
+    def _waited_by(self, places: Sequence[int]) -> Iterator[None]:
+        """Around what answers wait for, each its first token or the next one."""
         with ExitStack() as watches:
-            for group in groups:
+            for group in {self._rows[place].group for place in places}:
                 watches.enter_context(group.decode_watch if group.has_begun else group.first_token_watch)
             yield
 
@@ -476,7 +325,7 @@ class AnswerRun:
         """What there is so far, an Answer a question."""
         return list(map(self.answer, range(len(self._rows))))
 
-    def _prepare(self, asked: Asked, group: _Group) -> AnswerRow:
+    def _prepare(self, asked: Asked, group: AnswerGroup) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
         prompt = prompt_for(
             tokenizer,

@@ -441,12 +441,12 @@ def generate_tokens(
         if run is not None and stay and not has_begun:
             logits = run(chosen.ids).to(device)
         if joining is not None:
+            assert run is None or growing is not None, "recorded steps have a fixed size"
+            state = growing.state(logits) if growing and stay else joining
+            run = growing = None  # and with them the room behind the cache
             if stay:
-                assert growing is not None, "recorded steps have a fixed size"
-                state = _joined(growing, logits, stay, joining)
-            else:
-                state = joining
-            logits, run, growing = state.logits, None, None
+                state = _joined(state, stay, joining)
+            logits = state.logits
             chooser.exchange(stay, len(joining.logits))
             places = [places[row] for row in stay] + list(range(len(counts), len(running)))
             counts += [0] * len(joining.logits)
@@ -468,26 +468,20 @@ class _Growing:
         self._state = decode(self._model, self._state, token_ids)
         return self._state.logits
 
-    @property
-    def cache(self) -> SlowFastCache:
-        """All that went through the model."""
-        return self._state.cache
-
-    @property
-    def mask(self) -> Tensor:
-        """Of the positions in the cache."""
-        mask = self._state.attention_mask
-        return functional.pad(mask, (0, self.cache.get_seq_length() - mask.shape[1]), value=1)
+    def state(self, logits: Tensor) -> Prefilled:
+        """What has gone through the model by now, whose last logits these are."""
+        cache, mask = self._state.cache, self._state.attention_mask
+        return Prefilled(logits, functional.pad(mask, (0, cache.get_seq_length() - mask.shape[1]), value=1), cache)
 
 
 @torch.inference_mode()
-def _joined(growing: _Growing, logits: Tensor, stay: Sequence[int], joining: Prefilled) -> Prefilled:
-    """Rows of a batch, whose logits these are, and behind them those that join it; their caches are empty then."""
-    rows = torch.tensor(stay, device=growing.mask.device)
-    mask = growing.mask[rows]
+def _joined(state: Prefilled, stay: Sequence[int], joining: Prefilled) -> Prefilled:
+    """Rows of a batch, and behind them those that join it; the caches they were in are empty then."""
+    rows = torch.tensor(stay, device=state.attention_mask.device)
+    mask = state.attention_mask[rows]
     start = int(mask.any(dim=0).int().argmax())  # where the longest of those that stay begins
-    growing.cache.keep(rows, start)
-    staying = Prefilled(logits[rows.to(logits.device)], mask[:, start:], growing.cache)
+    state.cache.keep(rows, start)
+    staying = Prefilled(state.logits[rows.to(state.logits.device)], mask[:, start:], state.cache)
     return _in_order([staying, joining], range(len(stay) + len(joining.logits)))
 
 
