@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.engine import KeptPrompt
 
-_MOST_PLACES = 128  # of a run: each leaves something there until all are over
+_MOST_PLACES = 512  # of a run: each leaves something there until all are over
 
 _Turns = Generator[None, None, None]
 
@@ -112,25 +112,37 @@ class ModelThread:
             self._room.is_written(batch)
 
     def _do(self, waiting: Waiting, work: Work) -> _Turns:
-        """Do a request's own work a step at a time, until it is over or dropped."""
-        job, encoded = waiting.job, waiting.encoded
+        """Do a request's own work a step at a time, until it is over or dropped.
+
+        Where memory runs out what is kept makes room, and it is done once more; what was told of it then is not again.
+        A conversation, which comes without its video, would not be as it was.
+        """
+        job, num_told, may_repeat = waiting.job, 0, waiting.sight is not None
         if waiting.sight is not None:
             waiting.sight.pay()
-        try:
-            with contextlib.closing(work(encoded)) as steps:
-                for message in steps:
-                    if job.is_dropped:
-                        return
-                    job.tell(message)
-                    yield
-        except Exception as error:
-            if is_device_lost(error):
-                raise
-            if isinstance(error, OutOfMemoryError):
+        while True:
+            try:
+                with contextlib.closing(work(waiting.encoded)) as steps:
+                    for number, message in enumerate(steps, 1):
+                        if job.is_dropped:
+                            return
+                        if number > num_told:
+                            job.tell(message)
+                            num_told = number
+                        yield
+                self._room.tell_last(job, None)
+                return
+            except Exception as error:
+                if is_device_lost(error):
+                    raise
+                ran_out = isinstance(error, OutOfMemoryError)
+                may_repeat = may_repeat and ran_out and self._has_kept
+                if not may_repeat:
+                    self._room.tell_last(job, error)
+            if ran_out:  # behind the block, without what the error's traceback held
                 self._take_less(self._room.batch_size)
-            self._room.tell_last(job, error)
-        else:
-            self._room.tell_last(job, None)
+            if not may_repeat:
+                return
 
     def _answer_together(self, asked: Sequence[Waiting], batch: list[Waiting] | None = None) -> _Turns:
         """Answer requests a step at a time, and those that join the batch they are of, if it can be joined.
