@@ -100,8 +100,8 @@ def build_app(server: Server) -> FastAPI:
     """The app without its guard."""
     app = FastAPI(title="sfvqa", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
+    _add_chat(app, server)  # first: routes are tried in order
     _add_facts(app, server)
-    _add_chat(app, server)
     _add_files(app, server)
     add_page(app, server)
     return app
@@ -134,7 +134,6 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 
 
 def _add_chat(app: FastAPI, server: Server) -> None:
-    @app.post("/v1/chat/completions")
     async def chat_completions(http: Request) -> Response:
         chat = parsed(ChatRequest, await http.body())
         _check_model(chat.model, server)
@@ -146,6 +145,8 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             if isinstance(first, Answer | WindowsAnswer):
                 return AsciiResponse(openai.completion(first, _new_id(), int(time.time())))
         return Response(status_code=GONE)
+
+    app.add_route("/v1/chat/completions", chat_completions, methods=["POST"])  # with nothing for FastAPI to solve
 
 
 def _add_files(app: FastAPI, server: Server) -> None:

@@ -26,6 +26,7 @@ from sfvqa.serve.sight import Sight, View, Waiting
 from sfvqa.wording import plural
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
+_WORTH_JOINING = 0.25  # who join a batch, for each of those that it keeps waiting
 _MOST_UNSEEABLE = 1000
 _READ_AHEAD = 2  # videos for each reader that are read, or were and wait for the vision tower
 
@@ -234,8 +235,7 @@ class WaitingRoom:
             if not self._to_answer:
                 return []
             oldest = self._to_answer[0]
-            has_waited = time.monotonic() - oldest.since >= self.options.patience_seconds
-            if self._runs and (len(self._runs) == _MOST_RUNS or not has_waited):
+            if self._runs and (len(self._runs) == _MOST_RUNS or not self._has_waited(oldest)):
                 return []
             batch = [oldest] if oldest.job.work is not None else self._fitting(oldest, self._written)
             if not batch or batch[0] is not oldest:
@@ -246,15 +246,20 @@ class WaitingRoom:
     def join(self, batch: list[Waiting]) -> list[Waiting]:
         """Those who can join a batch that is being written, in place of those whose answers are over.
 
-        Nobody does behind one who cannot and has waited long: the batch ends, for that one to be answered.
+        All that are written wait while the prompts of those who join are read, so that one who comes alone waits for
+        others for a while. Nobody joins behind one who cannot and has waited long: the batch ends, for that one to be
+        answered.
         """
         with self._changed:
             left = [waiting for waiting in batch if not (waiting.job.is_over or waiting.job.is_dropped)]
+            if not (left and self._to_answer):
+                return []
             over = set(batch) - set(left)
             beside = [waiting for waiting in self._written if waiting not in over]
-            joining = self._fitting(left[0], beside, overtakes=False) if left else []
-            if joining:
-                batch[:] = [*left, *joining]
+            joining = self._fitting(left[0], beside, overtakes=False)
+            if len(joining) < _WORTH_JOINING * len(left) and not any(map(self._has_waited, joining)):
+                return []
+            batch[:] = [*left, *joining]
             return self._take(joining)
 
     def is_written(self, batch: list[Waiting]) -> None:
@@ -306,15 +311,17 @@ class WaitingRoom:
         """Those that can be answered with a request, beside others."""
         rows = self.batch_size - len(beside)
         frames = self.options.most_frames_together - sum(waiting.num_frames for waiting in beside)
-        late = time.monotonic() - self.options.patience_seconds
         fitting: list[Waiting] = []
         for waiting in self._to_answer:
             if len(fitting) < rows and waiting.num_frames <= frames and first.fits(waiting):
                 fitting.append(waiting)
                 frames -= waiting.num_frames
-            elif not overtakes and waiting.since <= late:
+            elif not overtakes and self._has_waited(waiting):
                 break
         return fitting
+
+    def _has_waited(self, waiting: Waiting) -> bool:
+        return time.monotonic() - waiting.since >= self.options.patience_seconds
 
     def _take(self, batch: list[Waiting]) -> list[Waiting]:
         self._to_answer = [waiting for waiting in self._to_answer if waiting not in batch]

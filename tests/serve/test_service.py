@@ -39,6 +39,7 @@ from sfvqa.serve.service import Service
 from sfvqa.serve.waiting_room import ServiceOptions
 from sfvqa.video import SamplingOptions
 from sfvqa.video.readers import ReadOptions, VideoBeingOpened, isolated
+from sfvqa.video.readers.isolated import SpareProcess
 from tests.inference.fake_reader import FakeReader
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, until
 
@@ -83,7 +84,7 @@ class Readers:
         self.options: list[ReadOptions] = []
         self.error: Exception | None = None
 
-    def open(self, _path: Path, options: ReadOptions) -> "BeingOpened":
+    def open(self, _path: Path, options: ReadOptions, _spare: SpareProcess) -> "BeingOpened":
         self.options.append(options)
         reader = FakeReader(16, before=self._wait)
         self.opened.append(reader)
@@ -186,9 +187,9 @@ def test_a_short_answer_waits_for_no_long_one(tiny: VideoQA, video: Path, monkey
     """Of the same batch."""
     gate = threading.Event()
 
-    def open_late(path: Path, options: ReadOptions) -> VideoBeingOpened:
+    def open_late(path: Path, options: ReadOptions, spare: SpareProcess) -> VideoBeingOpened:
         assert gate.wait(PATIENCE_SECONDS)
-        return VideoBeingOpened(path, options)
+        return VideoBeingOpened(path, options, spare)
 
     monkeypatch.setattr(sight_module, "VideoBeingOpened", open_late)
     before_its_end: list[bool] = []
@@ -419,7 +420,7 @@ class WatchedRun(AnswerRun):
 
     def steps(self) -> Generator[list[str], None, None]:
         for pieces in super().steps():
-            if (error := type(self).fails(self.size, self.num_steps)) is not None:
+            if (error := type(self).fails(len(self._rows), self.num_steps)) is not None:
                 raise error
             self.num_steps += 1
             yield pieces
@@ -710,3 +711,41 @@ def test_frames_bound_a_batch(tiny: VideoQA, readers: Readers, video: Path, monk
         readers.may_read.set()
         assert all(each.answer().text for each in asked)
     assert max(run.size for run in runs) == 2
+
+
+def test_a_request_joins_an_answer_that_is_being_written(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch)
+    late: list[Listener] = []
+
+    def ask_another(listener: Listener, _: Event) -> None:
+        if listener.pieces and not late:
+            late.append(submit(service, video, "Which digit is shown?"))
+
+    with running(tiny) as service:
+        first = submit(service, video, reacts=ask_another)
+        readers.may_read.set()
+        answer = first.answer()
+        assert late[0].answer().text == "".join(late[0].pieces)
+        assert len(runs) == 1
+        assert late[0].answer().text == submit(service, video, "Which digit is shown?").answer().text
+    assert (answer.timings.asked_together, late[0].answer().timings.asked_together) == (1, 2)
+
+
+def test_what_fails_with_one_that_joined_is_tried_alone(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch, lambda size, step: ValueError("together") if (size, step) == (2, 4) else None)
+    late: list[Listener] = []
+
+    def ask_another(listener: Listener, _: Event) -> None:
+        if listener.pieces and not late:
+            late.append(submit(service, video))
+
+    with running(tiny) as service:
+        first = submit(service, video, reacts=ask_another)
+        readers.may_read.set()
+        assert first.answer().text == late[0].answer().text
+    assert ["".join(each.pieces) for each in (first, late[0])] == [first.answer().text] * 2
+    assert len(runs) == 3
