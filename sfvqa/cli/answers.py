@@ -1,7 +1,7 @@
 """Answers on stdout: as they stream, one a line, or as JSON; and what is said of them and their video, on stderr."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,28 +20,36 @@ if TYPE_CHECKING:
     from sfvqa.video import CropMode, SamplingOptions, VideoInfo, Window
 
 
+PrintWhole = Callable[["Answer"], None]
+
+
+def print_as_json(answer: "Answer") -> None:
+    """Print an answer as an object in a line."""
+    print_json(answer.to_dict())
+
+
 class AnswerPrinter:
     """Prints answers on stdout; of `several`, the questions on stderr, and an empty line between answers.
 
-    With `json` an answer is an object a line. Where notices are quiet it is a line, in which line breaks become spaces.
-    Otherwise it streams.
+    `print_whole` prints each once it is whole. Without it answers stream; where notices are quiet each is a line, in
+    which line breaks become spaces.
     """
 
-    def __init__(self, notices: "Notices", *, json: bool, several: bool) -> None:
+    def __init__(self, notices: "Notices", *, print_whole: "PrintWhole | None", several: bool) -> None:
         self._notices = notices
-        self._json = json
+        self._print_whole = print_whole
         self._several = several
         self._has_shown = False
 
     def show(self, question: str, stream: "AnswerStream", *, lead: str = "") -> "Answer":
         """Print one answer to the end, after a `lead`, and return it; what was printed stays when interrupted."""
         notices = self._notices
-        if self._json:
+        if self._print_whole:
             with notices.waiting(f"Answering: {question}"):
                 for _ in stream:
                     pass
             answer = _with_cut_noted(stream.answer)
-            print_json(answer.to_dict())
+            self._print_whole(answer)
             return answer
         if self._several:
             if self._has_shown and not notices.quiet:
@@ -72,12 +80,16 @@ def _end_line() -> None:
 
 
 def _with_cut_noted(answer: "Answer") -> "Answer":
-    """Add the warning that the answer may be cut, where it ended because it had become too long."""
-    if answer.finish_reason != "length":
-        return answer
-    limit = plural(answer.settings.max_new_tokens, "new token")
-    warning = f"The answer was cut at {limit}; raise --max-new-tokens for a longer one."
-    return replace(answer, warnings=(*answer.warnings, warning))
+    said = warnings_of_end(answer.finish_reason, answer.settings.max_new_tokens)
+    return replace(answer, warnings=(*answer.warnings, *said))
+
+
+def warnings_of_end(finish_reason: str, max_new_tokens: int) -> list[str]:
+    """That an answer may be cut, where it ended because it had become too long."""
+    if finish_reason != "length":
+        return []
+    limit = plural(max_new_tokens, "new token")
+    return [f"The answer was cut at {limit}; raise --max-new-tokens for a longer one."]
 
 
 def answer_questions(
@@ -88,7 +100,7 @@ def answer_questions(
     prompt: "PromptOptions",
     notices: "Notices",
     *,
-    json: bool,
+    print_whole: PrintWhole | None,
     batch_size: int,
 ) -> "list[Answer]":
     """Answer every question in order, one by one as they are written, or in batches; the first that fails ends it."""
@@ -107,7 +119,7 @@ def answer_questions(
     streams = stream_batches()
     if batch_size == 1:
         streams = model.stream_all(encoded, questions, generation, prompt=prompt, choices=choices)
-    return print_answers(questions, streams, notices, json=json, window=encoded.window)
+    return print_answers(questions, streams, notices, print_whole=print_whole, window=encoded.window)
 
 
 def print_answers(
@@ -115,14 +127,14 @@ def print_answers(
     streams: "Iterator[AnswerStream]",
     notices: "Notices",
     *,
-    json: bool,
+    print_whole: PrintWhole | None,
     window: "Window | None" = None,
 ) -> "list[Answer]":
     """Print an answer a question, with what is said of it; the first that fails ends it.
 
     With a `window` each answer begins with its times.
     """
-    printer = AnswerPrinter(notices, json=json, several=len(questions) > 1)
+    printer = AnswerPrinter(notices, print_whole=print_whole, several=len(questions) > 1)
     said: list[Answer] = []
     for question, stream in zip(questions, streams, strict=True):
         with stream:

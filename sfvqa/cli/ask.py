@@ -16,6 +16,7 @@ from sfvqa.cli.options import (
     ONE,
     OUTPUT,
     CacheOptions,
+    CaptionFormatName,
     Count,
     DryRun,
     OutputOptions,
@@ -54,12 +55,13 @@ HELP = """\b
   sfvqa ask talk.mp4 "What is the talk about?" --subtitles talk.srt
   sfvqa ask talk.mp4 "What is the talk about?" --speech      (what is said)
   sfvqa ask game.mp4 "Does anyone score?" --window 30s       (asked of each)
+  sfvqa ask game.mp4 "Who has the ball?" --window 5 --format srt > game.srt
   sfvqa ask clip.mp4 "What flashes?" --evidence-out strip.png
   sfvqa ask clip.mp4 -- "-5 or 5: which number is shown?"
 
 Answer questions about a video; each argument is one question. Nothing is
-downloaded unasked: the model is the one given with --model, or else the configured
-one, or a downloaded one that fits in memory, or the bundled tiny."""
+downloaded unasked: the model is the one given with --model, or else the
+configured one, or a downloaded one that fits in memory, or the bundled tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,14 @@ class AskOptions(AnswerOptions):
             "Draw a picture of each frame with its share of the answer's attention: .png, .jpg or .webp. Several "
             "questions give FILE-1, FILE-2, ….",
             parser=parse_file,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    format: Annotated[
+        CaptionFormatName | None,
+        option(
+            "Print the answers about windows as captions: vtt, srt, txt, csv or jsonl.",
+            metavar="NAME",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -106,7 +116,7 @@ def ask(
     from sfvqa.cli.windows import answer_windows, lay_out, windows_of
 
     asked = gather_questions(questions, question_file, video=video)
-    windows = windows_of(frames, answers)
+    windows = windows_of(frames, answers, asked, json=output.json)
     check_video(video)
     model.check(needs_weights=not dry_run)
     strips = filmstrip_paths(answers.evidence_out, len(asked), keep=video)
@@ -117,7 +127,7 @@ def ask(
         warm = find_server(server, video, model, frames, answers, cache, notices, may_offer_download=may_offer)
         if ask_server(warm, video, asked, json=output.json, batch_size=at_once):
             return
-    from sfvqa.cli.answers import answer_questions
+    from sfvqa.cli.answers import answer_questions, print_as_json
     from sfvqa.cli.model import check_fit, load
     from sfvqa.cli.models import offer_download
     from sfvqa.inference.question import check_looks
@@ -153,7 +163,10 @@ def ask(
             )
         seen = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
-        said = answer_questions(answerer, seen, asked, answers, prompt, notices, json=output.json, batch_size=at_once)
+        print_whole = print_as_json if output.json else None
+        said = answer_questions(
+            answerer, seen, asked, answers, prompt, notices, print_whole=print_whole, batch_size=at_once
+        )
         draw_filmstrips(file, seen, said, strips, notices)
     notices.timings(said)
 

@@ -1,28 +1,38 @@
 """`sfvqa caption`: a batch of one question, whose answers become a file of captions beside each video."""
 
-import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sfvqa.batch.journal import RecordKeeper
 from sfvqa.cli.answer_options import TurnOptions
+from sfvqa.cli.answers import warnings_of_end
 from sfvqa.cli.batch.command import TextTracks, WorkOptions
-from sfvqa.cli.frame_options import FrameOptions
+from sfvqa.cli.frame_options import WindowedFrameOptions
 from sfvqa.cli.model import ModelOptions
-from sfvqa.cli.options import OUTPUT, CacheOptions, DryRun, OptionGroup, OutputOptions, option, parse_file
-from sfvqa.errors import SfvqaError, UsageError, VideoError
+from sfvqa.cli.options import (
+    OUTPUT,
+    CacheOptions,
+    CaptionFormatName,
+    DryRun,
+    OutputOptions,
+    option,
+    parse_file,
+)
+from sfvqa.cli.windows import caption_of
+from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
     from sfvqa.batch.item import Item
     from sfvqa.cli.screen import Notices
     from sfvqa.video.subtitles import SubtitleLine
+    from sfvqa.video.windows import WindowOptions
 
 HELP = """\b
 [bold]Examples[/bold]
@@ -32,24 +42,10 @@ HELP = """\b
   sfvqa caption lecture.mp4 --prompt "What is on the slide?" --format srt
 
 Caption videos: the model describes each window of a video, and the texts
-become a file of subtitles beside it. Files that are there stay as they are, so
-rerun the command to resume."""
+become a file of subtitles beside it. Files that are there stay as they are,
+so rerun the command to resume."""
 
-# The values of the library's enum, written out because importing it would import numpy; a test compares.
-CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
 DEFAULT_PROMPT = "Describe the video."
-_SHORTEST_STEP_SECONDS = 0.1
-
-
-def _parse_length(text: str) -> float:
-    """Seconds of `30s`, `30` or `1:30`."""
-    from sfvqa.video.sampling import parse_time
-
-    try:
-        return parse_time(text.strip().removesuffix("s"))
-    except UsageError as error:  # typer knows which option it is about
-        raise typer.BadParameter(str(error)) from error
-
 
 Sources = Annotated[
     list[str],
@@ -62,17 +58,15 @@ Sources = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionOptions(OptionGroup):
-    """What is written, and where."""
+class CaptionOptions(WindowedFrameOptions):
+    """Which parts of each video are captioned, what is written of them, and where."""
 
     panel = "The captions"
 
-    window: Annotated[float, option("Length of a window: 30, 30s or 1:30.", parser=_parse_length, metavar="TIME")] = (
-        30.0
-    )
-    overlap: Annotated[
-        float, option("Begin each window so long before the end of the last.", parser=_parse_length, metavar="TIME")
-    ] = 0.0
+    window: Annotated[
+        str | None,
+        option("Caption each window of this length, such as 30s or 1:30, or each scene.", metavar="TIME|scenes"),
+    ] = "30s"
     whole: Annotated[bool, option("Write one text about the whole video, as plain text.")] = False
     prompt: Annotated[str, option("Ask the model for this.", metavar="TEXT")] = DEFAULT_PROMPT
     format: Annotated[
@@ -94,11 +88,11 @@ class CaptionOptions(OptionGroup):
         for name in ("window", "overlap") if self.whole else ():
             if self.is_flag(name):
                 raise UsageError(f"--whole and --{name} contradict each other.", "Leave one of them out.")
-        if self.window - self.overlap < _SHORTEST_STEP_SECONDS:
-            raise UsageError(
-                f"Windows of {self.window:g} s that overlap by {self.overlap:g} s are not possible.",
-                f"Let each begin at least {_SHORTEST_STEP_SECONDS} s after the one before: 30 and 5, for example.",
-            )
+        super().__post_init__()
+
+    def windows(self) -> "WindowOptions | None":
+        """The windows to caption, None for the whole video at once."""
+        return None if self.whole else super().windows()
 
     @property
     def format_name(self) -> CaptionFormatName:
@@ -127,7 +121,6 @@ def caption(
     captions: CaptionOptions,
     work: WorkOptions,
     model: ModelOptions,
-    frames: FrameOptions,
     answers: CaptionAnswerOptions,
     cache: CacheOptions,
     dry_run: DryRun = False,
@@ -146,13 +139,11 @@ def caption(
     if num_there := len(places) - len(left):
         notices.note(f"{plural(num_there, 'video')} captioned already; --overwrite captions them again.")
     for item, file in left.items():
-        check_file(item, file, captions.out)
-    with notices.waiting("Looking how long the videos are"):
-        items = [part for item in left for part in parts_of(item, captions, frames)]
-    files = CaptionFiles(left, items, captions)
-    request = plan_batch(items, work, model, frames, answers, None, cache, notices)
+        check_file(item, file)
+    request = plan_batch(list(left), work, model, captions, answers, None, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, Path("-"), notices, overwrite=True, json=output.json))
+    files = CaptionFiles(left, request.items, captions)
     try:
         summary = run(request, files, notices)
     finally:
@@ -184,51 +175,13 @@ def find_places(sources: Sequence[str], captions: CaptionOptions, notices: "Noti
     return {item: captions.place_of(item) for item in by_file.values()}
 
 
-def parts_of(item: "Item", captions: CaptionOptions, frames: FrameOptions) -> "Sequence[Item]":
-    """The windows of a video as items of their own; the video alone where it cannot be opened, which the batch says."""
-    from sfvqa.video.readers import open_video
-
-    if captions.whole:
-        return [item]
-    try:
-        with open_video(item.video, frames.read_options()) as reader:
-            end = max(reader.info.duration_seconds, reader.timestamps_seconds[-1])
-    except VideoError:
-        return [item]
-    start = item.start_seconds if item.start_seconds is not None else frames.start or 0.0
-    if (until := item.end_seconds or frames.end) is not None:
-        end = min(end, until)
-    if end < start:  # which is an error of the range, and the batch says so
-        return [item]
-    windows = windows_within(start, end, captions.window, captions.overlap)
-    return [replace(item, start_seconds=begin, end_seconds=end) for begin, end in windows]
-
-
-def windows_within(
-    start_seconds: float, end_seconds: float, length_seconds: float, overlap_seconds: float
-) -> list[tuple[float, float]]:
-    """The windows over a range, which they cover, in order.
-
-    A rest shorter than half of what a window adds to the one before is no window: the last one is longer by it.
-
-    >>> windows_within(0, 70, 30, 0)
-    [(0, 30), (30, 70)]
-    """
-    step = length_seconds - overlap_seconds
-    count = max(math.ceil((end_seconds - start_seconds - length_seconds) / step - 0.5 + 1e-9), 0) + 1
-    starts = [start_seconds + step * place for place in range(count)]
-    ends = [*(start + length_seconds for start in starts[:-1]), max(end_seconds, starts[-1] + 0.001)]
-    return [(round(start, 3), round(end, 3)) for start, end in zip(starts, ends, strict=True)]
-
-
-def check_file(item: "Item", file: Path, folder: Path | None) -> None:
+def check_file(item: "Item", file: Path) -> None:
     """Fail now if the captions cannot be written there. UsageError, SfvqaError."""
-    from sfvqa.cli.whole_file import check_place
+    from sfvqa.cli.whole_file import check_folder, check_place
 
-    if folder is None or file.parent.is_dir():
+    check_folder(file.parent)
+    if file.parent.is_dir():
         check_place(file, keep=[item.video])
-    elif folder.exists() and not folder.is_dir():
-        raise UsageError(f"“{folder}” is not a folder.", "Name a folder with --out.")
 
 
 class CaptionFiles(RecordKeeper):
@@ -254,8 +207,9 @@ class CaptionFiles(RecordKeeper):
         """Take the record of a window, or of a whole video. SfvqaError where the file cannot be written."""
         video, name = record["video_path"], record["video"]
         if record["status"] == "ok":
-            self._lines[video].append(line_of(record))
-            self._warnings |= dict.fromkeys(f"{name}: {warning}" for warning in warnings_of(record))
+            self._lines[video].append(caption_of(record))
+            cut = warnings_of_end(record["finish_reason"], record["settings"]["max_new_tokens"])
+            self._warnings |= dict.fromkeys(f"{name}: {warning}" for warning in (*record["warnings"], *cut))
         else:
             self._failures[video].append(f"{name}: {record['error']['message']}")
         self.learn(record)
@@ -280,8 +234,8 @@ class CaptionFiles(RecordKeeper):
         return f"Captions: {plural(len(self._written), 'file')} {where}"
 
     def _write(self, video: str) -> None:
-        from sfvqa.cli.whole_file import whole_text_file
-        from sfvqa.video.captions import CaptionFormat, write_captions
+        from sfvqa.cli.whole_file import make_folder, whole_text_file
+        from sfvqa.video.captions import CaptionFormat, CaptionWriter
 
         lines = sorted(self._lines.pop(video, ()), key=lambda line: (line.start_seconds, line.end_seconds))
         if not lines:
@@ -289,29 +243,9 @@ class CaptionFiles(RecordKeeper):
         file = self._places[video]
         if file.exists() and not self._captions.overwrite:
             raise SfvqaError(f"“{file}” was made meanwhile by something else.", "Rerun the command to go on.")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SfvqaError(
-                f"The folder {file.parent} cannot be made: {error.strerror or error}.", "Name another."
-            ) from error
+        make_folder(file.parent)
         with whole_text_file(file) as stream:
-            stream.write(write_captions(lines, CaptionFormat(self._captions.format_name)))
+            captions = CaptionWriter(stream, CaptionFormat(self._captions.format_name))
+            for line in lines:
+                captions.write(line)
         self._written.add(video)
-
-
-def line_of(record: Mapping[str, Any]) -> "SubtitleLine":
-    """The answer, with the times of its window, or of the frames that were seen."""
-    from sfvqa.video.subtitles import SubtitleLine
-
-    times, asked = record["frames"]["timestamps_seconds"], record["requested"]
-    start, end = asked.get("start_seconds", times[0]), asked.get("end_seconds", times[-1])
-    return SubtitleLine(start, end, record["answer"].strip())
-
-
-def warnings_of(record: Mapping[str, Any]) -> Iterable[str]:
-    """Those of the answer, and that it was cut."""
-    yield from record["warnings"]
-    if record["finish_reason"] == "length":
-        limit = plural(record["settings"]["max_new_tokens"], "new token")
-        yield f"A caption was cut at {limit}; raise --max-new-tokens for longer ones."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfvqa.cli import exits
-from sfvqa.cli.answers import AnswerPrinter, describe_encoded, describe_subtitles
+from sfvqa.cli.answers import AnswerPrinter, describe_encoded, describe_subtitles, print_as_json
 from sfvqa.cli.options import bundled_video, parse_file
 from sfvqa.cli.screen import columns_of, print_json, printable, printable_line, wrap
 from sfvqa.cli.whole_file import check_place, whole_file
@@ -118,7 +118,9 @@ class ChatLoop:
         self._notices = notices
         self._json = json
         self._has_limit = has_limit
-        self._printer = AnswerPrinter(notices, json=json, several=not lines.is_terminal)
+        self._printer = AnswerPrinter(
+            notices, print_whole=print_as_json if json else None, several=not lines.is_terminal
+        )
         self._answers: list[Answer] = []
         self._lasting_warnings: set[str] = set()
         self._said_full = False

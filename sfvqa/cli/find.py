@@ -22,10 +22,12 @@ from sfvqa.cli.options import (
     setting,
 )
 from sfvqa.cli.screen import echo, print_json
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sfvqa.cli.screen import Notices
     from sfvqa.inference.find import Found
     from sfvqa.inference.moments import FindOptions
@@ -112,7 +114,7 @@ def find(
     """Check everything that can be checked, load, look, tell."""
     from sfvqa.cli.video import check_video
     from sfvqa.inference.moments import question_about
-    from sfvqa.video.readers import open_video
+    from sfvqa.video.readers import ReaderName, open_video
     from sfvqa.video.readers.local_file import local_video
     from sfvqa.video.sampling import SamplingOptions
     from sfvqa.video.windows import WindowOptions
@@ -127,6 +129,10 @@ def find(
         local_video(video, timeout_seconds=frames.read_timeout) as path,
         open_video(path, frames.read_options()) as file,
     ):
+        if clips is not None and file.name is not ReaderName.PYAV:
+            raise UsageError(
+                f"No clips can be copied out of what the reader “{file.name}” reads.", "Leave out --clips."
+            )
         found = look(model, search, frames, cache.open(video), file, text, question, options, notices)
         found = replace(found, video=replace(found.video, path=video))
         if output.json:
@@ -140,7 +146,7 @@ def find(
             draw_moments(found, file, out)
             notices.note(f"The moments are drawn in {out}.")
         if clips is not None:
-            for clip in copy_clips(found, path, clips):
+            for clip in copy_clips(found, file, clips):
                 notices.note(f"Copied to {clip}.")
 
 
@@ -200,8 +206,9 @@ def check_outputs(out: Path | None, clips: Path | None, *, keep: Path) -> None:
         check_place(out, keep=[keep])
         check_matplotlib()
     if clips is not None:
-        if clips.exists() and not clips.is_dir():
-            raise UsageError(f"{clips} is not a folder.", "Name a folder for the clips.")
+        from sfvqa.cli.whole_file import check_folder
+
+        check_folder(clips)
         if not keep.is_file():
             raise UsageError(f"Clips can be copied out of a file only, not out of {keep}.", "Leave out --clips.")
 
@@ -242,17 +249,20 @@ def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
         draw(found, pictures, picture, FORMATS[out.suffix.lower()])
 
 
-def copy_clips(found: "Found", path: Path, folder: Path) -> list[Path]:
+def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[Path]":
     """A file a moment, numbered by how likely it is, `2-garage-1.02.05.mp4`. SfvqaError, VideoError."""
-    from sfvqa.video.cutting import copy_part
+    from sfvqa.cli.whole_file import check_place, make_folder, whole_file
+    from sfvqa.video.readers.cutting import CLIP_FORMATS
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SfvqaError(f"The folder {folder} cannot be made: {error.strerror}.", "Name another.") from error
-    copied = []
+    make_folder(folder)
+    video = found.video.path
+    suffix = video.suffix if video.suffix.lower() in CLIP_FORMATS else ".mkv"
     for number, moment in enumerate(found.moments, start=1):
         when = clock(moment.start_seconds).replace(":", ".")
-        copied.append(folder / f"{number}-{found.video.path.stem}-{when}{found.video.path.suffix}")
-        copy_part(path, copied[-1], moment.start_seconds, moment.end_seconds)
-    return copied
+        clip = folder / f"{number}-{video.stem}-{when}{suffix}"
+        check_place(clip, keep=[video])
+        file.allow_time()
+        with whole_file(clip, what="clip") as whole:
+            form = CLIP_FORMATS[suffix.lower()]
+            file.copy_part(Path(whole.name), form, moment.start_seconds, moment.end_seconds)
+        yield clip

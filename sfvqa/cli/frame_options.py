@@ -167,10 +167,9 @@ class FrameOptions(ReadingOptions):
                 self.overrule(min(first, second, key=self.source))
         self.resolve(SamplingOptions())  # for its checks: what is wrong must be said before a model is loaded
 
-    @property
-    def in_windows(self) -> bool:
-        """Whether the frames are those of one window after the other."""
-        return False
+    def windows(self) -> "WindowOptions | None":
+        """The windows to ask about, None for the whole range at once."""
+        return None
 
     @property
     def num_frames(self) -> int | None:
@@ -227,11 +226,6 @@ class WindowedFrameOptions(FrameOptions):
         if self.overlap is not None and self.window is None:
             raise UsageError("--overlap is that of windows.", "Add --window with their length, or leave it out.")
         self.windows()  # for its checks
-
-    @property
-    def in_windows(self) -> bool:
-        """Whether the frames are those of one window after the other."""
-        return self.window is not None
 
     def windows(self) -> "WindowOptions | None":
         """The windows to ask about, None for the whole range at once."""

@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import IntEnum
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
 
 import platformdirs
 import typer
@@ -314,6 +314,8 @@ OUTPUT = "What it prints"
 DryRun = Annotated[
     bool, option("Only show what would run and whether it fits in memory (exit code 5 if not).", rich_help_panel=OUTPUT)
 ]
+# The values of the library's enum, written out because importing it would import numpy; a test compares.
+CaptionFormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
 Json = Annotated[bool, option("Print JSON on stdout, errors included.", "--json")]
 Yes = Annotated[bool, option("Do not ask for confirmation.", "--yes", "-y")]
 

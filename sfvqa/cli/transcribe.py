@@ -1,10 +1,11 @@
 """`sfvqa transcribe`: what is said in videos, as subtitles, plain text or a table."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from sfvqa.cli.answer_options import (
 )
 from sfvqa.cli.options import (
     CacheOptions,
+    CaptionFormatName,
     ResultOptions,
     check_positive,
     option,
@@ -43,9 +45,6 @@ Write down what is said in videos, with times. A speech model does it: pull
 one first, as in `sfvqa models pull whisper-base`. Each video is listened to
 once; the cache keeps what was said."""
 
-# The values of the library's enum, written out because importing it would import numpy; a test compares.
-FormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
-
 Videos = Annotated[
     list[Path], typer.Argument(parser=parse_video, metavar="VIDEO…", help="Video files.", show_default=False)
 ]
@@ -62,7 +61,8 @@ Model = Annotated[
 ]
 Language = Annotated[str | None, setting(SPEECH_LANGUAGE_HELP, "--language", "--speech-language", metavar="CODE")]
 Format = Annotated[
-    FormatName | None, option("vtt, srt, txt, csv or jsonl (default: by the name of --out, else vtt).", metavar="NAME")
+    CaptionFormatName | None,
+    option("vtt, srt, txt, csv or jsonl (default: by the name of --out, else vtt).", metavar="NAME"),
 ]
 Out = Annotated[
     Path | None,
@@ -115,7 +115,7 @@ def transcribe(
 
 
 def find_places(
-    videos: Sequence[Path], out: Path | None, format: FormatName | None, *, json: bool
+    videos: Sequence[Path], out: Path | None, format: CaptionFormatName | None, *, json: bool
 ) -> list[Path | None]:
     """Where each transcript goes, None for stdout; UsageError or SfvqaError where that cannot be."""
     from sfvqa.cli.whole_file import check_place
@@ -136,7 +136,7 @@ def find_places(
     return list(places)
 
 
-def format_of(place: Path | None, format: FormatName | None) -> str:
+def format_of(place: Path | None, format: CaptionFormatName | None) -> str:
     """The format asked for, or else that of a file's name; UsageError where it names none."""
     from sfvqa.video.captions import CaptionFormat
 
@@ -151,7 +151,7 @@ def tell(
     video: Path,
     transcript: "Transcript",
     place: Path | None,
-    format: FormatName | None,
+    format: CaptionFormatName | None,
     notices: "Notices",
     *,
     json: bool,
@@ -159,19 +159,16 @@ def tell(
 ) -> None:
     """Print or write a transcript, and say what is wrong with it."""
     from sfvqa.cli.whole_file import whole_text_file
-    from sfvqa.video.captions import CaptionFormat, write_captions
+    from sfvqa.video.captions import CaptionFormat, CaptionWriter
 
     if json:
         print_json(document_of(video, transcript))
     else:
-        lines = [replace(line, text=printable(line.text)) for line in transcript.lines]
-        text = write_captions(lines, CaptionFormat(format_of(place, format)))
-        if place is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        else:
-            with whole_text_file(place) as file:
-                file.write(text)
+        with contextlib.nullcontext(sys.stdout) if place is None else whole_text_file(place) as stream:
+            captions = CaptionWriter(stream, CaptionFormat(format_of(place, format)))
+            for line in transcript.lines:
+                captions.write(replace(line, text=printable(line.text)))
+        if place is not None:
             notices.note(f"{plural(len(transcript.lines), 'line')} written to {place}.")
     for warning in transcript.warnings:
         notices.warn(f"{video}: {warning}" if is_one_of_many else warning)

@@ -196,7 +196,7 @@ def plan_question(
     device, dtype, attention or quantization that is not there, PromptTooLongError for more frames than there are
     positions.
     """
-    is_read_ahead = not (is_only_planned or frames.in_windows)
+    is_read_ahead = not (is_only_planned or frames.windows())
     if is_read_ahead:
         _read_as_expected(model, frames, video)
     sizes = model.choose(notices, device_must_be_here=not is_only_planned)

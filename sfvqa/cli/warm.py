@@ -123,7 +123,7 @@ def ask_server(warm: Warm | None, video: Path, questions: Sequence[str], *, json
     """
     if warm is None:
         return False
-    from sfvqa.cli.answers import print_answers
+    from sfvqa.cli.answers import print_answers, print_as_json
     from sfvqa.serve.client import Connection, Refused
 
     answers, notices = warm.answers, warm.notices
@@ -137,7 +137,8 @@ def ask_server(warm: Warm | None, video: Path, questions: Sequence[str], *, json
             warm.see(connection, video, answers.fixed_prompt, **wanted)
         except Refused:
             return False
-        said = print_answers(questions, connection.answers(len(questions)), notices, json=json)
+        streams = connection.answers(len(questions))
+        said = print_answers(questions, streams, notices, print_whole=print_as_json if json else None)
     notices.timings(said)
     return True
 

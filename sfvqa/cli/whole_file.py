@@ -34,6 +34,25 @@ def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
         raise SfvqaError(f"The folder {folder} cannot be written to.", "Name another, or change its permissions.")
 
 
+def check_folder(folder: Path) -> None:
+    """Fail now if `make_folder` could not make it, or nothing can be written there: UsageError, SfvqaError."""
+    if "\0" in str(folder):
+        raise UsageError(f"{folder} contains a null character.", "Name another folder.")
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise UsageError(f"{there} is not a folder.", "Name another.")
+    if not os.access(there, os.W_OK):
+        raise SfvqaError(f"The folder {there} cannot be written to.", "Name another, or change its permissions.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it is in, where they are not there. SfvqaError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SfvqaError(f"The folder {folder} cannot be made: {error.strerror or error}.", "Name another.") from error
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
     """A file to write, beside `path`, that takes its place when the block ends well.

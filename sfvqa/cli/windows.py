@@ -1,12 +1,13 @@
-"""`sfvqa ask --window`: one window of the video after the other, each with all questions."""
+"""`sfvqa ask --window`: one window of the video after the other, each with all questions; and answers as captions."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sfvqa.cli.answers import answer_questions
+from sfvqa.cli.answers import PrintWhole, answer_questions, print_as_json
 from sfvqa.cli.frame_options import WindowedFrameOptions
-from sfvqa.cli.screen import print_json
+from sfvqa.cli.screen import print_json, printable
 from sfvqa.errors import ExitCode, UsageError, VideoError
 from sfvqa.wording import plural
 
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
     from sfvqa.inference.question import PromptOptions
     from sfvqa.inference.video_qa import VideoQA
     from sfvqa.video.sampling import SamplingOptions
+    from sfvqa.video.subtitles import SubtitleLine
     from sfvqa.video.windows import Window, WindowOptions
 
 
-def windows_of(frames: WindowedFrameOptions, answers: "AskOptions") -> "WindowOptions | None":
+def windows_of(
+    frames: WindowedFrameOptions, answers: "AskOptions", questions: Sequence[str], *, json: bool
+) -> "WindowOptions | None":
     """The windows that are asked for, None for none. UsageError."""
     windows = frames.windows()
+    if answers.format and not windows:
+        raise UsageError("Captions have the times of windows.", "Add --window with their length, or scenes.")
+    if answers.format and len(questions) > 1:
+        raise UsageError("A caption is the answer to one question.", "Ask one at a time, or use --json.")
+    if answers.format and json:
+        raise UsageError("--json prints an object an answer, and --format captions.", "Leave one of them out.")
     if windows and answers.evidence_out:
         raise UsageError("The evidence is drawn of one part of the video.", "Leave out --window or --evidence-out.")
     return windows
@@ -60,6 +70,7 @@ def answer_windows(
     windows = model.windows(
         file.reader, planned, sampling, reading=file.frames.read_options(), crop=file.frames.crop_mode()
     )
+    print_whole = print_as_json if json else _printing_captions(answers.format) if answers.format else None
     said: list[Answer] = []
     code = ExitCode.OK
     for window in planned:
@@ -75,7 +86,14 @@ def answer_windows(
             notices.warn(warning)
         batch_size = answers.batch_size.number or 1
         said += answer_questions(
-            model, seen.lying_at(file.given), questions, answers, prompt, notices, json=json, batch_size=batch_size
+            model,
+            seen.lying_at(file.given),
+            questions,
+            answers,
+            prompt,
+            notices,
+            print_whole=print_whole,
+            batch_size=batch_size,
         )
     notices.timings(said)
     return code
@@ -90,3 +108,19 @@ def _failed(video: Path, window: "Window", question: str, error: VideoError) -> 
         "status": "error",
         "error": {"type": type(error).__name__, "message": error.with_flags},
     }
+
+
+def _printing_captions(format: str) -> PrintWhole:
+    from sfvqa.video.captions import CaptionFormat, CaptionWriter
+
+    captions = CaptionWriter(sys.stdout, CaptionFormat(format))
+    return lambda answer: captions.write(caption_of(answer.to_dict()))
+
+
+def caption_of(answer: Mapping[str, Any]) -> "SubtitleLine":
+    """The text of an answer as JSON has it, or of its record, with the times of its window, or of what was seen."""
+    from sfvqa.video.subtitles import SubtitleLine
+
+    times = answer["frames"]["timestamps_seconds"]
+    shown = answer["window"] or {"start_seconds": times[0], "end_seconds": times[-1]}
+    return SubtitleLine(shown["start_seconds"], shown["end_seconds"], printable(answer["answer"].strip()))

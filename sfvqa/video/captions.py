@@ -5,8 +5,9 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
+from typing import IO
 
 from sfvqa.spreadsheet import defuse
 from sfvqa.video.subtitles import SubtitleLine
@@ -29,8 +30,8 @@ class CaptionFormat(StrEnum):
     JSONL = "jsonl"
 
 
-def write_captions(lines: Iterable[SubtitleLine], format: CaptionFormat) -> str:
-    r"""The lines as the text of a file, with `\n` at the end of each row (`\r\n` in CSV).
+class CaptionWriter:
+    r"""Writes lines to a stream of text as they come, with `\n` at the end of each row (`\r\n` in CSV).
 
     - `vtt` and `srt`: cues to the millisecond, at least one millisecond long and from 0 on. A text keeps its rows but
       for empty ones, and a cue without text is left out. What a player would take for markup is shown as it is; in
@@ -38,57 +39,67 @@ def write_captions(lines: Iterable[SubtitleLine], format: CaptionFormat) -> str:
     - `txt`: a row a text, without times.
     - `csv` and `jsonl`: start_seconds, end_seconds and text; in `csv` as `defuse` gives it.
 
-    >>> write_captions([SubtitleLine(0, 2.5, "A boat <1 m> leaves.")], CaptionFormat.VTT)
+    >>> file = io.StringIO()
+    >>> CaptionWriter(file, CaptionFormat.VTT).write(SubtitleLine(0, 2.5, "A boat <1 m> leaves."))
+    >>> file.getvalue()
     'WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nA boat &lt;1 m&gt; leaves.\n'
     """
-    return _WRITERS[CaptionFormat(format)](list(lines))
+
+    def __init__(self, stream: IO[str], format: CaptionFormat) -> None:
+        self._stream = stream
+        self._number = 1  # of the next cue
+        head, self._text_of = _FORMATS[format]
+        stream.write(head)
+
+    def write(self, line: SubtitleLine) -> None:
+        """Write what there is of a line, through to whoever reads the stream."""
+        text = self._text_of(line, self._number)
+        self._number += bool(text)
+        self._stream.write(text)
+        self._stream.flush()
 
 
-def _vtt(lines: Sequence[SubtitleLine]) -> str:
-    cues = [(_timing(line, "."), [_joined(html.escape(row, quote=False)) for row in _rows(line)]) for line in lines]
-    return "\n".join(["WEBVTT\n", *("\n".join([timing, *rows, ""]) for timing, rows in cues if rows)])
+def _vtt(line: SubtitleLine, _number: int) -> str:
+    rows = [_joined(html.escape(row, quote=False)) for row in _rows(line)]
+    return "\n".join(["", _timing(line, "."), *rows, ""]) if rows else ""
 
 
-def _srt(lines: Sequence[SubtitleLine]) -> str:
-    cues = [(_timing(line, ","), [_without_references(_joined(row)) for row in _rows(line)]) for line in lines]
-    shown = [(timing, rows) for timing, rows in cues if rows]
-    return "\n".join("\n".join([f"{number}", timing, *rows, ""]) for number, (timing, rows) in enumerate(shown, 1))
+def _srt(line: SubtitleLine, number: int) -> str:
+    rows = [_without_references(_joined(row)) for row in _rows(line)]
+    before = [""] if number > 1 else []
+    return "\n".join([*before, f"{number}", _timing(line, ","), *rows, ""]) if rows else ""
 
 
-def _txt(lines: Sequence[SubtitleLine]) -> str:
-    return "".join(f"{' '.join(rows)}\n" for line in lines if (rows := _rows(line)))
+def _txt(line: SubtitleLine, _number: int) -> str:
+    rows = _rows(line)
+    return f"{' '.join(rows)}\n" if rows else ""
 
 
-def _csv(lines: Sequence[SubtitleLine]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\r\n")
-    writer.writerow(["start_seconds", "end_seconds", "text"])
-    writer.writerows([round(line.start_seconds, 3), round(line.end_seconds, 3), defuse(line.text)] for line in lines)
-    return table.getvalue()
+def _csv(line: SubtitleLine, _number: int) -> str:
+    row = io.StringIO()
+    cells = (round(line.start_seconds, 3), round(line.end_seconds, 3), defuse(line.text))
+    csv.writer(row, lineterminator="\r\n").writerow(cells)
+    return row.getvalue()
 
 
-def _jsonl(lines: Sequence[SubtitleLine]) -> str:
-    return "".join(
-        json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "start_seconds": round(line.start_seconds, 3),
-                "end_seconds": round(line.end_seconds, 3),
-                "text": line.text,
-            }
-        )
-        + "\n"
-        for line in lines
-    )
+def _jsonl(line: SubtitleLine, _number: int) -> str:
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "start_seconds": round(line.start_seconds, 3),
+        "end_seconds": round(line.end_seconds, 3),
+        "text": line.text,
+    }
+    return json.dumps(document) + "\n"
 
 
-_WRITERS: dict[CaptionFormat, Callable[[Sequence[SubtitleLine]], str]] = {
-    CaptionFormat.VTT: _vtt,
-    CaptionFormat.SRT: _srt,
-    CaptionFormat.TXT: _txt,
-    CaptionFormat.CSV: _csv,
-    CaptionFormat.JSONL: _jsonl,
+_FORMATS: dict[CaptionFormat, tuple[str, Callable[[SubtitleLine, int], str]]] = {
+    CaptionFormat.VTT: ("WEBVTT\n", _vtt),
+    CaptionFormat.SRT: ("", _srt),
+    CaptionFormat.TXT: ("", _txt),
+    CaptionFormat.CSV: ("start_seconds,end_seconds,text\r\n", _csv),
+    CaptionFormat.JSONL: ("", _jsonl),
 }
+"""What a file begins with, and a line with the number of its cue as text."""
 
 
 def _rows(line: SubtitleLine) -> list[str]:

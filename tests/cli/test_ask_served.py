@@ -240,7 +240,8 @@ def test_ctrl_c_drops_what_the_server_does(
 
     def pressing(writer: WordWriter, text: str) -> None:
         write(writer, text)
-        os.kill(os.getpid(), signal.SIGINT)
+        if text:  # what stands before an answer is empty, but for windows
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(WordWriter, "write", pressing)
     monkeypatch.setattr(server.answerer, "stream_all", stream_all, raising=False)

@@ -3,17 +3,12 @@
 import json
 import os
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import webvtt
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from sfvqa.cli.caption import CaptionFormatName, line_of, windows_within
-from sfvqa.video.captions import CaptionFormat
+from sfvqa.cli.windows import caption_of
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import Outcome, RunCli
@@ -57,10 +52,6 @@ def made(folder: Path, suffix: str) -> dict[str, str]:
         str(file.relative_to(folder).with_suffix("")): file.read_text(encoding="utf-8")
         for file in folder.rglob(f"*{suffix}")
     }
-
-
-def test_formats_are_the_library_s() -> None:
-    assert list(get_args(CaptionFormatName)) == [member.value for member in CaptionFormat]
 
 
 def test_one_text_a_video(caption: RunCaption, folder: Path) -> None:
@@ -136,15 +127,22 @@ def test_no_captions_replace_a_video(caption: RunCaption, folder: Path, flags: t
     assert (done.exit_code, (folder / "clip.txt").read_bytes()) == (2, content)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("flags", [[], ["--out", "captions/here"]], ids=["beside", "out"])
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_work(
-    caption: RunCaption, folder: Path, answerer: FakeAnswerer
+    caption: RunCaption, folder: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    folder.chmod(0o555)
-    try:
-        assert (caption("--whole").exit_code, answerer.seen) == (1, [])
-    finally:
-        folder.chmod(0o755)
+    """Also one in which folders are to be made, which was known only after the first video."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    done = caption("--whole", *flags, "--no-cache", sources=("one.mp4",))
+    assert (done.exit_code, answerer.seen) == (1, [])
+    assert "cannot be written to" in done.stderr
+
+
+def test_no_folder_is_made_in_a_file(caption: RunCaption, tmp_path: Path, answerer: FakeAnswerer) -> None:
+    (tmp_path / "taken").write_text("mine", encoding="utf-8")
+    done = caption("--whole", "--out", str(tmp_path / "taken" / "out"))
+    assert (done.exit_code, answerer.seen) == (2, [])
 
 
 def test_a_dry_run_writes_nothing(caption: RunCaption, folder: Path, tmp_path: Path) -> None:
@@ -220,20 +218,8 @@ def test_windows_that_are_none(caption: RunCaption, folder: Path, flags: tuple[s
     assert (caption(*flags).exit_code, made(folder, ".vtt")) == (2, {})
 
 
-@given(st.floats(0, 1e4), st.floats(0.001, 1e3), st.floats(1, 300), st.floats(0, 0.9))
-@example(start=0.0, duration=13.0, length=2.859375, share=0.0)
-def test_windows_cover_the_range_in_order(start: float, duration: float, length: float, share: float) -> None:
-    """Starts were rounded before the ends were reckoned from them, which left a millisecond between two windows."""
-    windows = windows_within(start, start + duration, length, length * share)
-    assert windows[0][0] == pytest.approx(start, abs=0.001)
-    assert windows[-1][1] == pytest.approx(start + duration, abs=0.002)
-    for (first, until), (begin, end) in pairwise(windows):
-        assert first < begin <= until + 1e-9
-        assert until < end + 0.002
-
-
-def test_a_caption_has_the_times_that_were_asked_for() -> None:
-    record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n", "requested": {}}
-    assert line_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
-    windowed = {**record, "requested": {"start_seconds": 30.0, "end_seconds": 60.0}}
-    assert line_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")
+def test_a_caption_has_the_times_of_its_window_or_else_of_the_frames() -> None:
+    record = {"frames": {"timestamps_seconds": [31.0, 59.5]}, "answer": " A boat.\n", "window": None}
+    assert caption_of(record) == SubtitleLine(31.0, 59.5, "A boat.")
+    windowed = {**record, "window": {"start_seconds": 30.0, "end_seconds": 60.0}}
+    assert caption_of(windowed) == SubtitleLine(30.0, 60.0, "A boat.")

@@ -1,10 +1,12 @@
 """`sfvqa find` on the bundled videos, with tiny: a list, JSON, a picture, clips, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from sfvqa.cli.demo import load_demo_videos
 from tests.cli.conftest import RunCli
@@ -70,6 +72,7 @@ def test_a_picture_and_clips_are_made(run_cli: RunCli, tmp_path: Path) -> None:
         (("a star", "--timestamps", "1,2"), "given times"),
         (("a star", "--out", "found.txt"), "picture format"),
         (("a star", "--clips", SHAPES), "not a folder"),
+        (("a star", "--clips", f"{SHAPES}/clips"), "not a folder"),
         (("a star", "--every", "0"), "--every"),
         (("a star", "--threshold", "0"), "threshold"),
     ],
@@ -80,3 +83,31 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     run = run_cli(*FIND, *arguments)
     assert (run.exit_code, run.stdout) == (2, "")
     assert said in run.stderr
+
+
+def test_a_clip_never_takes_the_place_of_the_video_and_comes_whole_or_not_at_all(
+    run_cli: RunCli, tmp_path: Path
+) -> None:
+    video = tmp_path / "http:shapes%d.mp4"
+    shutil.copy(SHAPES, video)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    clip = clips / f"1-{video.stem}-0.00.mp4"
+    clip.symlink_to(video)
+    find = ("find", str(video), "a red circle", "--model", "tiny", "--clips", str(clips), "--no-cache")
+    run = run_cli(*find)
+    assert run.exit_code == 2
+    assert "is also an input file" in run.stderr
+    assert video.read_bytes() == Path(SHAPES).read_bytes()
+    clip.unlink()
+    assert run_cli(*find).exit_code == 0
+    assert [path.name for path in clips.iterdir()] == [clip.name]
+
+
+def test_clips_of_what_is_no_video_file_are_refused_before_anything_is_looked_at(
+    run_cli: RunCli, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "still.png")
+    run = run_cli("find", str(tmp_path / "still.png"), "a star", "--model", "tiny", "--clips", str(tmp_path / "clips"))
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "--clips" in run.stderr

@@ -11,12 +11,13 @@ import typer
 from typer.testing import CliRunner
 
 from sfvqa.checkpoints.placement import AttentionKernel, DtypeName
-from sfvqa.cli import answer_options, frame_options, model
+from sfvqa.cli import answer_options, frame_options, model, options
 from sfvqa.cli.app import build_app, settings_of_commands
 from sfvqa.errors import ExitCode
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowAttention
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, SamplingStrategy
+from sfvqa.video.captions import CaptionFormat
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 from tests.readme import README
@@ -31,6 +32,7 @@ app = build_app()
         (model.Attention, AttentionKernel),
         (model.Dtype, DtypeName),
         (answer_options.SlowAttentionName, SlowAttention),
+        (options.CaptionFormatName, CaptionFormat),
     ],
 )
 def test_names_written_out_are_the_library_s(written_out: object, enum: type[str]) -> None:

@@ -2,12 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from sfvqa.cli.transcribe import FormatName
-from sfvqa.video.captions import CaptionFormat
 from sfvqa.video.subtitles import parse_subtitles, read_subtitle_file
 from tests.cli.conftest import RunCli
 from tests.inference.fake_whisper import FakeWhisper, in_place_of_every_model, speech_folder
@@ -27,10 +24,6 @@ def folder(tmp_path: Path) -> str:
 @pytest.fixture
 def talk(tmp_path: Path) -> str:
     return str(write_with_sound(tmp_path / "talk.mp4", Sound([1.0, 4.0])))
-
-
-def test_the_formats_are_the_library_s() -> None:
-    assert get_args(FormatName) == tuple(CaptionFormat)
 
 
 @pytest.mark.usefixtures("whisper")

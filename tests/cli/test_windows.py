@@ -58,6 +58,24 @@ def test_in_json_every_question_of_every_window_is_an_object(run_cli: RunCli) ->
         assert other["window"] is None
 
 
+def test_captions_are_the_answers_and_nothing_else(run_cli: RunCli) -> None:
+    run = run_cli("ask", str(SHAPES), DIGIT, "--window", "2s", "--model", "tiny", "--format", "srt")
+    assert (run.exit_code, run.stderr) == (0, "")
+    assert run.stdout == (
+        f"1\n00:00:00,000 --> 00:00:02,000\n{SEVEN}\n\n2\n00:00:02,000 --> 00:00:04,000\n{NONE}\n\n"
+        f"3\n00:00:04,000 --> 00:00:05,000\n{NONE}\n"
+    )
+
+
+def test_captions_of_the_windows_that_could_be_seen(run_cli: RunCli, tmp_path: Path) -> None:
+    whole = write_numbered(tmp_path / "whole.mp4", Recipe(constant_rate(150), group=30))
+    clip = wipe_group(whole, tmp_path / "wiped.mp4", 2, first=1, count=29)
+    flags = ["--start", "2", "--end", "4", "--window", "0.4", "--model", "tiny", "--no-cache", "--format", "jsonl"]
+    run = run_cli("ask", str(clip), DIGIT, *flags)
+    assert run.exit_code == ExitCode.BATCH_FAILURES
+    assert [caption["start_seconds"] for caption in lines(run.stdout)] == [2.0, 2.4, 3.2, 3.6]
+
+
 def test_windows_lie_within_the_range(run_cli: RunCli) -> None:
     flags = ["--window", "1.5", "--overlap", "0.5s", "--start", "1", "--end", "0:04", "--model", "tiny", "--json"]
     windows = [answer["window"] for answer in lines(run_cli("ask", str(SHAPES), DIGIT, *flags).stdout)]
@@ -80,6 +98,9 @@ def test_a_dry_run_says_how_many_there_are(run_cli: RunCli) -> None:
         ["--window", "soon"],
         ["--window", "5", "--timestamps", "1,2"],
         ["--window", "5", "--evidence-out", "strip.png"],
+        ["--format", "vtt"],
+        ["--window", "5", "--format", "vtt", "--json"],
+        ["Who?", "--window", "5", "--format", "vtt"],
     ],
 )
 def test_what_contradicts_windows_is_a_usage_error(run_cli: RunCli, flags: list[str]) -> None:

@@ -12,7 +12,7 @@ import webvtt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sfvqa.video.captions import CaptionFormat, write_captions
+from sfvqa.video.captions import CaptionFormat, CaptionWriter
 from sfvqa.video.subtitles import SubtitleLine, join_cues, parse_subtitles
 
 Cue = tuple[int, int, str]  # milliseconds
@@ -37,6 +37,14 @@ def lines_to_write(draw: st.DrawFn) -> list[SubtitleLine]:
         SubtitleLine(start / 1000, (start + draw(st.integers(0, 100_000))) / 1000, draw(TEXTS | MARKUP))
         for start in draw(st.lists(MILLISECONDS, max_size=5))
     ]
+
+
+def written(lines: Sequence[SubtitleLine], format: CaptionFormat) -> str:
+    stream = io.StringIO(newline="")
+    captions = CaptionWriter(stream, format)
+    for line in lines:
+        captions.write(line)
+    return stream.getvalue()
 
 
 def shown(text: str) -> str:
@@ -87,16 +95,16 @@ PARSERS: list[tuple[CaptionFormat, Callable[[str], list[Cue]]]] = [
 def test_other_parsers_read_what_was_written(
     format: CaptionFormat, parse: Callable[[str], list[Cue]], lines: list[SubtitleLine]
 ) -> None:
-    written = write_captions(lines, format)
-    assert [(start, end, text.replace("\u2060", "")) for start, end, text in parse(written)] == as_cues(lines)
+    file = written(lines, format)
+    assert [(start, end, text.replace("\u2060", "")) for start, end, text in parse(file)] == as_cues(lines)
 
 
 @pytest.mark.parametrize("format", [CaptionFormat.VTT, CaptionFormat.SRT])
 @given(lines=lines_to_write())
 def test_subtitles_are_read_as_they_were_written(format: CaptionFormat, lines: list[SubtitleLine]) -> None:
-    written = write_captions(lines, format)
+    text = written(lines, format)
     expected = join_cues((start / 1000, end / 1000, text.split("\n")) for start, end, text in as_cues(lines))
-    found = parse_subtitles(written) if as_cues(lines) else ()
+    found = parse_subtitles(text) if as_cues(lines) else ()
     assert [line.text.replace("\u2060", "") for line in found] == [line.text for line in expected]
     for line, meant in zip(found, expected, strict=True):
         assert (line.start_seconds, line.end_seconds) == pytest.approx((meant.start_seconds, meant.end_seconds))
@@ -104,7 +112,7 @@ def test_subtitles_are_read_as_they_were_written(format: CaptionFormat, lines: l
 
 @given(lines=lines_to_write())
 def test_a_table_gives_back_every_text_and_calculates_none(lines: list[SubtitleLine]) -> None:
-    head, *rows = csv.reader(io.StringIO(write_captions(lines, CaptionFormat.CSV), newline=""))
+    head, *rows = csv.reader(io.StringIO(written(lines, CaptionFormat.CSV), newline=""))
     assert head == ["start_seconds", "end_seconds", "text"]
     assert [(float(start), float(end), text.removeprefix("'")) for start, end, text in rows] == [
         (line.start_seconds, line.end_seconds, line.text) for line in lines
@@ -114,7 +122,7 @@ def test_a_table_gives_back_every_text_and_calculates_none(lines: list[SubtitleL
 
 @given(lines=lines_to_write())
 def test_json_lines_give_back_every_line(lines: list[SubtitleLine]) -> None:
-    objects = [json.loads(row) for row in write_captions(lines, CaptionFormat.JSONL).splitlines()]
+    objects = [json.loads(row) for row in written(lines, CaptionFormat.JSONL).splitlines()]
     assert objects == [
         {"schema_version": 1, "start_seconds": line.start_seconds, "end_seconds": line.end_seconds, "text": line.text}
         for line in lines
@@ -123,10 +131,8 @@ def test_json_lines_give_back_every_line(lines: list[SubtitleLine]) -> None:
 
 @given(lines=lines_to_write())
 def test_plain_text_is_a_row_a_text(lines: list[SubtitleLine]) -> None:
-    assert write_captions(lines, CaptionFormat.TXT).splitlines() == [
-        text.replace("\n", " ") for *_, text in as_cues(lines)
-    ]
+    assert written(lines, CaptionFormat.TXT).splitlines() == [text.replace("\n", " ") for *_, text in as_cues(lines)]
 
 
 def test_times_before_the_first_frame_are_cut_off() -> None:
-    assert "00:00:00,000 --> 00:00:01,000" in write_captions([SubtitleLine(-0.5, 1, "a")], CaptionFormat.SRT)
+    assert "00:00:00,000 --> 00:00:01,000" in written([SubtitleLine(-0.5, 1, "a")], CaptionFormat.SRT)

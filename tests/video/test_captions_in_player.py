@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 import sfvqa
-from sfvqa.video.captions import CaptionFormat, write_captions
+from sfvqa.video.captions import CaptionFormat, CaptionWriter
 from sfvqa.video.subtitles import SubtitleLine
 from tests.chromium import chromium
 
@@ -46,7 +46,10 @@ def browser() -> Iterator[Browser]:
 def address(tmp_path: Path) -> Iterator[str]:
     """Where a page with the video and its captions is served."""
     shutil.copy(SHAPES, tmp_path)
-    (tmp_path / "shapes.vtt").write_text(write_captions(LINES, CaptionFormat.VTT), encoding="utf-8")
+    with (tmp_path / "shapes.vtt").open("w", encoding="utf-8") as file:
+        captions = CaptionWriter(file, CaptionFormat.VTT)
+        for line in LINES:
+            captions.write(line)
     (tmp_path / "index.html").write_text(PAGE, encoding="utf-8")
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path))

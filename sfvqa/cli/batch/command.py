@@ -287,7 +287,7 @@ def batch(
         raise UsageError("A cluster needs a named model.", "Name one with --model; it must be on every node.")
     answers.check(model)
     model.check(needs_weights=not dry_run)
-    wanted = _in_windows(items.gather(source, notices), frames, work, notices)
+    wanted = items.gather(source, notices)
     request = plan_batch(wanted, work, model, frames, answers, cluster, cache, notices)
     if dry_run:
         raise typer.Exit(show_what_is_left(request, work.out, notices, overwrite=work.overwrite, json=output.json))
@@ -298,9 +298,7 @@ def batch(
     raise typer.Exit(show_summary(summary, f"Records: {work.out}", notices, json=output.json))
 
 
-def _in_windows(
-    items: "list[Item]", frames: WindowedFrameOptions, work: WorkOptions, notices: "Notices"
-) -> "list[Item]":
+def _in_windows(items: "list[Item]", frames: FrameOptions, work: WorkOptions, notices: "Notices") -> "list[Item]":
     """An item a window, where windows are asked for. UsageError."""
     if (windows := frames.windows()) is None:
         return items
@@ -346,7 +344,10 @@ def plan_batch(
     cache: CacheOptions,
     notices: "Notices",
 ) -> PlannedBatch:
-    """Choose the model and, without a cluster, what fits this machine; nothing is loaded. ModelError, UsageError."""
+    """Find the windows, choose the model and, without a cluster, what fits this machine; nothing is loaded.
+
+    Raises ModelError, UsageError.
+    """
     if answers.schema and any(item.choices for item in items):
         raise UsageError(
             "The manifest has choices, which are compared, and the answers are to be written by a schema.",
@@ -362,6 +363,7 @@ def plan_batch(
     if answers.evidence:
         check_looks(sizes.name, sizes.sizes.hybrid_layers)
 
+    items = _in_windows(items, frames, work, notices)
     asked = BatchModel(
         settings=model.settings(sizes.name if model.model is None else model.model),
         fewer_frames=frames.fewer_if_short,

@@ -139,6 +139,17 @@ class VideoReader(ABC):
         """Yield (start in seconds, samples) of the sound, and warnings, as `read_sound` does; a warning for none."""
         yield f"The reader “{self.name}” reads no sound: nothing is heard."
 
+    def copy_part(self, target: Path, format: str, start_seconds: float, end_seconds: float) -> float:  # noqa: ARG002
+        """Copy a part of the video, with its sound, into the file `target`, in a `format` of CLIP_FORMATS.
+
+        It begins at the last key frame before that, and returned is how many seconds before. Raises
+        UnreadableVideoError for what cannot be copied, and SfvqaError where the disk is full.
+        """
+        raise UnreadableVideoError(
+            f"No clip can be copied out of “{self.info.path}”, which the reader “{self.name}” reads.",
+            "Leave out the clips, or convert it to a video file.",
+        )
+
     def cancel(self) -> None:  # noqa: B027  native code can only be ended with its process
         """End what another thread is doing with this reader, which gets an error; nothing if reading is not isolated.
 

@@ -235,6 +235,13 @@ class IsolatedReader(VideoReader):
         """As the reader's in the process; leaving early ends the process, and the next call starts another."""
         return self._process.ask(repeat("reading the sound"), "sound")
 
+    def copy_part(self, target: Path, format: str, start_seconds: float, end_seconds: float) -> float:
+        """As the reader's in the process, which writes the file."""
+        arguments = target.absolute(), format, start_seconds, end_seconds
+        (before,) = self._process.ask(repeat("copying a part of it"), "copy_part", *arguments)
+        assert isinstance(before, float)
+        return before
+
     def cancel(self) -> None:
         """End the process, whatever it is doing; the next call starts another."""
         self._process.kill()
@@ -345,7 +352,7 @@ def _answers(requests: "queue.SimpleQueue[Any]") -> Iterator[object]:
     while True:
         method, arguments = requests.get()
         answer = getattr(reader, method)(*arguments)
-        yield from (answer,) if isinstance(answer, Subtitles) else answer
+        yield from answer if isinstance(answer, Generator) else (answer,)
         yield None
 
 

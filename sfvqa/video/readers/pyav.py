@@ -4,7 +4,7 @@ import itertools
 import math
 import queue
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from fractions import Fraction
@@ -28,6 +28,7 @@ from sfvqa.video.readers import (
     num_available_cores,
 )
 from sfvqa.video.readers.container_bytes import check_not_encrypted
+from sfvqa.video.readers.cutting import copy_part
 from sfvqa.video.readers.frame_table import Demuxed, FrameTable, build_table, demux, increases
 from sfvqa.video.readers.local_file import FileState
 from sfvqa.video.readers.picture_converter import UPRIGHT, Orientation
@@ -227,6 +228,17 @@ class PyAVReader(VideoReader):
     def sound(self) -> Generator[tuple[float, Samples] | str]:
         self._state.check()
         yield from read_sound(self._path, self._zero_seconds)
+
+    def copy_part(self, target: Path, format: str, start_seconds: float, end_seconds: float) -> float:
+        self._state.check()
+        keys: list[Fraction] = []
+        if self._table is not None:
+            first = max(bisect_right(self.timestamps_seconds, start_seconds) - 1, 0)
+            ((place, _),) = self._table.groups([first])
+            keys = [key.pts * self._time_base for key in self._table.keys[: place + 1]]
+        zero = Fraction(self._zero_seconds)
+        start, end = zero + Fraction(start_seconds), zero + Fraction(end_seconds)
+        return copy_part(self._path, self._handle.track.index, target, format, keys, start, end)
 
     def _open(self) -> Handle:
         self._state.check()

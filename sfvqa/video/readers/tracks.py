@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import av
 import av.logging
@@ -47,10 +47,11 @@ def open_container(path: Path) -> InputContainer:
         ) from error
 
 
-def packets_of(container: InputContainer, stream: AnyStream) -> "Iterator[Packet[AnyStream]]":
-    """Yield the stream's packets from here to the end, and an empty one; raises av.FFmpegError."""
+def packets_of(container: InputContainer, stream: AnyStream, *others: Any) -> "Iterator[Packet[AnyStream]]":
+    """Yield the packets of one stream, or of several, from here to the end, and an empty one; raises av.FFmpegError."""
+    packets: Any = container.demux(stream, *others)
     try:
-        yield from container.demux(stream)
+        yield from packets
     except IndexError:
         return  # where another stream turned up on the way, PyAV looks at the end for its own of it
 
