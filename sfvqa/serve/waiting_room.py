@@ -38,8 +38,8 @@ class ServiceOptions:
     `batch_size` answers are written at a time, about at most `most_frames_together` frames in all; a request may be
     about `most_frames` of them. `most_requests` may be under way or wait, `num_readers` videos be read at a time, and
     as many more wait in memory for the vision tower. `kept_bytes` of encoded videos and prompts stay in memory for
-    further questions. A request waits `patience_seconds` for the batch that is being written before another one begins
-    beside it.
+    further questions. A request waits `patience_seconds` for others to come with it into a batch that is being written,
+    or for the end of one that it cannot join before another begins beside it.
     """
 
     batch_size: int = 8
