@@ -141,7 +141,7 @@ class ReadTimeoutError(UnreadableVideoError):
 
 
 class ReaderKilledError(UnreadableVideoError):
-    """The process that read was killed, which no file does."""
+    """The process that read was ended by a signal from outside, which no file sends."""
 
 
 class RangeOutsideVideoError(VideoError):

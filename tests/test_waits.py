@@ -52,18 +52,19 @@ REASONS = {
     "serve/local.py: events.get()": "the service tells a last event, or the caller is gone",
     "serve/local.py: wanted.get()": "the caller wants something, or is gone, or the server ends it",
     "serve/local.py: with self._mutex": _HELD_SHORTLY,
-    "serve/service.py: self._changed.wait_for(lambda: self._to_read or not self._is_open)": "an idle thread's, which "
-    "is in no way; work or the end of the service wakes it",
-    "serve/service.py: self._changed.wait_for(lambda: self._turns or self._to_encode or self._to_answer or (not "
-    "self._is_open))": "the same",
-    "serve/service.py: self._room_to_read.acquire()": "the same, once a video that was read is encoded or given up",
-    "serve/service.py: with self._changed": _HELD_SHORTLY,
+    "serve/model_thread.py: self._room.wait(is_busy=bool(self._turns))": "the same as what it calls, below",
     "serve/sight.py: with self._lock": _HELD_SHORTLY,
     "serve/sources.py: with self._mutex": _HELD_SHORTLY,
+    "serve/waiting_room.py: self._changed.wait_for(lambda: self._to_read and self._num_ahead < most or not "
+    "self._is_open)": "an idle thread's, which is in no way; work or the end of the service wakes it",
+    "serve/waiting_room.py: self._changed.wait_for(lambda: is_busy or self._to_encode or self._to_answer or (not "
+    "self._is_open))": "the same",
+    "serve/waiting_room.py: with self._changed": _HELD_SHORTLY,
     "serve/wire.py: events.get()": "the service tells a last event, or the caller is gone",
     "video/readers/isolated.py: pickle.load(self._running.stdout)": "the process is killed at its time-out",
     "video/readers/isolated.py: pickle.load(source)": "the other end asks, or ends and closes the pipe",
     "video/readers/isolated.py: requests.get()": "the same, told by the thread that takes the requests",
+    "video/readers/isolated.py: with self._mutex": "held while a process is started",
     "video/readers/opencv.py: with _ENVIRONMENT_LOCK": "held while OpenCV opens a file, in a process that is killed",
     "video/readers/tracks.py: with _LOG_LOCK": "held while FFmpeg describes a file that is open already",
     "video/readers/pyav.py: thread.join()": "stopped, it ends behind its next result; hanging, it is killed",

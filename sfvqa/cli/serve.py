@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from sfvqa.checkpoints.known import ModelSizes
     from sfvqa.checkpoints.plan import Plan
     from sfvqa.inference.video_qa import VideoQA
-    from sfvqa.serve.service import ServiceOptions
     from sfvqa.serve.status import Served, ServerStatus
+    from sfvqa.serve.waiting_room import ServiceOptions
 
 _LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _MOST_FRAMES = 128  # that a request may be about, where memory is not short
@@ -144,7 +144,7 @@ class ServerOptions(OptionGroup):
 
     def service(self, planned: "BatchOptions") -> "ServiceOptions":
         """What a planned server takes on at a time."""
-        from sfvqa.serve.service import ServiceOptions
+        from sfvqa.serve.waiting_room import ServiceOptions
 
         num_frames, together = planned.sampling.num_frames, planned.sampling.num_frames * planned.batch_size
         return ServiceOptions(

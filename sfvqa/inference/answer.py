@@ -206,11 +206,11 @@ class Answer:
             },
             "from_video_cache": self.from_video_cache,
             "subtitles": asdict(self.subtitles) if self.subtitles else None,
-            "tokens": asdict(self.tokens),
-            "timings": asdict(self.timings),
+            "tokens": dict(vars(self.tokens)),
+            "timings": dict(vars(self.timings)),
             "peak_memory_bytes": self.peak_memory_bytes,
             "warnings": list(self.warnings),
-            "settings": asdict(self.settings) | {"stop": list(self.settings.stop)},
+            "settings": vars(self.settings) | {"stop": list(self.settings.stop)},
         }
 
     @classmethod

@@ -1,10 +1,8 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
-
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
@@ -15,17 +13,16 @@ from sfvqa.inference.answer import (
     Answer,
     AnswerSettings,
     AnswerStream,
-    ChoiceProbability,
     FinishReason,
     FrameEvidence,
     SampledFrames,
     Timings,
     TokenCounts,
 )
+from sfvqa.inference.answer_row import AnswerGroup, AnswerRow, IncrementalDetokenizer, TextBefore
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import (
-    GeneratedToken,
     GenerationOptions,
     KeptPrompt,
     Prefilled,
@@ -35,154 +32,13 @@ from sfvqa.inference.engine import (
     prefill_together,
 )
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
-from sfvqa.inference.prompt import BuiltPrompt, around_answer, prompt_for
+from sfvqa.inference.prompt import around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
-from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import RecordedSteps, SlowAttention, SlowFastCache
 from sfvqa.model.decode_step import check_static_decode, decodes_static, why_not_static
-from sfvqa.model.visual_tokens import VisualTokens
 from sfvqa.registry import QuantizationName
 from sfvqa.wording import plural
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-class IncrementalDetokenizer:
-    """Turns one token after another into text; the pieces together are exactly the decoded whole.
-
-    A byte-level token may hold part of a character: its text is held back while it ends in a replacement character,
-    and whatever is still held when `finish` is called comes out as it is.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._token_ids: list[int] = []
-        # Decoding starts at `_context`, not at what is new: some decoders treat the first token differently.
-        self._context = 0
-        self._written = 0
-
-    def push(self, token_id: int) -> str:
-        """Take one token, return the text that is now certain (often empty for a part of a character)."""
-        self._token_ids.append(token_id)
-        piece = self._pending()
-        if not piece or piece.endswith(REPLACEMENT):
-            return ""
-        self._context, self._written = self._written, len(self._token_ids)
-        return piece
-
-    def finish(self) -> str:
-        """Return what is still held back."""
-        piece = self._pending()
-        self._context = self._written = len(self._token_ids)
-        return piece
-
-    def _pending(self) -> str:
-        known = self._decode(self._token_ids[self._context : self._written])
-        return self._decode(self._token_ids[self._context :])[len(known) :]
-
-    def _decode(self, token_ids: list[int]) -> str:
-        text = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
-
-
-class TextBefore:
-    """Lets text through that comes before any of some texts, whatever pieces it comes in.
-
-    What may be the beginning of one is held back until it is certain. Of several the one counts that is whole first;
-    of those whole at the same character, the longest.
-
-    >>> text = TextBefore(("END", "ENTER"))
-    >>> [text.push(piece) for piece in ("no E", "N", "d, an", "d EN", "D of it")], text.is_over
-    (['no ', '', 'ENd, an', 'd ', ''], True)
-    """
-
-    def __init__(self, ends: Sequence[str]) -> None:
-        self.is_over = False
-        self._ends = ends
-        self._held = ""
-
-    def push(self, piece: str) -> str:
-        """Take a piece, return the text that is now certain."""
-        text = self._held + piece
-        found = [(text.index(end) + len(end), text.index(end)) for end in self._ends if end in text]
-        if found:
-            self.is_over, self._held = True, ""
-            return text[: min(found)[1]]
-        longest = max(map(len, self._ends), default=1) - 1
-        starts = range(max(len(text) - longest, 0), len(text))
-        held = next((start for start in starts if any(end.startswith(text[start:]) for end in self._ends)), len(text))
-        self._held = text[held:]
-        return text[:held]
-
-    def finish(self) -> str:
-        """Return what is still held back."""
-        held, self._held = self._held, ""
-        return held
-
-
-@dataclass(eq=False)
-class AnswerRow:
-    """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
-
-    `lead` is what a template leaves to the model to begin an answer with, and no part of its text, which ends where
-    `before` says.
-    """
-
-    encoded: EncodedVideo | None
-    question: str
-    prompt: BuiltPrompt
-    detokenizer: IncrementalDetokenizer
-    before: TextBefore
-    lead: str = ""
-    num_last: int = 1
-    pieces: list[str] = field(default_factory=list)
-    new_ids: list[int] = field(default_factory=list)
-    num_reused: int = 0
-    finish_reason: FinishReason = FinishReason.INTERRUPTED
-    choices: tuple[ChoiceProbability, ...] = ()
-
-    def take(self, token: GeneratedToken | None) -> str:
-        """Add one token and return the text it completes."""
-        if token is None:
-            return ""
-        self.new_ids.append(token.token_id)
-        piece = "" if token.is_end else self.detokenizer.push(token.token_id)
-        if token.finish_reason is not None:
-            self.finish_reason = token.finish_reason
-            piece += self.detokenizer.finish()
-        if piece:
-            piece, self.lead = piece.removeprefix(self.lead), ""
-        piece = self.before.push(piece)
-        if self.before.is_over:
-            self.finish_reason = FinishReason.STOP
-        elif token.finish_reason is not None:
-            piece += self.before.finish()
-        self.pieces.append(piece)
-        return piece
-
-    def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
-        """Take the likeliest choice for the answer and return it; of equals the first."""
-        best = max(range(len(choices)), key=lambda place: choices[place].probability)
-        self.choices, self.new_ids, self.finish_reason = choices, list(token_ids[best]), FinishReason.CHOICE
-        self.pieces.append(choices[best].text)
-        return choices[best].text
-
-    @property
-    def text(self) -> str:
-        """What came so far."""
-        return "".join(self.pieces)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no token of it comes any more."""
-        return self.finish_reason is not FinishReason.INTERRUPTED
-
-    @property
-    def visual_tokens(self) -> VisualTokens | None:
-        """Those of its video."""
-        return self.encoded.visual_tokens if self.encoded else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,17 +89,16 @@ class AnswerRun:
         if options.evidence:
             check_looks(checkpoint.location.name, checkpoint.model.config.hybrid_layers)
         self._recorded, self._is_static = self._recorded_steps(), False
-        self._prefill_watch = Stopwatch(device)
-        # A token is waited for, and no more than it: behind it the device is at the next one.
-        self._first_token_watch, self._decode_watch = Stopwatch(), Stopwatch()
+        self._group = group = AnswerGroup(len(questions), device)
         self._kept, self._beginnings, self._warnings = kept, beginnings, warnings
         self._running = [True] * len(questions)
+        self._joining: list[AnswerRow] = []
         self._guide = None if options.schema is None else self._guide_by(options.schema, len(questions))
         self._free_bytes = free_memory_bytes(device)
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
-        with self._prefill_watch:
-            self._rows = [self._prepare(asked) for asked in questions]
+        with group.prefill_watch:
+            self._rows = [self._prepare(asked, group) for asked in questions]
         self._recorder = (
             SlowAttentionRecorder(checkpoint.model, [row.visual_tokens for row in self._rows])
             if options.evidence
@@ -268,10 +123,33 @@ class AnswerRun:
         """Whether the answer to a question is whole: those of the others may take longer."""
         return self._rows[place].is_over
 
+    def forget(self, place: int) -> None:
+        """Let go of a question's video, which is over and whose answer was taken."""
+        self._rows[place].encoded = None
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether other questions can join those being answered: what is recorded, or watched, has a fixed size."""
+        return not self._choices and self._recorded is None and self._recorder is None
+
+    def join(self, questions: Sequence[Asked]) -> None:
+        """Have more questions answered, from the next of `steps` on, in the places behind those there are.
+
+        Raises what is wrong with them, and answers none of them then.
+        """
+        group = AnswerGroup(len(questions) + sum(self._running), self._checkpoint.model.device)
+        with group.prefill_watch:
+            rows = [self._prepare(asked, group) for asked in questions]
+        self._joining += rows
+        self._rows += rows
+        self._running += [True] * len(rows)
+        if self._guide is not None:
+            self._guide.add(len(rows))
+
     def _writing_steps(self) -> Generator[list[str], None, None]:
         if not any(self._running):
             return
-        prefilled = self._prefill_together() if len(self._rows) > 1 else self._prefill(0)
+        prefilled = self._prefill_together(self._rows) if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(
             self._checkpoint.model,
             prefilled,
@@ -282,19 +160,53 @@ class AnswerRun:
             self._guide,
         )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
-        watch = self._first_token_watch
+        joining: Prefilled | None = None
         while True:
-            writing = list(map(int, self._running))
-            with watch, memory_errors("writing the answer"), self._recording(range(len(self._rows)), writing):
-                step = next(tokens, None)
-            if step is None:
+            live, writing = self._live(), list(map(int, self._running)) if self._recorder else []
+            try:
+                with (
+                    self._waited_by(live),
+                    memory_errors("writing the answer"),
+                    self._recording(range(len(writing)), writing),
+                ):
+                    step = tokens.send(joining)
+            except StopIteration:
                 return
-            watch = self._decode_watch
-            pieces = [row.take(token) for row, token in zip(self._rows, step, strict=True)]
-            for place, row in enumerate(self._rows):
+            pieces = [""] * len(step)
+            for place in live:
+                row = self._rows[place]
+                row.group.has_begun = True
+                pieces[place] = row.take(step[place])
                 if row.is_over:
                     self.end(place)
             yield pieces
+            joining = self._prefill_joining() if self._joining else None
+
+    def _live(self) -> list[int]:
+        """The places of the answers that are being written, or are about to be."""
+        return [place for place, runs in enumerate(self._running) if runs]
+
+    def _prefill_joining(self) -> Prefilled:
+        """What those leave that have come since the last step, while the others wait."""
+        if self._keep:  # of a question that was alone until now
+            self._keep, row = False, self._rows[0]
+            kept = self._cache and KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
+            if self._beginnings is not None:
+                self._beginnings += filter(None, [kept or self._kept])
+            self._cache = self._kept = None
+        known = len(self._rows) - len(self._joining)
+        with self._waited_by([place for place in self._live() if place < known]):
+            prefilled = self._prefill_together(self._joining)
+        self._joining = []
+        return prefilled
+
+    @contextmanager
+    def _waited_by(self, places: Sequence[int]) -> Iterator[None]:
+        """Around what answers wait for, each its first token or the next one."""
+        with ExitStack() as watches:
+            for group in {self._rows[place].group for place in places}:
+                watches.enter_context(group.decode_watch if group.has_begun else group.first_token_watch)
+            yield
 
     def _recorded_steps(self) -> RecordedSteps | None:
         """Those of this model, where its tokens are decoded by them; UsageError where they are asked for in vain."""
@@ -348,13 +260,13 @@ class AnswerRun:
             if not self._running[place]:
                 continue
             prefilled = self._prefill(place)
-            with self._first_token_watch, memory_errors("comparing the choices"):
+            with row.group.first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
                     self._checkpoint.model, prefilled, self._choice_ids, self._checkpoint.end_token_ids
                 )
             chosen = row.choose(compare(self._choices, scores), self._choice_ids)
             if self._recorder is not None:  # once more, over the chosen one: a pass over its tokens but the last
-                with self._first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
+                with row.group.first_token_watch, self._recording([place], [len(row.new_ids) - 1]):
                     score_choices(self._checkpoint.model, prefilled, [row.new_ids], self._checkpoint.end_token_ids)
             if self._cache is not None:  # scoring leaves it as the prompt did
                 self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
@@ -364,7 +276,7 @@ class AnswerRun:
         row = self._rows[place]
         model, ids = self._checkpoint.model, row.prompt.token_ids
         with (
-            self._prefill_watch,
+            row.group.prefill_watch,
             memory_errors("reading the prompt", self._what_should_fit),
             self._recording_ends([place]),
         ):
@@ -377,19 +289,19 @@ class AnswerRun:
                 self._cache = prefilled.cache
         return prefilled
 
-    def _prefill_together(self) -> Prefilled:
-        with self._prefill_watch, memory_errors("reading the prompts", self._what_should_fit):
+    def _prefill_together(self, rows: Sequence[AnswerRow]) -> Prefilled:
+        with rows[0].group.prefill_watch, memory_errors("reading the prompts", self._what_should_fit):
             prefilled, num_reused = prefill_together(
                 self._checkpoint.model,
-                [row.prompt.token_ids for row in self._rows],
-                [row.visual_tokens for row in self._rows],
-                [row.num_last for row in self._rows],
+                [row.prompt.token_ids for row in rows],
+                [row.visual_tokens for row in rows],
+                [row.num_last for row in rows],
                 self._recording_ends,
                 self._beginnings,
             )
             if self._options.slow_attention is SlowAttention.PREFILL:
                 prefilled.cache.forget_slow()
-        for row, count in zip(self._rows, num_reused, strict=True):
+        for row, count in zip(rows, num_reused, strict=True):
             row.num_reused = count
         return prefilled
 
@@ -407,14 +319,14 @@ class AnswerRun:
         """
         if self._cache is None:
             return self._kept
-        (row,) = self._rows
+        row = self._rows[0]
         return KeptPrompt.of([*row.prompt.token_ids, *row.new_ids], row.visual_tokens, self._cache)
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
         return list(map(self.answer, range(len(self._rows))))
 
-    def _prepare(self, asked: Asked) -> AnswerRow:
+    def _prepare(self, asked: Asked, group: AnswerGroup) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
         prompt = prompt_for(
             tokenizer,
@@ -427,7 +339,7 @@ class AnswerRun:
         )
         self._check_length(len(prompt.token_ids))
         detokenizer, before = IncrementalDetokenizer(tokenizer), TextBefore(self._options.stop)
-        row = AnswerRow(asked.encoded, asked.question, prompt, detokenizer, before, self._lead)
+        row = AnswerRow(asked.encoded, asked.question, group, prompt, detokenizer, before, self._lead)
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row
@@ -548,9 +460,9 @@ class AnswerRun:
         read_seconds = row.encoded.read_seconds if row.encoded else 0.0
         encode_seconds = row.encoded.encode_seconds if row.encoded else 0.0
         overlap_seconds = row.encoded.overlap_seconds if row.encoded else 0.0
-        prefill_seconds, decode_seconds = self._prefill_watch.seconds, self._decode_watch.seconds
+        prefill_seconds, decode_seconds = row.group.prefill_watch.seconds, row.group.decode_watch.seconds
         seeing_seconds = read_seconds + encode_seconds - overlap_seconds
-        ttft_seconds = seeing_seconds + prefill_seconds + self._first_token_watch.seconds
+        ttft_seconds = seeing_seconds + prefill_seconds + row.group.first_token_watch.seconds
         has_speed = len(row.new_ids) > 1 and decode_seconds > 0
         return Timings(
             load_seconds=self._checkpoint.load_seconds,
@@ -562,7 +474,7 @@ class AnswerRun:
             decode_seconds=decode_seconds,
             total_seconds=ttft_seconds + decode_seconds,
             tokens_per_second=(len(row.new_ids) - 1) / decode_seconds if has_speed else None,
-            asked_together=len(self._rows),
+            asked_together=row.group.size,
         )
 
     def _settings(self, encoded: EncodedVideo | None) -> AnswerSettings:

@@ -1,7 +1,7 @@
 """From prompts to tokens: prefill what prompts share once, choose, decode. Knows nothing of text, files or clocks."""
 
 import reprlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,6 @@ from torch import FloatTensor, LongTensor, Tensor
 from torch.nn import functional
 from transformers import (
     LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
@@ -327,38 +326,48 @@ class TokenChooser:
     """
 
     def __init__(self, options: GenerationOptions, batch_size: int, device: torch.device) -> None:
-        self._penalties, self._warpers = LogitsProcessorList(), LogitsProcessorList()
-        if options.repetition_penalty != 1:
-            self._penalties.append(RepetitionPenaltyLogitsProcessor(float(options.repetition_penalty)))
-        self._draws: Iterator[Tensor] | None = None
+        self._penalty = float(options.repetition_penalty)
+        self._warpers = LogitsProcessorList()
+        self._draws: Tensor | None = None
         if options.temperature != 0:
             self._warpers.append(TemperatureLogitsWarper(float(options.temperature)))
             if options.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(float(options.top_p)))
             own = torch.Generator().manual_seed(options.seed)
-            draws = torch.rand(options.max_new_tokens, generator=own).to(device)  # all answers have the same seed
-            self._draws = iter(draws)
-        self._said = torch.empty(batch_size, 0, dtype=torch.long, device=device)  # `[B, n]`, nothing of the prompt
+            self._draws = torch.rand(options.max_new_tokens, generator=own).to(device)  # for all: they have one seed
+        self._counts = torch.zeros(batch_size, dtype=torch.long, device=device)  # tokens of each so far
+        self._said: Tensor | None = None  # `[B, V]`, what each has said, nothing of the prompt
 
     def choose(self, logits: Tensor, allow: Callable[[Tensor], Tensor] | None = None) -> ChosenTokens:
         """Choose from `logits` `[B, V]`, of what `allow` leaves of their scores, without waiting for the device."""
         scores = logits
-        if self._penalties:
-            said = cast("LongTensor", self._said)
-            scores = self._penalties(said, cast("FloatTensor", logits.float()))
+        if self._penalty != 1:
+            scores = logits.float()
+            self._said = torch.zeros_like(scores, dtype=torch.bool) if self._said is None else self._said
+            scores = torch.where(
+                self._said, torch.where(scores < 0, scores * self._penalty, scores / self._penalty), scores
+            )
         if allow is not None:
             scores = allow(scores)
-        chosen = scores.argmax(dim=-1) if self._draws is None else self._draw(scores.float(), next(self._draws))
-        if self._penalties:
-            self._said = torch.cat([self._said, chosen[:, None]], dim=1)
+        chosen = scores.argmax(dim=-1) if self._draws is None else self._draw(scores.float(), self._draws)
+        self._counts += 1
+        if self._said is not None:
+            self._said.scatter_(1, chosen[:, None], True)
         return ChosenTokens(chosen, logits)
 
-    def _draw(self, scores: Tensor, drawn: Tensor) -> Tensor:
+    def exchange(self, stay: Sequence[int], num_joining: int) -> None:
+        """Go on with these rows of the batch, and others behind them that have said nothing."""
+        rows = torch.tensor(stay, dtype=torch.long, device=self._counts.device)
+        self._counts = functional.pad(self._counts[rows], (0, num_joining))
+        if self._said is not None:
+            self._said = functional.pad(self._said[rows], (0, 0, 0, num_joining))
+
+    def _draw(self, scores: Tensor, draws: Tensor) -> Tensor:
         """The token at which the chances, added up, pass the number drawn, between 0 and 1, of their sum."""
+        drawn = draws[self._counts.clamp(max=len(draws) - 1)][:, None]
         # The likeliest at 0, so that dividing by a temperature near 0 cannot overflow.
-        scores = self._warpers(
-            cast("LongTensor", self._said), cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True))
-        )
+        nothing = cast("LongTensor", self._counts[:, None])  # these warpers look at no tokens
+        scores = self._warpers(nothing, cast("FloatTensor", scores - scores.amax(dim=-1, keepdim=True)))
         exact = torch.float32 if scores.device.type == "mps" else torch.float64  # which MPS lacks
         up_to_here = scores.softmax(dim=-1).cumsum(dim=-1, dtype=exact)
         return (up_to_here <= drawn * up_to_here[:, -1:]).sum(dim=-1).clamp(max=scores.shape[-1] - 1)
@@ -381,7 +390,7 @@ def generate_tokens(
     begin_recorded: Callable[[Prefilled, int], Step | None] | None = None,
     running: list[bool] | None = None,
     guide: SchemaGuide | None = None,
-) -> Iterator[tuple[GeneratedToken | None, ...]]:
+) -> Generator[tuple[GeneratedToken | None, ...], Prefilled | None, None]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
     An answer stops at an end token (which is yielded, as its last), at `max_new_tokens`, or where the caller says in
@@ -389,50 +398,91 @@ def generate_tokens(
     without any of it others are taken. On CUDA the next step has begun before a token is waited for, so that the device
     never waits: the last one is in vain where an answer ends before `max_new_tokens`. Where a `guide` says what may
     come next, it does so while the device is at that step.
+
+    Prompts that are sent in, for which `running` and the `guide` have places already, join those that are being
+    answered, and what ended before leaves the batch: not where steps are recorded, whose size is fixed.
     """
-    logits, batch_size, device = state.logits, len(state.logits), state.logits.device
-    running = [True] * batch_size if running is None else running
-    chooser = TokenChooser(options, batch_size, device)  # of several devices the head may be on another
-    allow = None if guide is None else partial(guide.mask, running=running)
+    logits, device = state.logits, state.logits.device  # of several devices the head may be on another
+    places = list(range(len(logits)))
+    running = [True] * len(places) if running is None else running
+    counts = [0] * len(places)
+    chooser = TokenChooser(options, len(places), device)
     begins_ahead = device.type == "cuda" and not options.evidence
     run: Step | None = None
-    for count in range(1, options.max_new_tokens + 1):
-        is_last = count == options.max_new_tokens
-        chosen = chooser.choose(logits, allow)
-        has_begun = run is not None and begins_ahead and not is_last  # the first token waits for nothing else
+    growing: _Growing | None = None
+    while True:
+        chosen = chooser.choose(logits, None if guide is None else partial(guide.mask, running=running, places=places))
+        for place in places:
+            counts[place] += 1
+        goes_on = any(running[place] and counts[place] < options.max_new_tokens for place in places)
+        has_begun = run is not None and begins_ahead and goes_on  # the first token waits for nothing else
         if run is not None and has_begun:
             logits = run(chosen.ids).to(device)
-        step: list[GeneratedToken | None] = []
-        for row, token_id in enumerate(chosen.wait()):
+        step: list[GeneratedToken | None] = [None] * len(counts)
+        for place, token_id in zip(places, chosen.wait(), strict=True):
+            is_last = counts[place] >= options.max_new_tokens
             reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
-            step.append(GeneratedToken(token_id, reason) if running[row] else None)
+            if running[place]:
+                step[place] = GeneratedToken(token_id, reason)
             if reason is not None:
-                running[row] = False
-            elif guide is not None and running[row]:
-                guide.take(row, token_id)
-        yield tuple(step)
-        if not any(running):
+                running[place] = False
+            elif guide is not None and running[place]:
+                guide.take(place, token_id)
+        joining = yield tuple(step)
+        stay = [row for row, place in enumerate(places) if running[place]]
+        if not stay and joining is None:
             return
-        if run is None:
-            num_steps = options.max_new_tokens - count
+        if stay and run is None:
+            num_steps = options.max_new_tokens - min(counts[places[row]] for row in stay)
             run = begin_recorded(state, num_steps) if begin_recorded else None
-            run = run or _stepper(model, state, num_steps)
+            if run is None:
+                run = growing = _Growing(model, state, num_steps)
             del state  # the cache lives in the steps alone, and goes with them
-        if not has_begun:
+        if run is not None and stay and not has_begun:
             logits = run(chosen.ids).to(device)
+        if joining is not None:
+            assert run is None or growing is not None, "recorded steps have a fixed size"
+            state = growing.state(logits) if growing and stay else joining
+            run = growing = None  # and with them the room behind the cache
+            if stay:
+                state = _joined(state, stay, joining)
+            logits = state.logits
+            chooser.exchange(stay, len(joining.logits))
+            places = [places[row] for row in stay] + list(range(len(counts), len(running)))
+            counts += [0] * len(joining.logits)
 
 
-def _stepper(model: SlowFastForConditionalGeneration, state: Prefilled, num_steps: int) -> Step:
+class _Growing:
     """The fastest steps that are possible with a cache that grows."""
-    if DecodeStep.is_possible(model):
-        return DecodeStep(model, state.cache, state.attention_mask, num_steps)
 
-    def run(token_ids: Tensor) -> Tensor:
-        nonlocal state
-        state = decode(model, state, token_ids)
-        return state.logits
+    def __init__(self, model: SlowFastForConditionalGeneration, state: Prefilled, num_steps: int) -> None:
+        self._model, self._state = model, state
+        self._step = (
+            DecodeStep(model, state.cache, state.attention_mask, num_steps) if DecodeStep.is_possible(model) else None
+        )
 
-    return run
+    def __call__(self, token_ids: Tensor) -> Tensor:
+        """Run one more token of every answer, `[B]`, through the model; logits `[B, V]`."""
+        if self._step is not None:
+            return self._step(token_ids)
+        self._state = decode(self._model, self._state, token_ids)
+        return self._state.logits
+
+    def state(self, logits: Tensor) -> Prefilled:
+        """What has gone through the model by now, whose last logits these are."""
+        cache, mask = self._state.cache, self._state.attention_mask
+        return Prefilled(logits, functional.pad(mask, (0, cache.get_seq_length() - mask.shape[1]), value=1), cache)
+
+
+@torch.inference_mode()
+def _joined(state: Prefilled, stay: Sequence[int], joining: Prefilled) -> Prefilled:
+    """Rows of a batch, and behind them those that join it; the caches they were in are empty then."""
+    rows = torch.tensor(stay, device=state.attention_mask.device)
+    mask = state.attention_mask[rows]
+    start = int(mask.any(dim=0).int().argmax())  # where the longest of those that stay begins
+    state.cache.keep(rows, start)
+    staying = Prefilled(state.logits[rows.to(state.logits.device)], mask[:, start:], state.cache)
+    return _in_order([staying, joining], range(len(stay) + len(joining.logits)))
 
 
 def check_finite(logits: Tensor) -> None:

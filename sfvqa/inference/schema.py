@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from sfvqa.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llguidance import LLParserLimits, LLTokenizer
     from torch import Tensor
@@ -236,25 +236,34 @@ class SchemaGuide:
                 "Leave out the schema.",
             )
         prepared = _prepared(tokenizer, end_token_ids, vocabulary_size)
-        first = LLMatcher(prepared, _grammar(schema.text), log_level=0, limits=_limits())
-        self._matchers = [first, *(first.deep_copy() for _ in range(batch_size - 1))]
+        self._fresh = LLMatcher(prepared, _grammar(schema.text), log_level=0, limits=_limits())
+        self._matchers: list[LLMatcher] = []
         self._vocabulary_size = vocabulary_size
         self.troubles: dict[int, str] = {}
         self._bits = np.zeros((batch_size, -(-vocabulary_size // 32)), dtype=np.int32)
+        self.add(batch_size)
 
-    def mask(self, scores: "Tensor", running: list[bool]) -> "Tensor":
+    def add(self, num_answers: int) -> None:
+        """Take more answers, in the next places."""
+        self._matchers += [self._fresh.deep_copy() for _ in range(num_answers)]
+
+    def mask(self, scores: "Tensor", running: list[bool], places: "Sequence[int] | None" = None) -> "Tensor":
         """`scores` `[B, V]` with minus infinity for what may not come next, without waiting for their device.
 
-        An answer that can go on with nothing is ended in `running`.
+        They are of the answers in these `places`, or of all. An answer that can go on with nothing is ended in
+        `running`.
         """
         import numpy as np
         import torch
         from llguidance.numpy import fill_next_token_bitmask
 
-        for place, matcher in enumerate(self._matchers):
+        if len(self._bits) != len(scores):
+            self._bits = np.zeros((len(scores), self._bits.shape[1]), dtype=np.int32)
+        for row, place in enumerate(range(len(scores)) if places is None else places):
+            matcher = self._matchers[place]
             if running[place]:
-                fill_next_token_bitmask(matcher, self._bits, place)
-                if matcher.is_error() or not self._bits[place].any():
+                fill_next_token_bitmask(matcher, self._bits, row)
+                if matcher.is_error() or not self._bits[row].any():
                     self.troubles[place] = _reason(matcher.get_error() or "no token can come next")
                     running[place] = False
         bits = np.unpackbits(self._bits.view(np.uint8), axis=1, bitorder="little")

@@ -122,6 +122,13 @@ class SlowFastCache(DynamicCache):
                 ]
             )
 
+    def keep(self, rows: Tensor, start: int) -> None:
+        """Hold these rows only, and their positions from `start` on."""
+        for layer in self.layers:
+            held: Any = layer
+            held.keys, held.values = (tensor[rows.to(tensor.device), :, start:] for tensor in _held_by(layer))
+        self._select_slow(rows)
+
     def _take(self, layer_idx: int) -> tuple[Tensor, Tensor]:
         keys_values = _held_by(self.layers[layer_idx])
         self.layers[layer_idx] = DynamicLayer()
@@ -167,6 +174,8 @@ def _held_by(layer: object) -> tuple[Tensor, Tensor]:
 def _padded(keys_values: tuple[Tensor, Tensor], length: int, *, on_left: bool) -> tuple[Tensor, Tensor]:
     """Keys and values with zeros where they hold fewer than `length` positions."""
     missing = length - keys_values[0].shape[-2]
+    if not missing:
+        return keys_values
     around = (0, 0, missing, 0) if on_left else (0, 0, 0, missing)
     keys, values = (functional.pad(tensor, around) for tensor in keys_values)
     return keys, values

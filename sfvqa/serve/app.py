@@ -100,8 +100,8 @@ def build_app(server: Server) -> FastAPI:
     """The app without its guard."""
     app = FastAPI(title="sfvqa", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
+    _add_chat(app, server)  # first: routes are tried in order
     _add_facts(app, server)
-    _add_chat(app, server)
     _add_files(app, server)
     add_page(app, server)
     return app
@@ -113,9 +113,9 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 
     @app.get("/health")
     async def health() -> Response:
-        if service.failure is not None:
-            return response_to(service.failure)
-        if not service.is_accepting:
+        if service.room.failure is not None:
+            return response_to(service.room.failure)
+        if not service.room.is_accepting:
             return response_to(ServerStoppingError("The server is stopping."))
         return AsciiResponse({"status": "ok", "model": server.model_name})
 
@@ -134,7 +134,6 @@ def _add_facts(app: FastAPI, server: Server) -> None:
 
 
 def _add_chat(app: FastAPI, server: Server) -> None:
-    @app.post("/v1/chat/completions")
     async def chat_completions(http: Request) -> Response:
         chat = parsed(ChatRequest, await http.body())
         _check_model(chat.model, server)
@@ -146,6 +145,8 @@ def _add_chat(app: FastAPI, server: Server) -> None:
             if isinstance(first, Answer | WindowsAnswer):
                 return AsciiResponse(openai.completion(first, _new_id(), int(time.time())))
         return Response(status_code=GONE)
+
+    app.add_route("/v1/chat/completions", chat_completions, methods=["POST"])  # with nothing for FastAPI to solve
 
 
 def _add_files(app: FastAPI, server: Server) -> None:

@@ -156,7 +156,7 @@ class LocalServer:
                     return
         finally:
             if job is not None:
-                self.service.drop(job)
+                self.service.room.drop(job)
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -19,15 +20,17 @@ from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
 from sfvqa.serve.local import LocalServer
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
 from sfvqa.serve.sources import LARGEST_DATA_BYTES, Folders, Uploads
 from sfvqa.serve.status import ServerStatus
+from sfvqa.serve.waiting_room import ServiceOptions
 from sfvqa.video.readers import ReadOptions
 
 _LOOK_SECONDS = 0.05
 _LAST_SECONDS = 5  # for responses to be sent once every answer is whole or cut
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BESIDE_BYTES = 1 << 20  # of a body, beside the video in it
+_SMALL_MODEL = 10_000_000  # parameters: below, a second thread for each operation costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
 
     Raises ServerError, DeviceLostError where it cannot go on.
     """
+    _leave_cores(answerer)
     stop = _Stop()
     with (
         stop.on_signals(),
@@ -112,9 +116,15 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
         asyncio.run(_run(service, public, listening, options, status, stop))
         if stop.is_urgent:
             service.last_wait_seconds = 0.0
-    if service.failure is not None:
-        raise service.failure
+    if service.room.failure is not None:
+        raise service.room.failure
     return service.has_ended and not stop.is_urgent  # other threads may read or try a schema, for a minute
+
+
+def _leave_cores(answerer: VideoQA) -> None:
+    """Compute with one thread where more would only take the cores that HTTP and readers need."""
+    if sum(parameter.numel() for parameter in answerer.checkpoint.model.parameters()) < _SMALL_MODEL:
+        torch.set_num_threads(1)
 
 
 async def _run(
@@ -130,13 +140,13 @@ async def _run(
     with status.announced():
         async with local.listening(status.socket):
             public = asyncio.create_task(listener.serve(sockets=[listening]))
-            await _until(lambda: stop.is_wanted or service.failure is not None or public.done())
+            await _until(lambda: stop.is_wanted or service.room.failure is not None or public.done())
             has_broken = public.done()
-            service.stop_accepting()
+            service.room.stop_accepting()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(options.grace_seconds):
-                    await _until(lambda: stop.is_urgent or not service.num_requests)
-            service.cut()
+                    await _until(lambda: stop.is_urgent or not service.room.num_requests)
+            service.room.cut()
             listener.should_exit = True
             await _until(lambda: stop.is_urgent or public.done())
             listener.force_exit = True

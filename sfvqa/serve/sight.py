@@ -17,6 +17,7 @@ from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReaderName, ReadOptions, VideoBeingOpened
+from sfvqa.video.readers.isolated import SpareProcess
 from sfvqa.video.readers.local_file import FileState, check_local_file, pictures_in
 from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
@@ -92,13 +93,16 @@ class Sight:
             if self._opening is not None:
                 self._opening.cancel()
 
-    def read(self, answerer: VideoQA) -> None:
+    def read(self, answerer: VideoQA, spare: SpareProcess) -> None:
         """Read all its frames into memory, unless the video cache holds it. Raises VideoError, OutOfMemoryError."""
         view, path = self.view, self.view.file.path
         if answerer.is_kept(path, view.sampling, reading=self.reading, crop=view.crop):
             self.source = path
             return
-        with memory_errors("reading the video"), contextlib.closing(VideoBeingOpened(path, self.reading)) as opening:
+        with (
+            memory_errors("reading the video"),
+            contextlib.closing(VideoBeingOpened(path, self.reading, spare)) as opening,
+        ):
             with self._lock:
                 if self.is_given_up:
                     return

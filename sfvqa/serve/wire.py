@@ -154,7 +154,7 @@ async def events_of(
 
     async def wait_until_gone() -> None:
         await _until_gone(http)
-        service.drop(job)
+        service.room.drop(job)
         events.put_nowait(None)
 
     watching = asyncio.create_task(wait_until_gone())
@@ -167,4 +167,4 @@ async def events_of(
                 return
     finally:
         watching.cancel()
-        service.drop(job)
+        service.room.drop(job)

@@ -19,7 +19,7 @@ from sfvqa.inference.answering import AnswerRun
 from sfvqa.serve import local
 from sfvqa.serve.client import Connection
 from tests.cli.conftest import Outcome, RunCli, RunOnTerminal
-from tests.serve.local_server import PATIENCE_SECONDS, Running, running
+from tests.serve.serving import PATIENCE_SECONDS, ServedLocally, serving_locally
 from tests.video.readers.test_text_tracks import write as write_with_subtitles
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedLocally]:
     """A server of tiny; the folder of a test is that of its commands."""
     (tmp_path / "talk.srt").write_text(SRT, encoding="utf-8")
     (tmp_path / "questions.txt").write_text(f"{COLOUR}\n{DIGIT}\n", encoding="utf-8")
@@ -43,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
     (tmp_path / "cut.mp4").write_bytes(Path(SHAPES).read_bytes()[:9000])
     write_with_subtitles(tmp_path / "track.mkv", ["subrip"])
     monkeypatch.chdir(tmp_path)
-    with running() as server:
+    with serving_locally() as server:
         yield server
 
 
@@ -204,7 +204,7 @@ def test_a_variable_keeps_servers_out(run_cli: RunCli, loaded: list[str], monkey
 
 @pytest.mark.parametrize("ends", ["socket", "busy", "stopping"])
 def test_a_server_that_does_not_answer_is_passed_over(
-    run_cli: RunCli, loaded: list[str], server: Running, ends: str
+    run_cli: RunCli, loaded: list[str], server: ServedLocally, ends: str
 ) -> None:
     """As if there were none, without a word."""
     alone = run_cli("ask", SHAPES, COLOUR, "--model", "tiny", "--no-server")
@@ -214,12 +214,14 @@ def test_a_server_that_does_not_answer_is_passed_over(
     elif ends == "busy":
         object.__setattr__(server.service.options, "most_requests", 0)
     else:
-        server.service.stop_accepting()
+        server.service.room.stop_accepting()
     assert run_cli("ask", SHAPES, COLOUR, "--model", "tiny") == alone
     assert loaded == ["tiny"]
 
 
-def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_drops_what_the_server_does(
+    run_cli: RunCli, server: ServedLocally, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command ends as it does without one, and the model is free for the next."""
     closed = threading.Event()
 
@@ -228,7 +230,7 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
             try:
                 yield ["The screen "]
                 while True:
-                    yield [""] if server.service.num_requests else ["."]
+                    yield [""] if server.service.room.num_requests else ["."]
             finally:
                 closed.set()
 
@@ -249,7 +251,7 @@ def test_ctrl_c_drops_what_the_server_does(run_cli: RunCli, server: Running, mon
 
 
 def test_a_server_that_takes_no_chat_is_left(
-    run_cli: RunCli, server: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run_cli: RunCli, server: ServedLocally, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It does not hold a connection to a chat that goes on without it."""
     (tmp_path / "lines.txt").write_text(f"{DIGIT}\n", encoding="utf-8")
@@ -289,7 +291,7 @@ def test_a_chat_is_the_same(
 
 
 def test_ctrl_c_in_a_chat_keeps_what_came(
-    run_on_terminal: RunOnTerminal, server: Running, monkeypatch: pytest.MonkeyPatch
+    run_on_terminal: RunOnTerminal, server: ServedLocally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server stops, and the conversation goes on with what it had said."""
     steps, is_first = AnswerRun.steps, [True]
@@ -319,4 +321,4 @@ def test_ctrl_c_in_a_chat_keeps_what_came(
     assert exit_code == 0
     assert "Stopped; the partial answer is part of the conversation." in sent
     assert "The digit 7 is shown." in sent
-    assert server.service.num_requests == 0
+    assert server.service.room.num_requests == 0

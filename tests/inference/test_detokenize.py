@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from sfvqa.inference.answering import REPLACEMENT, IncrementalDetokenizer
+from sfvqa.inference.answer_row import REPLACEMENT, IncrementalDetokenizer
 from tests.inference.small_checkpoint import VOCABULARY_SIZE, byte_level_tokenizer
 
 TOKENIZER = byte_level_tokenizer()

@@ -444,7 +444,7 @@ def test_an_answer_that_cannot_go_on_leaves_the_others_running(qa: VideoQA) -> N
 
         count = 0
 
-        def mask(self, scores: torch.Tensor, running: list[bool]) -> torch.Tensor:
+        def mask(self, scores: torch.Tensor, running: list[bool], places: list[int]) -> torch.Tensor:  # noqa: ARG002
             running[1] = running[1] and self.count < 2
             self.count += 1
             return scores

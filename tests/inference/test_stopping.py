@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sfvqa.cli.options import BUNDLED_VIDEOS
 from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.answering import AnswerRun, Asked, TextBefore
+from sfvqa.inference.answer_row import TextBefore
+from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA

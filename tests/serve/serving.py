@@ -1,5 +1,6 @@
 """A server in a thread of this process, or in a process of its own; real sockets, and `tiny` or a slow stand-in."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,13 +18,19 @@ from typing import Any
 import uvicorn
 
 import sfvqa
+from sfvqa.cli.model import ModelOptions
+from sfvqa.cli.options import CacheOptions, OutputOptions
+from sfvqa.cli.serve import ServerOptions, load_to_serve
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
 from sfvqa.serve.connection import config_of
 from sfvqa.serve.guard import Guard
+from sfvqa.serve.local import LocalServer
 from sfvqa.serve.running import listen
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Uploads
+from sfvqa.serve.status import ServerStatus
+from sfvqa.serve.waiting_room import ServiceOptions
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH, ORDER = (DEMO / f"{name}.mp4" for name in ("shapes", "flash", "order"))
@@ -81,9 +88,51 @@ def serving(
         try:
             yield Served(listening.getsockname()[1], server)
         finally:
-            service.cut()
+            service.room.cut()
             running.should_exit = True
             thread.join(PATIENCE_SECONDS)
+
+
+@dataclass(frozen=True)
+class ServedLocally:
+    """A server on the user's socket that runs, and what stands behind it."""
+
+    status: ServerStatus
+    service: Service
+
+    @property
+    def answerer(self) -> VideoQA:
+        """Its model."""
+        return self.service.answerer
+
+
+@contextlib.contextmanager
+def serving_locally(
+    model: ModelOptions | None = None, options: ServiceOptions | None = None
+) -> Iterator[ServedLocally]:
+    """Serve `tiny` on the user's socket alone, announced in SFVQA_RUNTIME_DIR, while the block runs."""
+    output = OutputOptions(quiet=True)
+    answerer, served, _ = load_to_serve(ServerOptions(), model or ModelOptions(model="tiny"), CacheOptions(), output)
+    status = ServerStatus.new("http://127.0.0.1:1", served, grace_seconds=1.0)
+    began, stop = threading.Event(), asyncio.Event()
+    with Service(answerer, options) as service:
+        loop = asyncio.new_event_loop()
+
+        async def serve() -> None:
+            async with LocalServer(service, status.id, status.token).listening(status.socket):
+                began.set()
+                await stop.wait()
+
+        thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+        with status.announced():
+            thread.start()
+            assert began.wait(PATIENCE_SECONDS)
+            try:
+                yield ServedLocally(status, service)
+            finally:
+                loop.call_soon_threadsafe(stop.set)
+                thread.join()
+                loop.close()
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def attack_all(
         f"{served.url}/v1/chat/completions", json=about(SHAPES, "Which digit is shown?"), timeout=PATIENCE_SECONDS
     )
     assert good.json()["choices"][0]["message"]["content"] == "The digit 7 is shown."
-    assert served.service.num_requests == 0
+    assert served.service.room.num_requests == 0
 
 
 def test_some_attacks(

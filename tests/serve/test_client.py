@@ -16,7 +16,7 @@ from sfvqa.errors import ServerError, UsageError
 from sfvqa.serve import client
 from sfvqa.serve.client import Connection
 from sfvqa.serve.status import ServerStatus
-from tests.serve.local_server import PATIENCE_SECONDS, running
+from tests.serve.serving import PATIENCE_SECONDS, serving_locally
 from tests.serve.test_status import announce
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
@@ -83,7 +83,7 @@ def test_a_socket_that_is_gone_is_refused() -> None:
 
 
 def test_only_the_token_opens_a_server() -> None:
-    with running() as server:
+    with serving_locally() as server:
         with pytest.raises(ConnectionError):
             Connection(replace(server.status, token="0" * 64))
         with Connection(server.status) as connection:
@@ -96,7 +96,7 @@ def test_only_the_token_opens_a_server() -> None:
 
 def test_errors_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours with both sentences, the system's with their number, others by their names."""
-    with running() as server, Connection(server.status) as connection:
+    with serving_locally() as server, Connection(server.status) as connection:
         foreign = type("TokenizerError", (Exception,), {})
         for error in (UsageError("Wrong.", "Right."), OSError(28, "No space left"), MemoryError(), foreign("a", 1)):
 

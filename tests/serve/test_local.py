@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 import sfvqa
-from sfvqa.errors import PromptTooLongError, ServerError, VideoNotFoundError
+from sfvqa.errors import OutOfMemoryError, PromptTooLongError, ServerError, VideoNotFoundError
+from sfvqa.inference.answer import Answer
 from sfvqa.inference.answering import AnswerRun
 from sfvqa.inference.chat import Chat
 from sfvqa.inference.question import PromptOptions
 from sfvqa.serve import local
 from sfvqa.serve.client import Connection, SeenVideo, ServedChat, VideoToSee
+from sfvqa.serve.request import Event, Request
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
-from tests.serve.local_server import PATIENCE_SECONDS, Running, running
+from tests.serve.serving import PATIENCE_SECONDS, ServedLocally, serving_locally, until
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH = DEMO / "shapes.mp4", DEMO / "flash.mp4"
@@ -30,10 +32,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedLocally]:
     monkeypatch.setenv("SFVQA_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("SFVQA_CACHE_DIR", str(tmp_path / "cache"))
-    with running() as server:
+    with serving_locally() as server:
         yield server
 
 
@@ -58,7 +60,7 @@ def chat(connection: Connection, path: Path = SHAPES) -> ServedChat:
     return ServedChat(connection, see(connection, path, context_tokens=None))
 
 
-def test_a_connection_answers_one_thing_after_the_other(server: Running) -> None:
+def test_a_connection_answers_one_thing_after_the_other(server: ServedLocally) -> None:
     """Also after an error."""
     with Connection(server.status) as connection:
         seen = see(connection, questions=[DIGIT], choices=None, batch_size=1)
@@ -69,7 +71,7 @@ def test_a_connection_answers_one_thing_after_the_other(server: Running) -> None
         assert ask(connection, COLOUR, DIGIT) == ["The screen flashes green.", "The digit 7 is shown."]
 
 
-def test_many_are_answered_at_once(server: Running) -> None:
+def test_many_are_answered_at_once(server: ServedLocally) -> None:
     """Each its own, and with its own video."""
     said: dict[int, list[str]] = {}
 
@@ -86,7 +88,7 @@ def test_many_are_answered_at_once(server: Running) -> None:
     assert [said[number] == said[number % 2] for number in range(6)] == [True] * 6
 
 
-def test_whoever_leaves_is_worked_for_no_longer(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_leaves_is_worked_for_no_longer(server: ServedLocally, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer has no end, and the next caller is answered all the same."""
     steps, is_closed = AnswerRun.steps, threading.Event()
 
@@ -107,7 +109,7 @@ def test_whoever_leaves_is_worked_for_no_longer(server: Running, monkeypatch: py
         assert ask(connection, DIGIT) == ["The digit 7 is shown."]
 
 
-def test_a_chat_goes_on_from_what_was_prefilled(server: Running) -> None:
+def test_a_chat_goes_on_from_what_was_prefilled(server: ServedLocally) -> None:
     with Connection(server.status) as connection:
         talk = chat(connection)
         first = talk.stream(COLOUR)
@@ -124,7 +126,7 @@ def test_a_chat_goes_on_from_what_was_prefilled(server: Running) -> None:
         assert talk.num_turns == 0
 
 
-def test_an_answer_that_is_not_wanted_is_not_written(server: Running) -> None:
+def test_an_answer_that_is_not_wanted_is_not_written(server: ServedLocally) -> None:
     """A stream that is closed before its first piece tells the server, and the chat goes on."""
     with Connection(server.status) as connection:
         talk = chat(connection)
@@ -134,7 +136,7 @@ def test_an_answer_that_is_not_wanted_is_not_written(server: Running) -> None:
         assert talk.num_turns in (1, 2)  # the first may have been whole by then
 
 
-def test_what_fails_in_a_turn_leaves_the_conversation(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_in_a_turn_leaves_the_conversation(server: ServedLocally, monkeypatch: pytest.MonkeyPatch) -> None:
     """And how it stands then is known."""
     steps = AnswerRun.steps
 
@@ -154,7 +156,7 @@ def test_what_fails_in_a_turn_leaves_the_conversation(server: Running, monkeypat
 
 @pytest.fixture(params=["at once", "once it is done"])
 def interrupted(
-    request: pytest.FixtureRequest, server: Running, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, server: ServedLocally, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
     """Do something of which Ctrl-C is pressed before the server has answered, or when it has done it."""
     receive = Connection.receive_any
@@ -162,7 +164,7 @@ def interrupted(
     def pressing(connection: Connection, *_: object) -> None:
         if request.param != "at once":
             receive(connection)
-            while server.service.num_requests:
+            while server.service.room.num_requests:
                 time.sleep(0.001)
         raise KeyboardInterrupt
 
@@ -175,7 +177,7 @@ def interrupted(
     return interrupted
 
 
-def test_a_question_that_is_taken_back_is_no_turn(server: Running, interrupted: Callable[..., None]) -> None:
+def test_a_question_that_is_taken_back_is_no_turn(server: ServedLocally, interrupted: Callable[..., None]) -> None:
     """Its answer is not taken for that of the next."""
     with Connection(server.status) as connection:
         talk = chat(connection)
@@ -189,7 +191,9 @@ def test_a_question_that_is_taken_back_is_no_turn(server: Running, interrupted: 
         assert talk.num_turns == 2
 
 
-def test_a_video_that_is_taken_back_leaves_the_conversation(server: Running, interrupted: Callable[..., None]) -> None:
+def test_a_video_that_is_taken_back_leaves_the_conversation(
+    server: ServedLocally, interrupted: Callable[..., None]
+) -> None:
     """However far the server has come with it."""
     with Connection(server.status) as connection:
         talk = chat(connection)
@@ -205,7 +209,7 @@ def test_a_video_that_is_taken_back_leaves_the_conversation(server: Running, int
         assert other.num_turns == 1
 
 
-def test_a_conversation_ends_with_its_server(server: Running) -> None:
+def test_a_conversation_ends_with_its_server(server: ServedLocally) -> None:
     """The server alone held it: to ask again would not help."""
     with Connection(server.status) as connection:
         talk = chat(connection)
@@ -216,7 +220,7 @@ def test_a_conversation_ends_with_its_server(server: Running) -> None:
             assert failed.value.remedy == "Start the chat again."
 
 
-def test_only_some_conversations_stay_prefilled(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_some_conversations_stay_prefilled(server: ServedLocally, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was asked nothing for longest is prefilled anew, to the same answer."""
     released: list[Chat] = []
     release = Chat.release
@@ -240,7 +244,7 @@ def test_only_some_conversations_stay_prefilled(server: Running, monkeypatch: py
 
 
 @pytest.mark.parametrize("sent", [b"no message\n", b"[1]\n", b"\xff\n"])
-def test_what_is_no_message_ends_the_connection(server: Running, sent: bytes) -> None:
+def test_what_is_no_message_ends_the_connection(server: ServedLocally, sent: bytes) -> None:
     """Of that caller alone."""
     with Connection(server.status) as connection:
         connection._socket.sendall(sent)
@@ -248,3 +252,28 @@ def test_what_is_no_message_ends_the_connection(server: Running, sent: bytes) ->
             connection.receive()
     with Connection(server.status) as connection:
         assert ask(connection, DIGIT) == ["The digit 7 is shown."]
+
+
+def test_where_memory_runs_out_what_is_kept_makes_room_and_all_is_done_again(
+    server: ServedLocally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is told twice."""
+    request = Request(DIGIT, SHAPES, sampling=SamplingOptions(32))
+    told: list[Event] = []
+    server.service.submit(request, told.append)
+    until(lambda: told and isinstance(told[-1], Answer))
+    stream, errors = AnswerRun.steps, [OutOfMemoryError("Memory ran out.")]
+
+    def run_out(run: AnswerRun) -> Iterator[list[str]]:
+        for number, pieces in enumerate(stream(run)):
+            if number == 3 and errors:
+                raise errors.pop()
+            yield pieces
+
+    monkeypatch.setattr(AnswerRun, "steps", run_out)
+    with Connection(server.status) as connection:
+        assert ask(connection, COLOUR, DIGIT) == ["The screen flashes green.", "The digit 7 is shown."]
+    assert not errors
+    errors.append(OutOfMemoryError("Memory ran out."))
+    with Connection(server.status) as connection, pytest.raises(OutOfMemoryError, match="Memory"):
+        ask(connection, COLOUR)  # nothing is kept by now that could make room

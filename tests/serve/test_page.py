@@ -360,7 +360,7 @@ def test_stop_drops_the_request_and_keeps_what_came(
     expect(page.locator("#submit")).to_have_text("Ask")
     expect(turn.locator(".error")).to_be_hidden()
     expect(answer_of(turn)).to_have_class(re.compile("is-cut"))
-    while server.service.num_requests:
+    while server.service.room.num_requests:
         page.wait_for_timeout(50)
         pace.allow(1)
     assert answer_of(turn).inner_text() != GREEN

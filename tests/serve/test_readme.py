@@ -44,8 +44,8 @@ def test_its_limits_are_the_program_s() -> None:
     """Figures in the README that the code has, too."""
     from sfvqa.serve import openai
     from sfvqa.serve.connection import MOST_CONNECTIONS
-    from sfvqa.serve.service import ServiceOptions
     from sfvqa.serve.sources import LARGEST_DATA_BYTES
+    from sfvqa.serve.waiting_room import ServiceOptions
 
     text = Path(README).read_text(encoding="utf-8")
     options = ServiceOptions()

@@ -32,12 +32,14 @@ from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress, EncodeStage
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.serve import service as service_module
+from sfvqa.serve import model_thread as model_thread_module
 from sfvqa.serve import sight as sight_module
 from sfvqa.serve.request import Event, Job, Request
-from sfvqa.serve.service import Service, ServiceOptions
+from sfvqa.serve.service import Service
+from sfvqa.serve.waiting_room import ServiceOptions
 from sfvqa.video import SamplingOptions
 from sfvqa.video.readers import ReadOptions, VideoBeingOpened, isolated
+from sfvqa.video.readers.isolated import SpareProcess
 from tests.inference.fake_reader import FakeReader
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, until
 
@@ -82,7 +84,7 @@ class Readers:
         self.options: list[ReadOptions] = []
         self.error: Exception | None = None
 
-    def open(self, _path: Path, options: ReadOptions) -> "BeingOpened":
+    def open(self, _path: Path, options: ReadOptions, _spare: SpareProcess) -> "BeingOpened":
         self.options.append(options)
         reader = FakeReader(16, before=self._wait)
         self.opened.append(reader)
@@ -185,9 +187,9 @@ def test_a_short_answer_waits_for_no_long_one(tiny: VideoQA, video: Path, monkey
     """Of the same batch."""
     gate = threading.Event()
 
-    def open_late(path: Path, options: ReadOptions) -> VideoBeingOpened:
+    def open_late(path: Path, options: ReadOptions, spare: SpareProcess) -> VideoBeingOpened:
         assert gate.wait(PATIENCE_SECONDS)
-        return VideoBeingOpened(path, options)
+        return VideoBeingOpened(path, options, spare)
 
     monkeypatch.setattr(sight_module, "VideoBeingOpened", open_late)
     before_its_end: list[bool] = []
@@ -204,11 +206,11 @@ def test_reading_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video:
     with running(tiny) as service:
         one, other = submit(service, video), submit(service, video)
         until(lambda: readers.opened and readers.opened[0].threads)
-        service.drop(one.job)  # type: ignore[arg-type]
+        service.room.drop(one.job)  # type: ignore[arg-type]
         assert not readers.opened[0].cancelled.is_set()
-        service.drop(other.job)  # type: ignore[arg-type]
+        service.room.drop(other.job)  # type: ignore[arg-type]
         assert readers.opened[0].cancelled.is_set()
-        assert service.num_requests == 0
+        assert service.room.num_requests == 0
         readers.may_read.set()
         assert submit(service, video).answer().text
         assert sample(service, "sfvqa_dropped_total") == 2
@@ -224,7 +226,7 @@ def test_opening_ends_where_nobody_waits(
         with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
             hanging = submit(service, video)
             until(is_hanging)
-        service.drop(hanging.job)  # type: ignore[arg-type]
+        service.room.drop(hanging.job)  # type: ignore[arg-type]
         assert submit(service, SHAPES).answer().text
 
 
@@ -244,7 +246,7 @@ def test_nobody_waits_for_the_end_of_a_reading_that_is_dropped(
         with _opening_that_hangs(monkeypatch, tmp_path / "hangs") as is_hanging:
             hanging = submit(service, video)
             until(is_hanging)
-        service.drop(hanging.job)  # type: ignore[arg-type]
+        service.room.drop(hanging.job)  # type: ignore[arg-type]
         until(lambda: waiting)
     assert {thread.name for thread in waiting} == {"sfvqa-reading"}
 
@@ -262,7 +264,7 @@ def test_a_video_that_waits_to_be_read_is_not_if_nobody_waits(tiny: VideoQA, rea
     videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(3)]
     with running(tiny, num_readers=1) as service:
         asked = [submit(service, video) for video in videos]
-        service.drop(asked[1].job)  # type: ignore[arg-type]
+        service.room.drop(asked[1].job)  # type: ignore[arg-type]
         readers.may_read.set()
         assert asked[0].answer().text
         assert asked[2].answer().text
@@ -273,12 +275,12 @@ def test_encoding_ends_where_nobody_waits(tiny: VideoQA, readers: Readers, video
     def drop(listener: Listener, event: Event) -> None:
         if isinstance(event, EncodeProgress) and event.stage is EncodeStage.ENCODE:
             assert listener.job is not None
-            service.drop(listener.job)
+            service.room.drop(listener.job)
 
     with running(tiny) as service:
         dropped = submit(service, video, reacts=drop)
         readers.may_read.set()
-        until(lambda: service.num_requests == 0)
+        until(lambda: service.room.num_requests == 0)
         assert submit(service, video).answer().text
     stages = [event.stage for event in dropped.events if isinstance(event, EncodeProgress)]
     assert stages.count(EncodeStage.ENCODE) == 1  # of two
@@ -289,7 +291,7 @@ def test_a_dropped_answer_ends_and_those_beside_it_go_on(tiny: VideoQA, readers:
     def drop(listener: Listener, event: Event) -> None:
         if isinstance(event, str):
             assert listener.job is not None
-            service.drop(listener.job)
+            service.room.drop(listener.job)
 
     with running(tiny) as service:
         dropped, whole = submit(service, video, reacts=drop), submit(service, video)
@@ -309,12 +311,12 @@ def test_a_dropped_answer_alone_is_computed_no_further(
     def drop(listener: Listener, event: Event) -> None:
         if isinstance(event, str):
             assert listener.job is not None
-            service.drop(listener.job)
+            service.room.drop(listener.job)
 
     with running(tiny) as service:
         submit(service, video, reacts=drop)
         readers.may_read.set()
-        until(lambda: service.num_requests == 0)
+        until(lambda: service.room.num_requests == 0)
         assert submit(service, video).answer().text
     assert runs[0].num_steps <= 2 < runs[1].num_steps
 
@@ -339,7 +341,7 @@ def test_what_cannot_be_is_refused_at_once(tiny: VideoQA, video: Path) -> None:
             submit(service, None, "a" * 200_000)
         with pytest.raises(UsageError, match="empty"):
             submit(service, None, " ")
-        assert service.num_requests == 0
+        assert service.room.num_requests == 0
 
 
 def test_a_video_that_fails_fails_for_all_and_is_tried_again(tiny: VideoQA, readers: Readers, video: Path) -> None:
@@ -363,13 +365,13 @@ def test_what_is_wrong_with_a_file_is_found_out_once(tiny: VideoQA, readers: Rea
         for _ in range(3):
             assert isinstance(submit(service, video).last(), UnreadableVideoError)
         assert len(readers.opened) == 1
-        assert service.num_requests == 0
+        assert service.room.num_requests == 0
         video.write_bytes(video.read_bytes() + b"\0")
         readers.error = ReadTimeoutError("It takes too long.")
         for _ in range(2):
             assert isinstance(submit(service, video).last(), ReadTimeoutError)
         assert len(readers.opened) == 3
-        readers.error, service.unseeable_seconds = UnreadableVideoError("It is no video."), 0.0
+        readers.error, service.room.unseeable_seconds = UnreadableVideoError("It is no video."), 0.0
         for _ in range(2):
             assert isinstance(submit(service, video).last(), UnreadableVideoError)
         assert len(readers.opened) == 5
@@ -380,7 +382,7 @@ def test_a_disk_that_fails_is_no_fault_of_the_file(tiny: VideoQA, video: Path, m
     fails = "process.open_here = lambda *_: open('/nowhere')"
     program = "import sys; sys.path[:] = {path!r}; from sfvqa.video.readers import isolated as process; "
     with running(tiny) as service:
-        service.unseeable_seconds = 0.0
+        service.room.unseeable_seconds = 0.0
         with monkeypatch.context() as patch:
             patch.setattr(isolated, "_PROGRAM", f"{program}{fails}; process.main()")
             assert "FileNotFoundError" in str(submit(service, video).last())
@@ -418,7 +420,7 @@ class WatchedRun(AnswerRun):
 
     def steps(self) -> Generator[list[str], None, None]:
         for pieces in super().steps():
-            if (error := type(self).fails(self.size, self.num_steps)) is not None:
+            if (error := type(self).fails(len(self._rows), self.num_steps)) is not None:
                 raise error
             self.num_steps += 1
             yield pieces
@@ -431,7 +433,7 @@ def _watch_runs(
         all: ClassVar[list[WatchedRun]] = []
 
     Run.fails = staticmethod(fails)
-    monkeypatch.setattr(service_module, "AnswerRun", Run)
+    monkeypatch.setattr(model_thread_module, "AnswerRun", Run)
     return Run.all
 
 
@@ -492,7 +494,7 @@ def test_videos_that_are_kept_leave_the_memory_to_new_ones(
         raise OutOfMemoryError("Memory ran out.")
 
     def encode_beside_none(*args: Any, **options: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
-        return encode() if service.num_kept_bytes else whole(*args, **options)
+        return encode() if service.room.num_kept_bytes else whole(*args, **options)
 
     whole = tiny.encode_progressively
     with running(tiny) as service:
@@ -555,13 +557,13 @@ def test_requests_may_come_while_it_looks_for_what_is_kept(
 
     _watch_runs(monkeypatch, run_out)
     with running(tiny, num_readers=1) as service:
-        monkeypatch.setattr(service, "_sights", Sights())
+        monkeypatch.setattr(service.room, "_sights", Sights())
         asked = [submit(service, video) for video in videos[:2]]
         readers.may_read.set()
         assert isinstance(asked[0].last(), OutOfMemoryError)
         assert asked[1].answer().text
         assert late.answer().text
-        assert service.failure is None
+        assert service.room.failure is None
         submitting[0].join()
 
 
@@ -592,7 +594,7 @@ def test_a_gpu_that_fails_ends_the_service(
         asked = [submit(service, video) for _ in range(2)]
         readers.may_read.set()
         assert all(isinstance(each.last(), DeviceLostError) for each in asked)
-        until(lambda: service.failure is not None)
+        until(lambda: service.room.failure is not None)
         with pytest.raises(DeviceLostError):
             submit(service, video)
 
@@ -606,8 +608,8 @@ def test_encoded_videos_are_kept_by_their_size(
     with running(tiny, kept_bytes=kept_bytes) as service:
         for video in (*videos, *videos):
             assert submit(service, video).answer().text
-            until(lambda: service.num_running == 0)
-            assert service.num_kept_bytes <= kept_bytes
+            until(lambda: service.room.num_running == 0)
+            assert service.room.num_kept_bytes <= kept_bytes
     assert len(readers.opened) == num_read
 
 
@@ -650,7 +652,7 @@ def test_pictures_in_another_order_are_another_video(tiny: VideoQA, readers: Rea
 def test_a_stopping_service_ends_what_it_took(tiny: VideoQA, readers: Readers, video: Path) -> None:
     with running(tiny) as service:
         asked = submit(service, video)
-        service.stop_accepting()
+        service.room.stop_accepting()
         with pytest.raises(ServerStoppingError):
             submit(service, video)
         readers.may_read.set()
@@ -660,14 +662,14 @@ def test_a_stopping_service_ends_what_it_took(tiny: VideoQA, readers: Readers, v
 def test_what_is_cut_is_told_so(tiny: VideoQA, readers: Readers, video: Path) -> None:
     def cut(_: Listener, event: Event) -> None:
         if isinstance(event, str):
-            service.cut()
+            service.room.cut()
 
     with running(tiny) as service:
         written, waiting = submit(service, video, reacts=cut), submit(service, SHAPES)
         readers.may_read.set()
         assert "is cut" in str(written.last())
         assert isinstance(waiting.last(), ServerStoppingError | Answer)
-        assert service.num_requests == 0
+        assert service.room.num_requests == 0
     assert len(written.pieces) == 1
 
 
@@ -709,3 +711,41 @@ def test_frames_bound_a_batch(tiny: VideoQA, readers: Readers, video: Path, monk
         readers.may_read.set()
         assert all(each.answer().text for each in asked)
     assert max(run.size for run in runs) == 2
+
+
+def test_a_request_joins_an_answer_that_is_being_written(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch)
+    late: list[Listener] = []
+
+    def ask_another(listener: Listener, _: Event) -> None:
+        if listener.pieces and not late:
+            late.append(submit(service, video, "Which digit is shown?"))
+
+    with running(tiny) as service:
+        first = submit(service, video, reacts=ask_another)
+        readers.may_read.set()
+        answer = first.answer()
+        assert late[0].answer().text == "".join(late[0].pieces)
+        assert len(runs) == 1
+        assert late[0].answer().text == submit(service, video, "Which digit is shown?").answer().text
+    assert (answer.timings.asked_together, late[0].answer().timings.asked_together) == (1, 2)
+
+
+def test_what_fails_with_one_that_joined_is_tried_alone(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = _watch_runs(monkeypatch, lambda size, step: ValueError("together") if (size, step) == (2, 4) else None)
+    late: list[Listener] = []
+
+    def ask_another(listener: Listener, _: Event) -> None:
+        if listener.pieces and not late:
+            late.append(submit(service, video))
+
+    with running(tiny) as service:
+        first = submit(service, video, reacts=ask_another)
+        readers.may_read.set()
+        assert first.answer().text == late[0].answer().text
+    assert ["".join(each.pieces) for each in (first, late[0])] == [first.answer().text] * 2
+    assert len(runs) == 3

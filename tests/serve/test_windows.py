@@ -84,4 +84,4 @@ def test_a_caller_that_goes_ends_the_windows(served: Served) -> None:
     body = {**about(SHAPES, DIGIT), "stream": True, "sfvqa": {"window": 0.2, "overlap": 0.1}}
     with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS) as response:
         next(response.iter_lines())
-    until(lambda: served.service.num_requests == 0)
+    until(lambda: served.service.room.num_requests == 0)

@@ -10,6 +10,7 @@ import base64
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -63,10 +64,10 @@ class TimedGuide(SchemaGuide):
         super().__init__(*arguments)
         self.seconds: list[float] = []
 
-    def mask(self, scores: Tensor, running: list[bool]) -> Tensor:
+    def mask(self, scores: Tensor, running: list[bool], places: Sequence[int] | None = None) -> Tensor:
         """As it is."""
         start = time.perf_counter()
-        masked = super().mask(scores, running)
+        masked = super().mask(scores, running, places)
         self.seconds.append(time.perf_counter() - start)
         return masked
 

@@ -23,7 +23,7 @@ from sfvqa.video.readers.local_file import FileState, check_local_file
 from sfvqa.video.subtitles import Subtitles
 
 if TYPE_CHECKING:
-    from sfvqa.video.readers.isolated import ReadingProcess
+    from sfvqa.video.readers.isolated import ReadingProcess, SpareProcess
     from sfvqa.video.readers.sound import Samples
 
 DEEPEST_REORDERING = 16
@@ -180,8 +180,10 @@ class VideoBeingOpened:
     Raises VideoNotFoundError or UnreadableVideoError when built, where a look at the file tells.
     """
 
-    def __init__(self, path: str | PathLike[str], options: ReadOptions | None = None) -> None:
-        """Start the process."""
+    def __init__(
+        self, path: str | PathLike[str], options: ReadOptions | None = None, spare: "SpareProcess | None" = None
+    ) -> None:
+        """Start the process, or take the spare one."""
         began = time.perf_counter()
         self._options = options or ReadOptions()
         self._state = FileState.of(check_local_file(path))
@@ -189,7 +191,7 @@ class VideoBeingOpened:
         if self._options.isolated:
             from sfvqa.video.readers import isolated
 
-            self._process = isolated.ReadingProcess(self._state, self._options)
+            self._process = isolated.ReadingProcess(self._state, self._options, spare)
         self._seconds = time.perf_counter() - began
 
     def reader(self) -> VideoReader:

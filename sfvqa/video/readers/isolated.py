@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
+from importlib import import_module
 from itertools import count, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -36,6 +37,11 @@ _SECONDS_TO_END = 5.0
 """What a process may take to end once it was killed: as good as none, but where a disk or a server does not answer."""
 _KILLED = -9  # SIGKILL, which Windows has not
 _IF_KILLED = "Most likely the system did so because memory ran out: free some and try again."
+_IF_ENDED = "Somebody or something ended it from outside: try again."
+_OWN_FAULTS = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+}
+"""Signals that native code brings upon itself; all others come from outside, whatever the file."""
 _MEMORY_BYTES = 4 * 1024**3  # that a file may take, beyond what the process has at its start
 
 
@@ -46,9 +52,9 @@ class ReadingProcess:
     dies.
     """
 
-    def __init__(self, state: FileState, options: ReadOptions) -> None:
-        """Start it for a checked local file, and do not wait for it."""
-        self.path, self._state, self._options = state.path, state, options
+    def __init__(self, state: FileState, options: ReadOptions, spare: "SpareProcess | None" = None) -> None:
+        """Start it for a checked local file, and do not wait for it; or take the spare one, if that is there."""
+        self.path, self._state, self._options, self._spare = state.path, state, options, spare
         self._seconds_left = options.timeout_seconds
         self._is_timed_out = False
         self._running: subprocess.Popen[bytes] | None = None
@@ -101,26 +107,11 @@ class ReadingProcess:
     def close(self) -> None:
         """End it; safe to call twice."""
         running, self._running = self._running, None
-        if running is None:
-            return
-        running.kill()
-        for pipe in (running.stdin, running.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):  # what was still to be sent to the killed process
-                pipe.close()
-        _end(running)
+        if running is not None:
+            _close(running)
 
     def _start(self) -> None:
-        is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
-        self._running = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(path=[os.fspath(entry) for entry in sys.path])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if is_debugging else subprocess.DEVNULL,
-            # A process that is stopped cannot see that its parent is gone; a group whose last tie that was is woken
-            # and hung up by the system.
-            process_group=0 if os.name == "posix" else None,
-        )
+        self._running = (self._spare and self._spare.take()) or _started()
         try:
             self._send((self.path, self._options))
         except BaseException:
@@ -175,18 +166,48 @@ class ReadingProcess:
         assert self._running is not None
         code = _exit_code(self._running)
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        was_killed = code == _KILLED  # from outside: no file does that
+        was_ended = code < 0 and -code not in _OWN_FAULTS
+        if_ended = _IF_KILLED if code == _KILLED else _IF_ENDED
         if stage == _STARTING:
             return SfvqaError(
                 f"The process that reads videos could not be started: it {how}.",
-                _IF_KILLED
-                if was_killed
-                else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
+                if_ended if was_ended else "SFVQA_DEBUG=1 shows its output; check that sfvqa is installed completely.",
             )
         what = f"The process that read “{self.path}” {how} while {stage}."
-        if was_killed:
-            return ReaderKilledError(what, _IF_KILLED)
+        if was_ended:
+            return ReaderKilledError(what, if_ended)
         return UnreadableVideoError(what, "The file may be damaged: convert it, or copy or download it again.")
+
+
+class SpareProcess:
+    """A process that waits for the next video to read, which saves it the start; of several threads."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._is_closed = False
+
+    def make(self) -> None:
+        """Start one, unless it is there."""
+        with self._mutex:
+            if self._running is None and not self._is_closed:
+                self._running = _started()
+
+    def take(self) -> "subprocess.Popen[bytes] | None":
+        """It, if it is there."""
+        with self._mutex:
+            running, self._running = self._running, None
+        if running is not None and (running.args != _command() or running.poll() is not None):
+            _close(running)
+            return None
+        return running
+
+    def close(self) -> None:
+        """End it, and make no other."""
+        with self._mutex:
+            self._is_closed = True
+        if (running := self.take()) is not None:
+            _close(running)
 
 
 class IsolatedReader(VideoReader):
@@ -232,6 +253,33 @@ class IsolatedReader(VideoReader):
     def close(self) -> None:
         """End the process; safe to call twice."""
         self._process.close()
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-c", _PROGRAM.format(path=[os.fspath(entry) for entry in sys.path])]
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    """A process that waits for a video."""
+    is_debugging = os.environ.get("SFVQA_DEBUG", "") not in ("", "0")
+    return subprocess.Popen(
+        _command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if is_debugging else subprocess.DEVNULL,
+        # A process that is stopped cannot see that its parent is gone; a group whose last tie that was is woken
+        # and hung up by the system.
+        process_group=0 if os.name == "posix" else None,
+    )
+
+
+def _close(running: "subprocess.Popen[bytes]") -> None:
+    running.kill()
+    for pipe in (running.stdin, running.stdout):
+        assert pipe is not None
+        with contextlib.suppress(OSError):  # what was still to be sent to the killed process
+            pipe.close()
+    _end(running)
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:
@@ -295,6 +343,8 @@ def _take_requests(source: IO[bytes], requests: "queue.SimpleQueue[Any]") -> Non
 
 
 def _answers(requests: "queue.SimpleQueue[Any]") -> Iterator[object]:
+    if requests.empty():  # it is a spare one: what most videos need can be there when one comes
+        import_module("sfvqa.video.readers.pyav")
     path, options = requests.get()
     _limit_memory()
     reader = open_here(path, options)

@@ -1,5 +1,6 @@
 """Reading in a process of its own: the same frames, and an end to whatever hangs, dies or is no longer wanted."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,10 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfvqa.errors import ReadingMemoryError, ReadTimeoutError, SfvqaError, UnreadableVideoError, UsageError, VideoError
+from sfvqa.errors import (
+    ReaderKilledError,
+    ReadingMemoryError,
+    ReadTimeoutError,
+    SfvqaError,
+    UnreadableVideoError,
+    UsageError,
+    VideoError,
+)
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, open_video, read_clip, read_clip_progressively
 from sfvqa.video.fitting import FitSquare
-from sfvqa.video.readers import isolated
+from sfvqa.video.readers import VideoBeingOpened, isolated
 
 from ..conftest import WriteVideo
 from ..videos import Recipe, constant_rate, number_in
@@ -158,13 +167,50 @@ def test_a_process_that_dies_is_an_error_that_says_how(path: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_process_that_is_killed_is_not_blamed_on_the_video(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file sends SIGKILL: the system does where memory runs out, and a sound file need not be downloaded again."""
-    sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(UnreadableVideoError, match="ended by signal 9 while opening it") as raised:
+@pytest.mark.parametrize(
+    ("name", "number", "remedy"), [("SIGKILL", 9, "memory ran out"), ("SIGTERM", 15, "from outside")]
+)
+def test_a_process_that_is_ended_is_not_blamed_on_the_video(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, remedy: str
+) -> None:
+    """No file sends such signals: the system does where memory runs out, or somebody who tidies up."""
+    sabotage(monkeypatch, f"PyAVReader._prepare = lambda reader: os.kill(os.getpid(), signal.{name})")
+    with pytest.raises(ReaderKilledError, match=f"ended by signal {number} while opening it") as raised:
         read_clip(path)
-    assert "memory ran out" in raised.value.remedy
+    assert remedy in raised.value.remedy
     assert "damaged" not in raised.value.remedy
+
+
+def test_a_spare_process_reads_the_next_video(path: Path) -> None:
+    with contextlib.closing(isolated.SpareProcess()) as spare:
+        spare.make()
+        waiting = spare._running
+        assert waiting is not None
+        with contextlib.closing(VideoBeingOpened(path, spare=spare)) as opening, opening.reader() as reader:
+            assert reader._process._running is waiting  # type: ignore[attr-defined]
+            assert [number_in(frame.pixels) for frame in reader.read([5])] == [5]
+        assert read_clip(path, SamplingOptions(num_frames=3)).frames.shape[0] == 3
+
+
+def test_a_spare_process_that_has_ended_is_not_taken(path: Path) -> None:
+    with contextlib.closing(isolated.SpareProcess()) as spare:
+        spare.make()
+        assert spare._running is not None
+        spare._running.kill()
+        spare._running.wait()
+        with contextlib.closing(VideoBeingOpened(path, spare=spare)) as opening, opening.reader() as reader:
+            assert [number_in(frame.pixels) for frame in reader.read([5])] == [5]
+
+
+def test_no_spare_process_is_left() -> None:
+    spare = isolated.SpareProcess()
+    spare.make()
+    process = spare._running
+    assert process is not None
+    spare.close()
+    spare.make()
+    assert process.poll() is not None
+    assert spare._running is None
 
 
 def test_a_process_that_cannot_start_is_not_blamed_on_the_video(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""Questions that join those being answered: each is answered as alone, whoever comes and goes beside it."""
+
+import pytest
+
+from sfvqa.inference.answer import Answer, FinishReason
+from sfvqa.inference.answering import AnswerRun, Asked
+from sfvqa.inference.encode import EncodedVideo
+from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.schema import JsonSchema
+from sfvqa.inference.video_qa import VideoQA
+from sfvqa.model import SlowAttention
+from sfvqa.model.decode_step import StaticDecode
+
+SCHEMA = JsonSchema('{"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}')
+OPTIONS = {
+    "greedy": GenerationOptions(max_new_tokens=12),
+    "drawn": GenerationOptions(max_new_tokens=12, temperature=1.5, seed=3),
+    "penalised": GenerationOptions(max_new_tokens=12, repetition_penalty=1.5),
+    "seen only at prefill": GenerationOptions(max_new_tokens=12, slow_attention=SlowAttention.PREFILL),
+    "by a schema": GenerationOptions(max_new_tokens=40, schema=SCHEMA),
+}
+
+
+@pytest.fixture
+def questions(encoded: EncodedVideo, encoded_short: EncodedVideo) -> list[Asked]:
+    """About two videos of different lengths, and about none."""
+    return [
+        Asked(encoded, "What moves?"),
+        Asked(encoded_short, "Which colour is the ground, and which the bar?"),
+        Asked(encoded, "Where?"),
+        Asked(None, "What is a bar?"),
+        Asked(encoded_short, "Why?"),
+        Asked(encoded, "What moves, and where does it go?"),
+    ]
+
+
+def alone(qa: VideoQA, asked: Asked, options: GenerationOptions) -> Answer:
+    run = AnswerRun(qa.checkpoint, [asked], options)
+    for _ in run.steps():
+        pass
+    return run.answer(0)
+
+
+def joined(run: AnswerRun, joining: list[list[Asked]], every: int) -> list[list[str]]:
+    """The pieces of all answers, of which more come every few steps."""
+    pieces = []
+    for count, step in enumerate(run.steps(), 1):
+        pieces.append(step)
+        if joining and count % every == 0:
+            run.join(joining.pop(0))
+    return pieces
+
+
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_each_is_answered_as_alone(qa: VideoQA, questions: list[Asked], options: GenerationOptions, every: int) -> None:
+    """Also where it joins with another, and when those before it are over."""
+    expected = [alone(qa, asked, options) for asked in questions]
+    run = AnswerRun(qa.checkpoint, questions[:1], options, keep=True, beginnings=[])
+    pieces = joined(run, [questions[1:3], questions[3:4], questions[4:]], every)
+    answers = run.answers()
+    assert [(each.text, each.finish_reason, each.tokens.new) for each in answers] == [
+        (each.text, each.finish_reason, each.tokens.new) for each in expected
+    ]
+    by_place = ["".join(step[place] for step in pieces if place < len(step)) for place in range(len(answers))]
+    assert by_place == [answer.text for answer in answers]
+    assert len(pieces) < sum(answer.tokens.new for answer in answers)
+
+
+def test_those_that_are_over_leave(qa: VideoQA, questions: list[Asked], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a run that others join again and again would grow without end."""
+    rows: list[int] = []
+    from sfvqa.inference import engine
+
+    class Watched(engine._Growing):
+        def __init__(self, model: object, state: engine.Prefilled, num_steps: int) -> None:
+            rows.append(len(state.attention_mask))
+            super().__init__(model, state, num_steps)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "_Growing", Watched)
+    options = GenerationOptions(max_new_tokens=4)
+    run = AnswerRun(qa.checkpoint, questions[:2], options, beginnings=[])
+    joined(run, [[asked] for asked in questions[2:] * 3], 2)
+    assert rows[0] == 2
+    assert max(rows) == 3  # each stays for two that join
+
+
+def test_one_that_ends_is_not_computed_for_those_that_join(qa: VideoQA, questions: list[Asked]) -> None:
+    run = AnswerRun(qa.checkpoint, questions[:2], GenerationOptions(max_new_tokens=12), beginnings=[])
+    steps = run.steps()
+    next(steps)
+    run.end(0)
+    run.join(questions[2:3])
+    rest = list(steps)
+    assert not any(step[0] for step in rest)
+    assert run.answer(0).finish_reason is FinishReason.INTERRUPTED
+    assert run.answer(2).text == alone(qa, questions[2], GenerationOptions(max_new_tokens=12)).text
+
+
+def test_what_is_wrong_with_one_that_would_join_is_no_matter_of_the_others(qa: VideoQA, questions: list[Asked]) -> None:
+    options = GenerationOptions(max_new_tokens=12)
+    run = AnswerRun(qa.checkpoint, questions[:1], options, beginnings=[])
+    steps = run.steps()
+    next(steps)
+    with pytest.raises(Exception, match="more than the model's"):
+        run.join([questions[1], Asked(None, "What is it? " * 5000)])
+    assert len(list(steps)[-1]) == 1
+    assert run.answer(0).text == alone(qa, questions[0], options).text
+
+
+def test_each_has_the_times_it_waited(qa: VideoQA, questions: list[Asked]) -> None:
+    run = AnswerRun(qa.checkpoint, questions[:1], GenerationOptions(max_new_tokens=12), beginnings=[])
+    joined(run, [questions[1:2]], 6)
+    first, second = (answer.timings for answer in run.answers())
+    assert (first.asked_together, second.asked_together) == (1, 2)
+    assert second.prefill_seconds > 0
+    assert first.decode_seconds > second.prefill_seconds  # for which it waited
+
+
+@pytest.mark.parametrize(
+    "options", [GenerationOptions(evidence=True), GenerationOptions(static_decode=StaticDecode.ON)], ids=str
+)
+def test_what_has_a_fixed_size_cannot_be_joined(
+    qa: VideoQA, questions: list[Asked], options: GenerationOptions
+) -> None:
+    assert AnswerRun(qa.checkpoint, questions[:2], GenerationOptions()).can_be_joined
+    assert not AnswerRun(qa.checkpoint, questions[:2], options).can_be_joined
