@@ -1,7 +1,7 @@
 """VideoQA: load a model once, encode a video once, ask about it often. What everything above inference calls."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -27,6 +27,7 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode, Fit
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers.in_memory import Frames, FramesInMemory
 from sfvqa.video.reading import choose_unread
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
@@ -135,7 +136,7 @@ class VideoQA:
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Read and encode a video, or what another thread reads of it just so, yielding progress; returns it."""
         sampling, crop = sampling or self.default_sampling, crop or self.default_crop
-        if self.video_cache is not None:
+        if self.video_cache is not None and not isinstance(video, FramesInMemory):
             return encode_through_cache(
                 self.checkpoint,
                 self.video_cache,
@@ -171,6 +172,25 @@ class VideoQA:
             except StopIteration as end:
                 encoded: EncodedVideo = end.value
                 return encoded
+
+    def encode_frames(
+        self,
+        frames: Frames,
+        timestamps_seconds: Iterable[float],
+        sampling: SamplingOptions | None = None,
+        *,
+        crop: CropMode | None = None,
+    ) -> EncodedVideo:
+        """Encode frames that are in memory already, all of them or those that `sampling` chooses.
+
+        They are uint8 `[T, H, W, 3]` or `[T, 3, H, W]`, an array or a tensor, or a list of Pillow's images or of
+        pictures of any size, each with the time it is shown at, in seconds; see FramesInMemory. It gives what a file
+        with these frames gives; nothing is kept in the video cache. Raises UsageError, UnreadableVideoError,
+        OutOfMemoryError.
+        """
+        reader = FramesInMemory(frames, timestamps_seconds)
+        sampling = sampling or SamplingOptions(len(reader.timestamps_seconds))
+        return self.encode(reader, sampling, crop=crop)
 
     def windows(
         self,

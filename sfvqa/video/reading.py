@@ -193,7 +193,7 @@ def _read_frames(
         indices=tuple(taken),
         video=video.info,
         strategy=options.strategy.value,
-        reader=video.name.value,
+        reader=str(video.name),
         warnings=tuple(warnings),
         missing=video.missing,
     )
