@@ -1,6 +1,6 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from sfvqa.inference.answer import (
     SampledFrames,
     Timings,
     TokenCounts,
+    TokenProbability,
 )
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.encode import EncodedVideo
@@ -127,7 +128,7 @@ class AnswerRow:
     """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
 
     `lead` is what a template leaves to the model to begin an answer with, and no part of its text, which ends where
-    `before` says.
+    `before` and `stop_when` say.
     """
 
     encoded: EncodedVideo | None
@@ -135,10 +136,12 @@ class AnswerRow:
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
     before: TextBefore
+    stop_when: Callable[[str], bool] | None = None
     lead: str = ""
     num_last: int = 1
     pieces: list[str] = field(default_factory=list)
     new_ids: list[int] = field(default_factory=list)
+    log_probabilities: list[TokenProbability] = field(default_factory=list)
     num_reused: int = 0
     finish_reason: FinishReason = FinishReason.INTERRUPTED
     choices: tuple[ChoiceProbability, ...] = ()
@@ -152,6 +155,8 @@ class AnswerRow:
         if token.finish_reason is not None:
             self.finish_reason = token.finish_reason
             piece += self.detokenizer.finish()
+        if token.log_probability is not None:
+            self.log_probabilities.append(TokenProbability(token.token_id, piece, token.log_probability))
         if piece:
             piece, self.lead = piece.removeprefix(self.lead), ""
         piece = self.before.push(piece)
@@ -160,6 +165,8 @@ class AnswerRow:
         elif token.finish_reason is not None:
             piece += self.before.finish()
         self.pieces.append(piece)
+        if piece and self.stop_when is not None and not self.is_over and self.stop_when(self.text):
+            self.finish_reason = FinishReason.STOP
         return piece
 
     def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:
@@ -425,8 +432,15 @@ class AnswerRun:
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        detokenizer, before = IncrementalDetokenizer(tokenizer), TextBefore(self._options.stop)
-        row = AnswerRow(asked.encoded, asked.question, prompt, detokenizer, before, self._lead)
+        row = AnswerRow(
+            asked.encoded,
+            asked.question,
+            prompt,
+            IncrementalDetokenizer(tokenizer),
+            TextBefore(self._options.stop),
+            self._options.stop_when,
+            self._lead,
+        )
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row
@@ -531,6 +545,7 @@ class AnswerRun:
             from_video_cache=encoded is not None and encoded.is_from_cache,
             evidence=evidence,
             window=encoded.window if encoded else None,
+            log_probabilities=tuple(row.log_probabilities) if self._options.log_probabilities else None,
         )
 
     def _recording_warnings(self) -> list[str]:
@@ -577,6 +592,7 @@ class AnswerRun:
             crop=encoded.crop.value if encoded else None,
             temperature=options.temperature,
             top_p=options.top_p,
+            top_k=options.top_k,
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,

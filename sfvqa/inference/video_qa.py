@@ -42,8 +42,8 @@ Unseen = str | Path | VideoReader | VideoBeingRead
 """What may be encoded: a video file, an open one, or one that another thread reads."""
 
 
-def never() -> bool:
-    """For answers that nothing stops."""
+def never(_pieces: list[str]) -> bool:
+    """For answers that nobody watches or stops."""
     return False
 
 
@@ -323,21 +323,21 @@ class VideoQA:
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
-        stop: Callable[[], bool] = never,
+        watch: Callable[[list[str]], bool | None] = never,
     ) -> list[Answer]:
         """Answer many questions in one batch; each answer is what it would be alone. Same errors as `ask`.
 
-        A video file that is asked about more than once is read and encoded once. `stop` is asked after every token;
-        once it says so, the answers that are not whole stay as they are, `interrupted`. One that is not valid by its
-        schema has an `error`, which is not raised: the others are good.
+        A video file that is asked about more than once is read and encoded once. `watch` is called after every token
+        with the text that it adds to each answer; once it says true, the answers that are not whole stay as they are,
+        `interrupted`. One that is not valid by its schema has an `error`, which is not raised: the others are good.
         """
         if not questions:
             return []
         options = self._check_options(options, choices)
         run = AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
         with contextlib.closing(run.steps()) as steps:
-            for _ in steps:
-                if stop():
+            for pieces in steps:
+                if watch(pieces):
                     break
         return run.answers()
 

@@ -161,7 +161,7 @@ def test_answers_as_json(client: openai.OpenAI) -> None:
         ),
         ({"n": 2}, openai.BadRequestError, "at n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "at tools"),
-        ({"logprobs": True}, openai.BadRequestError, "at logprobs"),
+        ({"logprobs": True, "top_logprobs": 3}, openai.BadRequestError, "at top_logprobs"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
         ({"max_tokens": 4, "max_completion_tokens": 5}, openai.BadRequestError, "contradict"),
         ({"max_tokens": 100_000}, openai.BadRequestError, "positions"),
