@@ -188,7 +188,7 @@ def test_a_logits_processor_of_transformers_chooses_with() -> None:
 def test_a_logits_processor_is_given_what_was_said_and_may_write_to_the_scores() -> None:
     """Behind a penalty, in front of a temperature; the model's own logits stay as they are."""
     seen: list[list[list[int]]] = []
-    logits = LOGITS.to(torch.bfloat16, copy=True)
+    logits = torch.tensor([[1.0, 4.0, 3.0, 2.0]], dtype=torch.bfloat16)
 
     def process(said: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         seen.append(said.tolist())
@@ -197,9 +197,9 @@ def test_a_logits_processor_is_given_what_was_said_and_may_write_to_the_scores()
         return scores
 
     options = GenerationOptions(logits_processor=process, repetition_penalty=100.0, temperature=1e-3)
-    assert draws(options, 3, logits) == [2, 0, 0]
-    assert seen == [[[]], [[2]], [[2, 0]]]
-    assert torch.equal(logits, LOGITS.to(torch.bfloat16))
+    assert draws(options, 3, logits) == [2, 3, 0]
+    assert seen == [[[]], [[2]], [[2, 3]]]
+    assert logits.tolist() == [[1.0, 4.0, 3.0, 2.0]]
     with pytest.raises(UsageError, match=r"shape \[1, 2\] of \[1, 4\]"):
         draws(GenerationOptions(logits_processor=lambda _said, scores: scores[:, :2]))
 
