@@ -16,6 +16,7 @@ SfvqaError                      1
 │   ├── UnknownModelError       4   neither a name in models.toml nor a folder
 │   ├── ModelNotDownloadedError 4   a known model whose weights are not here
 │   ├── DownloadError           4   a download that was refused, broke off or brought the wrong bytes
+│   ├── UploadError             4   an upload that was refused or broke off
 │   └── CheckpointError         4   a folder that is incomplete, corrupt or of another architecture
 ├── OutOfMemoryError            5   host or device memory ran out
 │   └── ReadingMemoryError      5   one picture takes more than a reader may have: fewer frames are no help
@@ -168,6 +169,10 @@ class ModelNotDownloadedError(ModelError):
 
 class DownloadError(ModelError):
     """A download was refused, broke off, has no room, or brought other bytes than the hub stated."""
+
+
+class UploadError(ModelError):
+    """An upload was refused, or broke off."""
 
 
 class CheckpointError(ModelError):

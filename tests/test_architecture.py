@@ -24,6 +24,7 @@ BELOW = {
 }
 """Each part of the package and the parts below it."""
 BELOW["training"] = BELOW["profiling"] = {*BELOW["inference"], "inference"}
+BELOW["transformers"] = BELOW["training"]
 BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
 BELOW["cli"] = {*BELOW["batch"], "batch", "profiling", "serve"}
@@ -33,8 +34,8 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli"},
     "prompt_toolkit": {"cli"},
-    "torch": {"model", "checkpoints", "inference", "training", "profiling", "lab", "cli"},
-    "transformers": {"model", "checkpoints", "inference", "training", "lab"},
+    "torch": {"model", "checkpoints", "inference", "transformers", "training", "profiling", "lab", "cli"},
+    "transformers": {"model", "checkpoints", "inference", "transformers", "training", "lab"},
     "matplotlib": {"profiling", "lab", "cli"},
     "ray": {"batch"},
     "fastapi": {"serve"},

@@ -147,19 +147,19 @@ class AnswerQueue:
                 self._options.generation_for(choices),
                 prompt=batch[0].video.prompt,
                 choices=choices,
-                stop=self._stop_in_time(),
+                watch=self._stop_in_time(),
             )
         for each, answer in zip(batch, answers, strict=True):
             if first[id(each.video)] is each and not _is_cut(answer) and answer.error is None:
                 each.video.encoded = each.video.encoded.paid()
         return answers
 
-    def _stop_in_time(self) -> Callable[[], bool]:
+    def _stop_in_time(self) -> Callable[[list[str]], bool]:
         """A function that is called after every token, and so tells the watchdog of progress too."""
         limit_seconds = self._options.item_timeout_seconds
         deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
 
-        def stop() -> bool:
+        def stop(_pieces: list[str]) -> bool:
             self._watchdog.moved()
             return deadline is not None and time.monotonic() > deadline
 

@@ -195,6 +195,7 @@ class TurnOptions(PromptGroup):
             callback=check_positive,
         ),
     ] = 1.0
+    top_k: Annotated[int | None, rare_setting("Sample only from the N likeliest tokens.", min=1)] = None
     repetition_penalty: Annotated[
         float, rare_setting("Values above 1 make repetition less likely.", callback=check_positive)
     ] = 1.0
@@ -205,11 +206,24 @@ class TurnOptions(PromptGroup):
             "Decode in fixed-size buffers, recorded once as a CUDA graph, which is faster. auto: with a single GPU."
         ),
     ] = "auto"
+    stop: Annotated[
+        list[str] | None,
+        option("End each answer before this text. Repeat the option to add more.", metavar="TEXT", hidden=True),
+    ] = None
     slow_attention: SlowAttentionName = "always"
     choices: list[str] | None = None
     json_schema: Path | None = None
     json_object: bool = False
     evidence: bool = False
+
+    def __post_init__(self) -> None:
+        from sfvqa.inference.question import check_text
+
+        super().__post_init__()
+        for text in self.stop or ():
+            if not text.isspace():
+                check_text(text, "text to stop at", "Give every --stop a text.")
+        self.overrule("stop", tuple(self.stop or ()))
 
     @cached_property
     def schema(self) -> "JsonSchema | None":
@@ -287,7 +301,7 @@ class AnswerOptions(TurnOptions):
         from sfvqa.inference.question import WRITING_OPTIONS
 
         super().__post_init__()
-        forms = [name for name in ("choices", "json_schema", "json_object") if getattr(self, name)]
+        forms = [name for name in ("choices", "stop", "json_schema", "json_object") if getattr(self, name)]
         if len(forms) > 1:
             one, other = (f"--{name.replace('_', '-')}" for name in forms[:2])
             raise UsageError(f"{one} and {other} contradict each other.", "Leave one of them out.")

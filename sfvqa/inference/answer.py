@@ -97,6 +97,19 @@ class ChoiceProbability:
 
 
 @dataclass(frozen=True)
+class TokenProbability:
+    """A token that was chosen, the text that it adds, and how likely the model found it.
+
+    `log_probability` is that of the model's own scores, before a penalty, a schema or a temperature changes them. The
+    first tokens of a character add no text, nor does an end token.
+    """
+
+    token_id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
 class FrameEvidence:
     """A moment an answer looked at: when, the frame's place in the file, and its share of all slow attention."""
 
@@ -148,6 +161,7 @@ class AnswerSettings:
     template: str | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    top_k: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +175,8 @@ class Answer:
     `evidence` weighs every sampled frame, in order, with 1 in all (see `inference.evidence`); None where it was not
     asked for, empty where nothing was looked at, of a question without a video for one. With a schema, `fields` is the
     value that the text spells, or `error` says why it spells none; both are None of an answer that was interrupted.
-    `window` is the part of the video that was asked about, where it was asked about in windows.
+    `window` is the part of the video that was asked about, where it was asked about in windows. `log_probabilities`
+    are those of its `tokens.new` tokens, None where they were not asked for.
     """
 
     text: str
@@ -183,6 +198,7 @@ class Answer:
     fields: object = None
     error: SchemaNotMetError | None = None
     window: Window | None = None
+    log_probabilities: tuple[TokenProbability, ...] | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The object `sfvqa ask --json` prints."""
@@ -195,6 +211,9 @@ class Answer:
             "fields": self.fields,
             "choices": [asdict(choice) for choice in self.choices] or None,
             "evidence": None if self.evidence is None else [asdict(frame) for frame in self.evidence],
+            "log_probabilities": None
+            if self.log_probabilities is None
+            else [asdict(token) for token in self.log_probabilities],
             "model": self.model,
             "revision": self.revision,
             "finish_reason": self.finish_reason.value,
@@ -217,7 +236,7 @@ class Answer:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """The answer of which `to_dict` made this, also after it was JSON; an `error` is no part of it."""
         frames, subtitles, evidence = document["frames"], document["subtitles"], document["evidence"]
-        window = document.get("window")
+        window, log_probabilities = document.get("window"), document.get("log_probabilities")
         return cls(
             text=document["answer"],
             finish_reason=FinishReason(document["finish_reason"]),
@@ -230,6 +249,9 @@ class Answer:
             subtitles=SubtitleUse(**subtitles) if subtitles else None,
             evidence=None if evidence is None else tuple(FrameEvidence(**frame) for frame in evidence),
             window=Window(**window) if window else None,
+            log_probabilities=None
+            if log_probabilities is None
+            else tuple(TokenProbability(**token) for token in log_probabilities),
             **{name: document[name] for name in _AS_THEY_ARE},
         )
 

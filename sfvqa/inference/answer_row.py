@@ -1,12 +1,12 @@
 """One answer of a run while it is written: tokens become text, and what waits together has its times together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from sfvqa.inference.answer import ChoiceProbability, FinishReason
+from sfvqa.inference.answer import ChoiceProbability, FinishReason, TokenProbability
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GeneratedToken
 from sfvqa.inference.prompt import BuiltPrompt
@@ -105,7 +105,7 @@ class AnswerRow:
     """Its question, prompt and tokens; `num_last` of the prompt's tokens go through the model for it, come what may.
 
     `lead` is what a template leaves to the model to begin an answer with, and no part of its text, which ends where
-    `before` says.
+    `before` and `stop_when` say.
     """
 
     encoded: EncodedVideo | None
@@ -114,10 +114,12 @@ class AnswerRow:
     prompt: BuiltPrompt
     detokenizer: IncrementalDetokenizer
     before: TextBefore
+    stop_when: Callable[[str], bool] | None = None
     lead: str = ""
     num_last: int = 1
     pieces: list[str] = field(default_factory=list)
     new_ids: list[int] = field(default_factory=list)
+    log_probabilities: list[TokenProbability] = field(default_factory=list)
     num_reused: int = 0
     finish_reason: FinishReason = FinishReason.INTERRUPTED
     choices: tuple[ChoiceProbability, ...] = ()
@@ -131,6 +133,8 @@ class AnswerRow:
         if token.finish_reason is not None:
             self.finish_reason = token.finish_reason
             piece += self.detokenizer.finish()
+        if token.log_probability is not None:
+            self.log_probabilities.append(TokenProbability(token.token_id, piece, token.log_probability))
         if piece:
             piece, self.lead = piece.removeprefix(self.lead), ""
         piece = self.before.push(piece)
@@ -139,6 +143,8 @@ class AnswerRow:
         elif token.finish_reason is not None:
             piece += self.before.finish()
         self.pieces.append(piece)
+        if piece and self.stop_when is not None and not self.is_over and self.stop_when(self.text):
+            self.finish_reason = FinishReason.STOP
         return piece
 
     def choose(self, choices: tuple[ChoiceProbability, ...], token_ids: Sequence[Sequence[int]]) -> str:

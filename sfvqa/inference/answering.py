@@ -130,7 +130,9 @@ class AnswerRun:
     @property
     def can_be_joined(self) -> bool:
         """Whether other questions can join those being answered: what is recorded, or watched, has a fixed size."""
-        return not self._choices and self._recorded is None and self._recorder is None
+        # A logits processor sees what was said as one tensor.
+        has_fixed_size = self._recorded is not None or self._options.logits_processor is not None
+        return not (self._choices or has_fixed_size or self._recorder)
 
     def join(self, questions: Sequence[Asked]) -> None:
         """Have more questions answered, from the next of `steps` on, in the places behind those there are.
@@ -338,8 +340,16 @@ class AnswerRun:
             num_new_tokens=self._num_wanted,
         )
         self._check_length(len(prompt.token_ids))
-        detokenizer, before = IncrementalDetokenizer(tokenizer), TextBefore(self._options.stop)
-        row = AnswerRow(asked.encoded, asked.question, group, prompt, detokenizer, before, self._lead)
+        row = AnswerRow(
+            asked.encoded,
+            asked.question,
+            group,
+            prompt,
+            IncrementalDetokenizer(tokenizer),
+            TextBefore(self._options.stop),
+            self._options.stop_when,
+            self._lead,
+        )
         if self._options.evidence and asked.encoded and not self._writing_looks:
             row.num_last = num_question_tokens(prompt)
         return row
@@ -444,6 +454,7 @@ class AnswerRun:
             from_video_cache=encoded is not None and encoded.is_from_cache,
             evidence=evidence,
             window=encoded.window if encoded else None,
+            log_probabilities=tuple(row.log_probabilities) if self._options.log_probabilities else None,
         )
 
     def _recording_warnings(self) -> list[str]:
@@ -490,6 +501,7 @@ class AnswerRun:
             crop=encoded.crop.value if encoded else None,
             temperature=options.temperature,
             top_p=options.top_p,
+            top_k=options.top_k,
             repetition_penalty=options.repetition_penalty,
             max_new_tokens=options.max_new_tokens,
             seed=options.seed,

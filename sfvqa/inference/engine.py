@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Self, cast
 
@@ -13,12 +13,12 @@ from torch.nn import functional
 from transformers import (
     LogitsProcessorList,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
-from sfvqa.inference.question import WRITING_OPTIONS
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
 from sfvqa.model import (
     IMAGE_TOKEN_ID,
@@ -36,23 +36,32 @@ from sfvqa.model.decode_step import StaticDecode, check_static_decode, why_not_s
 class GenerationOptions:
     """How tokens are chosen. UsageError when a value cannot be.
 
-    `temperature` 0 is greedy: always the likeliest token. Above 0 one is drawn from the `top_p` likeliest
-    mass with `seed`. `repetition_penalty` above 1 holds back tokens this answer has used already (the prompt does not
-    count, as in the reference). `slow_attention` `prefill` drops slow tokens while decoding, as the reference does.
-    `static_decode` decodes over buffers of fixed size, which pays on CUDA (see RecordedSteps). `evidence` notes which
-    frames an answer looks at (see evidence); it changes no token. An answer ends before the first of the texts in
-    `stop` (see TextBefore). With a `schema` it is JSON that is valid by it.
+    `temperature` 0 is greedy: the likeliest token, always the same. Above 0 one is drawn from the `top_p` likeliest
+    mass of the `top_k` likeliest tokens (None: of all) with `seed`. `repetition_penalty` above 1 holds back tokens this
+    answer has used already (the prompt does not count, as in the reference). `slow_attention` `prefill` drops slow
+    tokens while decoding, as the reference does. `static_decode` decodes over buffers of fixed size, which pays on CUDA
+    (see RecordedSteps). `evidence` notes which frames an answer looks at (see evidence), `log_probabilities` how likely
+    the model found each token that was chosen; neither changes a token.
+    An answer ends before the first of the texts in `stop` (see TextBefore), and where `stop_when`, which is asked with
+    its text whenever that has grown, says so. With a `schema` it is JSON that is valid by it. A `logits_processor` of
+    transformers, or any function of its form, makes of the tokens said `[B, n]`, none of the prompt's, and the scores
+    of the next one, float32 `[B, V]`, other scores, before a schema and a temperature see them. An Answer's settings
+    hold neither function.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int | None = None
     repetition_penalty: float = 1.0
     seed: int = 0
     slow_attention: SlowAttention = SlowAttention.ALWAYS
     static_decode: StaticDecode = StaticDecode.AUTO
     evidence: bool = False
+    log_probabilities: bool = False
     stop: tuple[str, ...] = ()
+    stop_when: Callable[[str], bool] | None = None
+    logits_processor: Callable[..., Tensor] | None = None
     schema: JsonSchema | None = None
 
     def __post_init__(self) -> None:
@@ -61,8 +70,9 @@ class GenerationOptions:
             is_right_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
             if not (is_right_kind and is_possible(value)):
                 raise UsageError(f"{name} is {value!r}.", f"It must be {wanted}.")
-        if self.stop and self.schema:
-            raise UsageError("An answer by a schema ends where the schema says.", "Leave out stop or the schema.")
+        if (self.stop or self.stop_when) and self.schema:
+            name = "stop" if self.stop else "stop_when"
+            raise UsageError("An answer by a schema ends where the schema says.", f"Leave out {name} or the schema.")
         if self.evidence:
             check_static_decode(
                 self.static_decode, why_not_static(attention="sdpa", quantization="none", evidence=True)
@@ -72,8 +82,8 @@ class GenerationOptions:
 
     def check_for_choices(self) -> None:
         """UsageError when something is set that says how an answer is written: a choice is compared, not written."""
-        default = GenerationOptions(slow_attention=self.slow_attention)
-        for name in (*WRITING_OPTIONS, "stop", "schema"):
+        default = GenerationOptions(slow_attention=self.slow_attention, evidence=self.evidence)
+        for name in (each.name for each in fields(self)):
             if getattr(self, name) != getattr(default, name):
                 raise UsageError(
                     f"{name} is {reprlib.repr(getattr(self, name))}, and choices are compared, not written.",
@@ -86,10 +96,14 @@ _POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
     ("max_new_tokens", int, lambda count: count >= 1, "a whole number, at least 1"),
     ("temperature", int | float, lambda number: 0 <= number < _INFINITY, "0 (greedy) or more"),
     ("top_p", int | float, lambda number: 0 < number <= 1, "above 0 and at most 1"),
+    ("top_k", int | None, lambda count: count is None or count >= 1, "a whole number, at least 1, or None"),
     ("repetition_penalty", int | float, lambda number: 0 < number < _INFINITY, "a number above 0"),
     ("seed", int, lambda number: 0 <= number < 2**63, "0 or a positive 64-bit number"),
     ("static_decode", str, lambda name: name in list(StaticDecode), " or ".join(StaticDecode)),
     ("evidence", bool, lambda _: True, "true or false"),
+    ("log_probabilities", bool, lambda _: True, "true or false"),
+    ("stop_when", Callable | None, lambda _: True, "a function of the text so far"),
+    ("logits_processor", Callable | None, lambda _: True, "a function of tokens and scores, or a LogitsProcessor"),
     ("stop", tuple, lambda texts: all(isinstance(text, str) and text for text in texts), "a tuple of texts"),
     ("schema", JsonSchema | None, lambda _: True, "a JsonSchema"),
     ("slow_attention", str, lambda name: name in list(SlowAttention), " or ".join(SlowAttention)),
@@ -98,10 +112,11 @@ _POSSIBLE: tuple[tuple[str, Any, Callable[[Any], bool], str], ...] = (
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token of one answer; `finish_reason` is set on an answer's last."""
+    """One token of one answer; `finish_reason` is set on an answer's last, `log_probability` where it is asked for."""
 
     token_id: int
     finish_reason: FinishReason | None = None
+    log_probability: float | None = None
 
     @property
     def is_end(self) -> bool:
@@ -300,22 +315,31 @@ Step = Callable[[Tensor], Tensor]
 
 
 class ChosenTokens:
-    """The next token of every answer, `ids` `[B]` where the model is, on their way to the processor."""
+    """The next token of every answer, `ids` `[B]` where the model is, on their way to the processor.
 
-    def __init__(self, ids: Tensor, logits: Tensor) -> None:
+    With them, where that is asked for, how likely each is by the `logits` `[B, V]`.
+    """
+
+    def __init__(self, ids: Tensor, logits: Tensor, *, log_probabilities: bool = False) -> None:
         self.ids, self._dtype, is_on_cuda = ids, logits.dtype, ids.device.type == "cuda"
-        told = torch.cat([ids, logits.isfinite().all()[None].long()])
-        self._told = told.to("cpu", non_blocking=is_on_cuda)
+        told = [ids, logits.isfinite().all()[None].long()]
+        if log_probabilities:
+            told.append(logits.float().log_softmax(dim=-1).gather(1, ids[:, None])[:, 0])
+        self._told = [part.to("cpu", non_blocking=is_on_cuda) for part in told]
         self._arrival = torch.cuda.current_stream(ids.device).record_event() if is_on_cuda else None
 
     def wait(self) -> list[int]:
         """The tokens, once they are here, whatever else the device has to do; SfvqaError when they are no tokens."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        *token_ids, is_finite = self._told.tolist()
-        if not is_finite:
+        token_ids: list[int] = self._told[0].tolist()
+        if not self._told[1]:
             raise _not_finite(self._dtype)
         return token_ids
+
+    def log_probabilities(self) -> list[float] | list[None]:
+        """Those of the tokens that were waited for, None where they are not asked for."""
+        return self._told[2].tolist() if len(self._told) > 2 else [None] * len(self.ids)
 
 
 class TokenChooser:
@@ -326,11 +350,15 @@ class TokenChooser:
     """
 
     def __init__(self, options: GenerationOptions, batch_size: int, device: torch.device) -> None:
-        self._penalty = float(options.repetition_penalty)
+        self._penalty, self._processor = float(options.repetition_penalty), options.logits_processor
+        self._ids = torch.zeros((batch_size, 0), dtype=torch.long, device=device)  # that were said, for the processor
+        self._log_probabilities = options.log_probabilities
         self._warpers = LogitsProcessorList()
         self._draws: Tensor | None = None
         if options.temperature != 0:
             self._warpers.append(TemperatureLogitsWarper(float(options.temperature)))
+            if options.top_k is not None:
+                self._warpers.append(TopKLogitsWarper(options.top_k))
             if options.top_p < 1:
                 self._warpers.append(TopPLogitsWarper(float(options.top_p)))
             own = torch.Generator().manual_seed(options.seed)
@@ -347,13 +375,26 @@ class TokenChooser:
             scores = torch.where(
                 self._said, torch.where(scores < 0, scores * self._penalty, scores / self._penalty), scores
             )
+        if self._processor is not None:
+            scores = self._processed(self._processor, scores.to(torch.float32, copy=True))  # which it may write to
         if allow is not None:
             scores = allow(scores)
         chosen = scores.argmax(dim=-1) if self._draws is None else self._draw(scores.float(), self._draws)
         self._counts += 1
         if self._said is not None:
             self._said.scatter_(1, chosen[:, None], True)
-        return ChosenTokens(chosen, logits)
+        if self._processor is not None:
+            self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
+        return ChosenTokens(chosen, logits, log_probabilities=self._log_probabilities)
+
+    def _processed(self, processor: Callable[..., Tensor], scores: Tensor) -> Tensor:
+        processed: Tensor = processor(self._ids, scores)
+        if processed.shape != scores.shape:
+            raise UsageError(
+                f"The logits processor made scores of shape {list(processed.shape)} of {list(scores.shape)}.",
+                "It must give a score for each of the tokens.",
+            )
+        return processed
 
     def exchange(self, stay: Sequence[int], num_joining: int) -> None:
         """Go on with these rows of the batch, and others behind them that have said nothing."""
@@ -419,11 +460,11 @@ def generate_tokens(
         if run is not None and has_begun:
             logits = run(chosen.ids).to(device)
         step: list[GeneratedToken | None] = [None] * len(counts)
-        for place, token_id in zip(places, chosen.wait(), strict=True):
+        for place, token_id, log_probability in zip(places, chosen.wait(), chosen.log_probabilities(), strict=True):
             is_last = counts[place] >= options.max_new_tokens
             reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
             if running[place]:
-                step[place] = GeneratedToken(token_id, reason)
+                step[place] = GeneratedToken(token_id, reason, log_probability)
             if reason is not None:
                 running[place] = False
             elif guide is not None and running[place]:

@@ -7,8 +7,10 @@ from sfvqa.errors import UsageError
 from sfvqa.video.subtitles import Subtitles
 from sfvqa.wording import plural
 
-WRITING_OPTIONS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "seed", "static_decode")
-"""The fields of GenerationOptions that mean nothing where an answer is chosen, not written."""
+WRITING_OPTIONS = (
+    "max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "static_decode", "stop",
+)  # fmt: skip
+"""The options of a command that mean nothing where an answer is chosen, not written: fields of GenerationOptions."""
 
 LONGEST_TEXT = 1_000_000
 """Characters of a question and the like: more than any model has room for."""

@@ -1,7 +1,7 @@
 """VideoQA: load a model once, encode a video once, ask about it often. What everything above inference calls."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -27,6 +27,7 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.registry import QuantizationName
 from sfvqa.video.fitting import CropMode, Fit
 from sfvqa.video.readers import ReadOptions, VideoReader, open_video
+from sfvqa.video.readers.in_memory import Frames, FramesInMemory
 from sfvqa.video.reading import choose_unread
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
@@ -41,8 +42,8 @@ Unseen = str | Path | VideoReader | VideoBeingRead
 """What may be encoded: a video file, an open one, or one that another thread reads."""
 
 
-def never() -> bool:
-    """For answers that nothing stops."""
+def never(_pieces: list[str]) -> bool:
+    """For answers that nobody watches or stops."""
     return False
 
 
@@ -135,7 +136,7 @@ class VideoQA:
     ) -> Generator[EncodeProgress, None, EncodedVideo]:
         """Read and encode a video, or what another thread reads of it just so, yielding progress; returns it."""
         sampling, crop = sampling or self.default_sampling, crop or self.default_crop
-        if self.video_cache is not None:
+        if self.video_cache is not None and not isinstance(video, FramesInMemory):
             return encode_through_cache(
                 self.checkpoint,
                 self.video_cache,
@@ -171,6 +172,25 @@ class VideoQA:
             except StopIteration as end:
                 encoded: EncodedVideo = end.value
                 return encoded
+
+    def encode_frames(
+        self,
+        frames: Frames,
+        timestamps_seconds: Iterable[float],
+        sampling: SamplingOptions | None = None,
+        *,
+        crop: CropMode | None = None,
+    ) -> EncodedVideo:
+        """Encode frames that are in memory already, all of them or those that `sampling` chooses.
+
+        They are uint8 `[T, H, W, 3]` or `[T, 3, H, W]`, an array or a tensor, or a list of Pillow's images or of
+        pictures of any size, each with the time it is shown at, in seconds; see FramesInMemory. It gives what a file
+        with these frames gives; nothing is kept in the video cache. Raises UsageError, UnreadableVideoError,
+        OutOfMemoryError.
+        """
+        reader = FramesInMemory(frames, timestamps_seconds)
+        sampling = sampling or SamplingOptions(len(reader.timestamps_seconds))
+        return self.encode(reader, sampling, crop=crop)
 
     def windows(
         self,
@@ -303,22 +323,22 @@ class VideoQA:
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
-        stop: Callable[[], bool] = never,
+        watch: Callable[[list[str]], bool | None] = never,
     ) -> list[Answer]:
         """Answer many questions in one batch; each answer is what it would be alone, up to rounding (see AnswerRun).
         Same errors as `ask`.
 
-        A video file that is asked about more than once is read and encoded once. `stop` is asked after every token;
-        once it says so, the answers that are not whole stay as they are, `interrupted`. One that is not valid by its
-        schema has an `error`, which is not raised: the others are good.
+        A video file that is asked about more than once is read and encoded once. `watch` is called after every token
+        with the text that it adds to each answer; once it says true, the answers that are not whole stay as they are,
+        `interrupted`. One that is not valid by its schema has an `error`, which is not raised: the others are good.
         """
         if not questions:
             return []
         options = self._check_options(options, choices)
         run = AnswerRun(self.checkpoint, self._encode_all(questions), options, prompt=prompt, choices=choices)
         with contextlib.closing(run.steps()) as steps:
-            for _ in steps:
-                if stop():
+            for pieces in steps:
+                if watch(pieces):
                     break
         return run.answers()
 

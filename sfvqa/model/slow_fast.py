@@ -90,6 +90,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             frames = (self.pool(part) for part in frames)
         return self.split(torch.cat(list(frames)))
 
+    def _encode_videos(self, pixel_values: Sequence[Tensor | None]) -> list[VisualTokens | None]:
+        return [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
+
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
         tokens = split_video(visual_tokens, self.config)
@@ -141,7 +144,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         SlowFastCache in `cache` the slow tokens are looked at again without being given again.
         """
         if pixel_values is not None:
-            visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
+            visual_tokens = self._encode_videos(pixel_values)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:
@@ -243,26 +246,38 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- generation ------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
+        pixel_values: Sequence[Tensor | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """transformers' `generate` (beams, sampling, …) on prompts with videos; returns the new token ids only.
+        """transformers' `generate` (beams, sampling, …) on prompts with videos, as `forward` takes them.
 
-        The prompt goes in as embeddings, so that no logits processor ever sees a placeholder id.
+        As with other models, what it returns begins with `input_ids`. The prompt goes in as embeddings, so that no
+        logits processor ever sees a placeholder id.
         """
+        if pixel_values is not None:
+            visual_tokens = self._encode_videos(pixel_values)
         slow = SlowTokens.stack(visual_tokens or [])
         if slow is not None:
             kwargs.update(slow_tokens=slow.tokens, slow_mask=slow.mask, is_text=input_ids != IMAGE_TOKEN_ID)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         kwargs.setdefault("cache", SlowFastCache(self.config))
-        return super().generate(
+        written: Any = super().generate(
             inputs_embeds=self.embed(input_ids, visual_tokens), attention_mask=attention_mask, **kwargs
         )
+        new_ids = written if isinstance(written, Tensor) else written.sequences
+        asked = input_ids.repeat_interleave(len(new_ids) // len(input_ids), dim=0)
+        ids = torch.cat([asked.to(new_ids.device), new_ids], dim=1)
+        if isinstance(written, Tensor):
+            return ids
+        written.sequences = ids
+        return written
 
     def prepare_inputs_for_generation(
         self,

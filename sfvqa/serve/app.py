@@ -282,7 +282,8 @@ async def _as_stream(
                 elif isinstance(event, EncodeProgress):
                     yield line(sfvqa={"progress": {"stage": event.stage, "done": event.done, "total": event.total}})
                 elif isinstance(event, Answer | WindowsAnswer):
-                    yield line(delta={}, finish_reason=openai.finish_reason(event), sfvqa=event.to_dict())
+                    ending = {"logprobs": openai.logprobs(event), "finish_reason": openai.finish_reason(event)}
+                    yield line(delta={}, **ending, sfvqa=event.to_dict())
                     if chat.stream_options and chat.stream_options.include_usage:
                         yield line(usage=openai.usage(event))
                     yield "data: [DONE]\n\n"

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -341,8 +341,8 @@ def _request(video: Message, generation: Message, crop: CropMode) -> Request:
     )
 
 
-def _generation(schema: str | None, **fields: Any) -> GenerationOptions:
-    return GenerationOptions(**fields, schema=None if schema is None else JsonSchema(schema))
+def _generation(schema: str | None, stop: Sequence[str] = (), **fields: Any) -> GenerationOptions:
+    return GenerationOptions(**fields, stop=tuple(stop), schema=None if schema is None else JsonSchema(schema))
 
 
 def _subtitles(given: Message | None) -> Subtitles | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfvqa.errors import UsageError
-from sfvqa.inference.answer import FinishReason
+from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.schema import JsonSchema
 from sfvqa.model import SlowAttention
@@ -93,6 +93,7 @@ class OwnSettings(_Strict):
     template: str | None = None
     choices: Annotated[list[str], Field(max_length=_MOST_CHOICES)] | None = None
     evidence: bool = False
+    top_k: Annotated[int | None, Field(ge=1)] = None
     repetition_penalty: float = 1.0
     slow_attention: Literal["always", "prefill"] = "always"
     progress: bool = False
@@ -182,12 +183,13 @@ class ChatRequest(_Strict):
     seed: int | None = None
     stop: str | Annotated[list[str], Field(max_length=_MOST_STOPS)] | None = None
     response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     sfvqa: OwnSettings = OwnSettings()
     # accepted only as what it is without them
     n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
     frequency_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     presence_penalty: Annotated[float | None, Field(ge=0, le=0)] = None
     # about the caller, not the answer
@@ -210,7 +212,9 @@ class ChatRequest(_Strict):
         }
         return GenerationOptions(
             **{name: value for name, value in written.items() if value is not None},  # type: ignore[arg-type]
+            top_k=self.sfvqa.top_k,
             repetition_penalty=self.sfvqa.repetition_penalty,
+            log_probabilities=bool(self.logprobs),
             slow_attention=SlowAttention(self.sfvqa.slow_attention),
             evidence=self.sfvqa.evidence,
             schema=None if self.response_format is None else self.response_format.schema_to_write_by(),
@@ -284,7 +288,7 @@ def completion(answer: Answered, completion_id: str, created: int) -> dict[str, 
             {
                 "index": 0,
                 "message": {"role": "assistant", "content": answer.text, "refusal": None},
-                "logprobs": None,
+                "logprobs": logprobs(answer),
                 "finish_reason": finish_reason(answer),
             }
         ],
@@ -294,11 +298,11 @@ def completion(answer: Answered, completion_id: str, created: int) -> dict[str, 
 
 
 def chunk(completion_id: str, created: int, model: str, **more: Any) -> dict[str, Any]:
-    """One event of a stream: `delta` and `finish_reason` of its choice; or `usage` or `sfvqa` alone."""
+    """One event of a stream: `delta`, `logprobs` and `finish_reason` of its choice; or `usage` or `sfvqa` alone."""
     choices = []
     if "delta" in more:
-        delta, reason = more.pop("delta"), more.pop("finish_reason", None)
-        choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+        own = {name: more.pop(name, None) for name in ("delta", "logprobs", "finish_reason")}
+        choices = [{"index": 0, **own}]
     return {
         "id": completion_id,
         "object": "chat.completion.chunk",
@@ -312,6 +316,17 @@ def chunk(completion_id: str, created: int, model: str, **more: Any) -> dict[str
 def finish_reason(answer: Answered) -> str:
     """`length` of an answer that was cut, `stop` of any other."""
     return _FINISH_REASONS.get(answer.finish_reason, "stop")
+
+
+def logprobs(answer: Answered) -> dict[str, Any] | None:
+    """How likely the tokens of an answer are, where that was asked for; of windows, `sfvqa` has those of each."""
+    if not isinstance(answer, Answer) or answer.log_probabilities is None:
+        return None
+    said = [
+        {"token": each.text, "logprob": each.log_probability, "bytes": list(each.text.encode()), "top_logprobs": []}
+        for each in answer.log_probabilities
+    ]
+    return {"content": said, "refusal": None}
 
 
 def usage(answer: Answered) -> dict[str, Any]:

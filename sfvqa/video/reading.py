@@ -43,7 +43,7 @@ class ReadStep:
 
 
 def read_clip(
-    path: str | PathLike[str],
+    video: str | PathLike[str] | VideoReader,
     options: SamplingOptions | None = None,
     *,
     reading: ReadOptions | None = None,
@@ -51,10 +51,12 @@ def read_clip(
 ) -> Clip:
     """Read the frames of one video that `options` choose (64 over the whole file by default).
 
+    One that is open already stays open.
+
     fit: what is done to each frame, None for the size as shown.
     Raises VideoNotFoundError, UnreadableVideoError, RangeOutsideVideoError.
     """
-    steps = read_clip_progressively(path, options, reading=reading, fit=fit)
+    steps = read_clip_progressively(video, options, reading=reading, fit=fit)
     while True:
         try:
             next(steps)
@@ -193,7 +195,7 @@ def _read_frames(
         indices=tuple(taken),
         video=video.info,
         strategy=options.strategy.value,
-        reader=video.name.value,
+        reader=str(video.name),
         warnings=tuple(warnings),
         missing=video.missing,
     )

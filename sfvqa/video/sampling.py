@@ -72,9 +72,9 @@ class SamplingOptions:
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
             raise UsageError(f"{self.num_frames} frames were asked for.", "Ask for a whole number, at least one.")
         start = self.start_seconds or 0.0
-        _check_time("The start of the range", start)
+        check_time("The start of the range", start)
         if self.end_seconds is not None:
-            _check_time("The end of the range", self.end_seconds)
+            check_time("The end of the range", self.end_seconds)
             if self.end_seconds <= start:
                 raise UsageError(
                     f"The range ends at {format_time(self.end_seconds)}, not after its start at {format_time(start)}.",
@@ -88,7 +88,7 @@ class SamplingOptions:
             )
         end = math.inf if self.end_seconds is None else self.end_seconds
         for seconds in self.timestamps_seconds or ():
-            _check_time("One of the times", seconds)
+            check_time("One of the times", seconds)
             if not start <= seconds <= end:
                 until = "" if self.end_seconds is None else f" to {format_time(end)}"
                 raise UsageError(
@@ -109,7 +109,8 @@ class SamplingOptions:
             )
 
 
-def _check_time(what: str, seconds: float) -> None:
+def check_time(what: str, seconds: float) -> None:
+    """UsageError, naming `what` it is, for a time before the first frame or after any video, or NaN."""
     if not 0 <= seconds < _LATEST_SECONDS:  # nor NaN
         raise UsageError(f"{what} is {seconds} seconds.", _HOW_TO_GIVE_TIMES)
 

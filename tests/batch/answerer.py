@@ -71,17 +71,17 @@ class FakeAnswerer(ScriptedVideoQA):
         *,
         prompt: PromptOptions | None = None,  # noqa: ARG002
         choices: Sequence[str] | None = None,
-        stop: Callable[[], bool] = never,
+        watch: Callable[[list[str]], bool | None] = never,
     ) -> list[Answer]:
-        """The answers, `interrupted` once `stop` says so."""
+        """The answers, `interrupted` once `watch` says so."""
         asked = [question for _, question in questions]
         self.batches.append(asked)
         self.prompted.append((None, choices))
-        self.on_answer(asked, stop)
+        self.on_answer(asked, lambda: bool(watch([])))
         answers = []
         for video, question in questions:
             assert isinstance(video, EncodedVideo)
             text = f"{video.video.path.name}: {question} ({len(video.indices)} frames)"
             answer = self._answer(video, question, options or GenerationOptions(), text)
-            answers.append(replace(answer, finish_reason=FinishReason.INTERRUPTED) if stop() else answer)
+            answers.append(replace(answer, finish_reason=FinishReason.INTERRUPTED) if watch([]) else answer)
         return answers

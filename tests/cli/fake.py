@@ -173,7 +173,7 @@ class ScriptedVideoQA(VideoQA):
         *,
         prompt: PromptOptions | None = None,
         choices: Sequence[str] | None = None,
-        stop: Callable[[], bool] = never,  # noqa: ARG002  pieces come at once
+        watch: Callable[[list[str]], bool | None] = never,  # noqa: ARG002  pieces come at once
     ) -> list[Answer]:
         """One after the other."""
         self.batches.append([question for _, question in questions])

@@ -47,6 +47,29 @@ def test_options_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVi
     assert options.static_decode == "on"
 
 
+def test_texts_to_stop_at_and_top_k_reach_the_model(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
+    assert run_cli("ask", str(video), "Q?", "--stop", "\n", "--stop", "User:", "--top-k", "7").exit_code == 0
+    assert (model.asked[0][1].stop, model.asked[0][1].top_k) == (("\n", "User:"), 7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--stop", ""], "A text to stop at is empty"),
+        (["--stop", "a", "--choices", "a,b"], "--choices and --stop contradict"),
+        (["--stop", "a", "--json-object"], "--stop and --json-object contradict"),
+        (["--top-k", "0"], "--top-k"),
+        (["--top-k", "3", "--choices", "a,b"], "--top-k has no effect on --choices"),
+    ],
+)
+def test_stops_that_cannot_be_are_usage_errors(
+    run_cli: RunCli, video: Path, model: ScriptedVideoQA, flags: list[str], says: str
+) -> None:
+    run = run_cli("ask", str(video), "Q?", *flags)
+    assert (run.exit_code, model.asked) == (2, [])
+    assert says in " ".join(run.stderr.split())
+
+
 def test_without_frames_the_model_says_how_many(run_cli: RunCli, video: Path, model: ScriptedVideoQA) -> None:
     """A range alone must not change the number of frames the model was trained with."""
     assert run_cli("ask", str(video), "Q?", "--start", "1").exit_code == 0

@@ -107,6 +107,7 @@ def test_answers_are_printed_alike(run_cli: RunCli, loaded: list[str], output: l
         ["--crop", "pad", "--reader", "opencv"],
         ["--system", "Be brief.", "--template", "{question} In one word."],
         ["--temperature", "1.5", "--top-p", "0.9", "--seed", "7", "--repetition-penalty", "1.2"],
+        ["--temperature", "9", "--top-k", "3", "--stop", "red", "--stop", " 7"],
         ["--max-new-tokens", "2"],
         ["--slow-attention", "prefill"],
         ["--batch-size", "2"],

@@ -150,7 +150,7 @@ OTHER_ANSWERS = """
 --frames 4|--fps 2|--crop pad|--reader opencv|--max-new-tokens 9|--temperature 0.5|--seed 3|--top-p 0.9
 --repetition-penalty 1.1|--slow-attention prefill|--choices A,B|--system Brief.|--template {question}!
 --static-decode on|--subtitles auto|--subtitles auto --subtitle-tokens 7|--dtype bfloat16|--start 0:00.2|--end 0:00.8
---attention eager|--random-weights|--frames auto|--sampling keyframes|--evidence
+--attention eager|--random-weights|--frames auto|--sampling keyframes|--evidence|--top-k 5|--stop red
 """
 SAME_ANSWERS = """
 --batch-size 1|--readers 1|--frames-ahead 8|--item-timeout 60|--no-cache|--max-failures 9|--read-threads 1

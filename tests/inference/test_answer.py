@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sfvqa.errors import OutOfMemoryError, PromptTooLongError, UsageError
-from sfvqa.inference.answer import Answer, ChoiceProbability, FrameEvidence, SubtitleUse
+from sfvqa.inference.answer import Answer, ChoiceProbability, FrameEvidence, SubtitleUse, TokenProbability
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.video_qa import VideoQA
@@ -78,6 +78,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
         "fields",
         "choices",
         "evidence",
+        "log_probabilities",
         "model",
         "revision",
         "finish_reason",
@@ -108,7 +109,7 @@ def test_the_json_is_the_documented_one(qa: VideoQA, encoded: EncodedVideo) -> N
             "top_p": 1.0,
         },
         **{"repetition_penalty": 1.0, "max_new_tokens": 10, "seed": 0, "static_decode": False},
-        **{"system": None, "template": None, "stop": [], "schema": None},
+        **{"system": None, "template": None, "stop": [], "schema": None, "top_k": None},
     }
     assert (record["choices"], record["subtitles"]) == (None, None)
     assert (record["schema_version"], record["finish_reason"], record["frames"]["count"]) == (1, "length", 8)
@@ -125,6 +126,7 @@ def test_an_answer_is_had_back_from_its_json(qa: VideoQA, encoded: EncodedVideo)
         subtitles=SubtitleUse("talk.srt", 3, 1, 30),
         evidence=(FrameEvidence(0.5, 12, 1.0),),
         window=Window(30.0, 60.0),
+        log_probabilities=(TokenProbability(7, " red", -0.25),),
         settings=dataclasses.replace(plain.settings, stop=(".",), system="Be brief.", schema="{}"),
     )
     for answer in (plain, full, dataclasses.replace(plain, from_video_cache=True, revision="abc", evidence=())):

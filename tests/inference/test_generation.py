@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import SuppressTokensLogitsProcessor
 
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
@@ -171,6 +172,38 @@ def test_top_p_leaves_the_unlikely_out() -> None:
     assert set(draws(GenerationOptions(temperature=1.0, top_p=0.1))) == {1}
 
 
+def test_top_k_leaves_all_but_the_likeliest_out() -> None:
+    assert set(draws(GenerationOptions(temperature=1.0, top_k=2))) == {1, 2}
+    assert set(draws(GenerationOptions(temperature=9.0, top_k=1))) == {1}
+    assert set(draws(GenerationOptions(temperature=9.0, top_k=99))) == {0, 1, 2, 3}
+    assert set(draws(GenerationOptions(temperature=1.0, top_k=2, top_p=0.1))) == {1}
+
+
+def test_a_logits_processor_of_transformers_chooses_with() -> None:
+    suppressed = SuppressTokensLogitsProcessor([1])
+    assert set(draws(GenerationOptions(logits_processor=suppressed))) == {2}
+    assert set(draws(GenerationOptions(temperature=9.0, top_k=2, logits_processor=suppressed))) == {0, 2}
+
+
+def test_a_logits_processor_is_given_what_was_said_and_may_write_to_the_scores() -> None:
+    """Behind a penalty, in front of a temperature; the model's own logits stay as they are."""
+    seen: list[list[list[int]]] = []
+    logits = torch.tensor([[1.0, 4.0, 3.0, 2.0]], dtype=torch.bfloat16)
+
+    def process(said: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        seen.append(said.tolist())
+        assert scores.dtype is torch.float32
+        scores[:, 1] = -math.inf
+        return scores
+
+    options = GenerationOptions(logits_processor=process, repetition_penalty=100.0, temperature=1e-3)
+    assert draws(options, 3, logits) == [2, 3, 0]
+    assert seen == [[[]], [[2]], [[2, 3]]]
+    assert logits.tolist() == [[1.0, 4.0, 3.0, 2.0]]
+    with pytest.raises(UsageError, match=r"shape \[1, 2\] of \[1, 4\]"):
+        draws(GenerationOptions(logits_processor=lambda _said, scores: scores[:, :2]))
+
+
 def test_a_seed_repeats_itself_and_another_does_not() -> None:
     assert draws(GenerationOptions(temperature=1.0, seed=3)) == draws(GenerationOptions(temperature=1.0, seed=3))
     assert draws(GenerationOptions(temperature=1.0, seed=3)) != draws(GenerationOptions(temperature=1.0, seed=4))
@@ -232,6 +265,12 @@ def test_what_is_no_number_is_an_error_and_no_token(bad: float) -> None:
         {"max_new_tokens": True},
         {"temperature": "1"},
         {"top_p": None},
+        {"top_k": 0},
+        {"top_k": 1.5},
+        {"top_k": True},
+        {"log_probabilities": 1},
+        {"stop_when": "END"},
+        {"logits_processor": 1},
         {"seed": "0"},
         {"slow_attention": "never"},
         {"slow_attention": None},

@@ -1,6 +1,7 @@
 """Answers end before a text that stops them, whatever tokens it is written in, and where the caller ends them."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from sfvqa.inference.answer_row import TextBefore
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.schema import JsonSchema
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model.decode_step import StaticDecode
 
@@ -101,6 +103,55 @@ def test_a_held_back_beginning_comes_out_where_the_answer_ends(tiny: VideoQA, sh
     cut_off = tiny.ask(shapes, FLASH, GenerationOptions(max_new_tokens=3, stop=("flashes green",)))
     assert cut_off.finish_reason is FinishReason.LENGTH
     assert cut_off.text == tiny.ask(shapes, FLASH, GenerationOptions(max_new_tokens=3)).text
+
+
+def test_an_answer_ends_where_a_function_of_its_text_says_so(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    """Alone, in a batch, in a chat and in recorded steps; the others of the batch go on."""
+    free = tiny.ask(shapes, FLASH)
+    grown: list[str] = []
+
+    def stop_when(text: str) -> bool:
+        grown.append(text)
+        return "flash" in text
+
+    options = GenerationOptions(stop_when=stop_when)
+    stopped = tiny.ask(shapes, FLASH, options)
+    assert (stopped.text, stopped.finish_reason) == (grown[-1], FinishReason.STOP)
+    assert free.text.startswith(stopped.text)
+    assert "flash" in stopped.text != free.text
+    assert grown == [free.text[: len(text)] for text in grown]  # every text once, as it grew
+    assert len(set(grown)) == len(grown)
+    assert tiny.ask(shapes, FLASH, replace(options, static_decode=StaticDecode.ON)).text == stopped.text
+    both = tiny.answer_batch([(shapes, DIGIT), (shapes, FLASH)], options)
+    assert [answer.text for answer in both] == ["The digit 7 is shown.", stopped.text]
+    chat = tiny.chat(shapes, options)
+    assert [chat.ask(question).text for question in (FLASH, DIGIT)] == [stopped.text, "The digit 7 is shown."]
+    with_stop = tiny.ask(shapes, FLASH, replace(options, stop=("screen",)))
+    assert with_stop.text == "The "
+
+
+def test_what_a_function_raises_comes_to_the_caller(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    def fail(_text: str) -> bool:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        tiny.ask(shapes, FLASH, GenerationOptions(stop_when=fail))
+
+
+@pytest.mark.parametrize("wrong", [{"stop": ("a",)}, {"stop_when": bool}])
+def test_a_schema_says_where_its_answer_ends(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="ends where the schema says"):
+        GenerationOptions(schema=JsonSchema.any_object(), **wrong)
+
+
+def test_a_batch_is_watched_piece_by_piece_and_ended(tiny: VideoQA, shapes: EncodedVideo) -> None:
+    asked = [(shapes, FLASH), (shapes, DIGIT)]
+    came: list[list[str]] = []
+    whole = tiny.answer_batch(asked, watch=came.append)
+    assert ["".join(pieces) for pieces in zip(*came, strict=True)] == [answer.text for answer in whole]
+    ended = tiny.answer_batch(asked, watch=lambda pieces: "digit" in pieces[1])
+    assert [answer.finish_reason for answer in ended] == [FinishReason.INTERRUPTED] * 2
+    assert ended[1].text == "The digit"
 
 
 @pytest.mark.parametrize("stop", [("",), "END", ["END"], (1,)])

@@ -128,6 +128,33 @@ def test_how_the_answer_is_written(client: openai.OpenAI) -> None:
     assert drawn[0].sfvqa["settings"]["temperature"] == 9
 
 
+def test_log_probabilities_come_in_the_client_s_form(client: openai.OpenAI) -> None:
+    """Whole and streamed; of windows they stand in the object of each."""
+    completion = ask(client, about(SHAPES, FLASHES, logprobs=True, top_logprobs=0))
+    tokens: Any = completion.choices[0].logprobs.content
+    assert "".join(token.token for token in tokens) == text_of(completion)
+    assert b"".join(bytes(token.bytes) for token in tokens).decode() == text_of(completion)
+    assert [token.logprob for token in tokens] == [
+        token["log_probability"] for token in completion.sfvqa["log_probabilities"]
+    ]
+    assert all(-1 < token.logprob <= 0 for token in tokens)
+    chunks = list(ask(client, about(SHAPES, FLASHES, logprobs=True, stream=True)))
+    streamed = [
+        token for chunk in chunks for choice in chunk.choices if choice.logprobs for token in choice.logprobs.content
+    ]
+    assert streamed == tokens
+    windows = ask(client, about(SHAPES, FLASHES, logprobs=True, sfvqa={"window": 3}))
+    assert windows.choices[0].logprobs is None
+    assert all(each["log_probabilities"] for each in windows.sfvqa["windows"])
+    assert ask(client, about(SHAPES, FLASHES)).choices[0].logprobs is None
+
+
+def test_top_k_is_an_own_field(client: openai.OpenAI) -> None:
+    drawn = ask(client, about(SHAPES, FLASHES, temperature=9, sfvqa={"top_k": 1}))
+    assert text_of(drawn) == "The screen flashes green."
+    assert drawn.sfvqa["settings"]["top_k"] == 1
+
+
 def test_answers_as_json(client: openai.OpenAI) -> None:
     """By a schema, by the client's own class, and as any object."""
     schema: dict[str, Any] = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}}
@@ -161,7 +188,7 @@ def test_answers_as_json(client: openai.OpenAI) -> None:
         ),
         ({"n": 2}, openai.BadRequestError, "at n"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "at tools"),
-        ({"logprobs": True}, openai.BadRequestError, "at logprobs"),
+        ({"logprobs": True, "top_logprobs": 3}, openai.BadRequestError, "at top_logprobs"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
         ({"max_tokens": 4, "max_completion_tokens": 5}, openai.BadRequestError, "contradict"),
         ({"max_tokens": 100_000}, openai.BadRequestError, "positions"),

@@ -451,6 +451,8 @@ def _requested_settings(
         "subtitle_tokens": answers.subtitle_tokens,
         # Without these the ids are those of before there were any; the text of a schema has the order of its keys.
         **({"evidence": True} if answers.evidence else {}),
+        **({"top_k": answers.top_k} if answers.top_k else {}),
+        **({"stop": answers.stop} if answers.stop else {}),
         **({"json_schema": answers.schema.text} if answers.schema else {}),
         **({"speech": _heard_with(answers.speech_options)} if answers.speech_options else {}),
     }

@@ -78,13 +78,14 @@ class Frame:
 class VideoReader(ABC):
     """One open video file; a context manager, used by one thread at a time.
 
-    `timestamps_seconds` says when each frame is shown (increasing, the first at 0); `key_frames` are the places of
-    those that need no other one; `warnings` are what the user should know of the file. `open_seconds` is what opening
-    took, `asked_for` the reader that was asked for, `opened_as` the file just before it was opened. A frame that turns
-    out to be damaged is left out of `read` and named in `missing`; what is yielded is the very frame asked for.
+    `name` is that of a ReaderName, or says that no file is read. `timestamps_seconds` says when each frame is shown
+    (increasing, in a file the first at 0); `key_frames` are the places of those that need no other one; `warnings` are
+    what the user should know of the file. `open_seconds` is what opening took, `asked_for` the reader that was asked
+    for, `opened_as` the file just before it was opened. A frame that turns out to be damaged is left out of `read` and
+    named in `missing`; what is yielded is the very frame asked for.
     """
 
-    name: ReaderName
+    name: str
     open_seconds = 0.0
     asked_for = ReaderName.AUTO
     opened_as: FileState | None = None

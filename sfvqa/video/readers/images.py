@@ -83,7 +83,7 @@ def open_pictures(path: Path) -> VideoReader | None:
     """
     if path.is_dir():
         return PictureReader(path, pictures_in(path), pictures_in(path, UNREAD_SUFFIXES))
-    with _clear_errors(path):
+    with clear_errors(path):
         try:
             with _opened(path) as image:
                 form = _format_of(image)
@@ -118,12 +118,10 @@ class Picture:
 def read_picture(file: Path) -> Picture:
     """Read one picture (of an animation or of several pages the first); UnreadableVideoError if it is not whole."""
     # Pillow warns of damage, which is either harmless or raises.
-    with _clear_errors(file), warnings.catch_warnings(action="ignore"), _opened(file) as image:
+    with clear_errors(file), warnings.catch_warnings(action="ignore"), _opened(file) as image:
         if image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TYPE, 0) & _IS_PREVIEW:  # type: ignore[attr-defined]
             raise ValueError("its first page is a preview, as in a camera's raw files")
-        image.load()
-        upright, rotation = _upright(image)
-        pixels = _as_rgb(upright)
+        pixels, rotation = as_shown(image)
         if image.format in ("AVIF", "HEIF"):
             pixels = _as_sdr(pixels, file)
         return Picture(pixels, _format_of(image), rotation, image.format == "TIFF" and _has_second_page(image))
@@ -157,7 +155,8 @@ def _heif_if(head: bytes) -> tuple[str, ...]:
 
 
 @contextmanager
-def _clear_errors(file: Path) -> Iterator[None]:
+def clear_errors(file: Path) -> Iterator[None]:
+    """What Pillow raises becomes an UnreadableVideoError that names the picture."""
     try:
         yield
     except _PILLOW_ERRORS as error:
@@ -181,6 +180,13 @@ def _has_second_page(image: Image.Image) -> bool:
     except _PILLOW_ERRORS:
         return False
     return True
+
+
+def as_shown(image: Image.Image) -> tuple[Pixels, int]:
+    """The picture [H, W, 3] upright, in RGB of 8 bits, and by how much it was turned. Raises what Pillow raises."""
+    image.load()
+    upright, rotation = _upright(image)
+    return _as_rgb(upright), rotation
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, int]:
