@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from pathlib import Path
@@ -27,7 +28,7 @@ from transformers import Trainer, TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
-from sfvqa.checkpoints.known import TrainedWith, read_trained_with
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
@@ -35,7 +36,9 @@ from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
-from sfvqa.training.annotations import Example, check_videos, read_annotations
+from sfvqa.training.annotations import Example, Source, check_videos, read_sources
+from sfvqa.training.check import report_faults
+from sfvqa.training.grouping import group_by_length
 from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
@@ -201,6 +204,7 @@ class FineTuning:
         default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
     )
     batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
+    group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
     learning_rate: float = field(default=2e-5, metadata=_flag())
     warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
@@ -293,16 +297,23 @@ def training_bytes(model: SlowFastForConditionalGeneration) -> int:
 
 
 def fine_tune(
-    model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
+    model: str | Path,
+    annotations: Path | Sequence[Source],
+    videos: Path,
+    run: Path,
+    options: FineTuning,
+    *,
+    resume: bool = False,
 ) -> Path:
     """Train, and write the checkpoint folder `run`/checkpoint; `resume` continues from the last state in `run`.
 
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
-    examples = read_annotations(annotations, videos)
+    sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
+    examples = read_sources(sources, videos, options.seed)
     options, looking = _resolve(options, read_trained_with(find(model)))
-    settings, state = _settings(model, annotations, videos, options), None
+    settings, state = _settings(model, sources, videos, options), None
     if resume:
         before = read_settings(run)
         check_settings(run, before, settings)
@@ -358,6 +369,15 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
     return type(error)(error.message.rstrip().splitlines()[-1].partition(": ")[2])
 
 
+def check(
+    sources: Sequence[Source], videos: Path, model: str | None, options: FineTuning, *, as_json: bool = False
+) -> int:
+    """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
+    known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
+    sampling = _resolve(options, known)[1].sampling
+    return int(report_faults(sources, videos, sampling, model, num_readers=options.num_workers, as_json=as_json))
+
+
 def make_trainer(
     checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
 ) -> Trainer:
@@ -392,9 +412,12 @@ def make_trainer(
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
-    return Trainer(
+    trainer = Trainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
+    if options.group_by_length:
+        group_by_length(trainer, dataset.lengths)
+    return trainer
 
 
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
@@ -438,10 +461,11 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
     )
 
 
-def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
+def _settings(model: str | Path, sources: Sequence[Source], videos: Path, options: FineTuning) -> dict[str, Any]:
     """The settings that a resumed run must share."""
-    paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
-    paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
+    paths = {"model": str(model), "annotations": " ".join(map(str, sources)), "videos": str(videos)}
+    digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
+    paths["annotations_sha256"] = " ".join(digests)
     return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
 
 
@@ -451,11 +475,19 @@ _MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_ev
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.finetune", description=__doc__)
+    trains = "--check" not in (sys.argv[1:] if arguments is None else arguments)
     add = parser.add_argument
-    add("annotations", type=Path, help='JSON: [{"id", "video", "conversations": [{"from", "value"}, …]}, …]')
+    add(
+        "annotations",
+        nargs="+",
+        metavar="FILE[:WEIGHT]",
+        help="JSON or JSON lines of conversations; each row is learned from WEIGHT times an epoch (default: 1)",
+    )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
-    add("--model", required=True, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
-    add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--model", required=trains, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
+    add("--output", type=Path, required=trains, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
+    add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
     add("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
@@ -474,9 +506,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = {each.name: asked[each.name] for each in fields(FineTuning)}
         options["stage"] = Stage(options["stage"])
+        sources = [Source.parse(text) for text in asked["annotations"]]
+        if asked["check"]:
+            return check(sources, asked["videos"], asked["model"], FineTuning(**options), as_json=asked["json"])
         folder = fine_tune(
             asked["model"],
-            asked["annotations"],
+            sources,
             asked["videos"],
             asked["output"],
             FineTuning(**options),

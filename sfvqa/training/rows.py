@@ -106,13 +106,15 @@ class VideoDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self._writer, self._config, self._looking = writer, config, looking
         self._places: list[tuple[Example, int]] = []
-        lengths = []
+        self.lengths: list[int] = []
+        """Tokens of each row; of one frame where a video's are not known."""
         for example in examples:
-            rows = writer.rows(example, self._layout(example.timestamps_seconds or (0.0,), example.duration_seconds))
+            times = example.timestamps_seconds or (0.0,)
+            rows = writer.rows(example, video_layout(times, example.duration_seconds, config))
             self._places += [(example, number) for number in range(len(rows))]
-            if example.video is None or example.timestamps_seconds:
-                lengths += [(example, len(row.ids)) for row in rows]
-        self._check_lengths(lengths)
+            self.lengths += [len(row.ids) for row in rows]
+        known = zip((example for example, _ in self._places), self.lengths, strict=True)
+        check_lengths(((each, length) for each, length in known if not each.video or each.timestamps_seconds), config)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -125,24 +127,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
         if example.video is not None:
             clip = self._read(example.video)
             pixels = pixel_values(clip.frames, self._config.vision)
-            layout = self._layout(clip.timestamps_seconds, clip.video.duration_seconds)
+            layout = video_layout(clip.timestamps_seconds, clip.video.duration_seconds, self._config)
         row = self._writer.rows(example, layout)[number]
-        self._check_lengths([(example, len(row.ids))])
+        check_lengths([(example, len(row.ids))], self._config)
         return {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
-
-    def _layout(self, timestamps_seconds: Sequence[float], duration_seconds: float) -> VideoLayout:
-        num_fast = num_fast_tokens(len(timestamps_seconds), self._config)
-        return layout_of(num_fast, timestamps_seconds, duration_seconds, self._config)
-
-    def _check_lengths(self, lengths: Iterable[tuple[Example, int]]) -> None:
-        positions = int(self._config.decoder_config.max_position_embeddings)
-        if too_long := [(example.name, length) for example, length in lengths if length > positions]:
-            name, length = too_long[0]
-            others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
-            raise UsageError(
-                f"Example {name} takes {length} tokens, but the model has only {positions} positions{others}.",
-                "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
-            )
 
     def _read(self, video: Path) -> Clip:
         looking = self._looking
@@ -151,6 +139,24 @@ class VideoDataset(Dataset[dict[str, Any]]):
         for warning in clip.warnings:
             logger.warning("%s: %s", video, warning)
         return clip
+
+
+def video_layout(timestamps_seconds: Sequence[float], duration_seconds: float, config: SlowFastConfig) -> VideoLayout:
+    """What stands in a prompt for a video whose frames are shown at these times."""
+    num_fast = num_fast_tokens(len(timestamps_seconds), config)
+    return layout_of(num_fast, timestamps_seconds, duration_seconds, config)
+
+
+def check_lengths(lengths: Iterable[tuple[Example, int]], config: SlowFastConfig) -> None:
+    """Raise UsageError, naming the first, if a row of so many tokens has no room in the model."""
+    positions = int(config.decoder_config.max_position_embeddings)
+    if too_long := [(example.called, length) for example, length in lengths if length > positions]:
+        name, length = too_long[0]
+        others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
+        raise UsageError(
+            f"{name} takes {length} tokens, but the model has only {positions} positions{others}.",
+            "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
+        )
 
 
 def num_fast_tokens(num_frames: int, config: SlowFastConfig) -> int:

@@ -381,7 +381,7 @@ def test_a_start_that_failed_does_not_keep_the_folder_from_the_next(
         fine_tune("tinny", videos, videos.parent, run, SHORT)
     bad = tmp_path / "bad.json"
     bad.write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="It is not JSON"):
         fine_tune(model, bad, videos.parent, run, SHORT)
     assert not run.exists()
 
@@ -417,7 +417,7 @@ def test_a_run_goes_on_with_the_videos_that_it_began_with(model: Path, videos: P
 def test_a_row_longer_than_the_model_is_named_before_anything_is_learned(videos: Path, tmp_path: Path) -> None:
     """It was found when it was drawn, hours later; and annotations without it were those of another run."""
     short = make_converted(tmp_path, "qwen2", max_position_embeddings=72)
-    long = r"Example 0-0 takes 77 tokens, but the model has only 72 positions"
+    long = r"Entry 1 \(0-0\) of \S+ takes 77 tokens, but the model has only 72 positions"
     with pytest.raises(UsageError, match=rf"{long}\. Shorten"):
         fine_tune(short, videos, videos.parent, tmp_path / "run", SHORT)
     assert not list((tmp_path / "run").iterdir())
