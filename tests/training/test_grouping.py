@@ -10,7 +10,7 @@ def padding(lengths: np.ndarray, order: list[int], together: int) -> float:
     """The share of a batch's places that hold no token."""
     batches = [lengths[order[first : first + together]] for first in range(0, len(order), together)]
     places = sum(batch.max() * len(batch) for batch in batches)
-    return 1 - lengths.sum() / places
+    return float(1 - lengths.sum() / places)
 
 
 @pytest.mark.parametrize("together", [4, 8, 3000])

@@ -163,6 +163,8 @@ def test_a_row_that_names_every_time_is_measured_before_anything_is_learned(anno
     fields["text_config"]["max_position_embeddings"] = 100
     config.write_text(json.dumps(fields))
     options = FineTuning(num_frames=2, num_steps=1, device="cpu")
-    with pytest.raises(UsageError, match=r"Example 1 takes \d+ tokens, but the model has only 100 positions"):
+    with pytest.raises(
+        UsageError, match=r"Entry 1 \(1\) of \S+ takes \d+ tokens, but the model has only 100 positions"
+    ):
         fine_tune(tmp_path / "base", annotated, tmp_path, tmp_path / "run", options)
     assert not list((tmp_path / "run").iterdir())
