@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
@@ -26,20 +26,25 @@ from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, check_videos, read_annotations
-from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
+from sfvqa.training.frozen_tower import FrozenTower, Looking
+from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
 from sfvqa.training.run_folder import (
+    KEPT_VIDEOS,
     check_new_run,
     check_settings,
+    clear_kept_videos,
     is_first_process,
     last_state,
     leave_group,
     read_settings,
     write_settings,
 )
+from sfvqa.training.trainer import VideoTrainer
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -121,6 +126,17 @@ class FineTuning:
     save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
     num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
     log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
+    cache: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "folder for what a frozen vision tower makes of the videos, which further runs may share (default: in the "
+            "output folder, until the run is done)",
+            kind=Path,
+        ),
+    )
+    cache_gigabytes: float = field(
+        default=10.0, metadata=_flag("most that it may take; 0 runs a frozen tower anew in every epoch", least=0)
+    )
     num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
     seed: int = field(default=0, metadata=_flag(least=0))
     device: str = field(default="auto", metadata=_flag("auto or cpu"))
@@ -252,6 +268,7 @@ def fine_tune(
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
     trainer.save_model(str(folder))
+    clear_kept_videos(run)
     return folder
 
 
@@ -264,7 +281,7 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
 
 def make_trainer(
     checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
-) -> Trainer:
+) -> VideoTrainer:
     """Return transformers' Trainer for the model of `checkpoint`."""
     model = checkpoint.model
     model.train()
@@ -296,9 +313,13 @@ def make_trainer(
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
-    return Trainer(
+    trainer = VideoTrainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
+    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
+    with trainer.accelerator.autocast():
+        dataset.frozen = trainer.frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+    return trainer
 
 
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
@@ -349,7 +370,16 @@ def _settings(model: str | Path, annotations: Path, videos: Path, options: FineT
     return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
+_MAY_CHANGE = (
+    "cache",
+    "cache_gigabytes",
+    "isolate_reading",
+    "log_every",
+    "num_workers",
+    "device",
+    "save_every",
+    "num_kept",
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

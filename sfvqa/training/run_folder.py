@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from sfvqa.errors import UsageError
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
+KEPT_VIDEOS = "kept-videos"
+_NO_STATE = {SETTINGS_FILE, KEPT_VIDEOS}
 _STATE = re.compile(r"checkpoint-(\d+)")  # Trainer's name for what it saves at a step
 _WRITTEN_LAST = "trainer_state.json"
 _BEGIN = "To start a run, leave out --resume and name a new or empty folder."
@@ -40,19 +43,25 @@ def leave_group() -> None:
 def check_new_run(run: Path) -> None:
     """Raise UsageError unless a run can start in a folder: it must be empty and writable.
 
-    Settings alone are nothing: a run that failed before it saved a state can be started again.
+    What a run leaves that failed before it saved a state is nothing: it can be started again.
     """
     if not is_first_process():
         return
     try:
         run.mkdir(parents=True, exist_ok=True)
-        held = [entry.name for entry in run.iterdir() if entry.name != SETTINGS_FILE]
+        held = [entry.name for entry in run.iterdir() if entry.name not in _NO_STATE]
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:
         raise UsageError(f"{run} cannot be written to: {error.strerror or error}.", "Name another folder.") from error
     if held:
         raise UsageError(f"{run} is not empty.", "Name another folder, or continue with --resume.")
+
+
+def clear_kept_videos(run: Path) -> None:
+    """Delete what the run kept of videos, now that it is done."""
+    if is_first_process():
+        shutil.rmtree(run / KEPT_VIDEOS, ignore_errors=True)
 
 
 def write_settings(run: Path, settings: dict[str, Any]) -> None:
