@@ -23,6 +23,9 @@ from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empt
 from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
 from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
 
+CHUNK_SIZE = 8
+"""Frames that `encode_video` has the vision tower look at together."""
+
 
 class SlowAttention(StrEnum):
     """When generated tokens look at the slow tokens."""
@@ -71,24 +74,31 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- frames → tokens -------------------------------------------------------------------------------------------
 
+    def features(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pixels `[t, 3, H, W]`, a few frames at a time → what the vision tower makes of them, `[t, h, w, C]`."""
+        for pixel_values in chunks:
+            yield self.vision_tower(pixel_values.to(self.device, self.dtype))
+
     def encode_frames(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Pixels `[t, 3, H, W]`, a few frames at a time → their visual tokens `[t, h, w, D]`, not pooled yet."""
-        for pixel_values in chunks:
-            yield self.projector(self.vision_tower(pixel_values.to(self.device, self.dtype)))
+        return map(self.projector, self.features(chunks))
 
     def pool(self, visual_tokens: Tensor) -> Tensor:
         """Visual tokens `[t, h, w, D]` of a video of several frames, averaged over space as its config says."""
         return pool_frames(visual_tokens, self.config.video_pooling_stride)
 
-    def encode_video(self, pixel_values: Tensor, *, chunk_size: int = 8) -> VisualTokens:
-        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more.
+    def visual_tokens_of(self, features: Iterable[Tensor], num_frames: int) -> Tensor:
+        """Features of a video's frames, in chunks → their visual tokens `[T, h, w, D]`.
 
-        Visual tokens of an only frame, a picture's or a video's, are not pooled (reference).
+        Those of an only frame, a picture's or a video's, are not pooled (reference).
         """
-        frames = self.encode_frames(pixel_values.split(chunk_size))
-        if len(pixel_values) > 1:
-            frames = (self.pool(part) for part in frames)
-        return self.split(torch.cat(list(frames)))
+        tokens = map(self.projector, features)
+        return torch.cat(list(tokens if num_frames == 1 else map(self.pool, tokens)))
+
+    def encode_video(self, pixel_values: Tensor, *, chunk_size: int = CHUNK_SIZE) -> VisualTokens:
+        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more."""
+        features = self.features(pixel_values.split(chunk_size))
+        return self.split(self.visual_tokens_of(features, len(pixel_values)))
 
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
@@ -124,6 +134,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
         pixel_values: Sequence[Tensor | None] | None = None,
+        features: Sequence[Tensor | None] | None = None,
         is_text: Tensor | None = None,
         slow_tokens: Tensor | None = None,
         slow_mask: Tensor | None = None,
@@ -135,13 +146,18 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
 
-        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place the
-        `pixel_values` `[T, 3, H, W]` to encode, as training does; or, as `generate` does,
-        `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. With a
-        SlowFastCache in `cache` the slow tokens are looked at again without being given again.
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place, as
+        training does, the `pixel_values` `[T, 3, H, W]` to encode or the tower's `features` `[T, h, w, C]` of them; or,
+        as `generate` does, `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`.
+        With a SlowFastCache in `cache` the slow tokens are looked at again without being given again.
         """
         if pixel_values is not None:
             visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
+        elif features is not None:
+            visual_tokens = [
+                None if seen is None else self.split(self.visual_tokens_of(seen.split(CHUNK_SIZE), len(seen)))
+                for seen in features
+            ]
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:

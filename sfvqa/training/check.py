@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
-from sfvqa.errors import ExitCode, SfvqaError
+from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.model import SlowFastConfig
 from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
-from sfvqa.training.rows import DialogueWriter, check_lengths, video_layout
+from sfvqa.training.rows import DialogueWriter, video_layout
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import resize_to
 from sfvqa.video.readers import ReadOptions, num_available_cores
@@ -55,12 +55,18 @@ class Ruler:
         """Read them of a model, without its weights. Raises ModelError."""
         config, folder = config_for(ModelSettings(model)), locate(model).folder
         tokenizer = load_tokenizer(folder, config)
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True  # ours names rows
         return cls(DialogueWriter(tokenizer, end_token_ids(folder, tokenizer, config), config.family), config)
 
     def check(self, example: Example, seen: ClipFacts | None) -> None:
         """Raise SfvqaError for a row that is too long, or that the template refuses."""
         layout = () if seen is None else video_layout(seen.timestamps_seconds, seen.video.duration_seconds, self.config)
-        check_lengths(((example, len(row.ids)) for row in self.writer.rows(example, layout)), self.config)
+        length = max(len(row.ids) for row in self.writer.rows(example, layout))
+        if length > (positions := int(self.config.decoder_config.max_position_embeddings)):
+            told = f"It takes {length:,} tokens, but the model has only {positions:,} positions."
+            raise UsageError(
+                told, "Shorten it, take fewer frames, or average the fast tokens over more when converting."
+            )
 
 
 def find_faults(

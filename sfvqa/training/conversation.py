@@ -8,6 +8,7 @@ and a content in parts, such as [{"type": "video", "video": "a.mp4"}, {"type": "
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +36,11 @@ _SHOWN = ("video", "videos", "image", "images")
 _SAID = ("conversations", "messages")
 _READ = {"id", "system", *_SHOWN, *_SAID}
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-_WORDS = {"user": "human or user", "assistant": "gpt or assistant"}
-_FORM = (
-    'Write {"from": "human", "value": "…"} and {"from": "gpt", "value": "…"} in turn, or {"role": "user", "content": '
-    '"…"} and {"role": "assistant", "content": "…"}; a system message comes first, if there is one.'
+_ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
+_CALLED = {"system": "a system message", "user": "a question", "assistant": "an answer"}
+_TURN = (
+    'Write {"from": "human", "value": "…"} and {"from": "gpt", "value": "…"}, or {"role": "user", "content": "…"} and '
+    '{"role": "assistant", "content": "…"}.'
 )
 
 
@@ -65,7 +67,7 @@ def read_conversation(row: Any) -> Conversation:
     key = _key_of_turns(row)
     said = row[key]
     if not isinstance(said, list):
-        raise UsageError(f"Its {key} are {_short(said)}, not a list of turns.", _FORM)
+        raise UsageError(f"Its {key} are {_short(said)}, not a list of turns.", _TURN)
     shown = _named(row)
     turns: list[tuple[str, str]] = []
     for number, turn in enumerate(said, start=1):
@@ -79,6 +81,8 @@ def read_conversation(row: Any) -> Conversation:
         )
     if not shown:
         _refuse_other_names(row)
+    elif _ADDRESS.match(shown[0]):
+        raise UsageError(f"It shows {_short(shown[0])}, and only local files are read.", "Save it to a file first.")
     system = _system(row, turns)
     texts = _in_turn(turns, first_number=len(said) - len(turns) + 1)
     texts[0] = _without_placeholder(texts, has_video=bool(shown))
@@ -144,16 +148,16 @@ def _turn(turn: Any, number: int) -> tuple[str, str, list[str]]:
     if not isinstance(turn, dict) or not any(
         {*form} <= turn.keys() for form in (("from", "value"), ("role", "content"))
     ):
-        raise UsageError(f"Turn {number} is {_short(turn)}.", _FORM)
+        raise UsageError(f"Turn {number} is {_short(turn)}.", _TURN)
     speaker, said = (turn["from"], turn["value"]) if "from" in turn else (turn["role"], turn["content"])
     role = _ROLES.get(speaker) if isinstance(speaker, str) else None
     if role is None:
-        raise UsageError(f"Turn {number} is from {_short(speaker)}.", _FORM)
+        raise UsageError(f"Turn {number} is from {_short(speaker)}.", _TURN)
     shown: list[str] = []
     if isinstance(said, list):
         said = "\n".join(_part(part, number, shown) for part in said)
     if not isinstance(said, str):
-        raise UsageError(f"Turn {number} says {_short(said)}, which is not text.", _FORM)
+        raise UsageError(f"Turn {number} says {_short(said)}, which is not text.", _TURN)
     return role, said, shown
 
 
@@ -192,7 +196,8 @@ def _in_turn(turns: Sequence[tuple[str, str]], first_number: int) -> list[str]:
     for place, (role, _) in enumerate(turns):
         if role != (expected := ("user", "assistant")[place % 2]):
             raise UsageError(
-                f"Turn {first_number + place} is from {role!r}, where {_WORDS[expected]} is expected.", _FORM
+                f"Turn {first_number + place} is {_CALLED[role]}, where {_CALLED[expected]} is expected.",
+                "Let questions and answers alternate; a system message comes first, if there is one.",
             )
     if len(turns) % 2:
         raise UsageError("Its last question has no answer.", "Give the answer, or leave out the question.")

@@ -7,14 +7,9 @@ For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate l
 
 import argparse
 import hashlib
-import json
 import logging
 import math
-import os
-import re
 import sys
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
@@ -22,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
@@ -33,118 +27,33 @@ from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_sources
 from sfvqa.training.check import report_faults
-from sfvqa.training.grouping import group_by_length
-from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
+from sfvqa.training.frozen_tower import FrozenTower, Looking
+from sfvqa.training.grouping import GroupedByLength
+from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
+from sfvqa.training.run_folder import (
+    KEPT_VIDEOS,
+    check_new_run,
+    check_settings,
+    clear_kept_videos,
+    is_first_process,
+    last_state,
+    leave_group,
+    read_settings,
+    write_settings,
+)
+from sfvqa.training.trainer import VideoTrainer
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.wording import plural
 
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def leave_group() -> None:
-    """Leave the process group, if any, once all processes have arrived here.
-
-    A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
 logger = logging.getLogger(__name__)
-
-SETTINGS_FILE = "settings.json"
-_STATE = re.compile(r"checkpoint-(\d+)")  # Trainer's name for what it saves at a step
-_WRITTEN_LAST = "trainer_state.json"
-
-
-def check_new_run(run: Path) -> None:
-    """Raise UsageError unless a run can start in a folder: it must be empty and writable.
-
-    Settings alone are nothing: a run that failed before it saved a state can be started again.
-    """
-    if not is_first_process():
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        held = [entry.name for entry in run.iterdir() if entry.name != SETTINGS_FILE]
-        with tempfile.TemporaryFile(dir=run):
-            pass
-    except OSError as error:
-        raise UsageError(f"{run} cannot be written to: {error.strerror or error}.", "Name another folder.") from error
-    if held:
-        raise UsageError(f"{run} is not empty.", "Name another folder, or continue with --resume.")
-
-
-def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Save the settings of a run that is about to train."""
-    if is_first_process():
-        (run / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """Read the settings of the run in a folder; UsageError if there are none that can be read."""
-    path = run / SETTINGS_FILE
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"There is no saved state in {run}.", _BEGIN) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", _BEGIN) from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path} does not hold the settings of a run.", _BEGIN)
-    return settings
-
-
-def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raise UsageError, naming every difference, unless the run in a folder has these settings."""
-    now = json.loads(json.dumps(settings))
-    if changed := [name for name in now if before.get(name) != now[name]]:
-        said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
-        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")
-
-
-def last_state(run: Path) -> Path:
-    """The last folder `checkpoint-N` with complete files; UsageError if there is none."""
-    found = {int(match[1]): path for path in run.glob("*") if (match := _STATE.fullmatch(path.name))}
-    for _, state in sorted(found.items(), reverse=True):
-        if (flaw := _flaw(state)) is None:
-            return state
-        logger.warning("Skipping %s: %s, as when a run is interrupted while saving.", state, flaw)
-    raise UsageError(f"There is no saved state in {run}.", _BEGIN)
-
-
-def _flaw(state: Path) -> str | None:
-    """What is missing of a state; a file that was cut short lacks what stands at its end, and no values are read."""
-    for needed in ("*model*", "optimizer*", _WRITTEN_LAST):
-        if not any(state.glob(needed)):
-            return f"it has no {needed}"
-    try:
-        for path in sorted(state.iterdir()):
-            if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-                return f"{path.name} is torn"
-            if path.suffix == ".safetensors":
-                with safe_open(path, framework="pt"):
-                    pass
-            if path.name == _WRITTEN_LAST:
-                json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        return f"{path.name} cannot be read ({error})"
-    return None
-
-
-_BEGIN = "To start a run, leave out --resume and name a new or empty folder."
-
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -221,6 +130,17 @@ class FineTuning:
     save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
     num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
     log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
+    cache: Path | None = field(
+        default=None,
+        metadata=_flag(
+            "folder for what a frozen vision tower makes of the videos, which further runs may share (default: in the "
+            "output folder, until the run is done)",
+            kind=Path,
+        ),
+    )
+    cache_gigabytes: float = field(
+        default=10.0, metadata=_flag("most that it may take; 0 runs a frozen tower anew in every epoch", least=0)
+    )
     num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
     seed: int = field(default=0, metadata=_flag(least=0))
     device: str = field(default="auto", metadata=_flag("auto or cpu"))
@@ -359,6 +279,7 @@ def fine_tune(
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
     trainer.save_model(str(folder))
+    clear_kept_videos(run)
     return folder
 
 
@@ -380,7 +301,7 @@ def check(
 
 def make_trainer(
     checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
-) -> Trainer:
+) -> VideoTrainer:
     """Return transformers' Trainer for the model of `checkpoint`."""
     model = checkpoint.model
     model.train()
@@ -412,11 +333,15 @@ def make_trainer(
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
-    trainer = Trainer(
+    trainer = VideoTrainer(
         model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
     )
     if options.group_by_length:
-        group_by_length(trainer, dataset.lengths)
+        together = arguments.train_batch_size * arguments.world_size
+        trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
+    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
+    with trainer.accelerator.autocast():
+        dataset.frozen = trainer.frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
     return trainer
 
 
@@ -469,7 +394,16 @@ def _settings(model: str | Path, sources: Sequence[Source], videos: Path, option
     return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
+_MAY_CHANGE = (
+    "cache",
+    "cache_gigabytes",
+    "isolate_reading",
+    "log_every",
+    "num_workers",
+    "device",
+    "save_every",
+    "num_kept",
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

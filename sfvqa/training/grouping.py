@@ -5,7 +5,6 @@ from itertools import chain
 
 import numpy as np
 from torch.utils.data import Sampler
-from transformers import Trainer
 
 _BATCHES_TO_SORT = 50  # as many as transformers' own sampler, which would read every video to learn the lengths
 
@@ -43,10 +42,3 @@ class GroupedByLength(Sampler[int]):
             longest = max(range(len(batches)), key=lambda place: self._lengths[batches[place]].max())
             batches[0], batches[longest] = batches[longest], batches[0]
         return chain(*batches, drawn[full:].tolist())
-
-
-def group_by_length(trainer: Trainer, lengths: Sequence[int]) -> None:
-    """Have a trainer draw its rows, of so many tokens each, grouped for all devices together."""
-    arguments = trainer.args
-    sampler = GroupedByLength(lengths, arguments.train_batch_size * arguments.world_size, arguments.seed)
-    trainer._get_train_sampler = lambda _rows=None: sampler  # type: ignore[assignment, method-assign]

@@ -19,11 +19,9 @@ from sfvqa.model.families import Family, VideoLayout
 from sfvqa.model.families.slowfast import FAMILY as SLOWFAST
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.training.annotations import Example
-from sfvqa.video.clip import Clip
-from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions
+from sfvqa.training.frozen_tower import FrozenTower, LookedAt, Looking
+from sfvqa.video.clip import Clip, ClipFacts
 from sfvqa.video.reading import read_clip
-from sfvqa.video.sampling import SamplingOptions
 
 IGNORED = -100  # label of a token that is not learned
 
@@ -85,18 +83,10 @@ class DialogueWriter:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Looking:
-    """How videos are sampled, cropped and read."""
-
-    sampling: SamplingOptions
-    crop: CropMode
-    reading: ReadOptions
-
-
 class VideoDataset(Dataset[dict[str, Any]]):
     """One item a row: `input_ids`, `labels`, and `pixel_values` `[T, 3, S, S]`, None without a video.
 
+    With `frozen` set, an item also has how its video was `looked` at, and no pixel values of one that is kept.
     A row is written when its video has been read, for the frames that it has turned out to have. Raises UsageError when
     built for rows that are too long, as far as these frames are known.
     """
@@ -105,6 +95,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         self, examples: Sequence[Example], writer: DialogueWriter, config: SlowFastConfig, looking: Looking
     ) -> None:
         self._writer, self._config, self._looking = writer, config, looking
+        self.frozen: FrozenTower | None = None
         self._places: list[tuple[Example, int]] = []
         self.lengths: list[int] = []
         """Tokens of each row; of one frame where a video's are not known."""
@@ -122,15 +113,28 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
         example, number = self._places[index]
-        pixels: Tensor | None = None
+        looked: LookedAt | None = None
         layout: VideoLayout = ()
         if example.video is not None:
-            clip = self._read(example.video)
-            pixels = pixel_values(clip.frames, self._config.vision)
-            layout = video_layout(clip.timestamps_seconds, clip.video.duration_seconds, self._config)
+            looked = self.look(example.video)
+            facts = looked.facts
+            layout = video_layout(facts.timestamps_seconds, facts.video.duration_seconds, self._config)
         row = self._writer.rows(example, layout)[number]
         check_lengths([(example, len(row.ids))], self._config)
-        return {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
+        pixels = None if looked is None else looked.pixel_values
+        item = {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
+        return item if self.frozen is None else item | {"looked": looked}
+
+    def look(self, video: Path) -> LookedAt:
+        """What is kept of a video or, read now, the pixel values of its frames."""
+        content = None
+        if self.frozen is not None:
+            if (kept := self.frozen.load(video)) is not None:
+                return kept
+            content = self.frozen.content_of(video)
+        clip = self._read(video)
+        facts = ClipFacts(**{name: value for name, value in vars(clip).items() if name != "frames"})
+        return LookedAt(facts, pixel_values(clip.frames, self._config.vision), content=content)
 
     def _read(self, video: Path) -> Clip:
         looking = self._looking
@@ -173,9 +177,11 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
 
     ids = [item["input_ids"] for item in items]
+    looked = {"looked": [item["looked"] for item in items]} if "looked" in items[0] else {}
     return {
         "input_ids": padded(ids, 0),
         "attention_mask": padded([[1] * len(row) for row in ids], 0),
         "labels": padded([item["labels"] for item in items], IGNORED),
         "pixel_values": [item["pixel_values"] for item in items],
+        **looked,
     }

@@ -81,7 +81,7 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
         ({"video": "a.mp4", "conversations": [turn("system", " "), ASKED, ANSWERED]}, "A system message is empty"),
         (
             {"video": "a.mp4", "conversations": [ASKED, turn("system", "x")]},
-            "from 'system', where gpt or assistant is expected",
+            "Turn 2 is a system message, where an answer is expected",
         ),
         ({"video": "a.mp4", "conversations": [ASKED, {"role": "gpt"}]}, r"Turn 2 is \{'role': 'gpt'\}"),
         ({"video": "a.mp4", "conversations": [ASKED, turn("tool", "x")]}, "Turn 2 is from 'tool'"),
@@ -98,7 +98,7 @@ ASKED, ANSWERED = turn("human", "<image>\nWhat?"), turn("gpt", "That.")
         ({"video": "a.mp4", "conversations": [ASKED]}, "Its last question has no answer"),
         (
             {"video": "a.mp4", "conversations": [ANSWERED, ASKED]},
-            "Turn 1 is from 'assistant', where human or user is expected",
+            "Turn 1 is an answer, where a question is expected",
         ),
         ({"video": "a.mp4", "conversations": [ASKED, turn("gpt", None)]}, "Turn 2 says None, which is not text"),
         ({"video": "a.mp4", "conversations": [turn("human", "<image>"), ANSWERED]}, "A question is empty"),

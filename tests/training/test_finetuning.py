@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from sfvqa.checkpoints.device import resolve_device
 from sfvqa.checkpoints.known import TrainedWith, read_trained_with
@@ -38,6 +38,7 @@ from sfvqa.training.finetune import (
     training_bytes,
 )
 from sfvqa.training.rows import collate, num_fast_tokens
+from sfvqa.training.trainer import VideoTrainer
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -238,11 +239,11 @@ def test_a_step_holds_the_memory_that_is_said(
             held.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
             said.append(training_bytes(model))
 
-    class Counted(Trainer):
+    class Counted(VideoTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments, callbacks=[Counter()])
 
-    monkeypatch.setattr(finetune, "Trainer", Counted)
+    monkeypatch.setattr(finetune, "VideoTrainer", Counted)
     chosen = replace(SHORT, precision=precision, num_steps=2, **options)
     with caplog.at_level(logging.INFO):
         fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)

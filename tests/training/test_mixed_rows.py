@@ -17,7 +17,8 @@ from sfvqa.inference.question import PromptOptions
 from sfvqa.model.hybrid_layer import GatedSlowAttention
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.convert import add_slow_path
-from sfvqa.training.rows import IGNORED, DialogueWriter, Looking, VideoDataset, collate
+from sfvqa.training.frozen_tower import Looking
+from sfvqa.training.rows import IGNORED, DialogueWriter, VideoDataset, collate
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 from tests.inference.conftest import write_video

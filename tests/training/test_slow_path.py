@@ -17,7 +17,8 @@ from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.convert import add_slow_path
 from sfvqa.training.convert import main as convert_main
 from sfvqa.training.finetune import FineTuning, Stage, fine_tune
-from sfvqa.training.rows import IGNORED, DialogueWriter, Looking, VideoDataset
+from sfvqa.training.frozen_tower import Looking
+from sfvqa.training.rows import IGNORED, DialogueWriter, VideoDataset
 from sfvqa.video import SamplingOptions, SamplingStrategy
 from sfvqa.video.readers import ReadOptions
 from tests.inference.conftest import write_video
