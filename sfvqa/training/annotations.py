@@ -78,8 +78,8 @@ class Source:
 
     Raises UsageError when built.
 
-    >>> Source.parse("a.jsonl:2")
-    Source(path=PosixPath('a.jsonl'), weight=2.0)
+    >>> Source.parse("a.jsonl:2").weight
+    2.0
     """
 
     path: Path
@@ -210,8 +210,8 @@ def _parsed(text: str) -> Any:
         return UsageError(
             f"It is not JSON: {error.msg}, at {where}.", "Correct it there, or write it with a JSON library."
         )
-    except RecursionError:
-        return UsageError("It is not JSON that can be read: it is nested too deep.", "Write rows as described.")
+    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
+        return UsageError(f"It is not JSON that can be read: {error}.", "Leave this out.")
 
 
 def check_videos(

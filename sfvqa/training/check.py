@@ -142,7 +142,8 @@ def report_faults(
     counts: Counter[bool] = Counter()
     for finding in find_faults(sources, video_folder, sampling, ruler, num_readers or num_available_cores()):
         counts[finding.is_error] += 1
-        print(finding.as_json() if as_json else finding, file=sys.stdout if as_json or finding.is_error else sys.stderr)
+        said = (finding.as_json() if as_json else str(finding)).encode(errors="backslashreplace").decode()
+        print(said, file=sys.stdout if as_json or finding.is_error else sys.stderr)
     files = plural(len({source.path for source in sources}), "file")
     wrong, warned = plural(counts[True], "error"), plural(counts[False], "warning")
     lengths = "" if ruler else " Lengths are checked with --model."

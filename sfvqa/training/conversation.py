@@ -63,11 +63,12 @@ def read_conversation(row: Any) -> Conversation:
     """Read it; UsageError says what is wrong with it, of several faults the first."""
     if not isinstance(row, dict):
         raise UsageError("It is not an object.", 'Write {"video": …, "conversations": [{"from": …, "value": …}, …]}.')
-    _refuse_repeated(row)
+    _refuse_repeated(row)  # before a key is missed
     key = _key_of_turns(row)
     said = row[key]
     if not isinstance(said, list):
         raise UsageError(f"Its {key} are {_short(said)}, not a list of turns.", _TURN)
+    _refuse_repeated(*said)
     shown = _named(row)
     turns: list[tuple[str, str]] = []
     for number, turn in enumerate(said, start=1):
@@ -97,11 +98,10 @@ def read_conversation(row: Any) -> Conversation:
     return Conversation(shown[0] if shown else None, tuple(asked), system, tuple(ignored))
 
 
-def _refuse_repeated(row: Any) -> None:
-    if isinstance(row, RepeatedKey):
-        raise UsageError(f"It has the key {row.key!r} twice.", "Leave out one of them, or make two rows of it.")
-    for value in row.values() if isinstance(row, dict) else row if isinstance(row, list) else ():
-        _refuse_repeated(value)
+def _refuse_repeated(*objects: Any) -> None:
+    for each in objects:
+        if isinstance(each, RepeatedKey):
+            raise UsageError(f"It has the key {each.key!r} twice.", "Leave out one of them, or make two rows of it.")
 
 
 def _key_of_turns(row: dict[str, Any]) -> str:

@@ -339,6 +339,7 @@ def make_trainer(
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
+        trainer.add_callback(trainer.order)
     cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
     with trainer.accelerator.autocast():
         dataset.frozen = trainer.frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerState
 
 _BATCHES_TO_SORT = 50  # as many as transformers' own sampler, which would read every video to learn the lengths
 
 
-class GroupedByLength(Sampler[int]):
+class GroupedByLength(Sampler[int], TrainerCallback):
     """Yields the rows of an epoch, `num_together` at a time of like length; seed and epoch alone decide the order.
 
     The longest come first, so that memory runs out at once or not at all; the others in random order. Those that are
@@ -19,17 +21,17 @@ class GroupedByLength(Sampler[int]):
     def __init__(self, lengths: Sequence[int], num_together: int, seed: int) -> None:
         self._lengths = np.asarray(lengths)
         self._num_together, self._seed = num_together, seed
-        self._epoch = 0
+        self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Begin another epoch; the loader calls it."""
-        self._epoch = epoch
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """As a callback of the trainer, which knows the epoch; a loader that goes on within one tells no sampler."""
+        self.epoch = int(state.epoch or 0)
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self._seed, self._epoch))
+        rng = np.random.default_rng((self._seed, self.epoch))
         drawn = rng.permutation(len(self))
         full = len(drawn) - len(drawn) % self._num_together
         batches = []

@@ -48,6 +48,11 @@ BAD_ROWS: dict[str, tuple[Any, str, str]] = {
     "no object": ('"bad"', "It is not an object", "Write"),
     "key twice": ('{"video": "a.mp4", "video": "b.mp4"}', "the key 'video' twice", "make two rows"),
     "misspelt key": ({"id": "bad", "conversation": SAID}, "'conversation', and no 'conversations'", "Rename it"),
+    "key of a turn twice": (
+        '{"conversations": [{"from": "human", "value": "What?", "value": "Who?"}]}',
+        "the key 'value' twice",
+        "Leave out one",
+    ),
     "no turns": ({"id": "bad", "conversations": []}, "It has no questions", "Give it turns"),
     "no answer": ({"id": "bad", "conversations": [ASKED]}, "last question has no answer", "leave out the question"),
     "wrong order": ({"id": "bad", "conversations": SAID[::-1]}, "Turn 1 is an answer, where a question", "alternate"),
@@ -77,6 +82,7 @@ BAD_ROWS: dict[str, tuple[Any, str, str]] = {
     ),
     "other key": ({"id": "bad", "video_path": "whole.mp4", "conversations": SAID}, "It has video_path", "Rename it to"),
     "missing": ({"id": "bad", "video": "gone.mp4", "conversations": SAID}, r"no file “.*gone\.mp4”", "Check the path"),
+    "no name": ({"id": "bad", "video": "\ud800.mp4", "conversations": SAID}, r"no file “.*\.mp4”", "Check the path"),
     "address": (
         {"id": "bad", "video": "https://example.com/a.mp4", "conversations": SAID},
         "shows 'https://example.com/a.mp4', and only local files",

@@ -37,9 +37,9 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     orders = [list(first), list(same), list(other)]
     assert orders[0] == orders[1] == list(first)
     assert orders[0] != orders[2]
-    first.set_epoch(1)
+    first.epoch = 1
     assert list(first) != orders[0]
-    first.set_epoch(0)
+    first.epoch = 0
     assert list(first) == orders[0]
 
 
