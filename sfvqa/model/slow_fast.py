@@ -100,6 +100,10 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = self.features(pixel_values.split(chunk_size))
         return self.split(self.visual_tokens_of(features, len(pixel_values)))
 
+    def encode_features(self, features: Tensor) -> VisualTokens:
+        """What the vision tower made of a video, `[T, h, w, C]` → slow and fast tokens, as `encode_video` does it."""
+        return self.split(self.visual_tokens_of(features.split(CHUNK_SIZE), len(features)))
+
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
         tokens = split_video(visual_tokens, self.config)
@@ -153,12 +157,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if pixel_values is not None:
             visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
-        elif features is not None:
-            visual_tokens = [
-                None if seen is None else self.split(self.visual_tokens_of(seen.split(CHUNK_SIZE), len(seen)))
-                for seen in features
-            ]
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
+        if features is not None:
+            visual_tokens = [None if seen is None else self.encode_features(seen) for seen in features]
+        count = kwargs.pop("num_items_in_batch", None)  # of learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:
             slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
@@ -193,9 +194,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             cache.check_grown_to(length_before + inputs_embeds.shape[1])
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
+        loss = (
+            None if labels is None else self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=count)
+        )
         return CausalLMOutputWithPast(
             loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

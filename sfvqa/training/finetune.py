@@ -7,6 +7,7 @@ For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate l
 
 import argparse
 import hashlib
+import importlib.util
 import logging
 import math
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
@@ -45,6 +46,16 @@ from sfvqa.training.run_folder import (
     write_settings,
 )
 from sfvqa.training.trainer import VideoTrainer
+from sfvqa.training.validation import (
+    Figures,
+    Validation,
+    check_apart,
+    figures_table,
+    hold_out,
+    read_figures,
+    source_of,
+    write_figures,
+)
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -52,6 +63,8 @@ from sfvqa.wording import plural
 
 logger = logging.getLogger(__name__)
 
+BEST_BY = ("loss", "exact", "relaxed")
+LOGGERS = ("tensorboard", "trackio", "wandb")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -126,6 +139,21 @@ class FineTuning:
     save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
     num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
     log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
+    validation: str | None = field(
+        default=None,
+        metadata=_flag(
+            "measure the model whenever a state is saved, on this file of conversations or on this share of the videos "
+            "(0.1), which is then not learned from; the best state becomes the checkpoint",
+            kind=str,
+        ),
+    )
+    best_by: str = field(
+        default="loss", metadata=_flag("which figure of the validation says which state is best", choices=BEST_BY)
+    )
+    patience: int | None = field(
+        default=None, metadata=_flag("stop after so many validations in a row without a better one", least=1, kind=int)
+    )
+    log: str = field(default="none", metadata=_flag("where figures are logged besides", choices=("none", *LOGGERS)))
     cache: Path | None = field(
         default=None,
         metadata=_flag(
@@ -155,6 +183,13 @@ class FineTuning:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"There is no precision {self.precision!r}.", f"Use one of {', '.join(PRECISIONS)}.")
+        if self.best_by not in BEST_BY:
+            raise UsageError(f"There is no figure {self.best_by!r}.", f"Use one of {', '.join(BEST_BY)}.")
+        if self.validation_share is not None and not 0 < self.validation_share < 1:
+            raise UsageError(f"The share for validation is {self.validation}.", "It must be between 0 and 1.")
+        if self.patience is not None and self.validation is None:
+            raise UsageError("Patience is for validations, and there are none.", "Add --validation.")
+        self._check_log()
         if self.device not in ("auto", "cpu"):
             raise UsageError(
                 f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs with CUDA_VISIBLE_DEVICES."
@@ -162,6 +197,30 @@ class FineTuning:
         if self.precision == "float16" and resolve_device(self.device).type == "cpu":
             # Trainer would compute in float32 without a word
             raise UsageError("A CPU cannot train in float16.", "Use bfloat16.")
+
+    @property
+    def validation_share(self) -> float | None:
+        """The share of the videos that is held out, where that is asked for."""
+        try:
+            return None if self.validation is None else float(self.validation)
+        except ValueError:
+            return None
+
+    @property
+    def validation_file(self) -> Path | None:
+        """The file that is validated on, where that is asked for."""
+        return None if self.validation is None or self.validation_share is not None else Path(self.validation)
+
+    def _check_log(self) -> None:
+        if self.log == "none":
+            return
+        if self.log not in LOGGERS:
+            raise UsageError(f"Nothing is logged to {self.log!r}.", f"Use one of none, {', '.join(LOGGERS)}.")
+        if importlib.util.find_spec(self.log) is None:
+            raise UsageError(
+                f"Logging to {self.log} needs the package {self.log}, which is not installed.",
+                f"Install it (`pip install {self.log}`), or leave out --log.",
+            )
 
 
 _TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames, and continue with --resume."
@@ -221,46 +280,40 @@ def fine_tune(
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
     examples = read_annotations(annotations, videos)
+    if options.validation_file:
+        examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = _resolve(options, read_trained_with(find(model)))
     settings, state = _settings(model, annotations, videos, options), None
+    before: dict[str, Any] = {}
     if resume:
         before = read_settings(run)
         check_settings(run, before, settings)
         state = str(last_state(run))
-        left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
-        examples = [example for example in examples if str(example.video) not in left_out]
     else:
         check_new_run(run)
-    wanted = {str(example.video) for example in examples}
-    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
-    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
-    if resume and settings["left_out"]:
-        gone = ", ".join(settings["left_out"])
-        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    examples = _readable(examples, looking, options, settings, before)
     for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
         logger.warning("%s", warning)
-    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
-    if checkpoint.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
-    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
-        frames = plural(outside, "frame")
-        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    checkpoint = _load(model, looking)
     if options.stage is Stage.BRIDGE:
-        with_video = [example for example in examples if example.video is not None]
-        if not with_video:
-            raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-        if len(with_video) < len(examples):
-            num_alone = plural(len(examples) - len(with_video), "example")
-            logger.warning("Stage 1 leaves out %s without a video.", num_alone)
-        examples = with_video
+        examples = _about_videos(examples)
+    if options.validation:
+        examples = _held_out(examples, options, before)
+        settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
     trainer = make_trainer(checkpoint, examples, looking, run, options)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
         with memory_errors("training", lambda: _TAKES_LESS):
+            figures = _untrained_figures(trainer, run, resume=resume) if options.validation else {}
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
+    if options.validation:
+        best, answers = trainer.state.best_global_step, figures["untrained"].answers
+        assert best is not None  # the last step is measured if no other was
+        figures["trained"] = Figures.at_step(best, trainer.state.log_history, answers)
+        write_figures(run, figures)
     if options.precision != "float32":
         _restore_frozen(checkpoint.model, checkpoint.location.folder)
     config, folder = checkpoint.model.config, run / "checkpoint"
@@ -270,6 +323,69 @@ def fine_tune(
     trainer.save_model(str(folder))
     clear_kept_videos(run)
     return folder
+
+
+def _readable(
+    examples: list[Example], looking: Looking, options: FineTuning, settings: dict[str, Any], before: dict[str, Any]
+) -> list[Example]:
+    """Examples whose videos can be read, which are noted in the settings; of a run that goes on, the same as before."""
+    left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
+    examples = [example for example in examples if str(example.video) not in left_out]
+    wanted = {str(example.video) for example in examples}
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
+    if before and settings["left_out"]:
+        gone = ", ".join(settings["left_out"])
+        raise UsageError(f"The run learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    return examples
+
+
+def _load(model: str | Path, looking: Looking) -> LoadedCheckpoint:
+    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
+    if checkpoint.quantization is not Quantization.NONE:
+        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
+    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
+        frames = plural(outside, "frame")
+        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    return checkpoint
+
+
+def _about_videos(examples: list[Example]) -> list[Example]:
+    """What stage 1 learns from."""
+    with_video = [example for example in examples if example.video is not None]
+    if not with_video:
+        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+    if len(with_video) < len(examples):
+        num_alone = plural(len(examples) - len(with_video), "example")
+        logger.warning("Stage 1 leaves out %s without a video.", num_alone)
+    return with_video
+
+
+def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any]) -> list[Example]:
+    """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
+    if options.validation_share and before:
+        held = before.get("held_out") or []
+        examples = [replace(example, held_out=source_of(example) in held) for example in examples]
+    elif options.validation_share:
+        examples = hold_out(examples, options.validation_share, options.seed)
+    check_apart(examples)
+    held_out = [example for example in examples if example.held_out]
+    logger.info(
+        "Validated on %s about %s, which are not learned from",
+        plural(sum(len(example.turns) for example in held_out), "question"),
+        plural(len({source_of(example) for example in held_out}), "video"),
+    )
+    return examples
+
+
+def _untrained_figures(trainer: VideoTrainer, run: Path, *, resume: bool) -> dict[str, Figures]:
+    """What the run is compared with: measured before its first step, and kept in its folder."""
+    figures = read_figures(run) if resume else {}
+    trainer.accelerator.wait_for_everyone()  # until all have read it
+    if "untrained" not in figures:
+        figures["untrained"] = trainer.measure()
+        write_figures(run, figures)
+    return figures
 
 
 def _as_raised(error: SfvqaError) -> SfvqaError:
@@ -291,13 +407,10 @@ def make_trainer(
             "The model has no slow path, and stage 1 trains nothing else.",
             "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
         )
-    dataset = VideoDataset(
-        examples,
-        DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family),
-        model.config,
-        looking,
-    )
-    arguments = _arguments(run, options, has_text_alone=any(example.video is None for example in examples))
+    writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family)
+    learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
+    dataset, validation = (VideoDataset(part, writer, model.config, looking) for part in (learned, held_out))
+    arguments = _arguments(run, options, has_text_alone=any(one.video is None for one in learned))
     if arguments.n_gpu > 1:
         raise UsageError(
             f"One process sees {arguments.n_gpu} GPUs.",
@@ -309,16 +422,27 @@ def make_trainer(
         "Stage %d: %s of %s, %s learn; %s before activations",
         options.stage,
         plural(len(dataset), "row"),
-        plural(len(examples), "example"),
+        plural(len(learned), "example"),
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
     trainer = VideoTrainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        eval_dataset=validation if held_out else None,
+        data_collator=collate,
+        processing_class=checkpoint.tokenizer,
+        callbacks=[EarlyStoppingCallback(options.patience)] if options.patience else None,
     )
+    if held_out:
+        trainer.validation = Validation(
+            checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
+        )
     cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
     with trainer.accelerator.autocast():
-        dataset.frozen = trainer.frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+        frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+    dataset.frozen = validation.frozen = trainer.frozen = frozen
     return trainer
 
 
@@ -351,6 +475,12 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         activation_checkpointing=options.gradient_checkpointing,
         save_steps=options.save_every,
         save_total_limit=options.num_kept,
+        eval_strategy="steps" if options.validation else "no",
+        eval_steps=options.save_every,
+        load_best_model_at_end=options.validation is not None,
+        metric_for_best_model=options.best_by if options.validation else None,
+        greater_is_better=options.best_by != "loss",
+        restore_callback_states_from_checkpoint=options.patience is not None,
         logging_steps=options.log_every,
         dataloader_num_workers=options.num_workers,
         remove_unused_columns=False,  # what a row is made of is no argument of `forward`
@@ -358,7 +488,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         label_names=["labels"],
         seed=options.seed,
         use_cpu=resolve_device(options.device).type == "cpu",  # else bfloat16 is refused without a GPU
-        report_to="none",
+        report_to=options.log,
         disable_tqdm=True,
     )
 
@@ -367,7 +497,12 @@ def _settings(model: str | Path, annotations: Path, videos: Path, options: FineT
     """The settings that a resumed run must share."""
     paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
     paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
+    if options.validation_file:
+        paths["validation_sha256"] = hashlib.sha256(options.validation_file.read_bytes()).hexdigest()
+    told = asdict(options)
+    if not options.validation:  # nothing is measured, and when states are saved makes no difference
+        told = {name: value for name, value in told.items() if name not in ("save_every", "best_by")}
+    return paths | {name: value for name, value in told.items() if name not in _MAY_CHANGE}
 
 
 _MAY_CHANGE = (
@@ -421,6 +556,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     if is_first_process():
+        if figures := read_figures(asked["output"]):
+            print(figures_table(figures))
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
     return 0
 

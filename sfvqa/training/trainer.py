@@ -1,16 +1,18 @@
-"""transformers' Trainer, with eyes that see a video once where they are frozen."""
+"""transformers' Trainer, with eyes that see a video once where they are frozen, and validation by answers."""
 
 from typing import Any
 
 from transformers import Trainer
 
 from sfvqa.training.frozen_tower import FrozenTower
+from sfvqa.training.validation import Figures, Validation
 
 
 class VideoTrainer(Trainer):
-    """Trains on rows of a VideoDataset."""
+    """Trains on rows of a VideoDataset; what `frozen` keeps is not looked at again, and `validation` evaluates."""
 
     frozen: FrozenTower | None = None
+    validation: Validation | None = None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         """As Trainer's; videos of which something is kept go in as that."""
@@ -20,3 +22,16 @@ class VideoTrainer(Trainer):
             with self.accelerator.autocast():
                 inputs |= self.frozen.arguments(self.accelerator.unwrap_model(model), looked)
         return super().compute_loss(model, inputs, *arguments, **named)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the model as it is now; the rest of it, from logs to early stopping, is Trainer's."""
+        metrics = {f"eval_{name}": value for name, value in self.measure().metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def measure(self) -> Figures:
+        """Its figures, over all processes."""
+        assert self.validation is not None
+        process = (self.accelerator.process_index, self.accelerator.num_processes)
+        return self.validation.measure(self.accelerator.autocast, process=process, add_up=self.accelerator.reduce)
