@@ -150,16 +150,14 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
 
-        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place, as
-        training does, the `pixel_values` `[T, 3, H, W]` to encode or the tower's `features` `[T, h, w, C]` of them; or,
-        as `generate` does, `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`.
-        With a SlowFastCache in `cache` the slow tokens are looked at again without being given again.
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or the `pixel_values`
+        `[T, 3, H, W]` or tower's `features` `[T, h, w, C]` to make them of; or, as `generate` does, `inputs_embeds`
+        with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. What a SlowFastCache in `cache`
+        holds of slow tokens is looked at again without being given again.
         """
-        if pixel_values is not None:
-            visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
-        if features is not None:
-            visual_tokens = [None if seen is None else self.encode_features(seen) for seen in features]
-        count = kwargs.pop("num_items_in_batch", None)  # of learned tokens, where a step has several batches
+        for encode, videos in ((self.encode_video, pixel_values), (self.encode_features, features)):
+            visual_tokens = visual_tokens if videos is None else [None if v is None else encode(v) for v in videos]
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:
             slow = SlowTokens(slow_tokens, slow_mask, is_ragged=not bool(slow_mask.all()))
@@ -194,9 +192,9 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             cache.check_grown_to(length_before + inputs_embeds.shape[1])
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = (
-            None if labels is None else self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=count)
-        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
         return CausalLMOutputWithPast(
             loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
