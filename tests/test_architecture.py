@@ -32,7 +32,7 @@ BELOW["lab"] = {*BELOW["batch"], "batch", "profiling", "serve", "training"}
 
 ONLY_IN = {
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "training"},
     "prompt_toolkit": {"cli"},
     "torch": {"model", "checkpoints", "inference", "training", "profiling", "lab", "cli"},
     "transformers": {"model", "checkpoints", "inference", "training", "lab"},

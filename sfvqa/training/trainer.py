@@ -1,5 +1,6 @@
 """transformers' Trainer, with eyes that see a video once where they are frozen, and validation by answers."""
 
+from contextlib import nullcontext
 from typing import Any
 
 from transformers import Trainer
@@ -30,8 +31,13 @@ class VideoTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def measure(self) -> Figures:
-        """Its figures, over all processes."""
-        assert self.validation is not None
-        process = (self.accelerator.process_index, self.accelerator.num_processes)
-        return self.validation.measure(self.accelerator.autocast, process=process, add_up=self.accelerator.reduce)
+    def measure(self, validation: Validation | None = None) -> Figures:
+        """The figures of the model as it is now, or of another one's `validation`, over all processes."""
+        other, accelerator = validation is not None, self.accelerator
+        validation = validation or self.validation
+        assert validation is not None
+        return validation.measure(
+            nullcontext if other else accelerator.autocast,
+            process=(accelerator.process_index, accelerator.num_processes),
+            add_up=accelerator.reduce,
+        )

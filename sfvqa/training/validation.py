@@ -271,7 +271,7 @@ def figures_table(figures: dict[str, Figures]) -> str:
                 f"{each.loss:.3f}",
                 f"{each.exact:,} of {each.answers:,}",
                 f"{each.relaxed:,} of {each.answers:,}",
-                f"({interval.low:.0%} to {interval.high:.0%})".replace("% to", "to").replace("%", " %"),
+                f"({100 * interval.low:.0f} to {100 * interval.high:.0f} %)",
             )
         )
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))

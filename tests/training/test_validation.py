@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfvqa.training.finetune import FineTuning, fine_tune
+from sfvqa.training.finetune import fine_tune
+from sfvqa.training.options import FineTuning
 from sfvqa.training.validation import read_figures
 from sfvqa.video.readers import ReadOptions
 from tests.training.flash_videos import NUM_FRAMES, write_flash_videos
