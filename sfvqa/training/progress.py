@@ -29,8 +29,9 @@ class ProgressLine(TrainerCallback):
         self._task = progress.TaskID(0)
         self._began_seconds, self._began_step = 0.0, 0
 
-    def on_train_begin(self, _args: Any, state: TrainerState, _control: Any, **_: Any) -> None:
+    def on_train_begin(self, *given: Any, **_: Any) -> None:
         """Note where the run goes on."""
+        state: TrainerState = given[1]
         self._began_seconds, self._began_step = time.monotonic(), state.global_step
         if state.is_world_process_zero and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = progress.Progress(
@@ -45,11 +46,11 @@ class ProgressLine(TrainerCallback):
             self._task = self._bar.add_task(start, completed=state.global_step, total=state.max_steps)
             self._bar.start()
 
-    def on_log(
-        self, _args: Any, state: TrainerState, _control: Any, logs: dict[str, float] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, *given: Any, **named: Any) -> None:
         """Say the loss since the last time."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        state: TrainerState = given[1]
+        logs: dict[str, float] = named["logs"]
+        if not state.is_world_process_zero or "loss" not in logs:
             return
         done = state.global_step - self._began_step
         left_seconds = (time.monotonic() - self._began_seconds) / done * (state.max_steps - state.global_step)
@@ -62,11 +63,11 @@ class ProgressLine(TrainerCallback):
         else:
             self._bar.update(self._task, completed=state.global_step, description=said)
 
-    def on_evaluate(
-        self, _args: Any, state: TrainerState, _control: Any, metrics: dict[str, float] | None = None, **_: Any
-    ) -> None:
+    def on_evaluate(self, *given: Any, **named: Any) -> None:
         """Say what was measured."""
-        if state.is_world_process_zero and metrics:
+        state: TrainerState = given[1]
+        metrics: dict[str, float] = named["metrics"]
+        if state.is_world_process_zero:
             logger.info(
                 "Validation at step %s: loss %.4g, %.1f %% exact, %.1f %% relaxed",
                 f"{state.global_step:,}",
