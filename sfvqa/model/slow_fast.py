@@ -100,6 +100,10 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features = self.features(pixel_values.split(chunk_size))
         return self.split(self.visual_tokens_of(features, len(pixel_values)))
 
+    def encode_features(self, features: Tensor) -> VisualTokens:
+        """What the vision tower made of a video, `[T, h, w, C]` → slow and fast tokens, as `encode_video` does it."""
+        return self.split(self.visual_tokens_of(features.split(CHUNK_SIZE), len(features)))
+
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
         tokens = split_video(visual_tokens, self.config)
@@ -146,18 +150,13 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
 
-        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place, as
-        training does, the `pixel_values` `[T, 3, H, W]` to encode or the tower's `features` `[T, h, w, C]` of them; or,
-        as `generate` does, `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`.
-        With a SlowFastCache in `cache` the slow tokens are looked at again without being given again.
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or the `pixel_values`
+        `[T, 3, H, W]` or tower's `features` `[T, h, w, C]` to make them of; or, as `generate` does, `inputs_embeds`
+        with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. What a SlowFastCache in `cache`
+        holds of slow tokens is looked at again without being given again.
         """
-        if pixel_values is not None:
-            visual_tokens = [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
-        elif features is not None:
-            visual_tokens = [
-                None if seen is None else self.split(self.visual_tokens_of(seen.split(CHUNK_SIZE), len(seen)))
-                for seen in features
-            ]
+        for encode, videos in ((self.encode_video, pixel_values), (self.encode_features, features)):
+            visual_tokens = visual_tokens if videos is None else [None if v is None else encode(v) for v in videos]
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:

@@ -47,7 +47,8 @@ class Example:
     """A video or picture, None for text alone, and the questions and answers about it, in order.
 
     `timestamps_seconds` are those of the frames that are to be read and `duration_seconds` is the video's, None and 0
-    where they are not known yet; `system` is the system message in place of the template's own, if any.
+    where they are not known yet; `system` is the system message in place of the template's own, if any. One that is
+    `held_out` is not learned from: the model is validated on it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Example:
     timestamps_seconds: tuple[float, ...] | None = None
     duration_seconds: float = 0.0
     system: str | None = None
+    held_out: bool = False
     place: Place | None = field(default=None, compare=False)
 
     @property

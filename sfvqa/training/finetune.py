@@ -8,17 +8,16 @@ For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate l
 import argparse
 import hashlib
 import logging
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from enum import IntEnum
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
@@ -31,10 +30,12 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
-from sfvqa.training.annotations import Example, Source, check_videos, read_sources
+from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
+from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.progress import ProgressLine, StderrHandler
 from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
 from sfvqa.training.run_folder import (
     KEPT_VIDEOS,
@@ -48,128 +49,23 @@ from sfvqa.training.run_folder import (
     write_settings,
 )
 from sfvqa.training.trainer import VideoTrainer
-from sfvqa.video.fitting import CropMode
+from sfvqa.training.validation import (
+    Figures,
+    Validation,
+    check_apart,
+    figures_table,
+    hold_out,
+    read_figures,
+    source_of,
+    write_figures,
+)
 from sfvqa.video.readers import ReadOptions
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-class Stage(IntEnum):
-    """What is learned: the paper's two stages (section 4.1)."""
-
-    BRIDGE = 1
-    """What is new: slow attention, and the projector of a converted decoder. All else stays as it is."""
-    ALL = 2
-    """Everything."""
-
-
-def _flag(
-    said: str | None = None, *, least: int | None = None, kind: Any = None, choices: Any = None
-) -> dict[str, Any]:
-    """What the command line knows of an option; `kind` makes a value of its text, where the default's type does not."""
-    return {"help": said, "least": least, "kind": kind, "choices": choices and list(choices)}
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Options of a run; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
-
-    Lengths are optimizer steps. `precision` is what is computed in and what frozen weights are kept in; those that
-    learn and the optimizer stay in float32.
-    `isolate_reading` costs half a second a video. Raises UsageError when built.
-    """
-
-    stage: Stage = field(
-        default=Stage.ALL,
-        metadata=_flag(
-            "1: train only slow attention, and the projector of a converted decoder; 2: train everything",
-            kind=int,
-            choices=map(int, Stage),
-        ),
-    )
-    num_frames: int | None = field(
-        default=None, metadata=_flag("frames per video (default: as in the checkpoint's training)", least=1, kind=int)
-    )
-    sampling: SamplingStrategy | None = field(
-        default=None,
-        metadata=_flag(
-            "how frames are chosen (default: as in the checkpoint's training)",
-            kind=SamplingStrategy,
-            choices=[kind for kind in SamplingStrategy if kind.needs_number_alone],
-        ),
-    )
-    crop: CropMode | None = field(
-        default=None,
-        metadata=_flag(
-            "how frames are made square (default: as in the checkpoint's training)", kind=CropMode, choices=CropMode
-        ),
-    )
-    num_epochs: float = field(default=1.0, metadata=_flag())
-    num_steps: int | None = field(
-        default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
-    )
-    batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
-    group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
-    accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
-    learning_rate: float = field(default=2e-5, metadata=_flag())
-    warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
-    weight_decay: float = field(default=0.0, metadata=_flag(least=0))
-    max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
-    precision: str = field(
-        default="float32",
-        metadata=_flag("precision to compute in; trained weights stay in float32", choices=PRECISIONS),
-    )
-    gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
-    freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
-    skip_unreadable: bool = field(default=False, metadata=_flag("skip videos that cannot be read, with a warning"))
-    isolate_reading: bool = field(default=False, metadata=_flag("read each video in a process that can be killed"))
-    save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
-    num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
-    log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
-    cache: Path | None = field(
-        default=None,
-        metadata=_flag(
-            "folder for what a frozen vision tower makes of the videos, which further runs may share (default: in the "
-            "output folder, until the run is done)",
-            kind=Path,
-        ),
-    )
-    cache_gigabytes: float = field(
-        default=10.0, metadata=_flag("most that it may take; 0 runs a frozen tower anew in every epoch", least=0)
-    )
-    num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
-    seed: int = field(default=0, metadata=_flag(least=0))
-    device: str = field(default="auto", metadata=_flag("auto or cpu"))
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value, least = getattr(self, each.name), each.metadata["least"]
-            if None not in (value, least) and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{each.name} is {value}.", f"It must be at least {least}.")
-        for name in ("num_epochs", "learning_rate"):
-            if not (math.isfinite(value := getattr(self, name)) and value > 0):
-                raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
-        if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
-            raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
-        if self.seed > _HIGHEST_SEED:
-            raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"There is no precision {self.precision!r}.", f"Use one of {', '.join(PRECISIONS)}.")
-        if self.device not in ("auto", "cpu"):
-            raise UsageError(
-                f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs with CUDA_VISIBLE_DEVICES."
-            )
-        if self.precision == "float16" and resolve_device(self.device).type == "cpu":
-            # Trainer would compute in float32 without a word
-            raise UsageError("A CPU cannot train in float16.", "Use bfloat16.")
-
-
 _TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames, and continue with --resume."
-_HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
@@ -232,46 +128,40 @@ def fine_tune(
     """
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
     examples = read_sources(sources, videos, options.seed)
+    if options.validation_file:
+        examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = _resolve(options, read_trained_with(find(model)))
     settings, state = _settings(model, sources, videos, options), None
+    before: dict[str, Any] = {}
     if resume:
         before = read_settings(run)
         check_settings(run, before, settings)
         state = str(last_state(run))
-        left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
-        examples = [example for example in examples if str(example.video) not in left_out]
     else:
         check_new_run(run)
-    wanted = {str(example.video) for example in examples}
-    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
-    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
-    if resume and settings["left_out"]:
-        gone = ", ".join(settings["left_out"])
-        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    examples = _readable(examples, looking, options, settings, before)
     for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
         logger.warning("%s", warning)
-    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
-    if checkpoint.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
-    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
-        frames = plural(outside, "frame")
-        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    checkpoint = _load(model, looking)
     if options.stage is Stage.BRIDGE:
-        with_video = [example for example in examples if example.video is not None]
-        if not with_video:
-            raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-        if len(with_video) < len(examples):
-            num_alone = plural(len(examples) - len(with_video), "example")
-            logger.warning("Stage 1 leaves out %s without a video.", num_alone)
-        examples = with_video
+        examples = _about_videos(examples)
+    if options.validation:
+        examples = _held_out(examples, options, before)
+        settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
     trainer = make_trainer(checkpoint, examples, looking, run, options)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
         with memory_errors("training", lambda: _TAKES_LESS):
+            figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
+    if options.validation:
+        best, answers = trainer.state.best_global_step, figures["untrained"].answers
+        assert best is not None  # the last step is measured if no other was
+        figures["trained"] = Figures.at_step(best, trainer.state.log_history, answers)
+        write_figures(run, figures)
     if options.precision != "float32":
         _restore_frozen(checkpoint.model, checkpoint.location.folder)
     config, folder = checkpoint.model.config, run / "checkpoint"
@@ -281,6 +171,84 @@ def fine_tune(
     trainer.save_model(str(folder))
     clear_kept_videos(run)
     return folder
+
+
+def _readable(
+    examples: list[Example], looking: Looking, options: FineTuning, settings: dict[str, Any], before: dict[str, Any]
+) -> list[Example]:
+    """Examples whose videos can be read, which are noted in the settings; of a run that goes on, the same as before."""
+    left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
+    examples = [example for example in examples if str(example.video) not in left_out]
+    wanted = {str(example.video) for example in examples}
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
+    if before and settings["left_out"]:
+        gone = ", ".join(settings["left_out"])
+        raise UsageError(f"The run learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    return examples
+
+
+def _load(model: str | Path, looking: Looking) -> LoadedCheckpoint:
+    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
+    if checkpoint.quantization is not Quantization.NONE:
+        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
+    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
+        frames = plural(outside, "frame")
+        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    return checkpoint
+
+
+def _about_videos(examples: list[Example]) -> list[Example]:
+    """What stage 1 learns from."""
+    with_video = [example for example in examples if example.video is not None]
+    if not with_video:
+        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+    if len(with_video) < len(examples):
+        num_alone = plural(len(examples) - len(with_video), "example")
+        logger.warning("Stage 1 leaves out %s without a video.", num_alone)
+    return with_video
+
+
+def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any]) -> list[Example]:
+    """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
+    if options.validation_share and before:
+        held = before.get("held_out") or []
+        examples = [replace(example, held_out=source_of(example) in held) for example in examples]
+    elif options.validation_share:
+        examples = hold_out(examples, options.validation_share, options.seed)
+    check_apart(examples)
+    held_out = list(dict.fromkeys(example for example in examples if example.held_out))  # once, whatever they weigh
+    logger.info(
+        "Validation on %s about %s, which are not learned from",
+        plural(sum(len(example.turns) for example in held_out), "question"),
+        plural(len({source_of(example) for example in held_out}), "video"),
+    )
+    return [*(example for example in examples if not example.held_out), *held_out]
+
+
+def _first_figures(
+    trainer: VideoTrainer, run: Path, options: FineTuning, examples: list[Example], *, resume: bool
+) -> dict[str, Figures]:
+    """What the run is compared with: measured before its first step, and kept in its folder."""
+    figures = read_figures(run) if resume else {}
+    trainer.accelerator.wait_for_everyone()  # until all have read it
+    if options.against_base and (name := f"base {options.against_base}") not in figures:
+        figures[name] = trainer.measure(_validation_of_base(trainer, options, examples))
+    if "untrained" not in figures:
+        figures["untrained"] = trainer.measure()
+    write_figures(run, figures)
+    return figures
+
+
+def _validation_of_base(trainer: VideoTrainer, options: FineTuning, examples: list[Example]) -> Validation:
+    """The same questions for another model, which looks at videos as it was trained to."""
+    base = load_checkpoint(ModelSettings(str(options.against_base), device=str(trainer.args.device)))
+    known = base.trained_with
+    looking = Looking(known.sampling, known.crop, _reading(options))
+    held_out = [replace(one, timestamps_seconds=None) for one in examples if one.held_out]  # they are of other frames
+    writer = DialogueWriter(base.tokenizer, base.end_token_ids, base.model.config.family)
+    rows = VideoDataset(held_out, writer, base.model.config, looking)
+    return Validation(base, rows, held_out, batch_size=options.batch_size, num_workers=options.num_workers)
 
 
 def _as_raised(error: SfvqaError) -> SfvqaError:
@@ -296,6 +264,8 @@ def check(
     """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
     known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
     sampling = _resolve(options, known)[1].sampling
+    if options.validation_file:
+        sources = [*sources, Source(options.validation_file)]
     return int(report_faults(sources, videos, sampling, model, num_readers=options.num_workers, as_json=as_json))
 
 
@@ -311,13 +281,10 @@ def make_trainer(
             "The model has no slow path, and stage 1 trains nothing else.",
             "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
         )
-    dataset = VideoDataset(
-        examples,
-        DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family),
-        model.config,
-        looking,
-    )
-    arguments = _arguments(run, options, has_text_alone=any(example.video is None for example in examples))
+    writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family)
+    learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
+    dataset, validation = (VideoDataset(part, writer, model.config, looking) for part in (learned, held_out))
+    arguments = _arguments(run, options, has_text_alone=any(one.video is None for one in learned))
     if arguments.n_gpu > 1:
         raise UsageError(
             f"One process sees {arguments.n_gpu} GPUs.",
@@ -329,20 +296,32 @@ def make_trainer(
         "Stage %d: %s of %s, %s learn; %s before activations",
         options.stage,
         plural(len(dataset), "row"),
-        plural(len(examples), "example"),
+        plural(len(learned), "example"),
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
     trainer = VideoTrainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        eval_dataset=validation if held_out else None,
+        data_collator=collate,
+        processing_class=checkpoint.tokenizer,
+        callbacks=[ProgressLine(), *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
+    trainer.remove_callback(PrinterCallback)
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
         trainer.add_callback(trainer.order)
+    if held_out:
+        trainer.validation = Validation(
+            checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
+        )
     cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
     with trainer.accelerator.autocast():
-        dataset.frozen = trainer.frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+        frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+    dataset.frozen = validation.frozen = trainer.frozen = frozen
     return trainer
 
 
@@ -353,8 +332,12 @@ def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looki
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
     sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
     crop = options.crop or known.crop
-    looking = Looking(sampling, crop, ReadOptions(isolated=options.isolate_reading, num_threads=1))
+    looking = Looking(sampling, crop, _reading(options))
     return replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
+
+
+def _reading(options: FineTuning) -> ReadOptions:
+    return ReadOptions(isolated=options.isolate_reading, num_threads=1)
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
@@ -375,6 +358,12 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         activation_checkpointing=options.gradient_checkpointing,
         save_steps=options.save_every,
         save_total_limit=options.num_kept,
+        eval_strategy="steps" if options.validation else "no",
+        eval_steps=options.save_every,
+        load_best_model_at_end=options.validation is not None,
+        metric_for_best_model=options.best_by if options.validation else None,
+        greater_is_better=options.best_by != "loss",
+        restore_callback_states_from_checkpoint=options.patience is not None,
         logging_steps=options.log_every,
         dataloader_num_workers=options.num_workers,
         remove_unused_columns=False,  # what a row is made of is no argument of `forward`
@@ -382,7 +371,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         label_names=["labels"],
         seed=options.seed,
         use_cpu=resolve_device(options.device).type == "cpu",  # else bfloat16 is refused without a GPU
-        report_to="none",
+        report_to=options.log,
         disable_tqdm=True,
     )
 
@@ -392,7 +381,12 @@ def _settings(model: str | Path, sources: Sequence[Source], videos: Path, option
     paths = {"model": str(model), "annotations": " ".join(map(str, sources)), "videos": str(videos)}
     digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
     paths["annotations_sha256"] = " ".join(digests)
-    return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
+    if options.validation_file:
+        paths["validation_sha256"] = hashlib.sha256(options.validation_file.read_bytes()).hexdigest()
+    told = asdict(options)
+    if not options.validation:  # nothing is measured, and when states are saved makes no difference
+        told = {name: value for name, value in told.items() if name not in ("save_every", "best_by")}
+    return paths | {name: value for name, value in told.items() if name not in _MAY_CHANGE}
 
 
 _MAY_CHANGE = (
@@ -437,7 +431,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train, and print where the checkpoint is."""
     asked = vars(parse_arguments(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[StderrHandler()]
+    )
+    disable_progress_bar()
     try:
         options = {each.name: asked[each.name] for each in fields(FineTuning)}
         options["stage"] = Stage(options["stage"])
@@ -457,6 +454,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     if is_first_process():
+        if figures := read_figures(asked["output"]):
+            print(figures_table(figures))
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
     return 0
 

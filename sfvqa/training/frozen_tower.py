@@ -150,17 +150,7 @@ class FrozenTower:
         video = facts.video.path
         if self.content_of(video) != content:  # it was written to meanwhile
             return
-        kept = SeenVideo(
-            visual_tokens=seen,
-            indices=facts.indices,
-            timestamps_seconds=facts.timestamps_seconds,
-            strategy=facts.strategy,
-            reader=facts.reader,
-            crop=self.key.crop,
-            video=facts.video,
-            warnings=facts.warnings,
-        )
-        if warning := self.cache.save(replace(self.key, content=content), kept):
+        if warning := self.cache.save(replace(self.key, content=content), _seen_video(seen, facts, self.key.crop)):
             logger.warning("%s: %s", video, warning)
 
 
@@ -174,6 +164,33 @@ def _see(model: SlowFastForConditionalGeneration, pixel_values: Tensor, *, bridg
         if bridge_is_frozen:
             return model.visual_tokens_of(features, len(pixel_values))
         return torch.cat(list(features))
+
+
+def seen_video(
+    model: SlowFastForConditionalGeneration, looked: LookedAt, crop: CropMode, frozen: FrozenTower | None
+) -> SeenVideo:
+    """A video as `encoded_from` takes it."""
+    if frozen is None:
+        assert looked.pixel_values is not None
+        tokens = _see(model, looked.pixel_values, bridge_is_frozen=True)
+    else:
+        tokens = frozen.see(model, looked)
+        if not frozen.bridge_is_frozen:
+            tokens = model.visual_tokens_of(tokens.split(CHUNK_SIZE), len(tokens))
+    return _seen_video(tokens, looked.facts, crop)
+
+
+def _seen_video(tokens: Tensor, facts: ClipFacts, crop: CropMode) -> SeenVideo:
+    return SeenVideo(
+        visual_tokens=tokens,
+        indices=facts.indices,
+        timestamps_seconds=facts.timestamps_seconds,
+        strategy=facts.strategy,
+        reader=facts.reader,
+        crop=crop,
+        video=facts.video,
+        warnings=facts.warnings,
+    )
 
 
 def _facts_of(seen: SeenVideo) -> ClipFacts:

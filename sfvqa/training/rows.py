@@ -94,7 +94,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def __init__(
         self, examples: Sequence[Example], writer: DialogueWriter, config: SlowFastConfig, looking: Looking
     ) -> None:
-        self._writer, self._config, self._looking = writer, config, looking
+        self._writer, self._config, self.looking = writer, config, looking
         self.frozen: FrozenTower | None = None
         self._places: list[tuple[Example, int]] = []
         self.lengths: list[int] = []
@@ -113,17 +113,22 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
         example, number = self._places[index]
+        rows, looked = self.conversation(example)
+        pixels = None if looked is None else looked.pixel_values
+        item = {"input_ids": rows[number].ids, "labels": rows[number].labels, "pixel_values": pixels}
+        return item if self.frozen is None else item | {"looked": looked}
+
+    def conversation(self, example: Example) -> tuple[list[TokenRow], LookedAt | None]:
+        """All rows of an example, and its video; errors as for one row."""
         looked: LookedAt | None = None
         layout: VideoLayout = ()
         if example.video is not None:
             looked = self.look(example.video)
             facts = looked.facts
             layout = video_layout(facts.timestamps_seconds, facts.video.duration_seconds, self._config)
-        row = self._writer.rows(example, layout)[number]
-        check_lengths([(example, len(row.ids))], self._config)
-        pixels = None if looked is None else looked.pixel_values
-        item = {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
-        return item if self.frozen is None else item | {"looked": looked}
+        rows = self._writer.rows(example, layout)
+        check_lengths([(example, len(row.ids)) for row in rows], self._config)
+        return rows, looked
 
     def look(self, video: Path) -> LookedAt:
         """What is kept of a video or, read now, the pixel values of its frames."""
@@ -137,7 +142,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return LookedAt(facts, pixel_values(clip.frames, self._config.vision), content=content)
 
     def _read(self, video: Path) -> Clip:
-        looking = self._looking
+        looking = self.looking
         fit = self._config.family.fit(self._config.vision, looking.crop)
         clip = read_clip(video, looking.sampling, reading=looking.reading, fit=fit)
         for warning in clip.warnings:

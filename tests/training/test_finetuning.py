@@ -28,15 +28,8 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
 from sfvqa.training import finetune
 from sfvqa.training.convert import ConversionOptions, VisionSource, convert
-from sfvqa.training.finetune import (
-    FineTuning,
-    Stage,
-    choose_learned,
-    fine_tune,
-    keep_frozen_in,
-    main,
-    training_bytes,
-)
+from sfvqa.training.finetune import choose_learned, fine_tune, keep_frozen_in, main, training_bytes
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.training.trainer import VideoTrainer
 from sfvqa.video.fitting import CropMode

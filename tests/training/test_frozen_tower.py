@@ -8,7 +8,8 @@ import pytest
 
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.training.convert import add_slow_path
-from sfvqa.training.finetune import FineTuning, Stage, fine_tune
+from sfvqa.training.finetune import fine_tune
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.video.sampling import SamplingStrategy
 from tests.model.families.published import save_whole
 from tests.training.flash_videos import NUM_FRAMES, write_flash_videos

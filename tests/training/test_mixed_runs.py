@@ -16,7 +16,8 @@ from PIL import Image
 
 from sfvqa.errors import UsageError
 from sfvqa.training.annotations import Source
-from sfvqa.training.finetune import FineTuning, fine_tune, main
+from sfvqa.training.finetune import fine_tune, main
+from sfvqa.training.options import FineTuning
 from tests.training.flash_videos import NUM_FRAMES, write_flash_videos
 from tests.training.test_finetuning import load, losses, make_converted
 

@@ -16,8 +16,9 @@ from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.convert import add_slow_path
 from sfvqa.training.convert import main as convert_main
-from sfvqa.training.finetune import FineTuning, Stage, fine_tune
+from sfvqa.training.finetune import fine_tune
 from sfvqa.training.frozen_tower import Looking
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import IGNORED, DialogueWriter, VideoDataset
 from sfvqa.video import SamplingOptions, SamplingStrategy
 from sfvqa.video.readers import ReadOptions
