@@ -1,7 +1,9 @@
 """Read all annotations and every video they name once, and say what is wrong, row by row; loads no model."""
 
 import json
+import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +23,8 @@ from sfvqa.video.readers import ReadOptions, num_available_cores
 from sfvqa.video.reading import read_frame_by_frame
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def find_faults(
     Without a ruler no row is too long.
     """
     looks: dict[Path, Future[ClipFacts]] = {}
+    told = time.monotonic()
     pool = ThreadPoolExecutor(num_readers)
     try:
         for path in dict.fromkeys(source.path for source in sources):
@@ -86,12 +91,16 @@ def find_faults(
             new = [row.video for row in rows if isinstance(row, Example) and row.video and row.video not in looks]
             looks |= {video: pool.submit(_look_at, video, sampling) for video in dict.fromkeys(new)}
             unseen = set(new)
-            for row in rows:
+            for number, row in enumerate(rows):
                 yield from _findings(row, looks, unseen, ruler)
+                if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
+                    logger.info("%s: %s of %s", path, f"{number + 1:,}", plural(len(rows), "row"))
+                    told = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
+_SECONDS_BETWEEN_WORDS = 10.0
 _ENOUGH_TO_DECODE = partial(resize_to, width=64, height=64)
 
 

@@ -1,4 +1,4 @@
-"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on a JSON file of video conversations.
+"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on conversations about videos and pictures.
 
 It uses transformers' Trainer, in the paper's two stages. A run's settings are kept in its folder beside the states that
 Trainer saves, and only a run with the same settings can continue from them.
