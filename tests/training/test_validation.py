@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from torch.nn import functional
 from transformers import TrainerState
 
 import sfvqa
+from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.errors import UsageError
 from sfvqa.inference import VideoQA
+from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.prompt import layout_of
 from sfvqa.inference.video_cache.store import VideoCache
+from sfvqa.training import validation
 from sfvqa.training.annotations import Example, read_annotations
 from sfvqa.training.finetune import fine_tune, main
 from sfvqa.training.options import FineTuning
@@ -140,8 +144,18 @@ def conversation(video: str | None, *said: str) -> dict[str, Any]:
     return {"id": said[0], "conversations": turns} | ({} if video is None else {"video": video})
 
 
-def test_what_is_measured_is_what_ask_answers_and_the_loss_of_the_rows(tmp_path: Path) -> None:
+def test_what_is_measured_is_what_ask_answers_and_the_loss_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`tiny` knows this video; of five answers three are its own, word for word, and one says the same."""
+    asked = list[Asked]()
+
+    class Watched(AnswerRun):
+        def __init__(self, checkpoint: LoadedCheckpoint, questions: Sequence[Asked], *given: Any, **named: Any) -> None:
+            asked.extend(questions)
+            super().__init__(checkpoint, questions, *given, **named)
+
+    monkeypatch.setattr(validation, "AnswerRun", Watched)
     demo = Path(sfvqa.__file__).parent / "assets" / "demo"
     held_out = [
         conversation(
@@ -163,6 +177,8 @@ def test_what_is_measured_is_what_ask_answers_and_the_loss_of_the_rows(tmp_path:
     fine_tune("tiny", tmp_path / "learned.json", demo, tmp_path / "run", chosen)
     found = read_figures(tmp_path / "run")["untrained"]
     assert (found.exact, found.relaxed, found.answers) == (3, 4, 5)
+    histories = [one.history for one in asked[: found.answers] if one.history]
+    assert histories == [(("Which digit is shown?", "The digit 7 is shown."),)]
     qa = VideoQA.load("tiny", device="cpu")
     video = qa.encode(demo / "shapes.mp4", reading=HERE)
     writer = DialogueWriter(qa.checkpoint.tokenizer, qa.checkpoint.end_token_ids)
