@@ -145,10 +145,11 @@ def fine_tune(
     checkpoint = _load(model, looking)
     if options.stage is Stage.BRIDGE:
         examples = _about_videos(examples)
+    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
     if options.validation:
-        examples = _held_out(examples, options, before)
+        examples = _held_out(examples, options, before, cache)
         settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
-    trainer = make_trainer(checkpoint, examples, looking, run, options)
+    trainer = make_trainer(checkpoint, examples, looking, run, options, cache)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
@@ -157,10 +158,14 @@ def fine_tune(
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
+    finally:
+        for line in trainer.callback_handler.callbacks:
+            if isinstance(line, ProgressLine):
+                line.close()
     if options.validation:
-        best, answers = trainer.state.best_global_step, figures["untrained"].answers
-        assert best is not None  # the last step is measured if no other was
-        figures["trained"] = Figures.at_step(best, trainer.state.log_history, answers)
+        ended = trainer.state
+        step = ended.best_global_step if ended.best_model_checkpoint else ended.global_step  # its folder may be gone
+        figures["trained"] = Figures.at_step(step or 0, ended.log_history, figures["untrained"].answers)
         write_figures(run, figures)
     if options.precision != "float32":
         _restore_frozen(checkpoint.model, checkpoint.location.folder)
@@ -209,14 +214,14 @@ def _about_videos(examples: list[Example]) -> list[Example]:
     return with_video
 
 
-def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any]) -> list[Example]:
+def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any], cache: VideoCache) -> list[Example]:
     """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
     if options.validation_share and before:
         held = before.get("held_out") or []
         examples = [replace(example, held_out=source_of(example) in held) for example in examples]
     elif options.validation_share:
-        examples = hold_out(examples, options.validation_share, options.seed)
-    check_apart(examples)
+        examples = hold_out(examples, options.validation_share, options.seed, cache)
+    check_apart(examples, cache)
     held_out = list(dict.fromkeys(example for example in examples if example.held_out))  # once, whatever they weigh
     logger.info(
         "Validation on %s about %s, which are not learned from",
@@ -270,9 +275,14 @@ def check(
 
 
 def make_trainer(
-    checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
+    checkpoint: LoadedCheckpoint,
+    examples: list[Example],
+    looking: Looking,
+    run: Path,
+    options: FineTuning,
+    cache: VideoCache,
 ) -> VideoTrainer:
-    """Return transformers' Trainer for the model of `checkpoint`."""
+    """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes."""
     model = checkpoint.model
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
@@ -318,7 +328,6 @@ def make_trainer(
         trainer.validation = Validation(
             checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
         )
-    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
     with trainer.accelerator.autocast():
         frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
     dataset.frozen = validation.frozen = trainer.frozen = frozen
@@ -342,7 +351,7 @@ def _reading(options: FineTuning) -> ReadOptions:
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(run),
+        output_dir=str(run.absolute()),
         num_train_epochs=options.num_epochs,
         max_steps=options.num_steps or -1,
         per_device_train_batch_size=options.batch_size,

@@ -86,7 +86,7 @@ logger = logging.getLogger(__name__)
 class VideoDataset(Dataset[dict[str, Any]]):
     """One item a row: `input_ids`, `labels`, and `pixel_values` `[T, 3, S, S]`, None without a video.
 
-    With `frozen` set, an item also has how its video was `looked` at, and no pixel values of one that is kept.
+    With `frozen` set, an item has in their place how its video was `looked` at.
     A row is written when its video has been read, for the frames that it has turned out to have. Raises UsageError when
     built for rows that are too long, as far as these frames are known.
     """
@@ -114,9 +114,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
         """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
         example, number = self._places[index]
         rows, looked = self.conversation(example)
-        pixels = None if looked is None else looked.pixel_values
-        item = {"input_ids": rows[number].ids, "labels": rows[number].labels, "pixel_values": pixels}
-        return item if self.frozen is None else item | {"looked": looked}
+        item = {"input_ids": rows[number].ids, "labels": rows[number].labels, "pixel_values": None}
+        if self.frozen is not None:
+            return item | {"looked": looked}
+        return item | {"pixel_values": None if looked is None else looked.pixel_values}
 
     def conversation(self, example: Example) -> tuple[list[TokenRow], LookedAt | None]:
         """All rows of an example, and its video; errors as for one row."""

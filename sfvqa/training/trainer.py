@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer
 
@@ -45,5 +46,12 @@ class VideoTrainer(Trainer):
         return validation.measure(
             nullcontext if other else accelerator.autocast,
             process=(accelerator.process_index, accelerator.num_processes),
-            add_up=accelerator.reduce,
+            add_up=self._add_up,
         )
+
+    def _add_up(self, sums: Tensor) -> Tensor:
+        """The sums of all processes; a device of one alone need not know float64."""
+        if self.accelerator.num_processes == 1:
+            return sums
+        total: Tensor = self.accelerator.reduce(sums.to(self.accelerator.device))
+        return total

@@ -36,13 +36,13 @@ Batch = list[tuple[Example, list[TokenRow], LookedAt | None]]
 # --- which conversations ---------------------------------------------------------------------------------------------
 
 
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
+def hold_out(examples: Sequence[Example], share: float, seed: int, videos: VideoCache) -> list[Example]:
     """Mark a share of the videos, at least one, as held out; UsageError where none would be left to learn from.
 
     Which they are depends on the content of each and on the seed alone: a copy goes with its original, and further
-    videos move none of these from one part to the other, but for the last few.
+    videos move none of these from one part to the other, but for the last few. `videos` knows what was hashed before.
     """
-    contents = {source_of(example): _content_of(example) for example in examples}
+    contents = {source_of(example): _content_of(example, videos) for example in examples}
     distinct = sorted(set(contents.values()), key=lambda content: hashlib.sha256(f"{seed} {content}".encode()).digest())
     if len(distinct) < 2:
         raise UsageError("All examples are about one video, which cannot be learned from and held out.", _GIVE_A_FILE)
@@ -50,10 +50,12 @@ def hold_out(examples: Sequence[Example], share: float, seed: int) -> list[Examp
     return [replace(example, held_out=contents[source_of(example)] in held) for example in examples]
 
 
-def check_apart(examples: Sequence[Example]) -> None:
+def check_apart(examples: Sequence[Example], videos: VideoCache) -> None:
     """Raise UsageError for videos, by their content, that are both learned from and held out."""
-    learned = {_content_of(example) for example in examples if not example.held_out}
-    both = {source_of(example): None for example in examples if example.held_out and _content_of(example) in learned}
+    learned = {_content_of(example, videos) for example in examples if not example.held_out}
+    both = {
+        source_of(example): None for example in examples if example.held_out and _content_of(example, videos) in learned
+    }
     if both:
         raise UsageError(
             f"{plural(len(both), 'video')} of the validation file would be learned from too, first {next(iter(both))}.",
@@ -71,11 +73,8 @@ def source_of(example: Example) -> str:
     return f"text {example.name}" if example.video is None else str(example.video)
 
 
-def _content_of(example: Example) -> str:
-    return repr(example.turns) if example.video is None else _CONTENTS.content_of(example.video)
-
-
-_CONTENTS = VideoCache(Path(), 0)  # for its memory of what was hashed
+def _content_of(example: Example, videos: VideoCache) -> str:
+    return repr(example.turns) if example.video is None else videos.content_of(example.video)
 
 
 # --- how good the model is on them -----------------------------------------------------------------------------------
@@ -164,7 +163,7 @@ class Validation:
                     sums[2:] += self._score(batch, encoded)
         finally:
             model.train(was_training)
-        loss, tokens, *counts = add_up(sums.to(model.device)).tolist()
+        loss, tokens, *counts = add_up(sums).tolist()
         return Figures(loss / tokens, *map(int, counts))
 
     def _batches(self, examples: Sequence[Example]) -> Iterator[Batch]:

@@ -32,6 +32,7 @@ from sfvqa.training.finetune import choose_learned, fine_tune, keep_frozen_in, m
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.training.trainer import VideoTrainer
+from sfvqa.training.validation import read_figures
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -456,6 +457,7 @@ def test_the_command_trains_and_says_where_the_result_is(
 def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, tmp_path: Path) -> None:
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "60", "--save-every", "1", "--log-every", "1", "--device", "cpu"]
+    arguments += ["--validation", "0.25"]
     run = [*arguments, "--output", str(tmp_path / "killed")]
     # As many threads as here: where sums are split among more of them, they are rounded otherwise.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -471,6 +473,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, t
     assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
     assert len(losses(tmp_path / "whole")) == 60
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert read_figures(tmp_path / "killed") == read_figures(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -478,6 +481,7 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
     """As on two GPUs: half a step's rows each, text-only ones among them, give the step of one process."""
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu"]
+    arguments += ["--validation", "0.4"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sfvqa.training.finetune"]
     done = subprocess.run(
         [*launch, *arguments, "--output", str(tmp_path / "two"), "--batch-size", "1"],
@@ -492,6 +496,9 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
+    for ours, same in zip(*(read_figures(tmp_path / name).values() for name in ("two", "one")), strict=True):
+        assert replace(ours, loss=0.0) == replace(same, loss=0.0)
+        assert ours.loss == pytest.approx(same.loss, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -105,3 +105,16 @@ def test_two_processes_go_on_in_a_later_epoch(model: Path, folder: Path, tmp_pat
     torch.testing.assert_close(torch.tensor(resumed), torch.tensor(whole), rtol=1e-4, atol=1e-4)
     assert main([*arguments, "--batch-size", "2", "--output", str(tmp_path / "one")]) == 0
     torch.testing.assert_close(torch.tensor(losses(tmp_path / "one")), torch.tensor(whole), rtol=1e-3, atol=1e-3)
+
+
+def test_validation_counts_a_row_once_whatever_it_weighs(
+    model: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of the rows is about something of its own; those of the second file weigh 2."""
+    options = replace(SHORT, num_steps=1, save_every=1, validation="0.2")
+    with caplog.at_level(logging.INFO):
+        fine_tune(model, sources(folder), folder, tmp_path / "run", options)
+    held_out = json.loads((tmp_path / "run" / "settings.json").read_text())["held_out"]
+    assert f"Validation on {len(held_out)} questions about {len(held_out)} videos" in caplog.text
+    weights = [2 if Path(name).suffix != ".mp4" else 1 for name in held_out]
+    assert f" {22 - sum(weights)} rows of {22 - sum(weights)} examples" in caplog.text
