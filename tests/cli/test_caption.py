@@ -317,7 +317,7 @@ def test_killed_between_windows_or_within_a_file_no_half_file_stands_there(folde
         )
         assert run.returncode == exit_code, run.stderr
         there = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.rglob("*.vtt")}
-        assert all(len(webvtt.read(file).captions) == 4 for file in there)
+        assert all(len(webvtt.read(str(file)).captions) == 4 for file in there)
         assert whole.items() <= there.items()
         assert len(there) > len(whole)
         whole = there
