@@ -47,7 +47,7 @@ once; the cache keeps what was said."""
 FormatName = Literal["vtt", "srt", "txt", "csv", "jsonl"]
 
 Videos = Annotated[
-    list[Path], typer.Argument(parser=parse_video, metavar="VIDEO…", help="Video files.", show_default=False)
+    list[Path], typer.Argument(parser=parse_video, metavar="VIDEO", help="Video files.", show_default=False)
 ]
 Model = Annotated[
     str | None,
