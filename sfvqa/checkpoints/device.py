@@ -49,6 +49,15 @@ def is_here(device: torch.device) -> bool:
     return why_unusable(device.index or 0) is None
 
 
+_SMALL_MODEL = 10_000_000  # parameters: tiny, of 1.1 million, is faster with one thread
+
+
+def leave_cores(model: torch.nn.Module) -> None:
+    """Compute with one thread where a model is so small that more only take the cores that others need."""
+    if sum(parameter.numel() for parameter in model.parameters()) < _SMALL_MODEL:
+        torch.set_num_threads(1)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished its work, so that a clock read next is right."""
     if device.type == "cuda":

@@ -35,7 +35,7 @@ class AnswerPrinter:
     which line breaks become spaces.
     """
 
-    def __init__(self, notices: "Notices", *, print_whole: "PrintWhole | None", several: bool) -> None:
+    def __init__(self, notices: "Notices", *, print_whole: PrintWhole | None, several: bool) -> None:
         self._notices = notices
         self._print_whole = print_whole
         self._several = several

@@ -46,7 +46,7 @@ one first, as in `sfvqa models pull whisper-base`. Each video is listened to
 once; the cache keeps what was said."""
 
 Videos = Annotated[
-    list[Path], typer.Argument(parser=parse_video, metavar="VIDEO…", help="Video files.", show_default=False)
+    list[Path], typer.Argument(parser=parse_video, metavar="VIDEO", help="Video files.", show_default=False)
 ]
 Model = Annotated[
     str | None,

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import uvicorn
 from starlette.types import ASGIApp
 
+from sfvqa.checkpoints.device import leave_cores
 from sfvqa.errors import ServerError
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.app import Server, build_app
@@ -30,7 +30,6 @@ _LOOK_SECONDS = 0.05
 _LAST_SECONDS = 5  # for responses to be sent once every answer is whole or cut
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _BESIDE_BYTES = 1 << 20  # of a body, beside the video in it
-_SMALL_MODEL = 10_000_000  # parameters: below, a second thread for each operation costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
 
     Raises ServerError, DeviceLostError where it cannot go on.
     """
-    _leave_cores(answerer)
+    leave_cores(answerer.checkpoint.model)
     stop = _Stop()
     with (
         stop.on_signals(),
@@ -119,12 +118,6 @@ def serve(answerer: VideoQA, listening: socket.socket, options: ServeOptions, st
     if service.room.failure is not None:
         raise service.room.failure
     return service.has_ended and not stop.is_urgent  # other threads may read or try a schema, for a minute
-
-
-def _leave_cores(answerer: VideoQA) -> None:
-    """Compute with one thread where more would only take the cores that HTTP and readers need."""
-    if sum(parameter.numel() for parameter in answerer.checkpoint.model.parameters()) < _SMALL_MODEL:
-        torch.set_num_threads(1)
 
 
 async def _run(

@@ -26,7 +26,7 @@ from sfvqa.serve.sight import Sight, View, Waiting
 from sfvqa.wording import plural
 
 _MOST_RUNS = 2  # batches being written at a time: each costs the others half their speed
-_WORTH_JOINING = 0.25  # who join a batch, for each of those that it keeps waiting
+_WORTH_JOINING = 0.5  # who join a batch, for each of those that it keeps waiting
 _MOST_UNSEEABLE = 1000
 _READ_AHEAD = 2  # videos for each reader that are read, or were and wait for the vision tower
 
@@ -38,8 +38,8 @@ class ServiceOptions:
     `batch_size` answers are written at a time, about at most `most_frames_together` frames in all; a request may be
     about `most_frames` of them. `most_requests` may be under way or wait, `num_readers` videos be read at a time, and
     as many more wait in memory for the vision tower. `kept_bytes` of encoded videos and prompts stay in memory for
-    further questions. A request waits `patience_seconds` for others to come with it into a batch that is being written,
-    or for the end of one that it cannot join before another begins beside it.
+    further questions. A request waits `gather_seconds` for others to come with it into a batch that is being written,
+    and `patience_seconds` for the end of one that it cannot join before another begins beside it.
     """
 
     batch_size: int = 8
@@ -48,6 +48,7 @@ class ServiceOptions:
     most_frames: int = 128
     most_frames_together: int = 1024
     kept_bytes: int = 1 << 30
+    gather_seconds: float = 0.1
     patience_seconds: float = 0.5
 
     def __post_init__(self) -> None:
@@ -257,7 +258,8 @@ class WaitingRoom:
             over = set(batch) - set(left)
             beside = [waiting for waiting in self._written if waiting not in over]
             joining = self._fitting(left[0], beside, overtakes=False)
-            if len(joining) < _WORTH_JOINING * len(left) and not any(map(self._has_waited, joining)):
+            late = time.monotonic() - self.options.gather_seconds
+            if len(joining) < _WORTH_JOINING * len(left) and all(waiting.since > late for waiting in joining):
                 return []
             batch[:] = [*left, *joining]
             return self._take(joining)

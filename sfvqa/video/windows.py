@@ -77,7 +77,13 @@ class WindowOptions:
         WindowOptions(length_seconds=90.0, overlap_seconds=5.0)
         """
         overlap_seconds = parse_length(overlap) if overlap else 0.0
-        return cls(None if length.strip() == SCENES else parse_length(length), overlap_seconds)
+        if length.strip() == SCENES:
+            return cls(None, overlap_seconds)
+        try:
+            length_seconds = parse_length(length)
+        except UsageError as error:
+            raise UsageError(error.message, f"Write a window as 30s, 1:30 or {SCENES}.") from None
+        return cls(length_seconds, overlap_seconds)
 
     def check(self, sampling: SamplingOptions) -> None:
         """UsageError for a sampling that has no meaning within each window."""

@@ -13,7 +13,9 @@ from sfvqa.serve.waiting_room import ServiceOptions, WaitingRoom
 
 class Room(WaitingRoom):
     def __init__(self, **options: Any) -> None:
-        super().__init__(ServiceOptions(**{"patience_seconds": math.inf, **options}), Metrics())
+        super().__init__(
+            ServiceOptions(**{"patience_seconds": math.inf, "gather_seconds": math.inf, **options}), Metrics()
+        )
 
     def ask(self, *questions: str, **generation: Any) -> list[Job]:
         """Requests that wait."""
@@ -57,7 +59,7 @@ def test_who_comes_later_takes_the_place_of_an_answer_that_is_over() -> None:
 
 def test_one_alone_waits_for_others_before_it_keeps_many_waiting() -> None:
     room = Room(batch_size=16)
-    room.ask("a", "b", "c", "d", "and", "four", "more", "too")
+    room.ask("a", "b", "c", "d")
     batch, _ = room.begin()
     room.ask("e")
     assert room.join(batch) == []
@@ -66,8 +68,8 @@ def test_one_alone_waits_for_others_before_it_keeps_many_waiting() -> None:
 
 
 def test_it_does_not_wait_for_long() -> None:
-    room = Room(batch_size=16, patience_seconds=0)
-    room.ask("a", "b", "c", "d", "and", "four", "more", "too")
+    room = Room(batch_size=16, gather_seconds=0)
+    room.ask("a", "b", "c", "d")
     batch, _ = room.begin()
     room.ask("e")
     assert asked_in(room.join(batch)) == ["e"]

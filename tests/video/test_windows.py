@@ -59,6 +59,12 @@ def test_what_makes_no_windows_is_refused(length: str, overlap: str | None) -> N
         WindowOptions.parse(length, overlap)
 
 
+def test_what_is_no_length_is_told_the_ways_to_write_one() -> None:
+    with pytest.raises(UsageError, match="scene") as caught:
+        WindowOptions.parse("scene")
+    assert caught.value.remedy == "Write a window as 30s, 1:30 or scenes."
+
+
 @settings(deadline=None)
 @given(start=st.floats(0, 1000), duration=st.floats(0.1, 500), length=st.floats(1, 60), share=st.floats(0, 0.8))
 def test_windows_cover_the_range_in_order(start: float, duration: float, length: float, share: float) -> None:
