@@ -23,8 +23,8 @@ BELOW = {
     "inference": {"errors", "video", "registry", "model", "checkpoints"},
 }
 """Each part of the package and the parts below it."""
-BELOW["training"] = BELOW["profiling"] = {*BELOW["inference"], "inference"}
-BELOW["transformers"] = BELOW["training"]
+BELOW["profiling"] = BELOW["transformers"] = {*BELOW["inference"], "inference"}
+BELOW["training"] = {*BELOW["inference"], "inference", "evaluation"}
 BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
 BELOW["cli"] = {*BELOW["batch"], "batch", "profiling", "serve"}
@@ -32,7 +32,7 @@ BELOW["lab"] = {*BELOW["batch"], "batch", "profiling", "serve", "training"}
 
 ONLY_IN = {
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "training"},
     "prompt_toolkit": {"cli"},
     "torch": {"model", "checkpoints", "inference", "transformers", "training", "profiling", "lab", "cli"},
     "transformers": {"model", "checkpoints", "inference", "transformers", "training", "lab"},

@@ -44,7 +44,8 @@ def test_parameters_are_the_library_s() -> None:
     from sfvqa import GenerationOptions, SamplingOptions, VideoQA
     from sfvqa.checkpoints.quantize import quantize
     from sfvqa.inference.question import PromptOptions
-    from sfvqa.training.finetune import FineTuning, fine_tune
+    from sfvqa.training.finetune import fine_tune
+    from sfvqa.training.options import FineTuning
     from sfvqa.video.readers import ReadOptions
 
     takers: list[typing.Any] = [VideoQA.load, VideoQA.encode, VideoQA.chat, quantize, fine_tune]

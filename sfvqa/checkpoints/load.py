@@ -136,7 +136,7 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     return LoadedCheckpoint(
         model=model,
         tokenizer=tokenizer,
-        end_token_ids=_end_token_ids(location.folder, tokenizer, config),
+        end_token_ids=end_token_ids(location.folder, tokenizer, config),
         location=location,
         revision=None if settings.random_weights else revision_of(location),
         attention=kernel,
@@ -159,7 +159,7 @@ def check_checkpoint(folder: Path) -> None:
     """Raise the CheckpointError that loading a folder would raise: from config, headers and tokenizer, no values."""
     config = read_config(folder)
     StoredModel.of(folder, SlowFastForConditionalGeneration, config)
-    _end_token_ids(folder, load_tokenizer(folder, config), config)
+    end_token_ids(folder, load_tokenizer(folder, config), config)
 
 
 def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTrainedTokenizerBase:
@@ -191,7 +191,7 @@ def load_tokenizer(folder: Path, config: SlowFastConfig | None = None) -> PreTra
     return tokenizer
 
 
-def _end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> frozenset[int]:
+def end_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase, config: SlowFastConfig) -> frozenset[int]:
     """Every token that ends an answer; a source may name several.
 
     Those of generation_config.json or else, as transformers has it, of config.json, whose class may have one of its own

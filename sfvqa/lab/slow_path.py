@@ -37,7 +37,8 @@ from sfvqa.model.config import IMAGE_TOKEN_ID
 from sfvqa.model.families import family_of, vision_type_of
 from sfvqa.training.annotations import Example
 from sfvqa.training.convert import ConversionOptions, add_slow_path
-from sfvqa.training.finetune import FineTuning, Stage, fine_tune
+from sfvqa.training.finetune import fine_tune
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import DialogueWriter, collate
 from sfvqa.video.readers import ReadOptions
 

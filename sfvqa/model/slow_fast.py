@@ -4,7 +4,7 @@
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -22,6 +22,9 @@ from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empty, read_generation_config
 from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
 from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
+
+CHUNK_SIZE = 8
+"""Frames that `encode_video` has the vision tower look at together."""
 
 
 class SlowAttention(StrEnum):
@@ -71,27 +74,35 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     # --- frames → tokens -------------------------------------------------------------------------------------------
 
+    def features(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Pixels `[t, 3, H, W]`, a few frames at a time → what the vision tower makes of them, `[t, h, w, C]`."""
+        for pixel_values in chunks:
+            yield self.vision_tower(pixel_values.to(self.device, self.dtype))
+
     def encode_frames(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Pixels `[t, 3, H, W]`, a few frames at a time → their visual tokens `[t, h, w, D]`, not pooled yet."""
-        for pixel_values in chunks:
-            yield self.projector(self.vision_tower(pixel_values.to(self.device, self.dtype)))
+        return map(self.projector, self.features(chunks))
 
     def pool(self, visual_tokens: Tensor) -> Tensor:
         """Visual tokens `[t, h, w, D]` of a video of several frames, averaged over space as its config says."""
         return pool_frames(visual_tokens, self.config.video_pooling_stride)
 
-    def encode_video(self, pixel_values: Tensor, *, chunk_size: int = 8) -> VisualTokens:
-        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more.
+    def visual_tokens_of(self, features: Iterable[Tensor], num_frames: int) -> Tensor:
+        """Features of a video's frames, in chunks → their visual tokens `[T, h, w, D]`.
 
-        Visual tokens of an only frame, a picture's or a video's, are not pooled (reference).
+        Those of an only frame, a picture's or a video's, are not pooled (reference).
         """
-        frames = self.encode_frames(pixel_values.split(chunk_size))
-        if len(pixel_values) > 1:
-            frames = (self.pool(part) for part in frames)
-        return self.split(torch.cat(list(frames)))
+        tokens = map(self.projector, features)
+        return torch.cat(list(tokens if num_frames == 1 else map(self.pool, tokens)))
 
-    def _encode_videos(self, pixel_values: Sequence[Tensor | None]) -> list[VisualTokens | None]:
-        return [None if pixels is None else self.encode_video(pixels) for pixels in pixel_values]
+    def encode_video(self, pixel_values: Tensor, *, chunk_size: int = CHUNK_SIZE) -> VisualTokens:
+        """Pixels `[T, 3, H, W]` → slow and fast tokens; `chunk_size` frames at a time bound the memory, no more."""
+        features = self.features(pixel_values.split(chunk_size))
+        return self.split(self.visual_tokens_of(features, len(pixel_values)))
+
+    def encode_features(self, features: Tensor) -> VisualTokens:
+        """What the vision tower made of a video, `[T, h, w, C]` → slow and fast tokens, as `encode_video` does it."""
+        return self.split(self.visual_tokens_of(features.split(CHUNK_SIZE), len(features)))
 
     def split(self, visual_tokens: Tensor) -> VisualTokens:
         """A video's visual tokens `[T, h, w, D]` → slow and fast tokens."""
@@ -127,6 +138,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         visual_tokens: Sequence[VisualTokens | None] | None = None,
         pixel_values: Sequence[Tensor | None] | None = None,
+        features: Sequence[Tensor | None] | None = None,
         is_text: Tensor | None = None,
         slow_tokens: Tensor | None = None,
         slow_mask: Tensor | None = None,
@@ -138,13 +150,13 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits `[B, L, V]`, or of the last `logits_to_keep` positions; with `labels` `[B, L]` the mean loss.
 
-        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or in their place the
-        `pixel_values` `[T, 3, H, W]` to encode, as training does; or, as `generate` does,
-        `inputs_embeds` with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. With a
-        SlowFastCache in `cache` the slow tokens are looked at again without being given again.
+        Give `input_ids` `[B, L]` with `visual_tokens`, one entry a sample, None for text only, or the `pixel_values`
+        `[T, 3, H, W]` or tower's `features` `[T, h, w, C]` to make them of; or, as `generate` does, `inputs_embeds`
+        with `is_text` `[B, L]`, `slow_tokens` `[B, S, D]` and `slow_mask` `[B, S]`. What a SlowFastCache in `cache`
+        holds of slow tokens is looked at again without being given again.
         """
-        if pixel_values is not None:
-            visual_tokens = self._encode_videos(pixel_values)
+        for encode, videos in ((self.encode_video, pixel_values), (self.encode_features, features)):
+            visual_tokens = visual_tokens if videos is None else _of_each(videos, encode)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)  # learned tokens, where a step has several batches
         slow = None
         if slow_tokens is not None and slow_mask is not None:
@@ -261,7 +273,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits processor ever sees a placeholder id.
         """
         if pixel_values is not None:
-            visual_tokens = self._encode_videos(pixel_values)
+            visual_tokens = _of_each(pixel_values, self.encode_video)
         slow = SlowTokens.stack(visual_tokens or [])
         if slow is not None:
             kwargs.update(slow_tokens=slow.tokens, slow_mask=slow.mask, is_text=input_ids != IMAGE_TOKEN_ID)
@@ -412,3 +424,7 @@ def _draw(name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device
         return tensor.fill_(1.0 if name.endswith("weight") else 0.0)
     own_seed = zlib.crc32(f"{seed} {name}".encode())  # by name: the order of modules does not matter
     return tensor.normal_(std=STANDARD_DEVIATION, generator=torch.Generator(device).manual_seed(own_seed))
+
+
+def _of_each(videos: Sequence[Tensor | None], encode: Callable[[Tensor], VisualTokens]) -> list[VisualTokens | None]:
+    return [None if video is None else encode(video) for video in videos]

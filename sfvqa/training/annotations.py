@@ -1,22 +1,18 @@
-"""Read a JSON file of conversations about videos in LLaVA's format, strictly: nothing is skipped silently.
+"""Files of conversations about videos, JSON or JSON lines, become examples, strictly: nothing is skipped silently."""
 
-[{"id": "a", "video": "a.mp4", "conversations": [
-    {"from": "human", "value": "<image>\\nWhat moves?"}, {"from": "gpt", "value": "A circle."}, …]}, …]
-
-A system message may come first: {"from": "system", "value": "Answer in one word."}.
-"""
-
-import difflib
 import json
 import logging
+import math
+import random
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sfvqa.errors import UsageError, VideoError
-from sfvqa.inference.question import check_question, check_text
+from sfvqa.errors import SfvqaError, UsageError, VideoError
+from sfvqa.training.conversation import as_object, read_conversation
 from sfvqa.video.readers import ReadOptions, open_video
 from sfvqa.video.reading import choose_unread
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -24,18 +20,35 @@ from sfvqa.wording import plural
 
 logger = logging.getLogger(__name__)
 
-PLACEHOLDERS = ("<image>", "<video>")
-_SPEAKERS = ("human", "gpt")
-_READ = {"id", "video", "conversations"}
 _NUM_NAMED = 3  # of the videos that cannot be read
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a row stands: in which file, at which `number` (a line, or an entry of the list, from 1), and its id.
+
+    Both are None for the file as a whole.
+    """
+
+    file: Path
+    number: int | None = None
+    name: str | None = None
+    is_line: bool = False
+
+    def __str__(self) -> str:
+        if self.number is None:
+            return str(self.file)
+        name = "" if self.name is None else f" ({self.name})"
+        return f"{'Line' if self.is_line else 'Entry'} {self.number}{name} of {self.file}"
+
+
+@dataclass(frozen=True)
 class Example:
-    """A video, None for text alone, and the questions and answers about it, in order.
+    """A video or picture, None for text alone, and the questions and answers about it, in order.
 
     `timestamps_seconds` are those of the frames that are to be read and `duration_seconds` is the video's, None and 0
-    where they are not known yet; `system` is the system message in place of the template's own, if any.
+    where they are not known yet; `system` is the system message in place of the template's own, if any. One that is
+    `held_out` is not learned from: the model is validated on it.
     """
 
     name: str
@@ -44,106 +57,163 @@ class Example:
     timestamps_seconds: tuple[float, ...] | None = None
     duration_seconds: float = 0.0
     system: str | None = None
+    held_out: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def called(self) -> str:
+        """How messages name it."""
+        return f"Example {self.name}" if self.place is None else str(self.place)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row, or a file, and what to do about it."""
+
+    place: Place
+    error: SfvqaError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of annotations, each row of which is learned from `weight` times an epoch: 0.5 is half of its rows, drawn.
+
+    Raises UsageError when built.
+
+    >>> Source.parse("a.jsonl:2").weight
+    2.0
+    """
+
+    path: Path
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise UsageError(f"The weight of {self.path} is {self.weight:g}.", "Give a number above 0, such as 0.5.")
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """`FILE` or `FILE:WEIGHT`; what is no number behind a colon belongs to the name."""
+        path, _, weight = text.rpartition(":")
+        return cls(Path(path), float(weight)) if path and _NUMBER.fullmatch(weight) else cls(Path(text))
+
+    def __str__(self) -> str:
+        return str(self.path) if self.weight == 1 else f"{self.path}:{self.weight:g}"
+
+    def draw(self, examples: Sequence[Example], seed: int) -> list[Example]:
+        """A file's examples as often as it weighs: whole times all, then a random part. UsageError if none is left."""
+        times = int(self.weight)
+        rest = round((self.weight - times) * len(examples))
+        drawn = sorted(random.Random(seed).sample(range(len(examples)), rest))
+        if not times and not drawn:
+            raise UsageError(f"{self} leaves none of {plural(len(examples), 'row')}.", "Give it a larger weight.")
+        return [*examples] * times + [examples[place] for place in drawn]
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d*)?|-?\.\d+")
+
+
+def read_sources(sources: Sequence[Source], video_folder: Path, seed: int) -> list[Example]:
+    """All examples of several files, each as often as its file weighs. Errors as `read_annotations`."""
+    return [example for source in sources for example in source.draw(read_annotations(source.path, video_folder), seed)]
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
-    """Read all examples of a file; videos are in `video_folder`. UsageError names the first invalid entry and why."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"There is no annotation file {path}.", "Name a JSON file of conversations.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"The annotations in {path} cannot be read: {error}.", "Check that it is JSON.") from error
-    if not isinstance(entries, list) or not entries:
-        raise UsageError(f"{path} does not hold a list of examples.", 'It should be [{"id": …, "video": …, …}, …].')
-    examples = []
-    unread: Counter[str] = Counter()
-    for number, entry in enumerate(entries):
-        try:
-            examples.append(_example(entry, number, video_folder))
-            unread.update(entry.keys() - _READ)
-        except UsageError as error:
-            name = entry.get("id", "without id") if isinstance(entry, dict) else "no object"
-            raise UsageError(f"Entry {number} ({name}) of {path}: {error.message}", error.remedy) from error
-    if unread:
-        named = ", ".join(f"{key} ({count})" for key, count in sorted(unread.items()))
-        logger.warning("Only id, video and conversations are read from %s; ignored: %s.", path, named)
-    return examples
+    """Read all examples of a file; videos are in `video_folder`. UsageError names the first bad row, why, how many."""
+    rows, ignored = read_rows(path, video_folder)
+    faults = [row for row in rows if isinstance(row, Fault)]
+    if faults:
+        first, others = faults[0], len(faults) - 1
+        more = f" {plural(others, 'more row')} of it cannot be read: list them with --check." if others else ""
+        said = first.error.message if first.place.number is None else f"{first.place}: {first.error.message}"
+        raise UsageError(said, first.error.remedy + more) from first.error
+    if ignored:
+        logger.warning("%s", says_ignored(path, ignored))
+    return [row for row in rows if isinstance(row, Example)]
 
 
-def _example(entry: Any, number: int, video_folder: Path) -> Example:
-    said = _conversation(entry)
-    _check_pictures(entry)
-    video = entry.get("video")
-    if video is not None and (not isinstance(video, str) or not video):
-        raise UsageError(f"Its video is {video!r}, not a file name.", "Give a path within the video folder.")
-    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in said]
-    begins = int(speakers[:1] == ["system"])
-    system = check_text(_text(said[0], 1, "system"), "system message", "Leave it out.") if begins else None
-    texts = [_text(turn, begins + place + 1, _SPEAKERS[place % 2]) for place, turn in enumerate(said[begins:])]
-    if not texts:
-        raise UsageError("It has no questions.", "Give it turns of human and gpt, or remove it.")
-    if len(texts) % 2:
-        raise UsageError("Its last question has no answer.", "Give the answer, or leave out the question.")
-    texts[0] = _without_placeholder(texts, has_video=video is not None)
-    turns = [
-        (check_question(question), check_text(answer, "answer", "Leave out questions without an answer."))
-        for question, answer in zip(texts[::2], texts[1::2], strict=True)
-    ]
-    path = None if video is None else video_folder / video
-    return Example(str(entry.get("id", number)), path, tuple(turns), system=system)
+def says_ignored(path: Path, ignored: Counter[str]) -> str:
+    """The sentence for keys that nothing is made of, such as a start and an end."""
+    named = ", ".join(f"{key} ({count:,})" for key, count in sorted(ignored.items()))
+    return f"Not everything in {path} is read; ignored: {named}."
 
 
-def _conversation(entry: Any) -> list[Any]:
-    if not isinstance(entry, dict):
-        raise UsageError("It is not an object.", 'Give it "conversations": [{"from": …, "value": …}, …].')
-    said = entry.get("conversations")
-    if isinstance(said, list):
-        return said
-    if "conversations" not in entry and (near := difflib.get_close_matches("conversations", entry, n=1, cutoff=0.8)):
-        raise UsageError(f"It has {near[0]!r}, and no 'conversations'.", "Rename it.")
-    raise UsageError("It has no list of conversations.", 'Give it "conversations": [{"from": …, "value": …}, …].')
+def read_rows(path: Path, video_folder: Path) -> tuple[list[Example | Fault], Counter[str]]:
+    """Every row of a file, or what is wrong with it; and the keys that were not read, with the number of their rows.
 
-
-def _without_placeholder(texts: Sequence[str], *, has_video: bool) -> str:
-    """The first question without the mark of where the video goes; UsageError for marks that mean no video."""
-    for place, text in enumerate(texts[1:], start=1):
-        for mark in PLACEHOLDERS:
-            if mark in text:
-                which = f"{'Answer' if place % 2 else 'Question'} {place // 2 + 1}"
-                raise UsageError(f"{which} contains {mark}.", f"Write {mark} in the first question alone, or nowhere.")
-    num_places = sum(texts[0].count(mark) for mark in PLACEHOLDERS)
-    if num_places > has_video:
-        raise UsageError(
-            f"It places {plural(num_places, 'video')} and has {'one' if has_video else 'none'}.",
-            "Write <image> at most once, in the first question, and only with a video.",
-        )
-    first = texts[0]
-    for mark in PLACEHOLDERS:
-        first = first.replace(mark, "")
-    return first.strip()
-
-
-def _check_pictures(entry: dict[str, Any]) -> None:
-    """Raise UsageError for what would not be looked at: a row would be learned as text alone, or with one video of two.
-
-    LLaVA's files hold pictures too, and others name videos otherwise.
+    A file whose rows cannot be told apart is one fault.
     """
-    for key, value in entry.items():
-        is_other_video = entry.get("video") is None and "video" in key.lower()
-        if value and key != "video" and (is_other_video or key.lower() in ("image", "images", "videos")):
-            raise UsageError(f"It has {key} {value!r}.", "Remove the entry, or give it one video, as `video`.")
+    rows: list[Example | Fault] = []
+    ignored: Counter[str] = Counter()
+    try:
+        for place, row in _rows(path):
+            name = str(row["id"]) if isinstance(row, dict) and row.get("id") is not None else None
+            place = replace(place, name=name)
+            try:
+                if isinstance(row, UsageError):
+                    raise row
+                said = read_conversation(row)
+            except UsageError as error:
+                rows.append(Fault(place, error))
+                continue
+            ignored.update(said.ignored)
+            video = None if said.shown is None else video_folder / said.shown
+            rows.append(Example(name or str(place.number), video, said.turns, system=said.system, place=place))
+    except UsageError as error:
+        return [Fault(Place(path), error)], Counter()
+    return rows, ignored
 
 
-def _text(turn: Any, number: int, speaker: str) -> str:
-    form = 'Write {"from": "human", "value": "…"} and {"from": "gpt", "value": "…"} in turn, "system" first if at all.'
-    if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
-        raise UsageError(f"Turn {number} is {turn!r}.", form)
-    if turn["from"] != speaker:
-        raise UsageError(f"Turn {number} is from {turn['from']!r}, where {speaker} is expected.", form)
-    if not isinstance(turn["value"], str):
-        raise UsageError(f"Turn {number} says {turn['value']!r}, which is not text.", form)
-    return turn["value"]
+def _rows(path: Path) -> Iterator[tuple[Place, Any]]:
+    """The rows of a file: a list in JSON if it begins with a bracket, else JSON lines, whatever its name is.
+
+    A line that is no JSON is an error in place of a row. UsageError for the file as a whole.
+    """
+    text = _text_of(path)
+    if text.lstrip().startswith("["):
+        found = _parsed(text)
+        if isinstance(found, UsageError):
+            raise UsageError(f"The annotations in {path} cannot be read: {found.message}", found.remedy)
+        lines = [(Place(path, number), row) for number, row in enumerate(found, start=1)]
+    else:
+        parts = [(number, part) for number, part in enumerate(text.split("\n"), start=1) if part.strip()]
+        if len(parts) > 1 and not isinstance(_parsed(text), UsageError):
+            raise UsageError(f"{path} holds one object, not a list of rows.", _LISTED)
+        lines = [(Place(path, number, is_line=True), _parsed(part)) for number, part in parts]
+    if not lines:
+        raise UsageError(f"{path} holds no rows.", _LISTED)
+    yield from lines
+
+
+_LISTED = 'It should be [{"video": …, "conversations": …}, …], or such an object on each line.'
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"There is no annotation file {path}.", "Name a file of conversations.") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"The annotations in {path} cannot be read: line {line} is not UTF-8.", "Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"The annotations in {path} cannot be read: {error.strerror}.", "Name a file.") from error
+
+
+def _parsed(text: str) -> Any:
+    """The value that a text in JSON stands for, or the UsageError that says where it is none."""
+    try:
+        return json.loads(text, object_pairs_hook=as_object)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
+        return UsageError(
+            f"It is not JSON: {error.msg}, at {where}.", "Correct it there, or write it with a JSON library."
+        )
+    except (RecursionError, ValueError) as error:  # nested too deep, or a number of thousands of digits
+        return UsageError(f"It is not JSON that can be read: {error}.", "Leave this out.")
 
 
 def check_videos(

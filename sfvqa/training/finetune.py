@@ -1,4 +1,4 @@
-"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on a JSON file of video conversations.
+"""`python -m sfvqa.training.finetune`: fine-tune a slow-fast checkpoint on conversations about videos and pictures.
 
 It uses transformers' Trainer, in the paper's two stages. A run's settings are kept in its folder beside the states that
 Trainer saves, and only a run with the same settings can continue from them.
@@ -7,245 +7,65 @@ For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate l
 
 import argparse
 import hashlib
-import json
 import logging
-import math
-import os
-import re
 import sys
-import tempfile
-import zipfile
-from dataclasses import asdict, dataclass, field, fields, replace
-from enum import IntEnum
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find
-from sfvqa.checkpoints.known import TrainedWith, read_trained_with
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
-from sfvqa.training.annotations import Example, check_videos, read_annotations
-from sfvqa.training.rows import DialogueWriter, Looking, VideoDataset, collate
-from sfvqa.video.fitting import CropMode
+from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
+from sfvqa.training.check import report_faults
+from sfvqa.training.frozen_tower import FrozenTower, Looking
+from sfvqa.training.grouping import GroupedByLength
+from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.progress import ProgressLine, StderrHandler
+from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
+from sfvqa.training.run_folder import (
+    KEPT_VIDEOS,
+    check_new_run,
+    check_settings,
+    clear_kept_videos,
+    is_first_process,
+    last_state,
+    leave_group,
+    read_settings,
+    write_settings,
+)
+from sfvqa.training.trainer import VideoTrainer
+from sfvqa.training.validation import (
+    Figures,
+    Validation,
+    check_apart,
+    figures_table,
+    hold_out,
+    read_figures,
+    source_of,
+    write_figures,
+)
 from sfvqa.video.readers import ReadOptions
-from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
+from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def leave_group() -> None:
-    """Leave the process group, if any, once all processes have arrived here.
-
-    A process that ends with its group's threads running may abort; the launcher then ends the one that still writes.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_FILE = "settings.json"
-_STATE = re.compile(r"checkpoint-(\d+)")  # Trainer's name for what it saves at a step
-_WRITTEN_LAST = "trainer_state.json"
-
-
-def check_new_run(run: Path) -> None:
-    """Raise UsageError unless a run can start in a folder: it must be empty and writable.
-
-    Settings alone are nothing: a run that failed before it saved a state can be started again.
-    """
-    if not is_first_process():
-        return
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        held = [entry.name for entry in run.iterdir() if entry.name != SETTINGS_FILE]
-        with tempfile.TemporaryFile(dir=run):
-            pass
-    except OSError as error:
-        raise UsageError(f"{run} cannot be written to: {error.strerror or error}.", "Name another folder.") from error
-    if held:
-        raise UsageError(f"{run} is not empty.", "Name another folder, or continue with --resume.")
-
-
-def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Save the settings of a run that is about to train."""
-    if is_first_process():
-        (run / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """Read the settings of the run in a folder; UsageError if there are none that can be read."""
-    path = run / SETTINGS_FILE
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"There is no saved state in {run}.", _BEGIN) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", _BEGIN) from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path} does not hold the settings of a run.", _BEGIN)
-    return settings
-
-
-def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raise UsageError, naming every difference, unless the run in a folder has these settings."""
-    now = json.loads(json.dumps(settings))
-    if changed := [name for name in now if before.get(name) != now[name]]:
-        said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
-        raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")
-
-
-def last_state(run: Path) -> Path:
-    """The last folder `checkpoint-N` with complete files; UsageError if there is none."""
-    found = {int(match[1]): path for path in run.glob("*") if (match := _STATE.fullmatch(path.name))}
-    for _, state in sorted(found.items(), reverse=True):
-        if (flaw := _flaw(state)) is None:
-            return state
-        logger.warning("Skipping %s: %s, as when a run is interrupted while saving.", state, flaw)
-    raise UsageError(f"There is no saved state in {run}.", _BEGIN)
-
-
-def _flaw(state: Path) -> str | None:
-    """What is missing of a state; a file that was cut short lacks what stands at its end, and no values are read."""
-    for needed in ("*model*", "optimizer*", _WRITTEN_LAST):
-        if not any(state.glob(needed)):
-            return f"it has no {needed}"
-    try:
-        for path in sorted(state.iterdir()):
-            if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
-                return f"{path.name} is torn"
-            if path.suffix == ".safetensors":
-                with safe_open(path, framework="pt"):
-                    pass
-            if path.name == _WRITTEN_LAST:
-                json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        return f"{path.name} cannot be read ({error})"
-    return None
-
-
-_BEGIN = "To start a run, leave out --resume and name a new or empty folder."
-
-
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
-class Stage(IntEnum):
-    """What is learned: the paper's two stages (section 4.1)."""
-
-    BRIDGE = 1
-    """What is new: slow attention, and the projector of a converted decoder. All else stays as it is."""
-    ALL = 2
-    """Everything."""
-
-
-def _flag(
-    said: str | None = None, *, least: int | None = None, kind: Any = None, choices: Any = None
-) -> dict[str, Any]:
-    """What the command line knows of an option; `kind` makes a value of its text, where the default's type does not."""
-    return {"help": said, "least": least, "kind": kind, "choices": choices and list(choices)}
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Options of a run; `num_frames`, `sampling` and `crop` None are as in the checkpoint's own training.
-
-    Lengths are optimizer steps. `precision` is what is computed in and what frozen weights are kept in; those that
-    learn and the optimizer stay in float32.
-    `isolate_reading` costs half a second a video. Raises UsageError when built.
-    """
-
-    stage: Stage = field(
-        default=Stage.ALL,
-        metadata=_flag(
-            "1: train only slow attention, and the projector of a converted decoder; 2: train everything",
-            kind=int,
-            choices=map(int, Stage),
-        ),
-    )
-    num_frames: int | None = field(
-        default=None, metadata=_flag("frames per video (default: as in the checkpoint's training)", least=1, kind=int)
-    )
-    sampling: SamplingStrategy | None = field(
-        default=None,
-        metadata=_flag(
-            "how frames are chosen (default: as in the checkpoint's training)",
-            kind=SamplingStrategy,
-            choices=[kind for kind in SamplingStrategy if kind.needs_number_alone],
-        ),
-    )
-    crop: CropMode | None = field(
-        default=None,
-        metadata=_flag(
-            "how frames are made square (default: as in the checkpoint's training)", kind=CropMode, choices=CropMode
-        ),
-    )
-    num_epochs: float = field(default=1.0, metadata=_flag())
-    num_steps: int | None = field(
-        default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
-    )
-    batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
-    accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
-    learning_rate: float = field(default=2e-5, metadata=_flag())
-    warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
-    weight_decay: float = field(default=0.0, metadata=_flag(least=0))
-    max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
-    precision: str = field(
-        default="float32",
-        metadata=_flag("precision to compute in; trained weights stay in float32", choices=PRECISIONS),
-    )
-    gradient_checkpointing: bool = field(default=False, metadata=_flag("save memory by computing activations twice"))
-    freeze_vision: bool = field(default=False, metadata=_flag("freeze the vision tower in stage 2 too"))
-    skip_unreadable: bool = field(default=False, metadata=_flag("skip videos that cannot be read, with a warning"))
-    isolate_reading: bool = field(default=False, metadata=_flag("read each video in a process that can be killed"))
-    save_every: int = field(default=500, metadata=_flag("steps between saved states", least=1))
-    num_kept: int = field(default=2, metadata=_flag("saved states to keep, each three times the model's size", least=1))
-    log_every: int = field(default=10, metadata=_flag("steps between log lines", least=1))
-    num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
-    seed: int = field(default=0, metadata=_flag(least=0))
-    device: str = field(default="auto", metadata=_flag("auto or cpu"))
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value, least = getattr(self, each.name), each.metadata["least"]
-            if None not in (value, least) and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{each.name} is {value}.", f"It must be at least {least}.")
-        for name in ("num_epochs", "learning_rate"):
-            if not (math.isfinite(value := getattr(self, name)) and value > 0):
-                raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
-        if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
-            raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
-        if self.seed > _HIGHEST_SEED:
-            raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"There is no precision {self.precision!r}.", f"Use one of {', '.join(PRECISIONS)}.")
-        if self.device not in ("auto", "cpu"):
-            raise UsageError(
-                f"Training runs on auto or cpu, not {self.device!r}.", "Choose GPUs with CUDA_VISIBLE_DEVICES."
-            )
-        if self.precision == "float16" and resolve_device(self.device).type == "cpu":
-            # Trainer would compute in float32 without a word
-            raise UsageError("A CPU cannot train in float16.", "Use bfloat16.")
-
-
 _TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames, and continue with --resume."
-_HIGHEST_SEED = 2**32 - 1  # numpy's
 
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
@@ -293,54 +113,60 @@ def training_bytes(model: SlowFastForConditionalGeneration) -> int:
 
 
 def fine_tune(
-    model: str | Path, annotations: Path, videos: Path, run: Path, options: FineTuning, *, resume: bool = False
+    model: str | Path,
+    annotations: Path | Sequence[Source],
+    videos: Path,
+    run: Path,
+    options: FineTuning,
+    *,
+    resume: bool = False,
 ) -> Path:
     """Train, and write the checkpoint folder `run`/checkpoint; `resume` continues from the last state in `run`.
 
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
-    examples = read_annotations(annotations, videos)
+    sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
+    examples = read_sources(sources, videos, options.seed)
+    if options.validation_file:
+        examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = _resolve(options, read_trained_with(find(model)))
-    settings, state = _settings(model, annotations, videos, options), None
+    settings, state = _settings(model, sources, videos, options), None
+    before: dict[str, Any] = {}
     if resume:
         before = read_settings(run)
         check_settings(run, before, settings)
         state = str(last_state(run))
-        left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
-        examples = [example for example in examples if str(example.video) not in left_out]
     else:
         check_new_run(run)
-    wanted = {str(example.video) for example in examples}
-    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
-    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
-    if resume and settings["left_out"]:
-        gone = ", ".join(settings["left_out"])
-        raise UsageError(f"The run in {run} learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    examples = _readable(examples, looking, options, settings, before)
     for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
         logger.warning("%s", warning)
-    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
-    if checkpoint.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
-    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
-        frames = plural(outside, "frame")
-        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    checkpoint = _load(model, looking)
     if options.stage is Stage.BRIDGE:
-        with_video = [example for example in examples if example.video is not None]
-        if not with_video:
-            raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-        if len(with_video) < len(examples):
-            num_alone = plural(len(examples) - len(with_video), "example")
-            logger.warning("Stage 1 leaves out %s without a video.", num_alone)
-        examples = with_video
-    trainer = make_trainer(checkpoint, examples, looking, run, options)
+        examples = _about_videos(examples)
+    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
+    if options.validation:
+        examples = _held_out(examples, options, before, cache)
+        settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
+    trainer = make_trainer(checkpoint, examples, looking, run, options, cache)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
     try:
         with memory_errors("training", lambda: _TAKES_LESS):
+            figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error
+    finally:
+        for line in trainer.callback_handler.callbacks:
+            if isinstance(line, ProgressLine):
+                line.close()
+    if options.validation:
+        ended = trainer.state
+        step = ended.best_global_step if ended.best_model_checkpoint else ended.global_step  # its folder may be gone
+        figures["trained"] = Figures.at_step(step or 0, ended.log_history, figures["untrained"].answers)
+        write_figures(run, figures)
     if options.precision != "float32":
         _restore_frozen(checkpoint.model, checkpoint.location.folder)
     config, folder = checkpoint.model.config, run / "checkpoint"
@@ -348,7 +174,86 @@ def fine_tune(
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
     trainer.save_model(str(folder))
+    clear_kept_videos(run)
     return folder
+
+
+def _readable(
+    examples: list[Example], looking: Looking, options: FineTuning, settings: dict[str, Any], before: dict[str, Any]
+) -> list[Example]:
+    """Examples whose videos can be read, which are noted in the settings; of a run that goes on, the same as before."""
+    left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
+    examples = [example for example in examples if str(example.video) not in left_out]
+    wanted = {str(example.video) for example in examples}
+    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
+    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
+    if before and settings["left_out"]:
+        gone = ", ".join(settings["left_out"])
+        raise UsageError(f"The run learned from {gone}, now unreadable.", "Repair them, or start another run.")
+    return examples
+
+
+def _load(model: str | Path, looking: Looking) -> LoadedCheckpoint:
+    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
+    if checkpoint.quantization is not Quantization.NONE:
+        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
+    if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
+        frames = plural(outside, "frame")
+        logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
+    return checkpoint
+
+
+def _about_videos(examples: list[Example]) -> list[Example]:
+    """What stage 1 learns from."""
+    with_video = [example for example in examples if example.video is not None]
+    if not with_video:
+        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
+    if len(with_video) < len(examples):
+        num_alone = plural(len(examples) - len(with_video), "example")
+        logger.warning("Stage 1 leaves out %s without a video.", num_alone)
+    return with_video
+
+
+def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any], cache: VideoCache) -> list[Example]:
+    """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
+    if options.validation_share and before:
+        held = before.get("held_out") or []
+        examples = [replace(example, held_out=source_of(example) in held) for example in examples]
+    elif options.validation_share:
+        examples = hold_out(examples, options.validation_share, options.seed, cache)
+    check_apart(examples, cache)
+    held_out = list(dict.fromkeys(example for example in examples if example.held_out))  # once, whatever they weigh
+    logger.info(
+        "Validation on %s about %s, which are not learned from",
+        plural(sum(len(example.turns) for example in held_out), "question"),
+        plural(len({source_of(example) for example in held_out}), "video"),
+    )
+    return [*(example for example in examples if not example.held_out), *held_out]
+
+
+def _first_figures(
+    trainer: VideoTrainer, run: Path, options: FineTuning, examples: list[Example], *, resume: bool
+) -> dict[str, Figures]:
+    """What the run is compared with: measured before its first step, and kept in its folder."""
+    figures = read_figures(run) if resume else {}
+    trainer.accelerator.wait_for_everyone()  # until all have read it
+    if options.against_base and (name := f"base {options.against_base}") not in figures:
+        figures[name] = trainer.measure(_validation_of_base(trainer, options, examples))
+    if "untrained" not in figures:
+        figures["untrained"] = trainer.measure()
+    write_figures(run, figures)
+    return figures
+
+
+def _validation_of_base(trainer: VideoTrainer, options: FineTuning, examples: list[Example]) -> Validation:
+    """The same questions for another model, which looks at videos as it was trained to."""
+    base = load_checkpoint(ModelSettings(str(options.against_base), device=str(trainer.args.device)))
+    known = base.trained_with
+    looking = Looking(known.sampling, known.crop, _reading(options))
+    held_out = [replace(one, timestamps_seconds=None) for one in examples if one.held_out]  # they are of other frames
+    writer = DialogueWriter(base.tokenizer, base.end_token_ids, base.model.config.family)
+    rows = VideoDataset(held_out, writer, base.model.config, looking)
+    return Validation(base, rows, held_out, batch_size=options.batch_size, num_workers=options.num_workers)
 
 
 def _as_raised(error: SfvqaError) -> SfvqaError:
@@ -358,10 +263,26 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
     return type(error)(error.message.rstrip().splitlines()[-1].partition(": ")[2])
 
 
+def check(
+    sources: Sequence[Source], videos: Path, model: str | None, options: FineTuning, *, as_json: bool = False
+) -> int:
+    """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
+    known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
+    sampling = _resolve(options, known)[1].sampling
+    if options.validation_file:
+        sources = [*sources, Source(options.validation_file)]
+    return int(report_faults(sources, videos, sampling, model, num_readers=options.num_workers, as_json=as_json))
+
+
 def make_trainer(
-    checkpoint: LoadedCheckpoint, examples: list[Example], looking: Looking, run: Path, options: FineTuning
-) -> Trainer:
-    """Return transformers' Trainer for the model of `checkpoint`."""
+    checkpoint: LoadedCheckpoint,
+    examples: list[Example],
+    looking: Looking,
+    run: Path,
+    options: FineTuning,
+    cache: VideoCache,
+) -> VideoTrainer:
+    """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes."""
     model = checkpoint.model
     model.train()
     num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
@@ -370,13 +291,10 @@ def make_trainer(
             "The model has no slow path, and stage 1 trains nothing else.",
             "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
         )
-    dataset = VideoDataset(
-        examples,
-        DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family),
-        model.config,
-        looking,
-    )
-    arguments = _arguments(run, options, has_text_alone=any(example.video is None for example in examples))
+    writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family)
+    learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
+    dataset, validation = (VideoDataset(part, writer, model.config, looking) for part in (learned, held_out))
+    arguments = _arguments(run, options, has_text_alone=any(one.video is None for one in learned))
     if arguments.n_gpu > 1:
         raise UsageError(
             f"One process sees {arguments.n_gpu} GPUs.",
@@ -388,13 +306,32 @@ def make_trainer(
         "Stage %d: %s of %s, %s learn; %s before activations",
         options.stage,
         plural(len(dataset), "row"),
-        plural(len(examples), "example"),
+        plural(len(learned), "example"),
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model)),
     )
-    return Trainer(
-        model=model, args=arguments, train_dataset=dataset, data_collator=collate, processing_class=checkpoint.tokenizer
+    trainer = VideoTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        eval_dataset=validation if held_out else None,
+        data_collator=collate,
+        processing_class=checkpoint.tokenizer,
+        callbacks=[ProgressLine(), *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
+    trainer.remove_callback(PrinterCallback)
+    if options.group_by_length:
+        together = arguments.train_batch_size * arguments.world_size
+        trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
+        trainer.add_callback(trainer.order)
+    if held_out:
+        trainer.validation = Validation(
+            checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
+        )
+    with trainer.accelerator.autocast():
+        frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+    dataset.frozen = validation.frozen = trainer.frozen = frozen
+    return trainer
 
 
 def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
@@ -404,13 +341,17 @@ def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looki
         raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
     sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
     crop = options.crop or known.crop
-    looking = Looking(sampling, crop, ReadOptions(isolated=options.isolate_reading, num_threads=1))
+    looking = Looking(sampling, crop, _reading(options))
     return replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
+
+
+def _reading(options: FineTuning) -> ReadOptions:
+    return ReadOptions(isolated=options.isolate_reading, num_threads=1)
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(run),
+        output_dir=str(run.absolute()),
         num_train_epochs=options.num_epochs,
         max_steps=options.num_steps or -1,
         per_device_train_batch_size=options.batch_size,
@@ -426,6 +367,12 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         activation_checkpointing=options.gradient_checkpointing,
         save_steps=options.save_every,
         save_total_limit=options.num_kept,
+        eval_strategy="steps" if options.validation else "no",
+        eval_steps=options.save_every,
+        load_best_model_at_end=options.validation is not None,
+        metric_for_best_model=options.best_by if options.validation else None,
+        greater_is_better=options.best_by != "loss",
+        restore_callback_states_from_checkpoint=options.patience is not None,
         logging_steps=options.log_every,
         dataloader_num_workers=options.num_workers,
         remove_unused_columns=False,  # what a row is made of is no argument of `forward`
@@ -433,29 +380,52 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         label_names=["labels"],
         seed=options.seed,
         use_cpu=resolve_device(options.device).type == "cpu",  # else bfloat16 is refused without a GPU
-        report_to="none",
+        report_to=options.log,
         disable_tqdm=True,
     )
 
 
-def _settings(model: str | Path, annotations: Path, videos: Path, options: FineTuning) -> dict[str, Any]:
+def _settings(model: str | Path, sources: Sequence[Source], videos: Path, options: FineTuning) -> dict[str, Any]:
     """The settings that a resumed run must share."""
-    paths = {"model": str(model), "annotations": str(annotations), "videos": str(videos)}
-    paths["annotations_sha256"] = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    return paths | {name: value for name, value in asdict(options).items() if name not in _MAY_CHANGE}
+    paths = {"model": str(model), "annotations": " ".join(map(str, sources)), "videos": str(videos)}
+    digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
+    paths["annotations_sha256"] = " ".join(digests)
+    if options.validation_file:
+        paths["validation_sha256"] = hashlib.sha256(options.validation_file.read_bytes()).hexdigest()
+    told = asdict(options)
+    if not options.validation:  # nothing is measured, and when states are saved makes no difference
+        told = {name: value for name, value in told.items() if name not in ("save_every", "best_by")}
+    return paths | {name: value for name, value in told.items() if name not in _MAY_CHANGE}
 
 
-_MAY_CHANGE = ("isolate_reading", "log_every", "num_workers", "device", "save_every", "num_kept")
+_MAY_CHANGE = (
+    "cache",
+    "cache_gigabytes",
+    "isolate_reading",
+    "log_every",
+    "num_workers",
+    "device",
+    "save_every",
+    "num_kept",
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.finetune", description=__doc__)
+    trains = "--check" not in (sys.argv[1:] if arguments is None else arguments)
     add = parser.add_argument
-    add("annotations", type=Path, help='JSON: [{"id", "video", "conversations": [{"from", "value"}, …]}, …]')
+    add(
+        "annotations",
+        nargs="+",
+        metavar="FILE[:WEIGHT]",
+        help="JSON or JSON lines of conversations; each row is learned from WEIGHT times an epoch (default: 1)",
+    )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
-    add("--model", required=True, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
-    add("--output", type=Path, required=True, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--model", required=trains, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
+    add("--output", type=Path, required=trains, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
+    add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
     add("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
@@ -470,13 +440,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Train, and print where the checkpoint is."""
     asked = vars(parse_arguments(arguments))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[StderrHandler()]
+    )
+    disable_progress_bar()
     try:
         options = {each.name: asked[each.name] for each in fields(FineTuning)}
         options["stage"] = Stage(options["stage"])
+        sources = [Source.parse(text) for text in asked["annotations"]]
+        if asked["check"]:
+            return check(sources, asked["videos"], asked["model"], FineTuning(**options), as_json=asked["json"])
         folder = fine_tune(
             asked["model"],
-            asked["annotations"],
+            sources,
             asked["videos"],
             asked["output"],
             FineTuning(**options),
@@ -487,6 +463,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     if is_first_process():
+        if figures := read_figures(asked["output"]):
+            print(figures_table(figures))
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
     return 0
 

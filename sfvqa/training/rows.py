@@ -19,11 +19,9 @@ from sfvqa.model.families import Family, VideoLayout
 from sfvqa.model.families.slowfast import FAMILY as SLOWFAST
 from sfvqa.model.visual_tokens import split_video
 from sfvqa.training.annotations import Example
-from sfvqa.video.clip import Clip
-from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReadOptions
+from sfvqa.training.frozen_tower import FrozenTower, LookedAt, Looking
+from sfvqa.video.clip import Clip, ClipFacts
 from sfvqa.video.reading import read_clip
-from sfvqa.video.sampling import SamplingOptions
 
 IGNORED = -100  # label of a token that is not learned
 
@@ -85,18 +83,10 @@ class DialogueWriter:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Looking:
-    """How videos are sampled, cropped and read."""
-
-    sampling: SamplingOptions
-    crop: CropMode
-    reading: ReadOptions
-
-
 class VideoDataset(Dataset[dict[str, Any]]):
     """One item a row: `input_ids`, `labels`, and `pixel_values` `[T, 3, S, S]`, None without a video.
 
+    With `frozen` set, an item has in their place how its video was `looked` at.
     A row is written when its video has been read, for the frames that it has turned out to have. Raises UsageError when
     built for rows that are too long, as far as these frames are known.
     """
@@ -104,15 +94,18 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def __init__(
         self, examples: Sequence[Example], writer: DialogueWriter, config: SlowFastConfig, looking: Looking
     ) -> None:
-        self._writer, self._config, self._looking = writer, config, looking
+        self._writer, self._config, self.looking = writer, config, looking
+        self.frozen: FrozenTower | None = None
         self._places: list[tuple[Example, int]] = []
-        lengths = []
+        self.lengths: list[int] = []
+        """Tokens of each row; of one frame where a video's are not known."""
         for example in examples:
-            rows = writer.rows(example, self._layout(example.timestamps_seconds or (0.0,), example.duration_seconds))
+            times = example.timestamps_seconds or (0.0,)
+            rows = writer.rows(example, video_layout(times, example.duration_seconds, config))
             self._places += [(example, number) for number in range(len(rows))]
-            if example.video is None or example.timestamps_seconds:
-                lengths += [(example, len(row.ids)) for row in rows]
-        self._check_lengths(lengths)
+            self.lengths += [len(row.ids) for row in rows]
+        known = zip((example for example, _ in self._places), self.lengths, strict=True)
+        check_lengths(((each, length) for each, length in known if not each.video or each.timestamps_seconds), config)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -120,37 +113,60 @@ class VideoDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
         example, number = self._places[index]
-        pixels: Tensor | None = None
+        rows, looked = self.conversation(example)
+        item = {"input_ids": rows[number].ids, "labels": rows[number].labels, "pixel_values": None}
+        if self.frozen is not None:
+            return item | {"looked": looked}
+        return item | {"pixel_values": None if looked is None else looked.pixel_values}
+
+    def conversation(self, example: Example) -> tuple[list[TokenRow], LookedAt | None]:
+        """All rows of an example, and its video; errors as for one row."""
+        looked: LookedAt | None = None
         layout: VideoLayout = ()
         if example.video is not None:
-            clip = self._read(example.video)
-            pixels = pixel_values(clip.frames, self._config.vision)
-            layout = self._layout(clip.timestamps_seconds, clip.video.duration_seconds)
-        row = self._writer.rows(example, layout)[number]
-        self._check_lengths([(example, len(row.ids))])
-        return {"input_ids": row.ids, "labels": row.labels, "pixel_values": pixels}
+            looked = self.look(example.video)
+            facts = looked.facts
+            layout = video_layout(facts.timestamps_seconds, facts.video.duration_seconds, self._config)
+        rows = self._writer.rows(example, layout)
+        check_lengths([(example, len(row.ids)) for row in rows], self._config)
+        return rows, looked
 
-    def _layout(self, timestamps_seconds: Sequence[float], duration_seconds: float) -> VideoLayout:
-        num_fast = num_fast_tokens(len(timestamps_seconds), self._config)
-        return layout_of(num_fast, timestamps_seconds, duration_seconds, self._config)
-
-    def _check_lengths(self, lengths: Iterable[tuple[Example, int]]) -> None:
-        positions = int(self._config.decoder_config.max_position_embeddings)
-        if too_long := [(example.name, length) for example, length in lengths if length > positions]:
-            name, length = too_long[0]
-            others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
-            raise UsageError(
-                f"Example {name} takes {length} tokens, but the model has only {positions} positions{others}.",
-                "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
-            )
+    def look(self, video: Path) -> LookedAt:
+        """What is kept of a video or, read now, the pixel values of its frames."""
+        content = None
+        if self.frozen is not None:
+            if (kept := self.frozen.load(video)) is not None:
+                return kept
+            content = self.frozen.content_of(video)
+        clip = self._read(video)
+        facts = ClipFacts(**{name: value for name, value in vars(clip).items() if name != "frames"})
+        return LookedAt(facts, pixel_values(clip.frames, self._config.vision), content=content)
 
     def _read(self, video: Path) -> Clip:
-        looking = self._looking
+        looking = self.looking
         fit = self._config.family.fit(self._config.vision, looking.crop)
         clip = read_clip(video, looking.sampling, reading=looking.reading, fit=fit)
         for warning in clip.warnings:
             logger.warning("%s: %s", video, warning)
         return clip
+
+
+def video_layout(timestamps_seconds: Sequence[float], duration_seconds: float, config: SlowFastConfig) -> VideoLayout:
+    """What stands in a prompt for a video whose frames are shown at these times."""
+    num_fast = num_fast_tokens(len(timestamps_seconds), config)
+    return layout_of(num_fast, timestamps_seconds, duration_seconds, config)
+
+
+def check_lengths(lengths: Iterable[tuple[Example, int]], config: SlowFastConfig) -> None:
+    """Raise UsageError, naming the first, if a row of so many tokens has no room in the model."""
+    positions = int(config.decoder_config.max_position_embeddings)
+    if too_long := [(example.called, length) for example, length in lengths if length > positions]:
+        name, length = too_long[0]
+        others = f"; rows that are too long: {len(too_long)}" if len(too_long) > 1 else ""
+        raise UsageError(
+            f"{name} takes {length} tokens, but the model has only {positions} positions{others}.",
+            "Shorten or remove them, take fewer frames, or average the fast tokens over more when converting.",
+        )
 
 
 def num_fast_tokens(num_frames: int, config: SlowFastConfig) -> int:
@@ -167,9 +183,11 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
 
     ids = [item["input_ids"] for item in items]
+    looked = {"looked": [item["looked"] for item in items]} if "looked" in items[0] else {}
     return {
         "input_ids": padded(ids, 0),
         "attention_mask": padded([[1] * len(row) for row in ids], 0),
         "labels": padded([item["labels"] for item in items], IGNORED),
         "pixel_values": [item["pixel_values"] for item in items],
+        **looked,
     }

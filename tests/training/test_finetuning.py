@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from sfvqa.checkpoints.device import resolve_device
 from sfvqa.checkpoints.known import TrainedWith, read_trained_with
@@ -28,16 +28,11 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
 from sfvqa.training import finetune
 from sfvqa.training.convert import ConversionOptions, VisionSource, convert
-from sfvqa.training.finetune import (
-    FineTuning,
-    Stage,
-    choose_learned,
-    fine_tune,
-    keep_frozen_in,
-    main,
-    training_bytes,
-)
+from sfvqa.training.finetune import choose_learned, fine_tune, keep_frozen_in, main, training_bytes
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import collate, num_fast_tokens
+from sfvqa.training.trainer import VideoTrainer
+from sfvqa.training.validation import read_figures
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
@@ -238,11 +233,11 @@ def test_a_step_holds_the_memory_that_is_said(
             held.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
             said.append(training_bytes(model))
 
-    class Counted(Trainer):
+    class Counted(VideoTrainer):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments, callbacks=[Counter()])
 
-    monkeypatch.setattr(finetune, "Trainer", Counted)
+    monkeypatch.setattr(finetune, "VideoTrainer", Counted)
     chosen = replace(SHORT, precision=precision, num_steps=2, **options)
     with caplog.at_level(logging.INFO):
         fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
@@ -381,7 +376,7 @@ def test_a_start_that_failed_does_not_keep_the_folder_from_the_next(
         fine_tune("tinny", videos, videos.parent, run, SHORT)
     bad = tmp_path / "bad.json"
     bad.write_text("{")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="It is not JSON"):
         fine_tune(model, bad, videos.parent, run, SHORT)
     assert not run.exists()
 
@@ -417,7 +412,7 @@ def test_a_run_goes_on_with_the_videos_that_it_began_with(model: Path, videos: P
 def test_a_row_longer_than_the_model_is_named_before_anything_is_learned(videos: Path, tmp_path: Path) -> None:
     """It was found when it was drawn, hours later; and annotations without it were those of another run."""
     short = make_converted(tmp_path, "qwen2", max_position_embeddings=72)
-    long = r"Example 0-0 takes 77 tokens, but the model has only 72 positions"
+    long = r"Entry 1 \(0-0\) of \S+ takes 77 tokens, but the model has only 72 positions"
     with pytest.raises(UsageError, match=rf"{long}\. Shorten"):
         fine_tune(short, videos, videos.parent, tmp_path / "run", SHORT)
     assert not list((tmp_path / "run").iterdir())
@@ -462,6 +457,7 @@ def test_the_command_trains_and_says_where_the_result_is(
 def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, tmp_path: Path) -> None:
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "60", "--save-every", "1", "--log-every", "1", "--device", "cpu"]
+    arguments += ["--validation", "0.25"]
     run = [*arguments, "--output", str(tmp_path / "killed")]
     # As many threads as here: where sums are split among more of them, they are rounded otherwise.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -477,6 +473,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, t
     assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
     assert len(losses(tmp_path / "whole")) == 60
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert read_figures(tmp_path / "killed") == read_figures(tmp_path / "whole")
 
 
 @pytest.mark.slow
@@ -484,6 +481,7 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
     """As on two GPUs: half a step's rows each, text-only ones among them, give the step of one process."""
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu"]
+    arguments += ["--validation", "0.4"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "sfvqa.training.finetune"]
     done = subprocess.run(
         [*launch, *arguments, "--output", str(tmp_path / "two"), "--batch-size", "1"],
@@ -498,6 +496,9 @@ def test_two_processes_train_together(model: Path, videos: Path, tmp_path: Path)
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
+    for ours, same in zip(*(read_figures(tmp_path / name).values() for name in ("two", "one")), strict=True):
+        assert replace(ours, loss=0.0) == replace(same, loss=0.0)
+        assert ours.loss == pytest.approx(same.loss, rel=1e-3)
 
 
 @pytest.mark.slow

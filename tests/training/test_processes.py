@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from sfvqa.training.finetune import leave_group
+from sfvqa.training.run_folder import leave_group
 
 
 def test_processes_that_trained_together_end_their_group(tmp_path: Path) -> None:

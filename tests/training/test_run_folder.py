@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from sfvqa.errors import UsageError
-from sfvqa.training.finetune import check_new_run, check_settings, last_state, read_settings, write_settings
+from sfvqa.training.run_folder import check_new_run, check_settings, last_state, read_settings, write_settings
 
 
 def write_state(run: Path, step: int) -> Path:

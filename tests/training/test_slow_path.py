@@ -16,8 +16,10 @@ from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
 from sfvqa.training.annotations import check_videos, read_annotations
 from sfvqa.training.convert import add_slow_path
 from sfvqa.training.convert import main as convert_main
-from sfvqa.training.finetune import FineTuning, Stage, fine_tune
-from sfvqa.training.rows import IGNORED, DialogueWriter, Looking, VideoDataset
+from sfvqa.training.finetune import fine_tune
+from sfvqa.training.frozen_tower import Looking
+from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.rows import IGNORED, DialogueWriter, VideoDataset
 from sfvqa.video import SamplingOptions, SamplingStrategy
 from sfvqa.video.readers import ReadOptions
 from tests.inference.conftest import write_video
@@ -163,6 +165,8 @@ def test_a_row_that_names_every_time_is_measured_before_anything_is_learned(anno
     fields["text_config"]["max_position_embeddings"] = 100
     config.write_text(json.dumps(fields))
     options = FineTuning(num_frames=2, num_steps=1, device="cpu")
-    with pytest.raises(UsageError, match=r"Example 1 takes \d+ tokens, but the model has only 100 positions"):
+    with pytest.raises(
+        UsageError, match=r"Entry 1 \(1\) of \S+ takes \d+ tokens, but the model has only 100 positions"
+    ):
         fine_tune(tmp_path / "base", annotated, tmp_path, tmp_path / "run", options)
     assert not list((tmp_path / "run").iterdir())

@@ -1,0 +1,160 @@
+"""Read all annotations and every video they name once, and say what is wrong, row by row; loads no model."""
+
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sfvqa.checkpoints.find import ModelSettings, locate
+from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
+from sfvqa.errors import ExitCode, SfvqaError, UsageError
+from sfvqa.model import SlowFastConfig
+from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
+from sfvqa.training.rows import DialogueWriter, video_layout
+from sfvqa.video.clip import ClipFacts
+from sfvqa.video.fitting import resize_to
+from sfvqa.video.readers import ReadOptions, num_available_cores
+from sfvqa.video.reading import read_frame_by_frame
+from sfvqa.video.sampling import SamplingOptions
+from sfvqa.wording import plural
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a row and what to do about it; what is no error is only warned of in training."""
+
+    place: Place
+    message: str
+    remedy: str
+    is_error: bool = True
+
+    def as_json(self) -> str:
+        """One line."""
+        place = {"file": str(self.place.file), "row": self.place.number, "id": self.place.name}
+        level = "error" if self.is_error else "warning"
+        said = {"schema_version": 1, **place, "level": level, "message": self.message, "remedy": self.remedy}
+        return json.dumps(said, ensure_ascii=False)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message} {self.remedy}".rstrip()
+
+
+@dataclass(frozen=True, eq=False)
+class Ruler:
+    """What tells whether a row has room in a model: its config, and its tokenizer and template."""
+
+    writer: DialogueWriter
+    config: SlowFastConfig
+
+    @classmethod
+    def of(cls, model: str | Path) -> "Ruler":
+        """Read them of a model, without its weights. Raises ModelError."""
+        config, folder = config_for(ModelSettings(model)), locate(model).folder
+        tokenizer = load_tokenizer(folder, config)
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True  # ours names rows
+        return cls(DialogueWriter(tokenizer, end_token_ids(folder, tokenizer, config), config.family), config)
+
+    def check(self, example: Example, seen: ClipFacts | None) -> None:
+        """Raise SfvqaError for a row that is too long, or that the template refuses."""
+        layout = () if seen is None else video_layout(seen.timestamps_seconds, seen.video.duration_seconds, self.config)
+        length = max(len(row.ids) for row in self.writer.rows(example, layout))
+        if length > (positions := int(self.config.decoder_config.max_position_embeddings)):
+            told = f"It takes {length:,} tokens, but the model has only {positions:,} positions."
+            raise UsageError(
+                told, "Shorten it, take fewer frames, or average the fast tokens over more when converting."
+            )
+
+
+def find_faults(
+    sources: Sequence[Source], video_folder: Path, sampling: SamplingOptions, ruler: Ruler | None, num_readers: int
+) -> Iterator[Finding]:
+    """Yield all that is wrong, in the order of the rows; each video is read once, `num_readers` at a time.
+
+    Without a ruler no row is too long.
+    """
+    looks: dict[Path, Future[ClipFacts]] = {}
+    told = time.monotonic()
+    pool = ThreadPoolExecutor(num_readers)
+    try:
+        for path in dict.fromkeys(source.path for source in sources):
+            rows, ignored = read_rows(path, video_folder)
+            if ignored:
+                yield Finding(Place(path), says_ignored(path, ignored), "", is_error=False)
+            new = [row.video for row in rows if isinstance(row, Example) and row.video and row.video not in looks]
+            looks |= {video: pool.submit(_look_at, video, sampling) for video in dict.fromkeys(new)}
+            unseen = set(new)
+            for number, row in enumerate(rows):
+                yield from _findings(row, looks, unseen, ruler)
+                if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
+                    logger.info("%s: %s of %s", path, f"{number + 1:,}", plural(len(rows), "row"))
+                    told = time.monotonic()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_SECONDS_BETWEEN_WORDS = 10.0
+_ENOUGH_TO_DECODE = partial(resize_to, width=64, height=64)
+
+
+def _look_at(video: Path, sampling: SamplingOptions) -> ClipFacts:
+    """Read all of a video that training would, and keep nothing of it."""
+    steps = read_frame_by_frame(video, sampling, reading=ReadOptions(num_threads=1), fit=_ENOUGH_TO_DECODE)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            facts: ClipFacts = end.value
+            return facts
+
+
+def _findings(
+    row: Example | Fault, looks: dict[Path, Future[ClipFacts]], unseen: set[Path], ruler: Ruler | None
+) -> Iterator[Finding]:
+    """What is wrong with one row; warnings about a video that is `unseen` so far, which it then is no more."""
+    if isinstance(row, Fault):
+        yield Finding(row.place, row.error.message, row.error.remedy)
+        return
+    assert row.place is not None
+    try:
+        seen = None if row.video is None else looks[row.video].result()
+        if seen is not None and row.video in unseen:
+            unseen.remove(row.video)
+            yield from (Finding(row.place, f"{row.video}: {said}", "", is_error=False) for said in seen.warnings)
+        if ruler is not None:
+            ruler.check(row, seen)
+    except SfvqaError as error:
+        yield Finding(row.place, error.message, error.remedy)
+
+
+def report_faults(
+    sources: Sequence[Source],
+    video_folder: Path,
+    sampling: SamplingOptions,
+    model: str | Path | None,
+    *,
+    num_readers: int = 0,
+    as_json: bool = False,
+) -> ExitCode:
+    """Print what is wrong, a line each, and their number to stderr; the exit code a run would end with.
+
+    num_readers: videos that are read at a time, 0 for one a core.
+    """
+    ruler = None if model is None else Ruler.of(model)
+    counts: Counter[bool] = Counter()
+    for finding in find_faults(sources, video_folder, sampling, ruler, num_readers or num_available_cores()):
+        counts[finding.is_error] += 1
+        said = (finding.as_json() if as_json else str(finding)).encode(errors="backslashreplace").decode()
+        print(said, file=sys.stdout if as_json or finding.is_error else sys.stderr)
+    files = plural(len({source.path for source in sources}), "file")
+    wrong, warned = plural(counts[True], "error"), plural(counts[False], "warning")
+    lengths = "" if ruler else " Lengths are checked with --model."
+    print(f"{files} checked: {wrong}, {warned}.{lengths}", file=sys.stderr)
+    return ExitCode.USAGE if counts[True] else ExitCode.OK
