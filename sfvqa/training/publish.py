@@ -25,10 +25,10 @@ from sfvqa.errors import ModelError, SfvqaError, UploadError, UsageError
 from sfvqa.model import read_config
 from sfvqa.model.config import read_json
 from sfvqa.registry import ModelSpec
+from sfvqa.training.run_folder import SETTINGS_FILE
 
 CARD = "README.md"
 _UPLOADED = [*WANTED, CARD, "LICENSE*"]  # no state of a run, and no path of this machine
-_SETTINGS = "settings.json"  # of a run, beside the checkpoint that came of it
 _FOLDERS = re.compile(r"\S*[/\\]")
 
 
@@ -44,7 +44,7 @@ class Origin:
         """Read it from the runs that the folder, and what each began with, lie in. Raises CheckpointError."""
         base: ModelSpec | Path = folder
         runs: list[Mapping[str, Any]] = []
-        while isinstance(base, Path) and (settings := base.absolute().parent / _SETTINGS).is_file():
+        while isinstance(base, Path) and (settings := base.absolute().parent / SETTINGS_FILE).is_file():
             runs.insert(0, read_json(settings))
             name = str(runs[0].get("model"))
             base = Path(name)
