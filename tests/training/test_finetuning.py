@@ -235,7 +235,7 @@ def test_a_step_holds_the_memory_that_is_said(
 
     class Counted(VideoTrainer):
         def __init__(self, **arguments: Any) -> None:
-            super().__init__(**arguments, callbacks=[Counter()])
+            super().__init__(**arguments | {"callbacks": [Counter()]})
 
     monkeypatch.setattr(finetune, "VideoTrainer", Counted)
     chosen = replace(SHORT, precision=precision, num_steps=2, **options)

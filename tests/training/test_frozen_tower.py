@@ -144,7 +144,7 @@ def test_a_folder_serves_further_runs_and_what_is_damaged_in_it_is_made_anew(
 ) -> None:
     def again(name: str, **more: Any) -> list[float]:
         looks.clear()
-        return train(models["smolvlm"], videos, tmp_path / name, stage=Stage.BRIDGE, cache=tmp_path / "kept", **more)
+        return train(models["slowfast"], videos, tmp_path / name, stage=Stage.BRIDGE, cache=tmp_path / "kept", **more)
 
     first = again("first")
     assert again("second") == first

@@ -93,6 +93,12 @@ def test_measuring_changes_nothing_that_is_learned(
     held_out = replace(chosen, validation=str(videos.parent / "held-out.json"), against_base="tiny")
     fine_tune(model, annotations, videos.parent, tmp_path / "with", held_out)
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
+    states = [
+        torch.load(tmp_path / name / "checkpoint-6" / "rng_state.pth", weights_only=False)
+        for name in ("with", "without")
+    ]
+    assert torch.equal(states[0]["cpu"], states[1]["cpu"])
+    assert states[0]["python"] == states[1]["python"]
     assert [entry["step"] for entry in measured(tmp_path / "with")] == [2, 4, 6]
 
 
