@@ -163,10 +163,8 @@ def ask(
             )
         seen = encode_video(answerer, file, plan, sampling, frames, notices).lying_at(video)
         file.close()
-        print_whole = print_as_json if output.json else None
-        said = answer_questions(
-            answerer, seen, asked, answers, prompt, notices, print_whole=print_whole, batch_size=at_once
-        )
+        whole = print_as_json if output.json else None
+        said = answer_questions(answerer, seen, asked, answers, prompt, notices, print_whole=whole, batch_size=at_once)
         draw_filmstrips(file, seen, said, strips, notices)
     notices.timings(said)
 
