@@ -36,11 +36,11 @@ class ProgressLine(TrainerCallback):
         if state.is_world_process_zero and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = progress.Progress(
                 progress.SpinnerColumn(),
-                progress.TextColumn("Learning"),
-                progress.BarColumn(bar_width=20),
+                progress.BarColumn(bar_width=None),  # what the words leave, which say more
                 progress.TextColumn("{task.description}"),
                 console=self._console,
                 transient=True,
+                expand=True,
             )
             start = f"step {state.global_step:,} of {state.max_steps:,}"
             self._task = self._bar.add_task(start, completed=state.global_step, total=state.max_steps)

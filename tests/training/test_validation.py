@@ -287,7 +287,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], complain
 
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     shown = io.StringIO()
-    line = ProgressLine(Console(file=shown, force_terminal=True, width=120))
+    line = ProgressLine(Console(file=shown, force_terminal=True, width=80))
     state = TrainerState(global_step=0, max_steps=8)
     line.on_train_begin(None, state, None)
     state.global_step = 4
