@@ -89,6 +89,7 @@ _PARAMETERS = {
         for name in ("fps", "crop", "model", "device", "dtype", "attention", "stage", "static-decode")
     },
     **{name: name.replace("-", "_") for name in ("validation", "log", "cache-gigabytes")},
+    **{name: name.replace("-", "_") for name in ("adapter", "lora-rank", "quantization")},
     **{name: name.replace("-", "_") for name in ("max-new-tokens", "subtitle-tokens", "num-frames", "batch-size")},
 }
 """Flags, and what gives the same in Python; those of `sfvqa batch` alone have nothing there, and stay."""

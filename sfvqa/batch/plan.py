@@ -127,7 +127,7 @@ class BatchModel:
         Videos are not opened: each counts as having as many frames as are wanted. UsageError for a device, dtype,
         attention or quantization that this machine lacks.
         """
-        sizes = read_sizes(self.settings.name)
+        sizes = read_sizes(self.settings.name, self.settings.adapter)
         sampling = options.sampling
         num_frames = len(sampling.timestamps_seconds or ()) or sampling.num_frames
         plan = make_plan(

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
+from sfvqa.checkpoints.adapter import Adapter, how_to_use
 from sfvqa.errors import CheckpointError, ModelError, ModelNotDownloadedError, UnknownModelError, UsageError
 from sfvqa.registry import (
     SUGGESTED_SPEECH_MODEL,
@@ -36,6 +37,7 @@ class ModelSettings:
     - `device`: auto, cpu, cuda, cuda:N or mps; `dtype`: auto, float32, bfloat16 or float16.
     - `attention`: sdpa, eager or flash_attention_2; `quantization`: none, 8bit, 4bit or auto.
     - `random_weights`: build a model of models.toml without its weights, to measure it.
+    - `adapter`: the folder of a LoRA adapter that is merged into the model.
     """
 
     name: str | Path
@@ -44,6 +46,12 @@ class ModelSettings:
     attention: str = "sdpa"
     quantization: str = AUTO
     random_weights: bool = False
+    adapter: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call the model, with the name of its adapter's folder and of the run that this lies in."""
+        return str(self.name) if self.adapter is None else f"{self.name} with {Adapter.of(self.adapter).name}"
 
 
 RECORDS_FILE = "revisions.json"
@@ -203,10 +211,7 @@ def _refuse_other_weights(folder: Path) -> None:
                 f"{folder} holds a speech model, which answers no question.", "Give it to --speech-model instead."
             )
         if any(name.startswith(("adapter_config.", "adapter_model.")) for name in names):
-            raise CheckpointError(
-                f"{folder} holds an adapter (LoRA), not a model.",
-                "Merge it into its base model (peft's `merge_and_unload`), and name the result.",
-            )
+            raise CheckpointError(f"{folder} holds an adapter (LoRA), not a model.", how_to_use(folder))
         if pickles := [name for name in names if any(fnmatchcase(name, pattern) for pattern in _PICKLES)]:
             raise CheckpointError(
                 f"{folder} has its weights only as pickles ({pickles[0]}), which can run code when opened.",
@@ -397,9 +402,22 @@ def _unreadable(location: CheckpointLocation, error: OSError) -> CheckpointError
     )
 
 
-def identify_model(model: str | Path, *, random_weights: bool) -> str:
-    """The same for a model by its name or folder. Errors as `locate`."""
+def identify_model(model: str | Path, *, random_weights: bool, adapter: str | None = None) -> str:
+    """The same for a model by its name or folder, with an adapter merged into it. Errors as `locate`."""
+    if adapter is not None:
+        return f"{identify_model(model, random_weights=random_weights)}+{Adapter.of(adapter).identity}"
     if not random_weights:
         return identify_checkpoint(locate(model), random_weights=False)
     spec = find_for_random_weights(model)
     return identify_checkpoint(CheckpointLocation(spec.name, Path(), spec), random_weights=True)
+
+
+def identify_seeing(settings: ModelSettings) -> str:
+    """The same as far as it decides what is seen of a video: an adapter of the decoder alone changes nothing of that.
+
+    Errors as `locate`.
+    """
+    adapter = settings.adapter
+    if adapter is not None and not Adapter.of(adapter).changes_what_is_seen:
+        adapter = None
+    return identify_model(settings.name, random_weights=settings.random_weights, adapter=adapter)

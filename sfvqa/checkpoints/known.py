@@ -6,7 +6,9 @@ From models.toml, or from a folder's config.json, for which alone torch is impor
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sfvqa.checkpoints.adapter import TRAINING_FILE, Adapter
 from sfvqa.checkpoints.find import find
 from sfvqa.checkpoints.host import computes_in_bfloat16
 from sfvqa.errors import CheckpointError
@@ -114,6 +116,15 @@ def read_trained_with(model: ModelSpec | Path) -> TrainedWith:
 
         config = read_config(model)
         return TrainedWith.of(None, config.training_num_frames, config.training_sampling, config.training_crop)
+    return _stated(path, named)
+
+
+def trained_with_adapter(adapter: Adapter) -> TrainedWith:
+    """The same for an adapter that states it. Raises CheckpointError."""
+    return _stated(adapter.folder / TRAINING_FILE, adapter.trained)
+
+
+def _stated(path: Path, named: dict[str, Any]) -> TrainedWith:
     num_frames = next((named[field] for field in _NUM_FRAMES_FIELDS if named.get(field) is not None), None)
     strategy, crop = named.get("training_sampling"), named.get("training_crop")
     for what, value, is_known in (
@@ -158,10 +169,15 @@ class ModelSizes:
         return "bfloat16" if computes_in_bfloat16() else "float32"
 
 
-def read_sizes(model: str | Path) -> ModelSizes:
-    """Read the sizes of a registered model from models.toml, of a folder from its config.json. Raises ModelError."""
+def read_sizes(model: str | Path, adapter: str | Path | None = None) -> ModelSizes:
+    """Read the sizes of a registered model from models.toml, of a folder from its config.json. Raises ModelError.
+
+    With an adapter it was trained as that says.
+    """
     found = find(model)
     trained_with = read_trained_with(found)
+    if adapter is not None and (changed_by := Adapter.of(adapter)).trained:
+        trained_with = trained_with_adapter(changed_by)
     if isinstance(found, ModelSpec):
         return ModelSizes(
             found.name,

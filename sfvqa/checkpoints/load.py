@@ -1,7 +1,8 @@
 """Load model and tokenizer from a checkpoint folder onto a device. Never downloads."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerBase
 
+from sfvqa.checkpoints.adapter import Adapter
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, synchronize
 from sfvqa.checkpoints.find import (
     TOKENIZER_FILES,
@@ -16,15 +18,16 @@ from sfvqa.checkpoints.find import (
     ModelSettings,
     find_for_random_weights,
     identify_checkpoint,
+    identify_seeing,
     locate,
     revision_of,
 )
 from sfvqa.checkpoints.host import keep_blocks, return_large_blocks
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes, trained_with_adapter
 from sfvqa.checkpoints.memory import RunSize, estimate_memory
 from sfvqa.checkpoints.placement import AttentionKernel, compute_exactly, place, resolve_attention, resolve_quantization
 from sfvqa.checkpoints.plan import config_of, resolve_place, warnings_about, what_should_fit
-from sfvqa.errors import CheckpointError
+from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.model import (
     RecordedSteps,
     SlowFastConfig,
@@ -45,8 +48,8 @@ from sfvqa.registry import BUNDLED_MODEL, QuantizationName
 class LoadedCheckpoint:
     """A model ready to use, its tokenizer, the tokens that end an answer, and where it came from.
 
-    `identity` tells these weights from all others; `warnings` go with every answer. `recorded_steps` are kept from one
-    answer to the next.
+    `identity` tells what it sees of a video from what all others do; `warnings` go with every answer. `recorded_steps`
+    are kept from one answer to the next.
     """
 
     model: SlowFastForConditionalGeneration
@@ -61,6 +64,7 @@ class LoadedCheckpoint:
     random_weights: bool = False
     warnings: tuple[str, ...] = ()
     recorded_steps: RecordedSteps = field(default_factory=RecordedSteps)
+    adapter: Adapter | None = None
 
     @property
     def device_names(self) -> str:
@@ -69,8 +73,10 @@ class LoadedCheckpoint:
 
     @property
     def trained_with(self) -> TrainedWith:
-        """How the model was trained on videos, by models.toml or else its own config."""
+        """How the model was trained on videos, by its adapter, models.toml or else its own config."""
         config = self.model.config
+        if self.adapter is not None and self.adapter.trained:
+            return trained_with_adapter(self.adapter)
         return TrainedWith.of(
             self.location.spec, config.training_num_frames, config.training_sampling, config.training_crop
         )
@@ -79,28 +85,20 @@ class LoadedCheckpoint:
 def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
     """Load a registered model or a checkpoint folder, in the reference's format or ours, straight onto its device.
 
-    Quantization `auto` is what the weights are stored in. Random weights build a registered model by models.toml alone.
+    Quantization `auto` is what the weights are stored in. An adapter is merged into what is not quantized, and computed
+    beside what is. Random weights build a registered model by models.toml alone.
     Raises UnknownModelError, ModelNotDownloadedError, CheckpointError (naming file or tensors), UsageError for a
     device, dtype, attention or quantization that is not there, OutOfMemoryError.
     """
     start = time.perf_counter()
     return_large_blocks()
-    sizes = read_sizes(settings.name)
+    adapter = None if settings.adapter is None else Adapter.of(settings.adapter)
+    sizes = read_sizes(settings.name, settings.adapter)
     where, dtype = resolve_place(settings, sizes)
     if where.type == "cuda" and dtype is torch.float32:
         compute_exactly()
-    build: Any
-    config, warnings = config_for(settings), warnings_about(settings.device, where, dtype)
-    if settings.random_weights:
-        spec = find_for_random_weights(settings.name)
-        location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
-        stored, build = Quantization.NONE, random_model
-        warnings += (f"The weights of {spec.name} are random: the answer means nothing.",)
-    else:
-        location = locate(settings.name)
-        stored = read_quantization(location.folder)
-        build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder)
-    identity = identify_checkpoint(location, random_weights=settings.random_weights)
+    config, (location, stored, build, told) = config_for(settings), _source(settings, adapter)
+    identity = identify_seeing(settings)
     bits = resolve_quantization(settings.quantization, where, stored)
     tokenizer = load_tokenizer(location.folder, config)
     if settings.random_weights and config.family.video_token is not None:
@@ -144,8 +142,29 @@ def load_checkpoint(settings: ModelSettings) -> LoadedCheckpoint:
         identity=identity,
         quantization=bits,
         random_weights=settings.random_weights,
-        warnings=warnings,
+        warnings=(*warnings_about(settings.device, where, dtype), *told),
+        adapter=adapter,
     )
+
+
+def _source(
+    settings: ModelSettings, adapter: Adapter | None
+) -> tuple[CheckpointLocation, Quantization, Callable[..., Any], tuple[str, ...]]:
+    """Where a model is, how its weights are stored, what builds it, and warnings about that."""
+    if settings.random_weights:
+        if adapter is not None:
+            raise UsageError("An adapter changes trained weights.", "Leave out --adapter or --random-weights.")
+        spec = find_for_random_weights(settings.name)
+        location = CheckpointLocation(spec.name, locate(BUNDLED_MODEL).folder, spec)  # its own tokenizer may be absent
+        told = f"The weights of {spec.name} are random: the answer means nothing."
+        return location, Quantization.NONE, random_model, (told,)
+    location = locate(settings.name)
+    stored = read_quantization(location.folder)
+    build = partial(SlowFastForConditionalGeneration.from_pretrained, location.folder)
+    if adapter is None:
+        return location, stored, build, ()
+    warnings = adapter.warnings(location.name, identify_checkpoint(location, random_weights=False))
+    return replace(location, name=settings.title), stored, partial(build, adapter=adapter.tensors), warnings
 
 
 def config_for(settings: ModelSettings) -> SlowFastConfig:

@@ -18,7 +18,7 @@ from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import load_tokenizer
 from sfvqa.checkpoints.placement import resolve_quantization
 from sfvqa.errors import SfvqaError, UsageError
-from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import (
     LinearQuantizer,
@@ -110,7 +110,11 @@ def quantize(model: str | Path, out: Path, quantization: str, *, device: str = "
             )
         with memory_errors("quantizing the model"):
             write_shards(_quantized(stored, quantizer, where), folder)
-        _write_rest(location, stored, kind, folder)
+        write_rest(location, stored.config, folder)
+        path = folder / "config.json"
+        fields = json.loads(path.read_text(encoding="utf-8-sig"))
+        fields["quantization_config"] = quantization_config(kind)
+        path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
     return location
 
 
@@ -136,18 +140,20 @@ def _bytes_needed(stored: StoredModel, quantizer: LinearQuantizer) -> int:
     return int(quantized * bits / 8 + (total - quantized) * stored.dtype.itemsize)
 
 
-def _write_rest(location: CheckpointLocation, stored: StoredModel, kind: Quantization, folder: Path) -> None:
-    """Tokenizer and config; the latter also has what models.toml says of how the model looked at videos in training."""
-    config, spec = stored.config, location.spec
+def write_rest(
+    location: CheckpointLocation, config: SlowFastConfig, folder: Path, trained: TrainedWith | None = None
+) -> None:
+    """Write all but the tensors of what is made of a model: its tokenizer, and the config.
+
+    That also has how the model looked at videos in training, by `trained`, else by models.toml.
+    """
+    spec = location.spec
     load_tokenizer(location.folder, config).save_pretrained(folder)  # anew: which class it has, other files may say
     if (generation := location.folder / "generation_config.json").is_file():
         shutil.copyfile(generation, folder / generation.name)
-    trained = TrainedWith.of(spec, config.training_num_frames, config.training_sampling, config.training_crop)
+    if trained is None:
+        trained = TrainedWith.of(spec, config.training_num_frames, config.training_sampling, config.training_crop)
     config.training_num_frames, config.training_sampling = trained.num_frames, trained.strategy
     config.training_crop = trained.crop
     config.training_max_length = (spec and spec.training_max_length) or config.training_max_length
     config.save_pretrained(folder)
-    path = folder / "config.json"
-    fields = json.loads(path.read_text(encoding="utf-8-sig"))
-    fields["quantization_config"] = quantization_config(kind)
-    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")

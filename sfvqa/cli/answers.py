@@ -254,7 +254,7 @@ def describe_briefly(encoded: Seen, settings: "ModelSettings") -> str:
     video = f"{path.name} (bundled)" if is_bundled(path) else path.name
     span = "–".join(format_time(time) for time in (times[0], times[-1])[: len(times)])
     bits = settings.quantization
-    model = settings.name if bits in ("none", "auto") else f"{settings.name} in {bits}"
+    model = settings.title if bits in ("none", "auto") else f"{settings.title} in {bits}"
     return f"{video} · {plural(len(times), 'frame')}, {span} · {model}"
 
 

@@ -191,7 +191,7 @@ def show_plan(
     document = {
         "dry_run": True,
         "video": str(video),
-        "model": plan.sizes.name,
+        "model": plan.settings.title,
         "device": str(plan.device),
         "dtype": run.dtype,
         "quantization": run.quantization.value,

@@ -201,7 +201,10 @@ def _choice(configured: Mapping[str, str]) -> dict[str, Any]:
         name, why = choice.model, [*choice.too_large, choice.reason]
     locate(name)  # raises where it is not on this machine
     plan = make_plan(
-        model.settings(name), read_sizes(name), num_frames=frames.num_frames, fewer_frames=frames.fewer_if_short
+        model.settings(name),
+        read_sizes(name, model.adapter),
+        num_frames=frames.num_frames,
+        fewer_frames=frames.fewer_if_short,
     )
     return {
         "model": name,

@@ -6,13 +6,16 @@ import importlib
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sfvqa.checkpoints import duration
+from sfvqa.checkpoints.adapter import Adapter, how_to_use
 from sfvqa.checkpoints.find import ModelSettings, expected_model, find, find_for_random_weights, locate
 from sfvqa.cli.options import OptionGroup, option, rare_setting, setting
+from sfvqa.errors import UsageError
 from sfvqa.registry import ModelSpec, load_registry
 from sfvqa.wording import plural
 
@@ -86,6 +89,10 @@ class ModelOptions(OptionGroup):
     panel = "The model"
 
     model: NamedModel = None
+    adapter: Annotated[
+        Path | None,
+        option("The folder of a LoRA adapter of that model, as training writes it.", metavar="FOLDER", hidden=True),
+    ] = None
     device: Device = "auto"
     quant: QuantOption = "auto"
     dtype: DtypeOption = "auto"
@@ -97,12 +104,19 @@ class ModelOptions(OptionGroup):
 
     def settings(self, name: str) -> ModelSettings:
         """The same as one value, for the model of that name."""
-        return ModelSettings(name, self.device, self.dtype, self.attention, self.quant, self.random_weights)
+        adapter = None if self.adapter is None else str(self.adapter.expanduser().absolute())  # as a server knows it
+        return ModelSettings(name, self.device, self.dtype, self.attention, self.quant, self.random_weights, adapter)
 
     def check(self, *, needs_weights: bool = True) -> None:
-        """ModelError, before torch is imported, for a model that is named and unknown or not on this machine."""
+        """ModelError, before torch is imported, for a model that is named and unknown or not on this machine.
 
+        So with an adapter; UsageError for one without the model that it belongs to.
+        """
+        if self.adapter is not None:
+            Adapter.of(self.adapter)
         if self.model is None:
+            if self.adapter is not None:
+                raise UsageError("An adapter belongs to one model.", how_to_use(self.adapter))
             return
         if self.random_weights:
             find_for_random_weights(self.model)
@@ -132,7 +146,7 @@ class ModelOptions(OptionGroup):
 
         if self.model is not None:
             self.say_if_configured(notices)
-            return read_sizes(self.model)
+            return read_sizes(self.model, self.adapter)
         with notices.waiting("Choosing the model"):
             choice = choose_model(device=self.device, dtype=self.dtype, device_must_be_here=device_must_be_here)
         for sentence in choice.too_large:

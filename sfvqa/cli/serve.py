@@ -254,7 +254,8 @@ def load_to_serve(
     if one.fit.fits and not plan.fit.fits:
         output.notices().warn(plan.check()[-1])
     folder = Path() if model.random_weights else locate(sizes.name).folder.resolve()
-    files, downloads = [] if model.random_weights else model_files(folder), downloads_as_they_are()
+    files = [] if model.random_weights else model_files(folder, settings.adapter)
+    downloads = downloads_as_they_are()
     answerer = load(plan.settings, cache.open(), of_plan)
     served = Served(
         model=sizes.name,

@@ -252,7 +252,7 @@ def _key_of(
     cache: "VideoCache",
 ) -> "EncodingKey":
     """What the encoded video is kept under, should the model be loaded as asked for."""
-    from sfvqa.checkpoints.find import identify_model
+    from sfvqa.checkpoints.find import identify_seeing
     from sfvqa.checkpoints.plan import resolve_place
     from sfvqa.inference.video_cache.entry import EncodingKey
 
@@ -262,7 +262,7 @@ def _key_of(
         sampling=sampling,
         crop=frames.crop_mode() or sizes.trained_with.crop,
         reader=frames.read_options().reader,
-        checkpoint=identify_model(settings.name, random_weights=settings.random_weights),
+        checkpoint=identify_seeing(settings),
         dtype=str(dtype).removeprefix("torch."),
         device_kind=device.type,
     )

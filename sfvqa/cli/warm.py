@@ -74,7 +74,9 @@ class Warm:
         generation = {**answers.generation_fields(), "schema": answers.schema and answers.schema.text}
         steps = connection.see(to_see, {"generation": generation, **wanted})
         seen = self.notices.follow(_saying_first(steps, self._say_what_was_chosen))
-        settings = ModelSettings(served.model, quantization=served.quantization)
+        settings = ModelSettings(
+            served.model, quantization=served.quantization, adapter=served.asked_for.get("adapter")
+        )
         tell_what_was_seen(seen, settings, self.sampling, self.notices)
         return seen
 

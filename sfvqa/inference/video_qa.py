@@ -70,18 +70,25 @@ class VideoQA:
         attention: str = "sdpa",
         quantization: str = "auto",
         random_weights: bool = False,
+        adapter: str | Path | None = None,
         video_cache: VideoCache | None = None,
     ) -> Self:
         """Load a model by its name in models.toml, or a checkpoint folder; nothing is ever downloaded.
 
         `device` is auto, cpu, cuda, cuda:N or mps; `dtype` auto, float32, bfloat16 or float16, or torch's own;
         `attention` sdpa, eager or flash_attention_2; `quantization` none, 8bit, 4bit, or auto: as the weights are
-        stored. `random_weights` builds a model of models.toml without its weights, to measure it. Videos are looked for
-        in `video_cache` before they are encoded, and kept there; without one nothing is kept on disk. Raises
-        ModelError, UsageError, OutOfMemoryError.
+        stored. `random_weights` builds a model of models.toml without its weights, to measure it; `adapter` is the
+        folder of a LoRA adapter of the model. Videos are looked for in `video_cache` before they are encoded, and kept
+        there; without one nothing is kept on disk. Raises ModelError, UsageError, OutOfMemoryError.
         """
         settings = ModelSettings(
-            model, device, str(dtype).removeprefix("torch."), attention, quantization, random_weights
+            model,
+            device,
+            str(dtype).removeprefix("torch."),
+            attention,
+            quantization,
+            random_weights,
+            None if adapter is None else str(adapter),
         )
         return cls(load_checkpoint(settings), video_cache=video_cache)
 

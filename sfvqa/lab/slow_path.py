@@ -314,9 +314,12 @@ def annotate(videos: Sequence[FlashVideo]) -> Path:
     return path
 
 
-def are_right(model: Path, videos: Sequence[FlashVideo]) -> list[list[bool]]:
+def are_right(
+    model: Path, videos: Sequence[FlashVideo], *, adapter: Path | None = None, quantization: str = "auto"
+) -> list[list[bool]]:
     """Which questions about each video `ask` answers rightly."""
-    qa, here = VideoQA.load(model, device="cpu"), ReadOptions(isolated=False)
+    qa = VideoQA.load(model, device="cpu", adapter=adapter, quantization=quantization)
+    here = ReadOptions(isolated=False)
     found = []
     for video in videos:
         encoded = qa.encode(video.path, reading=here)
@@ -391,14 +394,15 @@ def main(arguments: list[str] | None = None) -> None:
     row = [
         options.family,
         ", ".join(map(str, settings.hybrid_layers)),
-        _share(outcome.flash_before, outcome.num_videos),
+        share(outcome.flash_before, outcome.num_videos),
     ]
-    row += [_share(outcome.flash_after, outcome.num_videos), _share(outcome.num_known, outcome.num_others)]
-    row += [_share(outcome.num_kept, outcome.num_known), _share(outcome.num_learned, outcome.num_tensors)]
+    row += [share(outcome.flash_after, outcome.num_videos), share(outcome.num_known, outcome.num_others)]
+    row += [share(outcome.num_kept, outcome.num_known), share(outcome.num_learned, outcome.num_tensors)]
     print(markdown_table(head, [[*row, str(len(outcome.changed_elsewhere))]], num_texts=2))
 
 
-def _share(count: int, total: int) -> str:
+def share(count: int, total: int) -> str:
+    """`98 of 100`."""
     return f"{count} of {total}"
 
 

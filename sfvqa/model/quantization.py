@@ -3,6 +3,7 @@
 Values are quantized as stored, whatever dtype the model computes in: a quantized checkpoint equals quantizing anew.
 """
 
+import copy
 import importlib.util
 import logging
 from abc import ABC, abstractmethod
@@ -71,6 +72,10 @@ class LinearQuantizer(ABC):
         """A weight `[out, in]` of any float dtype → the parameter, on the same device."""
 
     @abstractmethod
+    def dequantize(self, parameter: Any) -> Tensor:
+        """What a parameter from `quantize` or `restore` stands for, `[out, in]` in float32."""
+
+    @abstractmethod
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         """The parameter on `device`, from what `stored_tensors` gave, by the same keys."""
 
@@ -122,6 +127,11 @@ class FourBit(LinearQuantizer):
         )
         return parameter.to(weight.device)  # type: ignore[no-any-return]
 
+    def dequantize(self, parameter: Any) -> Tensor:
+        state = copy.copy(parameter.quant_state)
+        state.dtype = torch.float32
+        return _bitsandbytes().functional.dequantize_4bit(parameter.data, state)  # type: ignore[no-any-return]
+
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         tensors = {key: tensor.to(device, copy=True) for key, tensor in stored.items()}
         data = tensors.pop("weight")
@@ -159,6 +169,9 @@ class EightBit(LinearQuantizer):
     def quantize(self, weight: Tensor) -> nn.Parameter:
         values, scales, _ = _bitsandbytes().functional.int8_vectorwise_quant(weight.to(torch.float16))
         return self._parameter(values, scales)
+
+    def dequantize(self, parameter: Any) -> Tensor:
+        return parameter.CB.float() * (parameter.SCB.float() / 127)[:, None]  # type: ignore[no-any-return]
 
     def restore(self, stored: Mapping[str, Tensor], device: torch.device) -> nn.Parameter:
         return self._parameter(stored["weight"].to(device, copy=True), stored["SCB"].to(device, copy=True))

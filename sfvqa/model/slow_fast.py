@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from sfvqa.model.adapter import AdapterTensors
 from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
 from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues, hybrid_decoder
 from sfvqa.model.kv_cache import SlowFastCache
@@ -235,25 +236,31 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if is_ragged:
             bias = torch.zeros_like(mask, dtype=inputs_embeds.dtype)
             bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)[:, None, None, :]
+        projected = None if slow is None else self.project_slow(slow.tokens.to(inputs_embeds.dtype))
         found: dict[int, SlowKeysValues] = {}
-        normalised = (
-            None if slow is None else _normalised(slow.tokens.to(inputs_embeds.dtype), self.language_model.norm)
-        )
         for layer_idx in self.config.hybrid_layers:
-            layer: Any = self.language_model.layers[layer_idx]
-            device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
-            if normalised is None:
+            if projected is None:
                 assert slow_cache is not None
                 keys, values = slow_cache.slow_layers[layer_idx]
             else:
-                recomputes = layer.gradient_checkpointing and layer.training and torch.is_grad_enabled()
-                project = partial(layer._gradient_checkpointing_func, _project) if recomputes else _project
-                keys, values = project(layer, normalised.to(device))
+                keys, values = projected[layer_idx]
                 if slow_cache is not None:
                     slow_cache.store_slow(keys, values, layer_idx)
             if looking is not None:
-                bias_here = None if bias is None else bias.to(device)
-                found[layer_idx] = SlowKeysValues(keys, values, bias_here, looking.on(device))
+                bias_here = None if bias is None else bias.to(keys.device)
+                found[layer_idx] = SlowKeysValues(keys, values, bias_here, looking.on(keys.device))
+        return found
+
+    def project_slow(self, tokens: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """Slow tokens `[B, S, D]` → the keys and values `[B, KV heads, S, head_dim]` of each hybrid layer."""
+        normalised = _normalised(tokens, self.language_model.norm)
+        found = {}
+        for layer_idx in self.config.hybrid_layers:
+            layer: Any = self.language_model.layers[layer_idx]
+            device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
+            recomputes = layer.gradient_checkpointing and layer.training and torch.is_grad_enabled()
+            project = partial(layer._gradient_checkpointing_func, _project) if recomputes else _project
+            found[layer_idx] = project(layer, normalised.to(device))
         return found
 
     # --- generation ------------------------------------------------------------------------------------------------
@@ -319,13 +326,15 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         device_map: Placement = None,
         attn_implementation: str | None = None,
         quantization: Quantization | str | None = None,
+        adapter: Callable[[StoredModel], AdapterTensors] | None = None,
         **unused: Any,
     ) -> Self:
-        """Load a folder straight onto its devices; keywords are transformers' own, but for `quantization`.
+        """Load a folder straight onto its devices; keywords are transformers' own but for the last two.
 
         The host holds at most one tensor file beside what is loaded. `quantization` None is what the checkpoint is
-        stored in. Raises CheckpointError naming the tensors that are missing, unexpected or of another shape, and the
-        file that cannot be read; UsageError for another quantization than that of a quantized checkpoint.
+        stored in; `adapter` reads an adapter's tensors for it. Raises CheckpointError naming the tensors that are
+        missing, unexpected or of another shape, and the file that cannot be read; UsageError for another quantization
+        than that of a quantized checkpoint.
         """
         if unknown := [name for name in unused if name not in _OF_TRANSFORMERS and not name.startswith("_")]:
             raise TypeError(f"from_pretrained takes no {', '.join(unknown)}")
@@ -337,9 +346,13 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         is_chosen = dtype is not None and dtype != "auto"
         chosen = getattr(torch, str(dtype).removeprefix("torch.")) if is_chosen else stored.dtype
         builder = ModelBuilder(stored.network, chosen, device_map, quantizer_for(quantization))
-        for name, parts in stored.tensors():
+        adapting = adapter(stored) if adapter else None
+        beside = builder.quantized_weights
+        for name, parts in adapting.merge(stored, beside=beside) if adapting else stored.tensors():
             builder.put(name, parts)
         loaded = builder.finish()
+        if adapting:
+            adapting.put_beside(loaded, beside, chosen)
         if (generation := read_generation_config(folder)) is not None:
             loaded.generation_config = generation
         return loaded  # type: ignore[no-any-return]

@@ -100,7 +100,7 @@ class Served:
         asked_for = asked_for_as_dict(name, settings)
         if self.surroundings != surroundings() or self.cache_bytes != cache_bytes:
             return False
-        if any(self.asked_for[key] != value for key, value in asked_for.items() if key != "name"):
+        if any(self.asked_for.get(key) != value for key, value in asked_for.items() if key != "name"):
             return False
         if name is None:
             is_same = self.asked_for["name"] is None and self.downloads == downloads_as_they_are()
@@ -109,7 +109,7 @@ class Served:
         else:
             found = locate(name)
             is_same = (found.name, str(found.folder.resolve())) == (self.model, self.folder)
-        return is_same and self.files == model_files(Path(self.folder))
+        return is_same and self.files == model_files(Path(self.folder), settings.adapter)
 
 
 def asked_for_as_dict(name: str | None, settings: ModelSettings) -> dict[str, Any]:
@@ -117,9 +117,10 @@ def asked_for_as_dict(name: str | None, settings: ModelSettings) -> dict[str, An
     return asdict(settings) | {"name": name}
 
 
-def model_files(folder: Path) -> list[list[Any]]:
-    """The files of a checkpoint as they are now."""
-    return files_as_they_are([file for file in folder.glob("*") if file.is_file()])
+def model_files(folder: Path, adapter: str | None = None) -> list[list[Any]]:
+    """The files of a checkpoint, and of the adapter that it is loaded with, as they are now."""
+    folders = (folder, Path(adapter)) if adapter else (folder,)
+    return files_as_they_are([file for each in folders for file in each.glob("*") if file.is_file()])
 
 
 @dataclass(frozen=True)

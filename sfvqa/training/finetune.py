@@ -19,21 +19,24 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
-from sfvqa.checkpoints.find import ModelSettings, find
+from sfvqa.checkpoints.find import ModelSettings, find, locate, weight_files
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
-from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from sfvqa.checkpoints.load import LoadedCheckpoint, end_token_ids, load_checkpoint, load_tokenizer
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path
+from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path, read_config
 from sfvqa.model.loading import StoredModel
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
+from sfvqa.training.lora import add_lora, complete_adapter, compute_quantized_in
+from sfvqa.training.memory import TrainingMemory, estimate_training, largest_batch, tell
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.progress import ProgressLine, StderrHandler
 from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
@@ -121,8 +124,9 @@ def fine_tune(
     *,
     resume: bool = False,
 ) -> Path:
-    """Train, and write the checkpoint folder `run`/checkpoint; `resume` continues from the last state in `run`.
+    """Train, and write the checkpoint folder `run`/checkpoint, with LoRA `run`/adapter.
 
+    `resume` continues from the last state in `run`.
     Raises UsageError for bad annotations, videos that cannot be read, a run folder that is in use or, with `resume`,
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
@@ -142,7 +146,7 @@ def fine_tune(
     examples = _readable(examples, looking, options, settings, before)
     for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
         logger.warning("%s", warning)
-    checkpoint = _load(model, looking)
+    checkpoint = _load(model, looking, options.quantization)
     if options.stage is Stage.BRIDGE:
         examples = _about_videos(examples)
     cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
@@ -167,15 +171,41 @@ def fine_tune(
         step = ended.best_global_step if ended.best_model_checkpoint else ended.global_step  # its folder may be gone
         figures["trained"] = Figures.at_step(step or 0, ended.log_history, figures["untrained"].answers)
         write_figures(run, figures)
-    if options.precision != "float32":
+    if options.precision != "float32" and options.lora_rank is None:
         _restore_frozen(checkpoint.model, checkpoint.location.folder)
-    config, folder = checkpoint.model.config, run / "checkpoint"
+    config, folder = checkpoint.model.config, run / ("adapter" if options.lora_rank else "checkpoint")
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
     trainer.save_model(str(folder))
+    if options.lora_rank and is_first_process():
+        complete_adapter(folder, checkpoint, model)
     clear_kept_videos(run)
     return folder
+
+
+def dry_run(
+    model: str | Path, annotations: Path | Sequence[Source], videos: Path, options: FineTuning
+) -> TrainingMemory:
+    """What `fine_tune` would take of memory, without reading weights. Errors as there, but for the run's folder."""
+    sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
+    options, looking = _resolve(options, read_trained_with(find(model)))
+    examples = check_videos(
+        read_sources(sources, videos, options.seed),
+        looking.sampling,
+        looking.reading,
+        skip_unreadable=options.skip_unreadable,
+    )
+    folder = locate(model).folder
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder, config)
+    writer = DialogueWriter(tokenizer, end_token_ids(folder, tokenizer, config), config.family)
+    learned = _about_videos(examples) if options.stage is Stage.BRIDGE else examples
+    batch = largest_batch(learned, writer, config, options.batch_size, looking.sampling.num_frames)
+    file_bytes = max((folder / name).stat().st_size for name in weight_files(folder))
+    return estimate_training(
+        config, options, batch, lambda made: _prepare(made, folder, options), file_bytes=file_bytes
+    )
 
 
 def _readable(
@@ -193,10 +223,14 @@ def _readable(
     return examples
 
 
-def _load(model: str | Path, looking: Looking) -> LoadedCheckpoint:
-    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
-    if checkpoint.quantization is not Quantization.NONE:
-        raise UsageError(f"{model} is a quantized checkpoint.", "Fine-tune the checkpoint that it was made from.")
+def _load(model: str | Path, looking: Looking, quantization: str) -> LoadedCheckpoint:
+    asked_for = "auto" if quantization == Quantization.NONE else quantization  # auto is as its weights are stored
+    checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32", quantization=asked_for))
+    if checkpoint.quantization is not Quantization(quantization):
+        raise UsageError(
+            f"{model} is a quantized checkpoint.",
+            "Fine-tune the checkpoint that it was made from; one in 4 bits learns by LoRA, with --quantization 4bit.",
+        )
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
@@ -263,6 +297,22 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
     return type(error)(error.message.rstrip().splitlines()[-1].partition(": ")[2])
 
 
+def _prepare(model: SlowFastForConditionalGeneration, folder: Path, options: FineTuning) -> Any:
+    """Choose what learns of the model in a checkpoint folder, and keep the rest in its precision; return what to train.
+
+    That is the model, or PEFT's around it.
+    """
+    learner: Any = model
+    if options.lora_rank is None:
+        choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
+    else:
+        learner = add_lora(model, folder, options)
+    if options.precision != "float32":
+        keep_frozen_in(model, getattr(torch, options.precision))
+        compute_quantized_in(model, getattr(torch, options.precision))
+    return learner
+
+
 def check(
     sources: Sequence[Source], videos: Path, model: str | None, options: FineTuning, *, as_json: bool = False
 ) -> int:
@@ -285,7 +335,8 @@ def make_trainer(
     """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes."""
     model = checkpoint.model
     model.train()
-    num_learned = choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
+    learner = _prepare(model, checkpoint.location.folder, options)
+    num_learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if num_learned == 0:
         raise UsageError(
             "The model has no slow path, and stage 1 trains nothing else.",
@@ -300,8 +351,6 @@ def make_trainer(
             f"One process sees {arguments.n_gpu} GPUs.",
             "Use `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
-    if options.precision != "float32":
-        keep_frozen_in(model, getattr(torch, options.precision))
     logger.info(
         "Stage %d: %s of %s, %s learn; %s before activations",
         options.stage,
@@ -311,7 +360,7 @@ def make_trainer(
         gigabytes(training_bytes(model)),
     )
     trainer = VideoTrainer(
-        model=model,
+        model=learner,
         args=arguments,
         train_dataset=dataset,
         eval_dataset=validation if held_out else None,
@@ -320,6 +369,7 @@ def make_trainer(
         callbacks=[ProgressLine(), *([EarlyStoppingCallback(options.patience)] if options.patience else [])],
     )
     trainer.remove_callback(PrinterCallback)
+    trainer.rates = options.rates
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
@@ -361,7 +411,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
         warmup_steps=options.warmup_share,  # below 1 it is a share
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_gradient_norm,
-        optim="adamw_torch_fused",
+        optim=options.optimizer,
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         activation_checkpointing=options.gradient_checkpointing,
@@ -426,6 +476,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, required=trains, help="where the run keeps its state; the result is OUTPUT/checkpoint")
     add("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
     add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
+    add("--dry-run", action="store_true", help="say how much memory the run would take, and whether it fits")
     add("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
@@ -437,6 +488,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def options_of(asked: dict[str, Any]) -> FineTuning:
+    """The options in a parsed command line."""
+    return FineTuning(**{each.name: asked[each.name] for each in fields(FineTuning)} | {"stage": Stage(asked["stage"])})
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Train, and print where the checkpoint is."""
     asked = vars(parse_arguments(arguments))
@@ -445,19 +501,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     disable_progress_bar()
     try:
-        options = {each.name: asked[each.name] for each in fields(FineTuning)}
-        options["stage"] = Stage(options["stage"])
-        sources = [Source.parse(text) for text in asked["annotations"]]
+        sources, options = [Source.parse(text) for text in asked["annotations"]], options_of(asked)
         if asked["check"]:
-            return check(sources, asked["videos"], asked["model"], FineTuning(**options), as_json=asked["json"])
-        folder = fine_tune(
-            asked["model"],
-            sources,
-            asked["videos"],
-            asked["output"],
-            FineTuning(**options),
-            resume=asked["resume"],
-        )
+            return check(sources, asked["videos"], asked["model"], options, as_json=asked["json"])
+        if asked["dry_run"]:
+            return tell(dry_run(asked["model"], sources, asked["videos"], options), resolve_device(options.device))
+        folder = fine_tune(asked["model"], sources, asked["videos"], asked["output"], options, resume=asked["resume"])
         leave_group()
     except SfvqaError as error:
         print(error.with_flags, file=sys.stderr)
@@ -465,7 +514,8 @@ def main(arguments: list[str] | None = None) -> int:
     if is_first_process():
         if figures := read_figures(asked["output"]):
             print(figures_table(figures))
-        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION --model {folder}`")
+        flags = f"--model {asked['model']} --adapter {folder}" if is_adapter(folder) else f"--model {folder}"
+        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {flags}`")
     return 0
 
 

@@ -1,5 +1,6 @@
 """What a training run is asked for: FineTuning, whose fields are the flags of the command, checked when it is built."""
 
+import difflib
 import importlib.util
 import math
 from dataclasses import dataclass, field, fields
@@ -7,8 +8,11 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from transformers.training_args import OptimizerNames
+
 from sfvqa.checkpoints.device import resolve_device
 from sfvqa.errors import UsageError
+from sfvqa.training.rates import Part
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.sampling import SamplingStrategy
 
@@ -77,6 +81,31 @@ class FineTuning:
     group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
     learning_rate: float = field(default=2e-5, metadata=_flag())
+    tower_learning_rate: float | None = field(default=None, metadata=_flag("of the vision tower", kind=float))
+    bridge_learning_rate: float | None = field(
+        default=None, metadata=_flag("of the bridge from the tower to the decoder", kind=float)
+    )
+    slow_learning_rate: float | None = field(default=None, metadata=_flag("of slow attention", kind=float))
+    decoder_learning_rate: float | None = field(
+        default=None, metadata=_flag("of the decoder, or of its LoRA", kind=float)
+    )
+    optimizer: str = field(
+        default="adamw_torch_fused", metadata=_flag("by transformers' name, such as adamw_bnb_8bit or adafactor")
+    )
+    lora_rank: int | None = field(
+        default=None,
+        metadata=_flag(
+            "LoRA: learn slow attention in full, and of the decoder products of this rank; the result is an adapter",
+            least=1,
+            kind=int,
+        ),
+    )
+    lora_alpha: int | None = field(default=None, metadata=_flag("scale of LoRA (default: twice its rank)", kind=int))
+    lora_dropout: float = field(default=0.0, metadata=_flag(least=0))
+    lora_tower: bool = field(default=False, metadata=_flag("LoRA on the vision tower as well"))
+    quantization: str = field(
+        default="none", metadata=_flag("4bit: QLoRA, on a decoder in 4 bits", choices=("none", "4bit"))
+    )
     warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
     weight_decay: float = field(default=0.0, metadata=_flag(least=0))
     max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
@@ -132,11 +161,12 @@ class FineTuning:
             value, least = getattr(self, each.name), each.metadata["least"]
             if None not in (value, least) and not (math.isfinite(value) and value >= least):
                 raise UsageError(f"{each.name} is {value}.", f"It must be at least {least}.")
-        for name in ("num_epochs", "learning_rate"):
-            if not (math.isfinite(value := getattr(self, name)) and value > 0):
+        for name in ("num_epochs", "learning_rate", "lora_alpha", *(f"{part}_learning_rate" for part in Part)):
+            if (value := getattr(self, name)) is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
         if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
             raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
+        self._check_lora()
         if self.seed > _HIGHEST_SEED:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in PRECISIONS:
@@ -158,6 +188,12 @@ class FineTuning:
             raise UsageError("A CPU cannot train in float16.", "Use bfloat16.")
 
     @property
+    def rates(self) -> dict[Part, float]:
+        """The parts of the network that learn at a rate of their own."""
+        own = {part: getattr(self, f"{part}_learning_rate") for part in Part}
+        return {part: rate for part, rate in own.items() if rate is not None}
+
+    @property
     def validation_share(self) -> float | None:
         """The share of the videos that is held out, where that is asked for."""
         try:
@@ -169,6 +205,20 @@ class FineTuning:
     def validation_file(self) -> Path | None:
         """The file that is validated on, where that is asked for."""
         return None if self.validation is None or self.validation_share is not None else Path(self.validation)
+
+    def _check_lora(self) -> None:
+        if self.optimizer not in list(OptimizerNames):
+            near = difflib.get_close_matches(self.optimizer, list(OptimizerNames), n=3, cutoff=0.3)
+            raise UsageError(f"There is no optimizer {self.optimizer!r}.", f"Use one such as {', '.join(near)}.")
+        if not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"lora_dropout is {self.lora_dropout}.", "It must be at least 0 and below 1.")
+        given = (self.lora_tower, self.lora_alpha, self.lora_dropout, self.quantization != "none")
+        if self.lora_rank is None and any(given):
+            raise UsageError(
+                "These options are of LoRA, without which no decoder is in 4 bits.", "Give --lora-rank 16."
+            )
+        if self.lora_rank is not None and self.stage is Stage.BRIDGE:
+            raise UsageError("Stage 1 leaves the decoder as it is.", "Leave out --lora-rank, or use --stage 2.")
 
     def _check_log(self) -> None:
         if self.log == "none":

@@ -1,13 +1,19 @@
 """transformers' Trainer, with eyes that see a video once where they are frozen, and validation by answers."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.training_args import OptimizerNames
 
+from sfvqa.errors import UsageError
 from sfvqa.training.frozen_tower import FrozenTower
+from sfvqa.training.rates import Part, set_rates
 from sfvqa.training.validation import Figures, Validation
 
 
@@ -18,6 +24,26 @@ class VideoTrainer(Trainer):
     validation: Validation | None = None
     order: Sampler[int] | None = None
     """In which rows are learned from; None: at random."""
+
+    rates: Mapping[Part, float] = MappingProxyType({})
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As Trainer's; parts of the network that have a learning rate in `rates` learn at that.
+
+        UsageError for an optimizer that needs what is not installed.
+        """
+        is_new = self.optimizer is None
+        try:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        except (ImportError, ValueError) as error:
+            name = OptimizerNames(self.args.optim).value
+            raise UsageError(
+                f"The optimizer {name} cannot be used: {error}", "Install what it needs, or choose another."
+            ) from error
+        if is_new and self.rates:
+            learner: Any = model or self.model
+            set_rates(optimizer, learner, self.rates)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order

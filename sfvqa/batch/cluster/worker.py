@@ -98,7 +98,7 @@ class ModelLoader:
         settings = replace(self.model.settings, device="cpu") if keeps_off else self.model.settings
         if 0 < size.num_gpus < 1 and usable_gpus():  # others have the rest of it
             take_part(size.num_gpus)
-        found = identify_model(settings.name, random_weights=settings.random_weights)
+        found = identify_model(settings.name, random_weights=settings.random_weights, adapter=settings.adapter)
         if found != self.weights:
             raise ModelError(
                 f"The weights of {settings.name} ({found}) differ from those where the batch was started "

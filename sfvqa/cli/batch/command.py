@@ -433,7 +433,7 @@ def _requested_settings(
     found = find(str(model.name))
     return {
         "model": found.absolute().name if isinstance(found, Path) else str(model.name),
-        "weights": identify_model(model.name, random_weights=model.random_weights),
+        "weights": identify_model(model.name, random_weights=model.random_weights, adapter=model.adapter),
         "quantization": model.quantization,
         "dtype": model.dtype,
         "attention": model.attention,

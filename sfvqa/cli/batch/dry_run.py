@@ -31,7 +31,7 @@ def show_what_is_left(
         "items": len(items),
         "videos": len({item.video for item in items}),
         **counts,
-        "model": str(request.asked.settings.name),
+        "model": request.asked.settings.title,
         **(_on_cluster(request) if request.plan is None else _on_this_machine(request.plan, options)),
     }
     sys.stdout.write((jsonlib.dumps(document) if json else "\n".join(_lines(document))) + "\n")
