@@ -117,12 +117,13 @@ class ModelThread:
         Where memory runs out what is kept makes room, and it is done once more; what was told of it then is not again.
         A conversation, which comes without its video, would not be as it was.
         """
-        job, num_told, may_repeat = waiting.job, 0, waiting.sight is not None
+        job, encoded = waiting.job, waiting.encoded  # with what it cost, which whoever comes next does not pay
+        num_told, may_repeat = 0, encoded is not None
         if waiting.sight is not None:
             waiting.sight.pay()
         while True:
             try:
-                with contextlib.closing(work(waiting.encoded)) as steps:
+                with contextlib.closing(work(encoded)) as steps:
                     for number, message in enumerate(steps, 1):
                         if job.is_dropped:
                             return
