@@ -32,6 +32,8 @@ REASONS = {
     "inference/engine.py: chosen.wait()": _THE_DEVICE,
     "inference/reading_ahead.py: room.acquire()": "who takes the chunks makes room, and more of it when it leaves",
     "inference/video_cache/store.py: with self._lock()": "a FileLock with LOCK_SECONDS",
+    "training/check.py: looks[row.video].result()": "reading has its own time-out, and is killed then",
+    "training/check.py: pool.shutdown(cancel_futures=True)": "the same",
     "lab/fake_cuda/device.py: subprocess.run(command, check=True)": "a compiler's, of 15 lines",
     "lab/measurements/cold_start.py: process.wait()": _A_PERSON,
     "lab/measurements/cold_start.py: watching.join()": "the process that it watches has ended",

@@ -141,7 +141,7 @@ def test_the_process_gives_what_the_reader_gives(tmp_path: Path) -> None:
 
 def test_reading_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_with_sound(tmp_path / "v.mp4", Sound([1.0]))
-    sabotage(monkeypatch, "PyAVReader.sound = lambda *_: iter(lambda: time.sleep(60), 0)")
+    sabotage(monkeypatch, "PyAVReader.sound = lambda *_: (time.sleep(60) for _ in range(1))")
     with pytest.raises(ReadTimeoutError, match="while reading the sound"):
         listen(path, ReadOptions(timeout_seconds=3))
 
