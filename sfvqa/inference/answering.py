@@ -22,16 +22,9 @@ from sfvqa.inference.answer import (
 from sfvqa.inference.answer_row import AnswerGroup, AnswerRow, IncrementalDetokenizer, TextBefore
 from sfvqa.inference.choices import choice_token_ids, compare, score_choices, unlikely_warning
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import (
-    GenerationOptions,
-    KeptPrompt,
-    Prefilled,
-    Step,
-    generate_tokens,
-    prefill_one,
-    prefill_together,
-)
+from sfvqa.inference.engine import GenerationOptions, Step, generate_tokens
 from sfvqa.inference.evidence import NOTHING_LOOKED_AT, SlowAttentionRecorder, num_question_tokens, weigh_frames
+from sfvqa.inference.prefill import KeptPrompt, Prefilled, prefill_one, prefill_together
 from sfvqa.inference.prompt import around_answer, prompt_for
 from sfvqa.inference.question import PromptOptions, check_choices, check_looks
 from sfvqa.inference.schema import JsonSchema, SchemaGuide

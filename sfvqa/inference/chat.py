@@ -20,7 +20,7 @@ from sfvqa.inference.question import PromptOptions
 from sfvqa.model import SlowAttention
 
 if TYPE_CHECKING:
-    from sfvqa.inference.engine import KeptPrompt
+    from sfvqa.inference.prefill import KeptPrompt
 
 _NEXT_QUESTION_TOKENS = 32  # what one is taken to need, to say beforehand that turns will go
 _ANY_QUESTION = "?"

@@ -20,10 +20,8 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import (
     ChoiceProbability,
 )
-from sfvqa.inference.engine import (
-    Prefilled,
-    check_finite,
-)
+from sfvqa.inference.engine import check_finite
+from sfvqa.inference.prefill import Prefilled
 from sfvqa.model import SlowFastForConditionalGeneration
 
 _WORTH_WARNING = 0.01

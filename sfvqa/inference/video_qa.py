@@ -33,7 +33,7 @@ from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
 
 if TYPE_CHECKING:
-    from sfvqa.inference.engine import KeptPrompt
+    from sfvqa.inference.prefill import KeptPrompt
 
 
 VideoSource = EncodedVideo | str | Path | None

@@ -7,7 +7,8 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from sfvqa.inference.engine import GenerationOptions, Prefilled, TokenChooser, decode, prefill
+from sfvqa.inference.engine import GenerationOptions, TokenChooser, decode
+from sfvqa.inference.prefill import Prefilled, prefill
 from sfvqa.inference.stopwatch import Stopwatch
 from sfvqa.model import DecodeStep, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sfvqa.checkpoints.device import release_memory, synchronize
 from sfvqa.checkpoints.memory import ITEM_BYTES, weights_bytes
-from sfvqa.inference.engine import decode, prefill
+from sfvqa.inference.engine import decode
+from sfvqa.inference.prefill import prefill
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.packing import onednn_has_bfloat16
 from sfvqa.registry import Architecture, QuantizationName

@@ -16,7 +16,7 @@ from sfvqa.serve.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
-    from sfvqa.inference.engine import KeptPrompt
+    from sfvqa.inference.prefill import KeptPrompt
 
 _MOST_PLACES = 512  # of a run: each leaves something there until all are over
 

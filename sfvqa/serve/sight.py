@@ -23,7 +23,7 @@ from sfvqa.video.reading import ReadProgress
 from sfvqa.video.sampling import SamplingOptions
 
 if TYPE_CHECKING:
-    from sfvqa.inference.engine import KeptPrompt
+    from sfvqa.inference.prefill import KeptPrompt
 
 _MOST_PADDING = 1.25  # the longest video of a batch over the shortest, which is padded to it
 

@@ -11,14 +11,8 @@ from transformers import SuppressTokensLogitsProcessor
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import (
-    GeneratedToken,
-    GenerationOptions,
-    TokenChooser,
-    decode,
-    generate_tokens,
-    prefill,
-)
+from sfvqa.inference.engine import GeneratedToken, GenerationOptions, TokenChooser, decode, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 from tests.model.golden_case import GoldenCase, cases

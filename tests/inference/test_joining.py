@@ -6,6 +6,7 @@ from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.inference.prefill import Prefilled
 from sfvqa.inference.schema import JsonSchema
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowAttention
@@ -73,7 +74,7 @@ def test_those_that_are_over_leave(qa: VideoQA, questions: list[Asked], monkeypa
     from sfvqa.inference import engine
 
     class Watched(engine._Growing):
-        def __init__(self, model: object, state: engine.Prefilled, num_steps: int) -> None:
+        def __init__(self, model: object, state: Prefilled, num_steps: int) -> None:
             rows.append(len(state.attention_mask))
             super().__init__(model, state, num_steps)  # type: ignore[arg-type]
 

@@ -13,7 +13,8 @@ from sfvqa.errors import UsageError
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, KeptPrompt, decode, num_shared, prefill_together
+from sfvqa.inference.engine import GenerationOptions, decode
+from sfvqa.inference.prefill import KeptPrompt, num_shared, prefill_together
 from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
@@ -228,7 +229,7 @@ def test_batches_go_on_from_the_beginnings_of_earlier_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server is asked about the same few videos again and again, seldom in the same batch."""
-    monkeypatch.setattr("sfvqa.inference.engine._WORTH_KEEPING", 4)
+    monkeypatch.setattr("sfvqa.inference.prefill._WORTH_KEEPING", 4)
     options, beginnings = GenerationOptions(max_new_tokens=10, slow_attention=mode), list[KeptPrompt]()
     reused = []
     for questions in (QUESTIONS[:2], QUESTIONS[2:], QUESTIONS[::-1]):

@@ -16,7 +16,8 @@ from sfvqa.errors import SchemaNotMetError, UsageError
 from sfvqa.inference import schema as trials
 from sfvqa.inference.answer import FinishReason
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, TokenChooser, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, TokenChooser, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model.decode_step import StaticDecode

@@ -9,7 +9,8 @@ from sfvqa.checkpoints.memory import RunSize, estimate_memory, static_room
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.errors import OutOfMemoryError, UsageError
 from sfvqa.inference.encode import EncodedVideo
-from sfvqa.inference.engine import GenerationOptions, Prefilled, Step, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, Step, generate_tokens
+from sfvqa.inference.prefill import Prefilled, prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, RecordedSteps, SlowAttention, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.decode_step import StaticDecode, check_static_decode, decodes_static, why_not_static

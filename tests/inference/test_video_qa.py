@@ -262,7 +262,8 @@ def test_every_setting_of_attention_and_dtype_answers(checkpoint_folder: Path, v
 
 def token_ids(qa: VideoQA, encoded: EncodedVideo) -> list[int]:
     """The ids of the free answer to QUESTION, re-encoded from a run that records them."""
-    from sfvqa.inference.engine import generate_tokens, prefill
+    from sfvqa.inference.engine import generate_tokens
+    from sfvqa.inference.prefill import prefill
     from sfvqa.inference.prompt import build_prompt, question_turn
 
     turns, layout = [question_turn(QUESTION, shows_video=True)], (len(encoded.visual_tokens.fast), "\n")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfvqa.inference.engine import GenerationOptions, generate_tokens
-from sfvqa.inference.engine import prefill as engine_prefill
+from sfvqa.inference.prefill import prefill as engine_prefill
 from sfvqa.model import DecodeStep, RecordedSteps, SlowFastCache, SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.model.hybrid_layer import FAMILIES
 from tests.model.conftest import ModelMaker, frames, greedy, prompt

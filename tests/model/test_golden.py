@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sfvqa.inference.engine import decode, prefill
+from sfvqa.inference.engine import decode
+from sfvqa.inference.prefill import prefill
 from sfvqa.model import SlowAttention, SlowFastForConditionalGeneration
 from sfvqa.model.families.slowfast import FAMILY, read_published
 from sfvqa.video import SamplingOptions

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import IMAGE_TOKEN_ID, SlowAttentionScope, VisualTokens
 from sfvqa.profiling.baselines import Baseline, run_baseline

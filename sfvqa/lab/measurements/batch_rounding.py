@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill_together
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill_together
 from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.video_qa import VideoQA
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sfvqa.inference import EncodedVideo
-    from sfvqa.inference.engine import Prefilled, Step
+    from sfvqa.inference.engine import Step
+    from sfvqa.inference.prefill import Prefilled
 
 SMOLLM2 = "smollm2-135m"
 """A decoder that was trained on text; behind a random vision tower it makes up what it says about a video."""

@@ -27,7 +27,8 @@ from transformers.models.siglip import SiglipVisionConfig
 from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
 
 from sfvqa.inference.encode import pixel_values
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.prompt import build_prompt, question_turn
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures

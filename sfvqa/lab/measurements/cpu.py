@@ -18,7 +18,7 @@ from torch import Tensor
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.checkpoints.plan import config_of
-from sfvqa.inference.engine import prefill
+from sfvqa.inference.prefill import prefill
 from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures
 from sfvqa.lab.measurements.beside_transformers import VIDEO
 from sfvqa.lab.measurements.numbered_videos import find_or_write

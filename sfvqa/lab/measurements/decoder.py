@@ -23,7 +23,8 @@ from torch.nn import functional
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import UsageError
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.lab.commands import errors_without_traceback, markdown_table, measurement_parser, write_figures
 from sfvqa.training.convert import main as convert
 

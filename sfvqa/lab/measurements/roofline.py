@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from sfvqa.checkpoints.memory import static_room
 from sfvqa.inference.encode import ChunkEncoder
-from sfvqa.inference.engine import GenerationOptions, TokenChooser, prefill
+from sfvqa.inference.engine import GenerationOptions, TokenChooser
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table
 from sfvqa.lab.fake_cuda.device import FakeCuda

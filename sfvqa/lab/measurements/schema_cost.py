@@ -26,7 +26,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.errors import UsageError
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.schema import JsonSchema, SchemaGuide
 from sfvqa.lab.commands import command_parser, errors_without_traceback, markdown_table, write_figures
 

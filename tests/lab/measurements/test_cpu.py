@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sfvqa.cli.demo import load_demo_videos
-from sfvqa.inference.engine import prefill
+from sfvqa.inference.prefill import prefill
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.lab.measurements import cpu, decoder
 from sfvqa.model import SlowFastForConditionalGeneration

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from sfvqa.inference.engine import GenerationOptions, generate_tokens, prefill
+from sfvqa.inference.engine import GenerationOptions, generate_tokens
+from sfvqa.inference.prefill import prefill
 from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
 from tests.model.families.published import FAMILIES, VIDEO_TOKEN_ID, greedy_of, logits_of, make, save
 
