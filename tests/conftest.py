@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that tests compute alike on every machine."""
     monkeypatch.setattr("sfvqa.checkpoints.host.CPUINFO", Path(os.devnull))
+
+
+@pytest.fixture
+def no_process_is_left() -> Iterator[None]:
+    """Whatever happened, reading processes are gone afterwards; a server of other tests may have a spare one."""
+    before = _reading_processes()
+    yield
+    deadline = time.monotonic() + 1
+    while not _reading_processes() <= before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _reading_processes() <= before
+
+
+def _reading_processes() -> set[bytes]:
+    pgrep = ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"]
+    return set(subprocess.run(pgrep, capture_output=True, check=False).stdout.split())

@@ -97,7 +97,7 @@ def test_what_fails_leaves_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -
     def fail(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(making, "_write_rest", fail)
+    monkeypatch.setattr(making, "write_rest", fail)
     with pytest.raises(KeyboardInterrupt):
         quantize("tiny", out, "4bit", device="cpu")
     assert list(out.parent.iterdir()) == []

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +41,12 @@ process.main()
 """
 
 
+pytestmark = pytest.mark.usefixtures("no_process_is_left")
+
+
 @pytest.fixture
 def path(video: WriteVideo) -> Path:
     return video("isolated.mp4", RECIPE)
-
-
-@pytest.fixture(autouse=True)
-def no_process_is_left() -> Iterator[None]:
-    """Whatever happened, its process is gone afterwards."""
-    yield
-    time.sleep(0.05)
-    found = subprocess.run(
-        ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"], capture_output=True, check=False
-    )
-    assert found.stdout == b""
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
