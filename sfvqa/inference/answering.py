@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
@@ -113,19 +114,23 @@ class AnswerRun:
         self._running[place] = False
 
     def is_over(self, place: int) -> bool:
-        """Whether the answer to a question is whole: those of the others may take longer."""
-        return self._rows[place].is_over
+        """Whether no more comes of the answer to a question: those of the others may take longer."""
+        return self._rows[place].is_over or not self._running[place]
 
     def forget(self, place: int) -> None:
         """Let go of a question's video, which is over and whose answer was taken."""
         self._rows[place].encoded = None
 
-    @property
+    @cached_property
     def can_be_joined(self) -> bool:
-        """Whether other questions can join those being answered: what is recorded, or watched, has a fixed size."""
+        """Whether other questions can join those being answered: what is recorded, or watched, has a fixed size.
+
+        Nor can the rows be parted of a cache that forgets, of a sliding window.
+        """
         # A logits processor sees what was said as one tensor.
         has_fixed_size = self._recorded is not None or self._options.logits_processor is not None
-        return not (self._choices or has_fixed_size or self._recorder)
+        is_alike = SlowFastCache(self._checkpoint.model.config).is_forkable
+        return is_alike and not (self._choices or has_fixed_size or self._recorder)
 
     def join(self, questions: Sequence[Asked]) -> None:
         """Have more questions answered, from the next of `steps` on, in the places behind those there are.

@@ -185,7 +185,8 @@ def _by_video(visual_tokens: Sequence[VisualTokens | None]) -> list[list[int]]:
 @torch.inference_mode()
 def in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
     """Parts of a batch as one, whose `rows` are where each row of the parts is to be."""
-    if len(parts) == 1 and rows == sorted(rows):
+    is_in_order = list(rows) == sorted(rows)
+    if len(parts) == 1 and is_in_order:
         return parts[0]
     longest = max(part.attention_mask.shape[1] for part in parts)
     mask = torch.cat(
@@ -193,6 +194,8 @@ def in_order(parts: list[Prefilled], rows: Sequence[int]) -> Prefilled:
     )
     logits = torch.cat([part.logits for part in parts])
     cache = SlowFastCache.stack([part.cache for part in parts])
+    if is_in_order:  # to select them all would copy the cache once more
+        return Prefilled(logits, mask, cache)
     order = torch.tensor(rows).argsort()
     cache.batch_select_indices(order)
     return Prefilled(logits[order], mask[order], cache)

@@ -210,7 +210,8 @@ class ModelThread:
         try:
             run.join(_asked(joining, {each.sight for each in written.left.values()}))
         except Exception:  # noqa: BLE001  whoever's fault it is: what fails together is tried alone
-            self._turns.append(self._answer_together(joining))
+            self._room.part(batch, joining)
+            self._turns.append(self._answer(joining))
             return
         written.add(joining)
         for each in joining:

@@ -236,7 +236,7 @@ class WaitingRoom:
             if not self._to_answer:
                 return []
             oldest = self._to_answer[0]
-            if self._runs and (len(self._runs) == _MOST_RUNS or not self._has_waited(oldest)):
+            if self._runs and (len(self._runs) >= _MOST_RUNS or not self._has_waited(oldest)):
                 return []
             batch = [oldest] if oldest.job.work is not None else self._fitting(oldest, self._written)
             if not batch or batch[0] is not oldest:
@@ -263,6 +263,12 @@ class WaitingRoom:
                 return []
             batch[:] = [*left, *joining]
             return self._take(joining)
+
+    def part(self, batch: list[Waiting], others: list[Waiting]) -> None:
+        """Some of a batch are written as one of their own, beside whatever is."""
+        with self._changed:
+            batch[:] = [waiting for waiting in batch if waiting not in others]
+            self._runs.append(others)
 
     def is_written(self, batch: list[Waiting]) -> None:
         """A batch is over."""

@@ -271,7 +271,10 @@ size_bytes = 7_000
 """
 
 
-def test_a_speech_model_is_pulled_listed_used_and_removed(speech_hub: FakeHub, run_cli: RunCli) -> None:
+def test_a_speech_model_is_pulled_listed_used_and_removed(
+    speech_hub: FakeHub, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.inference.speech.check_installed", lambda: None)
     before = run_cli("transcribe", "shapes.mp4", "--model", "little-whisper")
     assert before.exit_code == 4
     assert "`sfvqa models pull little-whisper` (7.0 kB, licence MIT)" in before.stderr

@@ -143,7 +143,10 @@ def test_contradictions_are_usage_errors(run_cli: RunCli, talk: str, flags: list
 
 
 @pytest.mark.parametrize("command", [["ask", "VIDEO", QUESTION], ["batch", "VIDEO", "--question", QUESTION, "-o", "-"]])
-def test_a_speech_model_that_is_not_here_is_found_out_first(run_cli: RunCli, talk: str, command: list[str]) -> None:
+def test_a_speech_model_that_is_not_here_is_found_out_first(
+    run_cli: RunCli, talk: str, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfvqa.inference.speech.check_installed", lambda: None)
     arguments = [talk if each == "VIDEO" else each for each in command]
     run = run_cli(*arguments, "--model", "tiny", "--speech", "--speech-model", "whisper-tiny")
     assert (run.exit_code, run.stdout) == (4, "")

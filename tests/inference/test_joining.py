@@ -9,7 +9,7 @@ from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.prefill import Prefilled
 from sfvqa.inference.schema import JsonSchema
 from sfvqa.inference.video_qa import VideoQA
-from sfvqa.model import SlowAttention
+from sfvqa.model import SlowAttention, SlowFastCache
 from sfvqa.model.decode_step import StaticDecode
 
 SCHEMA = JsonSchema('{"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}')
@@ -116,6 +116,22 @@ def test_each_has_the_times_it_waited(qa: VideoQA, questions: list[Asked]) -> No
     assert (first.asked_together, second.asked_together) == (1, 2)
     assert second.prefill_seconds > 0
     assert first.decode_seconds > second.prefill_seconds  # for which it waited
+
+
+def test_an_answer_that_is_ended_is_over(qa: VideoQA, questions: list[Asked]) -> None:
+    """Or who waits for one that cannot go on would hear of it when all others are answered."""
+    run = AnswerRun(qa.checkpoint, questions[:2], GenerationOptions(max_new_tokens=4))
+    next(run.steps())
+    run.end(0)
+    assert (run.is_over(0), run.is_over(1)) == (True, False)
+
+
+def test_nobody_joins_where_the_cache_forgets(
+    qa: VideoQA, questions: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sliding window holds the last positions alone, which are others for every row."""
+    monkeypatch.setattr(SlowFastCache, "is_forkable", property(lambda _: False))
+    assert not AnswerRun(qa.checkpoint, questions[:2], GenerationOptions()).can_be_joined
 
 
 @pytest.mark.parametrize(

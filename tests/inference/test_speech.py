@@ -289,14 +289,16 @@ def test_a_damaged_model_is_a_checkpoint_error(folder: Path, library: dict[str, 
         speech.load_model(folder, None)
 
 
-def test_a_folder_without_its_files_is_named_with_what_it_lacks(folder: Path) -> None:
+def test_a_folder_without_its_files_is_named_with_what_it_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tokenizer.json, faster-whisper would download one."""
+    monkeypatch.setattr(speech, "check_installed", lambda: None)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"lacks tokenizer\.json"):
         Transcriber(SpeechOptions(str(folder)))
 
 
-def test_a_model_that_is_not_here_is_not_downloaded() -> None:
+def test_a_model_that_is_not_here_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "check_installed", lambda: None)
     with pytest.raises(ModelNotDownloadedError, match="whisper-tiny is not") as caught:
         Transcriber(SpeechOptions("whisper-tiny"))
     assert "sfvqa models pull whisper-tiny" in caught.value.remedy

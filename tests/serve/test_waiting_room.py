@@ -57,6 +57,25 @@ def test_who_comes_later_takes_the_place_of_an_answer_that_is_over() -> None:
     assert room.num_running == 2
 
 
+def test_those_who_could_not_join_are_written_beside_the_batch_and_counted() -> None:
+    """They were in no batch of the room, which then began too many."""
+    room = Room(batch_size=4, patience_seconds=0.0)
+    room.ask("a", "b")
+    batch, _ = room.begin()
+    room.ask("c", "d")
+    joining = room.join(batch)
+    room.part(batch, joining)
+    assert (asked_in(batch), asked_in(joining), room.num_running) == (["a", "b"], ["c", "d"], 4)
+    room.is_written(batch)
+    assert room.num_running == 2
+    room.ask("e", "f", "g")
+    assert room.begin()[1] == ["e", "f"]
+    room.ask("h")
+    assert room.begin()[1] == []
+    room.is_written(joining)
+    assert room.begin()[1] == ["g", "h"]
+
+
 def test_one_alone_waits_for_others_before_it_keeps_many_waiting() -> None:
     room = Room(batch_size=16)
     room.ask("a", "b", "c", "d")

@@ -188,8 +188,8 @@ class SpareProcess:
         self._is_closed = False
 
     def make(self) -> None:
-        """Start one, unless it is there."""
-        with self._mutex:
+        """Start one, unless it is there; where that fails, whoever needs one tries again, and says so."""
+        with self._mutex, contextlib.suppress(OSError):
             if self._running is None and not self._is_closed:
                 self._running = _started()
 

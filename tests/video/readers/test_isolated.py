@@ -340,3 +340,15 @@ def test_the_time_limit_can_begin_anew(video: WriteVideo) -> None:
             list(reader.read([0, 10]))
         reader.allow_time()
         assert [frame.index for frame in reader.read([0, 10])] == [0, 10]
+
+
+def test_a_spare_process_that_cannot_be_started_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that reads video after video had ended with it, and with all threads every later request hung."""
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(isolated, "_started", fail)
+    spare = isolated.SpareProcess()
+    spare.make()
+    assert spare.take() is None
