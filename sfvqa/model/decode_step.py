@@ -122,8 +122,11 @@ class DecodeStep:
         """Whether a step computes what a forward pass would: by sdpa, over known layers that keep all positions.
 
         A model that prefills with flash-attn decodes by sdpa too: flash-attn would unpad a padded batch in each layer,
-        and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead.
+        and wait for the device to do so. Rotary tables that change as the text grows cannot be made ahead. Under
+        autocast, as training measures a model, keys and values have dtypes of their own.
         """
+        if torch.is_autocast_enabled(model.device.type):
+            return False
         decoder = model.config.decoder_config
         if decoder.model_type not in _STEPPED or model.config._attn_implementation == "eager":
             return False

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
@@ -28,14 +27,14 @@ from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.model import SlowFastForConditionalGeneration, num_frames_outside_fast_path, read_config
-from sfvqa.model.loading import StoredModel
+from sfvqa.model import num_frames_outside_fast_path, read_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
-from sfvqa.training.lora import add_lora, complete_adapter, compute_quantized_in
+from sfvqa.training.learning import prepare, restore_frozen, training_bytes
+from sfvqa.training.lora import complete_adapter
 from sfvqa.training.memory import TrainingMemory, estimate_training, largest_batch, tell
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.progress import ProgressLine, StderrHandler
@@ -69,50 +68,6 @@ from sfvqa.wording import plural
 logger = logging.getLogger(__name__)
 
 _TAKES_LESS = "Use a smaller --batch-size, --gradient-checkpointing, or fewer frames, and continue with --resume."
-
-
-def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
-    """Enable gradients for what a stage learns and nothing else; return its number of parameters."""
-    bridge = ("projector.",) if model.config.family.name == "slowfast" else ()  # others come with a trained projector
-    for name, parameter in model.named_parameters():
-        is_bridge = name.startswith(bridge) or ".slow_attention." in name
-        is_frozen = freeze_vision and name.startswith("vision_tower.")
-        parameter.requires_grad = is_bridge or (stage is Stage.ALL and not is_frozen)
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def keep_frozen_in(model: SlowFastForConditionalGeneration, precision: torch.dtype) -> None:
-    """Keep frozen weights as autocast would make them at each use, which saves memory and time.
-
-    No loss changes for a checkpoint that is stored in that precision. They are the weights of products, and embeddings,
-    which are looked up and then made float32, as they were.
-    """
-    for module in model.modules():
-        is_frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        if is_frozen and isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
-            module.to(precision)
-            if isinstance(module, nn.Embedding):
-                module.register_forward_hook(lambda _module, _ids, found: found.float())
-
-
-def _restore_frozen(model: SlowFastForConditionalGeneration, folder: Path) -> None:
-    """Give frozen weights the values of the checkpoint in `folder` back, of which `keep_frozen_in` may have rounded."""
-    named = model.named_parameters(remove_duplicate=False)  # of tied ones either may be stored
-    frozen = {name: parameter for name, parameter in named if not parameter.requires_grad}
-    for name, parts in StoredModel.of(folder, type(model)).tensors():
-        if name in frozen:
-            frozen[name].data = parts["weight"].to(torch.float32, copy=True)
-
-
-_LEARNED_BYTES = 4 * 4  # a weight, its gradient and the optimizer's two averages, in float32
-
-
-def training_bytes(model: SlowFastForConditionalGeneration) -> int:
-    """The memory of weights, gradients and optimizer at the end of a step, activations not counted."""
-    return sum(
-        parameter.numel() * (_LEARNED_BYTES if parameter.requires_grad else parameter.itemsize)
-        for parameter in model.parameters()
-    )
 
 
 def fine_tune(
@@ -172,7 +127,7 @@ def fine_tune(
         figures["trained"] = Figures.at_step(step or 0, ended.log_history, figures["untrained"].answers)
         write_figures(run, figures)
     if options.precision != "float32" and options.lora_rank is None:
-        _restore_frozen(checkpoint.model, checkpoint.location.folder)
+        restore_frozen(checkpoint.model, checkpoint.location.folder)
     config, folder = checkpoint.model.config, run / ("adapter" if options.lora_rank else "checkpoint")
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
@@ -203,9 +158,7 @@ def dry_run(
     learned = _about_videos(examples) if options.stage is Stage.BRIDGE else examples
     batch = largest_batch(learned, writer, config, options.batch_size, looking.sampling.num_frames)
     file_bytes = max((folder / name).stat().st_size for name in weight_files(folder))
-    return estimate_training(
-        config, options, batch, lambda made: _prepare(made, folder, options), file_bytes=file_bytes
-    )
+    return estimate_training(config, options, batch, lambda made: prepare(made, folder, options), file_bytes=file_bytes)
 
 
 def _readable(
@@ -297,22 +250,6 @@ def _as_raised(error: SfvqaError) -> SfvqaError:
     return type(error)(error.message.rstrip().splitlines()[-1].partition(": ")[2])
 
 
-def _prepare(model: SlowFastForConditionalGeneration, folder: Path, options: FineTuning) -> Any:
-    """Choose what learns of the model in a checkpoint folder, and keep the rest in its precision; return what to train.
-
-    That is the model, or PEFT's around it.
-    """
-    learner: Any = model
-    if options.lora_rank is None:
-        choose_learned(model, options.stage, freeze_vision=options.freeze_vision)
-    else:
-        learner = add_lora(model, folder, options)
-    if options.precision != "float32":
-        keep_frozen_in(model, getattr(torch, options.precision))
-        compute_quantized_in(model, getattr(torch, options.precision))
-    return learner
-
-
 def check(
     sources: Sequence[Source], videos: Path, model: str | None, options: FineTuning, *, as_json: bool = False
 ) -> int:
@@ -335,13 +272,8 @@ def make_trainer(
     """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes."""
     model = checkpoint.model
     model.train()
-    learner = _prepare(model, checkpoint.location.folder, options)
+    learner = prepare(model, checkpoint.location.folder, options)
     num_learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if num_learned == 0:
-        raise UsageError(
-            "The model has no slow path, and stage 1 trains nothing else.",
-            "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
-        )
     writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family)
     learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
     dataset, validation = (VideoDataset(part, writer, model.config, looking) for part in (learned, held_out))
@@ -452,6 +384,7 @@ _MAY_CHANGE = (
     "cache",
     "cache_gigabytes",
     "isolate_reading",
+    "log",
     "log_every",
     "num_workers",
     "device",
@@ -473,10 +406,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
     add("--model", required=trains, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
-    add("--output", type=Path, required=trains, help="where the run keeps its state; the result is OUTPUT/checkpoint")
+    add("--output", type=Path, required=trains, help="where the run keeps its state, and checkpoint/ or adapter/ comes")
     add("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
     add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
-    add("--dry-run", action="store_true", help="say how much memory the run would take, and whether it fits")
+    add("--dry-run", action="store_true", help="say how much memory the run would take on the CPU, and whether it fits")
     add("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
@@ -505,14 +438,14 @@ def main(arguments: list[str] | None = None) -> int:
         if asked["check"]:
             return check(sources, asked["videos"], asked["model"], options, as_json=asked["json"])
         if asked["dry_run"]:
-            return tell(dry_run(asked["model"], sources, asked["videos"], options), resolve_device(options.device))
+            return tell(dry_run(asked["model"], sources, asked["videos"], options))
         folder = fine_tune(asked["model"], sources, asked["videos"], asked["output"], options, resume=asked["resume"])
         leave_group()
     except SfvqaError as error:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
     if is_first_process():
-        if figures := read_figures(asked["output"]):
+        if options.validation and (figures := read_figures(asked["output"])):
             print(figures_table(figures))
         flags = f"--model {asked['model']} --adapter {folder}" if is_adapter(folder) else f"--model {folder}"
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {flags}`")

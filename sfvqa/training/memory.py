@@ -73,7 +73,10 @@ class TrainingMemory:
 def largest_batch(
     examples: Iterable[Example], writer: DialogueWriter, config: SlowFastConfig, num_rows: int, num_frames: int
 ) -> BatchSize:
-    """A batch of as many rows as the longest row; videos whose frames are not known have `num_frames`."""
+    """A batch of rows as long as the longest, with as many frames and as much text as any; the longest may be text.
+
+    Videos whose frames are not known have `num_frames`.
+    """
     sizes = []
     for example in examples:
         layout: tuple[Any, ...] = ()
@@ -84,8 +87,7 @@ def largest_batch(
             layout = layout_of(num_fast, times, example.duration_seconds, config)
         length = max(len(row.ids) for row in writer.rows(example, layout))
         sizes.append((length, frames, length - num_fast))
-    length, frames, num_text = max(sizes)
-    return BatchSize(num_rows, length, frames, num_text)
+    return BatchSize(num_rows, *map(max, zip(*sizes, strict=True)))
 
 
 class _Live(TorchDispatchMode):
@@ -220,7 +222,7 @@ def _step(model: SlowFastForConditionalGeneration, options: FineTuning, batch: B
     """Forward and backward of one batch. What looks at values, where rows are joined, is left out."""
     network: Any = model
     precision = getattr(torch, options.precision)
-    with torch.autocast("cpu", dtype=precision, enabled=precision is torch.bfloat16):
+    with torch.autocast("cpu", dtype=precision, enabled=precision is not torch.float32):
         seen = [_see(network, batch.num_frames) for _ in range(batch.num_rows)] if batch.num_frames else []
         ids = torch.zeros(batch.num_rows, batch.length, dtype=torch.long)
         embeddings = network.get_input_embeddings()(ids)
@@ -257,9 +259,9 @@ def _see(network: Any, num_frames: int) -> Any:
         return network.split(network.visual_tokens_of(features, num_frames))
 
 
-def tell(memory: TrainingMemory, device: torch.device) -> ExitCode:
-    """Print an estimate part by part, and whether it fits; the exit code says that too."""
-    free = free_memory_bytes(device)
+def tell(memory: TrainingMemory) -> ExitCode:
+    """Print an estimate part by part, and whether it fits on the CPU; the exit code says that too."""
+    free = free_memory_bytes(torch.device("cpu"))
     parts = {
         "program": memory.process_bytes,
         "weights": memory.weights_bytes,

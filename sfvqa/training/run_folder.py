@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sfvqa.errors import UsageError
+from sfvqa.training.options import FineTuning
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +89,12 @@ def read_settings(run: Path) -> dict[str, Any]:
 
 
 def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raise UsageError, naming every difference, unless the run in a folder has these settings."""
+    """Raise UsageError, naming every difference, unless the run in a folder has these settings.
+
+    What a run of an earlier version does not name, it did as the default of today does.
+    """
     now = json.loads(json.dumps(settings))
+    before = json.loads(json.dumps(asdict(FineTuning()))) | before
     if changed := [name for name in now if before.get(name) != now[name]]:
         said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
         raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")

@@ -70,7 +70,7 @@ _GIVE_A_FILE = "Name a file of conversations about other videos with --validatio
 
 def source_of(example: Example) -> str:
     """What a conversation is about: its video, or nothing but itself."""
-    return f"text {example.name}" if example.video is None else str(example.video)
+    return f"text {example.called}" if example.video is None else str(example.video)
 
 
 def _content_of(example: Example, videos: VideoCache) -> str:
@@ -187,13 +187,16 @@ class Validation:
     def _loss(self, batch: Batch, encoded: Sequence[EncodedVideo | None]) -> Tensor:
         """The sum of the losses of all learned tokens, and their number."""
         pairs = [(row, one) for (_, rows, _), one in zip(batch, encoded, strict=True) for row in rows]
-        made = collate([{"input_ids": row.ids, "labels": row.labels, "pixel_values": None} for row, _ in pairs])
-        del made["pixel_values"]
-        model = self._checkpoint.model
-        inputs = {name: tensor.to(model.device) for name, tensor in made.items()}
-        seen = [None if one is None else one.visual_tokens for _, one in pairs]
-        loss = model(**inputs, visual_tokens=seen, use_cache=False, num_items_in_batch=1).loss
-        return torch.tensor([float(loss), sum(label != IGNORED for row, _ in pairs for label in row.labels)])
+        sums, model = torch.zeros(2, dtype=torch.float64), self._checkpoint.model
+        for start in range(0, len(pairs), self._batch_size):  # as many at a time as in training, whatever is asked
+            part = pairs[start : start + self._batch_size]
+            made = collate([{"input_ids": row.ids, "labels": row.labels, "pixel_values": None} for row, _ in part])
+            del made["pixel_values"]
+            inputs = {name: tensor.to(model.device) for name, tensor in made.items()}
+            seen = [None if one is None else one.visual_tokens for _, one in part]
+            loss = model(**inputs, visual_tokens=seen, use_cache=False, num_items_in_batch=1).loss
+            sums += torch.tensor([float(loss), sum(label != IGNORED for row, _ in part for label in row.labels)])
+        return sums
 
     def _score(self, batch: Batch, encoded: Sequence[EncodedVideo | None]) -> Tensor:
         """How many answers are right exactly, and by the relaxed rule; and how many there are."""

@@ -26,9 +26,10 @@ from sfvqa.inference import VideoQA
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
-from sfvqa.training import finetune
+from sfvqa.training import finetune, learning
 from sfvqa.training.convert import ConversionOptions, VisionSource, convert
-from sfvqa.training.finetune import choose_learned, fine_tune, keep_frozen_in, main, training_bytes
+from sfvqa.training.finetune import fine_tune, main
+from sfvqa.training.learning import choose_learned, keep_frozen_in, training_bytes
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.training.trainer import VideoTrainer
@@ -183,7 +184,7 @@ def test_frozen_weights_in_bfloat16_change_no_loss(
     """Autocast made them so at each use."""
     chosen = replace(SHORT, precision="bfloat16", learning_rate=1e-2, **options)
     fine_tune(rounded, videos, videos.parent, tmp_path / "kept", chosen)
-    monkeypatch.setattr(finetune, "keep_frozen_in", lambda *_: None)
+    monkeypatch.setattr(learning, "keep_frozen_in", lambda *_: None)
     fine_tune(rounded, videos, videos.parent, tmp_path / "cast", chosen)
     assert losses(tmp_path / "kept") == losses(tmp_path / "cast")
 

@@ -8,11 +8,14 @@ import pytest
 
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
-from sfvqa.errors import ExitCode
+from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
-from sfvqa.training.finetune import _prepare, dry_run, main
-from sfvqa.training.memory import TrainingMemory
+from sfvqa.training.annotations import read_annotations
+from sfvqa.training.finetune import dry_run, main
+from sfvqa.training.learning import prepare
+from sfvqa.training.memory import TrainingMemory, largest_batch
 from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.rows import DialogueWriter
 from tests.training.flash_videos import NUM_FRAMES
 from tests.training.test_finetuning import make_converted, videos
 
@@ -46,7 +49,7 @@ def estimate(model: Path, videos: Path) -> Estimate:
 )
 def test_weights_take_what_the_prepared_model_holds(estimate: Estimate, model: Path, options: FineTuning) -> None:
     loaded = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32", quantization=options.quantization))
-    _prepare(loaded.model, loaded.location.folder, options)
+    prepare(loaded.model, loaded.location.folder, options)
     said = estimate(options)
     assert said.weights_bytes == pytest.approx(weight_bytes(loaded.model), rel=0.02)
     num_learned = sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad)
@@ -70,6 +73,24 @@ def test_what_saves_memory_is_said_to(estimate: Estimate) -> None:
 def test_the_gradients_of_all_weights_are_part_of_a_step(estimate: Estimate) -> None:
     whole = estimate(ALL)
     assert whole.step_bytes > whole.weights_bytes
+
+
+def test_the_longest_row_of_a_mixed_batch_may_be_text(videos: Path, model: Path) -> None:
+    """Then nothing was counted of the videos beside it."""
+    loaded = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
+    writer = DialogueWriter(loaded.tokenizer, loaded.end_token_ids, loaded.model.config.family)
+    about_video = read_annotations(videos, videos.parent)[0]
+    long = replace(about_video, video=None, turns=(("word " * 500, "word"),))
+    both = largest_batch([about_video, long], writer, loaded.model.config, 2, NUM_FRAMES)
+    alone = largest_batch([long], writer, loaded.model.config, 2, NUM_FRAMES)
+    assert (alone.num_frames, both.num_frames) == (0, NUM_FRAMES)
+    assert both.length == alone.length
+
+
+def test_a_dry_run_of_what_trains_nothing_says_so(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfvqa.training.learning.choose_learned", lambda model, *_, **__: model.requires_grad_(False))
+    with pytest.raises(UsageError, match="no slow path"):
+        estimate(replace(ALL, stage=Stage.BRIDGE))
 
 
 def test_the_command_says_whether_it_fits(

@@ -63,6 +63,13 @@ def test_settings_are_compared_one_by_one(tmp_path: Path) -> None:
         check_settings(tmp_path, before, {"crop": "center", "seed": 2})
 
 
+def test_what_a_run_of_an_earlier_version_does_not_name_is_as_today_s_default(tmp_path: Path) -> None:
+    """An option that came since made every run that had begun before impossible to resume."""
+    check_settings(tmp_path, {"seed": 0}, {"seed": 0, "group_by_length": False, "lora_rank": None})
+    with pytest.raises(UsageError, match=r"group_by_length False \(now True\)"):
+        check_settings(tmp_path, {"seed": 0}, {"seed": 0, "group_by_length": True})
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\x00"])
 def test_settings_that_are_broken_are_said(text: str, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(text)

@@ -26,9 +26,9 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.training import validation
 from sfvqa.training.annotations import Example, read_annotations
 from sfvqa.training.finetune import fine_tune, main
-from sfvqa.training.options import FineTuning
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.progress import ProgressLine
-from sfvqa.training.rows import IGNORED, DialogueWriter
+from sfvqa.training.rows import IGNORED, DialogueWriter, VideoDataset, collate
 from sfvqa.training.trainer import VideoTrainer
 from sfvqa.training.validation import Figures, check_apart, hold_out, read_figures
 from sfvqa.video.readers import ReadOptions
@@ -100,6 +100,38 @@ def test_measuring_changes_nothing_that_is_learned(
     assert torch.equal(states[0]["cpu"], states[1]["cpu"])
     assert states[0]["python"] == states[1]["python"]
     assert [entry["step"] for entry in measured(tmp_path / "with")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    "chosen", [replace(VALIDATED, stage=Stage.BRIDGE), replace(VALIDATED, lora_rank=2)], ids=["stage 1", "LoRA"]
+)
+def test_a_run_whose_frozen_weights_are_in_16_bits_is_validated(
+    model: Path, videos: Path, tmp_path: Path, chosen: FineTuning
+) -> None:
+    """Under autocast keys were float32 and the embeddings, by which a step went, bfloat16."""
+    fine_tune(model, videos, videos.parent, tmp_path / "run", replace(chosen, precision="bfloat16"))
+    assert read_figures(tmp_path / "run").keys() == {"untrained", "trained"}
+
+
+def test_the_loss_is_measured_of_as_many_rows_at_a_time_as_are_learned_from(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All questions about as many videos went through the model at once, which took many times the memory."""
+    sizes: list[int] = []
+
+    def watched(rows: list[Any]) -> Any:
+        sizes.append(len(rows))
+        return collate(rows)
+
+    def as_of_many_turns(rows: VideoDataset, example: Example) -> Any:
+        made, looked = own(rows, example)
+        return made * 3, looked
+
+    own = VideoDataset.conversation
+    monkeypatch.setattr(VideoDataset, "conversation", as_of_many_turns)
+    monkeypatch.setattr("sfvqa.training.validation.collate", watched)
+    fine_tune(model, videos, videos.parent, tmp_path / "run", replace(VALIDATED, num_steps=2))
+    assert max(sizes) == VALIDATED.batch_size
 
 
 class Scripted:
