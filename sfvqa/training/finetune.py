@@ -369,7 +369,7 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
 
 def _settings(model: str | Path, sources: Sequence[Source], videos: Path, options: FineTuning) -> dict[str, Any]:
     """The settings that a resumed run must share."""
-    paths = {"model": str(model), "annotations": " ".join(map(str, sources)), "videos": str(videos)}
+    paths = {"model": str(model), "annotations": "\n".join(map(str, sources)), "videos": str(videos)}
     digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
     paths["annotations_sha256"] = " ".join(digests)
     if options.validation_file:

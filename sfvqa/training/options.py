@@ -209,7 +209,8 @@ class FineTuning:
     def _check_lora(self) -> None:
         if self.optimizer not in list(OptimizerNames):
             near = difflib.get_close_matches(self.optimizer, list(OptimizerNames), n=3, cutoff=0.3)
-            raise UsageError(f"There is no optimizer {self.optimizer!r}.", f"Use one such as {', '.join(near)}.")
+            names = ", ".join(near or ["adamw_torch_fused", "adamw_bnb_8bit", "adafactor"])
+            raise UsageError(f"There is no optimizer {self.optimizer!r}.", f"Use one such as {names}.")
         if not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout is {self.lora_dropout}.", "It must be at least 0 and below 1.")
         given = (self.lora_tower, self.lora_alpha, self.lora_dropout, self.quantization != "none")

@@ -29,7 +29,7 @@ from sfvqa.training.run_folder import SETTINGS_FILE
 
 CARD = "README.md"
 _UPLOADED = [*WANTED, CARD, "LICENSE*"]  # no state of a run, and no path of this machine
-_FOLDERS = re.compile(r"\S*[/\\]")
+_FOLDERS = re.compile(r"^.*[/\\](?=.)", re.MULTILINE)  # of a path a line; a folder's name may have spaces
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _shown(value: object) -> str:
     """A setting without the folders of its paths; of a list of files their number."""
     if isinstance(value, list):
         return str(len(value))
-    return "" if value is None else _FOLDERS.sub("", str(value)).replace("|", "\\|")
+    return "" if value is None else ", ".join(_FOLDERS.sub("", str(value)).splitlines()).replace("|", "\\|")
 
 
 def push_to_hub(

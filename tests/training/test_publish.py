@@ -24,8 +24,8 @@ def settings(folder: Path, **more: Any) -> None:
     """As a run writes them."""
     own = {
         "model": "tiny",
-        "annotations": "/home/somebody/secret/garage.json",
-        "videos": "/home/somebody/secret/clips",
+        "annotations": "/home/Some Body/secret/garage.json\n/home/Some Body/more/yard.json:2",
+        "videos": "/home/Some Body/secret/clips/",
         "annotations_sha256": "ab12",
         "stage": 1,
         "learning_rate": 0.001,
@@ -87,7 +87,7 @@ def test_a_card_states_base_data_licence_and_the_settings_of_every_run(trained: 
     for said in (
         "# garage",
         "**Base**: tiny",
-        "garage.json (SHA-256 ab12)",
+        "garage.json, yard.json:2 (SHA-256 ab12)",
         "**Licence**: Apache-2.0.",
         "32, chosen by",
     ):
@@ -99,6 +99,7 @@ def test_a_card_states_base_data_licence_and_the_settings_of_every_run(trained: 
     assert "| left_out | 1 | 1 |" in text
     assert f"hf download {REPOSITORY} --local-dir garage" in text
     assert "/home" not in text
+    assert "Body" not in text
     assert str(trained.parent.parent) not in text
 
 
