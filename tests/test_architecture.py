@@ -23,7 +23,7 @@ BELOW = {
     "inference": {"errors", "video", "registry", "model", "checkpoints"},
 }
 """Each part of the package and the parts below it."""
-BELOW["profiling"] = BELOW["transformers"] = {*BELOW["inference"], "inference"}
+BELOW["profiling"] = BELOW["transformers"] = BELOW["lmms_eval"] = {*BELOW["inference"], "inference"}
 BELOW["training"] = {*BELOW["inference"], "inference", "evaluation"}
 BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
@@ -34,7 +34,7 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli", "training"},
     "prompt_toolkit": {"cli"},
-    "torch": {"model", "checkpoints", "inference", "transformers", "training", "profiling", "lab", "cli"},
+    "torch": {"model", "checkpoints", "inference", "transformers", "lmms_eval", "training", "profiling", "lab", "cli"},
     "transformers": {"model", "checkpoints", "inference", "transformers", "training", "lab"},
     "matplotlib": {"profiling", "lab", "cli"},
     "ray": {"batch"},
