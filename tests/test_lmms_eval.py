@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 from sfvqa import GenerationOptions, SlowAttention
 from sfvqa.errors import UsageError
+from tests.readme import commands
 
 TOP = Path(__file__).parent.parent
 DEMO = TOP / "sfvqa" / "assets" / "demo"
@@ -167,3 +169,12 @@ def test_settings_of_a_task(adapter: Any, settings: dict[str, Any], expected: Ge
 def test_beams_are_refused(adapter: Any) -> None:
     with pytest.raises(UsageError, match="4 beams"):
         adapter.options_of({"num_beams": 4}, SlowAttention.ALWAYS)
+
+
+def test_the_command_of_the_readme_sets_what_can_be_set(adapter: Any) -> None:
+    [command] = [one for one in commands(TOP / "sfvqa/evaluation/README.md") if "lmms_eval --" in one.line]
+    given = command.words[command.words.index("--model_args") + 1]
+    settings = dict(part.split("=") for part in given.split(","))
+    parameters = signature(adapter.SlowFastModel).parameters
+    assert settings.keys() <= parameters.keys()
+    adapter.SlowFastModel(**settings | {"model": "tiny"})

@@ -116,8 +116,8 @@ def of_report(folder: Path, *, num_frames: int) -> dict[str, float]:
     return accuracies
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the tasks, have both answer, and print the scores; rerun it to go on where it was stopped."""
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.lab.harness", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/harness"), help="folder for everything")
     parser.add_argument("--videos", type=int, default=24, help="how many")
@@ -125,7 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=1, help="of lmms-eval")
     parser.add_argument("--batch-size", type=int, default=8, help="questions that lmms-eval asks at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the videos")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the tasks, have both answer, and print the scores; rerun it to go on where it was stopped."""
+    given = parse_arguments(arguments)
     folder = given.output.resolve()
     if not (folder / "tasks.py").exists():
         write_tasks(folder, num_videos=given.videos, seed=given.seed)
