@@ -125,6 +125,31 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     assert load(whole).config.training_num_frames == NUM_FRAMES
 
 
+def test_a_run_that_was_over_when_it_was_stopped_learns_no_more(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Killed before its result was written, it once took a step more, unless it ended where an epoch did."""
+    chosen = replace(SHORT, num_steps=3, learning_rate=1e-2)  # of five steps an epoch
+    whole = fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    before, expected = losses(tmp_path / "run"), load(whole).state_dict()
+    shutil.rmtree(whole)
+    again = load(fine_tune(model, videos, videos.parent, tmp_path / "run", chosen, resume=True)).state_dict()
+    assert losses(tmp_path / "run") == before
+    assert not (tmp_path / "run" / "checkpoint-4").exists()
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_a_run_goes_on_saving_and_logging_as_often_as_it_is_told_now(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Trainer goes on as often as before, and once said nothing of it."""
+    run = tmp_path / "run"
+    fine_tune(model, videos, videos.parent, run, replace(SHORT, num_steps=6))
+    for state in ("checkpoint", "checkpoint-6"):
+        shutil.rmtree(run / state)
+    changed = replace(SHORT, num_steps=6, save_every=1, log_every=2)
+    fine_tune(model, videos, videos.parent, run, changed, resume=True)
+    assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
+    logged = json.loads((run / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in logged if "loss" in entry] == [1, 2, 3, 4, 6]
+
+
 @pytest.mark.cuda
 @pytest.mark.slow
 def test_on_a_gpu_a_stopped_run_goes_on_to_nearly_the_same_losses(model: Path, videos: Path, tmp_path: Path) -> None:

@@ -177,6 +177,22 @@ def test_a_run_stops_when_none_gets_better_also_if_it_was_stopped_before(
     assert read_figures(tmp_path / "run")["trained"].step == 1
 
 
+def test_a_run_that_patience_ended_learns_no_more_when_only_its_result_is_missing(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainer forgets that it was to stop."""
+    chosen = replace(VALIDATED, patience=1, save_every=1)
+    Scripted(monkeypatch, 5.0, 1.0, 2.0)
+    result = fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    expected, figures = load(result).state_dict(), read_figures(tmp_path / "run")
+    shutil.rmtree(result)
+    Scripted(monkeypatch, 0.5)  # what a step more would be said to reach
+    again = load(fine_tune(model, videos, videos.parent, tmp_path / "run", chosen, resume=True)).state_dict()
+    assert [entry["step"] for entry in measured(tmp_path / "run")] == [1, 2]
+    assert read_figures(tmp_path / "run") == figures
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
 def conversation(video: str | None, *said: str) -> dict[str, Any]:
     turns = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(said)]
     return {"id": said[0], "conversations": turns} | ({} if video is None else {"video": video})
