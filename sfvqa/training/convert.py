@@ -9,7 +9,7 @@ import argparse
 import copy
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -358,6 +358,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+_OF_A_RANDOM_TOWER = ("image_size", "vision_depths", "vision_dims")
+_OF_A_DECODER = ("vision", *_OF_A_RANDOM_TOWER, "temporal_stride", "min_fast_frames", "video_pooling_stride")
+_OF_A_VIDEO_MODEL = ("fast_frames", "slow_frames")
+
+
+def _refuse(asked: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """UsageError for the first option of these that is given, and would have no effect."""
+    defaults = vars(parse_arguments(["", "--out", ""]))
+    if given := [name for name in names if getattr(asked, name) != defaults[name]]:
+        raise UsageError(f"--{given[0].replace('_', '-')} has no effect: {why}.", "Leave it out.")
+
+
 def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionOptions]:
     """The options of a command line; ModelError if there is no such tower."""
     given = vars(arguments)
@@ -365,6 +377,7 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
     if arguments.vision is None:
         raise UsageError("A plain decoder needs a vision tower.", "Name a model that has one with --vision.")
     if arguments.vision != RANDOM:
+        _refuse(arguments, _OF_A_RANDOM_TOWER, "only a tower of --vision random is made by it")
         return VisionSource.of(arguments.vision), options
     sizes = SlowFastVisionConfig(
         image_size=arguments.image_size, depths=arguments.vision_depths, dims=arguments.vision_dims
@@ -377,9 +390,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse_arguments(arguments)
     try:
         if Path(asked.model).is_dir() and read_json(Path(asked.model) / "config.json").get("model_type") in FAMILIES:
+            _refuse(asked, _OF_A_VIDEO_MODEL, f"{asked.model} is a plain decoder, and it is of a video model")
             vision, options = options_of(asked)
             config = convert(Path(asked.model), vision, asked.out, options)
         else:
+            _refuse(asked, _OF_A_DECODER, f"{asked.model} is no plain decoder, and a video model keeps its own")
             options = ConversionOptions(asked.hybrid_layers, asked.slow_init, seed=asked.seed)
             config = add_slow_path(
                 asked.model,

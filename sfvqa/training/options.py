@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
@@ -166,7 +167,7 @@ class FineTuning:
                 raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
         if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
             raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
-        self._check_lora()
+        self._check_optimizer()
         if self.seed > _HIGHEST_SEED:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in PRECISIONS:
@@ -175,9 +176,10 @@ class FineTuning:
             raise UsageError(f"There is no figure {self.best_by!r}.", f"Use one of {', '.join(BEST_BY)}.")
         if self.validation_share is not None and not 0 < self.validation_share < 1:
             raise UsageError(f"The share for validation is {self.validation}.", "It must be between 0 and 1.")
-        for name in ("patience", "against_base"):
-            if getattr(self, name) is not None and self.validation is None:
-                raise UsageError(f"{name} is given, and there is no validation.", "Add --validation.")
+        given = {each.name for each in fields(self) if getattr(self, each.name) != each.default}
+        for names, is_so, why, remedy in _WITHOUT_EFFECT:
+            if (useless := sorted(names & given)) and is_so(self):
+                raise UsageError(f"{useless[0]} has no effect: {why}.", remedy)
         self._check_log()
         if self.device not in ("auto", "cpu"):
             raise UsageError(
@@ -206,20 +208,19 @@ class FineTuning:
         """The file that is validated on, where that is asked for."""
         return None if self.validation is None or self.validation_share is not None else Path(self.validation)
 
-    def _check_lora(self) -> None:
+    @property
+    def tower_is_frozen(self) -> bool:
+        """Whether the vision tower stays as it is."""
+        by_lora_alone = self.lora_rank is not None and not self.lora_tower
+        return self.stage is Stage.BRIDGE or self.freeze_vision or by_lora_alone
+
+    def _check_optimizer(self) -> None:
         if self.optimizer not in list(OptimizerNames):
             near = difflib.get_close_matches(self.optimizer, list(OptimizerNames), n=3, cutoff=0.3)
             names = ", ".join(near or ["adamw_torch_fused", "adamw_bnb_8bit", "adafactor"])
             raise UsageError(f"There is no optimizer {self.optimizer!r}.", f"Use one such as {names}.")
         if not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout is {self.lora_dropout}.", "It must be at least 0 and below 1.")
-        given = (self.lora_tower, self.lora_alpha, self.lora_dropout, self.quantization != "none")
-        if self.lora_rank is None and any(given):
-            raise UsageError(
-                "These options are of LoRA, without which no decoder is in 4 bits.", "Give --lora-rank 16."
-            )
-        if self.lora_rank is not None and self.stage is Stage.BRIDGE:
-            raise UsageError("Stage 1 leaves the decoder as it is.", "Leave out --lora-rank, or use --stage 2.")
 
     def _check_log(self) -> None:
         if self.log == "none":
@@ -231,3 +232,37 @@ class FineTuning:
                 f"Logging to {self.log} needs the package {self.log}, which is not installed.",
                 f"Install it (`pip install {self.log}`), or leave out --log.",
             )
+
+
+_LEAVE_OUT = "Leave it out."
+_WITHOUT_EFFECT: tuple[tuple[set[str], Callable[[FineTuning], bool], str, str], ...] = (
+    ({"num_epochs"}, lambda run: run.num_steps is not None, "num_steps says when the run ends", "Give one of the two."),
+    (
+        {"freeze_vision", "lora_rank", "lora_tower", "tower_learning_rate", "decoder_learning_rate"},
+        lambda run: run.stage is Stage.BRIDGE,
+        "stage 1 leaves the vision tower and the decoder as they are",
+        "Leave it out, or use --stage 2.",
+    ),
+    (
+        {"lora_alpha", "lora_dropout", "lora_tower", "quantization"},
+        lambda run: run.lora_rank is None,
+        "it is of LoRA, without which no decoder is in 4 bits",
+        "Give --lora-rank 16.",
+    ),
+    ({"freeze_vision"}, lambda run: run.lora_rank is not None, "with LoRA only --lora-tower trains it", _LEAVE_OUT),
+    ({"tower_learning_rate"}, lambda run: run.tower_is_frozen, "the vision tower is frozen", _LEAVE_OUT),
+    (
+        {"best_by", "patience", "against_base"},
+        lambda run: run.validation is None,
+        "nothing is validated",
+        "Add --validation.",
+    ),
+    (
+        {"cache", "cache_gigabytes"},
+        lambda run: not run.tower_is_frozen,
+        "nothing is kept of what a vision tower that learns makes of a video",
+        "Leave it out, or use --freeze-vision.",
+    ),
+    ({"cache"}, lambda run: run.cache_gigabytes == 0, "cache_gigabytes 0 keeps nothing", "Give one of the two."),
+)
+"""Options that are refused, once they are not their default; where they have no effect, and why."""

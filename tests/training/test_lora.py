@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from sfvqa.checkpoints.adapter import Adapter
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import load_checkpoint
-from sfvqa.errors import CheckpointError, UsageError
+from sfvqa.errors import CheckpointError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowFastForConditionalGeneration
@@ -21,7 +21,7 @@ from sfvqa.training.finetune import fine_tune
 from sfvqa.training.lora import add_lora
 from sfvqa.training.merge import main as merge_main
 from sfvqa.training.merge import merge
-from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.options import FineTuning
 from tests.training.flash_videos import NUM_FRAMES, QUESTION
 from tests.training.test_finetuning import SHORT, losses, make_converted, videos
 
@@ -170,23 +170,6 @@ def test_only_an_adapter_of_what_sees_changes_what_is_seen(model: Path, trained:
         VideoQA.load(model, adapter=trained[1] / "adapter").checkpoint.identity
         != VideoQA.load(model).checkpoint.identity
     )
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"quantization": "4bit"}, "--lora-rank"),
-        ({"lora_tower": True}, "--lora-rank"),
-        ({"lora_rank": 4, "stage": Stage.BRIDGE}, "--stage 2"),
-        ({"lora_rank": 4, "lora_dropout": 1.0}, "below 1"),
-        ({"optimizer": "adamw_bnb"}, "adamw_bnb_8bit"),
-        ({"slow_learning_rate": 0.0}, "above 0"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError) as raised:
-        FineTuning(**wrong)  # type: ignore[arg-type]
-    assert said in raised.value.with_flags
 
 
 def test_merge_says_what_is_wrong(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

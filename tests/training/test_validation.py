@@ -307,32 +307,6 @@ def test_figures_go_to_tensorboard(model: Path, videos: Path, tmp_path: Path) ->
     assert {"train/loss", "eval/loss", "eval/exact", "eval/relaxed"} <= set(found.Tags()["scalars"])
 
 
-def test_a_logger_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(
-        UsageError, match=r"needs the package trackio, which is not installed\. Install it \(`pip install"
-    ):
-        replace(SHORT, log="trackio")
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"validation": "0"}, "share for validation is 0"),
-        ({"validation": "1.5"}, r"share for validation is 1\.5"),
-        ({"validation": "nan"}, "share for validation is nan"),
-        ({"patience": 2}, "there is no validation"),
-        ({"patience": 0, "validation": "0.1"}, "patience is 0"),
-        ({"against_base": "tiny"}, "there is no validation"),
-        ({"best_by": "beauty"}, "no figure 'beauty'"),
-        ({"log": "paper"}, "Nothing is logged to 'paper'"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        replace(SHORT, **options)
-
-
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     shown = io.StringIO()
     line = ProgressLine(Console(file=shown, force_terminal=True, width=80))
