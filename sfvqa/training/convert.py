@@ -316,6 +316,12 @@ def slow_attention_tensors(
 
 
 RANDOM = "random"
+_NUMBERS = {
+    "temporal_stride": "plain decoder: frames that a fast token averages",
+    "min_fast_frames": "plain decoder: fewest averages over time in a prompt",
+    "video_pooling_stride": "plain decoder: side of the square of cells that one token averages",
+    "seed": "seed of all new weights",
+}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -324,37 +330,38 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.convert", description=__doc__)
     parser.add_argument("model", help="a video model (a name or a folder), or the folder of a plain decoder")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; it must not exist")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--vision",
-        help="of a plain decoder, whose vision tower it gets: a registered model, a slow-fast checkpoint folder, a "
-        "folder with a tower alone (config.json of model type slow_fast_vision, timm's tensor names), or `random` with "
-        "the sizes below",
+        help="plain decoder: the vision tower that it gets, of a registered model, a slow-fast checkpoint folder, or a "
+        "folder with a tower alone (config.json of model type slow_fast_vision, timm's tensor names); or `random`, "
+        "with the sizes below",
     )
-    parser.add_argument("--image-size", type=int, default=64, help="image size of a random tower, in pixels")
-    parser.add_argument(
-        "--vision-depths", type=_numbers, default=(2, 2), help="blocks per stage of a random tower, such as 3,4,30,3"
+    add("--image-size", type=int, default=64, help="random tower: side of a frame in pixels (default: 64)")
+    add(
+        "--vision-depths",
+        type=_numbers,
+        default=(2, 2),
+        help="random tower: blocks of each stage, such as 3,4,30,3 (default: 2,2)",
     )
-    parser.add_argument("--vision-dims", type=_numbers, default=(32, 96), help="width per stage of a random tower")
-    parser.add_argument("--fast-frames", type=int, default=16, help="of a video model: frames in the prompt")
-    parser.add_argument("--slow-frames", type=int, default=128, help="of a video model: frames that the text looks at")
-    parser.add_argument("--hybrid-layers", type=_numbers, help="such as 0,8,16,24 (default: every eighth from 0)")
-    parser.add_argument(
+    add("--vision-dims", type=_numbers, default=(32, 96), help="random tower: width of each stage (default: 32,96)")
+    add("--fast-frames", type=int, default=16, help="video model: frames in the prompt (default: 16)")
+    add("--slow-frames", type=int, default=128, help="video model: frames that the text looks at (default: 128)")
+    add(
+        "--hybrid-layers",
+        type=_numbers,
+        help="layers that look at slow tokens, such as 0,8,16,24 (default: every eighth from 0)",
+    )
+    add(
         "--slow-init",
         type=SlowInit,
         choices=list(SlowInit),
         default=defaults.slow_init,
-        help="start slow keys and values from the decoder's own, or at random",
+        help="start slow keys and values from the decoder's own, or at random (default: decoder)",
     )
-    parser.add_argument(
-        "--temporal-stride", type=int, default=defaults.temporal_stride, help="frames that a fast token averages"
-    )
-    parser.add_argument(
-        "--min-fast-frames", type=int, default=defaults.min_fast_frames, help="fewest averages over time in a prompt"
-    )
-    parser.add_argument(
-        "--video-pooling-stride", type=int, default=defaults.video_pooling_stride, help="cells pooled a side"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of every new weight")
+    for name, said in _NUMBERS.items():
+        default = getattr(defaults, name)
+        add(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{said} (default: {default})")
     return parser.parse_args(arguments)
 
 

@@ -420,7 +420,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
             add(name, action="store_true", help=said)
         else:
             kind = each.metadata["kind"] or type(each.default)
-            add(name, type=kind, choices=each.metadata["choices"], default=each.default, help=said)
+            default = "" if each.default is None else f" (default: {each.default})"
+            add(name, type=kind, choices=each.metadata["choices"], default=each.default, help=said + default)
     asked = parser.parse_args(arguments)
     if asked.json and not asked.check:
         parser.error("--json has no effect without --check")

@@ -33,9 +33,7 @@ class Stage(IntEnum):
     """Everything."""
 
 
-def _flag(
-    said: str | None = None, *, least: int | None = None, kind: Any = None, choices: Any = None
-) -> dict[str, Any]:
+def _flag(said: str, *, least: int | None = None, kind: Any = None, choices: Any = None) -> dict[str, Any]:
     """What the command line knows of an option; `kind` makes a value of its text, where the default's type does not."""
     return {"help": said, "least": least, "kind": kind, "choices": choices and list(choices)}
 
@@ -74,24 +72,35 @@ class FineTuning:
             "how frames are made square (default: as in the checkpoint's training)", kind=CropMode, choices=CropMode
         ),
     )
-    num_epochs: float = field(default=1.0, metadata=_flag())
+    num_epochs: float = field(default=1.0, metadata=_flag("times that every row is learned from"))
     num_steps: int | None = field(
         default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
     )
     batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
     group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
-    learning_rate: float = field(default=2e-5, metadata=_flag())
-    tower_learning_rate: float | None = field(default=None, metadata=_flag("of the vision tower", kind=float))
-    bridge_learning_rate: float | None = field(
-        default=None, metadata=_flag("of the bridge from the tower to the decoder", kind=float)
+    learning_rate: float = field(
+        default=2e-5, metadata=_flag("highest learning rate, of all parts that have none of their own")
     )
-    slow_learning_rate: float | None = field(default=None, metadata=_flag("of slow attention", kind=float))
+    tower_learning_rate: float | None = field(
+        default=None, metadata=_flag("learning rate of the vision tower, if another", kind=float)
+    )
+    bridge_learning_rate: float | None = field(
+        default=None,
+        metadata=_flag(
+            "learning rate of the bridge from the tower to the decoder, in place of --learning-rate", kind=float
+        ),
+    )
+    slow_learning_rate: float | None = field(
+        default=None, metadata=_flag("learning rate of slow attention, if another", kind=float)
+    )
     decoder_learning_rate: float | None = field(
-        default=None, metadata=_flag("of the decoder, or of its LoRA", kind=float)
+        default=None,
+        metadata=_flag("learning rate of the decoder, or of its LoRA, if another", kind=float),
     )
     optimizer: str = field(
-        default="adamw_torch_fused", metadata=_flag("by transformers' name, such as adamw_bnb_8bit or adafactor")
+        default="adamw_torch_fused",
+        metadata=_flag("optimizer, by transformers' name, such as adamw_bnb_8bit"),
     )
     lora_rank: int | None = field(
         default=None,
@@ -102,14 +111,20 @@ class FineTuning:
         ),
     )
     lora_alpha: int | None = field(default=None, metadata=_flag("scale of LoRA (default: twice its rank)", kind=int))
-    lora_dropout: float = field(default=0.0, metadata=_flag(least=0))
-    lora_tower: bool = field(default=False, metadata=_flag("LoRA on the vision tower as well"))
+    lora_dropout: float = field(
+        default=0.0, metadata=_flag("share of what goes into LoRA's products that is left out at random", least=0)
+    )
+    lora_tower: bool = field(default=False, metadata=_flag("learn LoRA's products for the vision tower as well"))
     quantization: str = field(
-        default="none", metadata=_flag("4bit: QLoRA, on a decoder in 4 bits", choices=("none", "4bit"))
+        default="none", metadata=_flag("4bit: hold the decoder in 4 bits meanwhile (QLoRA)", choices=("none", "4bit"))
     )
     warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
-    weight_decay: float = field(default=0.0, metadata=_flag(least=0))
-    max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
+    weight_decay: float = field(
+        default=0.0, metadata=_flag("how strongly weights are drawn to zero, as in AdamW", least=0)
+    )
+    max_gradient_norm: float = field(
+        default=1.0, metadata=_flag("longer gradients are shortened to this norm; 0 leaves them as they are", least=0)
+    )
     precision: str = field(
         default="float32",
         metadata=_flag("precision to compute in; trained weights stay in float32", choices=PRECISIONS),
@@ -141,7 +156,7 @@ class FineTuning:
             "measure this model too, by name or folder: the one that a slow path was added to, say", kind=str
         ),
     )
-    log: str = field(default="none", metadata=_flag("where figures are logged besides", choices=("none", *LOGGERS)))
+    log: str = field(default="none", metadata=_flag("where figures are sent as well", choices=("none", *LOGGERS)))
     cache: Path | None = field(
         default=None,
         metadata=_flag(
@@ -151,11 +166,15 @@ class FineTuning:
         ),
     )
     cache_gigabytes: float = field(
-        default=10.0, metadata=_flag("most that it may take; 0 runs a frozen tower anew in every epoch", least=0)
+        default=10.0,
+        metadata=_flag("most that this may take; 0 runs a frozen tower anew in every epoch", least=0),
     )
     num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
-    seed: int = field(default=0, metadata=_flag(least=0))
-    device: str = field(default="auto", metadata=_flag("auto or cpu"))
+    seed: int = field(
+        default=0,
+        metadata=_flag("seed of all that is random: the order of rows, which are drawn, new weights", least=0),
+    )
+    device: str = field(default="auto", metadata=_flag("auto (a GPU if there is one) or cpu"))
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -173,7 +173,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("folder", type=Path, help="a checkpoint folder, as sfvqa.training.finetune writes")
     add("repository", help="USER/NAME on the hub; made if it is not there")
-    add("--licence", "--license", help="of the checkpoint, as in Apache-2.0 (default: that of its base, if known)")
+    add("--licence", "--license", help="licence of the checkpoint, such as Apache-2.0 (default: that of its base)")
     add("--base", help="the model it was made from, if nothing records it, or by another name")
     add("--data", help="a sentence on what it learned from, in place of the annotations' name")
     add("--public", action="store_true", help="let everybody see it (default: only you)")

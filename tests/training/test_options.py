@@ -1,5 +1,6 @@
 """Options of a run: what is no value, and what has no effect, is refused before anything is read."""
 
+import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from sfvqa.errors import UsageError
+from sfvqa.training import convert, finetune, merge, publish
 from sfvqa.training.finetune import main
 from sfvqa.training.options import FineTuning, Stage
 
@@ -130,3 +132,17 @@ def test_a_logger_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch)
         UsageError, match=r"needs the package trackio, which is not installed\. Install it \(`pip install"
     ):
         FineTuning(device="cpu", log="trackio")
+
+
+@pytest.mark.parametrize("command", [finetune, convert, merge, publish], ids=lambda module: module.__name__)
+def test_every_option_says_what_it_is(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six options of finetune had no help, and others only said of what they were."""
+    parsers: list[argparse.ArgumentParser] = []
+    monkeypatch.setattr(argparse.ArgumentParser, "print_help", lambda parser, *_: parsers.append(parser))
+    with pytest.raises(SystemExit):
+        command.parse_arguments(["--help"])
+    for action in parsers[0]._actions:
+        said = action.help or ""
+        assert len(said.split()) > 2, action.dest
+        assert not said.startswith("of "), action.dest
+    assert "usage: python -m sfvqa.training." in parsers[0].format_help()
