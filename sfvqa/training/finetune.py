@@ -256,9 +256,16 @@ def check(
     """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
     known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
     sampling = _resolve(options, known)[1].sampling
-    if options.validation_file:
-        sources = [*sources, Source(options.validation_file)]
-    return int(report_faults(sources, videos, sampling, model, num_readers=options.num_workers, as_json=as_json))
+    found = report_faults(
+        sources,
+        videos,
+        sampling,
+        model,
+        num_readers=options.num_workers,
+        validation=options.validation_file,
+        as_json=as_json,
+    )
+    return int(found)
 
 
 def make_trainer(
