@@ -20,7 +20,8 @@ from sfvqa.model.loading import StoredModel
 def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
     """Write `out`, a folder that appears when it is whole; return warnings about the adapter.
 
-    Weights keep their dtype; those of a quantized model become what they stand for. At most a file's worth of tensors
+    Weights keep their dtype, and those that the adapter holds whole (slow attention) keep its own, float32, also where
+    the model is in 16 bits; those of a quantized model become what they stand for. At most a file's worth of tensors
     is in memory beside the adapter. UsageError when `out` is there already or cannot be written; ModelError.
     """
     check_new(out)

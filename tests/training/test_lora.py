@@ -136,6 +136,27 @@ def test_it_is_loaded_as_peft_computes_it_and_as_its_merged_folder(
     assert whole.default_sampling.num_frames == beside.default_sampling.num_frames == NUM_FRAMES
 
 
+def test_what_was_learned_in_full_is_merged_in_full(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Rounded to the model's 16 bits, slow attention would move logits in float32 three times as far as sums do."""
+    shutil.copytree(model, base := tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors*"))
+    SlowFastForConditionalGeneration.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(base)
+    adapter = fine_tune(base, videos, videos.parent, tmp_path / "run", LORA)
+    merge(base, adapter, merged := tmp_path / "merged")
+    learned = {
+        name.removeprefix("base_model.model."): tensor
+        for name, tensor in load_file(adapter / "adapter_model.safetensors").items()
+        if ".lora_" not in name
+    }
+    stored = {name: tensor for file in merged.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    assert any("slow_attention" in name for name in learned)
+    for name, tensor in stored.items():
+        assert tensor.dtype == (torch.float32 if name in learned else torch.bfloat16), name
+    assert all(torch.equal(stored[name], tensor) for name, tensor in learned.items())
+    whole = VideoQA.load(merged, device="cpu", dtype="float32").checkpoint.model
+    beside = VideoQA.load(base, device="cpu", dtype="float32", adapter=adapter).checkpoint.model
+    assert torch.equal(logits_of(whole), logits_of(beside))
+
+
 def test_a_wrong_model_and_a_wrong_folder_are_named(model: Path, trained: tuple[FineTuning, Path]) -> None:
     _, run = trained
     adapter = run / "adapter"
