@@ -28,6 +28,7 @@ from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
 from sfvqa.model.hybrid_layer import FAMILIES
 from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
+from sfvqa.training.origin import write_origin
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
 _HEAD = "head."  # of a tower that classified; nothing computes with it
@@ -179,6 +180,7 @@ def add_slow_path(
         load_tokenizer(folder).save_pretrained(unfinished)
         if (generation := folder / "generation_config.json").is_file():
             shutil.copyfile(generation, unfinished / generation.name)
+        write_origin(unfinished, model)
         check_checkpoint(unfinished)
     return config
 

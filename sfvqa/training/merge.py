@@ -15,6 +15,7 @@ from sfvqa.checkpoints.quantize import appearing, check_new, write_rest, write_s
 from sfvqa.errors import SfvqaError
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
+from sfvqa.training.origin import write_origin
 
 
 def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
@@ -32,6 +33,7 @@ def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
         merged = found.tensors(stored).merge(stored)
         write_shards(([(name, parts["weight"])] for name, parts in merged), folder)
         write_rest(location, stored.config, folder, trained_with_adapter(found) if found.trained else None)
+        write_origin(folder, model, adapter)
         check_checkpoint(folder)
     return found.warnings(location.name, identify_checkpoint(location, random_weights=False))
 

@@ -142,6 +142,7 @@ def test_what_was_learned_in_full_is_merged_in_full(model: Path, videos: Path, t
     SlowFastForConditionalGeneration.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(base)
     adapter = fine_tune(base, videos, videos.parent, tmp_path / "run", LORA)
     merge(base, adapter, merged := tmp_path / "merged")
+    assert json.loads((merged / "origin.json").read_text()) == {"model": str(base), "adapter": str(adapter)}
     learned = {
         name.removeprefix("base_model.model."): tensor
         for name, tensor in load_file(adapter / "adapter_model.safetensors").items()
