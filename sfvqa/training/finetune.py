@@ -8,7 +8,9 @@ For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate l
 import argparse
 import hashlib
 import logging
+import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
@@ -25,7 +27,7 @@ from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_traine
 from sfvqa.checkpoints.load import LoadedCheckpoint, end_token_ids, load_checkpoint, load_tokenizer
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import num_frames_outside_fast_path, read_config
 from sfvqa.model.quantization import Quantization
@@ -447,6 +449,8 @@ def main(arguments: list[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[StderrHandler()]
     )
     disable_progress_bar()
+    set_verbosity_error()  # Trainer warns of a missing weight where two are one
+    warnings.simplefilter("ignore", FutureWarning)  # PEFT calls transformers by old names
     try:
         sources, options = [Source.parse(text) for text in asked["annotations"]], options_of(asked)
         if asked["check"]:
@@ -458,11 +462,14 @@ def main(arguments: list[str] | None = None) -> int:
     except SfvqaError as error:
         print(error.with_flags, file=sys.stderr)
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("Stopped. --resume goes on from the last saved state, if there is one.", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
     if is_first_process():
         if options.validation and (figures := read_figures(asked["output"])):
             print(figures_table(figures))
-        flags = f"--model {asked['model']} --adapter {folder}" if is_adapter(folder) else f"--model {folder}"
-        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {flags}`")
+        flags = ["--model", asked["model"], "--adapter", folder] if is_adapter(folder) else ["--model", folder]
+        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {shlex.join(map(str, flags))}`")
     return 0
 
 

@@ -433,16 +433,35 @@ def test_the_command_says_what_no_stage_is(stage: str, complaint: str, capsys: p
 def test_the_command_trains_and_says_where_the_result_is(
     model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(tmp_path / "run")]
+    run = tmp_path / "my run"
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(run)]
     arguments += ["--num-steps", "1", "--num-frames", "5", "--device", "cpu", "--stage", "1"]
     with caplog.at_level(logging.INFO):
         assert main(arguments) == 0
-    assert f"--model {tmp_path / 'run' / 'checkpoint'}" in capsys.readouterr().out
+    assert f"--model '{run / 'checkpoint'}'`" in capsys.readouterr().out  # as a shell takes it
     assert "No window of the fast tokens holds the last 1 frame of a video" in caplog.text
     assert "Stage 1 leaves out 1 example without a video." in caplog.text
     assert "Stage 1: 8 rows of 8 examples" in caplog.text
     assert main(arguments) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_sentence(
+    model: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.Trainer.train", press)
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(tmp_path / "run")]
+    assert main([*arguments, "--num-frames", "4", "--device", "cpu"]) == 130
+    assert "Stopped. --resume goes on from the last saved state" in capsys.readouterr().err
+
+
+def test_nothing_is_said_but_what_the_command_says() -> None:
+    """bitsandbytes, which PEFT imports, recommends kernels to those whose CPU has instructions for bfloat16."""
+    command = [sys.executable, "-m", "sfvqa.training.finetune", "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stderr == ""
 
 
 @pytest.mark.slow
