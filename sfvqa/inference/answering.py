@@ -305,7 +305,7 @@ class AnswerRun:
 
     def _recording_ends(self, rows: Sequence[int]) -> AbstractContextManager[None]:
         """Around the pass over the ends of these rows' prompts."""
-        return self._recording(rows, [self._rows[row].num_last for row in rows])
+        return self._recording(rows, [self._rows[row].num_last for row in rows] if self._recorder else [])
 
     @property
     def kept(self) -> KeptPrompt | None:
