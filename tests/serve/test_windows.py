@@ -78,8 +78,7 @@ def test_the_video_is_opened_once_for_all_windows(
 def test_a_video_is_not_kept_open_for_one_who_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be laid out only then, in a thread."""
     places, video, closed = threading.Semaphore(1), open_video(SHAPES), threading.Event()
-    close = video.close
-    monkeypatch.setattr(video, "close", lambda: (closed.set(), close()))
+    monkeypatch.setattr(video, "close", closed.set)
     reader = WindowsReader(video, [], FitWithin(64, 64))
     kept_open = OpenVideo(places)
     kept_open.close()
@@ -87,6 +86,8 @@ def test_a_video_is_not_kept_open_for_one_who_has_gone(tmp_path: Path, monkeypat
     with kept_open.taken() as taken:
         assert taken is None
     assert (closed.is_set(), places._value) == (True, 1)
+    monkeypatch.undo()
+    video.close()
     copy = shutil.copy(SHAPES, tmp_path / "copy.mp4")
     kept_open, video = OpenVideo(places), open_video(copy)
     kept_open.keep(video, WindowsReader(video, [], FitWithin(64, 64)))
