@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sfvqa.errors import ServerError, SfvqaError
 from sfvqa.inference.answer import Answer, FinishReason, TokenCounts
@@ -16,6 +16,9 @@ from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.windows import Window
+
+if TYPE_CHECKING:
+    from sfvqa.serve.sight import OpenVideo
 
 Message = Mapping[str, Any]
 Event = EncodeProgress | str | Answer | Message | Exception | None
@@ -57,7 +60,8 @@ _LOG = logging.getLogger(__name__)
 class Request:
     """A question about a video, or none, with the turns before it, a question and an answer each.
 
-    `shown_as` is the video's path in the answer, where it was named otherwise. Of a `window`, `sampling` has the range.
+    `shown_as` is the video's path in the answer, where it was named otherwise. Of a `window`, `sampling` has the range,
+    and `kept_open` may have the open video.
     """
 
     question: str
@@ -71,6 +75,7 @@ class Request:
     choices: tuple[str, ...] | None = None
     shown_as: Path | None = None
     window: Window | None = None
+    kept_open: "OpenVideo | None" = None
 
     @property
     def num_frames(self) -> int:
@@ -92,14 +97,13 @@ class Request:
 class Job:
     """A request and whoever waits for it: `tell` is called with every event, from any thread, and must not block.
 
-    With `work`, that is done in place of answering. `is_dropped` once nobody waits any longer; `is_over` once the last
-    event was told. Times are by the monotonic clock.
+    With `work`, that is done in place of answering. It `is_over` once the last event was told, or nobody waits any
+    longer. Times are by the monotonic clock.
     """
 
     request: Request
     tell: Callable[[Event], None]
     work: Work | None = None
-    is_dropped: bool = False
     is_over: bool = False
     came_at: float = field(default_factory=time.monotonic)
     first_piece_at: float | None = None
