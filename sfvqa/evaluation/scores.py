@@ -181,6 +181,18 @@ def judge(
     return Verdict.RIGHT if is_match(answer, expected, choices, question=question, rule=rule) else Verdict.WRONG
 
 
+def agree(one: str, other: str, choices: tuple[str, ...] = (), *, question: str = "", rule: Rule = Rule.PHRASE) -> bool:
+    """Whether two answers say the same by a rule: each is right with the other as the expected one.
+
+    >>> agree("7", "The digit 7 is shown.", question="Which digit is shown?"), agree("A 7.", "A 7 and a star.")
+    (True, False)
+    """
+    return all(
+        is_match(answer, expected, choices, question=question, rule=rule)
+        for answer, expected in ((one, other), (other, one))
+    )
+
+
 @dataclass(frozen=True)
 class Share:
     """`right` of `total`, with the 95 % interval of that share by Wilson; `value` is None of nothing."""

@@ -18,6 +18,10 @@ from sfvqa.evaluation.scores import _EXACT_TO, _large_p_value, mcnemar_p_value
         (5, 0, 0.0625),
         (0, 0, 1.0),
         (3, 4, 1.0),
+        # As statsmodels 0.15 has them, mcnemar(exact=True), and scipy 1.17, binomtest:
+        (9, 3, 0.14599609375),
+        (25, 10, 0.016673847800120715),
+        (700, 600, 0.0060157938610449395),
     ],
 )
 def test_known_figures(only_first: int, only_second: int, p_value: float) -> None:
