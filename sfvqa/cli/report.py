@@ -100,6 +100,11 @@ Summarise a batch: counts, rates, where the time went, errors and warnings by
 kind, and, where true answers are known, how many are right and which are
 wrong. The last record of an item counts.
 
+--against says which of two runs is better, and whether that could be
+chance, by the questions that both have: about the same range of the same
+video (by its name, or else its file name), with the same choices. Settings
+may differ.
+
 {fill(Rule.PHRASE.statement, 76)}
 With --exact, an answer must equal the expected one, apart from case, white
 space, and punctuation at the end, or be the letter of a choice.
@@ -115,7 +120,7 @@ Against = Annotated[
     typer.Option(
         parser=parse_file,
         metavar="OLD.jsonl",
-        help="Compare with the records of another run, on the items with true answers that both have.",
+        help="Compare with the records of another run, on the questions that both have.",
     ),
 ]
 Exact = Annotated[

@@ -10,7 +10,7 @@ from sfvqa.batch.record import flat_fields
 from sfvqa.batch.report.facts import ItemFacts, RunFacts
 from sfvqa.batch.report.pairing import Pairing, pair_items
 from sfvqa.evaluation.matching import Rule
-from sfvqa.evaluation.scores import PairedCounts, Share, Verdict, agree, judge
+from sfvqa.evaluation.scores import PairedCounts, Share, Verdict, agree, judge, swap_p_value
 
 
 class Outcome(StrEnum):
@@ -96,8 +96,9 @@ class Comparison:
     """The items that both runs have, by their id in the new run.
 
     `counts` are of those with a true answer, where a missing answer is wrong; `answered` of those that both runs also
-    answered; `groups` as `counts`. `exact` and `relaxed` are the shares that agree of all that both answered, as are
-    the times of `num_videos`. In `relabelled` are items whose true answers in the two runs differ.
+    answered; `groups` as `counts`. `by_videos` and `answered_by_videos` are the p-values by whole videos, McNemar's
+    unless a video `has_several` questions. `exact` and `relaxed` are the shares that agree of all that both answered,
+    as are the times of `num_videos`. In `relabelled` are items whose true answers in the two runs differ.
     """
 
     old: RunFacts
@@ -108,6 +109,9 @@ class Comparison:
     counts: PairedCounts
     answered: PairedCounts
     groups: dict[str, PairedCounts]
+    has_several: bool
+    by_videos: float
+    answered_by_videos: float
     exact: Share
     relaxed: Share
     relabelled: int
@@ -131,6 +135,7 @@ def compare_runs(new: RunFacts, old: RunFacts) -> Comparison:
     pairs = list(by_id.values())
     labelled = [pair for pair in pairs if pair.expected is not None]
     answered = [pair for pair in pairs if pair.are_answered]
+    both = [pair for pair in labelled if pair.are_answered]
     groups = sorted({pair.group for pair in labelled if pair.group is not None})
     num_videos = len({pair.new.video for pair in answered})
     are_named_alike = new.path.name == old.path.name
@@ -141,8 +146,11 @@ def compare_runs(new: RunFacts, old: RunFacts) -> Comparison:
         pairing=pairing,
         pairs=by_id,
         counts=_count(labelled),
-        answered=_count(pair for pair in labelled if pair.are_answered),
+        answered=_count(both),
         groups={name: _count(pair for pair in labelled if pair.group == name) for name in groups},
+        has_several=len({pair.new.video for pair in labelled}) < len(labelled),
+        by_videos=_p_by_videos(labelled),
+        answered_by_videos=_p_by_videos(both),
         exact=Share(sum(pair.agree_exactly for pair in answered), len(answered)),
         relaxed=Share(sum(pair.agree for pair in answered), len(answered)),
         relabelled=sum(pair.expected is None and pair.new.label is not None for pair in pairs),
@@ -179,6 +187,14 @@ def _count(pairs: Iterable[Pair]) -> PairedCounts:
     return PairedCounts(
         both=right[True, True], only_new=right[True, False], only_old=right[False, True], neither=right[False, False]
     )
+
+
+def _p_by_videos(pairs: Iterable[Pair]) -> float:
+    differences: Counter[str] = Counter()
+    for pair in pairs:
+        is_right, was_right = pair.are_right
+        differences[pair.new.video] += is_right - was_right
+    return swap_p_value(differences.values())
 
 
 def _time(items: Sequence[ItemFacts], num_videos: int) -> RunTime:

@@ -147,11 +147,12 @@ def headline(comparison: Comparison) -> str:
         return f"{new} and {old} are right about the same {counts.both:,} of {plural(counts.total, 'question')}."
     points = f"{100 * abs(counts.difference):.1f} points"
     better = f"{new} is {points} {'better' if counts.difference > 0 else 'worse'} than {old}"
-    chance = "this could be chance" if counts.p_value >= _CHANCE else "this is hardly chance"
+    by_videos = " by whole videos" if comparison.has_several else ""
+    chance = "this could be chance" if comparison.by_videos >= _CHANCE else "this is hardly chance"
     return (
         f"{better if counts.difference else f'{new} is as good as {old}'}: {changed:,} of "
         f"{plural(counts.total, 'question')} changed, {counts.only_new:,} for the better and {counts.only_old:,} for "
-        f"the worse; p {p_text(counts.p_value)}: {chance}."
+        f"the worse; p {p_text(comparison.by_videos)}{by_videos}: {chance}."
     )
 
 
@@ -159,9 +160,10 @@ def comparison_table(comparison: Comparison) -> list[list[str]]:
     """A header, then a row a figure; two columns where errors make a difference. Empty without true answers."""
     if not comparison.counts.total:
         return []
+    has_errors = comparison.answered != comparison.counts
     columns = {"errors count as wrong": comparison.counts, "errors left out": comparison.answered}
-    if comparison.answered == comparison.counts:
-        columns = {"": comparison.counts}
+    if not has_errors:
+        columns = {plural(comparison.counts.total, "question"): comparison.counts}
     new, old = comparison.new_name, comparison.old_name
     figures: dict[str, Callable[[PairedCounts], str]] = {
         "questions": lambda counts: f"{counts.total:,}",
@@ -172,7 +174,11 @@ def comparison_table(comparison: Comparison) -> list[list[str]]:
         "difference in points": points_text,
         "p, McNemar's exact test": lambda counts: p_text(counts.p_value).removeprefix("= "),
     }
-    return [["", *columns], *([name, *map(figure, columns.values())] for name, figure in figures.items())]
+    rows = [[name, *map(figure, columns.values())] for name, figure in figures.items()]
+    if comparison.has_several:
+        p_values = (comparison.by_videos, comparison.answered_by_videos)[: len(columns)]
+        rows.append(["p by whole videos", *(p_text(p).removeprefix("= ") for p in p_values)])
+    return [["", *columns], *(rows if has_errors else rows[1:])]
 
 
 def comparison_groups_table(comparison: Comparison) -> list[list[str]]:
@@ -204,7 +210,7 @@ def comparison_texts(comparison: Comparison) -> list[str]:
     times = {new: comparison.new_time, old: comparison.old_time}
     if all(time.seconds_per_video for time in times.values()):
         each = ", ".join(f"{name} {duration(time.seconds_per_video)}" for name, time in times.items())
-        texts.append(f"Seconds a video, nothing side by side: {each}.")
+        texts.append(f"Time a video, added up over its answers: {each}.")
         cached = [f"{time.num_from_cache:,} of {name}" for name, time in times.items() if time.num_from_cache]
         if cached:
             texts.append(f"The times do not compare: the video cache had seen the video of {', '.join(cached)}.")
@@ -233,6 +239,7 @@ def setting_difference_rows(comparison: Comparison) -> list[list[str]]:
 
 
 COMPARISON_METHOD = (
-    "Question by question. In brackets: 95 % intervals, of shares by Wilson's method, of differences by Newcombe's for "
-    "paired shares. All take questions as independent, which several about one video may not be."
+    "In brackets: 95 % intervals, of shares by Wilson's method, of differences by Newcombe's for paired shares. These "
+    "and McNemar's test take questions as independent, which several about one video may not be; p by whole videos "
+    "does not."
 )

@@ -122,8 +122,7 @@ def test_without_true_answers_the_line_says_how_many_agree(tmp_path: Path) -> No
 def test_figures_of_a_comparison_with_and_without_errors(tmp_path: Path) -> None:
     """The example of Fagerland and others 2013, BMC Medical Research Methodology 13, 91."""
     assert comparison_table(runs(tmp_path, 7, 1, 1, 12)) == [
-        ["", ""],
-        ["questions", "21"],
+        ["", "21 questions"],
         ["right in new.jsonl", "38.1 % (20.8–59.1)"],
         ["right in old.jsonl", "9.5 % (2.7–28.9)"],
         ["right only in new.jsonl", "7"],
@@ -134,6 +133,18 @@ def test_figures_of_a_comparison_with_and_without_errors(tmp_path: Path) -> None
     header, *rows = comparison_table(runs(tmp_path, 7, 1, 1, 12, ("lost",)))
     assert header == ["", "errors count as wrong", "errors left out"]
     assert [row[1:] for row in rows][0::4] == [["22", "21"], ["2", "1"]]
+
+
+def test_several_questions_about_a_video_count_together(tmp_path: Path) -> None:
+    """Seven questions about one video and one about each of two others: of 8 ways to swap videos, 2 are as uneven."""
+    items = [item(video, question, answer="left") for video, question in zip("aaaaaaabc", "123456789", strict=True)]
+    new, old = [ok(of, "left") for of in items], [ok(of, "up") for of in items]
+    comparison = compared(tmp_path, new, [*old[:-1], failed(items[-1])])
+    assert "p = 0.250 by whole videos: this could be chance." in headline(comparison)
+    assert comparison_table(comparison)[-2:] == [
+        ["p, McNemar's exact test", "0.0039", "0.0078"],
+        ["p by whole videos", "0.250", "0.500"],
+    ]
 
 
 def test_groups_stand_side_by_side(tmp_path: Path) -> None:
@@ -150,7 +161,7 @@ def test_a_comparison_says_what_it_leaves_out_and_what_it_supposes(tmp_path: Pat
     new = [ok(item("a/x", answer="left")), ok(item("b")), ok(item("c")), ok(item("c"), settings=other)]
     old = [ok(item("d/x", answer="right"), from_video_cache=True), ok(item("e")), ok(item("f"))]
     assert comparison_texts(compared(tmp_path, new, [*old, ok(item("c"), settings={"num_frames": 9})])) == [
-        "Seconds a video, nothing side by side: new.jsonl 1.38 s, old.jsonl 1.38 s.",
+        "Time a video, added up over its answers: new.jsonl 1.38 s, old.jsonl 1.38 s.",
         "The times do not compare: the video cache had seen the video of 1 of old.jsonl.",
         "Left out: 1 only in new.jsonl, 2 only in old.jsonl, 3 asked more than once in a file, 1 with another true "
         "answer in each file.",
