@@ -100,6 +100,11 @@ Summarise a batch: counts, rates, where the time went, errors and warnings by
 kind, and, where true answers are known, how many are right and which are
 wrong. The last record of an item counts.
 
+--against says which of two runs is better, and whether that could be
+chance, by the questions that both have: about the same range of the same
+video (by its name, or else its file name), with the same choices. Settings
+may differ.
+
 {fill(Rule.PHRASE.statement, 76)}
 With --exact, an answer must equal the expected one, apart from case, white
 space, and punctuation at the end, or be the letter of a choice.
@@ -115,7 +120,7 @@ Against = Annotated[
     typer.Option(
         parser=parse_file,
         metavar="OLD.jsonl",
-        help="Compare with the records of another run, on the items with true answers that both have.",
+        help="Compare with the records of another run, on the questions that both have.",
     ),
 ]
 Exact = Annotated[
@@ -133,20 +138,23 @@ def report(
     from sfvqa.batch.report.exports import summary_document
     from sfvqa.batch.report.facts import collect
     from sfvqa.batch.report.summary import summarise
-    from sfvqa.cli.report_figures import report_page
+    from sfvqa.cli.report_figures import comparison_page, report_page
 
     files.check(records, against)
+    if against is not None and records.exists() and against.exists() and records.samefile(against):
+        raise UsageError("--against names the same file.", "Name the records of another run.")
     notices = result.notices()
     with notices.waiting("Reading the records"):
         rule = Rule.EXACT if exact else Rule.PHRASE
-        run = collect(records, rule)
-        other = None if against is None else collect(against, rule)
+        run = collect(records, rule, keeps_answers=against is not None)
+        other = None if against is None else collect(against, rule, keeps_answers=True)
     summary = summarise(run)
     comparison = None if other is None else compare_runs(run, other)
     if result.json:
         sys.stdout.write(jsonlib.dumps(summary_document(summary, comparison), allow_nan=False) + "\n")
     else:
-        Console(highlight=False, markup=False, emoji=False).print(report_page(summary, comparison))
+        page = report_page(summary) if comparison is None else comparison_page(comparison)
+        Console(highlight=False, markup=False, emoji=False).print(page)
     sys.stdout.flush()
     for notice in (*summary.notices, *(other.notices if other else ())):
         notices.warn(notice)

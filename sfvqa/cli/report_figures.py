@@ -9,12 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from sfvqa.batch.report.wording import (
+    COMPARISON_METHOD,
     RETRY,
     advice_for,
-    difference_texts,
+    comparison_groups_table,
+    comparison_table,
+    comparison_texts,
     duration,
     field_table,
+    headline,
+    place_text,
     score_table,
+    setting_difference_rows,
     span_text,
     stages_text,
 )
@@ -31,9 +37,8 @@ _NUM_SHOWN = 12  # kinds, groups or changes
 _LONGEST = 240  # characters of a question or a message
 
 
-def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> Group:
+def report_page(summary: "Summary") -> Group:
     """Everything worth a line, section by section; those with nothing in them do not appear."""
-    against = "Against the other run (item by item; no answer is not right; McNemar's exact test)"
     sections = {
         "Time": _time(summary),
         "Where the time went": _stages(summary),
@@ -43,7 +48,6 @@ def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> G
         "Right answers (with the 95 % interval in brackets)": _scores(summary),
         "Wrong answers": _wrong(summary),
         "Fields": _fields(summary),
-        against: [] if comparison is None else _compared(comparison),
         "Answered by": _settings(summary),
     }
     headline = Text.assemble(
@@ -53,14 +57,57 @@ def report_page(summary: "Summary", comparison: "Comparison | None" = None) -> G
         ", ",
         (f"{summary.num_failed:,} failed", "red" if summary.num_failed else ""),
     )
-    parts: list[RenderableType] = [headline]
+    return _page(headline, sections)
+
+
+def comparison_page(comparison: "Comparison") -> Group:
+    """How two runs compare: which is better in one line, and then why, in sections."""
+    method: Lines = [Text(COMPARISON_METHOD, style="dim")] if comparison.counts.total else []
+    sections: dict[str, Lines] = {
+        "Right answers (with the 95 % interval in brackets)": [*_rows(comparison_table(comparison)), *method],
+        "By group": _rows(comparison_groups_table(comparison)),
+        "Agreement and time": [Text(printable_line(text)) for text in comparison_texts(comparison)],
+        "Made with": _rows(setting_difference_rows(comparison), left=(0, 1, 2)),
+        "Answers that differ": _changes(comparison),
+    }
+    return _page(Text(printable_line(headline(comparison)), style="bold"), sections)
+
+
+Lines = list[RenderableType]
+
+
+def _page(headline: Text, sections: dict[str, Lines]) -> Group:
+    parts: Lines = [headline]
     for title, lines in sections.items():
         if lines:
             parts += [Text(f"\n{title}", style="bold"), *(_indented(line, 2) for line in lines)]
     return Group(*parts)
 
 
-Lines = list[RenderableType]
+def _rows(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Lines:
+    """A header and rows as a table; nothing where there are none."""
+    if not rows:
+        return []
+    table = _table(*map(_line, rows[0]), left=left)
+    for row in rows[1 : 1 + _NUM_SHOWN]:
+        table.add_row(*map(_line, row))
+    return [table, *_more(rows[1:], "row")]
+
+
+_SIGNS = {"better": ("+ ", "green"), "worse": ("− ", "red")}
+
+
+def _changes(comparison: "Comparison") -> Lines:
+    lines: Lines = []
+    for pair in comparison.changes[:_NUM_SHOWN]:
+        what = _line(f"{place_text(pair.new)}: {pair.new.question}")
+        lines.append(Text.assemble(_SIGNS.get(pair.outcome, ("≠ ", "yellow")), what))
+        if pair.expected is not None:
+            lines.append(_indented(Text.assemble("expected ", (f"“{_line(pair.expected)}”", "green")), 2))
+        for name, item in ((comparison.new_name, pair.new), (comparison.old_name, pair.old)):
+            said = item.failure.kind if item.answer is None and item.failure else f"“{item.answer}”"
+            lines.append(_indented(Text(_line(f"{name} {said}")), 2))
+    return [*lines, *_more(comparison.changes, "item")]
 
 
 def _time(summary: "Summary") -> Lines:
@@ -134,20 +181,6 @@ def _fields(summary: "Summary") -> Lines:
     for row in rows[:_NUM_SHOWN]:
         table.add_row(*map(_line, row))
     return [table, *_more(rows, "field")]
-
-
-def _compared(comparison: "Comparison") -> Lines:
-    counts = comparison.counts
-    table = _table("", "right before", "not right before", left=(0,))
-    table.add_row("right now", f"{counts.both:,}", f"{counts.only_new:,}")
-    table.add_row("not right now", f"{counts.only_old:,}", f"{counts.neither:,}")
-    lines: Lines = [table] if counts.total else []
-    lines += map(Text, difference_texts(comparison))
-    for change in comparison.changes[:_NUM_SHOWN]:
-        sign = ("+ ", "green") if change.new == "right" else ("− ", "red")
-        what = f"{_line(change.video)}: {_line(change.question)} ({change.old} → {change.new})"
-        lines.append(Text.assemble(sign, what))
-    return [*lines, *_more(comparison.changes, "item")]
 
 
 def _settings(summary: "Summary") -> Lines:

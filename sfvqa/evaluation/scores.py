@@ -123,6 +123,36 @@ def _large_p_value(total: int, smaller: int) -> float:
     return min(1.0, 2 * relative * math.exp(log_largest))
 
 
+_EVERY_SUM_TO = 20_000
+"""Sum of the sizes up to which every sum of signed differences is counted; the normal curve is as good above."""
+
+
+def swap_p_value(differences: Iterable[int]) -> float:
+    """The two-sided exact p-value of differences between two runs: chance gives each of them its sign.
+
+    With a difference for each video, of the answers about it that one run alone got right, these need not be
+    independent of each other. Where all are 1 or -1, it is McNemar's test.
+
+    Source: Fisher 1935, The Design of Experiments, section 21.
+
+    >>> swap_p_value([1, 1, 1, 1, 1, 1, 1, -1]), swap_p_value([4, 4])
+    (0.0703125, 0.5)
+    """
+    signed = [difference for difference in differences if difference]
+    observed, largest = abs(sum(signed)), sum(map(abs, signed))
+    if largest > _EVERY_SUM_TO:
+        return math.erfc(observed / math.sqrt(2 * sum(difference**2 for difference in signed)))
+    import numpy
+
+    chances = numpy.zeros(largest + 1)  # by the sum of those with a positive sign
+    chances[0] = 1
+    for size in map(abs, signed):
+        chances[size:] += chances[:-size].copy()
+        chances /= 2
+    sums = numpy.abs(2 * numpy.arange(largest + 1) - largest)
+    return min(1.0, float(chances[sums >= observed].sum()))
+
+
 @dataclass(frozen=True)
 class PairedCounts:
     """How many items both runs got right, only the new one, only the old one, neither; no answer is not right."""
@@ -179,6 +209,18 @@ def judge(
     if answer is None:
         return Verdict.FAILED
     return Verdict.RIGHT if is_match(answer, expected, choices, question=question, rule=rule) else Verdict.WRONG
+
+
+def agree(one: str, other: str, choices: tuple[str, ...] = (), *, question: str = "", rule: Rule = Rule.PHRASE) -> bool:
+    """Whether two answers say the same by a rule: each is right with the other as the expected one.
+
+    >>> agree("7", "The digit 7 is shown.", question="Which digit is shown?"), agree("A 7.", "A 7 and a star.")
+    (True, False)
+    """
+    return all(
+        is_match(answer, expected, choices, question=question, rule=rule)
+        for answer, expected in ((one, other), (other, one))
+    )
 
 
 @dataclass(frozen=True)

@@ -102,19 +102,45 @@ def test_wrong_answers_are_listed_and_the_rule_is_stated(tmp_path: Path, run_cli
         assert [row["verdict"] for row in csv.DictReader(stream)] == ["wrong", "wrong"]
 
 
-def test_against_an_older_run(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
+def test_against_another_run(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
     other = {"num_frames": 8}
-    older = [ok(item(f"{name}\x1b[31m.mp4", answer="left"), "up", settings=other) for name in "abcd"]
+    older = [ok(item(f"{name}\x1b[31m.mp4", answer="left", group="motion"), "up", settings=other) for name in "abcd"]
     old = write(tmp_path / "old.jsonl", older)
-    shown = run_cli("report", str(records), "--against", str(old)).stdout
-    assert "Accuracy 50.0 %, before 0.0 %: +50.0 points" in shown
-    assert "p = 0.500" in shown
-    assert "+ a\\x1b[31m.mp4: Which way? (wrong → right)" in shown
+    outcome = run_cli("report", str(records), "--against", str(old))
+    assert outcome.stdout.splitlines()[0].startswith("out.jsonl is 50.0 points better than old.jsonl: 2 of 4 questions")
+    shown = " ".join(outcome.stdout.split())
+    for text in (
+        "2 for the better and 0 for the worse; p = 0.500: this could be chance.",
+        "errors count as wrong errors left out questions 4 3",
+        "motion 4 50.0 % 0.0 % +50.0 (",
+        "agree on 33.3 % (6.1–79.2) of the questions that both answered",
+        "Left out: 1 only in out.jsonl.",
+        "num_frames 4 8",
+        "+ a\\x1b[31m.mp4: Which way? expected “left” out.jsonl “Left.” old.jsonl “up”",
+        "≠ d\\x1b[31m.mp4: Which way? expected “left” out.jsonl UnreadableVideoError old.jsonl “up”",
+    ):
+        assert text in shown
+    assert "\x1b" not in outcome.stdout
+    assert "Skipped 1 torn or damaged line" in outcome.stderr
     comparison = json.loads(run_cli("report", str(records), "--against", str(old), "--json").stdout)["comparison"]
     assert {name: comparison[name] for name in ("both", "only_new", "only_old", "neither", "only_in_new")} == {
         "both": 0, "only_new": 2, "only_old": 0, "neither": 2, "only_in_new": 1,
     }  # fmt: skip
-    assert comparison["p_value"] == 0.5
+    assert (comparison["p_value"], comparison["errors_left_out"]["items"]) == (0.5, 3)
+    assert comparison["headline"] in shown.replace(" this could", " this could")
+    assert [change["outcome"] for change in comparison["changes"]] == ["better", "better", "both wrong"]
+    assert (comparison["changes"][2]["new_answer"], comparison["changes"][2]["old_answer"]) == (None, "up")
+
+
+def test_runs_without_true_answers_are_compared_too(tmp_path: Path, run_cli: RunCli) -> None:
+    parts = [item("a.mp4", start_seconds=30.0 * place, end_seconds=30.0 * place + 30) for place in range(2)]
+    new = write(tmp_path / "new.jsonl", [ok(of, "A dog.") for of in parts])
+    old = write(tmp_path / "old.jsonl", [ok(parts[0], "A dog"), ok(parts[1], "A cat.")])
+    shown = run_cli("report", str(new), "--against", str(old)).stdout
+    assert "agree on 1 of 2 questions that both answered, on 1 of them word for word." in shown
+    assert "≠ a.mp4 0:30–1:00: Which way?" in shown
+    assert "Right answers" not in shown
+    assert "McNemar" not in shown
 
 
 def test_table_and_page_are_written(tmp_path: Path, run_cli: RunCli) -> None:
@@ -146,6 +172,7 @@ def test_videos_that_moved_are_found_in_their_folder(tmp_path: Path, run_cli: Ru
     [
         (["absent.jsonl"], ExitCode.FAILED),
         (["out.jsonl", "--against", "absent.jsonl"], ExitCode.FAILED),
+        (["out.jsonl", "--against", "./out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--csv", "out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--html", "no/such/folder.html"], ExitCode.USAGE),
         (["out.jsonl", "--csv", "same", "--html", "same"], ExitCode.USAGE),

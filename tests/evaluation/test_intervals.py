@@ -20,6 +20,20 @@ def test_wilson_as_published(successes: int, total: int, low: float, high: float
 
 
 @pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [
+        (16, 20, 0.5839825677481064, 0.919342337420202),
+        (91, 100, 0.8377378714728368, 0.9519274599974349),
+        (3, 5, 0.2307242812760129, 0.8823792257673522),
+    ],
+)
+def test_wilson_as_statsmodels_has_it(successes: int, total: int, low: float, high: float) -> None:
+    """statsmodels 0.15, proportion_confint(method="wilson")."""
+    interval = wilson_interval(successes, total)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+
+
+@pytest.mark.parametrize(
     ("table", "low", "high"),
     [
         ((36, 12, 2, 0), 0.0569, 0.3404),  # Newcombe 1998, Statistics in Medicine 17, 2635–2650, table II, method 10

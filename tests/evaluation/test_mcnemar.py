@@ -1,4 +1,4 @@
-"""McNemar's exact test against published and counted figures."""
+"""McNemar's exact test, and the one by whole videos, against published and counted figures."""
 
 from fractions import Fraction
 from itertools import product
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfvqa.evaluation.scores import _EXACT_TO, _large_p_value, mcnemar_p_value
+from sfvqa.evaluation.scores import _EVERY_SUM_TO, _EXACT_TO, _large_p_value, mcnemar_p_value, swap_p_value
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,10 @@ from sfvqa.evaluation.scores import _EXACT_TO, _large_p_value, mcnemar_p_value
         (5, 0, 0.0625),
         (0, 0, 1.0),
         (3, 4, 1.0),
+        # As statsmodels 0.15 has them, mcnemar(exact=True), and scipy 1.17, binomtest:
+        (9, 3, 0.14599609375),
+        (25, 10, 0.016673847800120715),
+        (700, 600, 0.0060157938610449395),
     ],
 )
 def test_known_figures(only_first: int, only_second: int, p_value: float) -> None:
@@ -54,3 +58,32 @@ def test_a_million_items_near_half() -> None:
 def test_counts_are_not_negative() -> None:
     with pytest.raises(ValueError, match="not negative"):
         mcnemar_p_value(-1, 2)
+
+
+def test_swapping_as_fisher_counted_it() -> None:
+    """Darwin's pairs of maize, in eighths of an inch: 1,726 of the 32,768 sums are as far from 0 as 314."""
+    maize = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+    assert sum(maize) == 314
+    assert swap_p_value(maize) == pytest.approx(1726 / 32768, rel=1e-12)
+
+
+@given(st.lists(st.integers(-5, 5), max_size=9))
+def test_swapping_is_the_share_of_signs_at_least_as_uneven(differences: list[int]) -> None:
+    """By counting all of them."""
+    sums = [
+        abs(sum(sign * each for sign, each in zip(signs, differences, strict=True)))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    uneven = sum(each >= abs(sum(differences)) for each in sums)
+    assert swap_p_value(differences) == pytest.approx(uneven / len(sums), rel=1e-12)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_swapping_single_items_is_mcnemars_test(one: int, other: int) -> None:
+    assert swap_p_value([1] * one + [-1] * other + [0] * 5) == pytest.approx(mcnemar_p_value(one, other), rel=1e-9)
+
+
+def test_swapping_goes_on_where_sums_are_no_longer_counted() -> None:
+    counted = swap_p_value([2] * (_EVERY_SUM_TO // 4 + 50) + [-2] * (_EVERY_SUM_TO // 4 - 50))
+    by_the_curve = swap_p_value([2] * (_EVERY_SUM_TO // 4 + 51) + [-2] * (_EVERY_SUM_TO // 4 - 49))
+    assert counted == pytest.approx(by_the_curve, rel=0.02)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sfvqa.evaluation.scores import PairedCounts, Score, Verdict, judge, score_groups
+from sfvqa.evaluation.scores import PairedCounts, Score, Verdict, agree, judge, score_groups
 
 RIGHT, WRONG, FAILED = Verdict
 
@@ -40,3 +40,25 @@ def test_two_runs() -> None:
     assert counts.p_value == 0.0703125
     assert counts.interval.low < 6 / 21 < counts.interval.high
     assert PairedCounts().difference is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "question", "is_same"),
+    [
+        ("7", "The digit 7 is shown.", "Which digit is shown?", True),
+        ("left", "Left.", "Which way?", True),
+        ("", "", "Which way?", True),
+        ("left", "right", "Which way?", False),
+        ("A circle moves.", "A circle moves, and a star too.", "Describe the video.", False),  # one says less
+        ("It is red.", "It is not red.", "Is it red?", False),
+    ],
+)
+def test_answers_agree_if_each_is_right_by_the_other(one: str, other: str, question: str, is_same: bool) -> None:
+    assert agree(one, other, question=question) is is_same
+    assert agree(other, one, question=question) is is_same
+
+
+def test_of_choices_a_part_of_another_one_is_another_one() -> None:
+    choices = ("a dog", "a dog and a cat")
+    assert agree("a dog", "A dog.", choices)
+    assert not agree("a dog", "a dog and a cat", choices)

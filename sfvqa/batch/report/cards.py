@@ -5,14 +5,24 @@ import io
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from sfvqa.batch.record import Failure, Record
-from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
+from sfvqa.batch.report.against import Comparison, Outcome
+from sfvqa.batch.report.facts import (
+    STAGES,
+    failure_of,
+    last_records,
+    mapping_of,
+    number,
+    text_of,
+    texts_of,
+    verdict_of,
+)
 from sfvqa.batch.report.wording import duration
 from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.matching import Rule
@@ -36,7 +46,8 @@ class PageItem:
     """A question and what became of it.
 
     `likely` holds the likeliest choices and their probabilities, `looked_at` the frames that stand out in the evidence,
-    and `facts` the small print: seconds by stage, tokens, the manifest's id and group.
+    and `facts` the small print: seconds by stage, tokens, the manifest's id and group. `old` is what another run has in
+    its place, where a comparison finds that they differ.
     """
 
     question: str
@@ -48,10 +59,20 @@ class PageItem:
     looked_at: tuple[FrameEvidence, ...]
     warnings: tuple[str, ...]
     facts: tuple[str, ...]
+    old: "OldItem | None" = None
 
 
 SeenFrames = tuple[tuple[int, float], ...]
 """The index and the time in seconds of each frame that some items looked at; empty for items that failed."""
+
+
+@dataclass(frozen=True)
+class OldItem:
+    """An item in the run that is compared with, and the frames that it saw."""
+
+    outcome: Outcome
+    item: PageItem
+    frames: SeenFrames
 
 
 @dataclass
@@ -63,17 +84,38 @@ class VideoCard:
     reader: str | None = None
     views: dict[SeenFrames, list[PageItem]] = field(default_factory=dict)
 
+    def old_views(self, frames: SeenFrames) -> list[SeenFrames]:
+        """What the other run saw in place of these frames, where it differs."""
+        seen = {item.old.frames: None for item in self.views[frames] if item.old is not None}
+        return [each for each in seen if each and each != frames]
 
-def gather_cards(records: Iterable[Record], rule: Rule) -> list[VideoCard]:
+
+def gather_cards(records: Iterable[Record], rule: Rule, comparison: Comparison | None = None) -> list[VideoCard]:
     """The videos in the order of their first records, with their items judged by a rule."""
     cards: dict[str, VideoCard] = {}
+    old_items = {} if comparison is None else _old_items(comparison)
     for record in records:
         name, path = text_of(record, "video") or "", text_of(record, "video_path")
         card = cards.setdefault(name, VideoCard(name, Path(path) if path else None))
         card.reader = card.reader or text_of(mapping_of(record, "settings"), "reader")
         frames = _frames_of(record)
-        card.views.setdefault(frames, []).append(_item_of(record, frames, rule))
+        item = _item_of(record, frames, rule)
+        card.views.setdefault(frames, []).append(replace(item, old=old_items.get(record["item_id"])))
     return list(cards.values())
+
+
+def _old_items(comparison: Comparison) -> dict[str, OldItem]:
+    """The old items that differ from their new ones, by the ids of these."""
+    outcomes = {new: pair.outcome for new, pair in comparison.pairs.items() if pair.outcome is not Outcome.ALIKE}
+    new_of = {old: new for new, old in comparison.pairing.pairs if new in outcomes}
+    found: dict[str, OldItem] = {}
+    shared: dict[SeenFrames, SeenFrames] = {}
+    for record in last_records(comparison.old):
+        if (new := new_of.get(record["item_id"])) is not None:
+            frames = _frames_of(record)
+            frames = shared.setdefault(frames, frames)
+            found[new] = OldItem(outcomes[new], _item_of(record, frames, comparison.old.rule), frames)
+    return found
 
 
 def _item_of(record: Record, frames: SeenFrames, rule: Rule) -> PageItem:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from sfvqa.batch.record import Record
-from sfvqa.batch.report.against import Comparison
+from sfvqa.batch.report.against import Comparison, Pair
 from sfvqa.batch.report.facts import STAGES, failure_of, mapping_of, number, text_of, texts_of, verdict_of
 from sfvqa.batch.report.fields import FieldSummary, field_verdicts_of, fields_of
 from sfvqa.batch.report.summary import Summary, TimeSpan
+from sfvqa.batch.report.wording import headline
 from sfvqa.evaluation.matching import Rule
-from sfvqa.evaluation.scores import Score, Share
+from sfvqa.evaluation.scores import PairedCounts, Score, Share
 from sfvqa.spreadsheet import defuse
 
 SCHEMA_VERSION = 1  # of the document
@@ -146,16 +147,52 @@ def _share(share: Share) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    counts = comparison.counts
+    times = {"new": comparison.new_time, "old": comparison.old_time}
+    return {
+        "new": comparison.new_name,
+        "old": comparison.old_name,
+        "headline": headline(comparison),
+        **_counts(comparison.counts),
+        "p_value_by_videos": comparison.by_videos,
+        "errors_left_out": {**_counts(comparison.answered), "p_value_by_videos": comparison.answered_by_videos},
+        "groups": {name: _counts(counts) for name, counts in comparison.groups.items()},
+        "agreement": {"exact": _agreement(comparison.exact), "relaxed": _agreement(comparison.relaxed)},
+        "time": {"videos": comparison.num_videos, **{name: asdict(time) for name, time in times.items()}},
+        "only_in_new": comparison.pairing.only_in_new,
+        "only_in_old": comparison.pairing.only_in_old,
+        "repeated": comparison.pairing.num_unclear,
+        "relabelled": comparison.relabelled,
+        "matched_by_file_name": comparison.pairing.renamed,
+        "settings": [asdict(setting) for setting in comparison.settings],
+        "changes": [_change(pair) for pair in comparison.changes],
+    }
+
+
+def _counts(counts: PairedCounts) -> dict[str, Any]:
     return {
         **asdict(counts),
         "items": counts.total,
+        "new_accuracy": Share(counts.new_right, counts.total).value,
+        "old_accuracy": Share(counts.old_right, counts.total).value,
         "difference": counts.difference,
         "interval_95": astuple(counts.interval),
         "p_value": counts.p_value,
-        "only_in_new": comparison.only_in_new,
-        "only_in_old": comparison.only_in_old,
-        "repeated": comparison.repeated,
-        "relabelled": comparison.relabelled,
-        "changes": [asdict(change) for change in comparison.changes],
+    }
+
+
+def _agreement(share: Share) -> dict[str, Any]:
+    return {"agreeing": share.right, "total": share.total, "share": share.value, "interval_95": astuple(share.interval)}
+
+
+def _change(pair: Pair) -> dict[str, Any]:
+    return {
+        "outcome": pair.outcome,
+        "video": pair.new.video,
+        **asdict(pair.new.asked),
+        "id": pair.new.own_id,
+        "expected": pair.expected,
+        "old": pair.old_verdict,
+        "new": pair.new_verdict,
+        "old_answer": pair.old.answer,
+        "new_answer": pair.new.answer,
     }

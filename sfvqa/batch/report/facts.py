@@ -1,6 +1,5 @@
 """The little of each record that figures are made of, so that a million fit into memory; strange values are ignored."""
 
-import hashlib
 import json
 import math
 import re
@@ -58,32 +57,47 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a video, in any run, whatever the settings."""
+
+    question: str
+    start_seconds: float | None
+    end_seconds: float | None
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
-    """The true answer of an item and the verdict, `wrong_answer` if it is wrong; `key` is the same in any run."""
+    """The true answer of an item, and the verdict."""
 
     expected: str
     verdict: Verdict
-    wrong_answer: str | None
     group: str | None
-    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFacts:
-    """An item by its last record, the `ordinal`-th of the file."""
+    """An item by its last record, the `ordinal`-th of the file; the answer if it is wrong, or if all are kept."""
 
     ordinal: int
     video: str
-    question: str
+    asked: Asked
     own_id: str | None
+    answer: str | None
     finished: float | None
     failure: Failure | None
     seconds: StageSeconds | None
     new_tokens: int
+    is_from_cache: bool
     warnings: tuple[str, ...]
     setup: Setup
     label: Label | None
     fields: tuple[FieldFact, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """The question as it was asked."""
+        return self.asked.question
 
 
 @dataclass
@@ -91,11 +105,12 @@ class RunFacts:
     """The items of a file of records, by item id in the order they first came in, judged by `rule`.
 
     `num_records` counts all records, `notices` report damaged lines, and `warning_examples` has one whole warning of
-    each kind. Values that many items share are kept once.
+    each kind. Values that many items share are kept once, and answers that are not wrong only if `keeps_answers`.
     """
 
     path: Path = Path()
     rule: Rule = Rule.PHRASE
+    keeps_answers: bool = False
     items: dict[str, ItemFacts] = field(default_factory=dict)
     num_records: int = 0
     notices: list[str] = field(default_factory=list)
@@ -106,18 +121,22 @@ class RunFacts:
     def add(self, record: Record) -> ItemFacts:
         """The facts of the next record, which counts instead of earlier ones of its item."""
         is_ok = record.get("status") == "ok"
+        label = self._label(record)
+        keeps_answer = self.keeps_answers or (label is not None and label.verdict is Verdict.WRONG)
         facts = ItemFacts(
             ordinal=self.num_records,
             video=self._share(text_of(record, "video") or ""),
-            question=self._share(text_of(record, "question") or ""),
+            asked=self._share(self._asked(record)),
             own_id=text_of(record, "id"),
+            answer=self._share(text_of(record, "answer") or "") if is_ok and keeps_answer else None,
             finished=_moment(record.get("finished")),
             failure=None if is_ok else failure_of(record),
             seconds=_seconds_of(record) if is_ok else None,
             new_tokens=int(number(mapping_of(record, "tokens").get("new")) or 0) if is_ok else 0,
+            is_from_cache=record.get("from_video_cache") is True,
             warnings=tuple(dict.fromkeys(map(self._warning_kind, texts_of(record, "warnings")))),
             setup=self._share(_setup_of(record)),
-            label=self._label(record),
+            label=label,
             fields=tuple(map(self._share, field_facts_of(record, self.rule))),
         )
         self._drop_superseded(record, is_ok=is_ok)
@@ -140,8 +159,13 @@ class RunFacts:
         if verdict is None:
             return None
         expected, group = self._share(text_of(record, "answer_expected")), self._share(text_of(record, "group"))
-        wrong_answer = self._share(text_of(record, "answer")) if verdict is Verdict.WRONG else None
-        return Label(expected, verdict, wrong_answer, group, _key_of(record))
+        return Label(expected, verdict, group)
+
+    def _asked(self, record: Record) -> Asked:
+        requested = mapping_of(record, "requested")
+        start, end = (number(requested.get(name)) for name in ("start_seconds", "end_seconds"))
+        question = self._share(text_of(record, "question") or "")
+        return Asked(question, start, end, self._share(texts_of(requested, "choices")))
 
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)
@@ -152,9 +176,9 @@ class RunFacts:
         return str(self._share(kind))
 
 
-def collect(path: Path, rule: Rule = Rule.PHRASE) -> RunFacts:
+def collect(path: Path, rule: Rule = Rule.PHRASE, *, keeps_answers: bool = False) -> RunFacts:
     """Read a file of records. JournalError if the file cannot be read."""
-    run = RunFacts(path, rule)
+    run = RunFacts(path, rule, keeps_answers)
     for record in read_records(path, run.notices):
         run.add(record)
     return run
@@ -221,13 +245,6 @@ def verdict_of(record: Mapping[str, Any], rule: Rule) -> Verdict | None:
     answer = text_of(record, "answer") if record.get("status") == "ok" else None
     choices = texts_of(mapping_of(record, "requested"), "choices")
     return judge(answer, expected, choices, question=text_of(record, "question") or "", rule=rule)
-
-
-def _key_of(record: Mapping[str, Any]) -> bytes:
-    """A hash of what was asked, whatever the settings."""
-    requested = mapping_of(record, "requested")
-    which = [record.get("video"), record.get("question"), record.get("id"), *map(requested.get, _OF_THE_ITEM)]
-    return hashlib.blake2b(json.dumps(which).encode("ascii"), digest_size=16).digest()
 
 
 def _setup_of(record: Mapping[str, Any]) -> Setup:

@@ -20,7 +20,7 @@ from sfvqa.batch.report.summary import Summary
 from sfvqa.video import format_time
 from sfvqa.wording import plural
 
-_NUM_LISTED = 50  # wrong answers, or items that changed
+_NUM_LISTED = 50  # wrong answers
 
 # Control characters, overrides of direction, which can make a name look like another, and lone surrogates.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -57,7 +57,7 @@ def write_page(
     `num_thumbnails` frames of each video are shown; `videos` is the folder that holds them now, if it is known.
     Pictures are read while the page is written, so memory holds those of a few videos only.
     """
-    cards = gather_cards(last_records(run), run.rule)
+    cards = gather_cards(last_records(run), run.rule, comparison)
     failures: list[str | None] = []  # of the videos whose cards are written
 
     def with_thumbnails() -> Iterator[tuple[VideoCard, Thumbnails]]:
@@ -75,6 +75,7 @@ def write_page(
         num_thumbnails=num_thumbnails,
         num_listed=_NUM_LISTED,
         retry=wording.RETRY,
+        method=wording.COMPARISON_METHOD,
         style=_asset("page.css"),
         script=_asset("page.js"),
     )
@@ -92,8 +93,11 @@ def _wanted(card: VideoCard, num_thumbnails: int) -> dict[int, float]:
     """The frames to read: some of all that were seen, and those that answers looked at most."""
     if not num_thumbnails:
         return {}
-    wanted = {index: time for frames in card.views for index, time in spread(frames, num_thumbnails).items()}
-    looked_at = (moment for items in card.views.values() for item in items for moment in item.looked_at)
+    items = [item for items in card.views.values() for item in items]
+    items += [item.old.item for item in items if item.old is not None]
+    views = [view for frames in card.views for view in (*card.old_views(frames), frames)]
+    wanted = {index: time for frames in views for index, time in spread(frames, num_thumbnails).items()}
+    looked_at = (moment for item in items for moment in item.looked_at)
     return wanted | {moment.index: moment.timestamp_seconds for moment in looked_at}
 
 
@@ -109,10 +113,14 @@ def _environment() -> Environment:
     environment.filters |= {
         "advice": wording.advice_for,
         "data_url": lambda jpeg: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}",
-        "differences": wording.difference_texts,
+        "comparison_groups": wording.comparison_groups_table,
+        "comparison_rows": wording.comparison_table,
+        "comparison_texts": wording.comparison_texts,
         "digest": _digest,
         "duration": wording.duration,
+        "differing_settings": wording.setting_difference_rows,
         "field_rows": wording.field_table,
+        "headline": wording.headline,
         "percent": wording.percent,
         "plural": plural,
         "scores": wording.score_table,

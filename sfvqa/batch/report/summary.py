@@ -192,7 +192,7 @@ def summarise(run: RunFacts) -> Summary:
         score=Score.of(label.verdict for label in labels) if labels else None,
         groups=score_groups((label.group, label.verdict) for label in labels),
         wrong=tuple(
-            WrongItem(item.video, item.question, item.label.expected, item.label.wrong_answer or "")
+            WrongItem(item.video, item.question, item.label.expected, item.answer or "")
             for item in items
             if item.label is not None and item.label.verdict is Verdict.WRONG
         ),

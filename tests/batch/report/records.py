@@ -7,7 +7,10 @@ from typing import Any
 
 from sfvqa.batch.item import Item, Question, item_id
 from sfvqa.batch.record import Failure, Record, error_record, ok_record, to_line
+from sfvqa.batch.report.against import Comparison, compare_runs
+from sfvqa.batch.report.facts import collect
 from sfvqa.errors import UnreadableVideoError
+from sfvqa.evaluation.matching import Rule
 from sfvqa.inference.answer import Answer, AnswerSettings, FinishReason, SampledFrames, Timings, TokenCounts
 
 SETTINGS: dict[str, object] = {"model": "tiny", "num_frames": 4, "temperature": 0.0}
@@ -66,3 +69,11 @@ def write(path: Path, records: Iterable[Mapping[str, object]]) -> Path:
     """The records as a file."""
     path.write_bytes(b"".join(map(to_line, records)))
     return path
+
+
+def compared(
+    folder: Path, new: Iterable[Mapping[str, object]], old: Iterable[Mapping[str, object]], rule: Rule = Rule.PHRASE
+) -> Comparison:
+    """Two runs, as the files new.jsonl and old.jsonl, compared."""
+    files = {name: write(folder / f"{name}.jsonl", records) for name, records in (("new", new), ("old", old))}
+    return compare_runs(*(collect(file, rule, keeps_answers=True) for file in files.values()))

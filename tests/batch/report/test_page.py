@@ -18,7 +18,7 @@ from sfvqa.batch.report.against import compare_runs
 from sfvqa.batch.report.facts import collect
 from sfvqa.batch.report.page import PageOutcome, write_page
 from sfvqa.batch.report.summary import summarise
-from sfvqa.inference.answer import ChoiceProbability, FinishReason, FrameEvidence
+from sfvqa.inference.answer import ChoiceProbability, FinishReason, FrameEvidence, SampledFrames
 from tests.batch.report.records import SETTINGS, failed, item, ok, write
 
 HOSTILE = (
@@ -35,13 +35,14 @@ HOSTILE = (
     "\u202e\x00\x1b[31m\udcff",
 )
 ELEMENTS = {
-    "html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "h3", "bdi", "p", "div", "span", "strong",
-    "small", "section", "svg", "rect", "ul", "ol", "li", "i", "b", "details", "summary", "table", "tr", "th", "td",
-    "form", "input", "select", "option", "output", "main", "article", "script", "figure", "img", "figcaption", "br",
+    "html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "h3", "h4", "bdi", "p", "div", "span",
+    "strong", "small", "section", "svg", "rect", "ul", "ol", "li", "i", "b", "details", "summary", "table", "tr", "th",
+    "td", "form", "input", "select", "option", "output", "main", "article", "script", "figure", "img", "figcaption",
+    "br",
 }  # fmt: skip
 ATTRIBUTES = {
     "charset", "http-equiv", "content", "name", "lang", "class", "id", "hidden", "data-state", "viewbox", "role", "x",
-    "width", "height", "preserveaspectratio", "aria-label", "type", "placeholder", "value", "src", "alt",
+    "width", "height", "preserveaspectratio", "aria-label", "type", "placeholder", "value", "src", "alt", "selected",
 }  # fmt: skip
 
 
@@ -89,9 +90,9 @@ def page_of(
     num_thumbnails: int = 2,
     name: str = "out.jsonl",
 ) -> tuple[Page, PageOutcome]:
-    run = collect(write(folder / name, records))
     old = list(against)
-    comparison = compare_runs(run, collect(write(folder / "old.jsonl", old))) if old else None
+    run = collect(write(folder / name, records), keeps_answers=bool(old))
+    comparison = compare_runs(run, collect(write(folder / "old.jsonl", old), keeps_answers=True)) if old else None
     stream = io.StringIO()
     steps = write_page(stream, run, summarise(run), comparison, num_thumbnails=num_thumbnails)
     while True:
@@ -239,3 +240,49 @@ def test_without_pictures_the_moments_are_named(tmp_path: Path) -> None:
 def test_evidence_that_is_none_is_left_out(odd: object, tmp_path: Path) -> None:
     page, _ = page_of(tmp_path, [{**ok(), "evidence": odd}])
     assert "Looked most" not in page.markup
+
+
+def test_answers_that_differ_stand_beside_each_other(tmp_path: Path) -> None:
+    """Right in one run only, wrong in both, without a true answer, failed in one; what is alike is shown once."""
+    a, b, c, d, e = (item("v", question, answer="left") for question in "abcde")
+    new = [ok(a, "left"), ok(b, "up"), ok(c, "up"), ok(item("v", "free"), "x"), failed(d), ok(e, "left")]
+    old = [ok(a, "up"), ok(b, "left"), ok(c, "down"), ok(item("v", "free"), "y"), ok(d, "down"), ok(e, "Left.")]
+    page, _ = page_of(tmp_path, new, against=old)
+    states = [str(attributes["data-state"]) for attributes in page.of("article")]
+    assert states == [
+        "ok right differs better",
+        "ok wrong differs worse",
+        "ok wrong differs both-wrong",
+        "ok differs different",
+        "ok right",
+        "failed failed differs both-wrong",
+    ]
+    assert page.texts["h4"] == ["out.jsonl", "old.jsonl"] * 5
+    said = [text for text in page.texts["p"] if text in {"left", "Left.", "up", "down", "x", "y"}]
+    assert said == ["left", "up", "up", "left", "up", "down", "x", "y", "left", "down"]
+    assert "out.jsonl is as good as old.jsonl: 2 of 5 questions changed" in page.texts["p"][0]
+
+
+def test_the_frames_of_both_runs_are_shown_where_they_differ(tmp_path: Path) -> None:
+    shapes = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+    more = SampledFrames((15, 45, 105), (0.625, 1.875, 4.375), "uniform")
+    new = [{**ok(item(question=question), "left"), "video_path": str(shapes)} for question in "ab"]
+    old = [{**ok(item(question=question), said, frames=more), "video_path": "/gone"} for question, said in ("a1", "b2")]
+    page, outcome = page_of(tmp_path, new, against=old)
+    assert outcome.num_without_pictures == 0
+    assert page.texts["figcaption"] == ["0:00", "0:03.75", "0:00.625", "0:04.375"]
+    assert any("3 frames seen in old.jsonl, 0:00.625 to 0:04.375, 2 of them here" in text for text in page.texts["p"])
+    same, _ = page_of(tmp_path, new, against=[{**record, "frames": new[0]["frames"]} for record in old])
+    assert same.texts["figcaption"] == ["0:00", "0:03.75"]
+
+
+def test_what_can_be_filtered_by_is_what_there_is(tmp_path: Path) -> None:
+    labelled, bare = item(answer="left"), item("b")
+
+    def filters(new: list[Record], old: list[Record]) -> list[str | None]:
+        return [option["value"] for option in page_of(tmp_path, new, against=old)[0].of("option")]
+
+    compared = ["differs", "better", "worse", "both-wrong"]
+    assert filters([ok(labelled, "left")], [ok(labelled, "up")]) == ["", *compared, "ok", "failed", "right", "wrong"]
+    assert filters([ok(bare, "left")], [ok(bare, "up")]) == ["", "differs", "ok", "failed"]
+    assert filters([ok(bare, "left")], [ok(bare, "left")]) == ["", "ok", "failed"]
