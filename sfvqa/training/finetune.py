@@ -31,6 +31,7 @@ from sfvqa.model import num_frames_outside_fast_path, read_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
+from sfvqa.training.engines import prepare_sharing
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
 from sfvqa.training.learning import prepare, restore_frozen, training_bytes
@@ -132,7 +133,7 @@ def fine_tune(
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
-    trainer.save_model(str(folder))
+    trainer.save_whole(folder)
     if options.lora_rank and is_first_process():
         complete_adapter(folder, checkpoint, model)
     clear_kept_videos(run)
@@ -302,6 +303,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.rates = options.rates
+    prepare_sharing(trainer.accelerator, model)
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         trainer.order = GroupedByLength(dataset.lengths, together, options.seed)

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
 from sfvqa.errors import UsageError
+from sfvqa.training.engines import Engine
 from sfvqa.training.frozen_tower import FrozenTower
 from sfvqa.training.rates import Part, set_rates
 from sfvqa.training.validation import Figures, Validation
@@ -26,6 +29,20 @@ class VideoTrainer(Trainer):
     """In which rows are learned from; None: at random."""
 
     rates: Mapping[Part, float] = MappingProxyType({})
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's; the engine is the same on the CPU, where accelerate would go over to DDP without a word."""
+        state = self.args.distributed_state
+        if Engine.launched() is not Engine.DDP and state.distributed_type is DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()
+
+    def save_whole(self, folder: Path) -> None:
+        """Save the model, or its adapter, as one process would."""
+        if self.is_fsdp_enabled:
+            self._save(str(folder), state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            self.save_model(str(folder))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's; parts of the network that have a learning rate in `rates` learn at that.
