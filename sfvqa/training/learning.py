@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
@@ -58,13 +58,22 @@ def keep_frozen_in(model: SlowFastForConditionalGeneration, precision: torch.dty
                 module.register_forward_hook(lambda _module, _ids, found: found.float())
 
 
-def restore_frozen(model: SlowFastForConditionalGeneration, folder: Path) -> None:
-    """Give frozen weights the values of the checkpoint in `folder` back, of which `keep_frozen_in` may have rounded."""
+def restore_frozen(
+    model: SlowFastForConditionalGeneration, folder: Path, whole: dict[str, Tensor] | None = None
+) -> None:
+    """Give frozen weights the values of the checkpoint in `folder` back, of which `keep_frozen_in` may have rounded.
+
+    With `whole`, the weights of a model that processes share, they are put there.
+    """
     named = model.named_parameters(remove_duplicate=False)  # of tied ones either may be stored
     frozen = {name: parameter for name, parameter in named if not parameter.requires_grad}
     for name, parts in StoredModel.of(folder, type(model)).tensors():
-        if name in frozen:
-            frozen[name].data = parts["weight"].to(torch.float32, copy=True)
+        if name in frozen and (whole is None or name in whole):
+            restored = parts["weight"].to(torch.float32, copy=True)
+            if whole is None:
+                frozen[name].data = restored
+            else:
+                whole[name] = restored
 
 
 _LEARNED_BYTES = 4 * 4  # a weight, its gradient and the optimizer's two averages, in float32

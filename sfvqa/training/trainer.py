@@ -1,8 +1,7 @@
 """transformers' Trainer, with eyes that see a video once where they are frozen, and validation by answers."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -37,12 +36,21 @@ class VideoTrainer(Trainer):
             state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
 
-    def save_whole(self, folder: Path) -> None:
-        """Save the model, or its adapter, as one process would."""
-        if self.is_fsdp_enabled:
-            self._save(str(folder), state_dict=self.accelerator.get_state_dict(self.model))
-        else:
-            self.save_model(str(folder))
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What the model computes in, outside of `forward` too."""
+        if self.is_deepspeed_enabled:  # of which accelerate leaves it to DeepSpeed, inside
+            return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """All weights, on the first process, of a model that processes share; None where each holds all."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        gathered = self.accelerator.get_state_dict(self.model_wrapped) or {}
+        learner: Any = self.model
+        names = {name for name, _ in learner.named_parameters()}  # of tied ones, one
+        return {name: tensor for name, tensor in gathered.items() if name in names}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's; parts of the network that have a learning rate in `rates` learn at that.
@@ -70,7 +78,7 @@ class VideoTrainer(Trainer):
         looked = inputs.pop("looked", None)
         if self.frozen is not None and looked is not None:
             del inputs["pixel_values"]
-            with self.accelerator.autocast():
+            with self.autocast():
                 inputs |= self.frozen.arguments(self.accelerator.unwrap_model(model), looked)
         return super().compute_loss(model, inputs, *arguments, **named)
 
@@ -87,7 +95,7 @@ class VideoTrainer(Trainer):
         validation = validation or self.validation
         assert validation is not None
         return validation.measure(
-            nullcontext if other else accelerator.autocast,
+            nullcontext if other else self.autocast,
             process=(accelerator.process_index, accelerator.num_processes),
             add_up=self._add_up,
         )
