@@ -286,13 +286,15 @@ def make_trainer(
             f"One process sees {arguments.n_gpu} GPUs.",
             "Use `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
+    engine = Engine.launched()
     logger.info(
-        "Stage %d: %s of %s, %s learn; %s before activations",
+        "Stage %d: %s of %s, %s learn; %s before activations%s",
         options.stage,
         plural(len(dataset), "row"),
         plural(len(learned), "example"),
         plural(num_learned, "parameter"),
-        gigabytes(training_bytes(model)),
+        gigabytes(training_bytes(model, engine, arguments.world_size)),
+        "" if engine is Engine.DDP else " in each process, and what it gathers",
     )
     trainer = VideoTrainer(
         model=learner,

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from sfvqa.training import finetune
+from sfvqa.training.engines import Engine
+from sfvqa.training.learning import training_bytes
 from sfvqa.training.trainer import VideoTrainer
 
 
@@ -22,7 +24,6 @@ def held_bytes(model: torch.nn.Module, optimizer: Any) -> int:
     engine = getattr(optimizer, "optimizer", optimizer)  # accelerate's holds DeepSpeed's, which holds torch's
     if hasattr(engine, "fp32_partitioned_groups_flat"):
         tensors += engine.fp32_partitioned_groups_flat
-        tensors += [part for of_group in engine.averaged_gradients.values() for part in of_group]
         tensors.append(engine.grad_partitions_flat_buffer)
         engine = engine.optimizer
     tensors += [part for one in engine.state.values() for part in one.values() if torch.is_tensor(part) and part.ndim]
@@ -31,16 +32,21 @@ def held_bytes(model: torch.nn.Module, optimizer: Any) -> int:
 
 
 class _Counter(TrainerCallback):
+    def __init__(self, said: int) -> None:
+        self._said = said
+
     def on_optimizer_step(self, args: Any, state: Any, *_: Any, **given: Any) -> None:
-        if state.global_step == 0:
-            print(f"process {args.process_index} holds {held_bytes(given['model'], given['optimizer'])} bytes")  # noqa: T201
+        if state.global_step == 0 and args.process_index == 0:
+            print(f"held {held_bytes(given['model'], given['optimizer'])} of {self._said} bytes")  # noqa: T201
 
 
 class _Counted(VideoTrainer):
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments | {"callbacks": [*arguments["callbacks"], _Counter()]})
+        network = getattr(arguments["model"], "get_base_model", lambda: arguments["model"])()
+        counter = _Counter(training_bytes(network, Engine.launched(), arguments["args"].world_size))
+        super().__init__(**arguments | {"callbacks": [*arguments["callbacks"], counter]})
 
 
 if __name__ == "__main__":
-    finetune.VideoTrainer = _Counted  # type: ignore[misc, assignment]
+    vars(finetune)["VideoTrainer"] = _Counted
     sys.exit(finetune.main())
