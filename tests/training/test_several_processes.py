@@ -166,7 +166,8 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
 
     said = launch(engine, [*arguments, "--output", str(tmp_path / "two")])
     assert said.count("ask it with") == 1
-    assert (counted := re.search(r"held (\d+) of (\d+) bytes", said)) and counted[1] == counted[2]
+    assert (counted := re.search(r"held (\d+) of (\d+) bytes", said))
+    assert counted[1] == counted[2]
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     tolerance = 2e-3 if "bfloat16" in form else 1e-5
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
