@@ -352,7 +352,7 @@ class _Graphs:
 
 def _look_at_kept(
     model: SlowFastForConditionalGeneration, cache: SlowFastCache, batch_size: int
-) -> dict[int, SlowKeysValues]:
+) -> Mapping[int, SlowKeysValues]:
     decoder: Any = model.language_model
     return model.look_at_kept(cache, decoder.embed_tokens.weight.new_empty(batch_size, 1, 0))
 

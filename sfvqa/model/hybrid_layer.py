@@ -7,7 +7,7 @@ HybridAttentionMixin.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -89,6 +89,28 @@ class SlowKeysValues:
     values: Tensor
     padding_bias: Tensor | None
     looking: LookingPositions
+
+
+class SlowInLayers(Mapping[int, SlowKeysValues]):
+    """Slow keys and values that each hybrid layer projects itself when it looks, where none are kept: in training.
+
+    Only then are a layer's weights at hand where processes share them, and only what is computed in a layer is computed
+    again by activation checkpointing.
+    """
+
+    def __init__(self, layers: Sequence[int], project: Callable[[int], SlowKeysValues]) -> None:
+        self._layers, self._project = frozenset(layers), project
+
+    def __getitem__(self, layer_idx: int) -> SlowKeysValues:
+        if layer_idx not in self._layers:
+            raise KeyError(layer_idx)
+        return self._project(layer_idx)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 class GatedSlowAttention(nn.Module):
@@ -197,8 +219,8 @@ class HybridAttentionMixin:
             **kwargs,
         )
         attended = attended.flatten(2)
-        if slow and self.layer_idx in slow:
-            attended = self.slow_attention(query, attended, slow[self.layer_idx])
+        if slow and (looked_at := slow.get(self.layer_idx)) is not None:
+            attended = self.slow_attention(query, attended, looked_at)
         return self.o_proj(attended), weights
 
     def project_slow(self: Any, slow: Tensor) -> tuple[Tensor, Tensor]:

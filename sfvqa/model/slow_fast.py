@@ -4,10 +4,9 @@
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +17,13 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from sfvqa.model.adapter import AdapterTensors
 from sfvqa.model.config import IMAGE_TOKEN_ID, SlowFastConfig
-from sfvqa.model.hybrid_layer import GatedSlowAttention, LookingPositions, SlowKeysValues, hybrid_decoder
+from sfvqa.model.hybrid_layer import (
+    GatedSlowAttention,
+    LookingPositions,
+    SlowInLayers,
+    SlowKeysValues,
+    hybrid_decoder,
+)
 from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empty, read_generation_config
 from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
@@ -200,7 +205,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
             loss, logits, cache=outputs.cache, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def look_at_kept(self, cache: SlowFastCache, inputs_embeds: Tensor) -> dict[int, SlowKeysValues]:
+    def look_at_kept(self, cache: SlowFastCache, inputs_embeds: Tensor) -> Mapping[int, SlowKeysValues]:
         """What the next token of every answer looks at, by hybrid layer; of `inputs_embeds` only the kind counts."""
         return self._look_up(inputs_embeds, None, None, None, cache, SlowAttention.ALWAYS)
 
@@ -212,7 +217,7 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         slow: SlowTokens | None,
         cache: Cache | None,
         slow_attention: SlowAttention,
-    ) -> dict[int, SlowKeysValues]:
+    ) -> Mapping[int, SlowKeysValues]:
         """What this pass looks at, by hybrid layer: projected and, to be looked at again, kept; or from the cache."""
         slow_cache = cache if isinstance(cache, SlowFastCache) else None
         if slow is not None:
@@ -236,16 +241,17 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if is_ragged:
             bias = torch.zeros_like(mask, dtype=inputs_embeds.dtype)
             bias = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)[:, None, None, :]
+        if slow is not None and slow_cache is None:
+            return {} if looking is None else self.slow_in_layers(slow.tokens.to(inputs_embeds.dtype), bias, looking)
         projected = None if slow is None else self.project_slow(slow.tokens.to(inputs_embeds.dtype))
         found: dict[int, SlowKeysValues] = {}
+        assert slow_cache is not None
         for layer_idx in self.config.hybrid_layers:
             if projected is None:
-                assert slow_cache is not None
                 keys, values = slow_cache.slow_layers[layer_idx]
             else:
                 keys, values = projected[layer_idx]
-                if slow_cache is not None:
-                    slow_cache.store_slow(keys, values, layer_idx)
+                slow_cache.store_slow(keys, values, layer_idx)
             if looking is not None:
                 bias_here = None if bias is None else bias.to(keys.device)
                 found[layer_idx] = SlowKeysValues(keys, values, bias_here, looking.on(keys.device))
@@ -254,14 +260,27 @@ class SlowFastForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def project_slow(self, tokens: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """Slow tokens `[B, S, D]` → the keys and values `[B, KV heads, S, head_dim]` of each hybrid layer."""
         normalised = _normalised(tokens, self.language_model.norm)
-        found = {}
-        for layer_idx in self.config.hybrid_layers:
-            layer: Any = self.language_model.layers[layer_idx]
-            device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
-            recomputes = layer.gradient_checkpointing and layer.training and torch.is_grad_enabled()
-            project = partial(layer._gradient_checkpointing_func, _project) if recomputes else _project
-            found[layer_idx] = project(layer, normalised.to(device))
-        return found
+        return {layer_idx: self._project(layer_idx, normalised) for layer_idx in self.config.hybrid_layers}
+
+    def slow_in_layers(self, tokens: Tensor, bias: Tensor | None, looking: LookingPositions) -> SlowInLayers:
+        """The same, projected when a layer looks, with who `looking` is and the `bias` at padding."""
+        normalised = _normalised(tokens, self.language_model.norm)
+
+        def project(layer_idx: int) -> SlowKeysValues:
+            keys, values = self._project(layer_idx, normalised)
+            bias_here = None if bias is None else bias.to(keys.device)
+            return SlowKeysValues(keys, values, bias_here, looking.on(keys.device))
+
+        return SlowInLayers(self.config.hybrid_layers, project)
+
+    def _project(self, layer_idx: int, normalised: Tensor) -> tuple[Tensor, Tensor]:
+        """Slow tokens `[B, S, D]` from `_normalised` → a hybrid layer's slow keys and values."""
+        layer: Any = self.language_model.layers[layer_idx]
+        device = layer.self_attn.slow_attention.warm_up_gate.device  # of a model that is spread over several
+        parts = normalised.to(device).split(_PROJECTED_AT_A_TIME, dim=1)
+        projected = [layer.self_attn.project_slow(layer.input_layernorm.weight * part) for part in parts]
+        keys, values = (torch.cat(each, dim=2) for each in zip(*projected, strict=True))
+        return keys, values
 
     # --- generation ------------------------------------------------------------------------------------------------
 
@@ -393,14 +412,6 @@ def _normalised(tokens: Tensor, norm: Any) -> Tensor:
         scale = torch.rsqrt(exact.pow(2).mean(dim=-1, keepdim=True) + norm.variance_epsilon)
         parts.append((exact * scale).to(tokens.dtype))
     return torch.cat(parts, dim=1)
-
-
-def _project(layer: Any, normalised: Tensor) -> tuple[Tensor, Tensor]:
-    """Slow tokens `[B, S, D]` from `_normalised` → a hybrid layer's slow keys and values."""
-    parts = normalised.split(_PROJECTED_AT_A_TIME, dim=1)
-    projected = [layer.self_attn.project_slow(layer.input_layernorm.weight * part) for part in parts]
-    keys, values = (torch.cat(each, dim=2) for each in zip(*projected, strict=True))
-    return keys, values
 
 
 STANDARD_DEVIATION = 0.02

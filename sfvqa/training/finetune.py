@@ -33,6 +33,7 @@ from sfvqa.model import num_frames_outside_fast_path, read_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
+from sfvqa.training.engines import Engine, check_engine, prepare_sharing
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
 from sfvqa.training.learning import prepare, restore_frozen, training_bytes
@@ -92,6 +93,7 @@ def fine_tune(
     if options.validation_file:
         examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = _resolve(options, read_trained_with(find(model)))
+    check_engine(Engine.launched(), options, examples)
     settings, state = _settings(model, sources, videos, options), None
     before: dict[str, Any] = {}
     if resume:
@@ -128,13 +130,14 @@ def fine_tune(
         step = ended.best_global_step if ended.best_model_checkpoint else ended.global_step  # its folder may be gone
         figures["trained"] = Figures.at_step(step or 0, ended.log_history, figures["untrained"].answers)
         write_figures(run, figures)
+    whole = trainer.whole_weights()
     if options.precision != "float32" and options.lora_rank is None:
-        restore_frozen(checkpoint.model, checkpoint.location.folder)
+        restore_frozen(checkpoint.model, checkpoint.location.folder, whole)
     config, folder = checkpoint.model.config, run / ("adapter" if options.lora_rank else "checkpoint")
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
-    trainer.save_model(str(folder))
+    trainer._save(str(folder), state_dict=whole)
     if options.lora_rank and is_first_process():
         complete_adapter(folder, checkpoint, model)
     clear_kept_videos(run)
@@ -292,13 +295,15 @@ def make_trainer(
             f"One process sees {arguments.n_gpu} GPUs.",
             "Use `torchrun --nproc-per-node N -m sfvqa.training.finetune …`, or set CUDA_VISIBLE_DEVICES.",
         )
+    engine = Engine.launched()
     logger.info(
-        "Stage %d: %s of %s, %s learn; %s before activations",
+        "Stage %d: %s of %s, %s learn; %s before activations%s",
         options.stage,
         plural(len(dataset), "row"),
         plural(len(learned), "example"),
         plural(num_learned, "parameter"),
-        gigabytes(training_bytes(model)),
+        gigabytes(training_bytes(model, engine, arguments.world_size)),
+        "" if engine is Engine.DDP else " in each process, and what it gathers",
     )
     trainer = VideoTrainer(
         model=learner,
@@ -311,6 +316,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.rates = options.rates
+    prepare_sharing(trainer, model)
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         if together == 1:
@@ -321,7 +327,7 @@ def make_trainer(
         trainer.validation = Validation(
             checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
         )
-    with trainer.accelerator.autocast():
+    with trainer.autocast():
         frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
     dataset.frozen = validation.frozen = trainer.frozen = frozen
     return trainer

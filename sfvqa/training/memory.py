@@ -22,7 +22,7 @@ from sfvqa.checkpoints.memory import CHUNK_SIZE, CPU_PROCESS_BYTES, SLACK
 from sfvqa.errors import ExitCode
 from sfvqa.inference.prompt import layout_of
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
-from sfvqa.model.hybrid_layer import LookingPositions, SlowKeysValues
+from sfvqa.model.hybrid_layer import LookingPositions
 from sfvqa.model.loading import build_empty
 from sfvqa.model.quantization import Quantization, quantizable_linears
 from sfvqa.training.annotations import Example
@@ -235,10 +235,7 @@ def _step(model: SlowFastForConditionalGeneration, options: FineTuning, batch: B
                 torch.zeros(batch.num_rows, batch.num_text_tokens, dtype=torch.long),
                 torch.ones(batch.num_rows, batch.num_text_tokens, dtype=torch.bool),
             )
-            slow = {
-                layer: SlowKeysValues(keys, values, None, looking)
-                for layer, (keys, values) in network.project_slow(stacked).items()
-            }
+            slow = network.slow_in_layers(stacked, None, looking)
         outputs = network.language_model(
             inputs_embeds=embeddings, position_ids=torch.arange(batch.length)[None], use_cache=False, slow=slow
         )

@@ -112,9 +112,9 @@ def last_state(run: Path) -> Path:
 
 def _flaw(state: Path) -> str | None:
     """What is missing of a state; a file that was cut short lacks what stands at its end, and no values are read."""
-    for needed in ("*model*", "optimizer*", _WRITTEN_LAST):
-        if not any(state.glob(needed)):
-            return f"it has no {needed}"
+    for needed in (("*model*", "global_step*"), ("optimizer*", "global_step*"), (_WRITTEN_LAST,)):  # or DeepSpeed's
+        if not any(found for name in needed for found in state.glob(name)):
+            return f"it has no {needed[0]}"
     try:
         for path in sorted(state.iterdir()):
             if path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):

@@ -1,17 +1,19 @@
 """transformers' Trainer, with eyes that see a video once where they are frozen, and validation by answers."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
 from sfvqa.errors import UsageError
+from sfvqa.training.engines import Engine
 from sfvqa.training.frozen_tower import FrozenTower
 from sfvqa.training.rates import Part, set_rates
 from sfvqa.training.validation import Figures, Validation
@@ -26,6 +28,29 @@ class VideoTrainer(Trainer):
     """In which rows are learned from; None: at random."""
 
     rates: Mapping[Part, float] = MappingProxyType({})
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's; the engine is the same on the CPU, where accelerate would go over to DDP without a word."""
+        state = self.args.distributed_state
+        if Engine.launched() is not Engine.DDP and state.distributed_type is DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What the model computes in, outside of `forward` too."""
+        if self.is_deepspeed_enabled:  # of which accelerate leaves it to DeepSpeed, inside
+            return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16)
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """All weights, on the first process, of a model that processes share; None where each holds all."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        gathered = self.accelerator.get_state_dict(self.model_wrapped) or {}
+        learner: Any = self.model
+        names = {name for name, _ in learner.named_parameters()}  # of tied ones, one
+        return {name: tensor for name, tensor in gathered.items() if name in names}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As Trainer's; parts of the network that have a learning rate in `rates` learn at that.
@@ -67,7 +92,7 @@ class VideoTrainer(Trainer):
         looked = inputs.pop("looked", None)
         if self.frozen is not None and looked is not None:
             del inputs["pixel_values"]
-            with self.accelerator.autocast():
+            with self.autocast():
                 inputs |= self.frozen.arguments(self.accelerator.unwrap_model(model), looked)
         return super().compute_loss(model, inputs, *arguments, **named)
 
@@ -84,7 +109,7 @@ class VideoTrainer(Trainer):
         validation = validation or self.validation
         assert validation is not None
         return validation.measure(
-            nullcontext if other else accelerator.autocast,
+            nullcontext if other else self.autocast,
             process=(accelerator.process_index, accelerator.num_processes),
             add_up=self._add_up,
         )

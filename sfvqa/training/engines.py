@@ -1,0 +1,121 @@
+"""How the processes of a run share a model, by the engine that `accelerate launch` names, and what each cannot do.
+
+DDP: each process holds all of it. FSDP and ZeRO-3: each holds a share, and weights are gathered where they are used.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from sfvqa.errors import UsageError
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.model.quantization import Quantization
+from sfvqa.training.annotations import Example
+from sfvqa.training.options import FineTuning, Stage
+
+
+class Engine(StrEnum):
+    """What a run is launched with, by the name of its recipe; a process alone holds its model as with DDP."""
+
+    DDP = "ddp"
+    FSDP = "fsdp"
+    ZERO3 = "zero3"
+
+    @classmethod
+    def launched(cls) -> "Engine":
+        """The engine that this process was launched with."""
+        for engine, variable in ((cls.FSDP, "ACCELERATE_USE_FSDP"), (cls.ZERO3, "ACCELERATE_USE_DEEPSPEED")):
+            if os.environ.get(variable, "false").lower() == "true":
+                return engine
+        return cls.DDP
+
+
+def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example]) -> None:
+    """Raise UsageError for what a run cannot do with an engine."""
+    if engine is Engine.DDP:
+        return
+    instead, name = "Launch the run with the recipe ddp", engine.name
+    if engine is Engine.ZERO3 and importlib.util.find_spec("deepspeed") is None:
+        raise UsageError("ZERO3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`.")
+    if options.validation:
+        raise UsageError(
+            f"Validation answers questions with the whole model, of which a process has a share with {name}.",
+            f"{instead}, or leave out --validation and ask the result.",
+        )
+    if engine is Engine.ZERO3 and options.quantization != Quantization.NONE:
+        raise UsageError("Weights in 4 bits cannot be divided by ZERO3.", f"{instead}, or leave out --quantization.")
+    if not options.optimizer.startswith(_SHARED_OPTIMIZERS):
+        raise UsageError(
+            f"The optimizer {options.optimizer} cannot be used with {name}.", f"{instead}, or use adamw_torch_fused."
+        )
+    if options.precision == "float16":
+        raise UsageError(f"float16 cannot be used with {name}.", "Use bfloat16.")
+    if options.stage is Stage.ALL and any(example.video is None for example in examples):
+        raise UsageError(
+            f"Some rows have no video, and with {name} a process without one would leave the others waiting.",
+            f"{instead}, or learn from rows with videos and images alone.",
+        )
+
+
+_SHARED_OPTIMIZERS = ("adamw_torch", "sgd")
+"""They take each number by itself, and so a share of a weight like a whole one."""
+
+
+def parts_kept_whole(engine: Engine, model: SlowFastForConditionalGeneration) -> list[str]:
+    """The parts that every process holds all of, and may run when others do not.
+
+    Those are frozen ones: videos that are kept on disk need no tower. With ZeRO-3, which gathers a weight at each use,
+    also those that learn: one process may see more frames than another, and so use them more often.
+    """
+    parts = ("vision_tower", "projector")
+    if engine is Engine.DDP:
+        return []
+    return [part for part in parts if engine is Engine.ZERO3 or not _learns(model.get_submodule(part))]
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> None:
+    """Tell accelerate, before it divides the model, what to divide and where."""
+    engine = Engine.launched()
+    whole = parts_kept_whole(engine, model)
+    if engine is Engine.FSDP:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        plugin.transformer_cls_names_to_wrap = [type(model.language_model.layers[0]).__name__]
+        plugin.mixed_precision_policy = None  # autocast does it, and so computes what one process does
+        if whole:
+            plugin.ignored_modules = rf"(.*\.)?({'|'.join(whole)})"
+    if engine is Engine.ZERO3:
+        config = trainer.accelerator.state.deepspeed_plugin.deepspeed_config
+        # As one process computes: DeepSpeed would have all weights in 16 bits.
+        config["bf16"] = {"enabled": False}
+        if trainer.args.bf16:
+            config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+        # What is fetched ahead depends on what was used last time, which differs between processes.
+        config["zero_optimization"] |= {"stage3_prefetch_bucket_size": 0, "stage3_max_reuse_distance": 0}
+        trainer.add_callback(_KeepWhole(trainer, [model.get_submodule(part) for part in whole]))
+
+
+class _KeepWhole(TrainerCallback):
+    """Has ZeRO-3 gather some modules once a step, as it does with small weights, and not at each use."""
+
+    def __init__(self, trainer: Any, modules: list[nn.Module]) -> None:
+        self._trainer, self._modules = trainer, modules
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        persistent = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
+        known = {id(parameter) for parameter in persistent}
+        for module in self._modules:
+            for parameter in module.parameters():
+                shared: Any = parameter
+                shared.ds_persist = True
+                if id(parameter) not in known:
+                    persistent.append(parameter)
+        persistent[0].all_gather(persistent)

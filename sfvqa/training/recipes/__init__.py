@@ -1,0 +1,1 @@
+"""Configs for `accelerate launch`, one an engine."""
