@@ -23,7 +23,7 @@ BELOW = {
     "inference": {"errors", "video", "registry", "model", "checkpoints"},
 }
 """Each part of the package and the parts below it."""
-BELOW["profiling"] = BELOW["transformers"] = {*BELOW["inference"], "inference"}
+BELOW["profiling"] = BELOW["transformers"] = BELOW["llm"] = {*BELOW["inference"], "inference"}
 BELOW["training"] = {*BELOW["inference"], "inference", "evaluation"}
 BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
@@ -40,6 +40,8 @@ ONLY_IN = {
     "ray": {"batch"},
     "fastapi": {"serve"},
     "uvicorn": {"serve"},
+    "mcp": {"serve"},
+    "llm": {"llm"},
     "av": {"video", "lab"},
     "faster_whisper": {"inference"},
     "cv2": {"video", "lab"},
