@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,14 +130,13 @@ def generation_of(options: Any, schema: Any) -> "GenerationOptions":
 
 
 def turns_of(messages: Sequence[llm.Message]) -> tuple[tuple[tuple[str, str], ...], str]:
-    """The turns before, a question and an answer each, and the question. UsageError where they do not take turns."""
-    said = [message for message in messages if message.role != "system"]
-    if [message.role for message in said] != [("user", "assistant")[place % 2] for place in range(len(said))] or (
-        len(said) % 2 == 0
-    ):
+    """The turns before, a question and an answer each, and the question. UsageError where they are no conversation."""
+    said = groupby((message for message in messages if message.role != "system"), key=lambda message: message.role)
+    texts = [(role, text_of(role, list(of_role))) for role, of_role in said]
+    if [role for role, _ in texts] != ["user", *["assistant", "user"] * (len(texts) // 2)]:
         raise UsageError("The messages are no conversation.", "User and assistant take turns, from user to user.")
-    texts = [text_of(message.role, [message]) for message in said]
-    return tuple(zip(texts[::2], texts[1::2], strict=False)), texts[-1]
+    questions, answers = [text for _, text in texts[::2]], [text for _, text in texts[1::2]]
+    return tuple(zip(questions, answers, strict=False)), questions[-1]
 
 
 def text_of(role: str, messages: Sequence[llm.Message]) -> str:
