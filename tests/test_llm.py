@@ -18,7 +18,7 @@ import sfvqa.llm as plugin  # noqa: E402
 from sfvqa.inference.question import PromptOptions  # noqa: E402
 from sfvqa.inference.video_qa import VideoQA  # noqa: E402
 from sfvqa.registry import load_registry  # noqa: E402
-from tests.readme import ROOT  # noqa: E402
+from tests.readme import ROOT, commands  # noqa: E402
 
 DEMO = ROOT / "sfvqa" / "assets" / "demo"
 SHAPES, FLASH = DEMO / "shapes.mp4", DEMO / "flash.mp4"
@@ -203,7 +203,7 @@ def test_the_plugin_is_declared() -> None:
 
 @pytest.mark.slow
 def test_the_command_asks_and_goes_on_with_a_conversation(tmp_path: Path) -> None:
-    """In processes of their own, the plugin found as pip installs it."""
+    """As the README shows; in processes of their own, the plugin found as pip installs it."""
     metadata = tmp_path / "installed" / "sfvqa_plugin-0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sfvqa-plugin\nVersion: 0\n")
@@ -212,12 +212,13 @@ def test_the_command_asks_and_goes_on_with_a_conversation(tmp_path: Path) -> Non
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "llm", *arguments]
-        return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True, check=False)
 
-    first = run("-m", "sfvqa/tiny", COLOUR, "-a", str(SHAPES))
-    assert (first.stdout, first.stderr) == ("The screen flashes green.\n", "")
-    second = run("-c", DIGIT)
-    assert (second.stdout, second.stderr) == ("The digit 7 is shown.\n", "")
+    shown = [command for command in commands() if command.words[0] == "llm"]
+    assert len(shown) == 2
+    for command in shown:
+        done = run(*command.words[1:])
+        assert (done.stdout, done.stderr) == (command.output.rstrip() + "\n", "")
     failed = run("-m", "sfvqa/tiny", COLOUR)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("Error: There is no video to ask about. Attach one")

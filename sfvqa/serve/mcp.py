@@ -8,11 +8,13 @@ import base64
 import inspect
 import io
 import itertools
+import json
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -49,6 +51,7 @@ Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 _MOST_FRAMES = 256  # of a sheet: more come out too small to be looked at
+_READ_AT_ONCE = 2  # videos, to be shown; the service has its own readers
 _JPEG_QUALITY = 85
 
 Video = Annotated[str, Field(description="Path of the video, absolute or within one of the folders.")]
@@ -73,6 +76,7 @@ class VideoTools:
     ending: ExitStack
     _service: Service | None = None
     _loading: anyio.Lock = field(default_factory=anyio.Lock)
+    _reading: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, _READ_AT_ONCE))
 
     @property
     def has_ended(self) -> bool:
@@ -127,8 +131,8 @@ class VideoTools:
                 f"{sampling.num_frames:,} frames were asked for, and a picture shows {_MOST_FRAMES}.",
                 "Ask for fewer, or for a part of the video.",
             )
-        steps = read_clip_progressively(path, sampling, fit=fit_for_sheet(sampling.num_frames))
-        clip = await _run(steps, context)
+        async with self._reading:
+            clip = await _run(read_clip_progressively(path, sampling, fit=fit_for_sheet(sampling.num_frames)), context)
         jpeg = await to_thread.run_sync(_sheet, clip, trained.crop)
         times = ", ".join(map(format_time, clip.timestamps_seconds))
         said = f"{plural(len(clip.indices), 'frame')} of {path.name}, by row, shown at {times}."
@@ -169,7 +173,8 @@ class VideoTools:
 
         found = await _last_event(service, Request(text), look, context)
         assert isinstance(found, Mapping)
-        return dict(found["found"])
+        document: dict[str, Any] = json.loads(_sendable(json.dumps(found["found"], ensure_ascii=False)))
+        return document
 
     async def _started(self, context: Context[Any, Any]) -> Service:
         """The service around the model. Raises what loading raises, and tries again when it is next needed."""
@@ -196,8 +201,14 @@ def _sampling(
     )
 
 
-def _texts(said: str, warnings: Sequence[str]) -> list[TextContent]:
-    return [TextContent(type="text", text=text) for text in (said, *(f"Warning: {each}" for each in warnings))]
+def _texts(said: str, warnings: Sequence[str] = ()) -> list[TextContent]:
+    texts = (said, *(f"Warning: {each}" for each in warnings))
+    return [TextContent(type="text", text=_sendable(text)) for text in texts]
+
+
+def _sendable(text: str) -> str:
+    """The text with question marks for what is no UTF-8: one name of a file must not end the connection."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _sheet(clip: Clip, crop: CropMode) -> bytes:
@@ -243,7 +254,8 @@ async def _run(steps: Generator[ReadProgress, None, Clip], context: Context[Any,
             await _report(context, count, step)
         raise AssertionError
     finally:
-        await to_thread.run_sync(steps.close)
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(steps.close)
 
 
 def _next(steps: Generator[Step, None, Result]) -> Step | Result:
@@ -267,7 +279,7 @@ class VideoServer(MCPServer[Any]):
         super().__init__(
             "sfvqa",
             version=sfvqa.__version__,
-            instructions=f"A video model on this machine. It can see the videos in: {', '.join(tools.folders.names)}.",
+            instructions=_sendable(f"A video model that can see the videos in: {', '.join(tools.folders.names)}."),
             tools=[_tool(function) for function in (tools.ask, tools.frames, tools.find)],
             log_level="WARNING",
         )
@@ -280,7 +292,7 @@ class VideoServer(MCPServer[Any]):
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
             if isinstance(error.__cause__, SfvqaError):
-                return CallToolResult(content=list(_texts(str(error.__cause__), ())), is_error=True)
+                return CallToolResult(content=list(_texts(str(error.__cause__))), is_error=True)
             raise
 
 

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +33,9 @@ from sfvqa.serve.mcp import VideoServer, VideoTools
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders
 from sfvqa.serve.waiting_room import ServiceOptions
-from sfvqa.video.reading import read_clip
+from sfvqa.video.reading import ReadProgress, read_clip
 from sfvqa.video.sampling import format_time
+from tests.readme import README
 from tests.serve.serving import DEMO, FLASH, ORDER, PATIENCE_SECONDS, SHAPES, until
 
 COLOUR = "What colour does the screen flash?"
@@ -231,21 +233,55 @@ def test_what_loading_says_is_told_and_it_is_tried_again(tried: Tried) -> None:
     assert texts(tried.call("ask", video="shapes.mp4", question=COLOUR)) == ["The screen flashes green."]
 
 
-@pytest.mark.parametrize("tool", ["ask", "find"])
+def test_the_transcript_of_the_readme(tried: Tried) -> None:
+    (transcript,) = re.findall(r"^```text\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    calls = re.findall(r"^(\w+) (.*)\n((?:    .*\n)+)", transcript, re.MULTILINE)
+    assert len(calls) == 2
+    for tool, arguments, shown in calls:
+        content = tried.call(tool, **json.loads(arguments)).content
+        said = ["(a picture)" if isinstance(part, ImageContent) else part.text for part in content]
+        assert said == [line.strip() for line in shown.splitlines()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are bytes")
+def test_a_name_that_is_no_utf8_breaks_nothing(tried: Tried, tmp_path: Path) -> None:
+    """All that is said of it can be sent."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/videos-\xff"))
+    folder.mkdir()
+    video = Path(os.fsdecode(os.fsencode(folder) + b"/\xff.mp4"))
+    video.write_bytes(SHAPES.read_bytes())
+    (folder / "link.mp4").symlink_to(video)
+    tried.tools.folders = Folders([folder])
+    asked = {"ask": {"question": COLOUR}, "find": {"text": "a red circle"}, "frames": {}}
+    for tool, arguments in asked.items():
+        result = tried.call(tool, video="link.mp4", **arguments)
+        assert not result.is_error
+        assert result.model_dump_json()
+    refused = tried.call("ask", video="absent.mp4", question=COLOUR)
+    assert "videos-?/?.mp4" in texts(refused)[0]
+    assert "videos-?" in tried.talk(instructions)
+
+
+async def instructions(client: Client) -> str | None:
+    return client.instructions
+
+
+@pytest.mark.parametrize("tool", ["ask", "find", "frames"])
 def test_what_is_cancelled_stops(tried: Tried, tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next one is answered."""
     has_begun, has_ended = threading.Event(), threading.Event()
+    progress = {"ask": [""], "find": FindProgress(FindStage.CLOSER, 1, 2), "frames": ReadProgress(1, 2)}
 
     def endless(run: Any, *_: Any, **__: Any) -> Iterator[Any]:
         try:
-            while tool == "find" or not run.is_over(0):
-                yield [""] if tool == "ask" else FindProgress(FindStage.CLOSER, 1, 2)
+            while tool != "ask" or not run.is_over(0):
+                yield progress[tool]
                 has_begun.set()
         finally:
             has_ended.set()
 
     async def cancel(client: Client) -> None:
-        more = {"question": COLOUR} if tool == "ask" else {"text": "a star"}
+        more = {"ask": {"question": COLOUR}, "find": {"text": "a star"}, "frames": {}}[tool]
         call = asyncio.create_task(client.call_tool(tool, {"video": "order.mp4", **more}))
         await asyncio.to_thread(has_begun.wait, PATIENCE_SECONDS)
         assert not has_ended.is_set()
@@ -257,10 +293,11 @@ def test_what_is_cancelled_stops(tried: Tried, tool: str, monkeypatch: pytest.Mo
     with monkeypatch.context() as endlessly:
         endlessly.setattr(AnswerRun, "steps", endless)
         endlessly.setattr("sfvqa.serve.mcp.find_progressively", endless)
+        endlessly.setattr("sfvqa.serve.mcp.read_clip_progressively", endless)
         tried.talk(cancel)
     assert has_ended.is_set()
-    until(lambda: tried.service.room.num_requests == tried.service.room.num_running == 0)
     assert texts(tried.call("ask", video="shapes.mp4", question=COLOUR)) == ["The screen flashes green."]
+    until(lambda: tried.service.room.num_requests == tried.service.room.num_running == 0)
 
 
 # --- The command, in a process of its own ---
