@@ -80,6 +80,7 @@ _PARAMETERS = {
     "read-threads": "num_threads",
     "read-timeout": "timeout_seconds",
     "context": "context_tokens",
+    "every": "every_seconds",
     "quant": "quantization",
     "no-cache": "video_cache=None",
     **{name: f"{name.replace('-', '_')}=True" for name in ("evidence", "random-weights")},
@@ -88,7 +89,7 @@ _PARAMETERS = {
         name: name.replace("-", "_")
         for name in ("fps", "crop", "model", "device", "dtype", "attention", "stage", "static-decode")
     },
-    **{name: name.replace("-", "_") for name in ("validation", "log", "cache-gigabytes")},
+    **{name: name.replace("-", "_") for name in ("validation", "log", "cache-gigabytes", "threshold", "top")},
     **{name: name.replace("-", "_") for name in ("adapter", "lora-rank", "quantization")},
     **{name: name.replace("-", "_") for name in ("max-new-tokens", "subtitle-tokens", "num-frames", "batch-size")},
 }

@@ -23,7 +23,8 @@ BELOW = {
     "inference": {"errors", "video", "registry", "model", "checkpoints"},
 }
 """Each part of the package and the parts below it."""
-BELOW["profiling"] = BELOW["transformers"] = BELOW["lmms_eval"] = {*BELOW["inference"], "inference"}
+BELOW["profiling"] = {*BELOW["inference"], "inference"}
+BELOW["transformers"] = BELOW["lmms_eval"] = BELOW["llm"] = BELOW["profiling"]
 BELOW["training"] = {*BELOW["inference"], "inference", "evaluation"}
 BELOW["serve"] = {*BELOW["inference"], "inference"}
 BELOW["batch"] = {*BELOW["inference"], "inference", "evaluation", "given_file", "spreadsheet"}
@@ -40,6 +41,8 @@ ONLY_IN = {
     "ray": {"batch"},
     "fastapi": {"serve"},
     "uvicorn": {"serve"},
+    "mcp": {"serve"},
+    "llm": {"llm"},
     "av": {"video", "lab"},
     "faster_whisper": {"inference"},
     "cv2": {"video", "lab"},

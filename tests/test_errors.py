@@ -41,7 +41,7 @@ def test_the_command_line_is_told_of_flags(capsys: pytest.CaptureFixture[str]) -
 
 def test_parameters_are_the_library_s() -> None:
     """A name that nothing takes any more would be worse than a flag."""
-    from sfvqa import GenerationOptions, SamplingOptions, VideoQA
+    from sfvqa import FindOptions, GenerationOptions, SamplingOptions, VideoQA
     from sfvqa.checkpoints.quantize import quantize
     from sfvqa.inference.question import PromptOptions
     from sfvqa.training.finetune import fine_tune
@@ -49,7 +49,7 @@ def test_parameters_are_the_library_s() -> None:
     from sfvqa.video.readers import ReadOptions
 
     takers: list[typing.Any] = [VideoQA.load, VideoQA.encode, VideoQA.chat, quantize, fine_tune]
-    takers += [GenerationOptions, SamplingOptions, PromptOptions, FineTuning, ReadOptions]
+    takers += [FindOptions, GenerationOptions, SamplingOptions, PromptOptions, FineTuning, ReadOptions]
     known = {name for taker in takers for name in inspect.signature(taker).parameters}
     assert {name.partition("=")[0] for name in errors._PARAMETERS.values()} <= known
 

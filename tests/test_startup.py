@@ -46,6 +46,7 @@ _LIMIT_SECONDS = 0.4  # 0.3 on a quiet machine, which one that runs tests is not
         ["merge", "-h"],
         ["report", "-h"],
         ["serve", "-h"],
+        ["mcp", "-h"],
         ["profile", "-h"],
     ],
 )

@@ -40,6 +40,7 @@ _COMMANDS = {
     "ask": ("ask", "Ask one or more questions about a video.", EXIT_CODES),
     "chat": ("chat", "Talk about a video, question by question.", EXIT_CODES),
     "serve": ("serve", "Keep a model loaded, for other programs and a page.", EXIT_CODES),
+    "mcp": ("mcp", "Let other models ask about videos, over MCP.", EXIT_CODES),
     "batch": ("batch.command", "Ask questions about many videos.", EXIT_CODES),
     "find": ("find", "Find the moments of a long video that show something.", EXIT_CODES),
     "caption": ("caption", "Write captions beside videos.", EXIT_CODES),

@@ -104,15 +104,12 @@ class ClipView:
 
     def sheet(self) -> "Image":
         """The frames as one picture."""
-        from sfvqa.video.contact_sheet import Cell, draw_contact_sheet
+        from sfvqa.video.contact_sheet import cells_of, draw_contact_sheet
 
         clip = self.clip
-        cells = [Cell(*frame, pixels) for frame, pixels in zip(self._frames(), clip.frames, strict=True)]
-        cells += [Cell(gap.index, gap.timestamp_seconds, None) for gap in clip.missing]
-        cells.sort(key=lambda cell: cell.index)
         dark = " (dark)" if self.crop.lost_share(clip.video.width, clip.video.height) else ""
         facts = f"{describe_video(clip.video)}; {self._choice}{dark}"
-        return draw_contact_sheet(cells, titles=[clip.video.path.name], facts=facts, crop=self.crop)
+        return draw_contact_sheet(cells_of(clip), titles=[clip.video.path.name], facts=facts, crop=self.crop)
 
 
 def expect_model(name: str | None) -> tuple[str, "TrainedWith", str]:

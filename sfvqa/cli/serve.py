@@ -59,6 +59,11 @@ Keep a model loaded and answer over HTTP, in OpenAI's form. Only this machine ca
 ask unless a host and a key are given; only videos that are sent, or lie in a
 folder given with --folder, can be asked about."""
 
+OpenFolders = Annotated[
+    list[Path] | None, option("Let requests name the videos in this folder.", "--folder", metavar="FOLDER")
+]
+"""Whose videos others may name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions(OptionGroup):
@@ -71,9 +76,7 @@ class ServerOptions(OptionGroup):
     api_key: Annotated[
         str | None, setting("Key that requests must bring along; required outside this machine.", metavar="KEY")
     ] = None
-    folder: Annotated[
-        list[Path] | None, option("Let requests name the videos in this folder.", "--folder", metavar="FOLDER")
-    ] = None
+    folder: OpenFolders = None
     batch_size: Annotated[
         Count,
         rare_setting(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from sfvqa.errors import ServerBusyError, UsageError, VideoNotFoundError
 from sfvqa.video.readers.local_file import VIDEO_SUFFIXES, pictures_in
-from sfvqa.wording import readable_size
+from sfvqa.wording import first_few, readable_size
 
 LARGEST_DATA_BYTES = 32 << 20
 """Of a video in a request: the request is in memory several times over while it is read."""
@@ -33,30 +34,51 @@ _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]{0,1
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _MOST_LISTED = 1000
 _MOST_UPLOADS = 1000
-_LONGEST_SHOWN = 200
+_LONGEST_SHOWN, _MOST_NAMED = 200, 5
 
 
 class Folders:
-    """Folders whose videos may be asked about, by `file://` addresses."""
+    """Folders whose videos may be asked about."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = [folder.resolve(strict=True) for folder in folders]
 
+    @property
+    def names(self) -> list[str]:
+        """Their full paths."""
+        return list(map(str, self._folders))
+
     def find(self, address: str) -> Path:
-        """The file that an address names. VideoNotFoundError for all that lies elsewhere, whether it exists or not."""
-        try:
-            parts = urlsplit(address)
-            path = Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
-            found = path.resolve(strict=True)
-            is_plain = parts.netloc in ("", "localhost") and not (parts.query or parts.fragment) and path.is_absolute()
-            if is_plain and self._hold(found) and all(self._hold(file.resolve()) for file in _pictures(found)):
+        """The file of a `file://` address. VideoNotFoundError for all that lies elsewhere, whether it exists or not."""
+        path = _path_of(address)
+        if path is None or (found := self._holding(path)) is None:
+            raise VideoNotFoundError(
+                f"“{_short(address)}” is no video in the folders of this server.",
+                "Ask for what /sfvqa/videos lists, or upload it.",
+            )
+        return found
+
+    def find_by_path(self, name: str) -> Path:
+        """The file of a path, absolute or within one of the folders, or of such an address. VideoNotFoundError."""
+        path = _path_of(name) if name.lower().startswith("file:") else Path(name)
+        candidates = [] if path is None else [folder / path for folder in self._folders]
+        for candidate in candidates:
+            if (found := self._holding(candidate)) is not None:
                 return found
-        except (OSError, ValueError, RuntimeError):  # RuntimeError: a link that leads back to itself
-            pass
+        some = list(map(str, islice(self.videos(), _MOST_NAMED)))
         raise VideoNotFoundError(
-            f"“{_short(address)}” is no video in the folders of this server.",
-            "Ask for what /sfvqa/videos lists, or upload it.",
+            f"“{_short(name)}” is no video in the folders of this server.",
+            f"Ask about one that is, such as {first_few(some)}." if some else "There are no videos in them.",
         )
+
+    def _holding(self, path: Path) -> Path | None:
+        """The file without links in its path, if it lies in the folders, and so does all that is read of it."""
+        try:
+            found = path.resolve(strict=True)
+            is_ours = self._hold(found) and all(self._hold(file.resolve()) for file in _pictures(found))
+        except (OSError, ValueError, RuntimeError):  # RuntimeError: a link that leads back to itself
+            return None
+        return found if is_ours else None
 
     def videos(self) -> Iterator[Path]:
         """The files in the folders, those below them too, hidden ones and images left out; at most 1,000."""
@@ -74,6 +96,17 @@ class Folders:
 
     def _hold(self, found: Path) -> bool:
         return any(found.is_relative_to(folder) for folder in self._folders)
+
+
+def _path_of(address: str) -> Path | None:
+    """The absolute path that a `file://` address of this machine names; None for any other text."""
+    try:
+        parts = urlsplit(address)
+        path = Path(url2pathname(parts.path) if os.name == "nt" else os.fsdecode(unquote_to_bytes(parts.path)))
+    except ValueError:
+        return None
+    is_plain = parts.netloc in ("", "localhost") and not (parts.query or parts.fragment) and path.is_absolute()
+    return path if is_plain else None
 
 
 def _pictures(found: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sfvqa.video.clip import Pixels
+from sfvqa.video.clip import Clip, Pixels
 from sfvqa.video.fitting import CropMode, FitWithin
 from sfvqa.video.sampling import format_time
 
@@ -47,6 +47,14 @@ class Cell:
     index: int
     timestamp_seconds: float
     pixels: Pixels | None
+
+
+def cells_of(clip: Clip) -> list[Cell]:
+    """A cell for each frame of a clip, and for each that is missing, in order."""
+    frames = zip(clip.indices, clip.timestamps_seconds, clip.frames, strict=True)
+    cells = [Cell(*frame) for frame in frames]
+    cells += [Cell(gap.index, gap.timestamp_seconds, None) for gap in clip.missing]
+    return sorted(cells, key=lambda cell: cell.index)
 
 
 def fit_for_sheet(num_frames: int, *, with_bars: bool = False) -> FitWithin:

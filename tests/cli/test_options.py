@@ -97,7 +97,8 @@ def test_defaults_are_the_library_s() -> None:
 def test_every_option_with_a_variable_can_be_configured() -> None:
     """The variable is SFVQA_ and the option's name, and the config file knows the same options."""
     known = settings_of_commands()
-    assert known.keys() == {"ask", "batch", "caption", "chat", "find", "frames", "profile", "serve", "transcribe"}
+    fewer_options = {"caption", "frames", "mcp", "profile", "transcribe"}
+    assert known.keys() == {"ask", "batch", "chat", "find", "serve", *fewer_options}
     for command, names in known.items():
         variables = {parameter.name: parameter.envvar for parameter in _parameters(command) if parameter.envvar}
         assert variables == {name: f"SFVQA_{name.upper()}" for name in names}

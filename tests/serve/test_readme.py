@@ -13,15 +13,13 @@ from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served
 README = ROOT / "sfvqa" / "serve" / "README.md"
 
 
-def blocks(kind: str) -> str:
-    """The one block of that kind."""
-    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert isinstance(found, str)
-    return found
+def blocks(kind: str) -> list[str]:
+    """The blocks of that kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def test_the_program_with_openai_s_client(served: Served) -> None:
-    program = blocks("python").replace("http://127.0.0.1:8484", served.url)
+    program = blocks("python")[0].replace("http://127.0.0.1:8484", served.url)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
     )
@@ -30,9 +28,21 @@ def test_the_program_with_openai_s_client(served: Served) -> None:
     assert float(seconds) > 0
 
 
+@pytest.mark.slow
+def test_the_program_with_the_sdk_s_client_of_mcp() -> None:
+    pytest.importorskip("mcp")
+    program = blocks("python")[1].replace('"sfvqa", args=["mcp"', f'{sys.executable!r}, args=["-m", "sfvqa", "mcp"')
+    program = "import os\n" + program.replace("command=", "env=dict(os.environ), command=")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.stdout == blocks("text")[0]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell's")
 def test_the_curl_commands(served: Served) -> None:
-    commands = blocks("bash").replace("http://127.0.0.1:8484", served.url).replace("/FOLDER", str(SHAPES.parent))
+    (commands,) = blocks("bash")
+    commands = commands.replace("http://127.0.0.1:8484", served.url).replace("/FOLDER", str(SHAPES.parent))
     done = subprocess.run(["sh", "-ec", commands], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
     assert SHAPES.as_uri() in done.stdout
     pieces = re.findall(r'"delta": {"content": "(.*?)"}', done.stdout)
