@@ -123,11 +123,25 @@ class SlowFastCache(DynamicCache):
             )
 
     def keep(self, rows: Tensor, start: int) -> None:
-        """Hold these rows only, and their positions from `start` on."""
+        """Hold these rows only, their positions from `start` on, and as many slow tokens as the longest of them has."""
         for layer in self.layers:
             held: Any = layer
             held.keys, held.values = (tensor[rows.to(tensor.device), :, start:] for tensor in _held_by(layer))
+        if self.slow_mask is not None and self.slow_is_ragged:
+            self._trim_slow(self.slow_mask[rows.to(self.slow_mask.device)])
         self._select_slow(rows)
+
+    def _trim_slow(self, kept: Tensor) -> None:
+        """Hold no slow tokens, padded on the right, that none of the rows with this mask has."""
+        num_slow = kept.sum(dim=1)
+        most, self.slow_is_ragged = int(num_slow.max()), bool(num_slow.min() < num_slow.max())
+        if not most:
+            self.forget_slow()
+            return
+        assert self.slow_mask is not None
+        self.slow_mask = self.slow_mask[:, :most]
+        for layer_idx, (keys, values) in self.slow_layers.items():  # views, of which `_select_slow` copies the rows
+            self.slow_layers[layer_idx] = keys[:, :, :most], values[:, :, :most]
 
     def _take(self, layer_idx: int) -> tuple[Tensor, Tensor]:
         keys_values = _held_by(self.layers[layer_idx])

@@ -159,3 +159,43 @@ def test_stacked_caches_go_on_as_each_would_alone(
     assert (stacked.slow_mask is not None) == any(with_videos)
     assert [cache.get_seq_length() for cache in caches] == [0, 0, 0]
     assert all(not cache.slow_layers for cache in caches)
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_slow"), [([1, 2], "of the short one"), ([2], "none"), ([0, 1], "of the long one")]
+)
+def test_no_more_slow_tokens_are_kept_than_the_rows_have(
+    model: SlowFastForConditionalGeneration, rows: list[int], num_slow: str
+) -> None:
+    """The longest video's padding stayed behind when its row had left."""
+    cache = filled_cache(model)
+    assert cache.slow_mask is not None
+    lengths = cache.slow_mask.sum(dim=1).tolist()
+    whole, expected = slow_rows(cache), {"of the short one": lengths[1], "none": 0, "of the long one": lengths[0]}
+    cache.keep(torch.tensor(rows), 0)
+    if num_slow == "none":
+        assert cache.slow_mask is None
+        assert not cache.slow_layers
+        return
+    most = expected[num_slow]
+    assert_rows(cache, [(*(tensor[:, :most] for tensor in whole[row][:-1]), whole[row][-1][:most]) for row in rows])
+    held = [tensor for pair in cache.slow_layers.values() for tensor in pair]
+    assert all(tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() for tensor in held)
+    assert cache.slow_is_ragged == (cache.slow_mask is not None and not bool(cache.slow_mask.all()))
+
+
+def test_rows_that_are_kept_go_on_as_they_would_beside_the_others(model: SlowFastForConditionalGeneration) -> None:
+    with torch.inference_mode():
+        samples = [model.encode_video(frames(9, seed=1)), model.encode_video(frames(4, seed=2)), None]
+    prompts = [prompt(sample, QUESTION[:number]) for number, sample in enumerate(samples, 1)]
+    tokens, mask = left_padded(prompts)
+    rows, next_ids = torch.tensor([1, 2]), torch.tensor([[7], [8], [9]])
+    longer = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    with torch.inference_mode():
+        expected = decode(model, next_ids, longer, prefill(model, tokens, mask, samples)[1])[rows]
+        cache = prefill(model, tokens, mask, samples)[1]
+        start = int(mask[rows].any(dim=0).int().argmax())
+        assert start > 0
+        cache.keep(rows, start)
+        actual = decode(model, next_ids[rows], longer[rows, start:], cache)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
