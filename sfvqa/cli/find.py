@@ -158,9 +158,6 @@ def find(
         notices.hint(describe(found))
         for warning in found.warnings:
             notices.warn(warning)
-        if out is not None:
-            draw_moments(found, file, out)
-            notices.note(f"The moments are drawn in {out}.")
         failed: list[SfvqaError] = []
         for clip, error in copy_clips(found, file, clips) if clips is not None else ():
             if error is None:
@@ -168,6 +165,9 @@ def find(
             else:
                 notices.warn(f"There is no {clip}. {error.with_flags}")
                 failed.append(error)
+        if out is not None:
+            draw_moments(found, file, out)
+            notices.note(f"The moments are drawn in {out}.")
         if failed:
             raise typer.Exit(failed[0].exit_code)
 
