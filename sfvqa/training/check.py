@@ -13,10 +13,12 @@ from pathlib import Path
 
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
-from sfvqa.errors import ExitCode, SfvqaError, UsageError
+from sfvqa.errors import ExitCode, SfvqaError, UsageError, VideoError
+from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastConfig
 from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
 from sfvqa.training.rows import DialogueWriter, video_layout
+from sfvqa.training.validation import content_of
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import resize_to
 from sfvqa.video.readers import ReadOptions, num_available_cores
@@ -74,17 +76,25 @@ class Ruler:
 
 
 def find_faults(
-    sources: Sequence[Source], video_folder: Path, sampling: SamplingOptions, ruler: Ruler | None, num_readers: int
+    sources: Sequence[Source],
+    video_folder: Path,
+    sampling: SamplingOptions,
+    ruler: Ruler | None,
+    num_readers: int,
+    validation: Path | None = None,
 ) -> Iterator[Finding]:
     """Yield all that is wrong, in the order of the rows; each video is read once, `num_readers` at a time.
 
-    Without a ruler no row is too long.
+    Without a ruler no row is too long. Rows of the file `validation` come last, and may show nothing that others show.
     """
+    files = dict.fromkeys(source.path for source in sources)
     looks: dict[Path, Future[ClipFacts]] = {}
+    learned: dict[str, Place] = {}
+    videos = VideoCache(Path(), 0)  # keeps nothing; it knows what it hashed
     told = time.monotonic()
     pool = ThreadPoolExecutor(num_readers)
     try:
-        for path in dict.fromkeys(source.path for source in sources):
+        for path, is_held_out in [*((path, False) for path in files), *([(validation, True)] if validation else [])]:
             rows, ignored = read_rows(path, video_folder)
             if ignored:
                 yield Finding(Place(path), says_ignored(path, ignored), "", is_error=False)
@@ -93,6 +103,8 @@ def find_faults(
             unseen = set(new)
             for number, row in enumerate(rows):
                 yield from _findings(row, looks, unseen, ruler)
+                if validation is not None and isinstance(row, Example):
+                    yield from _not_apart(row, learned, videos, is_held_out=is_held_out)
                 if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
                     logger.info("%s: %s of %s", path, f"{number + 1:,}", plural(len(rows), "row"))
                     told = time.monotonic()
@@ -134,6 +146,19 @@ def _findings(
         yield Finding(row.place, error.message, error.remedy)
 
 
+def _not_apart(row: Example, learned: dict[str, Place], videos: VideoCache, *, is_held_out: bool) -> Iterator[Finding]:
+    """That a row which is held out is about what is `learned` from, which is noted of the others."""
+    assert row.place is not None
+    try:
+        content = content_of(row, videos)
+    except VideoError:  # which is found anyway
+        return
+    if not is_held_out:
+        learned.setdefault(content, row.place)
+    elif content in learned:
+        yield Finding(row.place, f"What it is about is learned from too: {learned[content]}.", "Remove one of the two.")
+
+
 def report_faults(
     sources: Sequence[Source],
     video_folder: Path,
@@ -141,6 +166,7 @@ def report_faults(
     model: str | Path | None,
     *,
     num_readers: int = 0,
+    validation: Path | None = None,
     as_json: bool = False,
 ) -> ExitCode:
     """Print what is wrong, a line each, and their number to stderr; the exit code a run would end with.
@@ -149,11 +175,12 @@ def report_faults(
     """
     ruler = None if model is None else Ruler.of(model)
     counts: Counter[bool] = Counter()
-    for finding in find_faults(sources, video_folder, sampling, ruler, num_readers or num_available_cores()):
+    num_readers = num_readers or num_available_cores()
+    for finding in find_faults(sources, video_folder, sampling, ruler, num_readers, validation):
         counts[finding.is_error] += 1
         said = (finding.as_json() if as_json else str(finding)).encode(errors="backslashreplace").decode()
         print(said, file=sys.stdout if as_json or finding.is_error else sys.stderr)
-    files = plural(len({source.path for source in sources}), "file")
+    files = plural(len({source.path for source in sources} | ({validation} if validation else set())), "file")
     wrong, warned = plural(counts[True], "error"), plural(counts[False], "warning")
     lengths = "" if ruler else " Lengths are checked with --model."
     print(f"{files} checked: {wrong}, {warned}.{lengths}", file=sys.stderr)

@@ -9,7 +9,7 @@ import argparse
 import copy
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
 from sfvqa.model.hybrid_layer import FAMILIES
 from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
+from sfvqa.training.origin import write_origin
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
 _HEAD = "head."  # of a tower that classified; nothing computes with it
@@ -179,6 +180,7 @@ def add_slow_path(
         load_tokenizer(folder).save_pretrained(unfinished)
         if (generation := folder / "generation_config.json").is_file():
             shutil.copyfile(generation, unfinished / generation.name)
+        write_origin(unfinished, model)
         check_checkpoint(unfinished)
     return config
 
@@ -316,6 +318,12 @@ def slow_attention_tensors(
 
 
 RANDOM = "random"
+_NUMBERS = {
+    "temporal_stride": "plain decoder: frames that a fast token averages",
+    "min_fast_frames": "plain decoder: fewest averages over time in a prompt",
+    "video_pooling_stride": "plain decoder: side of the square of cells that one token averages",
+    "seed": "seed of all new weights",
+}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -324,38 +332,51 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.convert", description=__doc__)
     parser.add_argument("model", help="a video model (a name or a folder), or the folder of a plain decoder")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; it must not exist")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--vision",
-        help="of a plain decoder, whose vision tower it gets: a registered model, a slow-fast checkpoint folder, a "
-        "folder with a tower alone (config.json of model type slow_fast_vision, timm's tensor names), or `random` with "
-        "the sizes below",
+        help="plain decoder: the vision tower that it gets, of a registered model, a slow-fast checkpoint folder, or a "
+        "folder with a tower alone (config.json of model type slow_fast_vision, timm's tensor names); or `random`, "
+        "with the sizes below",
     )
-    parser.add_argument("--image-size", type=int, default=64, help="image size of a random tower, in pixels")
-    parser.add_argument(
-        "--vision-depths", type=_numbers, default=(2, 2), help="blocks per stage of a random tower, such as 3,4,30,3"
+    add("--image-size", type=int, default=64, help="random tower: side of a frame in pixels (default: 64)")
+    add(
+        "--vision-depths",
+        type=_numbers,
+        default=(2, 2),
+        help="random tower: blocks of each stage, such as 3,4,30,3 (default: 2,2)",
     )
-    parser.add_argument("--vision-dims", type=_numbers, default=(32, 96), help="width per stage of a random tower")
-    parser.add_argument("--fast-frames", type=int, default=16, help="of a video model: frames in the prompt")
-    parser.add_argument("--slow-frames", type=int, default=128, help="of a video model: frames that the text looks at")
-    parser.add_argument("--hybrid-layers", type=_numbers, help="such as 0,8,16,24 (default: every eighth from 0)")
-    parser.add_argument(
+    add("--vision-dims", type=_numbers, default=(32, 96), help="random tower: width of each stage (default: 32,96)")
+    add("--fast-frames", type=int, default=16, help="video model: frames in the prompt (default: 16)")
+    add("--slow-frames", type=int, default=128, help="video model: frames that the text looks at (default: 128)")
+    add(
+        "--hybrid-layers",
+        type=_numbers,
+        help="layers that look at slow tokens, such as 0,8,16,24 (default: every eighth from 0)",
+    )
+    add(
         "--slow-init",
         type=SlowInit,
         choices=list(SlowInit),
         default=defaults.slow_init,
-        help="start slow keys and values from the decoder's own, or at random",
+        help="start slow keys and values from the decoder's own, or at random (default: decoder)",
     )
-    parser.add_argument(
-        "--temporal-stride", type=int, default=defaults.temporal_stride, help="frames that a fast token averages"
-    )
-    parser.add_argument(
-        "--min-fast-frames", type=int, default=defaults.min_fast_frames, help="fewest averages over time in a prompt"
-    )
-    parser.add_argument(
-        "--video-pooling-stride", type=int, default=defaults.video_pooling_stride, help="cells pooled a side"
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of every new weight")
+    for name, said in _NUMBERS.items():
+        default = getattr(defaults, name)
+        add(f"--{name.replace('_', '-')}", type=int, default=default, help=f"{said} (default: {default})")
     return parser.parse_args(arguments)
+
+
+_OF_A_RANDOM_TOWER = ("image_size", "vision_depths", "vision_dims")
+_OF_A_DECODER = ("vision", *_OF_A_RANDOM_TOWER, "temporal_stride", "min_fast_frames", "video_pooling_stride")
+_OF_A_VIDEO_MODEL = ("fast_frames", "slow_frames")
+
+
+def _refuse(asked: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """UsageError for the first option of these that is given, and would have no effect."""
+    defaults = vars(parse_arguments(["", "--out", ""]))
+    if given := [name for name in names if getattr(asked, name) != defaults[name]]:
+        raise UsageError(f"--{given[0].replace('_', '-')} has no effect: {why}.", "Leave it out.")
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionOptions]:
@@ -365,6 +386,7 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
     if arguments.vision is None:
         raise UsageError("A plain decoder needs a vision tower.", "Name a model that has one with --vision.")
     if arguments.vision != RANDOM:
+        _refuse(arguments, _OF_A_RANDOM_TOWER, "only a tower of --vision random is made by it")
         return VisionSource.of(arguments.vision), options
     sizes = SlowFastVisionConfig(
         image_size=arguments.image_size, depths=arguments.vision_depths, dims=arguments.vision_dims
@@ -377,9 +399,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse_arguments(arguments)
     try:
         if Path(asked.model).is_dir() and read_json(Path(asked.model) / "config.json").get("model_type") in FAMILIES:
+            _refuse(asked, _OF_A_VIDEO_MODEL, f"{asked.model} is a plain decoder, and it is of a video model")
             vision, options = options_of(asked)
             config = convert(Path(asked.model), vision, asked.out, options)
         else:
+            _refuse(asked, _OF_A_DECODER, f"{asked.model} is no plain decoder, and a video model keeps its own")
             options = ConversionOptions(asked.hybrid_layers, asked.slow_init, seed=asked.seed)
             config = add_slow_path(
                 asked.model,

@@ -258,9 +258,16 @@ def check(
     """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
     known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
     sampling = _resolve(options, known)[1].sampling
-    if options.validation_file:
-        sources = [*sources, Source(options.validation_file)]
-    return int(report_faults(sources, videos, sampling, model, num_readers=options.num_workers, as_json=as_json))
+    found = report_faults(
+        sources,
+        videos,
+        sampling,
+        model,
+        num_readers=options.num_workers,
+        validation=options.validation_file,
+        as_json=as_json,
+    )
+    return int(found)
 
 
 def make_trainer(
@@ -306,6 +313,8 @@ def make_trainer(
     trainer.rates = options.rates
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
+        if together == 1:
+            raise UsageError("group_by_length has no effect: a batch is one row.", "Give a larger --batch-size.")
         trainer.order = GroupedByLength(dataset.lengths, together, options.seed)
         trainer.add_callback(trainer.order)
     if held_out:
@@ -409,18 +418,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
     add("--model", required=trains, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
     add("--output", type=Path, required=trains, help="where the run keeps its state, and checkpoint/ or adapter/ comes")
-    add("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
     add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
-    add("--dry-run", action="store_true", help="say how much memory the run would take on the CPU, and whether it fits")
-    add("--resume", action="store_true", help="continue from the last saved state in the output folder")
+    add_one = parser.add_mutually_exclusive_group().add_argument
+    add_one("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
+    add_one("--dry-run", action="store_true", help="say how much memory the run would take on the CPU, and if it fits")
+    add_one("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
         if each.default is False:
             add(name, action="store_true", help=said)
         else:
             kind = each.metadata["kind"] or type(each.default)
-            add(name, type=kind, choices=each.metadata["choices"], default=each.default, help=said)
-    return parser.parse_args(arguments)
+            default = "" if each.default is None else f" (default: {each.default})"
+            add(name, type=kind, choices=each.metadata["choices"], default=each.default, help=said + default)
+    asked = parser.parse_args(arguments)
+    if asked.json and not asked.check:
+        parser.error("--json has no effect without --check")
+    return asked
 
 
 def options_of(asked: dict[str, Any]) -> FineTuning:

@@ -11,6 +11,7 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
 from sfvqa.training.lora import add_lora, compute_quantized_in
 from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.rates import Part
 
 
 def prepare(model: SlowFastForConditionalGeneration, folder: Path, options: FineTuning) -> Any:
@@ -28,6 +29,9 @@ def prepare(model: SlowFastForConditionalGeneration, folder: Path, options: Fine
             "The model has no slow path, and stage 1 trains nothing else.",
             "Add one with `python -m sfvqa.training.convert`, or use --stage 2.",
         )
+    learned = {Part.of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if useless := [part for part in options.rates if part not in learned]:
+        raise UsageError(f"{useless[0]}_learning_rate has no effect: nothing of that part learns.", "Leave it out.")
     if options.precision != "float32":
         keep_frozen_in(model, getattr(torch, options.precision))
         compute_quantized_in(model, getattr(torch, options.precision))

@@ -15,12 +15,14 @@ from sfvqa.checkpoints.quantize import appearing, check_new, write_rest, write_s
 from sfvqa.errors import SfvqaError
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
+from sfvqa.training.origin import write_origin
 
 
 def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
     """Write `out`, a folder that appears when it is whole; return warnings about the adapter.
 
-    Weights keep their dtype; those of a quantized model become what they stand for. At most a file's worth of tensors
+    Weights keep their dtype, and those that the adapter holds whole (slow attention) keep its own, float32, also where
+    the model is in 16 bits; those of a quantized model become what they stand for. At most a file's worth of tensors
     is in memory beside the adapter. UsageError when `out` is there already or cannot be written; ModelError.
     """
     check_new(out)
@@ -31,6 +33,7 @@ def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
         merged = found.tensors(stored).merge(stored)
         write_shards(([(name, parts["weight"])] for name, parts in merged), folder)
         write_rest(location, stored.config, folder, trained_with_adapter(found) if found.trained else None)
+        write_origin(folder, model, adapter)
         check_checkpoint(folder)
     return found.warnings(location.name, identify_checkpoint(location, random_weights=False))
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
@@ -32,9 +33,7 @@ class Stage(IntEnum):
     """Everything."""
 
 
-def _flag(
-    said: str | None = None, *, least: int | None = None, kind: Any = None, choices: Any = None
-) -> dict[str, Any]:
+def _flag(said: str, *, least: int | None = None, kind: Any = None, choices: Any = None) -> dict[str, Any]:
     """What the command line knows of an option; `kind` makes a value of its text, where the default's type does not."""
     return {"help": said, "least": least, "kind": kind, "choices": choices and list(choices)}
 
@@ -73,24 +72,35 @@ class FineTuning:
             "how frames are made square (default: as in the checkpoint's training)", kind=CropMode, choices=CropMode
         ),
     )
-    num_epochs: float = field(default=1.0, metadata=_flag())
+    num_epochs: float = field(default=1.0, metadata=_flag("times that every row is learned from"))
     num_steps: int | None = field(
         default=None, metadata=_flag("optimizer steps, instead of --num-epochs", least=1, kind=int)
     )
     batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
     group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
-    learning_rate: float = field(default=2e-5, metadata=_flag())
-    tower_learning_rate: float | None = field(default=None, metadata=_flag("of the vision tower", kind=float))
-    bridge_learning_rate: float | None = field(
-        default=None, metadata=_flag("of the bridge from the tower to the decoder", kind=float)
+    learning_rate: float = field(
+        default=2e-5, metadata=_flag("highest learning rate, of all parts that have none of their own")
     )
-    slow_learning_rate: float | None = field(default=None, metadata=_flag("of slow attention", kind=float))
+    tower_learning_rate: float | None = field(
+        default=None, metadata=_flag("learning rate of the vision tower, if another", kind=float)
+    )
+    bridge_learning_rate: float | None = field(
+        default=None,
+        metadata=_flag(
+            "learning rate of the bridge from the tower to the decoder, in place of --learning-rate", kind=float
+        ),
+    )
+    slow_learning_rate: float | None = field(
+        default=None, metadata=_flag("learning rate of slow attention, if another", kind=float)
+    )
     decoder_learning_rate: float | None = field(
-        default=None, metadata=_flag("of the decoder, or of its LoRA", kind=float)
+        default=None,
+        metadata=_flag("learning rate of the decoder, or of its LoRA, if another", kind=float),
     )
     optimizer: str = field(
-        default="adamw_torch_fused", metadata=_flag("by transformers' name, such as adamw_bnb_8bit or adafactor")
+        default="adamw_torch_fused",
+        metadata=_flag("optimizer, by transformers' name, such as adamw_bnb_8bit"),
     )
     lora_rank: int | None = field(
         default=None,
@@ -101,14 +111,20 @@ class FineTuning:
         ),
     )
     lora_alpha: int | None = field(default=None, metadata=_flag("scale of LoRA (default: twice its rank)", kind=int))
-    lora_dropout: float = field(default=0.0, metadata=_flag(least=0))
-    lora_tower: bool = field(default=False, metadata=_flag("LoRA on the vision tower as well"))
+    lora_dropout: float = field(
+        default=0.0, metadata=_flag("share of what goes into LoRA's products that is left out at random", least=0)
+    )
+    lora_tower: bool = field(default=False, metadata=_flag("learn LoRA's products for the vision tower as well"))
     quantization: str = field(
-        default="none", metadata=_flag("4bit: QLoRA, on a decoder in 4 bits", choices=("none", "4bit"))
+        default="none", metadata=_flag("4bit: hold the decoder in 4 bits meanwhile (QLoRA)", choices=("none", "4bit"))
     )
     warmup_share: float = field(default=0.03, metadata=_flag("share of the steps in which the learning rate rises"))
-    weight_decay: float = field(default=0.0, metadata=_flag(least=0))
-    max_gradient_norm: float = field(default=1.0, metadata=_flag(least=0))
+    weight_decay: float = field(
+        default=0.0, metadata=_flag("how strongly weights are drawn to zero, as in AdamW", least=0)
+    )
+    max_gradient_norm: float = field(
+        default=1.0, metadata=_flag("longer gradients are shortened to this norm; 0 leaves them as they are", least=0)
+    )
     precision: str = field(
         default="float32",
         metadata=_flag("precision to compute in; trained weights stay in float32", choices=PRECISIONS),
@@ -140,7 +156,7 @@ class FineTuning:
             "measure this model too, by name or folder: the one that a slow path was added to, say", kind=str
         ),
     )
-    log: str = field(default="none", metadata=_flag("where figures are logged besides", choices=("none", *LOGGERS)))
+    log: str = field(default="none", metadata=_flag("where figures are sent as well", choices=("none", *LOGGERS)))
     cache: Path | None = field(
         default=None,
         metadata=_flag(
@@ -150,11 +166,15 @@ class FineTuning:
         ),
     )
     cache_gigabytes: float = field(
-        default=10.0, metadata=_flag("most that it may take; 0 runs a frozen tower anew in every epoch", least=0)
+        default=10.0,
+        metadata=_flag("most that this may take; 0 runs a frozen tower anew in every epoch", least=0),
     )
     num_workers: int = field(default=0, metadata=_flag("processes that read videos ahead", least=0))
-    seed: int = field(default=0, metadata=_flag(least=0))
-    device: str = field(default="auto", metadata=_flag("auto or cpu"))
+    seed: int = field(
+        default=0,
+        metadata=_flag("seed of all that is random: the order of rows, which are drawn, new weights", least=0),
+    )
+    device: str = field(default="auto", metadata=_flag("auto (a GPU if there is one) or cpu"))
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -166,7 +186,7 @@ class FineTuning:
                 raise UsageError(f"{name} is {value}.", "It must be a number above 0.")
         if not 0 <= self.warmup_share < 1:  # Trainer would take more for a number of steps
             raise UsageError(f"warmup_share is {self.warmup_share}.", "It must be at least 0 and below 1.")
-        self._check_lora()
+        self._check_optimizer()
         if self.seed > _HIGHEST_SEED:
             raise UsageError(f"seed is {self.seed}.", f"It must be at most {_HIGHEST_SEED}.")
         if self.precision not in PRECISIONS:
@@ -175,9 +195,10 @@ class FineTuning:
             raise UsageError(f"There is no figure {self.best_by!r}.", f"Use one of {', '.join(BEST_BY)}.")
         if self.validation_share is not None and not 0 < self.validation_share < 1:
             raise UsageError(f"The share for validation is {self.validation}.", "It must be between 0 and 1.")
-        for name in ("patience", "against_base"):
-            if getattr(self, name) is not None and self.validation is None:
-                raise UsageError(f"{name} is given, and there is no validation.", "Add --validation.")
+        given = {each.name for each in fields(self) if getattr(self, each.name) != each.default}
+        for names, is_so, why, remedy in _WITHOUT_EFFECT:
+            if (useless := sorted(names & given)) and is_so(self):
+                raise UsageError(f"{useless[0]} has no effect: {why}.", remedy)
         self._check_log()
         if self.device not in ("auto", "cpu"):
             raise UsageError(
@@ -206,20 +227,19 @@ class FineTuning:
         """The file that is validated on, where that is asked for."""
         return None if self.validation is None or self.validation_share is not None else Path(self.validation)
 
-    def _check_lora(self) -> None:
+    @property
+    def tower_is_frozen(self) -> bool:
+        """Whether the vision tower stays as it is."""
+        by_lora_alone = self.lora_rank is not None and not self.lora_tower
+        return self.stage is Stage.BRIDGE or self.freeze_vision or by_lora_alone
+
+    def _check_optimizer(self) -> None:
         if self.optimizer not in list(OptimizerNames):
             near = difflib.get_close_matches(self.optimizer, list(OptimizerNames), n=3, cutoff=0.3)
             names = ", ".join(near or ["adamw_torch_fused", "adamw_bnb_8bit", "adafactor"])
             raise UsageError(f"There is no optimizer {self.optimizer!r}.", f"Use one such as {names}.")
         if not 0 <= self.lora_dropout < 1:
             raise UsageError(f"lora_dropout is {self.lora_dropout}.", "It must be at least 0 and below 1.")
-        given = (self.lora_tower, self.lora_alpha, self.lora_dropout, self.quantization != "none")
-        if self.lora_rank is None and any(given):
-            raise UsageError(
-                "These options are of LoRA, without which no decoder is in 4 bits.", "Give --lora-rank 16."
-            )
-        if self.lora_rank is not None and self.stage is Stage.BRIDGE:
-            raise UsageError("Stage 1 leaves the decoder as it is.", "Leave out --lora-rank, or use --stage 2.")
 
     def _check_log(self) -> None:
         if self.log == "none":
@@ -231,3 +251,37 @@ class FineTuning:
                 f"Logging to {self.log} needs the package {self.log}, which is not installed.",
                 f"Install it (`pip install {self.log}`), or leave out --log.",
             )
+
+
+_LEAVE_OUT = "Leave it out."
+_WITHOUT_EFFECT: tuple[tuple[set[str], Callable[[FineTuning], bool], str, str], ...] = (
+    ({"num_epochs"}, lambda run: run.num_steps is not None, "num_steps says when the run ends", "Give one of the two."),
+    (
+        {"freeze_vision", "lora_rank", "lora_tower", "tower_learning_rate", "decoder_learning_rate"},
+        lambda run: run.stage is Stage.BRIDGE,
+        "stage 1 leaves the vision tower and the decoder as they are",
+        "Leave it out, or use --stage 2.",
+    ),
+    (
+        {"lora_alpha", "lora_dropout", "lora_tower", "quantization"},
+        lambda run: run.lora_rank is None,
+        "it is of LoRA, without which no decoder is in 4 bits",
+        "Give --lora-rank 16.",
+    ),
+    ({"freeze_vision"}, lambda run: run.lora_rank is not None, "with LoRA only --lora-tower trains it", _LEAVE_OUT),
+    ({"tower_learning_rate"}, lambda run: run.tower_is_frozen, "the vision tower is frozen", _LEAVE_OUT),
+    (
+        {"best_by", "patience", "against_base"},
+        lambda run: run.validation is None,
+        "nothing is validated",
+        "Add --validation.",
+    ),
+    (
+        {"cache", "cache_gigabytes"},
+        lambda run: not run.tower_is_frozen,
+        "nothing is kept of what a vision tower that learns makes of a video",
+        "Leave it out, or use --freeze-vision.",
+    ),
+    ({"cache"}, lambda run: run.cache_gigabytes == 0, "cache_gigabytes 0 keeps nothing", "Give one of the two."),
+)
+"""Options that are refused, once they are not their default; where they have no effect, and why."""

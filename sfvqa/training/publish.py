@@ -1,118 +1,138 @@
-"""`python -m sfvqa.training.publish`: upload a checkpoint folder to the Hugging Face hub, with a model card.
+"""`python -m sfvqa.training.publish`: upload a checkpoint or an adapter to the Hugging Face hub, with a model card.
 
-The card states base, data, licence and settings: what the run that the folder lies in has recorded, and those before
-it. A README.md that is in the folder already is the card.
+The card states base, data, licence, settings and validation: what the run that the folder lies in has recorded, and
+those before it. A README.md that is in the folder already is the card.
 """
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
+from sfvqa.checkpoints.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, TRAINING_FILE, Adapter, is_adapter
 from sfvqa.checkpoints.download import WANTED
-from sfvqa.checkpoints.find import find
-from sfvqa.checkpoints.known import read_trained_with
+from sfvqa.checkpoints.known import read_trained_with, trained_with_adapter
 from sfvqa.checkpoints.load import check_checkpoint
 from sfvqa.checkpoints.plan import architecture_of
-from sfvqa.errors import ModelError, SfvqaError, UploadError, UsageError
+from sfvqa.errors import SfvqaError, UploadError, UsageError
 from sfvqa.model import read_config
 from sfvqa.model.config import read_json
 from sfvqa.registry import ModelSpec
-from sfvqa.training.run_folder import SETTINGS_FILE
+from sfvqa.training.origin import Origin, Run
+from sfvqa.training.validation import figures_table
 
 CARD = "README.md"
 _UPLOADED = [*WANTED, CARD, "LICENSE*"]  # no state of a run, and no path of this machine
+_UPLOADED_OF_ADAPTER = [ADAPTER_WEIGHTS, TRAINING_FILE, CARD, "LICENSE*"]  # its config names its base
+_BLANK_CARD = "# Model Card for Model ID"  # as PEFT leaves it
 _FOLDERS = re.compile(r"^.*[/\\](?=.)", re.MULTILINE)  # of a path a line; a folder's name may have spaces
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a checkpoint comes from: the model that training began with, and the settings of each run, oldest first."""
-
-    base: ModelSpec | Path
-    runs: tuple[Mapping[str, Any], ...]
-
-    @classmethod
-    def of(cls, folder: Path) -> "Origin":
-        """Read it from the runs that the folder, and what each began with, lie in. Raises CheckpointError."""
-        base: ModelSpec | Path = folder
-        runs: list[Mapping[str, Any]] = []
-        while isinstance(base, Path) and (settings := base.absolute().parent / SETTINGS_FILE).is_file():
-            runs.insert(0, read_json(settings))
-            name = str(runs[0].get("model"))
-            base = Path(name)
-            with suppress(ModelError):  # it may have gone since
-                base = find(name)
-        return cls(base, tuple(runs))
 
 
 def model_card(
     folder: Path, repo_id: str, *, licence: str | None = None, base: str | None = None, data: str | None = None
 ) -> str:
-    """The card of a checkpoint in its repository; what is given goes before what is recorded.
+    """The card of a checkpoint or an adapter in its repository; what is given goes before what is recorded.
 
     Raises UsageError for a base or licence that nothing names, CheckpointError.
     """
-    origin, config = Origin.of(folder), read_config(folder)
-    spec = None if isinstance(origin.base, Path) else origin.base
-    if base is None:
-        if not origin.runs:
-            raise UsageError(f"Nothing beside {folder} says which model it was made from.", "Name it with --base.")
-        base = origin.base.name if isinstance(origin.base, Path) else origin.base.repo_id or origin.base.name
+    origin, adapter = Origin.of(folder), Adapter.of(folder) if is_adapter(folder) else None
+    spec = origin.first if isinstance(origin.first, ModelSpec) else None
+    base = base or _base(folder, origin, adapter)
     licence = licence or (spec.license if spec else None)
     if licence is None:
         raise UsageError(f"Nothing says what licence {base} has.", "Give that of the checkpoint with --licence.")
     head = ModelCardData(
         license=licence.lower().replace(" ", "-"),
         base_model=base if "/" in base else None,
+        library_name="peft" if adapter else None,
         pipeline_tag="video-text-to-text",
-        tags=["sfvqa", "slow-fast"],
+        tags=["sfvqa", "slow-fast", *(["lora"] if adapter else [])],
     )
-    name, trained = repo_id.rpartition("/")[2], read_trained_with(folder)
+    name = repo_id.rpartition("/")[2]
     paper = "[Shi et al. 2025](https://arxiv.org/abs/2504.01328)"
     of_base = f" The base is under {spec.license}." if spec and spec.license != licence else ""
+    if adapter is not None:
+        trained = trained_with_adapter(adapter)
+        what = f"A LoRA adapter for {base}, a slow-fast video language model ({paper})."
+        use = f"--model {_model_to_ask(base, origin)} --adapter ./{name}"
+    else:
+        trained, size = read_trained_with(folder), architecture_of(read_config(folder)).num_parameters
+        what, use = (
+            f"A slow-fast video language model ({paper}) of {size / 1e6:,.1f} million parameters.",
+            f"--model ./{name}",
+        )
     return f"""---
 {head.to_yaml()}
 ---
 
 # {name}
 
-A slow-fast video language model ({paper}) of {architecture_of(config).num_parameters / 1e6:,.1f} million parameters.
+{what}
 
 - **Base**: {base}
 - **Data**: {data or _data(origin.runs)}
 - **Licence**: {licence}.{of_base}
-- **Frames**: {trained.sampling.num_frames}, chosen by {trained.strategy} sampling, crop {trained.crop}.
-{_training(origin.runs)}
+- **Frames**: {trained.num_frames or "not recorded"}, chosen by {trained.strategy} sampling, crop {trained.crop}.
+{_validation(origin.runs)}{_training(origin.runs)}
 ## Use
 
 ```sh
 hf download {repo_id} --local-dir {name}
-sfvqa ask my-video.mp4 "What happens?" --model ./{name}
+sfvqa ask my-video.mp4 "What happens?" {use}
 ```
 """
 
 
-def _data(runs: tuple[Mapping[str, Any], ...]) -> str:
+def _base(folder: Path, origin: Origin, adapter: Adapter | None) -> str:
+    """What a card names as its base; UsageError where nothing does, or what is of no use to others."""
+    made_of = origin.trained_on if adapter else origin.first
+    if isinstance(made_of, ModelSpec):
+        return made_of.repo_id or made_of.name
+    if made_of == folder:
+        raise UsageError(f"Nothing beside {folder} says which model it was made from.", "Name it with --base.")
+    if adapter:
+        raise UsageError(
+            f"The adapter was trained on {made_of}, which nobody else has.",
+            "Publish that too, and name it with --base USER/NAME.",
+        )
+    return made_of.name
+
+
+def _model_to_ask(base: str, origin: Origin) -> str:
+    """What `--model` takes for the base of an adapter: a name that `sfvqa models pull` knows, or a folder."""
+    spec = origin.trained_on
+    known = isinstance(spec, ModelSpec) and base in (spec.repo_id, spec.name)
+    return spec.name if known and isinstance(spec, ModelSpec) else f"./{base.rpartition('/')[2]}"
+
+
+def _data(runs: Sequence[Run]) -> str:
     """The annotation files of the runs, each once."""
-    named = [f"{_shown(run.get('annotations'))} (SHA-256 {run.get('annotations_sha256')})" for run in runs]
+    settings = [run.settings for run in runs]
+    named = [f"{_shown(each.get('annotations'))} (SHA-256 {each.get('annotations_sha256')})" for each in settings]
     return ", ".join(dict.fromkeys(named)) or "not recorded"
 
 
-def _training(runs: tuple[Mapping[str, Any], ...]) -> str:
+def _validation(runs: Sequence[Run]) -> str:
+    """What the last run measured, if it did."""
+    if not runs or not runs[-1].figures:
+        return ""
+    named = {" ".join(map(_shown, name.split(" ", 1))): each for name, each in runs[-1].figures.items()}
+    return f"\n## Validation\n\nOn what was held out of the last run's data:\n\n```\n{figures_table(named)}\n```\n"
+
+
+def _training(runs: Sequence[Run]) -> str:
     """A table of the settings, a column a run; no folder of this machine is in it."""
     if not runs:
         return ""
-    names = list(dict.fromkeys(name for run in runs for name in run))
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
     head = ["setting", *(f"run {number}" for number in range(1, len(runs) + 1))]
-    rows = [head, ["---"] * len(head), *([name, *(_shown(run.get(name)) for run in runs)] for name in names)]
+    rows = [head, ["---"] * len(head), *([name, *(_shown(run.settings.get(name)) for run in runs)] for name in names)]
     return "\n## Settings\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -132,26 +152,50 @@ def push_to_hub(
     data: str | None = None,
     private: bool = True,
 ) -> str:
-    """Upload a checkpoint folder, its card with it, as `USER/NAME`; the address of the repository.
+    """Upload a checkpoint or adapter folder, its card with it, as `USER/NAME`; the address of the repository.
 
     The card is written into the folder, unless it has one. Raises UsageError and CheckpointError before anything is
     sent, UploadError for what the hub refuses.
     """
     folder = Path(folder)
-    check_checkpoint(folder)
-    if not (folder / CARD).exists():
+    if not is_adapter(folder):
+        check_checkpoint(folder)
+    if not (own := _own_card(folder)) or licence or base or data:
         card = model_card(folder, repo_id, licence=licence, base=base, data=data)
+        if own and own != card:
+            raise UsageError(f"{folder / CARD} is the card, and does not say what is given.", "Edit or remove it.")
         try:
             (folder / CARD).write_text(card, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{folder / CARD} cannot be written: {error.strerror}.", "Copy the folder.") from error
+    files = _files(folder, base)
     try:
         hub = HfApi()
         address = str(hub.create_repo(repo_id, private=private, exist_ok=True))
-        hub.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=_UPLOADED)
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        hub.create_commit(repo_id, operations, commit_message="Upload by sfvqa")
     except Exception as error:  # huggingface_hub raises some of its own, and what its libraries raise
         raise _refused(repo_id, error) from error
     return address
+
+
+def _own_card(folder: Path) -> str:
+    """The card that a folder has, if any; PEFT leaves a blank form, which is none."""
+    path = folder / CARD
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return "" if _BLANK_CARD in text else text
+
+
+def _files(folder: Path, base: str | None) -> dict[str, Path | bytes]:
+    """What is uploaded, by name; an adapter's config names its base as others know it."""
+    patterns = _UPLOADED_OF_ADAPTER if is_adapter(folder) else _UPLOADED
+    paths = sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
+    files: dict[str, Path | bytes] = {path.name: path for path in paths}
+    if is_adapter(folder):
+        fields = read_json(folder / ADAPTER_CONFIG)
+        fields["base_model_name_or_path"] = base or _base(folder, Origin.of(folder), Adapter.of(folder))
+        files[ADAPTER_CONFIG] = (json.dumps(fields, indent=2) + "\n").encode()
+    return files
 
 
 def _refused(repo_id: str, error: Exception) -> UploadError:
@@ -171,13 +215,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.publish", description=__doc__)
     add = parser.add_argument
-    add("folder", type=Path, help="a checkpoint folder, as sfvqa.training.finetune writes")
+    add("folder", type=Path, help="a checkpoint or adapter folder, as sfvqa.training.finetune writes")
     add("repository", help="USER/NAME on the hub; made if it is not there")
-    add("--licence", "--license", help="of the checkpoint, as in Apache-2.0 (default: that of its base, if known)")
+    add("--licence", "--license", help="licence of the checkpoint, such as Apache-2.0 (default: that of its base)")
     add("--base", help="the model it was made from, if nothing records it, or by another name")
     add("--data", help="a sentence on what it learned from, in place of the annotations' name")
-    add("--public", action="store_true", help="let everybody see it (default: only you)")
-    add("--card", action="store_true", help="print the model card, and upload nothing")
+    add_one = parser.add_mutually_exclusive_group().add_argument
+    add_one("--public", action="store_true", help="let everybody see it (default: only you)")
+    add_one("--card", action="store_true", help="print the model card, and upload nothing")
     return parser.parse_args(arguments)
 
 

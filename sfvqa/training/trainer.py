@@ -45,6 +45,20 @@ class VideoTrainer(Trainer):
             set_rates(optimizer, learner, self.rates)
         return optimizer
 
+    def _init_training_state(self, max_steps: int, *given: Any, **named: Any) -> Any:
+        """As Trainer's; a run that goes on saves and logs as often as it is told now, not as it was before."""
+        begins_at = super()._init_training_state(max_steps, *given, **named)
+        self.state.compute_steps(self.args, max_steps)
+        return begins_at
+
+    def _run_epoch(self, *given: Any, **named: Any) -> None:
+        """As Trainer's, which forgets that the run was over when its last state was saved, and would learn on."""
+        saved: Any = self.state.stateful_callbacks
+        if saved["TrainerControl"]["args"]["should_training_stop"]:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*given, **named)  # type: ignore[no-untyped-call]
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 

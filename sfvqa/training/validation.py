@@ -42,7 +42,7 @@ def hold_out(examples: Sequence[Example], share: float, seed: int, videos: Video
     Which they are depends on the content of each and on the seed alone: a copy goes with its original, and further
     videos move none of these from one part to the other, but for the last few. `videos` knows what was hashed before.
     """
-    contents = {source_of(example): _content_of(example, videos) for example in examples}
+    contents = {source_of(example): content_of(example, videos) for example in examples}
     distinct = sorted(set(contents.values()), key=lambda content: hashlib.sha256(f"{seed} {content}".encode()).digest())
     if len(distinct) < 2:
         raise UsageError("All examples are about one video, which cannot be learned from and held out.", _GIVE_A_FILE)
@@ -52,9 +52,9 @@ def hold_out(examples: Sequence[Example], share: float, seed: int, videos: Video
 
 def check_apart(examples: Sequence[Example], videos: VideoCache) -> None:
     """Raise UsageError for videos, by their content, that are both learned from and held out."""
-    learned = {_content_of(example, videos) for example in examples if not example.held_out}
+    learned = {content_of(example, videos) for example in examples if not example.held_out}
     both = {
-        source_of(example): None for example in examples if example.held_out and _content_of(example, videos) in learned
+        source_of(example): None for example in examples if example.held_out and content_of(example, videos) in learned
     }
     if both:
         raise UsageError(
@@ -73,7 +73,8 @@ def source_of(example: Example) -> str:
     return f"text {example.called}" if example.video is None else str(example.video)
 
 
-def _content_of(example: Example, videos: VideoCache) -> str:
+def content_of(example: Example, videos: VideoCache) -> str:
+    """What two conversations share that may not be one learned from and one held out. VideoError."""
     return repr(example.turns) if example.video is None else videos.content_of(example.video)
 
 

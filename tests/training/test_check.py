@@ -199,3 +199,21 @@ def test_what_is_sound_passes(videos: Path, tmp_path: Path, capsys: pytest.Captu
         [],
         "1 file checked: 0 errors, 0 warnings.\n",
     )
+
+
+def test_what_is_learned_from_may_not_be_validated_on(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run refuses it, by content; the check once passed such files, and read them as if all were learned from."""
+    shutil.copy(videos / "whole.mp4", videos / "copy.mp4")
+    learned, held_out = tmp_path / "learned.json", tmp_path / "held-out.json"
+    learned.write_text(json.dumps([GOOD, {"id": "v", "video": "whole.mp4", "conversations": SAID}]))
+    other = {"id": "other", "conversations": said("Who?", "You.")}
+    rows = [other, {"id": "c", "video": "copy.mp4", "conversations": said("Who?", "Me.")}, GOOD]
+    held_out.write_text(json.dumps([*rows, GOOD | {"image": "whole.png"}]))
+    code, found, summary = check(capsys, learned, "--videos", videos, "--validation", held_out)
+    assert code == 2
+    assert [(each["file"], each["row"]) for each in found] == [(str(held_out), 2), (str(held_out), 3)]
+    assert found[0]["message"] == f"What it is about is learned from too: Entry 2 (v) of {learned}."
+    assert "2 files checked: 2 errors" in summary
+    (videos / "copy.mp4").unlink()

@@ -17,6 +17,7 @@ from sfvqa.model import IMAGE_TOKEN_ID, SlowFastForConditionalGeneration
 from sfvqa.model.families.slowfast import SlowFastVisionConfig
 from sfvqa.training.convert import ConversionOptions, SlowInit, VisionSource, convert, main
 from tests.model.decoders import DECODERS
+from tests.model.families.published import save_whole
 from tests.training.plain_decoder import save_plain_decoder
 
 TOWER = VisionSource(SlowFastVisionConfig(image_size=32, depths=(1, 1), dims=(8, 16)))
@@ -137,6 +138,31 @@ def test_the_command_writes_what_ask_loads(family: str, tmp_path: Path, capsys: 
     answer = VideoQA.load(out, device="cpu").ask(DEMO_VIDEO, "What moves?")
     assert (answer.tokens.slow, answer.tokens.fast) == (64 * 16, 16 * 16)
     assert not list(out.parent.glob(".out-*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--vision", "tiny", "--slow-frames", "64"], "--slow-frames has no effect: "),
+        (["--vision", "tiny", "--image-size", "32"], "--image-size has no effect: only a tower of --vision random"),
+    ],
+)
+def test_an_option_without_effect_on_a_decoder_is_refused(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = save_plain_decoder(tmp_path / "plain", LLAMA)
+    assert main([str(plain), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--vision", "tiny"], ["--image-size", "32"], ["--temporal-stride", "2"]])
+def test_an_option_without_effect_on_a_video_model_is_refused(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_whole("llava_onevision", tmp_path / "base")
+    assert main([str(tmp_path / "base"), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert f"{flags[0]} has no effect: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import shutil
 import subprocess
@@ -123,6 +122,31 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     ours, same = load(resumed).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[name], same[name]) for name in ours)
     assert load(whole).config.training_num_frames == NUM_FRAMES
+
+
+def test_a_run_that_was_over_when_it_was_stopped_learns_no_more(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Killed before its result was written, it once took a step more, unless it ended where an epoch did."""
+    chosen = replace(SHORT, num_steps=3, learning_rate=1e-2)  # of five steps an epoch
+    whole = fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    before, expected = losses(tmp_path / "run"), load(whole).state_dict()
+    shutil.rmtree(whole)
+    again = load(fine_tune(model, videos, videos.parent, tmp_path / "run", chosen, resume=True)).state_dict()
+    assert losses(tmp_path / "run") == before
+    assert not (tmp_path / "run" / "checkpoint-4").exists()
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_a_run_goes_on_saving_and_logging_as_often_as_it_is_told_now(model: Path, videos: Path, tmp_path: Path) -> None:
+    """Trainer goes on as often as before, and once said nothing of it."""
+    run = tmp_path / "run"
+    fine_tune(model, videos, videos.parent, run, replace(SHORT, num_steps=6))
+    for state in ("checkpoint", "checkpoint-6"):
+        shutil.rmtree(run / state)
+    changed = replace(SHORT, num_steps=6, save_every=1, log_every=2)
+    fine_tune(model, videos, videos.parent, run, changed, resume=True)
+    assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-5", "checkpoint-6"}
+    logged = json.loads((run / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in logged if "loss" in entry] == [1, 2, 3, 4, 6]
 
 
 @pytest.mark.cuda
@@ -318,40 +342,6 @@ def test_the_result_is_looked_at_as_it_was_trained_until_told_otherwise(
     assert "keyframes sampling (here uniform), padding (here the centre crop)" in " ".join(uniform.warnings)
 
 
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"num_steps": 0}, "num_steps is 0"),
-        ({"num_frames": 0}, "num_frames is 0"),  # not: as the checkpoint was trained
-        ({"num_workers": -1}, "num_workers is -1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"seed": 2**32}, "seed is 4294967296"),
-        ({"warmup_share": 1.5}, "warmup_share is 1.5"),  # Trainer would warm up for 1.5 steps
-        ({"warmup_share": -0.1}, "warmup_share is -0.1"),
-        ({"warmup_share": math.nan}, "warmup_share is nan"),
-        ({"weight_decay": math.nan}, "weight_decay is nan"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"max_gradient_norm": math.inf}, "max_gradient_norm is inf"),
-        ({"learning_rate": math.nan}, "learning_rate is nan"),
-        ({"learning_rate": math.inf}, "learning_rate is inf"),
-        ({"num_epochs": math.inf}, "num_epochs is inf"),
-        ({"num_epochs": 0.0}, "num_epochs is 0.0"),
-        ({"precision": "int8"}, "no precision 'int8'"),
-        ({"device": "tpu"}, "auto or cpu, not 'tpu'"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        replace(SHORT, **options)
-
-
-def test_float16_on_a_cpu_is_refused() -> None:
-    """Trainer computes in float32 there, and says nothing."""
-    with pytest.raises(UsageError, match=r"A CPU cannot train in float16\. Use bfloat16\."):
-        replace(SHORT, precision="float16")
-
-
 def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path: Path) -> None:
     def refused(match: str, error: type[SfvqaError] = UsageError, *, resume: bool = False, **options: Any) -> None:
         with pytest.raises(error, match=match):
@@ -359,6 +349,7 @@ def test_runs_that_make_no_sense_are_refused(model: Path, videos: Path, tmp_path
 
     refused("no saved state", resume=True)
     refused("does not say how many frames", num_frames=None)
+    refused("group_by_length has no effect: a batch is one row", group_by_length=True, batch_size=1)
     fine_tune(model, videos, videos.parent, tmp_path / "run", SHORT)
     refused("is not empty")
     refused(r"has num_steps 4 \(now 5\)", resume=True, num_steps=5)

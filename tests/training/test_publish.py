@@ -2,19 +2,24 @@
 
 import json
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub import HfApi, ModelCard, constants
+import torch
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import save_file
 
 import sfvqa
 from sfvqa.errors import CheckpointError, UploadError, UsageError
 from sfvqa.training import publish
+from sfvqa.training.convert import add_slow_path
+from sfvqa.training.origin import write_origin
 from sfvqa.training.publish import model_card, push_to_hub
+from sfvqa.training.validation import Figures, write_figures
+from tests.model.families.published import save_whole
 
 TINY = Path(sfvqa.__file__).parent / "assets" / "tiny"
 REPOSITORY = "somebody/garage"
@@ -52,21 +57,21 @@ class Hub:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: dict[str, Any] = {}
-        self.files: list[str] = []
+        self.files: dict[str, Any] = {}
         self.refusal: Exception | None = None
         monkeypatch.setattr(HfApi, "create_repo", self.create_repo)
-        monkeypatch.setattr(HfApi, "upload_folder", self.upload_folder)
+        monkeypatch.setattr(HfApi, "create_commit", self.create_commit)
 
     def create_repo(self, repo_id: str, **how: Any) -> str:
         self.made = {"repo_id": repo_id, **how}
         return f"https://huggingface.co/{repo_id}"
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> None:
+    def create_commit(self, repo_id: str, operations: list[CommitOperationAdd], commit_message: str) -> None:
         if self.refusal:
             raise self.refusal
+        assert commit_message
         assert repo_id == self.made["repo_id"]
-        names = sorted(path.name for path in folder_path.iterdir())
-        self.files = [name for name in names if any(fnmatch(name, pattern) for pattern in allow_patterns)]
+        self.files = {each.path_in_repo: each.path_or_fileobj for each in operations}
 
 
 @pytest.fixture
@@ -154,6 +159,18 @@ def test_a_card_of_one_s_own_is_kept_and_one_may_only_look(
     assert push_to_hub(trained, REPOSITORY, private=False) == f"https://huggingface.co/{REPOSITORY}"
     assert hub.made["private"] is False
     assert (trained / "README.md").read_text(encoding="utf-8") == "My own."
+    with pytest.raises(UsageError, match="is the card, and does not say what is given"):  # it was left out, silently
+        push_to_hub(trained, REPOSITORY, licence="MIT")
+
+
+def test_an_upload_that_was_refused_can_be_tried_again(trained: Path, hub: Hub) -> None:
+    """The card that it left behind is the one that would be written."""
+    hub.refusal = ConnectionError("No route to the hub.")
+    with pytest.raises(UploadError):
+        push_to_hub(trained, REPOSITORY, licence="MIT")
+    hub.refusal = None
+    push_to_hub(trained, REPOSITORY, licence="MIT")
+    assert "README.md" in hub.files
 
 
 @pytest.mark.parametrize(
@@ -192,3 +209,80 @@ def test_nothing_is_sent_of_what_is_no_checkpoint(trained: Path, hub: Hub, capsy
     assert publish.main([str(trained), REPOSITORY]) == 4
     assert "missing" in capsys.readouterr().err
     assert not hub.made
+
+
+def test_a_card_shows_what_the_last_run_measured(trained: Path) -> None:
+    base = f"base {trained.parent.parent / 'run-1' / 'checkpoint'}"
+    write_figures(trained.parent, {base: Figures(2.5, 0, 1, 8), "trained": Figures(0.25, 6, 7, 8, step=40)})
+    _, text = read_card(trained)
+    assert "base checkpoint   2.500  0 of 8   1 of 8   (2 to 47 %)" in text
+    assert "trained, step 40  0.250  6 of 8   7 of 8  (53 to 98 %)" in text
+    assert str(trained.parent.parent) not in text
+
+
+@pytest.fixture
+def adapter(trained: Path, tmp_path: Path) -> Path:
+    """As a third run writes it that began with the checkpoint of the second, PEFT's blank card included."""
+    folder = tmp_path / "run-3" / "adapter"
+    folder.mkdir(parents=True)
+    config = {"peft_type": "LORA", "r": 4, "base_model_name_or_path": str(trained)}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"a": torch.zeros(1)}, folder / "adapter_model.safetensors")
+    looked = {"training_num_frames": 8, "training_sampling": "uniform", "training_crop": "center"}
+    (folder / "training.json").write_text(json.dumps(looked))
+    (folder / "README.md").write_text("---\nbase_model: ''\n---\n# Model Card for Model ID\n[More Information Needed]")
+    (folder / "training_args.bin").write_bytes(b"/home/somebody")
+    settings(folder.parent, model=str(trained), lora_rank=4)
+    return folder
+
+
+def test_an_adapter_is_published_with_its_base_as_others_know_it(adapter: Path, hub: Hub, tmp_path: Path) -> None:
+    """It was refused; PEFT's config holds the path that the base has on this machine."""
+    with pytest.raises(UsageError, match=r"trained on .*, which nobody else has"):
+        push_to_hub(adapter, REPOSITORY)
+    assert not hub.made
+    push_to_hub(adapter, REPOSITORY, base="somebody/base")
+    assert set(hub.files) == {"README.md", "adapter_config.json", "adapter_model.safetensors", "training.json"}
+    config = json.loads(hub.files["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["r"]) == ("somebody/base", 4)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] != "somebody/base"
+    card = ModelCard((adapter / "README.md").read_text(encoding="utf-8"))
+    data, text = vars(card.data), card.text
+    assert (data["base_model"], data["library_name"], data["license"]) == ("somebody/base", "peft", "apache-2.0")
+    assert "lora" in data["tags"]
+    assert "**Frames**: 8, chosen by uniform sampling" in text
+    assert "| setting | run 1 | run 2 | run 3 |" in text
+    assert "--model ./base --adapter ./garage" in text
+    assert str(tmp_path) not in text
+    assert "Needed" not in text
+
+
+def test_an_adapter_of_a_published_model_is_asked_by_its_name(adapter: Path) -> None:
+    settings(adapter.parent, model="slowfast-7b-64f", lora_rank=4)
+    data, text = read_card(adapter)
+    assert data["base_model"] == "shi-labs/slowfast-video-mllm-qwen2-7b-convnext-576-frame64-s1t4"
+    assert "--model slowfast-7b-64f --adapter ./garage" in text
+
+
+def test_an_adapter_that_was_moved_knows_its_base(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, moved := tmp_path / "elsewhere" / "adapter")
+    config = {"peft_type": "LORA", "r": 4, "base_model_name_or_path": "tiny"}
+    (moved / "adapter_config.json").write_text(json.dumps(config))
+    assert "**Base**: tiny" in read_card(moved)[1]
+
+
+def test_a_merged_folder_knows_its_runs_wherever_it_lies(adapter: Path, trained: Path, tmp_path: Path) -> None:
+    """Outside the run's folder it was of unknown origin."""
+    shutil.copytree(TINY, merged := tmp_path / "elsewhere" / "merged")
+    write_origin(merged, trained, adapter)
+    _, text = read_card(merged)
+    assert "**Base**: tiny" in text
+    assert "| setting | run 1 | run 2 | run 3 |" in text
+    assert "| lora_rank |  |  | 4 |" in text
+    assert str(tmp_path) not in text
+
+
+def test_a_slow_path_was_added_to_something(tmp_path: Path) -> None:
+    save_whole("llava_onevision", tmp_path / "my-base")
+    add_slow_path(tmp_path / "my-base", tmp_path / "it", num_fast_frames=2, num_slow_frames=4)
+    assert "**Base**: my-base" in model_card(tmp_path / "it", REPOSITORY, licence="MIT")

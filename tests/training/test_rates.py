@@ -12,13 +12,15 @@ from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import UsageError
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.training.annotations import Example
+from sfvqa.training.convert import add_slow_path
 from sfvqa.training.finetune import fine_tune, make_trainer
 from sfvqa.training.frozen_tower import Looking
-from sfvqa.training.options import FineTuning
+from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rates import Part
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
+from tests.model.families.published import save_whole
 from tests.training.test_finetuning import SHORT, losses, make_converted, videos
 
 __all__ = ["videos"]  # a fixture
@@ -61,6 +63,17 @@ def test_each_part_learns_at_its_own_rate(model: Path, tmp_path: Path, lora: dic
     assert rates_by_part(model, tmp_path, **own, **lora) == {Part(part): {rate} for part, rate in RATES.items()}
     others = {Part(part): {1e-2} for part in RATES} | {Part.SLOW: {3e-5}}
     assert rates_by_part(model, tmp_path, slow_learning_rate=3e-5, **lora) == others
+
+
+@pytest.mark.parametrize("options", [{"stage": Stage.BRIDGE}, {"lora_rank": 2}], ids=["stage 1", "LoRA"])
+def test_a_rate_of_a_part_that_does_not_learn_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    """LLaVA-OneVision comes with a trained bridge, and without a slow path; a rate for either was of no use."""
+    save_whole("llava_onevision", tmp_path / "base")
+    add_slow_path(tmp_path / "base", tmp_path / "slow-fast", num_fast_frames=2, num_slow_frames=4)
+    with pytest.raises(UsageError, match="bridge_learning_rate has no effect: nothing of that part learns"):
+        rates_by_part(tmp_path / "slow-fast", tmp_path, bridge_learning_rate=1e-4, **options)
+    with pytest.raises(UsageError, match="slow_learning_rate has no effect: nothing of that part learns"):
+        rates_by_part(tmp_path / "base", tmp_path, slow_learning_rate=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_bnb_8bit", "adamw_torch", "adafactor", "lion_8bit"])

@@ -177,6 +177,22 @@ def test_a_run_stops_when_none_gets_better_also_if_it_was_stopped_before(
     assert read_figures(tmp_path / "run")["trained"].step == 1
 
 
+def test_a_run_that_patience_ended_learns_no_more_when_only_its_result_is_missing(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainer forgets that it was to stop."""
+    chosen = replace(VALIDATED, patience=1, save_every=1)
+    Scripted(monkeypatch, 5.0, 1.0, 2.0)
+    result = fine_tune(model, videos, videos.parent, tmp_path / "run", chosen)
+    expected, figures = load(result).state_dict(), read_figures(tmp_path / "run")
+    shutil.rmtree(result)
+    Scripted(monkeypatch, 0.5)  # what a step more would be said to reach
+    again = load(fine_tune(model, videos, videos.parent, tmp_path / "run", chosen, resume=True)).state_dict()
+    assert [entry["step"] for entry in measured(tmp_path / "run")] == [1, 2]
+    assert read_figures(tmp_path / "run") == figures
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
 def conversation(video: str | None, *said: str) -> dict[str, Any]:
     turns = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(said)]
     return {"id": said[0], "conversations": turns} | ({} if video is None else {"video": video})
@@ -289,32 +305,6 @@ def test_figures_go_to_tensorboard(model: Path, videos: Path, tmp_path: Path) ->
     (folder,) = (tmp_path / "run" / "runs").iterdir()
     found = events.EventAccumulator(str(folder)).Reload()
     assert {"train/loss", "eval/loss", "eval/exact", "eval/relaxed"} <= set(found.Tags()["scalars"])
-
-
-def test_a_logger_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(
-        UsageError, match=r"needs the package trackio, which is not installed\. Install it \(`pip install"
-    ):
-        replace(SHORT, log="trackio")
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"validation": "0"}, "share for validation is 0"),
-        ({"validation": "1.5"}, r"share for validation is 1\.5"),
-        ({"validation": "nan"}, "share for validation is nan"),
-        ({"patience": 2}, "there is no validation"),
-        ({"patience": 0, "validation": "0.1"}, "patience is 0"),
-        ({"against_base": "tiny"}, "there is no validation"),
-        ({"best_by": "beauty"}, "no figure 'beauty'"),
-        ({"log": "paper"}, "Nothing is logged to 'paper'"),
-    ],
-)
-def test_options_that_mean_nothing_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        replace(SHORT, **options)
 
 
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
