@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sfvqa.errors import UsageError
+from sfvqa.training.engines import Engine
 from sfvqa.training.options import FineTuning
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,12 @@ def leave_group() -> None:
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        if Engine.launched() is Engine.ZERO3:  # DeepSpeed has references of its own to the group
+            import deepspeed
+
+            deepspeed.comm.destroy_process_group()
+        else:
+            torch.distributed.destroy_process_group()
 
 
 def check_new_run(run: Path) -> None:

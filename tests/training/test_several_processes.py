@@ -163,11 +163,10 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     arguments = [str(annotations), "--videos", str(folder), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu", *FORMS[form]]
     arguments += ["--learning-rate", "1e-3"]
-
     said = launch(engine, [*arguments, "--output", str(tmp_path / "two")])
     assert said.count("ask it with") == 1
     assert (counted := re.search(r"held (\d+) of (\d+) bytes", said))
-    assert counted[1] == counted[2]
+    assert int(counted[1]) == pytest.approx(int(counted[2]), rel=1e-3 if engine is Engine.ZERO3 else 0)  # it pads
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
     tolerance = 2e-3 if "bfloat16" in form else 1e-5
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
