@@ -100,7 +100,8 @@ def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) 
     What a run of an earlier version does not name, it did as the default of today does.
     """
     now = json.loads(json.dumps(settings))
-    before = json.loads(json.dumps(asdict(FineTuning()))) | before
+    unnoted = {name: now[name] for name in ("engine", "num_processes") if name in now}
+    before = json.loads(json.dumps(asdict(FineTuning()))) | unnoted | before
     if changed := [name for name in now if before.get(name) != now[name]]:
         said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
         raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")
