@@ -205,14 +205,17 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     assert (counted := re.search(r"held (\d+) of (\d+) bytes", said))
     assert int(counted[1]) == pytest.approx(int(counted[2]), rel=1e-3 if engine is Engine.ZERO3 else 0)  # it pads
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
-    tolerance = 2e-3 if "bfloat16" in form else 1e-5
+    tolerance, of_weights = (2e-3, 1e-2) if "bfloat16" in form else (1e-5, 5e-4)
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=tolerance, atol=tolerance)
     result = "adapter/adapter_model.safetensors" if form == "LoRA" else "checkpoint/model.safetensors"
     ours, same = (load_file(tmp_path / name / result) for name in ("two", "one"))
     assert ours.keys() == same.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, same[name], rtol=0, atol=2e-3, msg=name)
+        torch.testing.assert_close(tensor, same[name], rtol=0, atol=of_weights, msg=name)
+    if "frozen" in form:  # and, for the run, rounded
+        before = load_file(model / "model.safetensors")
+        assert all(torch.equal(ours[name], before[name]) for name in ours if name.startswith("vision_tower."))
 
     shutil.copytree(tmp_path / "two", stopped := tmp_path / "stopped")
     for name in ("checkpoint", "adapter", "checkpoint-4"):
