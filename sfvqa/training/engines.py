@@ -86,6 +86,8 @@ def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> No
     """Tell accelerate, before it divides the model, what to divide and where."""
     engine = Engine.launched()
     whole = parts_kept_whole(engine, model)
+    for part in whole:  # where they will run; the rest is moved when it is divided
+        model.get_submodule(part).to(trainer.args.device)
     if engine is Engine.FSDP:
         plugin = trainer.accelerator.state.fsdp_plugin
         plugin.transformer_cls_names_to_wrap = [type(model.language_model.layers[0]).__name__]

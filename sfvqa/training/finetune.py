@@ -2,12 +2,13 @@
 
 It uses transformers' Trainer, in the paper's two stages. A run's settings are kept in its folder beside the states that
 Trainer saves, and only a run with the same settings can continue from them.
-For several GPUs start it with `torchrun --nproc-per-node N -m` or `accelerate launch -m` in place of `python -m`.
+For several GPUs start it with `accelerate launch -m` in place of `python -m`, by a recipe of `sfvqa.training.recipes`.
 """
 
 import argparse
 import hashlib
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -389,6 +390,7 @@ def _settings(model: str | Path, sources: Sequence[Source], videos: Path, option
     paths = {"model": str(model), "annotations": "\n".join(map(str, sources)), "videos": str(videos)}
     digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
     paths["annotations_sha256"] = " ".join(digests)
+    paths |= {"engine": Engine.launched(), "num_processes": os.environ.get("WORLD_SIZE", "1")}
     if options.validation_file:
         paths["validation_sha256"] = hashlib.sha256(options.validation_file.read_bytes()).hexdigest()
     told = asdict(options)

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from sfvqa.errors import UsageError
+from sfvqa.training.engines import Engine
 from sfvqa.training.options import FineTuning
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,12 @@ def leave_group() -> None:
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+        if Engine.launched() is Engine.ZERO3:  # DeepSpeed has references of its own to the group
+            import deepspeed
+
+            deepspeed.comm.destroy_process_group()
+        else:
+            torch.distributed.destroy_process_group()
 
 
 def check_new_run(run: Path) -> None:
@@ -94,7 +100,8 @@ def check_settings(run: Path, before: dict[str, Any], settings: dict[str, Any]) 
     What a run of an earlier version does not name, it did as the default of today does.
     """
     now = json.loads(json.dumps(settings))
-    before = json.loads(json.dumps(asdict(FineTuning()))) | before
+    unnoted = {name: now[name] for name in ("engine", "num_processes") if name in now}
+    before = json.loads(json.dumps(asdict(FineTuning()))) | unnoted | before
     if changed := [name for name in now if before.get(name) != now[name]]:
         said = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in changed)
         raise UsageError(f"The run in {run} has {said}.", "Give the same settings, or start another run.")

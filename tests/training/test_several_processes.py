@@ -16,14 +16,20 @@ from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
+from sfvqa.checkpoints.memory import gigabytes
+from sfvqa.checkpoints.plan import config_of
 from sfvqa.errors import UsageError
 from sfvqa.inference import VideoQA
 from sfvqa.inference.engine import GenerationOptions
+from sfvqa.model import SlowFastForConditionalGeneration
+from sfvqa.registry import find_model
 from sfvqa.training.annotations import Example
 from sfvqa.training.engines import Engine, check_engine
 from sfvqa.training.finetune import main
+from sfvqa.training.learning import choose_learned, keep_frozen_in, training_bytes
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.recipes.__main__ import RECIPES
+from sfvqa.training.run_folder import check_settings
 from tests.training.flash_videos import QUESTION
 from tests.training.test_finetuning import HERE, losses, make_converted, videos
 
@@ -109,6 +115,37 @@ def test_stage_1_leaves_rows_without_a_video_out_and_so_may_have_them(monkeypatc
         check_engine(Engine.ZERO3, FineTuning(), [VIDEO])
 
 
+def test_a_run_goes_on_only_with_its_own_engine_and_number_of_processes(tmp_path: Path) -> None:
+    """States of shares are of no use to others, and with more processes a step is another; earlier runs noted none."""
+    now = {"engine": "fsdp", "num_processes": "2"}
+    check_settings(tmp_path, now, now)
+    check_settings(tmp_path, {}, now)
+    with pytest.raises(UsageError, match=r"has engine 'fsdp' \(now 'ddp'\), num_processes '2' \(now '1'\)"):
+        check_settings(tmp_path, now, {"engine": "ddp", "num_processes": "1"})
+
+
+@pytest.mark.parametrize(
+    ("engine", "stage", "expected"),
+    [
+        (Engine.FSDP, Stage.BRIDGE, "3.7 GB"),
+        (Engine.FSDP, Stage.ALL, "17 GB"),
+        (Engine.ZERO3, Stage.BRIDGE, "4 GB"),
+        (Engine.ZERO3, Stage.ALL, "24.7 GB"),
+    ],
+)
+def test_the_readme_says_what_a_process_holds_of_the_published_model(
+    engine: Engine, stage: Stage, expected: str
+) -> None:
+    with torch.device("meta"):
+        published = SlowFastForConditionalGeneration(config_of(find_model("slowfast-7b-64f")))
+    choose_learned(published, stage)
+    keep_frozen_in(published, torch.bfloat16)
+    assert gigabytes(training_bytes(published, engine, 8)).replace(".0 GB", " GB") == expected
+    readme = (REPOSITORY / "sfvqa" / "training" / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{engine}`, of 8"))
+    assert row.split(" | ")[stage].rstrip(" |") == expected
+
+
 # --- two processes on the CPU ----------------------------------------------------------------------------------------
 
 FORMS = {
@@ -163,20 +200,22 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     arguments = [str(annotations), "--videos", str(folder), "--model", str(model), "--num-frames", "4"]
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu", *FORMS[form]]
     arguments += ["--learning-rate", "1e-3"]
-
     said = launch(engine, [*arguments, "--output", str(tmp_path / "two")])
     assert said.count("ask it with") == 1
     assert (counted := re.search(r"held (\d+) of (\d+) bytes", said))
-    assert counted[1] == counted[2]
+    assert int(counted[1]) == pytest.approx(int(counted[2]), rel=1e-3 if engine is Engine.ZERO3 else 0)  # it pads
     assert main([*arguments, "--output", str(tmp_path / "one"), "--batch-size", "2"]) == 0
-    tolerance = 2e-3 if "bfloat16" in form else 1e-5
+    tolerance, of_weights = (2e-3, 1e-2) if "bfloat16" in form else (1e-5, 5e-4)
     two, one = torch.tensor(losses(tmp_path / "two")), torch.tensor(losses(tmp_path / "one"))
     torch.testing.assert_close(two, one, rtol=tolerance, atol=tolerance)
     result = "adapter/adapter_model.safetensors" if form == "LoRA" else "checkpoint/model.safetensors"
     ours, same = (load_file(tmp_path / name / result) for name in ("two", "one"))
     assert ours.keys() == same.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, same[name], rtol=0, atol=2e-3, msg=name)
+        torch.testing.assert_close(tensor, same[name], rtol=0, atol=of_weights, msg=name)
+    if "frozen" in form:  # and, for the run, rounded
+        before = load_file(model / "model.safetensors")
+        assert all(torch.equal(ours[name], before[name]) for name in ours if name.startswith("vision_tower."))
 
     shutil.copytree(tmp_path / "two", stopped := tmp_path / "stopped")
     for name in ("checkpoint", "adapter", "checkpoint-4"):
