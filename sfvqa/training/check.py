@@ -4,12 +4,13 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
@@ -17,6 +18,8 @@ from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.model import SlowFastConfig
 from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
 from sfvqa.training.rows import DialogueWriter, video_layout
+from sfvqa.training.shards import Streamed, is_streamed
+from sfvqa.training.stream import RowsOnDisk
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import resize_to
 from sfvqa.video.readers import ReadOptions, num_available_cores
@@ -84,7 +87,11 @@ def find_faults(
     told = time.monotonic()
     pool = ThreadPoolExecutor(num_readers)
     try:
-        for path in dict.fromkeys(source.path for source in sources):
+        for source in {source.path: source for source in sources}.values():
+            if is_streamed(source):
+                yield from _find_in_stream(source, video_folder, pool, 2 * num_readers, sampling, ruler)
+                continue
+            path = Path(source.path)
             rows, ignored = read_rows(path, video_folder)
             if ignored:
                 yield Finding(Place(path), says_ignored(path, ignored), "", is_error=False)
@@ -98,6 +105,37 @@ def find_faults(
                     told = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _find_in_stream(
+    source: Source,
+    video_folder: Path,
+    pool: ThreadPoolExecutor,
+    num_ahead: int,
+    sampling: SamplingOptions,
+    ruler: Ruler | None,
+) -> Iterator[Finding]:
+    """The same for rows that are streamed, of which a few videos lie on disk at a time."""
+    with TemporaryDirectory() as folder:
+        rows = RowsOnDisk(Path(folder), video_folder)
+        waiting = deque[tuple[Example | Fault, dict[Path, Future[ClipFacts]]]]()
+
+        def oldest() -> Iterator[Finding]:
+            row, looks = waiting.popleft()
+            yield from _findings(row, looks, set(looks), ruler)
+            if isinstance(row, Example):
+                rows.let_go(row)
+
+        for shard in Streamed.of(source).shards:
+            for found in shard.rows():
+                row = rows.example(found)
+                video = row.video if isinstance(row, Example) else None
+                waiting.append((row, {} if video is None else {video: pool.submit(_look_at, video, sampling)}))
+                if len(waiting) > num_ahead:
+                    yield from oldest()
+            logger.info("%s is read", shard.file)
+        while waiting:
+            yield from oldest()
 
 
 _SECONDS_BETWEEN_WORDS = 10.0
@@ -153,7 +191,7 @@ def report_faults(
         counts[finding.is_error] += 1
         said = (finding.as_json() if as_json else str(finding)).encode(errors="backslashreplace").decode()
         print(said, file=sys.stdout if as_json or finding.is_error else sys.stderr)
-    files = plural(len({source.path for source in sources}), "file")
+    files = plural(len({source.path for source in sources}), "source" if any(map(is_streamed, sources)) else "file")
     wrong, warned = plural(counts[True], "error"), plural(counts[False], "warning")
     lengths = "" if ruler else " Lengths are checked with --model."
     print(f"{files} checked: {wrong}, {warned}.{lengths}", file=sys.stderr)
