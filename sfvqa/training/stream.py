@@ -191,6 +191,9 @@ class _UnderWay:
     is_last: bool
 
 
+_BEGINNING: dict[str, Any] = {"epoch": 0, "block": 0, "at": None, "turn": 0, "num_drawn": 0, "num_skipped": 0}
+
+
 class Stream:
     """Draws the rows of one process, epoch after epoch: a block at a time, which is shuffled.
 
@@ -211,36 +214,42 @@ class Stream:
         self._order = Order(sources, options.seed, options.shuffle_rows > 1, process)
         self._rows, self._options, self._refuse = rows, options, refuse
         self._under_way: deque[_UnderWay] = deque()
-        self.state = state or {"epoch": 0, "block": 0, "at": None, "turn": 0, "num_drawn": 0, "num_skipped": 0}
-        self.num_skipped: int = self.state["num_skipped"]
+        self.state = state or _BEGINNING
+        self.num_skipped = int(self.state["num_skipped"])
 
     def draw(self, num_rows: Callable[[Example], int]) -> Iterator[Drawn]:
         """Yield rows of tokens without end; `num_rows` says how many an example has."""
-        place, state = 0, self.state
+        place = 0
+        for begin, block in self._blocks():
+            numbered = [(example, number) for example in block for number in range(num_rows(example))]
+            for count, (example, number) in enumerate(numbered, start=1):
+                is_last = number + 1 == num_rows(example)
+                if count > begin["num_drawn"]:
+                    place += 1
+                    drawn = Drawn(example, number, place, begin["epoch"])
+                    self._under_way.append(_UnderWay(drawn, begin | {"num_drawn": count}, is_last))
+                    yield drawn
+                elif is_last:
+                    self._rows.let_go(example)
+
+    def _blocks(self) -> Iterator[tuple[dict[str, Any], list[Example]]]:
+        """Shuffled blocks without end, each with the state to go on from before it, or within the first."""
+        state = self.state
         while True:
             position = self._order.start(state["epoch"])
             if state["at"] is not None:
                 position.at, position.turn = [(visit, row) for visit, row in state["at"]], state["turn"]
-            rows, is_empty = self._order.rows(position), state["at"] is None
-            begins = {"at": list(position.at), "turn": position.turn}
-            while block := list(islice(self._examples(rows), self._options.shuffle_rows)):
+            examples, is_empty = self._examples(self._order.rows(position)), state["at"] is None
+            begin = state | {"at": list(position.at), "turn": position.turn}
+            while block := list(islice(examples, self._options.shuffle_rows)):
                 is_empty = False
-                random.Random(f"{self._options.seed} {state['epoch']} {state['block']}").shuffle(block)
-                numbered = [(one, number) for one in block for number in range(num_rows(one))]
-                for count, (example, number) in enumerate(numbered, start=1):
-                    is_last = (count == len(numbered)) or numbered[count][0] is not example
-                    if count > state["num_drawn"]:
-                        place += 1
-                        drawn = Drawn(example, number, place, state["epoch"])
-                        self._under_way.append(_UnderWay(drawn, state | begins | {"num_drawn": count}, is_last))
-                        yield drawn
-                    elif is_last:
-                        self._rows.let_go(example)
-                state = state | {"block": state["block"] + 1, "num_drawn": 0}
-                begins = {"at": list(position.at), "turn": position.turn}
+                random.Random(f"{self._options.seed} {begin['epoch']} {begin['block']}").shuffle(block)
+                yield begin, block
+                at = {"at": list(position.at), "turn": position.turn}
+                begin = begin | at | {"block": begin["block"] + 1, "num_drawn": 0}
             if is_empty:
                 raise UsageError("The stream has no rows to learn from.", "Give more rows than there are processes.")
-            state = state | {"epoch": state["epoch"] + 1, "block": 0, "at": None, "turn": 0, "num_drawn": 0}
+            state = _BEGINNING | {"epoch": state["epoch"] + 1}
 
     def first_block(self) -> list[Example]:
         """The first examples, as many as are shuffled at a time."""
@@ -262,8 +271,9 @@ class Stream:
             self._refuse(made)
             yield made
 
-    def learned(self, place: int) -> None:
-        """Note that all rows up to a place have been learned from."""
+    def learned(self, place: int, num_skipped: int = 0) -> None:
+        """Note that all rows up to a place have been learned from, but for those that were skipped since the last."""
+        self.num_skipped += num_skipped
         while self._under_way and self._under_way[0].drawn.place <= place:
             done = self._under_way.popleft()
             self.state = done.state
@@ -337,7 +347,7 @@ class StreamBatches:
         self._batch_size, self._num_workers = batch_size, num_workers
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        last_epoch = 0
+        last_epoch, num_skipped = self._stream.state["epoch"], 0
         for batch in DataLoader(
             self._rows,
             batch_size=self._batch_size,
@@ -348,11 +358,11 @@ class StreamBatches:
         ):
             epoch = batch.pop("epoch")
             for said in batch.pop("unreadable"):
-                self._stream.num_skipped += 1
+                num_skipped += 1
                 logger.warning("%s It is left out.", said)
             if "input_ids" in batch:
-                last_epoch = epoch
-                yield batch
+                yield batch | {"num_skipped": num_skipped}
+                last_epoch, num_skipped = epoch, 0
             elif epoch > last_epoch + 1:
                 raise UsageError("In a whole epoch of the stream no video can be read.", "Check some of them.")
 

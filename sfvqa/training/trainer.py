@@ -68,7 +68,7 @@ class VideoTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         """As Trainer's; videos of which something is kept go in as that."""
-        place = inputs.pop("place", None)
+        drawn = inputs.pop("place", 0), inputs.pop("num_skipped", 0)
         looked = inputs.pop("looked", None)
         if self.frozen is not None and looked is not None:
             del inputs["pixel_values"]
@@ -76,7 +76,7 @@ class VideoTrainer(Trainer):
                 inputs |= self.frozen.arguments(self.accelerator.unwrap_model(model), looked)
         loss = super().compute_loss(model, inputs, *arguments, **named)
         if self.stream is not None:
-            self.stream.learned(place)
+            self.stream.learned(*drawn)
         return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
