@@ -92,6 +92,7 @@ _PARAMETERS = {
     **{name: name.replace("-", "_") for name in ("validation", "log", "cache-gigabytes", "threshold", "top")},
     **{name: name.replace("-", "_") for name in ("adapter", "lora-rank", "quantization")},
     **{name: name.replace("-", "_") for name in ("max-new-tokens", "subtitle-tokens", "num-frames", "batch-size")},
+    **{name: name.replace("-", "_") for name in ("num-epochs", "num-steps", "shuffle-rows")},
 }
 """Flags, and what gives the same in Python; those of `sfvqa batch` alone have nothing there, and stay."""
 

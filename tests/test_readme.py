@@ -38,10 +38,12 @@ def test_the_first_two_commands_are_the_ones_that_ci_runs() -> None:
 
 def test_every_command_is_one_of_the_kinds_tested_here() -> None:
     tested = [*commands()[:2], *SFVQA, *MODULES]
-    needing_no_test = ("llm ", "python -m pytest", ". .venv/bin/activate", "apt-get download", "pip download")
-    needing_no_test += ("pip install lmms-eval", "python -m lmms_eval")  # the second in tests/test_lmms_eval.py
+    needing_no_test = (
+        *("python -m pytest", ". .venv/bin/activate", "apt-get download", "pip download", "pip install lmms-eval"),
+        *("llm ", "python -m lmms_eval"),  # parsed in test_llm.py and test_lmms_eval.py
+    )
     others = [command.line for command in ALL if command not in tested]
-    assert all(line.startswith(needing_no_test) for line in others), others  # test_llm.py has those of llm
+    assert all(line.startswith(needing_no_test) for line in others), others
 
 
 @pytest.mark.parametrize("command", SFVQA, ids=by_line)

@@ -25,21 +25,21 @@ _NUM_NAMED = 3  # of the videos that cannot be read
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands: in which file, at which `number` (a line, or an entry of the list, from 1), and its id.
+    """Where a row stands: in which file or shard, at which `number` (from 1), and its id.
 
-    Both are None for the file as a whole.
+    Both are None for the file as a whole. `kind` is what the number counts: lines, or entries of a list, say.
     """
 
-    file: Path
+    file: Path | str
     number: int | None = None
     name: str | None = None
-    is_line: bool = False
+    kind: str = "Entry"
 
     def __str__(self) -> str:
         if self.number is None:
             return str(self.file)
         name = "" if self.name is None else f" ({self.name})"
-        return f"{'Line' if self.is_line else 'Entry'} {self.number}{name} of {self.file}"
+        return f"{self.kind} {self.number}{name} of {self.file}"
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class Fault:
 class Source:
     """A file of annotations, each row of which is learned from `weight` times an epoch: 0.5 is half of its rows, drawn.
 
-    Raises UsageError when built.
+    What is streamed may have an address in place of a path. Raises UsageError when built.
 
     >>> Source.parse("a.jsonl:2").weight
     2.0
     """
 
-    path: Path
+    path: Path | str
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -95,7 +95,9 @@ class Source:
     def parse(cls, text: str) -> "Source":
         """`FILE` or `FILE:WEIGHT`; what is no number behind a colon belongs to the name."""
         path, _, weight = text.rpartition(":")
-        return cls(Path(path), float(weight)) if path and _NUMBER.fullmatch(weight) else cls(Path(text))
+        if not (path and _NUMBER.fullmatch(weight)):
+            path, weight = text, "1"
+        return cls(path if "://" in path else Path(path), float(weight))
 
     def __str__(self) -> str:
         return str(self.path) if self.weight == 1 else f"{self.path}:{self.weight:g}"
@@ -115,7 +117,11 @@ _NUMBER = re.compile(r"-?\d+(\.\d*)?|-?\.\d+")
 
 def read_sources(sources: Sequence[Source], video_folder: Path, seed: int) -> list[Example]:
     """All examples of several files, each as often as its file weighs. Errors as `read_annotations`."""
-    return [example for source in sources for example in source.draw(read_annotations(source.path, video_folder), seed)]
+    return [
+        example
+        for source in sources
+        for example in source.draw(read_annotations(Path(source.path), video_folder), seed)
+    ]
 
 
 def read_annotations(path: Path, video_folder: Path) -> list[Example]:
@@ -146,25 +152,32 @@ def read_rows(path: Path, video_folder: Path) -> tuple[list[Example | Fault], Co
     rows: list[Example | Fault] = []
     ignored: Counter[str] = Counter()
     try:
-        for place, row in _rows(path):
-            name = str(row["id"]) if isinstance(row, dict) and row.get("id") is not None else None
-            place = replace(place, name=name)
-            try:
-                if isinstance(row, UsageError):
-                    raise row
-                said = read_conversation(row)
-            except UsageError as error:
-                rows.append(Fault(place, error))
-                continue
-            ignored.update(said.ignored)
-            video = None if said.shown is None else video_folder / said.shown
-            rows.append(Example(name or str(place.number), video, said.turns, system=said.system, place=place))
+        for place, row in rows_of_file(path):
+            made, not_read = read_row(place, row, video_folder)
+            rows.append(made)
+            ignored.update(not_read)
     except UsageError as error:
         return [Fault(Place(path), error)], Counter()
     return rows, ignored
 
 
-def _rows(path: Path) -> Iterator[tuple[Place, Any]]:
+def read_row(
+    place: Place, row: Any, video_folder: Path, shown: Sequence[str] = ()
+) -> tuple[Example | Fault, tuple[str, ...]]:
+    """One row, or what is wrong with it, and the keys that were not read; `shown` as `read_conversation` takes it."""
+    name = str(row["id"]) if isinstance(row, dict) and row.get("id") is not None else None
+    place = replace(place, name=place.name or name)
+    try:
+        if isinstance(row, UsageError):
+            raise row
+        said = read_conversation(row, shown)
+    except UsageError as error:
+        return Fault(place, error), ()
+    video = None if said.shown is None else video_folder / said.shown
+    return Example(place.name or str(place.number), video, said.turns, system=said.system, place=place), said.ignored
+
+
+def rows_of_file(path: Path) -> Iterator[tuple[Place, Any]]:
     """The rows of a file: a list in JSON if it begins with a bracket, else JSON lines, whatever its name is.
 
     A line that is no JSON is an error in place of a row. UsageError for the file as a whole.
@@ -179,7 +192,7 @@ def _rows(path: Path) -> Iterator[tuple[Place, Any]]:
         parts = [(number, part) for number, part in enumerate(text.split("\n"), start=1) if part.strip()]
         if len(parts) > 1 and not isinstance(_parsed(text), UsageError):
             raise UsageError(f"{path} holds one object, not a list of rows.", _LISTED)
-        lines = [(Place(path, number, is_line=True), _parsed(part)) for number, part in parts]
+        lines = [(Place(path, number, kind="Line"), _parsed(part)) for number, part in parts]
     if not lines:
         raise UsageError(f"{path} holds no rows.", _LISTED)
     yield from lines

@@ -4,12 +4,13 @@ import json
 import logging
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
@@ -18,6 +19,8 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastConfig
 from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
 from sfvqa.training.rows import DialogueWriter, video_layout
+from sfvqa.training.shards import Streamed, is_streamed
+from sfvqa.training.stream import RowsOnDisk
 from sfvqa.training.validation import content_of
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import resize_to
@@ -87,14 +90,19 @@ def find_faults(
 
     Without a ruler no row is too long. Rows of the file `validation` come last, and may show nothing that others show.
     """
-    files = dict.fromkeys(source.path for source in sources)
     looks: dict[Path, Future[ClipFacts]] = {}
     learned: dict[str, Place] = {}
     videos = VideoCache(Path(), 0)  # keeps nothing; it knows what it hashed
     told = time.monotonic()
     pool = ThreadPoolExecutor(num_readers)
     try:
-        for path, is_held_out in [*((path, False) for path in files), *([(validation, True)] if validation else [])]:
+        learned_from = {source.path: (source, False) for source in sources}
+        held_out = [] if validation is None else [(Source(validation), True)]
+        for source, is_held_out in [*learned_from.values(), *held_out]:
+            if is_streamed(source):
+                yield from _find_in_stream(source, video_folder, pool, 2 * num_readers, sampling, ruler)
+                continue
+            path = Path(source.path)
             rows, ignored = read_rows(path, video_folder)
             if ignored:
                 yield Finding(Place(path), says_ignored(path, ignored), "", is_error=False)
@@ -110,6 +118,37 @@ def find_faults(
                     told = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _find_in_stream(
+    source: Source,
+    video_folder: Path,
+    pool: ThreadPoolExecutor,
+    num_ahead: int,
+    sampling: SamplingOptions,
+    ruler: Ruler | None,
+) -> Iterator[Finding]:
+    """The same for rows that are streamed, of which a few videos lie on disk at a time."""
+    with TemporaryDirectory() as folder:
+        rows = RowsOnDisk(Path(folder), video_folder)
+        waiting = deque[tuple[Example | Fault, dict[Path, Future[ClipFacts]]]]()
+
+        def oldest() -> Iterator[Finding]:
+            row, looks = waiting.popleft()
+            yield from _findings(row, looks, set(looks), ruler)
+            if isinstance(row, Example):
+                rows.let_go(row)
+
+        for shard in Streamed.of(source).shards:
+            for found in shard.rows():
+                row = rows.example(found)
+                video = row.video if isinstance(row, Example) else None
+                waiting.append((row, {} if video is None else {video: pool.submit(_look_at, video, sampling)}))
+                if len(waiting) > num_ahead:
+                    yield from oldest()
+            logger.info("%s is read", shard.file)
+        while waiting:
+            yield from oldest()
 
 
 _SECONDS_BETWEEN_WORDS = 10.0
@@ -180,7 +219,8 @@ def report_faults(
         counts[finding.is_error] += 1
         said = (finding.as_json() if as_json else str(finding)).encode(errors="backslashreplace").decode()
         print(said, file=sys.stdout if as_json or finding.is_error else sys.stderr)
-    files = plural(len({source.path for source in sources} | ({validation} if validation else set())), "file")
+    num_files = len({source.path for source in sources} | ({validation} if validation else set()))
+    files = plural(num_files, "source" if any(map(is_streamed, sources)) else "file")
     wrong, warned = plural(counts[True], "error"), plural(counts[False], "warning")
     lengths = "" if ruler else " Lengths are checked with --model."
     print(f"{files} checked: {wrong}, {warned}.{lengths}", file=sys.stderr)

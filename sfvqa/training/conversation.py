@@ -32,9 +32,9 @@ class Conversation:
 
 
 PLACEHOLDERS = ("<image>", "<video>")
-_SHOWN = ("video", "videos", "image", "images")
+SHOWN = ("video", "videos", "image", "images")
 _SAID = ("conversations", "messages")
-_READ = {"id", "system", *_SHOWN, *_SAID}
+_READ = {"id", "system", *SHOWN, *_SAID}
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _ADDRESS = re.compile(r"data:|[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters and more, so that C:/ is a path
 _CALLED = {"system": "a system message", "user": "a question", "assistant": "an answer"}
@@ -59,8 +59,11 @@ def as_object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return made if len(made) == len(pairs) else RepeatedKey(pairs)
 
 
-def read_conversation(row: Any) -> Conversation:
-    """Read it; UsageError says what is wrong with it, of several faults the first."""
+def read_conversation(row: Any, came_with: Sequence[str] = ()) -> Conversation:
+    """Read it; UsageError says what is wrong with it, of several faults the first.
+
+    `came_with` are the names of videos or pictures that lay beside the row, which are those that it names itself.
+    """
     if not isinstance(row, dict):
         raise UsageError("It is not an object.", 'Write {"video": …, "conversations": [{"from": …, "value": …}, …]}.')
     _refuse_repeated(row)  # before a key is missed
@@ -75,6 +78,7 @@ def read_conversation(row: Any) -> Conversation:
         role, text, in_parts = _turn(turn, number)
         shown += in_parts
         turns.append((role, text))
+    shown[: len(came_with)] = came_with
     if len(shown) > 1:
         raise UsageError(
             f"It shows {len(shown)} videos or images: {first_few(shown)}.",
@@ -120,7 +124,7 @@ def _key_of_turns(row: dict[str, Any]) -> str:
 def _named(row: dict[str, Any]) -> list[str]:
     """The videos and pictures that a row names beside its turns."""
     named = []
-    for key in _SHOWN:
+    for key in SHOWN:
         value = row.get(key)
         for name in value if isinstance(value, list) else [] if value is None else [value]:
             if not isinstance(name, str) or not name.strip():
@@ -133,7 +137,7 @@ def _named(row: dict[str, Any]) -> list[str]:
 def _refuse_other_names(row: dict[str, Any]) -> None:
     """Refuse what would be learned as text alone because its video is named otherwise."""
     for key, value in row.items():
-        if value and key not in _SHOWN and any(shown in key.lower() for shown in ("video", "image")):
+        if value and key not in SHOWN and any(shown in key.lower() for shown in ("video", "image")):
             raise UsageError(
                 f"It has {key} {_short(value)}, and neither video nor image.",
                 f"Rename it to video or image, or leave out {key} if the row is text alone.",

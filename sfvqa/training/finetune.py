@@ -8,13 +8,14 @@ For several GPUs start it with `accelerate launch -m` in place of `python -m`, b
 import argparse
 import hashlib
 import logging
-import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ from sfvqa.training.progress import ProgressLine, StderrHandler
 from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
 from sfvqa.training.run_folder import (
     KEPT_VIDEOS,
+    STREAMED_VIDEOS,
     check_new_run,
     check_settings,
     clear_kept_videos,
@@ -54,6 +56,8 @@ from sfvqa.training.run_folder import (
     read_settings,
     write_settings,
 )
+from sfvqa.training.shards import Streamed
+from sfvqa.training.stream import RowsOnDisk, Stream, StreamedRows, process_of_run, read_state, streamed_sources
 from sfvqa.training.trainer import VideoTrainer
 from sfvqa.training.validation import (
     Figures,
@@ -62,6 +66,7 @@ from sfvqa.training.validation import (
     figures_table,
     hold_out,
     read_figures,
+    refuse_held_out,
     source_of,
     write_figures,
 )
@@ -90,12 +95,13 @@ def fine_tune(
     holds nothing or the state of other settings; ModelError for the checkpoint; OutOfMemoryError.
     """
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
-    examples = read_sources(sources, videos, options.seed)
+    streamed = streamed_sources(sources, options)
+    examples = [] if streamed else read_sources(sources, videos, options.seed)
     if options.validation_file:
         examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = _resolve(options, read_trained_with(find(model)))
     check_engine(Engine.launched(), options, examples)
-    settings, state = _settings(model, sources, videos, options), None
+    settings, state = _settings(model, sources, videos, options, streamed), None
     before: dict[str, Any] = {}
     if resume:
         before = read_settings(run)
@@ -107,25 +113,21 @@ def fine_tune(
     for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
         logger.warning("%s", warning)
     checkpoint = _load(model, looking, options.quantization)
-    if options.stage is Stage.BRIDGE:
+    if options.stage is Stage.BRIDGE and examples:
         examples = _about_videos(examples)
-    cache = VideoCache(options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9))
+    cache = VideoCache(
+        options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9), whole_files=bool(streamed)
+    )
     if options.validation:
-        examples = _held_out(examples, options, before, cache)
+        examples = _held_out(examples, options, before, cache, streams=bool(streamed))
         settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
-    trainer = make_trainer(checkpoint, examples, looking, run, options, cache)
+    stream = _stream(streamed, examples, videos, run, options, cache, state) if streamed else None
+    trainer = make_trainer(checkpoint, examples, looking, run, options, cache, stream)
     if not resume:  # only now: a start that failed must not keep the folder from the next
         write_settings(run, settings)
-    try:
-        with memory_errors("training", lambda: _TAKES_LESS):
-            figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
-            trainer.train(resume_from_checkpoint=state)
-    except SfvqaError as error:
-        raise _as_raised(error) from error
-    finally:
-        for line in trainer.callback_handler.callbacks:
-            if isinstance(line, ProgressLine):
-                line.close()
+    with _ending(trainer):
+        figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
+        trainer.train(resume_from_checkpoint=state)
     if options.validation:
         ended = trainer.state
         step = ended.best_global_step if ended.best_model_checkpoint else ended.global_step  # its folder may be gone
@@ -148,15 +150,20 @@ def fine_tune(
 def dry_run(
     model: str | Path, annotations: Path | Sequence[Source], videos: Path, options: FineTuning
 ) -> TrainingMemory:
-    """What `fine_tune` would take of memory, without reading weights. Errors as there, but for the run's folder."""
+    """What `fine_tune` would take of memory, without reading weights; of a stream, for its first rows (`shuffle_rows`).
+
+    Errors as there, but for the run's folder.
+    """
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
     options, looking = _resolve(options, read_trained_with(find(model)))
-    examples = check_videos(
-        read_sources(sources, videos, options.seed),
-        looking.sampling,
-        looking.reading,
-        skip_unreadable=options.skip_unreadable,
-    )
+    with ExitStack() as stack:
+        if streamed := streamed_sources(sources, options):
+            rows = RowsOnDisk(Path(stack.enter_context(TemporaryDirectory())), videos)
+            examples = Stream(streamed, rows, options).first_block()
+        else:
+            examples = read_sources(sources, videos, options.seed)
+        skips = options.skip_unreadable
+        examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=skips)
     folder = locate(model).folder
     config = read_config(folder)
     tokenizer = load_tokenizer(folder, config)
@@ -207,14 +214,40 @@ def _about_videos(examples: list[Example]) -> list[Example]:
     return with_video
 
 
-def _held_out(examples: list[Example], options: FineTuning, before: dict[str, Any], cache: VideoCache) -> list[Example]:
+def _stream(
+    sources: Sequence[Streamed],
+    examples: Sequence[Example],
+    videos: Path,
+    run: Path,
+    options: FineTuning,
+    cache: VideoCache,
+    state: str | None,
+) -> Stream:
+    """What draws the rows of this process, from where it was in a saved `state`; `examples` must not come in it."""
+    process = process_of_run()
+    rows = RowsOnDisk(run / STREAMED_VIDEOS / str(process[0]), videos)
+    rows.close()  # of a run that was killed
+    return Stream(
+        sources,
+        rows,
+        options,
+        process=process,
+        state=None if state is None else read_state(Path(state), process[0]),
+        refuse=refuse_held_out(examples, cache),
+    )
+
+
+def _held_out(
+    examples: list[Example], options: FineTuning, before: dict[str, Any], cache: VideoCache, *, streams: bool
+) -> list[Example]:
     """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
     if options.validation_share and before:
         held = before.get("held_out") or []
         examples = [replace(example, held_out=source_of(example) in held) for example in examples]
     elif options.validation_share:
         examples = hold_out(examples, options.validation_share, options.seed, cache)
-    check_apart(examples, cache)
+    if not streams:  # of which each row is looked at when it comes
+        check_apart(examples, cache)
     held_out = list(dict.fromkeys(example for example in examples if example.held_out))  # once, whatever they weigh
     logger.info(
         "Validation on %s about %s, which are not learned from",
@@ -249,6 +282,22 @@ def _validation_of_base(trainer: VideoTrainer, options: FineTuning, examples: li
     return Validation(base, rows, held_out, batch_size=options.batch_size, num_workers=options.num_workers)
 
 
+@contextmanager
+def _ending(trainer: VideoTrainer) -> Iterator[None]:
+    """Errors of training as they were meant; and in any case neither a bar nor streamed videos stay."""
+    try:
+        with memory_errors("training", lambda: _TAKES_LESS):
+            yield
+    except SfvqaError as error:
+        raise _as_raised(error) from error
+    finally:
+        for line in trainer.callback_handler.callbacks:
+            if isinstance(line, ProgressLine):
+                line.close()
+        if trainer.stream is not None:
+            trainer.stream.close()
+
+
 def _as_raised(error: SfvqaError) -> SfvqaError:
     """The same as a process that reads ahead raised it: torch passes on its class and, as its message, a traceback."""
     if not error.message.startswith("Caught "):
@@ -281,8 +330,12 @@ def make_trainer(
     run: Path,
     options: FineTuning,
     cache: VideoCache,
+    stream: Stream | None = None,
 ) -> VideoTrainer:
-    """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes."""
+    """Return transformers' Trainer for the model of `checkpoint`; `cache` keeps what a frozen tower makes.
+
+    With a stream, `examples` are validated on alone.
+    """
     model = checkpoint.model
     model.train()
     learner = prepare(model, checkpoint.location.folder, options)
@@ -290,7 +343,11 @@ def make_trainer(
     writer = DialogueWriter(checkpoint.tokenizer, checkpoint.end_token_ids, model.config.family)
     learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
     dataset, validation = (VideoDataset(part, writer, model.config, looking) for part in (learned, held_out))
-    arguments = _arguments(run, options, has_text_alone=any(one.video is None for one in learned))
+    if stream is not None:
+        dataset = StreamedRows([], writer, model.config, looking)
+        dataset.skip_unreadable = options.skip_unreadable
+    has_text_alone = stream is not None or any(one.video is None for one in learned)
+    arguments = _arguments(run, options, has_text_alone=has_text_alone)
     if arguments.n_gpu > 1:
         raise UsageError(
             f"One process sees {arguments.n_gpu} GPUs.",
@@ -298,10 +355,9 @@ def make_trainer(
         )
     engine = Engine.launched()
     logger.info(
-        "Stage %d: %s of %s, %s learn; %s before activations%s",
+        "Stage %d: %s, %s learn; %s before activations%s",
         options.stage,
-        plural(len(dataset), "row"),
-        plural(len(learned), "example"),
+        f"{plural(len(dataset), 'row')} of {plural(len(learned), 'example')}" if stream is None else stream.said,
         plural(num_learned, "parameter"),
         gigabytes(training_bytes(model, engine, arguments.world_size)),
         "" if engine is Engine.DDP else " in each process, and what it gathers",
@@ -318,6 +374,7 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.rates = options.rates
     prepare_sharing(trainer, model)
+    trainer.stream, trainer.args.ignore_data_skip = stream, stream is not None  # it goes on by itself
     if options.group_by_length:
         together = arguments.train_batch_size * arguments.world_size
         if together == 1:
@@ -329,7 +386,8 @@ def make_trainer(
             checkpoint, validation, held_out, batch_size=options.batch_size, num_workers=options.num_workers
         )
     with trainer.autocast():
-        frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision)
+        streams = stream is not None
+        frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision, streams=streams)
     dataset.frozen = validation.frozen = trainer.frozen = frozen
     return trainer
 
@@ -385,12 +443,16 @@ def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> Train
     )
 
 
-def _settings(model: str | Path, sources: Sequence[Source], videos: Path, options: FineTuning) -> dict[str, Any]:
+def _settings(
+    model: str | Path, sources: Sequence[Source], videos: Path, options: FineTuning, streamed: Sequence[Streamed]
+) -> dict[str, Any]:
     """The settings that a resumed run must share."""
     paths = {"model": str(model), "annotations": "\n".join(map(str, sources)), "videos": str(videos)}
-    digests = [hashlib.sha256(source.path.read_bytes()).hexdigest() for source in sources]
+    digests = [one.fingerprint for one in streamed] or [
+        hashlib.sha256(Path(source.path).read_bytes()).hexdigest() for source in sources
+    ]
     paths["annotations_sha256"] = " ".join(digests)
-    paths |= {"engine": Engine.launched(), "num_processes": os.environ.get("WORLD_SIZE", "1")}
+    paths |= {"engine": Engine.launched(), "num_processes": str(process_of_run()[1])}
     if options.validation_file:
         paths["validation_sha256"] = hashlib.sha256(options.validation_file.read_bytes()).hexdigest()
     told = asdict(options)

@@ -57,13 +57,14 @@ class LookedAt:
 class FrozenTower:
     """Keeps what a frozen tower makes of `videos`; the others are looked at anew each time.
 
-    `key` is what they are found by, but for their content. Visual tokens are kept if the bridge `is_frozen` too.
+    Of a stream, whose videos are not known before they come, it keeps the first ones until the cache is full: `videos`
+    is None. `key` is what they are found by, but for their content; visual tokens are kept if the bridge is frozen too.
     """
 
     cache: VideoCache
     key: EncodingKey
     bridge_is_frozen: bool
-    videos: frozenset[Path]
+    videos: frozenset[Path] | None
 
     @classmethod
     def of(
@@ -73,6 +74,8 @@ class FrozenTower:
         looking: Looking,
         cache: VideoCache,
         precision: str,
+        *,
+        streams: bool = False,
     ) -> Self | None:
         """Choose as many videos as the cache has room for, in their order, and say so; None where the tower learns.
 
@@ -95,7 +98,10 @@ class FrozenTower:
             if total + (size := count * frame_bytes + _HEADER_BYTES) <= cache.limit_bytes:
                 kept.add(video)
                 total += size
-        if num_frames:
+        if streams:
+            limit = readable_size(cache.limit_bytes)
+            logger.info("The vision tower is frozen: what it makes of the first videos is kept, up to %s", limit)
+        elif num_frames:
             _say(cache, len(kept), len(num_frames), total, sum(num_frames.values()) * frame_bytes)
         what = "visual tokens" if is_frozen else "features"
         key = EncodingKey(
@@ -107,7 +113,7 @@ class FrozenTower:
             dtype=str(probe.dtype).removeprefix("torch."),
             device_kind=model.device.type,
         )
-        return cls(cache, key, is_frozen, frozenset(kept))
+        return cls(cache, key, is_frozen, None if streams else frozenset(kept))
 
     def load(self, video: Path) -> LookedAt | None:
         """What is kept of a video, or None."""
@@ -121,7 +127,7 @@ class FrozenTower:
 
     def content_of(self, video: Path) -> str | None:
         """What a video is kept under; None where it is not: for want of room, or since its bytes cannot be read."""
-        if video not in self.videos:
+        if self.videos is not None and video not in self.videos:
             return None
         try:
             return self.cache.content_of(video)
@@ -149,6 +155,8 @@ class FrozenTower:
     def _keep(self, content: str, facts: ClipFacts, seen: Tensor) -> None:
         video = facts.video.path
         if self.content_of(video) != content:  # it was written to meanwhile
+            return
+        if self.videos is None and self.cache.size_bytes() + seen.nbytes + _HEADER_BYTES > self.cache.limit_bytes:
             return
         if warning := self.cache.save(replace(self.key, content=content), _seen_video(seen, facts, self.key.crop)):
             logger.warning("%s: %s", video, warning)

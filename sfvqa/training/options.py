@@ -78,6 +78,10 @@ class FineTuning:
     )
     batch_size: int = field(default=1, metadata=_flag("rows per device and batch", least=1))
     group_by_length: bool = field(default=False, metadata=_flag("put rows of like length into a batch"))
+    shuffle_rows: int = field(
+        default=100,
+        metadata=_flag("rows of a stream that lie on disk at a time, to be shuffled; 1 keeps their order", least=1),
+    )
     accumulation: int = field(default=1, metadata=_flag("batches per step", least=1))
     learning_rate: float = field(
         default=2e-5, metadata=_flag("highest learning rate, of all parts that have none of their own")

@@ -100,8 +100,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         self.lengths: list[int] = []
         """Tokens of each row; of one frame where a video's are not known."""
         for example in examples:
-            times = example.timestamps_seconds or (0.0,)
-            rows = writer.rows(example, video_layout(times, example.duration_seconds, config))
+            rows = self.rows_of(example)
             self._places += [(example, number) for number in range(len(rows))]
             self.lengths += [len(row.ids) for row in rows]
         known = zip((example for example, _ in self._places), self.lengths, strict=True)
@@ -112,7 +111,15 @@ class VideoDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read one row; VideoError for a video that cannot be read, UsageError for a row that is too long."""
-        example, number = self._places[index]
+        return self.item(*self._places[index])
+
+    def rows_of(self, example: Example) -> list[TokenRow]:
+        """The rows of an example before its video is read: as they will be if its frames are known."""
+        times = example.timestamps_seconds or (0.0,)
+        return self._writer.rows(example, video_layout(times, example.duration_seconds, self._config))
+
+    def item(self, example: Example, number: int) -> dict[str, Any]:
+        """One row of an example; errors as for `__getitem__`."""
         rows, looked = self.conversation(example)
         item = {"input_ids": rows[number].ids, "labels": rows[number].labels, "pixel_values": None}
         if self.frozen is not None:

@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 KEPT_VIDEOS = "kept-videos"
+STREAMED_VIDEOS = "streamed-videos"
 FIGURES_FILE = "validation.json"
 _LOGS = "runs"  # TensorBoard's, by Trainer
-_NO_STATE = {SETTINGS_FILE, KEPT_VIDEOS, FIGURES_FILE, _LOGS}
+_NO_STATE = {SETTINGS_FILE, KEPT_VIDEOS, STREAMED_VIDEOS, FIGURES_FILE, _LOGS}
 _STATE = re.compile(r"checkpoint-(\d+)")  # Trainer's name for what it saves at a step
 _WRITTEN_LAST = "trainer_state.json"
 _BEGIN = "To start a run, leave out --resume and name a new or empty folder."

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from sfvqa.errors import UsageError
 from sfvqa.training.engines import Engine
 from sfvqa.training.frozen_tower import FrozenTower
 from sfvqa.training.rates import Part, set_rates
+from sfvqa.training.stream import Stream, StreamBatches
 from sfvqa.training.validation import Figures, Validation
 
 
@@ -26,6 +28,9 @@ class VideoTrainer(Trainer):
     validation: Validation | None = None
     order: Sampler[int] | None = None
     """In which rows are learned from; None: at random."""
+
+    stream: Stream | None = None
+    """What draws the rows, where they come from a stream."""
 
     rates: Mapping[Part, float] = MappingProxyType({})
 
@@ -87,14 +92,31 @@ class VideoTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self.order is None else self.order
 
+    def get_train_dataloader(self) -> Any:
+        """As Trainer's; a stream has a loader of its own, which deals out rows to processes itself."""
+        if self.stream is None:
+            return super().get_train_dataloader()
+        rows: Any = self.train_dataset
+        return StreamBatches(self.stream, rows, self._train_batch_size, self.args.dataloader_num_workers)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As Trainer's, which calls it in each process when a state is saved; and where the stream is."""
+        super()._save_rng_state(output_dir)
+        if self.stream is not None:
+            self.stream.save(Path(output_dir))
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
         """As Trainer's; videos of which something is kept go in as that."""
+        drawn = inputs.pop("place", 0), inputs.pop("num_skipped", 0)
         looked = inputs.pop("looked", None)
         if self.frozen is not None and looked is not None:
             del inputs["pixel_values"]
             with self.autocast():
                 inputs |= self.frozen.arguments(self.accelerator.unwrap_model(model), looked)
-        return super().compute_loss(model, inputs, *arguments, **named)
+        loss = super().compute_loss(model, inputs, *arguments, **named)
+        if self.stream is not None:
+            self.stream.learned(*drawn)
+        return loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure the model as it is now; the rest of it, from logs to early stopping, is Trainer's."""

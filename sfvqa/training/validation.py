@@ -65,6 +65,17 @@ def check_apart(examples: Sequence[Example], videos: VideoCache) -> None:
         raise UsageError("There is nothing to validate on, or nothing to learn from.", _GIVE_A_FILE)
 
 
+def refuse_held_out(held_out: Sequence[Example], videos: VideoCache) -> Callable[[Example], None]:
+    """What raises UsageError for an example that would be learned from, and is about what is validated on."""
+    contents = {content_of(example, videos) for example in held_out}
+
+    def refuse(example: Example) -> None:
+        if contents and content_of(example, videos) in contents:
+            raise UsageError(f"{example.called} is about what is validated on.", "Remove it from one of the two.")
+
+    return refuse
+
+
 _GIVE_A_FILE = "Name a file of conversations about other videos with --validation."
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT_BYTES = 10_000_000_000
 LOCK_SECONDS = 10.0
+_MOST_REMEMBERED = 100_000
 _ENTRY_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.v[0-9]+\.safetensors")
 _TEXT_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{48}\.text")
 _PARTIAL_NAME = re.compile(r"\.partial-[0-9a-f]{32}")
@@ -97,6 +98,8 @@ class VideoCache:
         file = check_local_file(path)
         state = (FileState.of(file), file.stat().st_ctime_ns)  # which a forged time of the last change does not hide
         if state not in self._contents:
+            if len(self._contents) >= _MOST_REMEMBERED:  # a stream of videos has no end
+                self._contents.clear()
             self._contents[state] = hash_content(path, whole=self._whole_files)
         return self._contents[state]
 
