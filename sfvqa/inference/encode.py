@@ -84,6 +84,21 @@ class SeenVideo:
     num_missing: int = 0
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, visual_tokens: Tensor, facts: ClipFacts, crop: CropMode) -> "SeenVideo":
+        """The visual tokens of a clip that says this of itself."""
+        return cls(
+            visual_tokens=visual_tokens,
+            indices=facts.indices,
+            timestamps_seconds=facts.timestamps_seconds,
+            strategy=facts.strategy,
+            reader=facts.reader,
+            crop=crop,
+            video=facts.video,
+            num_missing=len(facts.missing),
+            warnings=facts.warnings,
+        )
+
     def __post_init__(self) -> None:
         shape = tuple(self.visual_tokens.shape)
         if len(shape) != 4 or not shape[0] == len(self.indices) == len(self.timestamps_seconds):
@@ -344,18 +359,7 @@ def see_progressively(
                 yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, total)
     if encoder.num_frames != total:
         yield EncodeProgress(EncodeStage.ENCODE, encoder.num_frames, encoder.num_frames)
-    seen = SeenVideo(
-        visual_tokens=encoder.visual_tokens(),
-        indices=facts.indices,
-        timestamps_seconds=facts.timestamps_seconds,
-        strategy=facts.strategy,
-        reader=facts.reader,
-        crop=crop,
-        video=facts.video,
-        num_missing=len(facts.missing),
-        warnings=facts.warnings,
-    )
-    return seen, SeeingCosts(
+    return SeenVideo.of(encoder.visual_tokens(), facts, crop), SeeingCosts(
         read_seconds=being_read.reader.open_seconds + being_read.watch.seconds,
         encode_seconds=encoder.watch.seconds,
         overlap_seconds=seconds_together(being_read.watch, encoder.watch),

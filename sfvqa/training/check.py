@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sfvqa.checkpoints.find import ModelSettings, locate
-from sfvqa.checkpoints.load import config_for, end_token_ids, load_tokenizer
+from sfvqa.checkpoints.find import locate
 from sfvqa.errors import ExitCode, SfvqaError, UsageError, VideoError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.model import SlowFastConfig
+from sfvqa.model import SlowFastConfig, read_config
 from sfvqa.training.annotations import Example, Fault, Place, Source, read_rows, says_ignored
 from sfvqa.training.rows import DialogueWriter, video_layout
 from sfvqa.training.shards import Streamed, is_streamed
@@ -62,10 +61,9 @@ class Ruler:
     @classmethod
     def of(cls, model: str | Path) -> "Ruler":
         """Read them of a model, without its weights. Raises ModelError."""
-        config, folder = config_for(ModelSettings(model)), locate(model).folder
-        tokenizer = load_tokenizer(folder, config)
-        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True  # ours names rows
-        return cls(DialogueWriter(tokenizer, end_token_ids(folder, tokenizer, config), config.family), config)
+        folder = locate(model).folder
+        config = read_config(folder)
+        return cls(DialogueWriter.of(folder, config), config)
 
     def check(self, example: Example, seen: ClipFacts | None) -> None:
         """Raise SfvqaError for a row that is too long, or that the template refuses."""

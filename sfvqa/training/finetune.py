@@ -26,7 +26,7 @@ from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find, locate, weight_files
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
-from sfvqa.checkpoints.load import LoadedCheckpoint, end_token_ids, load_checkpoint, load_tokenizer
+from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
@@ -166,8 +166,7 @@ def dry_run(
         examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=skips)
     folder = locate(model).folder
     config = read_config(folder)
-    tokenizer = load_tokenizer(folder, config)
-    writer = DialogueWriter(tokenizer, end_token_ids(folder, tokenizer, config), config.family)
+    writer = DialogueWriter.of(folder, config)
     learned = _about_videos(examples) if options.stage is Stage.BRIDGE else examples
     batch = largest_batch(learned, writer, config, options.batch_size, looking.sampling.num_frames)
     file_bytes = max((folder / name).stat().st_size for name in weight_files(folder))

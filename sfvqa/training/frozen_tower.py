@@ -42,14 +42,13 @@ class Looking:
 
 @dataclass(frozen=True, eq=False)
 class LookedAt:
-    """A video as a row has it: `pixel_values` `[T, 3, S, S]` of its frames or what was `kept` of them, and their facts.
+    """A video as a row has it: `pixel_values` `[T, 3, S, S]` of its frames and their facts, or what was kept of them.
 
     `content` is what it is to be kept under, None where it is not.
     """
 
-    facts: ClipFacts
+    facts: ClipFacts | SeenVideo
     pixel_values: Tensor | None = None
-    kept: Tensor | None = None
     content: str | None = None
 
 
@@ -123,7 +122,7 @@ class FrozenTower:
         found = self.cache.load(replace(self.key, content=content), video)
         if found.warning:
             logger.warning("%s: %s", video, found.warning)
-        return None if found.seen is None else LookedAt(_facts_of(found.seen), kept=found.seen.visual_tokens)
+        return None if found.seen is None else LookedAt(found.seen)
 
     def content_of(self, video: Path) -> str | None:
         """What a video is kept under; None where it is not: for want of room, or since its bytes cannot be read."""
@@ -144,8 +143,8 @@ class FrozenTower:
     @torch.no_grad()
     def see(self, model: SlowFastForConditionalGeneration, looked: LookedAt) -> Tensor:
         """Visual tokens or features `[T, h, w, D]` of a video, which are kept from now on."""
-        if looked.kept is not None:
-            return looked.kept.to(model.device)
+        if isinstance(looked.facts, SeenVideo):
+            return looked.facts.visual_tokens.to(model.device)
         assert looked.pixel_values is not None
         seen = _see(model, looked.pixel_values, bridge_is_frozen=self.bridge_is_frozen)
         if looked.content is not None and not looked.facts.missing:  # it may have been the disk, for once
@@ -158,7 +157,7 @@ class FrozenTower:
             return
         if self.videos is None and self.cache.size_bytes() + seen.nbytes + _HEADER_BYTES > self.cache.limit_bytes:
             return
-        if warning := self.cache.save(replace(self.key, content=content), _seen_video(seen, facts, self.key.crop)):
+        if warning := self.cache.save(replace(self.key, content=content), SeenVideo.of(seen, facts, self.key.crop)):
             logger.warning("%s: %s", video, warning)
 
 
@@ -185,31 +184,9 @@ def seen_video(
         tokens = frozen.see(model, looked)
         if not frozen.bridge_is_frozen:
             tokens = model.visual_tokens_of(tokens.split(CHUNK_SIZE), len(tokens))
-    return _seen_video(tokens, looked.facts, crop)
-
-
-def _seen_video(tokens: Tensor, facts: ClipFacts, crop: CropMode) -> SeenVideo:
-    return SeenVideo(
-        visual_tokens=tokens,
-        indices=facts.indices,
-        timestamps_seconds=facts.timestamps_seconds,
-        strategy=facts.strategy,
-        reader=facts.reader,
-        crop=crop,
-        video=facts.video,
-        warnings=facts.warnings,
-    )
-
-
-def _facts_of(seen: SeenVideo) -> ClipFacts:
-    return ClipFacts(
-        timestamps_seconds=seen.timestamps_seconds,
-        indices=seen.indices,
-        video=seen.video,
-        strategy=seen.strategy,
-        reader=seen.reader,
-        warnings=seen.warnings,
-    )
+    if isinstance(looked.facts, SeenVideo):
+        return replace(looked.facts, visual_tokens=tokens)
+    return SeenVideo.of(tokens, looked.facts, crop)
 
 
 def _say(cache: VideoCache, num_kept: int, num_videos: int, kept_bytes: int, all_bytes: int) -> None:

@@ -13,7 +13,7 @@ from sfvqa.model.loading import StoredModel
 from sfvqa.training.engines import Engine, parts_kept_whole
 from sfvqa.training.lora import add_lora, compute_quantized_in
 from sfvqa.training.options import FineTuning, Stage
-from sfvqa.training.rates import Part
+from sfvqa.training.rates import Part, new_parts
 
 
 def prepare(model: SlowFastForConditionalGeneration, folder: Path, options: FineTuning) -> Any:
@@ -42,11 +42,11 @@ def prepare(model: SlowFastForConditionalGeneration, folder: Path, options: Fine
 
 def choose_learned(model: SlowFastForConditionalGeneration, stage: Stage, *, freeze_vision: bool = False) -> int:
     """Enable gradients for what a stage learns and nothing else; return its number of parameters."""
-    bridge = ("projector.",) if model.config.family.name == "slowfast" else ()  # others come with a trained projector
+    new = new_parts(model.config)
     for name, parameter in model.named_parameters():
-        is_bridge = name.startswith(bridge) or ".slow_attention." in name
-        is_frozen = freeze_vision and name.startswith("vision_tower.")
-        parameter.requires_grad = is_bridge or (stage is Stage.ALL and not is_frozen)
+        part = Part.of(name)
+        is_frozen = freeze_vision and part is Part.TOWER
+        parameter.requires_grad = part in new or (stage is Stage.ALL and not is_frozen)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

@@ -17,6 +17,7 @@ from sfvqa.checkpoints.load import LoadedCheckpoint
 from sfvqa.errors import UsageError
 from sfvqa.model.quantization import Quantization, quantizable_linears
 from sfvqa.training.options import FineTuning
+from sfvqa.training.rates import new_parts
 
 
 def add_lora(model: Any, folder: Path, options: FineTuning) -> Any:
@@ -30,15 +31,12 @@ def add_lora(model: Any, folder: Path, options: FineTuning) -> Any:
         import peft
     except ImportError:
         raise UsageError("LoRA needs peft, which is not installed.", "Install it with `pip install peft`.") from None
-    whole = ["slow_attention"] if model.config.hybrid_layers else []
-    if model.config.family.name == "slowfast":  # others come with a trained one
-        whole.append("projector")
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=2 * rank if options.lora_alpha is None else options.lora_alpha,
         lora_dropout=options.lora_dropout,
         target_modules=_pattern(model, on_tower=options.lora_tower),
-        modules_to_save=whole or None,
+        modules_to_save=list(new_parts(model.config).values()) or None,
     )
     torch.manual_seed(options.seed)
     model.is_loaded_in_4bit = options.quantization == Quantization.FOUR_BIT  # by which PEFT knows such layers

@@ -6,6 +6,8 @@ from enum import StrEnum
 from torch import nn
 from torch.optim import Optimizer
 
+from sfvqa.model import SlowFastConfig
+
 
 class Part(StrEnum):
     """A part of the network that may learn at a rate of its own."""
@@ -22,6 +24,14 @@ class Part(StrEnum):
             if mark in f".{name}":
                 return part
         return cls.DECODER
+
+
+def new_parts(config: SlowFastConfig) -> dict[Part, str]:
+    """The modules that a converted model got new, by part: every stage and form of training learns them in full."""
+    new = {Part.SLOW: "slow_attention"} if config.hybrid_layers else {}
+    if config.family.name == "slowfast":  # others come with a trained bridge
+        new[Part.BRIDGE] = "projector"
+    return new
 
 
 def set_rates(optimizer: Optimizer, model: nn.Module, rates: Mapping[Part, float]) -> None:

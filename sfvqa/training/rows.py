@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from sfvqa.checkpoints.load import end_token_ids, load_tokenizer
 from sfvqa.errors import CheckpointError, UsageError
 from sfvqa.inference.encode import pixel_values
 from sfvqa.inference.prompt import Role, Turn, around_answer, build_prompt, layout_of, question_turn
@@ -52,6 +53,13 @@ class DialogueWriter:
                 "Check the chat template, and eos_token_id in generation_config.json.",
             )
         self._end = end
+
+    @classmethod
+    def of(cls, folder: Path, config: SlowFastConfig) -> "DialogueWriter":
+        """That of a checkpoint folder, whose weights are not read; it leaves it to others to warn of long rows."""
+        tokenizer = load_tokenizer(folder, config)
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return cls(tokenizer, end_token_ids(folder, tokenizer, config), config.family)
 
     def rows(self, example: Example, layout: VideoLayout) -> list[TokenRow]:
         """One row for a conversation; another from where a template shows earlier turns otherwise than it asked them.
