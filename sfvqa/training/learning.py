@@ -65,14 +65,3 @@ def restore_frozen(model: SlowFastForConditionalGeneration, folder: Path) -> Non
     for name, parts in StoredModel.of(folder, type(model)).tensors():
         if name in frozen:
             frozen[name].data = parts["weight"].to(torch.float32, copy=True)
-
-
-_LEARNED_BYTES = 4 * 4  # a weight, its gradient and the optimizer's two averages, in float32
-
-
-def training_bytes(model: SlowFastForConditionalGeneration) -> int:
-    """The memory of weights, gradients and optimizer at the end of a step, activations not counted."""
-    return sum(
-        parameter.numel() * (_LEARNED_BYTES if parameter.requires_grad else parameter.itemsize)
-        for parameter in model.parameters()
-    )
