@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find, locate, weight_files
+from sfvqa.checkpoints.host import return_large_blocks
 from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, end_token_ids, load_checkpoint, load_tokenizer
 from sfvqa.checkpoints.memory import gigabytes
@@ -122,6 +123,7 @@ def fine_tune(
     try:
         with memory_errors("training", lambda: _TAKES_LESS):
             figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
+            return_large_blocks()  # gaps in the host's memory would else take as much again as a step's activations
             trainer.train(resume_from_checkpoint=state)
     except SfvqaError as error:
         raise _as_raised(error) from error

@@ -225,13 +225,14 @@ def _run_size(conversations: Conversations, dtype: str, quantization: Quantizati
 
 def _program_bytes(config: SlowFastConfig, device: str) -> int:
     """What there is beside tensors: on the CPU the program, on CUDA a workspace."""
-    return estimate_memory(architecture_of(config), fast_tokens_of(config), RunSize(1, "float32", device)).process_bytes
+    run = RunSize(1, "float32", device)
+    return estimate_memory(architecture_of(config), fast_tokens_of(config), run).process_bytes
 
 
 def _waiting_bytes(config: SlowFastConfig, options: FineTuning, batch: BatchSize) -> int:
     """Pixel values of a step's batches, of the one that accelerate reads ahead, and of two more a worker."""
-    num_batches = options.accumulation + 1 + 2 * options.num_workers
-    return num_batches * batch.num_rows * batch.num_frames * 3 * config.vision.image_size**2 * 4
+    num_batches, side = options.accumulation + 1 + 2 * options.num_workers, int(config.vision.image_size)
+    return num_batches * batch.num_rows * batch.num_frames * 3 * side**2 * 4
 
 
 # --- what would make it fit -------------------------------------------------------------------------------------------
