@@ -25,22 +25,31 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
 from sfvqa.checkpoints.find import ModelSettings, find, locate, weight_files
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
+from sfvqa.checkpoints.host import return_large_blocks
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.model import num_frames_outside_fast_path, read_config
+from sfvqa.model import SlowFastConfig, num_frames_outside_fast_path, read_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
 from sfvqa.training.check import report_faults
 from sfvqa.training.engines import Engine, check_engine, prepare_sharing
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
-from sfvqa.training.learning import prepare, restore_frozen, training_bytes
+from sfvqa.training.learning import prepare, restore_frozen
 from sfvqa.training.lora import complete_adapter
-from sfvqa.training.memory import TrainingMemory, estimate_training, largest_batch, tell
+from sfvqa.training.memory import (
+    Conversations,
+    DryRun,
+    TrainingMemory,
+    estimate_base,
+    estimate_training,
+    largest_of,
+    training_bytes,
+)
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.progress import ProgressLine, StderrHandler
 from sfvqa.training.rows import DialogueWriter, VideoDataset, collate
@@ -127,6 +136,7 @@ def fine_tune(
         write_settings(run, settings)
     with _ending(trainer):
         figures = _first_figures(trainer, run, options, examples, resume=resume) if options.validation else {}
+        return_large_blocks()  # gaps in the host's memory would else take as much again as a step's activations
         trainer.train(resume_from_checkpoint=state)
     if options.validation:
         ended = trainer.state
@@ -147,9 +157,7 @@ def fine_tune(
     return folder
 
 
-def dry_run(
-    model: str | Path, annotations: Path | Sequence[Source], videos: Path, options: FineTuning
-) -> TrainingMemory:
+def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Path, options: FineTuning) -> DryRun:
     """What `fine_tune` would take of memory, without reading weights; of a stream, for its first rows (`shuffle_rows`).
 
     Errors as there, but for the run's folder.
@@ -162,15 +170,49 @@ def dry_run(
             examples = Stream(streamed, rows, options).first_block()
         else:
             examples = read_sources(sources, videos, options.seed)
-        skips = options.skip_unreadable
-        examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=skips)
-    folder = locate(model).folder
-    config = read_config(folder)
-    writer = DialogueWriter.of(folder, config)
-    learned = _about_videos(examples) if options.stage is Stage.BRIDGE else examples
-    batch = largest_batch(learned, writer, config, options.batch_size, looking.sampling.num_frames)
+        if options.validation_file:
+            examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
+        examples = _readable(examples, looking, options, {}, {})
+        if options.validation:
+            examples = _held_out(examples, options, {}, VideoCache(Path("nothing-is-kept"), 0), streams=bool(streamed))
+    if options.stage is Stage.BRIDGE:
+        examples = _about_videos(examples)
+    learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
+    folder, device = locate(model).folder, resolve_device(options.device).type
+    config, num_frames = read_config(folder), looking.sampling.num_frames
+    batch, validated = (_largest(part, folder, config, num_frames) for part in (learned, held_out))
+    assert batch is not None
     file_bytes = max((folder / name).stat().st_size for name in weight_files(folder))
-    return estimate_training(config, options, batch, lambda made: prepare(made, folder, options), file_bytes=file_bytes)
+
+    def estimate(asked: FineTuning) -> TrainingMemory:
+        return estimate_training(
+            config,
+            asked,
+            batch.of(asked.batch_size),
+            lambda made: prepare(made, folder, asked),
+            file_bytes=file_bytes,
+            device=device,
+            validated=validated and validated.of(asked.batch_size),
+            base_bytes=_base_bytes(held_out, asked, device),
+        )
+
+    return DryRun(options, batch.of(options.batch_size).rows, estimate)
+
+
+def _largest(examples: list[Example], folder: Path, config: SlowFastConfig, num_frames: int) -> Conversations | None:
+    """The largest conversations of some; None of none."""
+    return largest_of(examples, DialogueWriter.of(folder, config), config, num_frames) if examples else None
+
+
+def _base_bytes(held_out: list[Example], options: FineTuning, device: str) -> int:
+    """What measuring the model to compare with takes."""
+    if options.against_base is None:
+        return 0
+    known, folder = read_sizes(options.against_base), locate(options.against_base).folder
+    config, num_frames = read_config(folder), known.trained_with.sampling.num_frames
+    asked = _largest([replace(one, timestamps_seconds=None) for one in held_out], folder, config, num_frames)
+    assert asked is not None  # where nothing is held out there is no validation
+    return estimate_base(config, asked.of(options.batch_size), known.auto_dtype(device), known.quantization, device)
 
 
 def _readable(
@@ -358,7 +400,7 @@ def make_trainer(
         options.stage,
         f"{plural(len(dataset), 'row')} of {plural(len(learned), 'example')}" if stream is None else stream.said,
         plural(num_learned, "parameter"),
-        gigabytes(training_bytes(model, engine, arguments.world_size)),
+        gigabytes(training_bytes(model, options.optimizer, engine, arguments.world_size)),
         "" if engine is Engine.DDP else " in each process, and what it gathers",
     )
     trainer = VideoTrainer(
@@ -476,7 +518,8 @@ _MAY_CHANGE = (
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m sfvqa.training.finetune", description=__doc__)
-    trains = "--check" not in (sys.argv[1:] if arguments is None else arguments)
+    flags = sys.argv[1:] if arguments is None else arguments
+    trains = not {"--check", "--dry-run"} & set(flags)
     add = parser.add_argument
     add(
         "annotations",
@@ -485,12 +528,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="JSON or JSON lines of conversations; each row is learned from WEIGHT times an epoch (default: 1)",
     )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
-    add("--model", required=trains, help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes")
+    add(
+        "--model",
+        required="--check" not in flags,
+        help="a registered model, or a checkpoint folder, as sfvqa.training.convert writes",
+    )
     add("--output", type=Path, required=trains, help="where the run keeps its state, and checkpoint/ or adapter/ comes")
     add("--json", action="store_true", help="with --check: a line of JSON for each row that is wrong")
     add_one = parser.add_mutually_exclusive_group().add_argument
     add_one("--check", action="store_true", help="read every row and video, say what is wrong, and train nothing")
-    add_one("--dry-run", action="store_true", help="say how much memory the run would take on the CPU, and if it fits")
+    add_one("--dry-run", action="store_true", help="say how much memory the run would take, and whether it fits")
     add_one("--resume", action="store_true", help="continue from the last saved state in the output folder")
     for each in fields(FineTuning):
         name, said = f"--{each.name.replace('_', '-')}", each.metadata["help"]
@@ -525,7 +572,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked["check"]:
             return check(sources, asked["videos"], asked["model"], options, as_json=asked["json"])
         if asked["dry_run"]:
-            return tell(dry_run(asked["model"], sources, asked["videos"], options))
+            return int(dry_run(asked["model"], sources, asked["videos"], options).tell())
         folder = fine_tune(asked["model"], sources, asked["videos"], asked["output"], options, resume=asked["resume"])
         leave_group()
     except SfvqaError as error:

@@ -1,6 +1,5 @@
 """What of a model learns, and in which precision the rest is kept meanwhile."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
-from sfvqa.training.engines import Engine, parts_kept_whole
 from sfvqa.training.lora import add_lora, compute_quantized_in
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rates import Part, new_parts
@@ -80,29 +78,3 @@ def restore_frozen(
                 frozen[name].data = restored
             else:
                 whole[name] = restored
-
-
-_LEARNED_BYTES = 4 * 4  # a weight, its gradient and the optimizer's two averages, in float32
-
-
-def training_bytes(model: SlowFastForConditionalGeneration, engine: Engine = Engine.DDP, num_processes: int = 1) -> int:
-    """The memory of weights, gradients and optimizer at the end of a step, activations not counted.
-
-    Of a model that processes share, what the first of them holds, without what it gathers while a step runs.
-    """
-    whole = tuple(f"{part}." for part in parts_kept_whole(engine, model))
-    total = 0
-    for name, parameter in model.named_parameters():
-        held = _LEARNED_BYTES if parameter.requires_grad else parameter.itemsize
-        share, is_whole = parameter.numel(), name.startswith(whole)
-        if engine is Engine.ZERO3:  # it has another weight in float32, and gathers small ones once
-            held += 4 if parameter.requires_grad else 0
-            share = math.ceil(share / num_processes)
-            total += parameter.nbytes if is_whole or parameter.numel() <= _SMALL else 0
-        elif engine is Engine.FSDP and not is_whole and parameter.is_floating_point():
-            share = math.ceil(len(parameter) / num_processes) * (share // len(parameter))  # by rows
-        total += share * held
-    return total
-
-
-_SMALL = 100_000  # numbers: stage3_param_persistence_threshold, as DeepSpeed has it

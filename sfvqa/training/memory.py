@@ -1,34 +1,32 @@
-"""The memory that a run will take, before it starts: a step is taken with tensors that have no values, and counted.
+"""The memory that a run will take, before it starts: by part, by phase, and what would make it fit.
 
-Nothing is computed and no weight is read. What a step takes is the network's own doing, whatever its family, and what
-autograd and PEFT make of it; loading, the optimizer, and what is held beside tensors are arithmetic.
+What a step takes is counted (see counted_step.py); loading, answering, and what is held beside tensors are arithmetic.
 """
 
+import math
 import sys
-import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers.training_args import OptimizerNames
 
 from sfvqa.checkpoints.device import free_memory_bytes
-from sfvqa.checkpoints.memory import CHUNK_SIZE, CPU_PROCESS_BYTES, SLACK
+from sfvqa.checkpoints.host import free_host_bytes
+from sfvqa.checkpoints.memory import SLACK, RunSize, estimate_memory
+from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
 from sfvqa.errors import ExitCode
 from sfvqa.inference.prompt import layout_of
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
-from sfvqa.model.hybrid_layer import LookingPositions
-from sfvqa.model.loading import build_empty
-from sfvqa.model.quantization import Quantization, quantizable_linears
+from sfvqa.model.quantization import Quantization
+from sfvqa.registry import QuantizationName
 from sfvqa.training.annotations import Example
-from sfvqa.training.options import FineTuning
-from sfvqa.training.rows import DialogueWriter, num_fast_tokens
-from sfvqa.wording import readable_size
+from sfvqa.training.counted_step import BatchSize, CountedModel, UpdateSize
+from sfvqa.training.engines import Engine, parts_kept_whole
+from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.rows import IGNORED, DialogueWriter, check_lengths, num_fast_tokens
+from sfvqa.wording import plural, readable_size
 
 TRAINER_BYTES = 182_000_000
 """What Trainer, PEFT and bitsandbytes add to the program itself, resident: measured with `sfvqa.lab.adapters`, whose
@@ -36,48 +34,26 @@ model is next to nothing (Linux, torch 2.13, CPU)."""
 
 
 @dataclass(frozen=True)
-class BatchSize:
-    """Rows of a batch, the tokens of the longest, and the frames of each one's video, 0 for text alone."""
+class Conversations:
+    """A batch of the largest: their rows, and the questions of each and the tokens of an answer where it is asked."""
 
-    num_rows: int
-    length: int
-    num_frames: int
-    num_text_tokens: int
+    rows: BatchSize
+    num_questions: int
+    num_answer_tokens: int
+
+    def of(self, num_rows: int) -> Self:
+        """As many of them."""
+        return replace(self, rows=replace(self.rows, num_rows=num_rows))
 
 
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes by part. Weights and what the optimizer keeps of them are there throughout; `step_bytes` come and go.
+def largest_of(
+    examples: Iterable[Example], writer: DialogueWriter, config: SlowFastConfig, num_frames: int
+) -> Conversations:
+    """One row as long as the longest, with as many frames and as much text as any; the longest may be text.
 
-    They are gradients and activations at their most. `loading_bytes` are the weights in float32 and a file of them.
+    Videos whose frames are not known have `num_frames`. Raises UsageError for rows that are too long, as the run does.
     """
-
-    process_bytes: int
-    weights_bytes: int
-    optimizer_bytes: int
-    step_bytes: int
-    loading_bytes: int
-
-    @property
-    def peak_bytes(self) -> int:
-        """Peak memory of the run."""
-        held = self.weights_bytes + self.optimizer_bytes + self.step_bytes
-        return self.process_bytes + max(self.loading_bytes, held)
-
-    @property
-    def needed_bytes(self) -> int:
-        """Free memory needed."""
-        return int(self.peak_bytes * SLACK)
-
-
-def largest_batch(
-    examples: Iterable[Example], writer: DialogueWriter, config: SlowFastConfig, num_rows: int, num_frames: int
-) -> BatchSize:
-    """A batch of rows as long as the longest, with as many frames and as much text as any; the longest may be text.
-
-    Videos whose frames are not known have `num_frames`.
-    """
-    sizes = []
+    sizes, known = [], []
     for example in examples:
         layout: tuple[Any, ...] = ()
         frames = 0 if example.video is None else len(example.timestamps_seconds or ()) or num_frames
@@ -85,196 +61,293 @@ def largest_batch(
         if frames:
             times = example.timestamps_seconds or (0.0,) * frames
             layout = layout_of(num_fast, times, example.duration_seconds, config)
-        length = max(len(row.ids) for row in writer.rows(example, layout))
-        sizes.append((length, frames, length - num_fast))
-    return BatchSize(num_rows, *map(max, zip(*sizes, strict=True)))
+        rows = writer.rows(example, layout)
+        length = max(len(row.ids) for row in rows)
+        answer = max(sum(label != IGNORED for label in row.labels) for row in rows)
+        sizes.append((length, frames, length - num_fast, len(example.turns), answer))
+        if not frames or example.timestamps_seconds:
+            known += [(example, len(row.ids)) for row in rows]
+    check_lengths(known, config)
+    length, frames, num_text, num_questions, answer = map(max, zip(*sizes, strict=True))
+    return Conversations(BatchSize(1, length, frames, num_text), num_questions, answer)
 
 
-class _Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive, and the most there were."""
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes by part, on a `device` of a kind: cpu, cuda or mps.
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.bytes = self.peak = 0
-        self._known: set[int] = set()
+    There throughout are the program (on CUDA the libraries' workspace), weights, what the optimizer keeps of them, and
+    frames that were read and wait for their step. The others come and go: a step's gradients and activations at their
+    most; a validation; another model that is measured before the first step, its weights included.
+    Loading, and giving weights that were frozen their precision back, is done by the host, of which CUDA has none.
+    """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
-        return found
+    device: str
+    process_bytes: int
+    weights_bytes: int
+    optimizer_bytes: int
+    frames_bytes: int
+    step_bytes: int
+    validation_bytes: int
+    base_bytes: int
+    host_process_bytes: int
+    loading_bytes: int
+    saving_bytes: int
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.bytes += size
-            self.peak = max(self.peak, self.bytes)
-            weakref.finalize(storage, self._remove, key, size)
+    @property
+    def phases(self) -> dict[str, int]:
+        """Peak memory on the device in each phase that the run has there."""
+        held = self.process_bytes + self.weights_bytes
+        learning = held + self.optimizer_bytes + self.frames_bytes
+        found = {"training": learning + self.step_bytes}
+        if self.validation_bytes:
+            found["validation"] = learning + self.validation_bytes
+        if self.base_bytes:
+            found["the other model"] = held + self.base_bytes
+        return found if self.device == "cuda" else found | self.host_phases
 
-    def _remove(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.bytes -= size
+    @property
+    def host_phases(self) -> dict[str, int]:
+        """Peak memory of the host in what it does itself."""
+        saving = {"saving": self.saving_bytes} if self.saving_bytes else {}
+        return {
+            name: self.host_process_bytes + size for name, size in ({"loading": self.loading_bytes} | saving).items()
+        }
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak memory on the device."""
+        return max(self.phases.values())
+
+    @property
+    def needed_bytes(self) -> int:
+        """Free memory needed on the device."""
+        return int(self.peak_bytes * SLACK)
+
+    @property
+    def host_needed_bytes(self) -> int:
+        """Free memory needed on the host of a CUDA device; on others it is the same."""
+        return int(max(self.host_phases.values()) * SLACK) if self.device == "cuda" else self.needed_bytes
 
 
 def estimate_training(
     config: SlowFastConfig,
     options: FineTuning,
-    batch: BatchSize,
-    prepare: Callable[[SlowFastForConditionalGeneration], None],
+    batch: Conversations,
+    prepare: Callable[[SlowFastForConditionalGeneration], Any],
     *,
     file_bytes: int,
+    device: str = "cpu",
+    validated: Conversations | None = None,
+    base_bytes: int = 0,
 ) -> TrainingMemory:
-    """Estimate the memory of a run on one device.
+    """Estimate the memory of a run on one device of a kind; a step is counted with the CPU's kernels in any case.
 
     `prepare` chooses what learns of a model in float32, and keeps the rest, as the run does; `file_bytes` is the size
-    of the largest file of weights.
+    of the largest file of weights; `validated` is a batch of validation, and `base_bytes` what `estimate_base` says.
+    UsageError for an optimizer that needs what is not installed.
     """
-    model: Any = build_empty(SlowFastForConditionalGeneration, config)
-    if options.quantization == Quantization.FOUR_BIT:
-        _quantize(model)
-    loaded = sum(parameter.nbytes for parameter in model.parameters())
-    prepare(model.train())
-    live = _Live()
-    with FakeTensorMode(), live:
-        _give_tensors(model)
-        if options.gradient_checkpointing:
-            model.activation_checkpointing_enable()
-        weights = live.bytes
-        _step(model, options, batch)
-        step = live.peak - weights
-        num_learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        return TrainingMemory(
-            process_bytes=CPU_PROCESS_BYTES + TRAINER_BYTES,
-            weights_bytes=weights,
-            optimizer_bytes=int(num_learned * _STATE_BYTES.get(OptimizerNames(options.optimizer), _OF_ADAMW)),
-            step_bytes=step,
-            loading_bytes=loaded + file_bytes,
-        )
-
-
-_OF_ADAMW = 8.0
-_STATE_BYTES = {
-    OptimizerNames.ADAMW_BNB: 2.0,
-    OptimizerNames.ADAMW_8BIT: 2.0,
-    OptimizerNames.PAGED_ADAMW_8BIT: 2.0,
-    OptimizerNames.LION: 4.0,
-    OptimizerNames.PAGED_LION: 4.0,
-    OptimizerNames.LION_8BIT: 1.0,
-    OptimizerNames.PAGED_LION_8BIT: 1.0,
-    OptimizerNames.SGD: 0.0,
-    OptimizerNames.ADAFACTOR: 0.1,  # a row and a column of each weight
-}
-"""What optimizers keep of a number that learns; others count as AdamW's two averages in float32 do."""
-
-
-def _give_tensors(model: nn.Module) -> None:
-    """Give a network without memory tensors of its shapes, one that is tied to another the same."""
-    given: dict[int, nn.Parameter] = {}
-    for module in model.modules():
-        for name, old in module.named_parameters(recurse=False):
-            if id(old) not in given:
-                given[id(old)] = nn.Parameter(torch.empty(old.shape, dtype=old.dtype), requires_grad=old.requires_grad)
-            module._parameters[name] = given[id(old)]
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
-class _FourBitProduct(torch.autograd.Function):
-    """What bitsandbytes does with a weight in 4 bits, as far as memory goes: made anew for each product."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, shape: tuple[int, int]) -> Tensor:
-        ctx.shape = shape
-        return nn.functional.linear(states, states.new_empty(shape))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ gradient.new_empty(ctx.shape), None
-
-
-class _FourBitLinear(nn.Linear):
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(1, 1, bias=False)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        num_weights = linear.weight.numel()
-        self.weight = nn.Parameter(
-            linear.weight.new_empty(num_weights // 2 + num_weights // 64, dtype=torch.uint8), requires_grad=False
-        )
-        self.bias = linear.bias
-
-    def forward(self, states: Tensor) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            states = states.to(torch.get_autocast_dtype("cpu"))
-        product: Tensor = _FourBitProduct.apply(  # type: ignore[no-untyped-call]
-            states, (self.out_features, self.in_features)
-        )
-        return product if self.bias is None else product + self.bias
-
-
-def _quantize(model: nn.Module) -> None:
-    for name, linear in quantizable_linears(model).items():
-        model.set_submodule(name, _FourBitLinear(linear))
-
-
-def _step(model: SlowFastForConditionalGeneration, options: FineTuning, batch: BatchSize) -> None:
-    """Forward and backward of one batch. What looks at values, where rows are joined, is left out."""
-    network: Any = model
-    precision = getattr(torch, options.precision)
-    with torch.autocast("cpu", dtype=precision, enabled=precision is not torch.float32):
-        seen = [_see(network, batch.num_frames) for _ in range(batch.num_rows)] if batch.num_frames else []
-        ids = torch.zeros(batch.num_rows, batch.length, dtype=torch.long)
-        embeddings = network.get_input_embeddings()(ids)
-        slow = {}
-        if seen:
-            is_fast = torch.zeros(*ids.shape, 1, dtype=torch.bool)
-            embeddings = embeddings.masked_scatter(is_fast, torch.cat([each.fast for each in seen]).to(embeddings))
-            stacked = torch.stack([each.slow for each in seen])
-            looking = LookingPositions(
-                torch.zeros(batch.num_rows, batch.num_text_tokens, dtype=torch.long),
-                torch.ones(batch.num_rows, batch.num_text_tokens, dtype=torch.bool),
-            )
-            slow = network.slow_in_layers(stacked, None, looking)
-        outputs = network.language_model(
-            inputs_embeds=embeddings, position_ids=torch.arange(batch.length)[None], use_cache=False, slow=slow
-        )
-        logits = network.lm_head(outputs.last_hidden_state)
-        loss = network.loss_function(logits, ids, logits.shape[-1])
-    loss.backward()
-
-
-def _see(network: Any, num_frames: int) -> Any:
-    """A video through the tower, without gradients where that is frozen, as FrozenTower has it."""
-    side = network.config.vision.image_size
-    pixels = torch.zeros(num_frames, 3, side, side)
-    learns = any(parameter.requires_grad for parameter in network.vision_tower.parameters())
-    with torch.set_grad_enabled(learns):
-        features = list(network.features(pixels.split(CHUNK_SIZE)))
-    bridge_learns = any(parameter.requires_grad for parameter in network.projector.parameters())
-    with torch.set_grad_enabled(learns or bridge_learns):
-        return network.split(network.visual_tokens_of(features, num_frames))
-
-
-def tell(memory: TrainingMemory) -> ExitCode:
-    """Print an estimate part by part, and whether it fits on the CPU; the exit code says that too."""
-    free = free_memory_bytes(torch.device("cpu"))
-    parts = {
-        "program": memory.process_bytes,
-        "weights": memory.weights_bytes,
-        "optimizer": memory.optimizer_bytes,
-        "gradients and activations": memory.step_bytes,
-    }
-    for name, size in parts.items():
-        print(f"{name:<26}{readable_size(size)}")
-    print(f"{'peak while loading':<26}{readable_size(memory.process_bytes + memory.loading_bytes)}")
-    print(f"{'needed':<26}{readable_size(memory.needed_bytes)}")
-    print(f"{'free':<26}{'unknown' if free is None else readable_size(free)}")
-    if free is None or memory.needed_bytes <= free:
-        return ExitCode.OK
-    print(
-        "It does not fit: use --gradient-checkpointing, --precision bfloat16, --lora-rank 16, --quantization 4bit, "
-        "a smaller --batch-size, or fewer frames (--num-frames).",
-        file=sys.stderr,
+    model = CountedModel(
+        config,
+        prepare,
+        precision=getattr(torch, options.precision),
+        in_four_bits=options.quantization == Quantization.FOUR_BIT,
+        gradient_checkpointing=options.gradient_checkpointing,
     )
-    return ExitCode.OUT_OF_MEMORY
+    learned = [parameter for parameter in model.network.parameters() if parameter.requires_grad]
+    update = UpdateSize.of(learned, options.optimizer)
+    step = model.step_bytes(batch.rows, accumulates=options.accumulation > 1)
+    validation = 0
+    if validated is not None:
+        precision, bits = options.precision, QuantizationName(options.quantization)
+        validation = max(model.measuring_bytes(validated.rows), _answering(config, validated, precision, bits, device))
+    loading = model.loaded_bytes + file_bytes
+    is_rounded = options.precision != "float32" and options.lora_rank is None
+    program = _program_bytes(config, "cpu") + TRAINER_BYTES
+    return TrainingMemory(
+        device=device,
+        process_bytes=_program_bytes(config, device) if device == "cuda" else program,
+        weights_bytes=model.weights_bytes,
+        optimizer_bytes=update.kept_bytes,
+        frames_bytes=_waiting_bytes(config, options, batch.rows),
+        step_bytes=max(step, sum(parameter.nbytes for parameter in learned) + update.passing_bytes),
+        validation_bytes=validation,
+        base_bytes=base_bytes,
+        host_process_bytes=program,
+        loading_bytes=loading,
+        saving_bytes=loading + (0 if device == "cuda" else update.kept_bytes) if is_rounded else 0,
+    )
+
+
+def estimate_base(
+    config: SlowFastConfig, conversations: Conversations, dtype: str, quantization: QuantizationName, device: str
+) -> int:
+    """Bytes that another model and its validation take at their most."""
+    run = _run_size(conversations, dtype, quantization, device)
+    estimate = estimate_memory(architecture_of(config), fast_tokens_of(config), run)
+    counted = CountedModel(config, dtype=getattr(torch, dtype))
+    loss = estimate.weights_bytes + counted.measuring_bytes(conversations.rows)
+    return max(estimate.peak_bytes - estimate.process_bytes, loss)
+
+
+def training_bytes(
+    model: SlowFastForConditionalGeneration, optimizer: str, engine: Engine = Engine.DDP, num_processes: int = 1
+) -> int:
+    """The memory of weights, gradients and optimizer at the end of a step, activations not counted.
+
+    Of a model that processes share, what the first of them holds, without what it gathers while a step runs.
+    """
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept = UpdateSize.of(learned, optimizer).kept_bytes / max(sum(parameter.numel() for parameter in learned), 1)
+    whole = tuple(f"{part}." for part in parts_kept_whole(engine, model))
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        held = 2 * parameter.itemsize + kept if parameter.requires_grad else parameter.itemsize
+        share, is_whole = parameter.numel(), name.startswith(whole)
+        if engine is Engine.ZERO3:  # it has another weight in float32, and gathers small ones once
+            held += 4 if parameter.requires_grad else 0
+            share = math.ceil(share / num_processes)
+            total += parameter.nbytes if is_whole or parameter.numel() <= _SMALL else 0
+        elif engine is Engine.FSDP and not is_whole and parameter.is_floating_point():
+            share = math.ceil(len(parameter) / num_processes) * (share // len(parameter))  # by rows
+        total += share * held
+    return round(total)
+
+
+_SMALL = 100_000  # numbers: stage3_param_persistence_threshold, as DeepSpeed has it
+
+
+def _answering(
+    config: SlowFastConfig, conversations: Conversations, dtype: str, quantization: QuantizationName, device: str
+) -> int:
+    """What answering the questions of a batch takes beside the model."""
+    run = _run_size(conversations, dtype, quantization, device)
+    estimate = estimate_memory(architecture_of(config), fast_tokens_of(config), run)
+    held = estimate.process_bytes + estimate.weights_bytes
+    return max(size for phase, size in estimate.phases.items() if phase != "load") - held
+
+
+_MORE_TOKENS = 32  # than the true answer has, which one in validation may take at most
+
+
+def _run_size(conversations: Conversations, dtype: str, quantization: QuantizationName, device: str) -> RunSize:
+    rows = conversations.rows
+    return RunSize(
+        max(rows.num_frames, 1),
+        dtype,
+        device,
+        quantization,
+        rows.num_text_tokens,
+        conversations.num_answer_tokens + _MORE_TOKENS,
+        batch_size=rows.num_rows * conversations.num_questions,
+        num_videos=rows.num_rows,
+    )
+
+
+def _program_bytes(config: SlowFastConfig, device: str) -> int:
+    """What there is beside tensors: on the CPU the program, on CUDA a workspace."""
+    run = RunSize(1, "float32", device)
+    return estimate_memory(architecture_of(config), fast_tokens_of(config), run).process_bytes
+
+
+def _waiting_bytes(config: SlowFastConfig, options: FineTuning, batch: BatchSize) -> int:
+    """Pixel values of a step's batches, of the one that accelerate reads ahead, and of two more a worker."""
+    num_batches, side = options.accumulation + 1 + 2 * options.num_workers, int(config.vision.image_size)
+    return num_batches * batch.num_rows * batch.num_frames * 3 * side**2 * 4
+
+
+# --- what would make it fit -------------------------------------------------------------------------------------------
+
+
+def lighter(options: FineTuning) -> Iterator[tuple[str, FineTuning]]:
+    """Flags that make a run take less, each with those before it: first what changes nothing that is learned."""
+    given: list[str] = []
+
+    def more(flags: str, **changed: Any) -> tuple[str, FineTuning]:
+        nonlocal options
+        given.append(flags)
+        options = replace(options, **changed)
+        return " ".join(given), options
+
+    if options.batch_size > 1:
+        accumulation = options.accumulation * options.batch_size
+        yield more(f"--batch-size 1 --accumulation {accumulation}", batch_size=1, accumulation=accumulation)
+    if not options.gradient_checkpointing:
+        yield more("--gradient-checkpointing", gradient_checkpointing=True)
+    if options.precision == "float32":
+        yield more("--precision bfloat16", precision="bfloat16")
+    if options.stage is Stage.ALL and options.lora_rank is None:
+        yield more("--lora-rank 16", lora_rank=16)
+    if options.lora_rank is not None and options.quantization == Quantization.NONE:
+        yield more("--quantization 4bit", quantization="4bit")
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A run that is only planned: `batch` is the largest of it, and `estimate` says what other options would take."""
+
+    options: FineTuning
+    batch: BatchSize
+    estimate: Callable[[FineTuning], TrainingMemory]
+
+    @cached_property
+    def memory(self) -> TrainingMemory:
+        """What the run would take."""
+        return self.estimate(self.options)
+
+    def tell(self) -> ExitCode:
+        """Print the memory of the run part by part, whether it fits and what would; the exit code says that too."""
+        memory = self.memory
+        print("\n".join(self._lines(memory)))
+        if _fits(memory):
+            print("It fits.")
+            return ExitCode.OK
+        print(self._remedy(), file=sys.stderr)
+        return ExitCode.OUT_OF_MEMORY
+
+    def _lines(self, memory: TrainingMemory) -> Iterator[str]:
+        where, batch = _NAMES[memory.device], self.batch
+        rows = plural(batch.num_rows, "row")
+        frames = f" and {plural(batch.num_frames, 'frame')}" if batch.num_frames else ""
+        yield f"On {where}, in {self.options.precision}; a batch has {rows} of up to {batch.length:,} tokens{frames}."
+        if memory.device != "cpu":
+            yield f"Counted with the CPU's kernels, and not measured on {where}."
+        parts = {
+            "program" if memory.device != "cuda" else "workspace": memory.process_bytes,
+            "weights": memory.weights_bytes,
+            "optimizer": memory.optimizer_bytes,
+            "frames that wait": memory.frames_bytes,
+            "gradients and activations": memory.step_bytes,
+        }
+        for name, size in parts.items():
+            yield _line(name, size)
+        for phase, size in memory.phases.items():
+            yield _line(f"{phase}, in all", size)
+        yield _line("needed, with 5 % to spare", memory.needed_bytes)
+        yield _line("free", free_memory_bytes(torch.device(memory.device)))
+        if memory.device == "cuda":
+            yield _line("needed on the host", memory.host_needed_bytes)
+            yield _line("free on the host", free_host_bytes())
+
+    def _remedy(self) -> str:
+        """The least change with which it would fit."""
+        flags = ""
+        for flags, options in lighter(self.options):
+            if _fits(memory := self.estimate(options)):
+                return f"It does not fit. It would with {flags}: {readable_size(memory.needed_bytes)}."
+        with_them = f", even with {flags}" if flags else ""
+        return f"It does not fit{with_them}: use fewer frames (--num-frames), or a smaller model."
+
+
+_NAMES = {"cpu": "the CPU", "cuda": "a CUDA device", "mps": "Apple's GPU"}
+
+
+def _line(name: str, size: int | None) -> str:
+    return f"{name:<28}{'unknown' if size is None else readable_size(size):>9}"
+
+
+def _fits(memory: TrainingMemory) -> bool:
+    """Whether there is room for it; assumed where the system does not say what is free."""
+    free, host = free_memory_bytes(torch.device(memory.device)), free_host_bytes()
+    fits_there = free is None or memory.needed_bytes <= free
+    return fits_there and (host is None or memory.host_needed_bytes <= host)

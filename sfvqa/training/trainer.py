@@ -11,9 +11,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer
-from transformers.training_args import OptimizerNames
 
-from sfvqa.errors import UsageError
 from sfvqa.training.engines import Engine
 from sfvqa.training.frozen_tower import FrozenTower
 from sfvqa.training.rates import Part, set_rates
@@ -58,18 +56,9 @@ class VideoTrainer(Trainer):
         return {name: tensor for name, tensor in gathered.items() if name in names}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As Trainer's; parts of the network that have a learning rate in `rates` learn at that.
-
-        UsageError for an optimizer that needs what is not installed.
-        """
+        """As Trainer's; parts of the network that have a learning rate in `rates` learn at that."""
         is_new = self.optimizer is None
-        try:
-            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        except (ImportError, ValueError) as error:
-            name = OptimizerNames(self.args.optim).value
-            raise UsageError(
-                f"The optimizer {name} cannot be used: {error}", "Install what it needs, or choose another."
-            ) from error
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if is_new and self.rates:
             learner: Any = model or self.model
             set_rates(optimizer, learner, self.rates)

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from sfvqa.training import finetune
 from sfvqa.training.engines import Engine
-from sfvqa.training.learning import training_bytes
+from sfvqa.training.memory import training_bytes
 from sfvqa.training.trainer import VideoTrainer
 
 
@@ -43,7 +43,9 @@ class _Counter(TrainerCallback):
 class _Counted(VideoTrainer):
     def __init__(self, **arguments: Any) -> None:
         network = getattr(arguments["model"], "get_base_model", lambda: arguments["model"])()
-        counter = _Counter(training_bytes(network, Engine.launched(), arguments["args"].world_size))
+        counter = _Counter(
+            training_bytes(network, arguments["args"].optim, Engine.launched(), arguments["args"].world_size)
+        )
         super().__init__(**arguments | {"callbacks": [*arguments["callbacks"], counter]})
 
 

@@ -28,7 +28,8 @@ from sfvqa.registry import find_model
 from sfvqa.training import finetune, learning
 from sfvqa.training.convert import ConversionOptions, VisionSource, convert
 from sfvqa.training.finetune import fine_tune, main
-from sfvqa.training.learning import choose_learned, keep_frozen_in, training_bytes
+from sfvqa.training.learning import choose_learned, keep_frozen_in
+from sfvqa.training.memory import training_bytes
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import collate, num_fast_tokens
 from sfvqa.training.trainer import VideoTrainer
@@ -246,7 +247,7 @@ def test_a_step_holds_the_memory_that_is_said(
     precision: str,
     options: dict[str, Any],
 ) -> None:
-    """Counted are all tensors of model and optimizer, but for single numbers, before a step's gradients are gone."""
+    """Counted are all tensors of model and optimizer before a step's gradients are gone."""
     held, said = list[int](), list[int]()
 
     class Counter(TrainerCallback):
@@ -254,9 +255,9 @@ def test_a_step_holds_the_memory_that_is_said(
             model, optimizer = given["model"], given["optimizer"]
             tensors = list(model.parameters())
             tensors += [tensor.grad for tensor in tensors if tensor.grad is not None]
-            tensors += [part for one in optimizer.state.values() for part in one.values() if part.ndim]
+            tensors += [part for one in optimizer.state.values() for part in one.values()]
             held.append(sum(tensor.untyped_storage().nbytes() for tensor in tensors))
-            said.append(training_bytes(model))
+            said.append(training_bytes(model, SHORT.optimizer))
 
     class Counted(VideoTrainer):
         def __init__(self, **arguments: Any) -> None:
@@ -283,7 +284,7 @@ def test_the_readme_says_what_the_published_model_takes(
     choose_learned(published, stage)
     if precision is not None:
         keep_frozen_in(published, precision)
-    assert gigabytes(training_bytes(published)).replace(".0 GB", " GB") == expected
+    assert gigabytes(training_bytes(published, SHORT.optimizer)).replace(".0 GB", " GB") == expected
     assert expected in (Path(finetune.__file__).parent / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,21 +1,27 @@
 """What a dry run says: the weights are those of the model, and less is said to be needed by what needs less."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from sfvqa.checkpoints.find import ModelSettings
+from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
-from sfvqa.training.finetune import dry_run, main
+from sfvqa.training.counted_step import UpdateSize
+from sfvqa.training.finetune import dry_run, fine_tune, main
 from sfvqa.training.learning import prepare
-from sfvqa.training.memory import TrainingMemory, largest_batch
+from sfvqa.training.memory import TrainingMemory, largest_of, lighter
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import DialogueWriter
+from sfvqa.training.trainer import VideoTrainer
 from tests.training.flash_videos import NUM_FRAMES
 from tests.training.test_finetuning import make_converted, videos
 
@@ -33,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def estimate(model: Path, videos: Path) -> Estimate:
     def estimated(options: FineTuning) -> TrainingMemory:
-        return dry_run(model, videos, videos.parent, options)
+        return dry_run(model, videos, videos.parent, options).memory
 
     return estimated
 
@@ -53,7 +59,7 @@ def test_weights_take_what_the_prepared_model_holds(estimate: Estimate, model: P
     said = estimate(options)
     assert said.weights_bytes == pytest.approx(weight_bytes(loaded.model), rel=0.02)
     num_learned = sum(parameter.numel() for parameter in loaded.model.parameters() if parameter.requires_grad)
-    assert said.optimizer_bytes == 8 * num_learned
+    assert said.optimizer_bytes == pytest.approx(8 * num_learned, rel=1e-3)  # with the number of each one's step
 
 
 def test_what_saves_memory_is_said_to(estimate: Estimate) -> None:
@@ -62,7 +68,7 @@ def test_what_saves_memory_is_said_to(estimate: Estimate) -> None:
     assert estimate(replace(ALL, batch_size=1)).step_bytes < whole.step_bytes
     assert estimate(replace(ALL, num_frames=2)).step_bytes < whole.step_bytes
     assert estimate(replace(ALL, freeze_vision=True)).step_bytes < whole.step_bytes
-    assert estimate(replace(ALL, optimizer="adamw_bnb_8bit")).optimizer_bytes == whole.optimizer_bytes / 4
+    assert estimate(replace(ALL, optimizer="adamw_bnb_8bit")).optimizer_bytes < whole.optimizer_bytes / 2
     stage_1 = estimate(replace(ALL, stage=Stage.BRIDGE))
     assert stage_1.optimizer_bytes < whole.optimizer_bytes / 2
     assert stage_1.step_bytes < whole.step_bytes
@@ -80,9 +86,9 @@ def test_the_longest_row_of_a_mixed_batch_may_be_text(videos: Path, model: Path)
     loaded = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32"))
     writer = DialogueWriter(loaded.tokenizer, loaded.end_token_ids, loaded.model.config.family)
     about_video = read_annotations(videos, videos.parent)[0]
-    long = replace(about_video, video=None, turns=(("word " * 500, "word"),))
-    both = largest_batch([about_video, long], writer, loaded.model.config, 2, NUM_FRAMES)
-    alone = largest_batch([long], writer, loaded.model.config, 2, NUM_FRAMES)
+    long = replace(about_video, video=None, turns=(("word " * 150, "word"),))
+    both = largest_of([about_video, long], writer, loaded.model.config, NUM_FRAMES).rows
+    alone = largest_of([long], writer, loaded.model.config, NUM_FRAMES).rows
     assert (alone.num_frames, both.num_frames) == (0, NUM_FRAMES)
     assert both.length == alone.length
 
@@ -93,6 +99,76 @@ def test_a_dry_run_of_what_trains_nothing_says_so(estimate: Estimate, monkeypatc
         estimate(replace(ALL, stage=Stage.BRIDGE))
 
 
+def test_a_second_batch_stands_beside_the_gradients_of_the_first(estimate: Estimate) -> None:
+    once, twice = estimate(ALL), estimate(replace(ALL, accumulation=2))
+    num_gradients = once.optimizer_bytes // 2
+    assert 0 < twice.step_bytes - once.step_bytes <= num_gradients
+    assert twice.frames_bytes == 1.5 * once.frames_bytes  # a batch more, beside the two there were
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "num_bytes"), [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("lion_8bit", 1), ("sgd", 0)]
+)
+def test_what_an_optimizer_keeps_is_what_it_makes_itself(optimizer: str, num_bytes: int) -> None:
+    size = UpdateSize.of([nn.Parameter(torch.empty(1024, 1024, device="meta"))], optimizer)
+    assert size.kept_bytes == pytest.approx(num_bytes * 1024**2, rel=0.03)
+
+
+def test_an_optimizer_may_pass_through_more_than_it_keeps() -> None:
+    size = UpdateSize.of([nn.Parameter(torch.empty(1024, 1024, device="meta"))], "adafactor")
+    assert size.kept_bytes < 0.01 * 1024**2 * 4 < 1024**2 * 4 <= size.passing_bytes
+
+
+def test_an_optimizer_that_is_not_installed_is_said_before_the_run(estimate: Estimate) -> None:
+    with pytest.raises(UsageError, match="cannot be used"):
+        estimate(replace(ALL, optimizer="galore_adamw"))
+
+
+def test_validation_and_the_model_to_compare_with_are_phases_of_their_own(estimate: Estimate) -> None:
+    alone, validated = estimate(ALL), estimate(replace(ALL, validation="0.5"))
+    compared = estimate(replace(ALL, validation="0.5", against_base="tiny"))
+    assert (alone.validation_bytes, validated.base_bytes) == (0, 0)
+    assert set(compared.phases) == {"training", "validation", "the other model", "loading"}
+    assert 0 < validated.validation_bytes < validated.step_bytes
+    assert compared.base_bytes > sum(file.stat().st_size for file in locate("tiny").folder.glob("*.safetensors")) / 2
+
+
+def test_a_whole_checkpoint_is_saved_as_it_was_stored(estimate: Estimate) -> None:
+    """Weights that were frozen are float32 again, beside the optimizer: after stage 1 that may be the peak."""
+    rounded = estimate(replace(ALL, stage=Stage.BRIDGE, precision="bfloat16"))
+    assert rounded.phases["saving"] == rounded.phases["loading"] + rounded.optimizer_bytes
+    assert "saving" not in estimate(replace(ALL, stage=Stage.BRIDGE)).phases
+
+
+def test_rows_that_are_too_long_are_refused_as_in_the_run(model: Path, videos: Path, tmp_path: Path) -> None:
+    entries = json.loads(videos.read_text())
+    entries[0]["conversations"][0]["value"] += " word" * 2000
+    annotations = tmp_path / "long.json"
+    annotations.write_text(json.dumps(entries))
+    with pytest.raises(UsageError, match="positions"):
+        dry_run(model, annotations, videos.parent, ALL)
+
+
+def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = estimate(ALL)
+    monkeypatch.setattr("sfvqa.training.finetune.resolve_device", lambda _name: torch.device("cuda"))
+    there = estimate(ALL)
+    assert set(there.phases) == {"training"}
+    assert there.step_bytes == here.step_bytes
+    assert there.process_bytes < here.process_bytes == there.host_process_bytes
+    assert there.host_needed_bytes < here.needed_bytes
+
+
+def test_what_changes_nothing_that_is_learned_is_tried_first() -> None:
+    tried = [flags for flags, _ in lighter(replace(ALL, batch_size=4, accumulation=2))]
+    assert tried[0] == "--batch-size 1 --accumulation 8"
+    assert tried[1].endswith("--gradient-checkpointing")
+    assert tried[-1].endswith("--lora-rank 16 --quantization 4bit")
+    for flags, options in lighter(replace(ALL, stage=Stage.BRIDGE)):
+        assert "lora" not in flags
+        assert options.stage is Stage.BRIDGE
+
+
 def test_the_command_says_whether_it_fits(
     model: Path,
     videos: Path,
@@ -100,13 +176,43 @@ def test_the_command_says_whether_it_fits(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = tmp_path / "run"
-    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--output", str(run), "--dry-run"]
-    arguments += ["--num-frames", str(NUM_FRAMES), "--device", "cpu"]
-    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: 10**12)
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--dry-run"]
+    arguments += ["--num-frames", str(NUM_FRAMES), "--device", "cpu", "--batch-size", "2"]
+    needed = {
+        name: dry_run(model, videos, videos.parent, options).memory.needed_bytes
+        for name, options in {"asked": ALL, "one row": replace(ALL, batch_size=1, accumulation=2)}.items()
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: needed["asked"])
+    monkeypatch.setattr("sfvqa.training.memory.free_host_bytes", lambda: needed["asked"])
     assert main(arguments) == ExitCode.OK
-    assert "gradients and activations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "gradients and activations" in said
+    assert said.splitlines()[-1] == "It fits."
+    assert needed["one row"] < needed["asked"]
+    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: needed["one row"])
+    assert main(arguments) == ExitCode.OUT_OF_MEMORY
+    assert "It would with --batch-size 1 --accumulation 2: " in capsys.readouterr().err
     monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: 10**6)
     assert main(arguments) == ExitCode.OUT_OF_MEMORY
-    assert "does not fit" in capsys.readouterr().err
-    assert not run.exists()
+    assert "does not fit, even with --batch-size 1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_is_given_back_at_once_while_a_model_learns(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading the model to compare with had malloc keep its blocks: gaps doubled what a step took on the CPU."""
+    done: list[str] = []
+    step = VideoTrainer.training_step
+    monkeypatch.setattr("sfvqa.checkpoints.load.keep_blocks", lambda: done.append("keep"))
+    monkeypatch.setattr("sfvqa.training.finetune.return_large_blocks", lambda: done.append("return"))
+
+    def noted(*given: Any) -> Any:
+        done.append("step")
+        return step(*given)
+
+    monkeypatch.setattr(VideoTrainer, "training_step", noted)
+    options = replace(ALL, num_steps=1, stage=Stage.BRIDGE, validation="0.1", against_base="tiny")
+    fine_tune(model, videos, videos.parent, tmp_path / "run", options)
+    assert done[:4] == ["keep", "keep", "return", "step"]

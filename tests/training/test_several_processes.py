@@ -26,7 +26,8 @@ from sfvqa.registry import find_model
 from sfvqa.training.annotations import Example
 from sfvqa.training.engines import Engine, check_engine
 from sfvqa.training.finetune import main
-from sfvqa.training.learning import choose_learned, keep_frozen_in, training_bytes
+from sfvqa.training.learning import choose_learned, keep_frozen_in
+from sfvqa.training.memory import training_bytes
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.recipes.__main__ import RECIPES
 from sfvqa.training.run_folder import check_settings
@@ -140,7 +141,7 @@ def test_the_readme_says_what_a_process_holds_of_the_published_model(
         published = SlowFastForConditionalGeneration(config_of(find_model("slowfast-7b-64f")))
     choose_learned(published, stage)
     keep_frozen_in(published, torch.bfloat16)
-    assert gigabytes(training_bytes(published, engine, 8)).replace(".0 GB", " GB") == expected
+    assert gigabytes(training_bytes(published, FineTuning().optimizer, engine, 8)).replace(".0 GB", " GB") == expected
     readme = (REPOSITORY / "sfvqa" / "training" / "README.md").read_text(encoding="utf-8")
     row = next(line for line in readme.splitlines() if line.startswith(f"| `{engine}`, of 8"))
     assert row.split(" | ")[stage].rstrip(" |") == expected

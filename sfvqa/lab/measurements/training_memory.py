@@ -1,7 +1,8 @@
 """`python -m sfvqa.lab.measurements.training_memory`: what `finetune --dry-run` says of memory, and what runs take.
 
 Each run is a process of its own on the CPU, with random weights in the sizes of a registered model; of each the system
-tells the most that was resident. Figures that are there are kept: a run that was stopped goes on with the next.
+tells the most that was resident. What was measured is kept, so that a run that was stopped goes on with the next form;
+estimates are made anew.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from sfvqa.wording import readable_size
 if TYPE_CHECKING:
     import argparse
 
+    from sfvqa.training.memory import TrainingMemory
+
 FORMS = {
     "stage 1": ["--stage", "1"],
     "stage 1, bfloat16": ["--stage", "1", "--precision", "bfloat16"],
@@ -46,24 +49,20 @@ FORMS = {
     "QLoRA, bfloat16, gradient checkpointing": [
         *("--lora-rank", "16", "--quantization", "4bit", "--precision", "bfloat16", "--gradient-checkpointing"),
     ],
+    "LoRA, batches of 2": ["--lora-rank", "16", "--batch-size", "2"],
+    "LoRA, accumulation": ["--lora-rank", "16", "--accumulation", "2"],
+    "stage 1, validation": ["--stage", "1", "--validation", "0.3"],
 }
 _VIDEOS = Path(sfvqa.__file__).parent / "assets" / "demo"
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The peak of one form of training, estimated and measured."""
+class Measured:
+    """What a form of training took."""
 
-    form: str
-    estimated_bytes: int
-    measured_bytes: int
+    peak_bytes: int
     seconds: float
-
-    @property
-    def error(self) -> float:
-        """How far the estimate is off, as a share of what was measured."""
-        return self.estimated_bytes / self.measured_bytes - 1
 
 
 def write_model(name: str, folder: Path) -> Path:
@@ -83,16 +82,25 @@ def write_annotations(path: Path) -> Path:
     return path
 
 
-def measure(form: str, model: Path, annotations: Path, num_frames: int, folder: Path) -> Peak:
-    """Estimate a run of two steps, and take it."""
-    run = folder / "run"
+def arguments_of(form: str, model: Path, annotations: Path, num_frames: int, run: Path) -> list[str]:
+    """The command line of a run of two steps."""
     flags = [*FORMS[form], "--num-frames", str(num_frames), "--num-steps", "2", "--device", "cpu", "--log-every", "1"]
-    arguments = [str(annotations), "--videos", str(_VIDEOS), "--model", str(model), "--output", str(run), *flags]
-    estimate = dry_run(model, annotations, _VIDEOS, options_of(vars(parse_finetuning(arguments))))
+    return [str(annotations), "--videos", str(_VIDEOS), "--model", str(model), "--output", str(run), *flags]
+
+
+def estimate(arguments: list[str]) -> TrainingMemory:
+    """What a dry run says of it."""
+    asked = parse_finetuning(arguments)
+    return dry_run(asked.model, Path(asked.annotations[0]), asked.videos, options_of(vars(asked))).memory
+
+
+def measure(arguments: list[str], run: Path) -> Measured:
+    """Take the run, and leave nothing of it."""
     shutil.rmtree(run, ignore_errors=True)
-    peak, seconds = run_finetune(arguments)
-    shutil.rmtree(run)
-    return Peak(form, estimate.peak_bytes, peak, seconds)
+    try:
+        return Measured(*run_finetune(arguments))
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def run_finetune(arguments: list[str]) -> tuple[int, float]:
@@ -116,18 +124,19 @@ def _resident_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def table(peaks: list[Peak]) -> str:
-    """Markdown: a row a form."""
+def table(peaks: dict[str, tuple[TrainingMemory, Measured]]) -> str:
+    """Markdown: a row a form, with the phase in which the estimate is highest."""
     rows = [
         [
-            peak.form,
-            readable_size(peak.estimated_bytes),
-            readable_size(peak.measured_bytes),
-            f"{100 * peak.error:+.0f} %",
+            form,
+            max(estimated.phases, key=lambda phase: estimated.phases[phase]),
+            readable_size(estimated.peak_bytes),
+            readable_size(measured.peak_bytes),
+            f"{100 * (estimated.peak_bytes / measured.peak_bytes - 1):+.0f} %",
         ]
-        for peak in peaks
+        for form, (estimated, measured) in peaks.items()
     ]
-    return markdown_table(["training", "estimated", "measured", "off by"], rows)
+    return markdown_table(["training", "highest in", "estimated", "measured", "off by"], rows)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -148,13 +157,15 @@ def main(arguments: list[str] | None = None) -> None:
     folder: Path = options.folder
     model = write_model(options.model, folder / options.model)
     annotations = write_annotations(folder / "annotations.json")
-    peaks = []
+    run, peaks = folder / "run", {}
     for form in re.split(r",(?! )", options.forms):
+        command = arguments_of(form, model, annotations, options.frames, run)
         kept = folder / f"{options.model} {options.frames} {form}.json"
         if not kept.exists():
-            save_whole(json.dumps(asdict(measure(form, model, annotations, options.frames, folder))), kept)
-        peaks.append(Peak(**json.loads(kept.read_text())))
-    write_figures(options.json, model=options.model, frames=options.frames, peaks=[asdict(peak) for peak in peaks])
+            save_whole(json.dumps(asdict(measure(command, run))), kept)
+        peaks[form] = (estimate(command), Measured(**json.loads(kept.read_text())))
+    figures = {form: {"estimated": asdict(said), "measured": asdict(was)} for form, (said, was) in peaks.items()}
+    write_figures(options.json, model=options.model, frames=options.frames, peaks=figures)
     print(table(peaks))
 
 
