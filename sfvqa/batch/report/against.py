@@ -122,8 +122,9 @@ class Comparison:
 
     @property
     def changes(self) -> list[Pair]:
-        """The items whose answers are not alike."""
-        return [pair for pair in self.pairs.values() if pair.outcome is not Outcome.ALIKE]
+        """The items whose answers are not alike, by their videos: the order of records is that of finishing."""
+        changed = (pair for pair in self.pairs.values() if pair.outcome is not Outcome.ALIKE)
+        return sorted(changed, key=lambda pair: (pair.new.video, pair.new.asked.start_seconds or 0.0))
 
 
 def compare_runs(new: RunFacts, old: RunFacts) -> Comparison:

@@ -110,3 +110,14 @@ def test_runs_that_cannot_be_compared_are_an_error(old: RunFacts) -> None:
     """Without answers nothing would agree, and by two rules a right answer would be a wrong one."""
     with pytest.raises(ValueError, match="keep their answers"):
         compare_runs(RunFacts(keeps_answers=True), old)
+
+
+def test_changes_come_by_video_and_part(tmp_path: Path) -> None:
+    """However the batch happened to finish."""
+    parts = [item("b"), item("a", start_seconds=2.0), item("a", start_seconds=1.0)]
+    comparison = compared(tmp_path, [ok(of, "x") for of in parts], [ok(of, "y") for of in parts])
+    assert [(pair.new.video, pair.new.asked.start_seconds) for pair in comparison.changes] == [
+        ("a", 1.0),
+        ("a", 2.0),
+        ("b", None),
+    ]

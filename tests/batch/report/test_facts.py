@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sfvqa.batch.report.cards import gather_cards
@@ -29,6 +29,7 @@ class _Nowhere:
         return len(text)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # its table of characters is made first
 @given(st.dictionaries(st.sampled_from(NAMES), JSON), st.sampled_from(["ok", "error"]))
 def test_no_record_is_too_strange(values: dict[str, Any], status: str) -> None:
     record = {**values, "item_id": "0", "status": status}
