@@ -39,25 +39,27 @@ def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example
     """Raise UsageError for what a run cannot do with an engine."""
     if engine is Engine.DDP:
         return
-    instead, name = "Launch the run with the recipe ddp", engine.name
+    instead, by_recipe = "Use the recipe ddp", f"with the recipe {engine}"
     if engine is Engine.ZERO3 and importlib.util.find_spec("deepspeed") is None:
-        raise UsageError("ZERO3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`.")
+        raise UsageError(
+            "The recipe zero3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`."
+        )
     if options.validation:
         raise UsageError(
-            f"Validation answers questions with the whole model, of which a process has a share with {name}.",
+            f"Validation answers questions with the whole model, of which a process has a share {by_recipe}.",
             f"{instead}, or leave out --validation and ask the result.",
         )
     if engine is Engine.ZERO3 and options.quantization != Quantization.NONE:
-        raise UsageError("Weights in 4 bits cannot be divided by ZERO3.", f"{instead}, or leave out --quantization.")
+        raise UsageError(f"Weights in 4 bits cannot be divided {by_recipe}.", f"{instead}, or no --quantization.")
     if not options.optimizer.startswith(_SHARED_OPTIMIZERS):
         raise UsageError(
-            f"The optimizer {options.optimizer} cannot be used with {name}.", f"{instead}, or use adamw_torch_fused."
+            f"The optimizer {options.optimizer} cannot be used {by_recipe}.", f"{instead}, or adamw_torch_fused."
         )
     if options.precision == "float16":
-        raise UsageError(f"float16 cannot be used with {name}.", "Use bfloat16.")
+        raise UsageError(f"float16 cannot be used {by_recipe}.", "Use bfloat16.")
     if options.stage is Stage.ALL and any(example.video is None for example in examples):
         raise UsageError(
-            f"Some rows have no video, and with {name} a process without one would leave the others waiting.",
+            f"Some rows have no video, and {by_recipe} a process without one would leave the others waiting.",
             f"{instead}, or learn from rows with videos and images alone.",
         )
 
