@@ -91,7 +91,7 @@ LORA_4BIT = {"lora_rank": 4, "quantization": "4bit"}
             [Engine.FSDP, Engine.ZERO3],
             {"optimizer": "adamw_bnb_8bit"},
             [VIDEO],
-            "adamw_bnb_8bit cannot be used with the recipe",
+            "adamw_bnb_8bit cannot be used with",
         ),
         ([Engine.FSDP, Engine.ZERO3], {}, [VIDEO, TEXT], "Some rows have no video"),
     ],
