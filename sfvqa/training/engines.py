@@ -108,18 +108,19 @@ def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> No
 
 
 class _KeepWhole(TrainerCallback):
-    """Has ZeRO-3 gather some modules once a step, as it does with small weights, and not at each use."""
+    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use."""
 
     def __init__(self, trainer: Any, modules: list[nn.Module]) -> None:
-        self._trainer, self._modules = trainer, modules
+        self._trainer = trainer
+        self._weights: list[Any] = [weight for module in modules for weight in module.parameters()]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        persistent = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
-        known = {id(parameter) for parameter in persistent}
-        for module in self._modules:
-            for parameter in module.parameters():
-                shared: Any = parameter
-                shared.ds_persist = True
-                if id(parameter) not in known:
-                    persistent.append(parameter)
-        persistent[0].all_gather(persistent)
+        kept = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
+        known = {id(weight) for weight in kept}
+        kept += [weight for weight in self._weights if id(weight) not in known]
+        for weight in self._weights:
+            weight.ds_persist = True  # made anew after a step of the optimizer
+            weight.is_external_param = True  # by which no module that used it lets it go
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._weights[0].all_gather(self._weights)  # those that are not here, as after a state was saved
