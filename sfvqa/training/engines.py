@@ -39,25 +39,27 @@ def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example
     """Raise UsageError for what a run cannot do with an engine."""
     if engine is Engine.DDP:
         return
-    instead, name = "Launch the run with the recipe ddp", engine.name
+    instead, by_recipe = "Use the recipe ddp", f"with the recipe {engine}"
     if engine is Engine.ZERO3 and importlib.util.find_spec("deepspeed") is None:
-        raise UsageError("ZERO3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`.")
+        raise UsageError(
+            "The recipe zero3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`."
+        )
     if options.validation:
         raise UsageError(
-            f"Validation answers questions with the whole model, of which a process has a share with {name}.",
+            f"Validation answers questions with the whole model, of which a process has a share {by_recipe}.",
             f"{instead}, or leave out --validation and ask the result.",
         )
     if engine is Engine.ZERO3 and options.quantization != Quantization.NONE:
-        raise UsageError("Weights in 4 bits cannot be divided by ZERO3.", f"{instead}, or leave out --quantization.")
+        raise UsageError(f"Weights in 4 bits cannot be divided {by_recipe}.", f"{instead}, or no --quantization.")
     if not options.optimizer.startswith(_SHARED_OPTIMIZERS):
         raise UsageError(
-            f"The optimizer {options.optimizer} cannot be used with {name}.", f"{instead}, or use adamw_torch_fused."
+            f"The optimizer {options.optimizer} cannot be used {by_recipe}.", f"{instead}, or adamw_torch_fused."
         )
     if options.precision == "float16":
-        raise UsageError(f"float16 cannot be used with {name}.", "Use bfloat16.")
+        raise UsageError(f"float16 cannot be used {by_recipe}.", "Use bfloat16.")
     if options.stage is Stage.ALL and any(example.video is None for example in examples):
         raise UsageError(
-            f"Some rows have no video, and with {name} a process without one would leave the others waiting.",
+            f"Some rows have no video, and {by_recipe} a process without one would leave the others waiting.",
             f"{instead}, or learn from rows with videos and images alone.",
         )
 
@@ -106,18 +108,19 @@ def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> No
 
 
 class _KeepWhole(TrainerCallback):
-    """Has ZeRO-3 gather some modules once a step, as it does with small weights, and not at each use."""
+    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use."""
 
     def __init__(self, trainer: Any, modules: list[nn.Module]) -> None:
-        self._trainer, self._modules = trainer, modules
+        self._trainer = trainer
+        self._weights: list[Any] = [weight for module in modules for weight in module.parameters()]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        persistent = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
-        known = {id(parameter) for parameter in persistent}
-        for module in self._modules:
-            for parameter in module.parameters():
-                shared: Any = parameter
-                shared.ds_persist = True
-                if id(parameter) not in known:
-                    persistent.append(parameter)
-        persistent[0].all_gather(persistent)
+        kept = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
+        known = {id(weight) for weight in kept}
+        kept += [weight for weight in self._weights if id(weight) not in known]
+        for weight in self._weights:
+            weight.ds_persist = True  # made anew after a step of the optimizer
+            weight.is_external_param = True  # by which no module that used it lets it go
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._weights[0].all_gather(self._weights)  # those that are not here, as after a state was saved

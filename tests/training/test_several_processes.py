@@ -1,7 +1,6 @@
 """Processes that train together: recipes, what an engine cannot do, and that the result is that of one process."""
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import ClusterConfig
@@ -24,6 +24,7 @@ from sfvqa.inference.engine import GenerationOptions
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.registry import find_model
 from sfvqa.training.annotations import Example
+from sfvqa.training.convert import add_slow_path
 from sfvqa.training.engines import Engine, check_engine
 from sfvqa.training.finetune import main
 from sfvqa.training.learning import choose_learned, keep_frozen_in
@@ -31,10 +32,10 @@ from sfvqa.training.memory import training_bytes
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.recipes.__main__ import RECIPES
 from sfvqa.training.run_folder import check_settings
-from tests.training.flash_videos import QUESTION
-from tests.training.test_finetuning import HERE, losses, make_converted, videos
-
-__all__ = ["videos"]  # a fixture
+from tests.model.families.published import save_whole
+from tests.training import flash_videos
+from tests.training.flash_videos import QUESTION, write_flash_video, write_flash_videos
+from tests.training.test_finetuning import HERE, load, losses, make_converted
 
 REPOSITORY = Path(__file__).parents[2]
 NAMED = {
@@ -88,7 +89,12 @@ LORA_4BIT = {"lora_rank": 4, "quantization": "4bit"}
     [
         ([Engine.FSDP, Engine.ZERO3], {"validation": "0.1"}, [VIDEO], "Validation answers questions with the whole"),
         ([Engine.ZERO3], LORA_4BIT, [VIDEO], "Weights in 4 bits cannot be divided"),
-        ([Engine.FSDP, Engine.ZERO3], {"optimizer": "adamw_bnb_8bit"}, [VIDEO], "adamw_bnb_8bit cannot be used with"),
+        (
+            [Engine.FSDP, Engine.ZERO3],
+            {"optimizer": "adamw_bnb_8bit"},
+            [VIDEO],
+            "adamw_bnb_8bit cannot be used with",
+        ),
         ([Engine.FSDP, Engine.ZERO3], {}, [VIDEO, TEXT], "Some rows have no video"),
     ],
 )
@@ -149,8 +155,30 @@ def test_the_readme_says_what_a_process_holds_of_the_published_model(
 
 # --- two processes on the CPU ----------------------------------------------------------------------------------------
 
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of 8 and of 20 frames: the tower is run on 8 at a time, for some rows once and for others twice."""
+    annotations, _ = write_flash_videos(tmp_path_factory.mktemp("clips") / "v", 8, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flash_videos, "NUM_FRAMES", 10)
+        for number in range(0, 8, 2):
+            write_flash_video(annotations.with_name(f"{number}.mp4"), "red", np.random.default_rng(number))
+    return annotations
+
+
+@pytest.fixture(scope="module")
+def video_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that brings a trained projector, and looks at a token behind the video."""
+    folder = tmp_path_factory.mktemp("video-model")
+    save_whole("llava_onevision", folder / "base")
+    add_slow_path(folder / "base", folder / "it", num_fast_frames=4, num_slow_frames=16)
+    return folder / "it"
+
+
 FORMS = {
     "stage 1": ["--stage", "1"],
+    "stage 1 of a video model": ["--stage", "1"],
     "stage 2": [],
     "LoRA": ["--lora-rank", "4"],
     "frozen in bfloat16": ["--freeze-vision", "--precision", "bfloat16"],
@@ -183,22 +211,19 @@ def launch(recipe: Engine, arguments: list[str]) -> str:
         (Engine.FSDP, "stage 2"),
         (Engine.FSDP, "LoRA"),
         (Engine.FSDP, "frozen in bfloat16"),
-        (Engine.ZERO3, "stage 1"),
+        (Engine.ZERO3, "stage 1 of a video model"),
         (Engine.ZERO3, "stage 2"),
         (Engine.ZERO3, "LoRA"),
     ],
 )
 def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
-    engine: Engine, form: str, model: Path, videos: Path, tmp_path: Path
+    engine: Engine, form: str, model: Path, video_model: Path, clips: Path, tmp_path: Path
 ) -> None:
     """Half a step's rows each; the result is one folder, which needs no engine."""
     if engine is Engine.ZERO3:
         pytest.importorskip("deepspeed")
-    shutil.copytree(videos.parent, folder := tmp_path / "v")
-    annotations = folder / videos.name
-    entries = [entry for entry in json.loads(annotations.read_text()) if "video" in entry]
-    annotations.write_text(json.dumps(entries))
-    arguments = [str(annotations), "--videos", str(folder), "--model", str(model), "--num-frames", "4"]
+    model = video_model if "video model" in form else model
+    arguments = [str(clips), "--videos", str(clips.parent), "--model", str(model), "--num-frames", "16"]
     arguments += ["--num-steps", "4", "--save-every", "2", "--log-every", "1", "--device", "cpu", *FORMS[form]]
     arguments += ["--learning-rate", "1e-3"]
     said = launch(engine, [*arguments, "--output", str(tmp_path / "two")])
@@ -215,7 +240,7 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, same[name], rtol=0, atol=of_weights, msg=name)
     if "frozen" in form:  # and, for the run, rounded
-        before = load_file(model / "model.safetensors")
+        before = load(model).state_dict()
         assert all(torch.equal(ours[name], before[name]) for name in ours if name.startswith("vision_tower."))
 
     shutil.copytree(tmp_path / "two", stopped := tmp_path / "stopped")
@@ -227,4 +252,6 @@ def test_two_processes_learn_what_one_does_and_go_on_where_they_stopped(
 
     if form != "LoRA":
         qa = VideoQA.load(tmp_path / "two" / "checkpoint", device="cpu")
-        assert qa.ask(qa.encode(folder / "0.mp4", reading=HERE), QUESTION, GenerationOptions(max_new_tokens=2)).text
+        assert qa.ask(
+            qa.encode(clips.parent / "0.mp4", reading=HERE), QUESTION, GenerationOptions(max_new_tokens=2)
+        ).text
