@@ -14,7 +14,7 @@ from tests.inference.video_cache.seen import key_of, seen_of
 
 _HEAVY = (
     "torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors",
-    "prompt_toolkit", "faster_whisper", "ctranslate2", "onnxruntime",
+    "prompt_toolkit", "faster_whisper", "ctranslate2", "onnxruntime", "mcp", "llm",
 )  # fmt: skip
 _LIST_HEAVY = f"""
 import sys
