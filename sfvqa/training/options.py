@@ -257,7 +257,6 @@ class FineTuning:
             )
 
 
-_LEAVE_OUT = "Leave it out."
 _WITHOUT_EFFECT: tuple[tuple[set[str], Callable[[FineTuning], bool], str, str], ...] = (
     ({"num_epochs"}, lambda run: run.num_steps is not None, "num_steps says when the run ends", "Give one of the two."),
     (
@@ -272,8 +271,8 @@ _WITHOUT_EFFECT: tuple[tuple[set[str], Callable[[FineTuning], bool], str, str], 
         "it is of LoRA, without which no decoder is in 4 bits",
         "Give --lora-rank 16.",
     ),
-    ({"freeze_vision"}, lambda run: run.lora_rank is not None, "with LoRA only --lora-tower trains it", _LEAVE_OUT),
-    ({"tower_learning_rate"}, lambda run: run.tower_is_frozen, "the vision tower is frozen", _LEAVE_OUT),
+    ({"freeze_vision"}, lambda run: run.lora_tower, "lora_tower trains the vision tower", "Give one of the two."),
+    ({"tower_learning_rate"}, lambda run: run.tower_is_frozen, "the vision tower is frozen", "Leave it out."),
     (
         {"best_by", "patience", "against_base"},
         lambda run: run.validation is None,

@@ -68,8 +68,7 @@ LORA = {"lora_rank": 4}
         ({}, {"lora_dropout": 0.1}, "--lora-rank 16"),
         ({}, {"lora_tower": True}, "--lora-rank 16"),
         ({}, {"quantization": "4bit"}, "--lora-rank 16"),
-        (LORA, {"freeze_vision": True}, "Leave it out"),
-        (LORA | {"lora_tower": True}, {"freeze_vision": True}, "Leave it out"),
+        (LORA | {"lora_tower": True}, {"freeze_vision": True}, "one of the two"),
         (LORA, {"tower_learning_rate": 1e-4}, "Leave it out"),
         ({"freeze_vision": True}, {"tower_learning_rate": 1e-4}, "Leave it out"),
         ({}, {"best_by": "exact"}, "--validation"),
@@ -96,6 +95,7 @@ def test_an_option_without_effect_is_refused(setting: dict[str, Any], option: di
         LORA | {"lora_tower": True, "tower_learning_rate": 1e-4, "quantization": "4bit"},
         LORA | {"cache": Path("kept"), "decoder_learning_rate": 1e-4},
         {"freeze_vision": True, "cache_gigabytes": 0.0},
+        LORA | {"freeze_vision": True},  # it says what is so, and a remedy may add LoRA to it
         STAGE_1 | {"cache": Path("kept"), "cache_gigabytes": 1.0, "bridge_learning_rate": 1e-4},
         {"validation": "0.1", "best_by": "exact", "patience": 1, "against_base": "tiny"},
     ],
