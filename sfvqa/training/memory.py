@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Self
 
 import torch
@@ -276,7 +277,7 @@ def lighter(options: FineTuning) -> Iterator[tuple[str, FineTuning]]:
         yield more("--gradient-checkpointing", gradient_checkpointing=True)
     if options.precision == "float32":
         yield more("--precision bfloat16", precision="bfloat16")
-    if options.stage is Stage.ALL and options.lora_rank is None:
+    if options.stage is Stage.ALL and options.lora_rank is None and find_spec("peft"):
         yield more("--lora-rank 16", lora_rank=16)
     if options.lora_rank is not None and options.quantization == Quantization.NONE:
         yield more("--quantization 4bit", quantization="4bit")

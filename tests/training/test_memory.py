@@ -159,7 +159,7 @@ def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypa
     assert there.host_needed_bytes < here.needed_bytes
 
 
-def test_what_changes_nothing_that_is_learned_is_tried_first() -> None:
+def test_what_changes_nothing_that_is_learned_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = [flags for flags, _ in lighter(replace(ALL, batch_size=4, accumulation=2))]
     assert tried[0] == "--batch-size 1 --accumulation 8"
     assert tried[1].endswith("--gradient-checkpointing")
@@ -167,6 +167,8 @@ def test_what_changes_nothing_that_is_learned_is_tried_first() -> None:
     for flags, options in lighter(replace(ALL, stage=Stage.BRIDGE)):
         assert "lora" not in flags
         assert options.stage is Stage.BRIDGE
+    monkeypatch.setattr("sfvqa.training.memory.find_spec", lambda _name: None)
+    assert "lora" not in " ".join(flags for flags, _ in lighter(ALL))  # its estimate would end in an error
 
 
 def test_the_command_says_whether_it_fits(

@@ -18,12 +18,12 @@ def memory(**parts: int) -> TrainingMemory:
 
 
 def test_a_form_is_measured_once_and_estimated_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = tmp_path / "figures.json"
     arguments = ["--model", "tiny", "--frames", "4", "--forms", "stage 1", "--folder", str(tmp_path)]
     main([*arguments, "--json", str(figures)])
-    first = capsys.readouterr().out.splitlines()[-1]
+    first = capfd.readouterr().out.splitlines()[-1]
     assert first.startswith("| stage 1 | ")
     peak = json.loads(figures.read_text())["peaks"]["stage 1"]
     assert peak["measured"]["peak_bytes"] > peak["estimated"]["weights_bytes"] > 0
@@ -31,7 +31,7 @@ def test_a_form_is_measured_once_and_estimated_anew(
     monkeypatch.setattr(training_memory, "run_finetune", lambda _: pytest.fail("it was measured before"))
     monkeypatch.setattr(training_memory, "dry_run", lambda *_: SimpleNamespace(memory=memory(step=2 * 10**9)))
     main(arguments)
-    again = capsys.readouterr().out.splitlines()[-1]
+    again = capfd.readouterr().out.splitlines()[-1]
     assert "| 2.0 GB | " in again
     assert again.split(" | ")[3] == first.split(" | ")[3]
 
