@@ -217,7 +217,7 @@ def comparison_texts(comparison: Comparison) -> list[str]:
     left_out = {
         f"only in {new}": pairing.only_in_new,
         f"only in {old}": pairing.only_in_old,
-        "asked more than once in a file": pairing.num_unclear,
+        "without a certain partner (asked with several settings, say)": pairing.num_unclear,
         "with another true answer in each file": comparison.relabelled,
     }
     parts = [f"{count:,} {where}" for where, count in left_out.items() if count]

@@ -1,5 +1,6 @@
 """How two runs did on the items that they share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from sfvqa.batch.report.against import Comparison, Outcome, RunTime, SettingDiff
 from sfvqa.batch.report.facts import RunFacts
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import PairedCounts, Share, Verdict
-from tests.batch.report.records import SETTINGS, compared, failed, item, ok
+from tests.batch.report.records import ANSWER, SETTINGS, compared, failed, item, ok
 
 OTHER = {**SETTINGS, "num_frames": 8}
 
@@ -83,12 +84,13 @@ def test_groups_have_their_own_counts(tmp_path: Path) -> None:
 
 
 def test_time_is_of_the_videos_that_both_answered(tmp_path: Path) -> None:
-    """Each answer of `ok` adds 1.375 s; the one about b has no counterpart, and the old videos came from the cache."""
-    new = [ok(item("a")), ok(item("a", "Why?")), ok(item("b")), ok(item("c"))]
+    """Each answer of `ok` adds 1.375 s, and 1.0625 s where two share prefill and decode. Nothing compares with b."""
+    together = replace(ANSWER.timings, asked_together=2)
+    new = [ok(item("a"), timings=together), ok(item("a", "Why?"), timings=together), ok(item("b")), ok(item("c"))]
     old = [ok(item("a"), from_video_cache=True), ok(item("a", "Why?")), failed(item("b")), ok(item("c"))]
     comparison = compared(tmp_path, new, old)
     assert comparison.num_videos == 2
-    assert comparison.new_time == RunTime(3 * 1.375 / 2, 0)
+    assert comparison.new_time == RunTime((2 * 1.0625 + 1.375) / 2, 0)
     assert comparison.old_time == RunTime(3 * 1.375 / 2, 1)
 
 

@@ -88,6 +88,8 @@ def test_a_file_name_of_two_videos_says_nothing() -> None:
     """The b/x.mp4 of the new run is not c/x.mp4 just because the other x.mp4 has its partner."""
     pairing = paired([ok(item("a/x.mp4")), ok(item("b/x.mp4"))], [ok(item("a/x.mp4")), ok(item("c/x.mp4"))])
     assert (len(pairing.pairs), left_out(pairing), pairing.renamed) == (1, (0, 0, 2), {})
+    other_questions = paired([ok(item("a/x.mp4", "Why?")), ok(item("b/x.mp4"))], [ok(item("c/x.mp4"))])
+    assert (other_questions.pairs, left_out(other_questions)) == ((), (1, 0, 2))
 
 
 def test_a_file_of_many_has_few_steps() -> None:
