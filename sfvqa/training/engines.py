@@ -108,11 +108,16 @@ def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> No
 
 
 class _KeepWhole(TrainerCallback):
-    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use."""
+    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use.
+
+    Nor may it watch their use, since it demands that all processes use the same modules in the same order.
+    """
 
     def __init__(self, trainer: Any, modules: list[nn.Module]) -> None:
         self._trainer = trainer
         self._weights: list[Any] = [weight for module in modules for weight in module.parameters()]
+        self._hooks = [hooks for module in modules for part in module.modules() for hooks in _hooks_of(part)]
+        self._known = [set(hooks) for hooks in self._hooks]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         kept = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
@@ -120,7 +125,13 @@ class _KeepWhole(TrainerCallback):
         kept += [weight for weight in self._weights if id(weight) not in known]
         for weight in self._weights:
             weight.ds_persist = True  # made anew after a step of the optimizer
-            weight.is_external_param = True  # by which no module that used it lets it go
+        for hooks, own in zip(self._hooks, self._known, strict=True):
+            for added in hooks.keys() - own:
+                del hooks[added]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._weights[0].all_gather(self._weights)  # those that are not here, as after a state was saved
+
+
+def _hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    return module._forward_pre_hooks, module._forward_hooks
