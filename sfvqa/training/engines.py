@@ -69,15 +69,22 @@ _SHARED_OPTIMIZERS = ("adamw_torch", "sgd")
 
 
 def parts_kept_whole(engine: Engine, model: SlowFastForConditionalGeneration) -> list[str]:
-    """The parts that every process holds all of, and may run when others do not.
+    """The parts that every process holds all of, and may run when, or as often as, others do not.
 
-    Those are frozen ones: videos that are kept on disk need no tower. With ZeRO-3, which gathers a weight at each use,
-    also those that learn: one process may see more frames than another, and so use them more often.
+    Those are frozen eyes: videos that are kept on disk need no tower. With ZeRO-3, which gathers a weight at each use,
+    they are also eyes that learn, and what projects slow tokens: the longer a video, the more often it is used.
     """
-    parts = ("vision_tower", "projector")
+    eyes = ["vision_tower", "projector"]
+    if engine is Engine.FSDP:
+        return [part for part in eyes if not _learns(model.get_submodule(part))]
     if engine is Engine.DDP:
         return []
-    return [part for part in parts if engine is Engine.ZERO3 or not _learns(model.get_submodule(part))]
+    layers = [f"language_model.layers.{layer}.self_attn" for layer in model.config.hybrid_layers]
+    names = {name for name, _ in model.named_modules()}
+    return eyes + [name for layer in layers for part in _SLOW if (name := f"{layer}.{part}") in names]
+
+
+_SLOW = ("slow_attention", "k_norm")
 
 
 def _learns(module: nn.Module) -> bool:
