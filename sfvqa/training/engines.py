@@ -69,15 +69,22 @@ _SHARED_OPTIMIZERS = ("adamw_torch", "sgd")
 
 
 def parts_kept_whole(engine: Engine, model: SlowFastForConditionalGeneration) -> list[str]:
-    """The parts that every process holds all of, and may run when others do not.
+    """The parts that every process holds all of, and may run when, or as often as, others do not.
 
-    Those are frozen ones: videos that are kept on disk need no tower. With ZeRO-3, which gathers a weight at each use,
-    also those that learn: one process may see more frames than another, and so use them more often.
+    Those are frozen eyes: videos that are kept on disk need no tower. With ZeRO-3, which gathers a weight at each use,
+    they are also eyes that learn, and what projects slow tokens: the longer a video, the more often it is used.
     """
-    parts = ("vision_tower", "projector")
+    eyes = ["vision_tower", "projector"]
+    if engine is Engine.FSDP:
+        return [part for part in eyes if not _learns(model.get_submodule(part))]
     if engine is Engine.DDP:
         return []
-    return [part for part in parts if engine is Engine.ZERO3 or not _learns(model.get_submodule(part))]
+    layers = [f"language_model.layers.{layer}.self_attn" for layer in model.config.hybrid_layers]
+    names = {name for name, _ in model.named_modules()}
+    return eyes + [name for layer in layers for part in _SLOW if (name := f"{layer}.{part}") in names]
+
+
+_SLOW = ("slow_attention", "k_norm")
 
 
 def _learns(module: nn.Module) -> bool:
@@ -108,11 +115,16 @@ def prepare_sharing(trainer: Any, model: SlowFastForConditionalGeneration) -> No
 
 
 class _KeepWhole(TrainerCallback):
-    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use."""
+    """Has ZeRO-3 gather the weights of some modules once a step, and not at each use.
+
+    Nor may it watch their use, since it demands that all processes use the same modules in the same order.
+    """
 
     def __init__(self, trainer: Any, modules: list[nn.Module]) -> None:
         self._trainer = trainer
         self._weights: list[Any] = [weight for module in modules for weight in module.parameters()]
+        self._hooks = [hooks for module in modules for part in module.modules() for hooks in _hooks_of(part)]
+        self._known = [set(hooks) for hooks in self._hooks]
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         kept = self._trainer.model_wrapped.optimizer.parameter_offload.persistent_parameters
@@ -120,7 +132,13 @@ class _KeepWhole(TrainerCallback):
         kept += [weight for weight in self._weights if id(weight) not in known]
         for weight in self._weights:
             weight.ds_persist = True  # made anew after a step of the optimizer
-            weight.is_external_param = True  # by which no module that used it lets it go
+        for hooks, own in zip(self._hooks, self._known, strict=True):
+            for added in hooks.keys() - own:
+                del hooks[added]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._weights[0].all_gather(self._weights)  # those that are not here, as after a state was saved
+
+
+def _hooks_of(module: nn.Module) -> tuple[dict[int, Any], dict[int, Any]]:
+    return module._forward_pre_hooks, module._forward_hooks

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from sfvqa.model import slow_fast
 from sfvqa.training import finetune
 from sfvqa.training.engines import Engine
 from sfvqa.training.memory import training_bytes
@@ -51,4 +52,5 @@ class _Counted(VideoTrainer):
 
 if __name__ == "__main__":
     vars(finetune)["VideoTrainer"] = _Counted
+    vars(slow_fast)["_PROJECTED_AT_A_TIME"] = 100  # so that for a longer video slow tokens are projected more often
     sys.exit(finetune.main())
