@@ -7,7 +7,6 @@ import asyncio
 import base64
 import inspect
 import io
-import itertools
 import json
 import os
 import signal
@@ -54,7 +53,7 @@ _MOST_FRAMES = 256  # of a sheet: more come out too small to be looked at
 _READ_AT_ONCE = 2  # videos, to be shown; the service has its own readers
 _JPEG_QUALITY = 85
 
-Video = Annotated[str, Field(description="Path of the video, absolute or within one of the folders.")]
+Video = Annotated[str, Field(description="Path of the video, absolute or within one of the folders")]
 NumFrames = Annotated[
     int | None, Field(description="How many frames the model looks at, spread over the range (default: as in training)")
 ]
@@ -99,15 +98,14 @@ class VideoTools:
         end_seconds: End = None,
         max_new_tokens: Annotated[int, Field(description="Longest answer, in tokens")] = 256,
     ) -> list[TextContent]:
-        """Ask a video model on this machine about a video, or a part of one. It knows what it sees in some frames."""
+        """Ask a video model on this machine about a video, or a part of one: it sees some frames, and hears nothing."""
         path = await to_thread.run_sync(self.folders.find_by_path, video)
         service = await self._started(context)
-        trained = service.answerer.trained_with
         request = Request(
             question=question,
             video=path,
-            sampling=_sampling(trained.sampling, num_frames, start_seconds, end_seconds),
-            crop=trained.crop,
+            sampling=_sampling(self._default_sampling, num_frames, start_seconds, end_seconds),
+            crop=service.answerer.default_crop,
             generation=GenerationOptions(max_new_tokens=max_new_tokens),
         )
         answer = await _last_event(service, request, None, context)
@@ -124,8 +122,8 @@ class VideoTools:
     ) -> list[ContentBlock]:
         """Show the frames that the video model would look at, as one picture with the time under each."""
         path = await to_thread.run_sync(self.folders.find_by_path, video)
-        trained = self.expected if self._service is None else self._service.answerer.trained_with
-        sampling = _sampling(trained.sampling, num_frames, start_seconds, end_seconds)
+        trained = self._trained
+        sampling = _sampling(self._default_sampling, num_frames, start_seconds, end_seconds)
         if sampling.num_frames > _MOST_FRAMES:
             raise UsageError(
                 f"{sampling.num_frames:,} frames were asked for, and a picture shows {_MOST_FRAMES}.",
@@ -175,6 +173,17 @@ class VideoTools:
         assert isinstance(found, Mapping)
         document: dict[str, Any] = json.loads(_sendable(json.dumps(found["found"], ensure_ascii=False)))
         return document
+
+    @property
+    def _trained(self) -> TrainedWith:
+        return self.expected if self._service is None else self._service.answerer.trained_with
+
+    @property
+    def _default_sampling(self) -> SamplingOptions:
+        """Of `ask`: as many frames as in training, or as memory allows."""
+        default = self._trained.sampling
+        most = default.num_frames if self._service is None else self._service.options.most_frames
+        return replace(default, num_frames=min(default.num_frames, most))
 
     async def _started(self, context: Context[Any, Any]) -> Service:
         """The service around the model. Raises what loading raises, and tries again when it is next needed."""
@@ -230,29 +239,29 @@ async def _last_event(service: Service, request: Request, work: Work | None, con
     job = await to_thread.run_sync(service.submit, request, tell, work)
     try:
         last: Event = None
-        for count in itertools.count(1):
+        count = 0
+        while True:
             event = await events.get()
             if isinstance(event, Exception):
                 raise event
             if event is None or isinstance(event, Answer):
                 return event or last
-            last = event
+            last, count = event, count + 1
             step = event.get("progress") if isinstance(event, Mapping) else event
             if isinstance(step, EncodeProgress | FindProgress):
                 await _report(context, count, step)
-        raise AssertionError
     finally:
         service.room.drop(job)
 
 
 async def _run(steps: Generator[ReadProgress, None, Clip], context: Context[Any, Any]) -> Clip:
     """Run steps to the end, each in a thread, so that they can be left between two; give what they return."""
+    count = 0
     try:
-        for count in itertools.count(1):
-            if not isinstance(step := await to_thread.run_sync(_next, steps), ReadProgress):
-                return step
+        while isinstance(step := await to_thread.run_sync(_next, steps), ReadProgress):
+            count += 1
             await _report(context, count, step)
-        raise AssertionError
+        return step
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(steps.close)

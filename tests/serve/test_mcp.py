@@ -132,6 +132,16 @@ def test_a_part_is_asked_about_and_a_departure_from_training_is_said(tried: Trie
     assert all(warning.startswith("Warning: ") for warning in warnings)
 
 
+def test_where_memory_is_short_fewer_frames_are_looked_at(tried: Tried, tiny: VideoQA) -> None:
+    """As of `sfvqa serve`; and the same are shown."""
+    tried.tools.load = lambda: (tiny, ServiceOptions(most_frames=8))
+    warning = "Warning: The model was trained with 32 frames (here 8)."
+    assert texts(tried.call("ask", video="shapes.mp4", question=COLOUR))[1:] == [warning]
+    shown = texts(tried.call("frames", video="shapes.mp4"))
+    assert shown[0].startswith("8 frames of ")
+    assert shown[1:] == [warning]
+
+
 def test_frames_are_shown_as_a_picture_without_a_model(tried: Tried, tiny: VideoQA) -> None:
     result = tried.call("frames", video="shapes.mp4")
     picture, *_ = result.content
@@ -238,9 +248,9 @@ def test_the_transcript_of_the_readme(tried: Tried) -> None:
     calls = re.findall(r"^(\w+) (.*)\n((?:    .*\n)+)", transcript, re.MULTILINE)
     assert len(calls) == 2
     for tool, arguments, shown in calls:
-        content = tried.call(tool, **json.loads(arguments)).content
-        said = ["(a picture)" if isinstance(part, ImageContent) else part.text for part in content]
-        assert said == [line.strip() for line in shown.splitlines()]
+        result = tried.call(tool, **json.loads(arguments))
+        pictures = ["(a picture)" for part in result.content if isinstance(part, ImageContent)]
+        assert [*pictures, *texts(result)] == [line.strip() for line in shown.splitlines()]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are bytes")
