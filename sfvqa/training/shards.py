@@ -2,7 +2,7 @@
 
 A tar archive is webdataset's: of each sample, `key.json` and `key.mp4` follow each other. It is read by the standard
 library, since `datasets` wants samples of one form and, as webdataset does, takes an archive that was cut for a whole
-one. All else is read by `datasets`.
+one. Parquet is read by pyarrow, a row group at a time; all else by `datasets`.
 """
 
 import hashlib
@@ -73,10 +73,24 @@ class Shard:
             yield ShardRow(place, row)
 
     def _table_rows(self) -> Iterator[ShardRow]:
-        rows = _datasets().load_dataset(self.kind, data_files={"train": [self.file]}, split="train", streaming=True)
-        for number, row in enumerate(rows.decode(False), start=1):
-            row, shown = _unpacked(_without_nulls(row))
+        rows = self._parquet_rows() if self.kind == "parquet" else self._other_rows()
+        for number, found in enumerate(rows, start=1):
+            row, shown = _unpacked(_without_nulls(found))
             yield ShardRow(Place(self.file, number, kind="Row"), row, shown)
+
+    def _parquet_rows(self) -> Iterator[dict[str, Any]]:
+        """One row group after another, of which `datasets` would hold several at a time, and twice."""
+        _datasets()  # which brings pyarrow along
+        from pyarrow import parquet
+
+        with _opened(self.file) as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.read_row_group(group).to_batches(max_chunksize=1):
+                    yield from batch.to_pylist()
+
+    def _other_rows(self) -> Iterator[dict[str, Any]]:
+        rows = _datasets().load_dataset(self.kind, data_files={"train": [self.file]}, split="train", streaming=True)
+        yield from rows.decode(False)
 
     def _samples(self) -> Iterator[ShardRow]:
         for number, (key, parts) in enumerate(groupby(self._members(), key=lambda member: member[0]), start=1):
