@@ -1,9 +1,9 @@
 """Questions about encoded videos → answers, streaming or in a batch: the same steps for one question and for many."""
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from sfvqa.checkpoints.device import free_memory_bytes, memory_errors, peak_memory_bytes
 from sfvqa.checkpoints.load import LoadedCheckpoint
@@ -92,9 +92,9 @@ class AnswerRun:
         self._keep = keep or bool(self._choices and len(questions) > 1)  # choices are compared for one after the other
         self._cache: SlowFastCache | None = None
         with group.prefill_watch:
-            self._rows = [self._prepare(asked, group) for asked in questions]
+            self._rows = dict(enumerate(self._prepare(asked, group) for asked in questions))  # by their places
         self._recorder = (
-            SlowAttentionRecorder(checkpoint.model, [row.visual_tokens for row in self._rows])
+            SlowAttentionRecorder(checkpoint.model, [row.visual_tokens for row in self._rows.values()])
             if options.evidence
             else None
         )
@@ -115,11 +115,13 @@ class AnswerRun:
 
     def is_over(self, place: int) -> bool:
         """Whether no more comes of the answer to a question: those of the others may take longer."""
-        return self._rows[place].is_over or not self._running[place]
+        return not self._running[place]
 
     def forget(self, place: int) -> None:
-        """Let go of a question's video, which is over and whose answer was taken."""
-        self._rows[place].encoded = None
+        """Let go of a question that is over, and whose answer was taken."""
+        del self._rows[place]
+        if self._guide is not None:
+            self._guide.forget(place)
 
     @cached_property
     def can_be_joined(self) -> bool:
@@ -141,7 +143,7 @@ class AnswerRun:
         with group.prefill_watch:
             rows = [self._prepare(asked, group) for asked in questions]
         self._joining += rows
-        self._rows += rows
+        self._rows |= enumerate(rows, len(self._running))
         self._running += [True] * len(rows)
         if self._guide is not None:
             self._guide.add(len(rows))
@@ -149,7 +151,7 @@ class AnswerRun:
     def _writing_steps(self) -> Generator[list[str], None, None]:
         if not any(self._running):
             return
-        prefilled = self._prefill_together(self._rows) if len(self._rows) > 1 else self._prefill(0)
+        prefilled = self._prefill_together([*self._rows.values()]) if len(self._rows) > 1 else self._prefill(0)
         tokens = generate_tokens(
             self._checkpoint.model,
             prefilled,
@@ -158,18 +160,19 @@ class AnswerRun:
             self._begin_recorded,
             self._running,
             self._guide,
+            may_leave=self.can_be_joined,
         )
         del prefilled  # unless it is kept, the cache lives in the generator alone, and goes with it
-        joining: Prefilled | None = None
         while True:
             live, writing = self._live(), list(map(int, self._running)) if self._recorder else []
             try:
                 with (
-                    self._waited_by(live),
+                    ExitStack() as waits,
                     memory_errors("writing the answer"),
                     self._recording(range(len(writing)), writing),
                 ):
-                    step = tokens.send(joining)
+                    _begin_waits([row for row in map(self._rows.__getitem__, live) if row not in self._joining], waits)
+                    step = tokens.send(partial(self._prefill_joining, waits) if self._joining else None)
             except StopIteration:
                 return
             pieces = [""] * len(step)
@@ -180,13 +183,12 @@ class AnswerRun:
                 if row.is_over:
                     self.end(place)
             yield pieces
-            joining = self._prefill_joining() if self._joining else None
 
     def _live(self) -> list[int]:
         """The places of the answers that are being written, or are about to be."""
         return [place for place, runs in enumerate(self._running) if runs]
 
-    def _prefill_joining(self) -> Prefilled:
+    def _prefill_joining(self, waits: ExitStack) -> Prefilled:
         """What those leave that have come since the last step, while the others wait."""
         if self._keep:  # of a question that was alone until now
             self._keep, row = False, self._rows[0]
@@ -194,19 +196,10 @@ class AnswerRun:
             if self._beginnings is not None:
                 self._beginnings += filter(None, [kept or self._kept])
             self._cache = self._kept = None
-        known = len(self._rows) - len(self._joining)
-        with self._waited_by([place for place in self._live() if place < known]):
-            prefilled = self._prefill_together(self._joining)
-        self._joining = []
+        joining, self._joining = self._joining, []
+        prefilled = self._prefill_together(joining)
+        _begin_waits(joining, waits)
         return prefilled
-
-    @contextmanager
-    def _waited_by(self, places: Sequence[int]) -> Iterator[None]:
-        """Around what answers wait for, each its first token or the next one."""
-        with ExitStack() as watches:
-            for group in {self._rows[place].group for place in places}:
-                watches.enter_context(group.decode_watch if group.has_begun else group.first_token_watch)
-            yield
 
     def _recorded_steps(self) -> RecordedSteps | None:
         """Those of this model, where its tokens are decoded by them; UsageError where they are asked for in vain."""
@@ -246,7 +239,7 @@ class AnswerRun:
         model = self._checkpoint.model
         return what_should_fit(
             model.config,
-            max((len(row.encoded.indices) if row.encoded else 1 for row in self._rows), default=1),
+            max((len(row.encoded.indices) if row.encoded else 1 for row in self._rows.values()), default=1),
             device=model.device,
             dtype=model.dtype,
             quantization=QuantizationName(self._checkpoint.quantization.value),
@@ -256,9 +249,10 @@ class AnswerRun:
 
     def _choosing_steps(self) -> Generator[list[str], None, None]:
         """Compare the choices for one question after the other, each going on from the prompt before it."""
-        for place, row in enumerate(self._rows):
-            if not self._running[place]:
+        for place in self._live():
+            if not self._running[place]:  # by now
                 continue
+            row = self._rows[place]
             prefilled = self._prefill(place)
             with row.group.first_token_watch, memory_errors("comparing the choices"):
                 scores = score_choices(
@@ -270,7 +264,8 @@ class AnswerRun:
                     score_choices(self._checkpoint.model, prefilled, [row.new_ids], self._checkpoint.end_token_ids)
             if self._cache is not None:  # scoring leaves it as the prompt did
                 self._kept = KeptPrompt.of(row.prompt.token_ids, row.visual_tokens, self._cache)
-            yield [chosen if other is row else "" for other in self._rows]
+            self.end(place)
+            yield [chosen if other == place else "" for other in range(len(self._running))]
 
     def _prefill(self, place: int) -> Prefilled:
         row = self._rows[place]
@@ -310,7 +305,7 @@ class AnswerRun:
 
     def _recording_ends(self, rows: Sequence[int]) -> AbstractContextManager[None]:
         """Around the pass over the ends of these rows' prompts."""
-        return self._recording(rows, [self._rows[row].num_last for row in rows])
+        return self._recording(rows, [self._rows[row].num_last for row in rows] if self._recorder else [])
 
     @property
     def kept(self) -> KeptPrompt | None:
@@ -324,7 +319,7 @@ class AnswerRun:
 
     def answers(self) -> list[Answer]:
         """What there is so far, an Answer a question."""
-        return list(map(self.answer, range(len(self._rows))))
+        return list(map(self.answer, self._rows))
 
     def _prepare(self, asked: Asked, group: AnswerGroup) -> AnswerRow:
         tokenizer = self._checkpoint.tokenizer
@@ -509,3 +504,9 @@ class AnswerRun:
             system=self._prompt_options.system,
             template=self._prompt_options.template,
         )
+
+
+def _begin_waits(rows: Sequence[AnswerRow], waits: ExitStack) -> None:
+    """Answers wait now, each for its first token or the next one, until `waits` is closed."""
+    for group in {row.group for row in rows}:
+        waits.enter_context(group.decode_watch if group.has_begun else group.first_token_watch)

@@ -242,7 +242,9 @@ def generate_tokens(
     begin_recorded: Callable[[Prefilled, int], Step | None] | None = None,
     running: list[bool] | None = None,
     guide: SchemaGuide | None = None,
-) -> Generator[tuple[GeneratedToken | None, ...], Prefilled | None, None]:
+    *,
+    may_leave: bool = False,
+) -> Generator[tuple[GeneratedToken | None, ...], Callable[[], Prefilled] | None, None]:
     """Yield a token of every answer a step, from prefilled prompts, until each has ended; None for one that has.
 
     An answer stops at an end token (which is yielded, as its last), at `max_new_tokens`, or where the caller says in
@@ -251,8 +253,9 @@ def generate_tokens(
     never waits: the last one is in vain where an answer ends before `max_new_tokens`. Where a `guide` says what may
     come next, it does so while the device is at that step.
 
-    Prompts that are sent in, for which `running` and the `guide` have places already, join those that are being
-    answered, and what ended before leaves the batch: not where steps are recorded, whose size is fixed.
+    Where they `may_leave`, answers that have ended leave the batch behind the next step of the others, and with them
+    their keys and values. Then those join that a function which is sent in prefills; `running` and the `guide` have
+    places for them already. Neither is possible where steps are recorded, whose size is fixed.
     """
     logits, device = state.logits, state.logits.device  # of several devices the head may be on another
     places = list(range(len(logits)))
@@ -260,8 +263,9 @@ def generate_tokens(
     counts = [0] * len(places)
     chooser = TokenChooser(options, len(places), device)
     begins_ahead = device.type == "cuda" and not options.evidence
+    begins: Prefilled | None = state  # what steps are still to begin behind
+    del state
     run: Step | None = None
-    growing: _Growing | None = None
     while True:
         chosen = chooser.choose(logits, None if guide is None else partial(guide.mask, running=running, places=places))
         for place in places:
@@ -271,37 +275,44 @@ def generate_tokens(
         if run is not None and has_begun:
             logits = run(chosen.ids).to(device)
         step: list[GeneratedToken | None] = [None] * len(counts)
-        for place, token_id, log_probability in zip(places, chosen.wait(), chosen.log_probabilities(), strict=True):
-            is_last = counts[place] >= options.max_new_tokens
-            reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
+        are_last = [counts[place] >= options.max_new_tokens for place in places]
+        for place, token in zip(places, _told(chosen, are_last, end_token_ids), strict=True):
             if running[place]:
-                step[place] = GeneratedToken(token_id, reason, log_probability)
-            if reason is not None:
+                step[place] = token
+            if token.finish_reason is not None:
                 running[place] = False
             elif guide is not None and running[place]:
-                guide.take(place, token_id)
-        joining = yield tuple(step)
+                guide.take(place, token.token_id)
+        prefill_joining = yield tuple(step)
         stay = [row for row, place in enumerate(places) if running[place]]
-        if not stay and joining is None:
+        if not stay and prefill_joining is None:
             return
-        if stay and run is None:
+        if stay and begins is not None:
             num_steps = options.max_new_tokens - min(counts[places[row]] for row in stay)
-            run = begin_recorded(state, num_steps) if begin_recorded else None
-            if run is None:
-                run = growing = _Growing(model, state, num_steps)
-            del state  # the cache lives in the steps alone, and goes with them
+            run = (begin_recorded and begin_recorded(begins, num_steps)) or _Growing(model, begins, num_steps)
+            begins = None  # the cache lives in the steps alone, and goes with them
         if run is not None and stay and not has_begun:
             logits = run(chosen.ids).to(device)
-        if joining is not None:
-            assert run is None or growing is not None, "recorded steps have a fixed size"
-            state = growing.state(logits) if growing and stay else joining
-            run = growing = None  # and with them the room behind the cache
-            if stay:
-                state = _joined(state, stay, joining)
-            logits = state.logits
-            chooser.exchange(stay, len(joining.logits))
+        if prefill_joining is not None or (may_leave and len(stay) < len(places)):
+            assert run is None or isinstance(run, _Growing), "recorded steps have a fixed size"
+            parts = [_kept(run.state(logits), stay)] if run and stay else []
+            run = begins = None  # and with them the room behind the cache
+            if prefill_joining is not None:
+                parts.append(prefill_joining())
             places = [places[row] for row in stay] + list(range(len(counts), len(running)))
-            counts += [0] * len(joining.logits)
+            counts += [0] * (len(running) - len(counts))
+            chooser.exchange(stay, len(places) - len(stay))
+            begins = in_order(parts, range(len(places)))
+            logits = begins.logits
+
+
+def _told(
+    chosen: ChosenTokens, are_last: Sequence[bool], end_token_ids: frozenset[int]
+) -> Generator[GeneratedToken, None, None]:
+    """The tokens of a step, once they are here; those that `are_last` end their answers, whatever they are."""
+    for token_id, log_probability, is_last in zip(chosen.wait(), chosen.log_probabilities(), are_last, strict=True):
+        reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
+        yield GeneratedToken(token_id, reason, log_probability)
 
 
 class _Growing:
@@ -327,14 +338,13 @@ class _Growing:
 
 
 @torch.inference_mode()
-def _joined(state: Prefilled, stay: Sequence[int], joining: Prefilled) -> Prefilled:
-    """Rows of a batch, and behind them those that join it; the caches they were in are empty then."""
+def _kept(state: Prefilled, stay: Sequence[int]) -> Prefilled:
+    """These rows of a batch alone, whose cache then holds nothing of the others."""
     rows = torch.tensor(stay, device=state.attention_mask.device)
     mask = state.attention_mask[rows]
     start = int(mask.any(dim=0).int().argmax())  # where the longest of those that stay begins
     state.cache.keep(rows, start)
-    staying = Prefilled(state.logits[rows.to(state.logits.device)], mask[:, start:], state.cache)
-    return in_order([staying, joining], range(len(stay) + len(joining.logits)))
+    return Prefilled(state.logits[rows.to(state.logits.device)], mask[:, start:], state.cache)
 
 
 def check_finite(logits: Tensor) -> None:

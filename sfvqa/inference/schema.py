@@ -237,7 +237,8 @@ class SchemaGuide:
             )
         prepared = _prepared(tokenizer, end_token_ids, vocabulary_size)
         self._fresh = LLMatcher(prepared, _grammar(schema.text), log_level=0, limits=_limits())
-        self._matchers: list[LLMatcher] = []
+        self._matchers: dict[int, LLMatcher] = {}  # by their places
+        self._num_answers = 0
         self._vocabulary_size = vocabulary_size
         self.troubles: dict[int, str] = {}
         self._bits = np.zeros((batch_size, -(-vocabulary_size // 32)), dtype=np.int32)
@@ -245,7 +246,14 @@ class SchemaGuide:
 
     def add(self, num_answers: int) -> None:
         """Take more answers, in the next places."""
-        self._matchers += [self._fresh.deep_copy() for _ in range(num_answers)]
+        for _ in range(num_answers):
+            self._matchers[self._num_answers] = self._fresh.deep_copy()
+            self._num_answers += 1
+
+    def forget(self, place: int) -> None:
+        """Let go of an answer that is over."""
+        del self._matchers[place]
+        self.troubles.pop(place, None)
 
     def mask(self, scores: "Tensor", running: list[bool], places: "Sequence[int] | None" = None) -> "Tensor":
         """`scores` `[B, V]` with minus infinity for what may not come next, without waiting for their device.
@@ -260,8 +268,8 @@ class SchemaGuide:
         if len(self._bits) != len(scores):
             self._bits = np.zeros((len(scores), self._bits.shape[1]), dtype=np.int32)
         for row, place in enumerate(range(len(scores)) if places is None else places):
-            matcher = self._matchers[place]
             if running[place]:
+                matcher = self._matchers[place]
                 fill_next_token_bitmask(matcher, self._bits, row)
                 if matcher.is_error() or not self._bits[row].any():
                     self.troubles[place] = _reason(matcher.get_error() or "no token can come next")

@@ -1,12 +1,16 @@
 """Questions that join those being answered: each is answered as alone, whoever comes and goes beside it."""
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.engine import GenerationOptions
-from sfvqa.inference.prefill import Prefilled
+from sfvqa.inference.prefill import prefill_together
 from sfvqa.inference.schema import JsonSchema
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowAttention, SlowFastCache
@@ -68,22 +72,91 @@ def test_each_is_answered_as_alone(qa: VideoQA, questions: list[Asked], options:
     assert len(pieces) < sum(answer.tokens.new for answer in answers)
 
 
-def test_those_that_are_over_leave(qa: VideoQA, questions: list[Asked], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or a run that others join again and again would grow without end."""
-    rows: list[int] = []
-    from sfvqa.inference import engine
+def num_rows_held() -> int:
+    """The rows of all caches that are alive, and hold keys and values of their own."""
+    gc.collect()
+    caches = [each for each in gc.get_objects() if type(each) is SlowFastCache and each.get_seq_length()]
+    layers: list[Any] = [cache.layers[0] for cache in caches]
+    keys = [layer.keys for layer in layers]
+    return sum({tensor.data_ptr(): len(tensor) for tensor in keys}.values())
 
-    class Watched(engine._Growing):
-        def __init__(self, model: object, state: Prefilled, num_steps: int) -> None:
-            rows.append(len(state.attention_mask))
-            super().__init__(model, state, num_steps)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "_Growing", Watched)
-    options = GenerationOptions(max_new_tokens=4)
-    run = AnswerRun(qa.checkpoint, questions[:2], options, beginnings=[])
-    joined(run, [[asked] for asked in questions[2:] * 3], 2)
-    assert rows[0] == 2
-    assert max(rows) == 3  # each stays for two that join
+def test_those_that_are_over_leave_before_the_prompts_of_others_are_read(
+    qa: VideoQA, questions: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their keys and values lay beside those of the ones that joined, up to twice what was planned."""
+    held: list[int] = []
+    there = num_rows_held()
+
+    def noted(*given: Any) -> Any:
+        held.append(num_rows_held() - there)
+        return prefill_together(*given)
+
+    monkeypatch.setattr("sfvqa.inference.answering.prefill_together", noted)
+    run = AnswerRun(qa.checkpoint, questions[:3], GenerationOptions(max_new_tokens=12))
+    steps = run.steps()
+    next(steps)
+    next(steps)
+    run.end(0)
+    run.end(2)
+    run.join(questions[3:5])
+    next(steps)
+    for place in (1, 3, 4):
+        run.end(place)
+    run.join(questions[:1])
+    next(steps)
+    assert held == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "options", [GenerationOptions(max_new_tokens=12), OPTIONS["by a schema"]], ids=["text", "schema"]
+)
+def test_those_that_are_over_leave_also_where_nobody_joins(
+    qa: VideoQA, questions: list[Asked], options: GenerationOptions
+) -> None:
+    expected = alone(qa, questions[1], options)
+    there = num_rows_held()
+    run = AnswerRun(qa.checkpoint, questions[:3], options)
+    steps = run.steps()
+    next(steps)
+    assert num_rows_held() - there == 3
+    run.end(0)
+    run.end(2)
+    next(steps)
+    assert num_rows_held() - there == 1
+    assert len(list(steps)[-1]) == 3  # each keeps its place
+    assert run.answer(1).text == expected.text
+
+
+def test_nothing_is_kept_of_one_whose_answer_was_taken(qa: VideoQA, questions: list[Asked]) -> None:
+    """Each of hundreds that joined a run left its prompt and its matcher there until all were over."""
+    run = AnswerRun(qa.checkpoint, questions[:2], OPTIONS["by a schema"])
+    steps = run.steps()
+    next(steps)
+    assert run._guide is not None
+    left: list[weakref.ref[Any]] = [weakref.ref(run._rows[0]), weakref.ref(run._rows[0].prompt)]
+    run.end(0)
+    run.join(questions[2:3])
+    run.forget(0)
+    gc.collect()
+    assert [dead for dead in left if dead() is not None] == []
+    assert list(run._guide._matchers) == [1, 2]
+    list(steps)
+    assert [run.is_over(place) for place in range(3)] == [True, True, True]
+    assert run.answer(2).text == alone(qa, questions[2], OPTIONS["by a schema"]).text
+
+
+def test_choices_are_compared_for_the_rest_when_one_was_taken(qa: VideoQA, questions: list[Asked]) -> None:
+    choices = ["a bar", "a ball"]
+    expected = AnswerRun(qa.checkpoint, questions[:3], GenerationOptions(), choices=choices)
+    list(expected.steps())
+    run, taken = AnswerRun(qa.checkpoint, questions[:3], GenerationOptions(), choices=choices), []
+    for place, pieces in enumerate(run.steps()):
+        assert [run.is_over(each) for each in range(3)] == [each <= place for each in range(3)]
+        assert pieces[place]
+        taken.append(run.answer(place).choices)
+        run.forget(place)
+    assert taken == [answer.choices for answer in expected.answers()]
 
 
 def test_one_that_ends_is_not_computed_for_those_that_join(qa: VideoQA, questions: list[Asked]) -> None:
