@@ -32,7 +32,16 @@ from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
 from sfvqa.serve.windows import WindowsAnswer, ask_of_each, windows_of
-from sfvqa.serve.wire import AsciiResponse, Trials, describe, error_response, events_of, parsed, response_to
+from sfvqa.serve.wire import (
+    AsciiResponse,
+    Trials,
+    describe,
+    error_response,
+    events_of,
+    is_gone_within,
+    parsed,
+    response_to,
+)
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.windows import Window, WindowOptions
@@ -250,7 +259,8 @@ async def _window_events(
         except SfvqaError as error:
             raise _as_named(error, asked) from None
 
-    async with aclosing(ask_of_each(asked, planned, ask_one, server.model_name)) as events:
+    answered = ask_of_each(asked, planned, ask_one, server.model_name, partial(is_gone_within, http))
+    async with aclosing(answered) as events:
         async for event in events:
             if not isinstance(event, str) or str in wanted:
                 yield event

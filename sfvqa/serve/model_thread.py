@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sfvqa.inference.encode import EncodedVideo
     from sfvqa.inference.prefill import KeptPrompt
 
-_MOST_PLACES = 512  # of a run: each leaves something there until all are over
+_MOST_PLACES = 512  # of a run: each leaves a few numbers there until all are over, and a step looks at them
 
 _Turns = Generator[None, None, None]
 
@@ -125,7 +125,7 @@ class ModelThread:
             try:
                 with contextlib.closing(work(encoded)) as steps:
                     for number, message in enumerate(steps, 1):
-                        if job.is_dropped:
+                        if job.is_over:
                             return
                         if number > num_told:
                             job.tell(message)
@@ -150,7 +150,7 @@ class ModelThread:
 
         What fails together is tried alone, or by halves where memory ran out.
         """
-        written = _Written([waiting for waiting in asked if not (waiting.job.is_dropped or waiting.job.is_over)])
+        written = _Written([waiting for waiting in asked if not waiting.job.is_over])
         if not written.left:
             return
         try:
@@ -180,7 +180,7 @@ class ModelThread:
             each.job.begin()
         for pieces in run.steps():
             for place, each in list(written.left.items()):
-                if each.job.is_dropped or each.job.is_over:
+                if each.job.is_over:
                     run.end(place)
                 else:
                     each.job.write(pieces[place])
@@ -190,11 +190,13 @@ class ModelThread:
                 del written.left[place]
                 if written.num_places > 1:  # or the next turn of a chat goes on from it
                     run.forget(place)
-            if batch is not None and run.can_be_joined and written.num_places < _MOST_PLACES:
-                self._join(run, written, batch, beginnings)
+            if batch is not None and run.can_be_joined:
+                self._room.leave(batch)
+                if written.num_places < _MOST_PLACES:
+                    self._join(run, written, batch, beginnings)
             yield
         for place, each in written.left.items():
-            if not (each.job.is_dropped or each.job.is_over):  # it could not go on
+            if not each.job.is_over:  # it could not go on
                 self._finish(each, run, place)
         if written.num_places == 1 and (kept := run.kept) is not None:  # for the next turn of a chat
             beginnings.append(kept)

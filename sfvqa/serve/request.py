@@ -92,14 +92,13 @@ class Request:
 class Job:
     """A request and whoever waits for it: `tell` is called with every event, from any thread, and must not block.
 
-    With `work`, that is done in place of answering. `is_dropped` once nobody waits any longer; `is_over` once the last
-    event was told. Times are by the monotonic clock.
+    With `work`, that is done in place of answering. It `is_over` once the last event was told, or nobody waits any
+    longer. Times are by the monotonic clock.
     """
 
     request: Request
     tell: Callable[[Event], None]
     work: Work | None = None
-    is_dropped: bool = False
     is_over: bool = False
     came_at: float = field(default_factory=time.monotonic)
     first_piece_at: float | None = None

@@ -133,7 +133,7 @@ class Sight:
     def tell(self, progress: EncodeProgress) -> None:
         """Tell all who wait."""
         for job in list(self.jobs):
-            if not job.is_dropped:
+            if not job.is_over:
                 job.tell(progress)
 
 

@@ -128,7 +128,7 @@ class WaitingRoom:
     def drop(self, job: Job) -> None:
         """Do no more for a request that nobody waits for; nothing if it is over."""
         with self._changed:
-            if job.is_over or job.is_dropped:
+            if job.is_over:
                 return
             self.metrics.dropped.inc()
             self._forget_job(job)
@@ -244,24 +244,26 @@ class WaitingRoom:
             self._runs.append(batch)
             return self._take(batch)
 
+    def leave(self, batch: list[Waiting]) -> None:
+        """Those of a batch that are over take no place any longer; for runs that let them go."""
+        with self._changed:
+            batch[:] = [waiting for waiting in batch if not waiting.job.is_over]
+
     def join(self, batch: list[Waiting]) -> list[Waiting]:
-        """Those who can join a batch that is being written, in place of those whose answers are over.
+        """Those who can join a batch that is being written, in place of those who left it.
 
         All that are written wait while the prompts of those who join are read, so that one who comes alone waits for
         others for a while. Nobody joins behind one who cannot and has waited long: the batch ends, for that one to be
         answered.
         """
         with self._changed:
-            left = [waiting for waiting in batch if not (waiting.job.is_over or waiting.job.is_dropped)]
-            if not (left and self._to_answer):
+            if not (batch and self._to_answer):
                 return []
-            over = set(batch) - set(left)
-            beside = [waiting for waiting in self._written if waiting not in over]
-            joining = self._fitting(left[0], beside, overtakes=False)
+            joining = self._fitting(batch[0], self._written, overtakes=False)
             late = time.monotonic() - self.options.gather_seconds
-            if len(joining) < _WORTH_JOINING * len(left) and all(waiting.since > late for waiting in joining):
+            if len(joining) < _WORTH_JOINING * len(batch) and all(waiting.since > late for waiting in joining):
                 return []
-            batch[:] = [*left, *joining]
+            batch += joining
             return self._take(joining)
 
     def part(self, batch: list[Waiting], others: list[Waiting]) -> None:
@@ -351,7 +353,7 @@ class WaitingRoom:
             self._to_answer.append(Waiting(job, sight, time.monotonic()))
 
     def _forget_job(self, job: Job) -> None:
-        job.is_dropped = True
+        job.is_over = True
         self._jobs.discard(job)
         self._to_answer = [waiting for waiting in self._to_answer if waiting.job is not job]
         for sight in list(self._sights.values()):
@@ -391,7 +393,7 @@ class WaitingRoom:
             self._forget(sight)
 
     def _tell_last(self, job: Job, event: Event) -> None:
-        if job.is_over or job.is_dropped:
+        if job.is_over:
             return
         job.is_over = True
         self._jobs.discard(job)

@@ -1,7 +1,6 @@
 """A chat request that asks about windows: one request of the service after the other, and one answer of them all."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -91,11 +90,16 @@ def windows_of(request: Request, windows: WindowOptions) -> tuple[Window, ...]:
 
 
 async def ask_of_each(
-    request: Request, windows: Sequence[Window], ask: Ask, model: str
+    request: Request,
+    windows: Sequence[Window],
+    ask: Ask,
+    model: str,
+    is_gone_within: Callable[[float], Awaitable[bool]],
 ) -> AsyncGenerator[Event | WindowsAnswer]:
     """Ask about each in turn: its line once it is known, progress as it comes, and at last the answer.
 
-    Raises what goes wrong with more than the video; where the caller is gone there is no answer.
+    Raises what goes wrong with more than the video. Where the caller is gone, which `is_gone_within` some seconds says
+    while the service has no place, there is no answer.
     """
     parts: list[tuple[Window, Answer | VideoError]] = []
     for window in windows:
@@ -116,7 +120,8 @@ async def ask_of_each(
             except ServerBusyError:
                 if not parts:
                     raise
-                await asyncio.sleep(_PATIENCE_SECONDS)
+                if await is_gone_within(_PATIENCE_SECONDS):
+                    return
         parts.append((window, said))
         yield line_of(parts[-1]) + ("\n" if len(parts) < len(windows) else "")
     yield WindowsAnswer(request.question, model, parts)

@@ -137,6 +137,15 @@ async def _until_gone(http: HttpRequest) -> None:
         pass
 
 
+async def is_gone_within(http: HttpRequest, seconds: float) -> bool:
+    """Wait so long for the caller to go, and say whether it has."""
+    try:
+        await asyncio.wait_for(_until_gone(http), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def events_of(
     service: Service, ask: Callable[[], Request], http: HttpRequest, *, wanted: tuple[type, ...] = (str, EncodeProgress)
 ) -> AsyncGenerator[Event]:

@@ -52,6 +52,8 @@ def test_who_comes_later_takes_the_place_of_an_answer_that_is_over() -> None:
     room.ask("c", "d")
     assert room.join(batch) == []
     room.tell_last(first, None)
+    assert room.join(batch) == []
+    room.leave(batch)
     assert asked_in(room.join(batch)) == ["c"]
     assert asked_in(batch) == ["b", "c"]
     assert room.num_running == 2
@@ -108,6 +110,21 @@ def test_nobody_overtakes_one_who_cannot_join_and_has_waited_long() -> None:
     assert room.begin()[1] == ["waits"]
 
 
+def test_who_leaves_makes_place_for_one_of_another_kind() -> None:
+    """It waited for the last of those beside it, in whose places nothing was written any longer."""
+    room = Room(batch_size=4, patience_seconds=0)
+    jobs = room.ask("a", "b", "c", "d")
+    batch, _ = room.begin()
+    room.ask("other", "another", max_new_tokens=3)
+    assert room.begin()[1] == []
+    room.tell_last(jobs[0], None)
+    room.drop(jobs[2])
+    room.leave(batch)
+    assert room.join(batch) == []
+    assert room.begin()[1] == ["other", "another"]
+    assert room.num_running == 4
+
+
 def test_only_those_join_that_are_alike() -> None:
     room = Room()
     room.ask("a")
@@ -127,6 +144,7 @@ def test_nobody_joins_a_batch_that_is_over(is_dropped: bool) -> None:
         room.drop(job)
     else:
         room.tell_last(job, None)
+    room.leave(batch)
     assert room.join(batch) == []
     room.is_written(batch)
     assert room.begin()[1] == ["b"]

@@ -1,13 +1,19 @@
 """Windows of a video in one request: a line and an object each, and nothing of it alters what a range gives."""
 
 import json
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from sfvqa.errors import ServerBusyError
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve.windows import ask_of_each
 from tests.serve.conftest import client_of
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving, until
 from tests.serve.test_openai_client import DIGIT, ask, text_of
@@ -85,3 +91,38 @@ def test_a_caller_that_goes_ends_the_windows(served: Served) -> None:
     with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=PATIENCE_SECONDS) as response:
         next(response.iter_lines())
     until(lambda: served.service.room.num_requests == 0)
+
+
+def test_a_caller_that_goes_while_there_is_no_place_ends_the_windows(
+    tiny: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was noticed when there was one again: while others ask without end, never."""
+    refused, ended = threading.Event(), threading.Event()
+
+    async def noted(*given: Any) -> AsyncGenerator[Any]:
+        try:
+            async with aclosing(ask_of_each(*given)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            ended.set()
+
+    with serving(tiny, SHAPES.parent) as served:
+        submit, asked = served.service.submit, list[Any]()
+
+        def busy_after_the_first(request: Any, tell: Any, work: Any = None) -> Any:
+            asked.append(request)
+            if len(asked) > 1:
+                refused.set()
+                raise ServerBusyError("The server is busy.")
+            return submit(request, tell, work)
+
+        monkeypatch.setattr(served.service, "submit", busy_after_the_first)
+        monkeypatch.setattr("sfvqa.serve.app.ask_of_each", noted)
+        body = json.dumps({**about(SHAPES, DIGIT), "sfvqa": {"window": 1}}).encode()
+        with served.connect() as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            assert refused.wait(PATIENCE_SECONDS)
+            assert not ended.is_set()
+        assert ended.wait(PATIENCE_SECONDS)
