@@ -3,11 +3,12 @@
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from sfvqa.serve.page import add_page
 from sfvqa.serve.request import Event
 from sfvqa.serve.request import Request as Asked
 from sfvqa.serve.service import Service
+from sfvqa.serve.sight import OpenVideo
 from sfvqa.serve.sources import Folders, Upload, Uploads, or_no_room
-from sfvqa.serve.windows import WindowsAnswer, ask_of_each, windows_of
+from sfvqa.serve.windows import WindowsAnswer, ask_of_each, lay_out
 from sfvqa.serve.wire import (
     AsciiResponse,
     Trials,
@@ -63,6 +65,11 @@ class Server:
     reading: ReadOptions = field(default_factory=ReadOptions)
     schema_trials: Trials = field(default_factory=partial(Trials, "schemas"))
     window_trials: Trials = field(default_factory=partial(Trials, "windows"))
+
+    @cached_property
+    def open_videos(self) -> threading.Semaphore:
+        """Places for videos that stay open while one window after the other is asked about."""
+        return threading.Semaphore(self.service.options.num_readers)
 
     @property
     def model_name(self) -> str:
@@ -229,7 +236,7 @@ async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGene
         events: AsyncGenerator[Event | WindowsAnswer] = (
             events_of(server.service, ask, http, wanted=wanted)
             if (windows := chat.sfvqa.windows()) is None
-            else _window_events(server, windows, ask, http, wanted)
+            else _window_events(server, windows, ask, http, wanted, using)
         )
         try:
             async with aclosing(events):
@@ -240,15 +247,22 @@ async def _events(server: Server, chat: ChatRequest, http: Request) -> AsyncGene
 
 
 async def _window_events(
-    server: Server, windows: WindowOptions, ask: Callable[[], Asked], http: Request, wanted: tuple[type, ...]
+    server: Server,
+    windows: WindowOptions,
+    ask: Callable[[], Asked],
+    http: Request,
+    wanted: tuple[type, ...],
+    using: ExitStack,
 ) -> AsyncGenerator[Event | WindowsAnswer]:
     """The same of a request about windows: the text comes by the line, not by the piece."""
+    kept_open = OpenVideo(server.open_videos)
+    using.callback(threading.Thread(target=kept_open.close, daemon=True).start)  # somebody may be reading it
 
-    def lay_out() -> tuple[Asked, tuple[Window, ...]]:
-        asked = ask()
-        return asked, windows_of(asked, windows)
+    def laid_out() -> tuple[Asked, tuple[Window, ...]]:
+        asked = replace(ask(), kept_open=kept_open)
+        return asked, lay_out(asked, windows, server.service.answerer.fit(asked.crop), kept_open)
 
-    asked, planned = await server.window_trials.run(lay_out, http)
+    asked, planned = await server.window_trials.run(laid_out, http)
 
     async def ask_one(request: Asked) -> AsyncGenerator[Event]:
         unwritten = tuple(kind for kind in wanted if kind is not str)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sfvqa.errors import ServerError, SfvqaError
 from sfvqa.inference.answer import Answer, FinishReason, TokenCounts
@@ -16,6 +16,9 @@ from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 from sfvqa.video.windows import Window
+
+if TYPE_CHECKING:
+    from sfvqa.serve.sight import OpenVideo
 
 Message = Mapping[str, Any]
 Event = EncodeProgress | str | Answer | Message | Exception | None
@@ -57,7 +60,8 @@ _LOG = logging.getLogger(__name__)
 class Request:
     """A question about a video, or none, with the turns before it, a question and an answer each.
 
-    `shown_as` is the video's path in the answer, where it was named otherwise. Of a `window`, `sampling` has the range.
+    `shown_as` is the video's path in the answer, where it was named otherwise. Of a `window`, `sampling` has the range,
+    and `kept_open` may have the open video.
     """
 
     question: str
@@ -71,6 +75,7 @@ class Request:
     choices: tuple[str, ...] | None = None
     shown_as: Path | None = None
     window: Window | None = None
+    kept_open: "OpenVideo | None" = None
 
     @property
     def num_frames(self) -> int:

@@ -5,6 +5,7 @@ And a request that has only to be answered, its video having come all the way.
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Job, Request
 from sfvqa.video.clip import ClipFacts
 from sfvqa.video.fitting import CropMode
-from sfvqa.video.readers import ReaderName, ReadOptions, VideoBeingOpened
+from sfvqa.video.readers import ReaderName, ReadOptions, VideoBeingOpened, VideoReader
 from sfvqa.video.readers.isolated import SpareProcess
 from sfvqa.video.readers.local_file import FileState, check_local_file, pictures_in
 from sfvqa.video.reading import ReadProgress
@@ -26,6 +27,45 @@ if TYPE_CHECKING:
     from sfvqa.inference.prefill import KeptPrompt
 
 _MOST_PADDING = 1.25  # the longest video of a batch over the shortest, which is padded to it
+
+
+class OpenVideo:
+    """A video that stays open for a request about its windows, which are read in one pass; threads take turns.
+
+    It is kept only where one of the `places` is free for it, until it is closed.
+    """
+
+    def __init__(self, places: threading.Semaphore) -> None:
+        self._places, self._turn = places, threading.Lock()
+        self._reader: VideoReader | None = None
+        self._kept = contextlib.ExitStack()
+        self._was_read = self._is_closed = False
+
+    def keep(self, video: VideoReader, reader: VideoReader) -> None:
+        """Keep a video, with the reader of its windows, or close it where there is no place or nobody waits by now."""
+        with self._turn:
+            self._kept.enter_context(video)
+            if self._is_closed or not self._places.acquire(blocking=False):
+                self._kept.close()
+                return
+            self._kept.callback(self._places.release)
+            self._reader = self._kept.enter_context(reader)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[VideoReader | None]:
+        """The reader, while no other thread has it; None where it is closed, or the file another one by now."""
+        with self._turn:
+            reader = self._reader if self._reader is not None and self._reader.is_unchanged else None
+            if reader is not None and self._was_read:
+                reader.open_seconds = 0.0  # which the first window waited for
+            self._was_read = True
+            yield reader
+
+    def close(self) -> None:
+        """Close it once nobody reads it; safe to call twice."""
+        with self._turn:
+            self._reader, self._is_closed = None, True
+            self._kept.close()
 
 
 @dataclass(frozen=True)
@@ -65,13 +105,14 @@ class Sight:
 
     view: View
     reading: ReadOptions
+    kept_open: "OpenVideo | None" = None
     jobs: list[Job] = field(default_factory=list)
     source: VideoBeingRead | Path | None = None
     encoded: EncodedVideo | None = None
     kept: "KeptPrompt | None" = None
     is_given_up: bool = False
     is_read_again: bool = False
-    _opening: VideoBeingOpened | None = None
+    _being_read: VideoBeingOpened | VideoReader | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -90,8 +131,8 @@ class Sight:
         """Have nothing more read: nobody waits any longer."""
         with self._lock:
             self.is_given_up = True
-            if self._opening is not None:
-                self._opening.cancel()
+            if self._being_read is not None:
+                self._being_read.cancel()
 
     def read(self, answerer: VideoQA, spare: SpareProcess) -> None:
         """Read all its frames into memory, unless the video cache holds it. Raises VideoError, OutOfMemoryError."""
@@ -99,22 +140,33 @@ class Sight:
         if answerer.is_kept(path, view.sampling, reading=self.reading, crop=view.crop):
             self.source = path
             return
-        with (
-            memory_errors("reading the video"),
-            contextlib.closing(VideoBeingOpened(path, self.reading, spare)) as opening,
-        ):
+        with memory_errors("reading the video"), self._opened(spare) as reader:
+            if reader is None:
+                return
+            being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
+            frames = self._read_all(being_read)
+        self.source = replace(being_read, chunks=frames)
+
+    @contextlib.contextmanager
+    def _opened(self, spare: SpareProcess) -> Iterator[VideoReader | None]:
+        """The open video, opened for it if need be; None where nobody waits any longer."""
+        with contextlib.ExitStack() as using:
+            kept = None if self.kept_open is None else using.enter_context(self.kept_open.taken())
+            opening = kept or using.enter_context(
+                contextlib.closing(VideoBeingOpened(self.view.file.path, self.reading, spare))
+            )
             with self._lock:
-                if self.is_given_up:
-                    return
-                self._opening = opening
+                self._being_read = None if self.is_given_up else opening
             try:
-                with opening.reader() as reader:
-                    being_read = start_reading(reader, view.sampling, answerer.fit(view.crop))
-                    frames = self._read_all(being_read)
+                if self._being_read is None:
+                    yield None
+                elif isinstance(opening, VideoReader):
+                    yield opening
+                else:
+                    yield using.enter_context(opening.reader())
             finally:
                 with self._lock:
-                    self._opening = None
-            self.source = replace(being_read, chunks=frames)
+                    self._being_read = None
 
     def _read_all(self, being_read: VideoBeingRead) -> Reading:
         progress, chunks = ReadProgress(0, 0), list[Chunk]()

@@ -344,7 +344,7 @@ class WaitingRoom:
             return
         sight = self._sights.pop(view, None)
         if sight is None:
-            sight = Sight(view, job.request.reading)
+            sight = Sight(view, job.request.reading, job.request.kept_open)
             self._to_read.append(sight)
         self._sights[view] = sight  # the most recently asked about, now
         if sight.encoded is None:

@@ -1,14 +1,18 @@
 """A chat request that asks about windows: one request of the service after the other, and one answer of them all."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from sfvqa.errors import ServerBusyError, UsageError, VideoError
 from sfvqa.inference.answer import SCHEMA_VERSION, Answer, FinishReason, TokenCounts
 from sfvqa.serve.request import Event, Request
+from sfvqa.serve.sight import OpenVideo
+from sfvqa.video.fitting import Fit
 from sfvqa.video.readers import open_video
-from sfvqa.video.windows import Window, WindowOptions, plan_windows
+from sfvqa.video.reading import choose_unread
+from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
 from sfvqa.wording import plural
 
 Ask = Callable[[Request], AsyncGenerator[Event]]
@@ -73,19 +77,24 @@ def line_of(part: tuple[Window, Answer | VideoError]) -> str:
     return f"{window}  {' '.join(text.split())}"
 
 
-def windows_of(request: Request, windows: WindowOptions) -> tuple[Window, ...]:
-    """The windows of a request's video, which is opened for it. Raises VideoError, UsageError."""
+def lay_out(request: Request, windows: WindowOptions, fit: Fit, kept_open: OpenVideo) -> tuple[Window, ...]:
+    """The windows of a request's video, which is opened for it, and kept open. Raises VideoError, UsageError."""
     if request.video is None:
         raise UsageError("There is no video to ask about in windows.", "Name one, or leave `window` out.")
     if request.generation.schema is not None:
         raise UsageError("Answers about windows are lines of text.", "Leave out `window` or `response_format`.")
-    with open_video(request.video, request.reading) as video:
+    with ExitStack() as using:
+        video = using.enter_context(open_video(request.video, request.reading))
         found = plan_windows(video, windows, request.sampling)
-    if len(found) > _MOST_WINDOWS:
-        raise UsageError(
-            f"The video has {plural(len(found), 'window')}, and a request may have {_MOST_WINDOWS:,}.",
-            "Make them longer, or ask about a part with `start` and `end`.",
-        )
+        if len(found) > _MOST_WINDOWS:
+            raise UsageError(
+                f"The video has {plural(len(found), 'window')}, and a request may have {_MOST_WINDOWS:,}.",
+                "Make them longer, or ask about a part with `start` and `end`.",
+            )
+        by_scene = request.sampling.strategy is SamplingStrategy.SCENE
+        parts = [] if by_scene else [choose_unread(video, each.of(request.sampling)).indices for each in found]
+        using.pop_all()
+        kept_open.keep(video, WindowsReader(video, parts, fit))
     return found
 
 

@@ -1,6 +1,7 @@
 """Windows of a video in one request: a line and an object each, and nothing of it alters what a range gives."""
 
 import json
+import shutil
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -13,7 +14,12 @@ import pytest
 
 from sfvqa.errors import ServerBusyError
 from sfvqa.inference.video_qa import VideoQA
+from sfvqa.serve.sight import OpenVideo
+from sfvqa.serve.waiting_room import ServiceOptions
 from sfvqa.serve.windows import ask_of_each
+from sfvqa.video.fitting import FitWithin
+from sfvqa.video.readers import VideoBeingOpened, VideoReader, open_video
+from sfvqa.video.windows import WindowsReader
 from tests.serve.conftest import client_of
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving, until
 from tests.serve.test_openai_client import DIGIT, ask, text_of
@@ -35,6 +41,64 @@ def test_a_line_and_an_object_a_window(client: openai.OpenAI) -> None:
     for name in ("answer", "frames", "video", "settings"):
         assert records[1][name] == alone[name]
     assert alone["window"] is None
+
+
+@pytest.mark.parametrize("has_place", [True, False])
+def test_the_video_is_opened_once_for_all_windows(
+    tiny: VideoQA, monkeypatch: pytest.MonkeyPatch, has_place: bool
+) -> None:
+    """Each window opened it: of two hours that took longer than to look at the window."""
+    opened: list[Path] = []
+
+    class Noted(VideoBeingOpened):
+        def reader(self) -> VideoReader:
+            opened.append(SHAPES)
+            return super().reader()
+
+    monkeypatch.setattr("sfvqa.serve.sight.VideoBeingOpened", Noted)
+    with serving(tiny, SHAPES.parent, options=ServiceOptions(num_readers=1)) as served:
+        places = served.server.open_videos
+        assert has_place or places.acquire(blocking=False)
+        completion = ask(client_of(served), {**about(SHAPES, DIGIT), "sfvqa": {"window": "2s"}})
+        assert text_of(completion).split("\n") == LINES
+        read = [record["timings"]["read_seconds"] for record in completion.sfvqa["windows"]]
+        assert len(opened) == (0 if has_place else 3)
+        assert min(read) > 0
+        until(lambda: not has_place or places._value == 1)
+        with httpx.stream(
+            "POST",
+            f"{served.url}/v1/chat/completions",
+            json={**about(SHAPES, DIGIT), "stream": True, "sfvqa": {"window": 0.2}},
+            timeout=PATIENCE_SECONDS,
+        ) as response:
+            next(response.iter_lines())
+        until(lambda: places._value == (1 if has_place else 0))
+
+
+def test_a_video_is_not_kept_open_for_one_who_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be laid out only then, in a thread."""
+    places, video, closed = threading.Semaphore(1), open_video(SHAPES), threading.Event()
+    monkeypatch.setattr(video, "close", closed.set)
+    reader = WindowsReader(video, [], FitWithin(64, 64))
+    kept_open = OpenVideo(places)
+    kept_open.close()
+    kept_open.keep(video, reader)
+    with kept_open.taken() as taken:
+        assert taken is None
+    assert (closed.is_set(), places._value) == (True, 1)
+    monkeypatch.undo()
+    video.close()
+    copy = shutil.copy(SHAPES, tmp_path / "copy.mp4")
+    kept_open, video = OpenVideo(places), open_video(copy)
+    kept_open.keep(video, WindowsReader(video, [], FitWithin(64, 64)))
+    with kept_open.taken() as taken:
+        assert taken is not None
+    with Path(copy).open("ab") as file:
+        file.write(b"more")
+    with kept_open.taken() as taken:
+        assert taken is None
+    kept_open.close()
+    assert places._value == 1
 
 
 def test_windows_stream_line_by_line(client: openai.OpenAI) -> None:
