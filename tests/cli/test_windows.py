@@ -210,6 +210,32 @@ def test_all_windows_of_a_video_are_read_in_one_pass(
     assert len(answerer.seen) == 8
 
 
+def test_a_batch_that_is_rerun_opens_no_video_whose_windows_are_known(
+    run_cli: RunCli, folder: Path, tmp_path: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All were opened again, though every window had its record; for scenes, each was looked through."""
+    opened: list[str] = []
+
+    def counting(path: Path, reading: ReadOptions) -> VideoReader:
+        opened.append(path.name)
+        return open_video(path, reading)
+
+    monkeypatch.setattr("sfvqa.batch.windows.open_video", counting)
+    monkeypatch.setenv("SFVQA_CACHE_DIR", str(tmp_path / "cache"))
+    (folder / "bad.mp4").unlink()
+    out = tmp_path / "out.jsonl"
+    records = batch(run_cli, folder, out, "--window", "0.25")
+    assert (sorted(opened), len(records)) == (["one.mp4", "two.mp4"], 8)
+    opened.clear()
+    assert (batch(run_cli, folder, out, "--window", "0.25"), opened) == (records, [])
+    write_video(folder / "two.mp4", num_frames=5, colour=(9, 80, 160))
+    assert len(batch(run_cli, folder, out, "--window", "0.25")) == 10
+    assert opened == ["two.mp4"]
+    batch(run_cli, folder, out, "--window", "0.5")
+    assert sorted(opened) == ["one.mp4", "two.mp4", "two.mp4"]
+    assert Counter(answerer.seen) == Counter({"one.mp4": 6, "two.mp4": 7})
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_each_window_has_one_record(tmp_path: Path) -> None:
     clip, out = tmp_path / "clip.mp4", tmp_path / "out.jsonl"

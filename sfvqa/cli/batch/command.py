@@ -298,7 +298,9 @@ def batch(
     raise typer.Exit(show_summary(summary, f"Records: {work.out}", notices, json=output.json))
 
 
-def _in_windows(items: "list[Item]", frames: FrameOptions, work: WorkOptions, notices: "Notices") -> "list[Item]":
+def _in_windows(
+    items: "list[Item]", frames: FrameOptions, work: WorkOptions, cache: "VideoCache | None", notices: "Notices"
+) -> "list[Item]":
     """An item a window, where windows are asked for. UsageError."""
     windows = frames.windows()
     if windows is None or not items:
@@ -314,6 +316,7 @@ def _in_windows(items: "list[Item]", frames: FrameOptions, work: WorkOptions, no
             frames.resolve(SamplingOptions()),
             frames.read_options(),
             num_readers=work.readers or default_num_readers(),
+            cache=cache,
         )
     notices.note(f"{plural(len(items), 'item')} asked in windows: {len(found):,}.")
     return found
@@ -364,7 +367,8 @@ def plan_batch(
     if answers.evidence:
         check_looks(sizes.name, sizes.sizes.hybrid_layers)
 
-    items = _in_windows(items, frames, work, notices)
+    kept = cache.open()
+    items = _in_windows(items, frames, work, kept, notices)
     asked = BatchModel(
         settings=model.settings(sizes.name if model.model is None else model.model),
         fewer_frames=frames.fewer_if_short,
@@ -373,7 +377,6 @@ def plan_batch(
         num_questions=len(items),
         num_videos=len(group_items(items)),
     )
-    kept = cache.open()
     options = _batch_options(asked, sizes, work, frames, answers, kept)
     if cluster is not None:
         from sfvqa.batch.cluster.worker import ModelLoader
