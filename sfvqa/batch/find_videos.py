@@ -13,7 +13,7 @@ from sfvqa.batch.journal import is_stream
 from sfvqa.batch.manifest import read_manifest
 from sfvqa.errors import UsageError
 from sfvqa.inference.question import check_question
-from sfvqa.video.readers.local_file import VIDEO_SUFFIXES, refuse_address
+from sfvqa.video.readers.local_file import VIDEO_SUFFIXES, check_local_file, refuse_address
 from sfvqa.wording import plural
 
 SOUND_SUFFIXES = frozenset((
@@ -53,8 +53,9 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     """The items of a folder, a glob, a video file, or a manifest, also one on standard input (`-`) or a pipe.
 
     Every question is asked about each video of a folder or glob; in a manifest (see `read_manifest`), about the lines
-    without a question. A question given twice is asked once. `notices` say what was left out. Raises UsageError for
-    what is not there, is none of these, or leaves nothing to ask.
+    without a question. A question given twice is asked once. `notices` say what was left out. Raises
+    VideoNotFoundError for the name of a video that is not there, UsageError for what else is not there, is none of
+    these, or leaves nothing to ask.
     """
     asked = list(dict.fromkeys(check_question(question) for question in questions))
     if not source:  # a variable of the shell that is not set; Path would take it for this folder
@@ -62,6 +63,8 @@ def gather_items(source: str, questions: Sequence[str], notices: list[str] | Non
     path = Path(source)
     if _is_manifest(path):
         return read_manifest(source, asked, notices)
+    if path.suffix.lower() in VIDEO_SUFFIXES and not path.exists() and not glob.has_magic(source):
+        check_local_file(path)
     videos = [(path, path.name)] if path.is_file() else list_videos(source, notices)
     if not asked:  # checked last, since the name of a manifest may be misspelt
         raise UsageError("No question was given.", "Give one with --question, or name a manifest that has them.")

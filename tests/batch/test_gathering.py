@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.batch.find_videos import gather_items
-from sfvqa.errors import UsageError
+from sfvqa.errors import UsageError, VideoNotFoundError
 
 
 @pytest.fixture
@@ -61,5 +61,9 @@ def test_what_is_left_out_is_told() -> None:
 def test_what_is_not_there_and_what_is_no_question() -> None:
     with pytest.raises(UsageError, match="There is no folder “absent”"):
         gather_items("absent", ["Q?"])
+    with pytest.raises(UsageError, match="There is no folder “absent”"):
+        gather_items("absent/*.mp4", ["Q?"])
+    with pytest.raises(VideoNotFoundError, match=r"There is no file “v/absent\.mp4”"):
+        gather_items("v/absent.mp4", ["Q?"])
     with pytest.raises(UsageError, match="question is empty"):
         gather_items("v", [" "])
