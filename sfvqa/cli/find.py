@@ -24,7 +24,7 @@ from sfvqa.cli.options import (
     setting,
 )
 from sfvqa.cli.screen import echo, print_json
-from sfvqa.errors import UsageError
+from sfvqa.errors import SfvqaError, UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -158,12 +158,18 @@ def find(
         notices.hint(describe(found))
         for warning in found.warnings:
             notices.warn(warning)
+        failed: list[SfvqaError] = []
+        for clip, error in copy_clips(found, file, clips) if clips is not None else ():
+            if error is None:
+                notices.note(f"Copied to {clip}.")
+            else:
+                notices.warn(f"There is no {clip}. {error.with_flags}")
+                failed.append(error)
         if out is not None:
             draw_moments(found, file, out)
             notices.note(f"The moments are drawn in {out}.")
-        if clips is not None:
-            for clip in copy_clips(found, file, clips):
-                notices.note(f"Copied to {clip}.")
+        if failed:
+            raise typer.Exit(failed[0].exit_code)
 
 
 def look(
@@ -265,8 +271,8 @@ def draw_moments(found: "Found", file: "VideoReader", out: Path) -> None:
         draw(found, pictures, picture, FORMATS[out.suffix.lower()])
 
 
-def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[Path]":
-    """A file a moment, numbered by how likely it is, `2-garage-1.02.05.mp4`. SfvqaError, VideoError."""
+def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[tuple[Path, SfvqaError | None]]":
+    """A file a moment, numbered by how likely it is, `2-garage-1.02.05.mp4`, or why there is none. SfvqaError."""
     from sfvqa.cli.whole_file import check_place, make_folder, whole_file
     from sfvqa.video.readers.cutting import CLIP_FORMATS
 
@@ -277,9 +283,13 @@ def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[P
     for number, moment in enumerate(found.moments, start=1):
         when = clock(moment.start_seconds).replace(":", ".")
         clip = folder / f"{number:0{num_digits}}-{video.stem}-{when}{suffix}"
-        check_place(clip, keep=[video])
-        file.allow_time()
-        with whole_file(clip, what="clip") as whole:
-            form = CLIP_FORMATS[suffix.lower()]
-            file.copy_part(Path(whole.name), form, moment.start_seconds, moment.end_seconds)
-        yield clip
+        failure = None
+        try:
+            check_place(clip, keep=[video])
+            file.allow_time()
+            with whole_file(clip, what="clip") as whole:
+                form = CLIP_FORMATS[suffix.lower()]
+                file.copy_part(Path(whole.name), form, moment.start_seconds, moment.end_seconds)
+        except SfvqaError as error:
+            failure = error
+        yield clip, failure

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 
 import av
@@ -11,9 +12,11 @@ from PIL import Image
 
 from sfvqa.cli.demo import load_demo_videos
 from sfvqa.cli.find_figure import draw
+from sfvqa.errors import UnreadableVideoError
 from sfvqa.inference.find import Found
 from sfvqa.inference.moments import Calibration, FindOptions, Look, Moment
 from sfvqa.video.clip import VideoInfo
+from sfvqa.video.readers.isolated import IsolatedReader
 from tests.cli.conftest import RunCli
 
 SHAPES = next(video.path for video in load_demo_videos() if video.path.endswith("shapes.mp4"))
@@ -114,6 +117,36 @@ def test_a_clip_never_takes_the_place_of_the_video_and_comes_whole_or_not_at_all
     clip.unlink()
     assert run_cli(*find).exit_code == 0
     assert [path.name for path in clips.iterdir()] == [clip.name]
+
+
+def test_a_clip_that_cannot_be_copied_does_not_end_the_others(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[float] = []
+    copy = IsolatedReader.copy_part
+
+    def sometimes(reader: IsolatedReader, target: Path, form: str, start: float, end: float) -> float:
+        copied.append(start)
+        if len(copied) == 1:
+            raise UnreadableVideoError("No clip can be copied out of it.", "Leave it out.")
+        return copy(reader, target, form, start, end)
+
+    def twice(*_: object, **__: object) -> Generator[None, None, Found]:
+        yield from ()
+        looks = (Look(0.0, 2.0, 5.0, 1.0, 24, is_looked_at=True), Look(2.0, 4.0, 5.0, 3.0, 72, is_looked_at=True))
+        moments = tuple(Moment(at, at + 1.0, 0.9, at, int(24 * at), is_looked_at=True) for at in (0.0, 2.0, 3.0))
+        video = VideoInfo(Path(SHAPES), 120, 24.0, 5.0, 320, 240, "h264", 0)
+        return Found("it", "it?", "tiny", video, FindOptions(), moments, looks, Calibration.of(looks), 2, 48)
+
+    monkeypatch.setattr(IsolatedReader, "copy_part", sometimes)
+    monkeypatch.setattr("sfvqa.inference.find.find_progressively", twice)
+    run = run_cli(*FIND, "it", "--clips", str(tmp_path))
+    assert run.exit_code == 3
+    assert len(run.stdout.splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2-shapes-0.02.mp4", "3-shapes-0.03.mp4"]
+    said = " ".join(run.stderr.split())
+    assert "Warning: There is no" in said
+    assert "No clip can be copied out of it. Leave it out." in said
 
 
 def test_clips_of_what_is_no_video_file_are_refused_before_anything_is_looked_at(
