@@ -3,15 +3,26 @@
 import contextlib
 import io
 import os
+import re
 import secrets
+import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from sfvqa.errors import SfvqaError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_PARTIAL_NAME = re.compile(r"\.sfvqa-[0-9a-f]{16}\.part")
+_LEFT_SECONDS = 3600  # one that was not changed for so long, and is not locked, nobody is writing
 
 
 def check_place(path: Path, *, keep: Sequence[Path] = ()) -> None:
@@ -57,12 +68,16 @@ def make_folder(folder: Path) -> None:
 def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
     """A file to write, beside `path`, that takes its place when the block ends well.
 
-    SfvqaError, naming `what`, if it cannot be written.
+    What was left there by processes that were killed goes. SfvqaError, naming `what`, if it cannot be written.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
+    _remove_left(target.parent)
     try:
         with partial.open("xb") as file:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # of a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
             yield file
         partial.replace(target)
     except OSError as error:
@@ -71,6 +86,19 @@ def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@cache  # once a run: a folder of captions may hold many files
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes left: nobody has it locked, and it is old, as others may write over a network."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if _PARTIAL_NAME.fullmatch(path.name)]:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > _LEFT_SECONDS:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 @contextlib.contextmanager
