@@ -253,9 +253,9 @@ def generate_tokens(
     never waits: the last one is in vain where an answer ends before `max_new_tokens`. Where a `guide` says what may
     come next, it does so while the device is at that step.
 
-    Where they `may_leave`, answers that have ended leave the batch, and their keys and values are freed, behind the
-    next step of the others. Then those join for which a function is sent in that prefills them, and for which `running`
-    and the `guide` have places already. Neither is possible where steps are recorded, whose size is fixed.
+    Where they `may_leave`, answers that have ended leave the batch behind the next step of the others, and with them
+    their keys and values. Then those join that a function which is sent in prefills; `running` and the `guide` have
+    places for them already. Neither is possible where steps are recorded, whose size is fixed.
     """
     logits, device = state.logits, state.logits.device  # of several devices the head may be on another
     places = list(range(len(logits)))
@@ -275,24 +275,21 @@ def generate_tokens(
         if run is not None and has_begun:
             logits = run(chosen.ids).to(device)
         step: list[GeneratedToken | None] = [None] * len(counts)
-        for place, token_id, log_probability in zip(places, chosen.wait(), chosen.log_probabilities(), strict=True):
-            is_last = counts[place] >= options.max_new_tokens
-            reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
+        are_last = [counts[place] >= options.max_new_tokens for place in places]
+        for place, token in zip(places, _told(chosen, are_last, end_token_ids), strict=True):
             if running[place]:
-                step[place] = GeneratedToken(token_id, reason, log_probability)
-            if reason is not None:
+                step[place] = token
+            if token.finish_reason is not None:
                 running[place] = False
             elif guide is not None and running[place]:
-                guide.take(place, token_id)
+                guide.take(place, token.token_id)
         prefill_joining = yield tuple(step)
         stay = [row for row, place in enumerate(places) if running[place]]
         if not stay and prefill_joining is None:
             return
         if stay and begins is not None:
             num_steps = options.max_new_tokens - min(counts[places[row]] for row in stay)
-            run = begin_recorded(begins, num_steps) if begin_recorded else None
-            if run is None:
-                run = _Growing(model, begins, num_steps)
+            run = (begin_recorded and begin_recorded(begins, num_steps)) or _Growing(model, begins, num_steps)
             begins = None  # the cache lives in the steps alone, and goes with them
         if run is not None and stay and not has_begun:
             logits = run(chosen.ids).to(device)
@@ -307,7 +304,15 @@ def generate_tokens(
             chooser.exchange(stay, len(places) - len(stay))
             begins = in_order(parts, range(len(places)))
             logits = begins.logits
-            del parts
+
+
+def _told(
+    chosen: ChosenTokens, are_last: Sequence[bool], end_token_ids: frozenset[int]
+) -> Generator[GeneratedToken, None, None]:
+    """The tokens of a step, once they are here; those that `are_last` end their answers, whatever they are."""
+    for token_id, log_probability, is_last in zip(chosen.wait(), chosen.log_probabilities(), are_last, strict=True):
+        reason = FinishReason.STOP if token_id in end_token_ids else FinishReason.LENGTH if is_last else None
+        yield GeneratedToken(token_id, reason, log_probability)
 
 
 class _Growing:
