@@ -16,7 +16,7 @@ def answer_of(colour: str) -> str:
     return f"{colour}."
 
 
-def write_flash_video(path: Path, colour: str, rng: np.random.Generator, num_lit: int) -> None:
+def write_flash_video(path: Path, colour: str, rng: np.random.Generator, num_lit: int = 2) -> None:
     """A grey square that drifts over a darker ground; in `num_lit` frames the whole picture has a colour."""
     flash = 2 * int(rng.integers(1, NUM_FRAMES - 1))
     left, top = rng.integers(0, 40, 2)
