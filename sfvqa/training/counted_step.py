@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from sfvqa.checkpoints.memory import CHUNK_SIZE
 from sfvqa.errors import UsageError
@@ -175,7 +176,10 @@ class UpdateSize:
     @classmethod
     def of(cls, learned: list[nn.Parameter], optimizer: str) -> Self:
         """Measure one step of an optimizer, by transformers' name; UsageError if it needs what is not installed."""
-        arguments = TrainingArguments(output_dir="nothing-is-written", optim=optimizer, use_cpu=True)
+        arguments = TrainingArguments.__new__(
+            TrainingArguments
+        )  # whose __init__ resets what the processes of a run share
+        arguments.optim = OptimizerNames(optimizer)
         try:
             kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
         except (ImportError, ValueError) as error:
