@@ -13,11 +13,14 @@ import typer
 
 from sfvqa.cli.app import build_app
 from sfvqa.registry import load_registry
+from sfvqa.training.finetune import options_of, parse_arguments
+from sfvqa.training.recipes.__main__ import RECIPES
 from tests.readme import LAB, READMES, ROOT, Command, commands
 
 ALL = [command for readme in READMES for command in commands(readme)]
 SFVQA = [command for command in ALL if command.words[0] == "sfvqa"]
 MODULES = [command for command in ALL if command.line.startswith("python -m sfvqa.")]
+LAUNCHED = [command for command in ALL if command.line.startswith("accelerate launch ")]
 NEEDS_MORE = ("slowfast-7b", "smolvlm2-", "whisper-", "my-")
 """Words of commands that need weights or files nobody has here: these are parsed, not run."""
 
@@ -37,13 +40,22 @@ def test_the_first_two_commands_are_the_ones_that_ci_runs() -> None:
 
 
 def test_every_command_is_one_of_the_kinds_tested_here() -> None:
-    tested = [*commands()[:2], *SFVQA, *MODULES]
+    tested = [*commands()[:2], *SFVQA, *MODULES, *LAUNCHED]
     needing_no_test = (
         *("python -m pytest", ". .venv/bin/activate", "apt-get download", "pip download", "pip install lmms-eval"),
         *("llm ", "python -m lmms_eval"),  # parsed in test_llm.py and test_lmms_eval.py
     )
     others = [command.line for command in ALL if command not in tested]
     assert all(line.startswith(needing_no_test) for line in others), others
+
+
+@pytest.mark.parametrize("command", LAUNCHED, ids=by_line)
+def test_launched_trainings_parse(command: Command) -> None:
+    launch, _, training = command.line.partition(" -m sfvqa.training.finetune ")
+    recipe = re.search(r"--config_file \$\(python -m sfvqa\.training\.recipes (\w+)\)", launch)
+    assert recipe
+    assert recipe[1] in RECIPES
+    assert options_of(vars(parse_arguments(training.split()))).num_steps is None
 
 
 @pytest.mark.parametrize("command", SFVQA, ids=by_line)
