@@ -80,12 +80,12 @@ class Shard:
 
     def _parquet_rows(self) -> Iterator[dict[str, Any]]:
         """One row group after another, of which `datasets` would hold several at a time, and twice."""
-        _datasets()  # which brings pyarrow along
+        _need("pyarrow")
         from pyarrow import parquet
 
         with _opened(self.file) as stream, parquet.ParquetFile(stream, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
-                for batch in file.read_row_group(group).to_batches(max_chunksize=1):
+                for batch in file.iter_batches(batch_size=1, row_groups=[group], use_threads=False):
                     yield from batch.to_pylist()
 
     def _other_rows(self) -> Iterator[dict[str, Any]]:
@@ -158,17 +158,22 @@ def _without_nulls(value: Any) -> Any:
 def _unpacked(row: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, bytes], ...]]:
     """A row with the names of its videos and pictures, and those that it holds as bytes."""
     shown: list[tuple[str, bytes]] = []
+    named = {key: _name(value, key, shown) if key in SHOWN else value for key, value in row.items()}
+    return named, tuple(shown)
 
-    def name(value: Any, key: str) -> Any:
-        if isinstance(value, list):
-            return [name(each, key) for each in value]
-        path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
-        if not isinstance(data, bytes):
-            return value if path is None else path
-        shown.append((path or key, data))
-        return shown[-1][0]
 
-    return {key: name(value, key) if key in SHOWN else value for key, value in row.items()}, tuple(shown)
+def _name(value: Any, key: str, shown: list[tuple[str, bytes]]) -> Any:
+    """The name of what a column holds; with its bytes, if it has them, it goes to `shown`.
+
+    No function within `_unpacked`: it would be in a cycle with itself, and hold on to the bytes of many rows.
+    """
+    if isinstance(value, list):
+        return [_name(each, key, shown) for each in value]
+    path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
+    if not isinstance(data, bytes):
+        return value if path is None else path
+    shown.append((path or key, data))
+    return path or key
 
 
 @dataclass(frozen=True)
@@ -282,9 +287,13 @@ def _filesystem(address: str) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
+def _need(package: str) -> None:
+    if find_spec(package) is None:
+        raise UsageError(f"The package {package} is not installed.", "Install it (`pip install 'sfvqa[train]'`).")
+
+
 def _datasets() -> Any:
-    if find_spec("datasets") is None:
-        raise UsageError("The package datasets is not installed.", "Install it (`pip install 'sfvqa[train]'`).")
+    _need("datasets")
     import datasets
 
     datasets.disable_progress_bars()

@@ -1,6 +1,7 @@
 """Shards, wherever they lie and however they are broken: the same rows as a file of conversations has, or a fault."""
 
 import functools
+import gc
 import http.server
 import json
 import threading
@@ -135,6 +136,23 @@ def test_a_column_may_hold_bytes_paths_and_nothing(tmp_path: Path) -> None:
     assert isinstance(fault, Fault)
     assert str(fault.place) == f"Row 5 of {tmp_path / 'rows.parquet'}"
     assert fault.error.message == "It shows 2 videos or images: a.mp4, b.mp4."
+
+
+def test_no_row_is_held_when_the_next_one_comes(folder: Path) -> None:
+    """Without a collector of cycles, which seldom runs where objects are few and large."""
+    dataset_of(ROWS, folder).to_parquet(folder / "a.parquet")
+    write_tar(folder / "a.tar", ROWS, folder)
+    gc.collect()
+    gc.disable()
+    try:
+        for name in ("a.parquet", "a.tar"):
+            for shard in Streamed.of(Source(folder / name)).shards:
+                for _ in shard.rows():
+                    pass
+            held = [each for each in gc.get_objects() if type(each) is tuple and len(each) == 2]
+            assert not [each for each in held if isinstance(each[1], bytes) and each[1].startswith(b"video 0video")]
+    finally:
+        gc.enable()
 
 
 def test_what_lies_beside_a_row_is_what_the_row_names(folder: Path) -> None:
