@@ -229,7 +229,8 @@ def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     def run(name: str, gigabytes: float) -> tuple[list[float], int]:
         """Three epochs and more, of seven videos."""
         looked.clear()
-        chosen: dict[str, Any] = {"stage": Stage.BRIDGE, "num_steps": 12, "cache": tmp_path / name / "cache"}
+        chosen: dict[str, Any] = {"stage": Stage.BRIDGE, "num_steps": 12}
+        chosen |= {"cache": tmp_path / name / "cache"} if gigabytes else {}
         found = train(model, tmp_path / name / "run", rows / "train-*.tar", cache_gigabytes=gigabytes, **chosen)
         return found, len(looked)
 
@@ -263,7 +264,7 @@ def test_check_reads_a_stream_once(rows: Path, broken: Path, capsys: pytest.Capt
 def test_the_memory_of_a_run_is_that_of_the_same_rows_in_a_file(rows: Path, file: Path) -> None:
     options = replace(SHORT, num_frames=4)
     streamed = dry_run("tiny", [Source(rows / "train-*.tar")], rows, options)
-    assert streamed == dry_run("tiny", file, file.parent, options)
+    assert streamed.memory == dry_run("tiny", file, file.parent, options).memory
 
 
 @pytest.mark.slow
