@@ -187,6 +187,7 @@ def load(name: str | None, device: str, quantization: str) -> "VideoQA":
     from sfvqa.inference.video_cache.store import VideoCache
     from sfvqa.inference.video_qa import VideoQA
 
+    load.cache_clear()  # before, not behind it: the one that was asked last makes room
     if name is None:
         choice = choose_model(device=device)
         name = choice.model

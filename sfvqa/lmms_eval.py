@@ -26,7 +26,8 @@ from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 
 logger = logging.getLogger(__name__)
 
-_WRITING = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+_DRAWING = ("temperature", "top_p", "top_k", "seed")
+_WRITING = ("max_new_tokens", "repetition_penalty", *_DRAWING)
 
 _ANOTHER = "\ue000"
 """What no answer begins with: one continuation alone has to be compared with something."""
@@ -172,14 +173,15 @@ class _Loss(tuple[float, bool]):
 def options_of(settings: Mapping[str, Any], slow_attention: SlowAttention) -> GenerationOptions:
     """The `generation_kwargs` of a task: what they say of writing; what has no effect here is left out.
 
-    Without `do_sample` or a temperature the likeliest token is taken, as transformers does; `until` are stop strings.
-    Raises UsageError for a search with beams, and for values that cannot be.
+    A temperature above 0 draws, unless `do_sample` is false; else the likeliest token is taken, and what says how to
+    draw has no effect: tasks then write 0 for it. `until` are stop strings. Raises UsageError for a search with beams,
+    and for values that cannot be.
     """
     if settings.get("num_beams") not in (None, 1):
         raise UsageError(f"The task searches with {settings['num_beams']} beams.", "Give --gen_kwargs num_beams=1.")
     given = {name: settings[name] for name in _WRITING if settings.get(name) is not None}
-    if not settings.get("do_sample", True):
-        given.pop("temperature", None)
+    if not (settings.get("do_sample", True) and given.get("temperature")):
+        given = {name: value for name, value in given.items() if name not in _DRAWING}
     until = settings.get("until") or ()
     stop = (until,) if isinstance(until, str) else tuple(until)
     return GenerationOptions(**given, slow_attention=slow_attention, stop=stop)

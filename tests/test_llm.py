@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,22 @@ def test_where_no_model_is_named_the_one_that_is_here_answers(caplog: pytest.Log
     response = ask(COLOUR, SHAPES, model="sfvqa")
     assert (response.text(), response.resolved_model) == ("The screen flashes green.", "tiny")
     assert "for synthetic videos only" in caplog.text
+
+
+def test_one_model_makes_room_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfvqa.checkpoints.load import load_checkpoint
+
+    before = weakref.ref(plugin.load("tiny", "cpu", "none"))
+    were_there: list[bool] = []
+
+    def noted(*settings: Any) -> Any:
+        were_there.append(before() is not None)
+        return load_checkpoint(*settings)
+
+    monkeypatch.setattr("sfvqa.checkpoints.load.load_checkpoint", noted)
+    after = plugin.load("tiny", "cpu", "auto")
+    assert were_there == [False]
+    assert plugin.load("tiny", "cpu", "auto") is after
 
 
 def test_options_reach_the_model(caplog: pytest.LogCaptureFixture) -> None:

@@ -158,6 +158,7 @@ def test_one_continuation_alone_has_a_loss(model: Any) -> None:
     [
         (GREEDY, GenerationOptions(32, temperature=0.0)),
         ({"until": ["\n\n"], "do_sample": False, "temperature": 0.7}, GenerationOptions(stop=("\n\n",))),
+        ({"temperature": 0, "top_p": 0, "do_sample": True}, GenerationOptions()),
         ({"do_sample": True, "temperature": 0.7, "top_p": 0.9}, GenerationOptions(temperature=0.7, top_p=0.9)),
         ({"max_new_tokens": 4, "until": ".", "image_aspect_ratio": "pad"}, GenerationOptions(4, stop=(".",))),
     ],

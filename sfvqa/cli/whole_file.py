@@ -94,7 +94,7 @@ def _remove_left(folder: Path) -> None:
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
-        for path in [path for path in folder.iterdir() if _PARTIAL_NAME.fullmatch(path.name)]:
+        for path in [path for path in folder.iterdir() if _PARTIAL_NAME.fullmatch(path.name) and path.is_file()]:
             with contextlib.suppress(OSError), path.open("rb") as file:
                 if time.time() - os.fstat(file.fileno()).st_mtime > _LEFT_SECONDS:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

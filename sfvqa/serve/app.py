@@ -46,7 +46,7 @@ from sfvqa.serve.wire import (
 )
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
-from sfvqa.video.windows import Window, WindowOptions
+from sfvqa.video.windows import WindowOptions
 
 GONE = 499
 """The status, known from nginx, of what nobody is there to read."""
@@ -258,11 +258,10 @@ async def _window_events(
     kept_open = OpenVideo(server.open_videos)
     using.callback(threading.Thread(target=kept_open.close, daemon=True).start)  # somebody may be reading it
 
-    def laid_out() -> tuple[Asked, tuple[Window, ...]]:
-        asked = replace(ask(), kept_open=kept_open)
-        return asked, lay_out(asked, windows, server.service.answerer.fit(asked.crop), kept_open)
-
-    asked, planned = await server.window_trials.run(laid_out, http)
+    # Waited for even where the caller goes, unlike a trial: or an upload could be taken after `using` gave up all.
+    asked = replace(await run_in_threadpool(ask), kept_open=kept_open)
+    fit = server.service.answerer.fit(asked.crop)
+    planned = await server.window_trials.run(lambda: lay_out(asked, windows, fit, kept_open), http)
 
     async def ask_one(request: Asked) -> AsyncGenerator[Event]:
         unwritten = tuple(kind for kind in wanted if kind is not str)

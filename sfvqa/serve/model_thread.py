@@ -161,7 +161,8 @@ class ModelThread:
             ran_out = isinstance(error, OutOfMemoryError)
             left = list(written.left.values())
             if written.num_places == 1 and not (ran_out and self._has_kept):
-                self._room.tell_last(left[0].job, error)
+                for waiting in left:  # none, where only keeping the prompt failed
+                    self._room.tell_last(waiting.job, error)
                 return
         else:
             return

@@ -88,7 +88,8 @@ class Folders:
                 names[:] = sorted(name for name in names if not name.startswith("."))
                 for name in sorted(files):
                     path = Path(root, name)
-                    if not name.startswith(".") and path.suffix.lower() in VIDEO_SUFFIXES:
+                    is_video = not name.startswith(".") and path.suffix.lower() in VIDEO_SUFFIXES
+                    if is_video and self._holding(path) is not None:  # a link may lead out of them
                         yield path
                         count += 1
                         if count == _MOST_LISTED:

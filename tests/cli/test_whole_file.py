@@ -72,3 +72,14 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path) -> None:
         file.write("half")
         raise ZeroDivisionError
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("there.txt", "before")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_pipe_of_such_a_name_is_not_waited_for(tmp_path: Path) -> None:
+    """To open it waits for one who writes, without end."""
+    pipe = tmp_path / f".sfvqa-{0:016x}.part"
+    os.mkfifo(pipe)
+    age(pipe)
+    with whole_text_file(tmp_path / "new.txt") as file:
+        file.write("whole")
+    assert (pipe.exists(), (tmp_path / "new.txt").read_text()) == (True, "whole")

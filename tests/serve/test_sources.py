@@ -88,6 +88,13 @@ def test_a_folder_of_pictures_is_a_video(tree: Path) -> None:
     assert Folders([tree / "open"]).find((tree / "open" / "below").as_uri()) == tree / "open" / "below"
 
 
+def test_what_would_be_refused_is_not_listed(tree: Path) -> None:
+    (tree / "open" / "link.mp4").symlink_to(tree / "open-not" / "clip.mp4")
+    folders = Folders([tree / "open"])
+    assert [folders.find(path.as_uri()) for path in folders.videos()] == list(folders.videos())
+    assert not any(path.name == "link.mp4" for path in folders.videos())
+
+
 def test_a_list_of_videos_has_an_end(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_MOST_LISTED", 1)
     assert len(list(Folders([tree / "open"]).videos())) == 1

@@ -1,5 +1,6 @@
 """Windows of a video in one request: a line and an object each, and nothing of it alters what a range gives."""
 
+import base64
 import json
 import shutil
 import threading
@@ -190,3 +191,30 @@ def test_a_caller_that_goes_while_there_is_no_place_ends_the_windows(
             assert refused.wait(PATIENCE_SECONDS)
             assert not ended.is_set()
         assert ended.wait(PATIENCE_SECONDS)
+
+
+def test_an_upload_is_given_up_where_the_caller_goes_while_it_is_taken(
+    tiny: VideoQA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken in a thread, behind the end of the request: nothing made room for others in its place."""
+    begun, closed, go_on = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(OpenVideo, "close", lambda _: closed.set())
+    with serving(tiny) as served:
+        uploads = served.server.uploads
+        add_data = uploads.add_data
+
+        def slow(address: str) -> Any:
+            begun.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return add_data(address)
+
+        monkeypatch.setattr(uploads, "add_data", slow)
+        address = f"data:video/mp4;base64,{base64.b64encode(SHAPES.read_bytes()).decode()}"
+        body = json.dumps({**about(address, DIGIT), "sfvqa": {"window": 1}}).encode()
+        with served.connect() as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+            assert begun.wait(PATIENCE_SECONDS)
+        closed.wait(0.5)  # which it does only where it is wrong
+        go_on.set()
+        until(lambda: [upload.num_users for upload in uploads.all()] == [0])

@@ -97,11 +97,13 @@ class VideoCache:
             return hash_content(path, whole=self._whole_files)
         file = check_local_file(path)
         state = (FileState.of(file), file.stat().st_ctime_ns)  # which a forged time of the last change does not hide
-        if state not in self._contents:
+        content = self._contents.get(state)
+        if content is None:
+            content = hash_content(path, whole=self._whole_files)
             if len(self._contents) >= _MOST_REMEMBERED:  # a stream of videos has no end
                 self._contents.clear()
-            self._contents[state] = hash_content(path, whole=self._whole_files)
-        return self._contents[state]
+            self._contents[state] = content
+        return content  # and not what is remembered: another thread may have cleared that
 
     def may_hold(self, content: str) -> bool:
         """Whether a video is kept in any way, by the names of files alone: with these frames and this model or not."""
