@@ -1,6 +1,8 @@
 # docker build -t sfvqa .
+# docker run --rm -v sfvqa-models:/models sfvqa models pull smolvlm2-500m --yes
 # docker run --rm --gpus all -v "$PWD":/videos -v sfvqa-models:/models sfvqa ask my-holiday.mp4 "What happens?"
 # docker run --rm --gpus all -p 127.0.0.1:8484:8484 -v sfvqa-models:/models sfvqa serve --host 0.0.0.0 --api-key my-key
+# To write beside the videos, add --user "$(id -u)".
 #
 # PyPI's torch brings CUDA's libraries along: the host needs only its driver and NVIDIA's container toolkit.
 # For a CPU alone, without those gigabytes:

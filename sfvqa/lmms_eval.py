@@ -7,8 +7,9 @@ sampled and read, prompts built, and answers written or choices compared as `sfv
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _DRAWING = ("temperature", "top_p", "top_k", "seed")
 _WRITING = ("max_new_tokens", "repetition_penalty", *_DRAWING)
 
+Named = TypeVar("Named", bound=StrEnum)
+
 _ANOTHER = "\ue000"
 """What no answer begins with: one continuation alone has to be compared with something."""
 
@@ -42,10 +45,10 @@ class SlowFastModel(lmms):  # type: ignore[misc]
     """Any model that `sfvqa ask --model` takes, for lmms-eval.
 
     `num_frames`, `sampling`, and `crop` are as in training unless given; `slow_attention` `prefill` decodes as the
-    reference does. Answers come one after the other, as a
-    generator: lmms-eval's cache (`--use_cache FOLDER`) writes each down when it comes, and a run that was killed goes
-    on there. A question that cannot be answered, as where a video cannot be read, is answered by nothing, with a
-    warning; with a cache, it is asked again in the next run. Raises UsageError, ModelError, OutOfMemoryError.
+    reference does. Answers come one after the other, as a generator: lmms-eval's cache (`--use_cache FOLDER`) writes
+    each down when it comes, and a run that was killed goes on there. A question that cannot be answered, as where a
+    video cannot be read, is answered by nothing, with a warning; with a cache, it is asked again in the next run.
+    Raises UsageError, ModelError, OutOfMemoryError.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class SlowFastModel(lmms):  # type: ignore[misc]
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
             raise UsageError(f"--batch_size is {batch_size}.", "Give a number, without --max_batch_size.")
+        strategy = None if sampling is None else _named(SamplingStrategy, "sampling", sampling)
+        self._crop = None if crop is None else _named(CropMode, "crop", crop)
+        self._slow_attention = _named(SlowAttention, "slow_attention", slow_attention)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.device = self.accelerator.device if self._world_size > 1 else torch.device("cpu")  # of what is gathered
@@ -76,12 +82,8 @@ class SlowFastModel(lmms):  # type: ignore[misc]
             model, adapter=adapter, device=device or "auto", dtype=dtype, attention=attention, quantization=quantization
         )
         default = self._answerer.default_sampling
-        self._sampling = SamplingOptions(
-            int(num_frames or default.num_frames),
-            default.strategy if sampling is None else SamplingStrategy(sampling),
-        )
-        self._crop = None if crop is None else CropMode(crop)
-        self._slow_attention = SlowAttention(slow_attention)
+        count = default.num_frames if num_frames is None else int(num_frames)
+        self._sampling = SamplingOptions(count, strategy or default.strategy)
         self._batch_size = int(batch_size)
         self._last: tuple[str, EncodedVideo] | None = None
         """The video that was seen last: benchmarks ask about one several times in a row."""
@@ -185,6 +187,14 @@ def options_of(settings: Mapping[str, Any], slow_attention: SlowAttention) -> Ge
     until = settings.get("until") or ()
     stop = (until,) if isinstance(until, str) else tuple(until)
     return GenerationOptions(**given, slow_attention=slow_attention, stop=stop)
+
+
+def _named(kind: type[Named], setting: str, name: str) -> Named:
+    """The member of an enum by its name; UsageError for another."""
+    try:
+        return kind(name)
+    except ValueError:
+        raise UsageError(f"{setting} is {name!r}.", f"It must be one of {', '.join(kind)}.") from None
 
 
 def _batches(requests: Iterable[Instance], size: int) -> Iterator[list[Instance]]:

@@ -179,3 +179,18 @@ def test_the_command_of_the_readme_sets_what_can_be_set(adapter: Any) -> None:
     parameters = signature(adapter.SlowFastModel).parameters
     assert settings.keys() <= parameters.keys()
     adapter.SlowFastModel(**settings | {"model": "tiny"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_frames": 0}, "0 frames"),
+        ({"sampling": "often"}, "sampling is 'often'"),
+        ({"crop": "round"}, "crop is 'round'"),
+        ({"slow_attention": "never"}, "slow_attention is 'never'"),
+        ({"batch_size": "auto"}, "batch_size is auto"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(adapter: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        adapter.SlowFastModel("tiny", **given)
