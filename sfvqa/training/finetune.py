@@ -162,6 +162,11 @@ def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Pat
 
     Errors as there, but for the run's folder.
     """
+    if (engine := Engine.launched()) is not Engine.DDP:
+        raise UsageError(
+            f"A dry run counts a whole model, of which a process has a share with the recipe {engine}.",
+            "Leave out `accelerate launch`: then it says what each process takes with the recipe ddp.",
+        )
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
     options, looking = _resolve(options, read_trained_with(find(model)))
     with ExitStack() as stack:
@@ -529,8 +534,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "annotations",
         nargs="+",
-        metavar="FILE[:WEIGHT]",
-        help="JSON or JSON lines of conversations; each row is learned from WEIGHT times an epoch (default: 1)",
+        metavar="SOURCE[:WEIGHT]",
+        help="a file of conversations in JSON or JSON lines, or what is streamed: tar, parquet and Arrow files, a "
+        "dataset's folder, hf://OWNER/NAME; each row is learned from WEIGHT times an epoch (default: 1)",
     )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
     add(

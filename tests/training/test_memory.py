@@ -162,6 +162,13 @@ def test_stage_1_leaves_rows_without_a_video_out_before_any_are_held_out(
         dry_run(model, annotations, videos.parent, replace(ALL, stage=Stage.BRIDGE, validation="0.5"))
 
 
+def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that each process holds the whole model."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="has a share with the recipe fsdp"):
+        estimate(ALL)
+
+
 def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
     here = estimate(ALL)
     monkeypatch.setattr("sfvqa.training.finetune.resolve_device", lambda _name: torch.device("cuda"))
