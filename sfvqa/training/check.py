@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -90,15 +90,18 @@ def find_faults(
     """
     looks: dict[Path, Future[ClipFacts]] = {}
     learned: dict[str, Place] = {}
-    videos = VideoCache(Path(), 0)  # keeps nothing; it knows what it hashed
+    whole_files = any(map(is_streamed, sources))  # as the run recognises them
+    videos = VideoCache(Path(), 0, whole_files=whole_files)  # keeps nothing; it knows what it hashed
     told = time.monotonic()
     pool = ThreadPoolExecutor(num_readers)
     try:
         learned_from = {source.path: (source, False) for source in sources}
         held_out = [] if validation is None else [(Source(validation), True)]
         for source, is_held_out in [*learned_from.values(), *held_out]:
-            if is_streamed(source):
-                yield from _find_in_stream(source, video_folder, pool, 2 * num_readers, sampling, ruler)
+            compare = partial(_not_apart, learned=learned, videos=videos, is_held_out=is_held_out)
+            apart = (lambda _: iter(())) if validation is None else compare
+            if is_streamed(source) and not is_held_out:
+                yield from _find_in_stream(source, video_folder, pool, 2 * num_readers, sampling, ruler, apart)
                 continue
             path = Path(source.path)
             rows, ignored = read_rows(path, video_folder)
@@ -109,8 +112,8 @@ def find_faults(
             unseen = set(new)
             for number, row in enumerate(rows):
                 yield from _findings(row, looks, unseen, ruler)
-                if validation is not None and isinstance(row, Example):
-                    yield from _not_apart(row, learned, videos, is_held_out=is_held_out)
+                if isinstance(row, Example):
+                    yield from apart(row)
                 if time.monotonic() - told > _SECONDS_BETWEEN_WORDS:
                     logger.info("%s: %s of %s", path, f"{number + 1:,}", plural(len(rows), "row"))
                     told = time.monotonic()
@@ -125,6 +128,7 @@ def _find_in_stream(
     num_ahead: int,
     sampling: SamplingOptions,
     ruler: Ruler | None,
+    apart: Callable[[Example], Iterator[Finding]],
 ) -> Iterator[Finding]:
     """The same for rows that are streamed, of which a few videos lie on disk at a time."""
     with TemporaryDirectory() as folder:
@@ -135,6 +139,7 @@ def _find_in_stream(
             row, looks = waiting.popleft()
             yield from _findings(row, looks, set(looks), ruler)
             if isinstance(row, Example):
+                yield from apart(row)
                 rows.let_go(row)
 
         for shard in Streamed.of(source).shards:

@@ -5,6 +5,7 @@ What a step takes is the network's own doing, whatever its family, and what auto
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -191,12 +192,14 @@ class UpdateSize:
             copies = [nn.Parameter(torch.empty(one.shape, dtype=one.dtype)) for one in learned]
             for copy in copies:
                 copy.grad = torch.empty_like(copy)
-            with unset_fake_temporarily():  # bitsandbytes looks at the values of its tables
+            before = live.bytes
+            looks = kind.__module__.startswith("bitsandbytes")  # at the values of its tables
+            with unset_fake_temporarily() if looks else nullcontext():
                 updates: Any = kind(copies, **settings)
                 if hasattr(updates, "fill_qmap"):
                     updates.fill_qmap()
-            before = live.bytes
-            most = live.most(updates.step)
+            made = live.bytes - before  # as Adagrad does before the first step
+            most = made + live.most(updates.step)
             kept = live.bytes - before
         return cls(kept, most - kept)
 

@@ -162,6 +162,11 @@ def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Pat
 
     Errors as there, but for the run's folder.
     """
+    if (engine := Engine.launched()) is not Engine.DDP:
+        raise UsageError(
+            f"A dry run counts a whole model, of which a process has a share with the recipe {engine}.",
+            "Leave out `accelerate launch`: then it says what each process takes with the recipe ddp.",
+        )
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
     options, looking = _resolve(options, read_trained_with(find(model)))
     with ExitStack() as stack:
@@ -173,10 +178,10 @@ def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Pat
         if options.validation_file:
             examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
         examples = _readable(examples, looking, options, {}, {})
+        if options.stage is Stage.BRIDGE:
+            examples = _about_videos(examples)
         if options.validation:
             examples = _held_out(examples, options, {}, VideoCache(Path("nothing-is-kept"), 0), streams=bool(streamed))
-    if options.stage is Stage.BRIDGE:
-        examples = _about_videos(examples)
     learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
     folder, device = locate(model).folder, resolve_device(options.device).type
     config, num_frames = read_config(folder), looking.sampling.num_frames
@@ -265,7 +270,12 @@ def _stream(
     state: str | None,
 ) -> Stream:
     """What draws the rows of this process, from where it was in a saved `state`; `examples` must not come in it."""
-    process = process_of_run()
+    process, engine, refuse_known = process_of_run(), Engine.launched(), refuse_held_out(examples, cache)
+
+    def refuse(example: Example) -> None:
+        check_engine(engine, options, [example])
+        refuse_known(example)
+
     rows = RowsOnDisk(run / STREAMED_VIDEOS / str(process[0]), videos)
     rows.close()  # of a run that was killed
     return Stream(
@@ -274,7 +284,7 @@ def _stream(
         options,
         process=process,
         state=None if state is None else read_state(Path(state), process[0]),
-        refuse=refuse_held_out(examples, cache),
+        refuse=refuse,
     )
 
 
@@ -524,8 +534,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "annotations",
         nargs="+",
-        metavar="FILE[:WEIGHT]",
-        help="JSON or JSON lines of conversations; each row is learned from WEIGHT times an epoch (default: 1)",
+        metavar="SOURCE[:WEIGHT]",
+        help="a file of conversations in JSON or JSON lines, or what is streamed: tar, parquet and Arrow files, a "
+        "dataset's folder, hf://OWNER/NAME; each row is learned from WEIGHT times an epoch (default: 1)",
     )
     add("--videos", type=Path, required=True, help="the folder that the annotations' paths are relative to")
     add(

@@ -6,6 +6,7 @@ What a step takes is counted (see counted_step.py); loading, answering, and what
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from sfvqa.checkpoints.device import free_memory_bytes
 from sfvqa.checkpoints.host import free_host_bytes
 from sfvqa.checkpoints.memory import SLACK, RunSize, estimate_memory
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
-from sfvqa.errors import ExitCode
+from sfvqa.errors import ExitCode, UsageError
 from sfvqa.inference.prompt import layout_of
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.quantization import Quantization
@@ -270,7 +271,7 @@ def lighter(options: FineTuning) -> Iterator[tuple[str, FineTuning]]:
         options = replace(options, **changed)
         return " ".join(given), options
 
-    if options.batch_size > 1:
+    if options.batch_size > 1 and not options.group_by_length:  # of which a batch of one row has none
         accumulation = options.accumulation * options.batch_size
         yield more(f"--batch-size 1 --accumulation {accumulation}", batch_size=1, accumulation=accumulation)
     if not options.gradient_checkpointing:
@@ -332,11 +333,13 @@ class DryRun:
 
     def _remedy(self) -> str:
         """The least change with which it would fit."""
-        flags = ""
-        for flags, options in lighter(self.options):
-            if _fits(memory := self.estimate(options)):
-                return f"It does not fit. It would with {flags}: {readable_size(memory.needed_bytes)}."
-        with_them = f", even with {flags}" if flags else ""
+        tried = ""
+        with suppress(UsageError):  # of what does not go with the options given, and nothing behind it would
+            for flags, options in lighter(self.options):
+                if _fits(memory := self.estimate(options)):
+                    return f"It does not fit. It would with {flags}: {readable_size(memory.needed_bytes)}."
+                tried = flags
+        with_them = f", even with {tried}" if tried else ""
         return f"It does not fit{with_them}: use fewer frames (--num-frames), or a smaller model."
 
 

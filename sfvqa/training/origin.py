@@ -49,7 +49,9 @@ class Origin:
         first: ModelSpec | Path = folder
         trained_on: ModelSpec | Path | None = None
         runs: list[Run] = []
-        while isinstance(first, Path):
+        known: set[Path] = set()
+        while isinstance(first, Path) and (made := first.absolute()) not in known:  # names may have been used again
+            known.add(made)
             if (origin := first / ORIGIN_FILE).is_file():
                 made_of = read_json(origin)
                 adapter = Path(str(made_of.get("adapter")))
@@ -65,6 +67,7 @@ class Origin:
                 first = find(name)
             if run is not None:
                 runs.insert(0, run)
+            if run is not None or is_adapter(made):
                 trained_on = trained_on or first
         return cls(first, trained_on or first, tuple(runs))
 

@@ -257,7 +257,8 @@ def _files(pattern: str) -> list[str]:
         return [pattern]
     if "://" not in pattern:
         anchor = Path(pattern).anchor
-        return sorted(map(str, Path(anchor).glob(pattern.removeprefix(anchor))))
+        matching = Path(anchor).glob(pattern.removeprefix(anchor))
+        return sorted(str(path) for path in matching if not path.name.startswith("."))
     filesystem, path = _filesystem(pattern)
     return sorted(filesystem.unstrip_protocol(file) for file in filesystem.glob(path))
 

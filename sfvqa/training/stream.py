@@ -39,6 +39,8 @@ def streamed_sources(sources: Sequence[Source], options: FineTuning) -> list[Str
     come.
     """
     if not any(map(is_streamed, sources)):
+        if options.shuffle_rows != FineTuning.shuffle_rows:
+            raise UsageError("shuffle_rows has no effect: nothing is streamed.", "Leave it out.")
         return []
     if options.num_steps is None:
         raise UsageError("A stream has no length, so that --num-epochs says no number of steps.", "Give --num-steps.")
@@ -248,12 +250,14 @@ class Stream:
                 at = {"at": list(position.at), "turn": position.turn}
                 begin = begin | at | {"block": begin["block"] + 1, "num_drawn": 0}
             if is_empty:
-                raise UsageError("The stream has no rows to learn from.", "Give more rows than there are processes.")
+                raise _nothing_to_learn_from()
             state = _BEGINNING | {"epoch": state["epoch"] + 1}
 
     def first_block(self) -> list[Example]:
-        """The first examples, as many as are shuffled at a time."""
-        return list(islice(self._examples(self._order.rows(self._order.start(0))), self._options.shuffle_rows))
+        """The first examples, as many as are shuffled at a time. UsageError where there are none."""
+        if block := list(islice(self._examples(self._order.rows(self._order.start(0))), self._options.shuffle_rows)):
+            return block
+        raise _nothing_to_learn_from()
 
     @property
     def said(self) -> str:
@@ -292,6 +296,11 @@ class Stream:
         self._rows.close()
         if self.num_skipped:
             logger.warning("%s could not be read, and were not learned from.", plural(self.num_skipped, "row"))
+
+
+def _nothing_to_learn_from() -> UsageError:
+    remedy = "Give more rows than there are processes; stage 1 learns from rows with a video alone."
+    return UsageError("The stream has no rows to learn from.", remedy)
 
 
 def read_state(folder: Path, process: int) -> dict[str, Any]:

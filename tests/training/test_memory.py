@@ -15,10 +15,10 @@ from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
-from sfvqa.training.counted_step import UpdateSize
+from sfvqa.training.counted_step import BatchSize, UpdateSize
 from sfvqa.training.finetune import dry_run, fine_tune, main
 from sfvqa.training.learning import prepare
-from sfvqa.training.memory import TrainingMemory, largest_of, lighter
+from sfvqa.training.memory import DryRun, TrainingMemory, largest_of, lighter
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import DialogueWriter
 from sfvqa.training.trainer import VideoTrainer
@@ -107,7 +107,8 @@ def test_a_second_batch_stands_beside_the_gradients_of_the_first(estimate: Estim
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "num_bytes"), [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("lion_8bit", 1), ("sgd", 0)]
+    ("optimizer", "num_bytes"),
+    [("adamw_torch_fused", 8), ("adamw_bnb_8bit", 2), ("lion_8bit", 1), ("sgd", 0), ("adagrad", 4)],
 )
 def test_what_an_optimizer_keeps_is_what_it_makes_itself(optimizer: str, num_bytes: int) -> None:
     size = UpdateSize.of([nn.Parameter(torch.empty(1024, 1024, device="meta"))], optimizer)
@@ -149,6 +150,25 @@ def test_rows_that_are_too_long_are_refused_as_in_the_run(model: Path, videos: P
         dry_run(model, annotations, videos.parent, ALL)
 
 
+def test_stage_1_leaves_rows_without_a_video_out_before_any_are_held_out(
+    model: Path, videos: Path, tmp_path: Path
+) -> None:
+    """As the run does: the one video was held out, and nothing was left to learn from."""
+    first = json.loads(videos.read_text())[0]
+    annotations = tmp_path / "mixed.json"
+    text = {"id": "text", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hi."}]}
+    annotations.write_text(json.dumps([first, text]))
+    with pytest.raises(UsageError, match="All examples are about one video"):
+        dry_run(model, annotations, videos.parent, replace(ALL, stage=Stage.BRIDGE, validation="0.5"))
+
+
+def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said that each process holds the whole model."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="has a share with the recipe fsdp"):
+        estimate(ALL)
+
+
 def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
     here = estimate(ALL)
     monkeypatch.setattr("sfvqa.training.finetune.resolve_device", lambda _name: torch.device("cuda"))
@@ -169,6 +189,14 @@ def test_what_changes_nothing_that_is_learned_is_tried_first(monkeypatch: pytest
         assert options.stage is Stage.BRIDGE
     monkeypatch.setattr("sfvqa.training.memory.find_spec", lambda _name: None)
     assert "lora" not in " ".join(flags for flags, _ in lighter(ALL))  # its estimate would end in an error
+
+
+def test_a_remedy_is_one_that_the_run_takes(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With LoRA nothing learns at the tower's rate, and no batch of one row is grouped: such remedies were errors."""
+    grouped = replace(ALL, group_by_length=True, tower_learning_rate=1e-5)
+    monkeypatch.setattr("sfvqa.training.memory._fits", lambda _memory: False)
+    remedy = DryRun(grouped, BatchSize(2, 1, 1, 1), estimate)._remedy()
+    assert "even with --gradient-checkpointing --precision bfloat16: use fewer" in remedy
 
 
 def test_the_command_says_whether_it_fits(

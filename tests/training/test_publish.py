@@ -271,6 +271,20 @@ def test_an_adapter_that_was_moved_knows_its_base(adapter: Path, tmp_path: Path)
     assert "**Base**: tiny" in read_card(moved)[1]
 
 
+def test_a_moved_adapter_is_not_said_to_be_of_what_its_base_was_trained_on(adapter: Path, tmp_path: Path) -> None:
+    """The base lies in a run of its own, and what that began with was taken for the adapter's base."""
+    shutil.copytree(adapter, moved := tmp_path / "elsewhere" / "adapter")
+    with pytest.raises(UsageError, match=r"trained on .*run-2/checkpoint, which nobody else has"):
+        model_card(moved, REPOSITORY)
+
+
+def test_a_folder_that_took_the_name_of_its_base_has_to_be_told_its_base(adapter: Path, trained: Path) -> None:
+    """It was followed round and round."""
+    write_origin(trained, trained, adapter)
+    with pytest.raises(UsageError, match="Nothing beside"):
+        model_card(trained, REPOSITORY)
+
+
 def test_a_merged_folder_knows_its_runs_wherever_it_lies(adapter: Path, trained: Path, tmp_path: Path) -> None:
     """Outside the run's folder it was of unknown origin."""
     shutil.copytree(TINY, merged := tmp_path / "elsewhere" / "merged")

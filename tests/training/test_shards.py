@@ -255,6 +255,8 @@ def test_another_shard_or_size_is_another_fingerprint(folder: Path) -> None:
 
     write_tar(folder / "a.tar", ROWS[:2], folder)
     before = fingerprint()
+    (folder / "._a.tar").write_bytes(b"of a Mac")  # as in a shell, * means no hidden files
+    assert fingerprint() == before
     write_tar(folder / "b.tar", ROWS[2:4], folder)
     more = fingerprint()
     write_tar(folder / "b.tar", ROWS[:9], folder)

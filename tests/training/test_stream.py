@@ -165,6 +165,13 @@ def test_a_disk_without_room_is_no_fault_of_the_row(folder: Path) -> None:
 def test_more_processes_than_rows_are_an_error(folder: Path) -> None:
     with pytest.raises(UsageError, match="no rows"):
         drawn(stream(folder, "b.tar", process=(3, 5)), 1)
+    with pytest.raises(UsageError, match="no rows"):  # of which a dry run knew nothing to say
+        stream(folder, "b.tar", process=(3, 5)).first_block()
+
+
+def test_an_option_of_streams_has_no_effect_without_one(folder: Path) -> None:
+    with pytest.raises(UsageError, match="shuffle_rows has no effect"):
+        streamed_sources([Source(folder / "rows.json")], FineTuning(num_steps=1, shuffle_rows=4))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from sfvqa.errors import UnreadableVideoError, UsageError
-from sfvqa.training.annotations import Source
-from sfvqa.training.finetune import dry_run, fine_tune, main
+from sfvqa.inference.video_cache.store import VideoCache
+from sfvqa.training.annotations import Example, Source
+from sfvqa.training.finetune import _stream, dry_run, fine_tune, main
 from sfvqa.training.frozen_tower import _HEADER_BYTES
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import VideoDataset
+from sfvqa.training.shards import Streamed
 from sfvqa.training.trainer import VideoTrainer
+from sfvqa.training.validation import refuse_held_out
 from tests.training.flash_videos import NUM_FRAMES, write_flash_videos
 from tests.training.shard_files import dataset_of, members_of, write_members, write_tar
 from tests.training.test_finetuning import load, losses, make_converted
@@ -214,6 +217,27 @@ def test_validation_changes_no_loss_of_a_stream_and_must_not_be_in_it(model: Pat
         fine_tune(model, [*sources, Source(inside)], held_out.parent, tmp_path / "other", replace(SHORT, **options))
 
 
+def test_a_row_of_text_is_refused_where_processes_share_weights(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process would leave the others waiting; of a stream that is known when it comes."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    sources, cache = [Streamed.of(Source(rows / "train-0.tar"))], VideoCache(tmp_path, 0)
+    with pytest.raises(UsageError, match="Some rows have no video"):
+        next(_stream(sources, [], rows, tmp_path, SHORT, cache, None).draw(lambda _: 1))
+    next(_stream(sources, [], rows, tmp_path, replace(SHORT, stage=Stage.BRIDGE), cache, None).draw(lambda _: 1))
+
+
+def test_a_video_that_is_gone_is_left_to_those_who_read_it(tmp_path: Path) -> None:
+    """With --validation the row ended the run, with --skip-unreadable too."""
+    held_out, gone = (Example(name, tmp_path / f"{name}.mp4", (("Q", "A"),)) for name in ("held-out", "gone"))
+    (tmp_path / "held-out.mp4").write_bytes(b"\x00film")
+    refuse = refuse_held_out([held_out], VideoCache(tmp_path, 0))
+    refuse(gone)
+    with pytest.raises(UsageError, match="is about what is validated on"):
+        refuse(held_out)
+
+
 def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +283,19 @@ def test_check_reads_a_stream_once(rows: Path, broken: Path, capsys: pytest.Capt
     ]
     assert "1 source checked: 3 errors, 0 warnings." in said.err
     assert main([str(rows / "train-*.parquet"), "--videos", str(rows), "--check", "--json"]) == 0
+
+
+def test_check_knows_what_is_streamed_and_validated_on(
+    rows: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of files it said so; the run ends when the first of them comes."""
+    arguments = [str(rows / "train-1.tar"), "--videos", str(file.parent), "--check"]
+    assert main([*arguments, "--validation", str(file)]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3
+    assert all("is learned from too: Sample" in line for line in said)
+    assert main([*arguments, "--validation", str(rows / "train-0.tar")]) == 2  # it is read as a file, as in the run
+    assert "is not UTF-8" in capsys.readouterr().out
 
 
 def test_the_memory_of_a_run_is_that_of_the_same_rows_in_a_file(rows: Path, file: Path) -> None:
