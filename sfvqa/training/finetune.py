@@ -243,6 +243,7 @@ def _load(model: str | Path, looking: Looking, quantization: str) -> LoadedCheck
             f"{model} is a quantized checkpoint.",
             "Fine-tune the checkpoint that it was made from; one in 4 bits learns by LoRA, with --quantization 4bit.",
         )
+    return_large_blocks()  # frozen weights that are rounded would else stay, freed, where exact ones take their place
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)

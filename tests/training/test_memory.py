@@ -1,6 +1,9 @@
 """What a dry run says: the weights are those of the model, and less is said to be needed by what needs less."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +14,14 @@ import torch
 from torch import nn
 
 from sfvqa.checkpoints.find import ModelSettings, locate
+from sfvqa.checkpoints.host import STATUS
 from sfvqa.checkpoints.load import load_checkpoint
 from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
 from sfvqa.training.counted_step import BatchSize, UpdateSize
 from sfvqa.training.finetune import dry_run, fine_tune, main
-from sfvqa.training.learning import prepare
+from sfvqa.training.learning import keep_frozen_in, prepare
 from sfvqa.training.memory import DryRun, TrainingMemory, largest_of, lighter
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import DialogueWriter
@@ -232,9 +236,9 @@ def test_the_command_says_whether_it_fits(
 def test_memory_is_given_back_at_once_while_a_model_learns(
     model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading the model to compare with had malloc keep its blocks: gaps doubled what a step took on the CPU."""
+    """Loading a model has malloc keep its blocks: gaps doubled what a step took on the CPU, and held frozen weights."""
     done: list[str] = []
-    step = VideoTrainer.training_step
+    step, freeze = VideoTrainer.training_step, keep_frozen_in
     monkeypatch.setattr("sfvqa.checkpoints.load.keep_blocks", lambda: done.append("keep"))
     monkeypatch.setattr("sfvqa.training.finetune.return_large_blocks", lambda: done.append("return"))
 
@@ -242,7 +246,45 @@ def test_memory_is_given_back_at_once_while_a_model_learns(
         done.append("step")
         return step(*given)
 
+    def noted_freezing(*given: Any) -> None:
+        done.append("freeze")
+        freeze(*given)
+
     monkeypatch.setattr(VideoTrainer, "training_step", noted)
-    options = replace(ALL, num_steps=1, stage=Stage.BRIDGE, validation="0.1", against_base="tiny")
+    monkeypatch.setattr("sfvqa.training.learning.keep_frozen_in", noted_freezing)
+    options = replace(ALL, num_steps=1, stage=Stage.BRIDGE, precision="bfloat16", validation="0.1", against_base="tiny")
     fine_tune(model, videos, videos.parent, tmp_path / "run", options)
-    assert done[:4] == ["keep", "keep", "return", "step"]
+    assert done[:6] == ["keep", "return", "freeze", "keep", "return", "step"]
+
+
+_TELLING_WHAT_RESTORING_ADDS = r"""
+import re, sys
+from pathlib import Path
+from sfvqa.model.quantization import weight_bytes
+from sfvqa.training import finetune
+
+def held_bytes():
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+def restore(model, *given):
+    held, rounded = held_bytes(), weight_bytes(model)
+    restore_frozen(model, *given)
+    print("restoring added", held_bytes() - held, "for", weight_bytes(model) - rounded)
+
+restore_frozen, finetune.restore_frozen = finetune.restore_frozen, restore
+sys.exit(finetune.main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.is_file(), reason="only Linux tells what a process holds")
+def test_rounded_weights_leave_nothing_behind_when_they_are_restored(videos: Path, tmp_path: Path) -> None:
+    """They lay in malloc's heap, which could not shrink: half of them were resident until the end of the run."""
+    large = make_converted(tmp_path, "qwen2", hidden_size=1024, intermediate_size=4096, num_hidden_layers=4)
+    arguments = [str(videos), "--videos", str(videos.parent), "--model", str(large), "--output", str(tmp_path / "run")]
+    arguments += ["--num-frames", "2", "--num-steps", "1", "--stage", "1", "--precision", "bfloat16", "--device", "cpu"]
+    command = [sys.executable, "-c", _TELLING_WHAT_RESTORING_ADDS, *arguments]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    added, needed = map(int, re.findall(r"restoring added (\d+) for (\d+)", printed)[0])
+    assert needed > 10**8
+    assert added == pytest.approx(needed, rel=0.1)
