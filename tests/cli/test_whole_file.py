@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.whole_file import whole_text_file
-from tests.windows import keep_open_files
+from tests.windows import as_on_windows
 
 _KILLED = """
 import os, signal, sys
@@ -46,8 +46,8 @@ def age(path: Path) -> None:
 def test_what_was_left_by_killed_processes_goes_and_what_others_write_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where open files stay, as on Windows, where what was left once stayed for ever."""
-    keep_open_files(monkeypatch)
+    """Also on Windows, which removes no file that is open: there, what was left stayed for ever."""
+    as_on_windows(monkeypatch)
     assert writing(tmp_path / "killed.txt", "dies").wait() == -signal.SIGKILL
     (left,) = partial_in(tmp_path)
     with writing(tmp_path / "waiting.txt", "waits") as other:

@@ -17,7 +17,7 @@ from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.errors import ServerError
 from sfvqa.registry import load_registry
 from sfvqa.serve.status import Served, ServerStatus, asked_for_as_dict, downloads_as_they_are, model_files, servers
-from tests.windows import keep_open_files
+from tests.windows import as_on_windows
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs owners, locks and Unix sockets")
 
@@ -77,29 +77,16 @@ def test_what_a_dead_server_left_behind_is_removed(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_it_is_announced_where_open_files_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows no server came up: the file that tells of it was put in place, and removed, while it was open."""
-    keep_open_files(monkeypatch)
+def test_it_is_announced_on_windows_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server came up there: what tells of it was put in place, and removed, while it was open.
+
+    And locked, so that no other process could have read it.
+    """
+    as_on_windows(monkeypatch)
     own = announce()
     with own.announced():
         assert list(servers()) == [own]
     assert list(folder.iterdir()) == []
-
-
-def test_what_tells_of_a_server_can_be_read_while_it_is_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows others cannot read what is locked, and the server would have been listed by none of them."""
-    locked: set[int] = set()
-
-    def lock(file: int, **_: bool) -> bool:
-        locked.add(os.fstat(file).st_ino)
-        return True
-
-    monkeypatch.setattr("filelock.lock_descriptor", lock)
-    own = announce()
-    with own.announced():
-        (told,) = folder.glob("*.json")
-        assert locked
-        assert told.stat().st_ino not in locked
 
 
 def test_files_that_are_no_announcement_are_passed_over(folder: Path) -> None:
