@@ -112,9 +112,9 @@ class Journal(RecordKeeper):
         try:
             if overwrite and os.fstat(stream.fileno()).st_size:
                 check_records(stream, str(self.path))  # never move a manifest or a video aside
+                stream.close()  # Windows renames no file that is open
                 self.notices.append(f"The old “{self.path}” is now “{move_aside(self.path)}”.")
-                old, stream, is_new = stream, open_locked(self.path, exclusive=True), True
-                old.close()
+                stream, is_new = open_locked(self.path, exclusive=True), True
             if is_new:
                 sync_folder(self.path.parent)
             self._read(stream)

@@ -90,14 +90,17 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
 def _write_whole(merge: Merge, output: Path) -> None:
     """Write beside the output, then rename. OSError; JournalError while an existing output is in use."""
     with contextlib.ExitStack() as stack:
-        if output.exists():
-            check_records(stack.enter_context(open_locked(output)), str(output))
+        locked = stack.enter_context(open_locked(output)) if output.exists() else None
+        if locked is not None:
+            check_records(locked, str(output))
         partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
         try:
             with partial.open("xb") as stream:
-                _copy(merge, stream)
+                _copy(merge, stream, output, locked)
                 stream.flush()
                 os.fsync(stream.fileno())
+            if locked is not None:
+                locked.close()  # Windows renames no file that is open
             if output.exists():
                 merge.notices.append(f"The old “{output}” is now “{move_aside(output)}”.")
             partial.rename(output)
@@ -107,9 +110,9 @@ def _write_whole(merge: Merge, output: Path) -> None:
         sync_folder(output.parent)
 
 
-def _copy(merge: Merge, stream: IO[bytes]) -> None:
+def _copy(merge: Merge, stream: IO[bytes], output: Path, locked: IO[bytes] | None) -> None:
     for part, items in itertools.groupby(merge.best.items(), key=lambda item: item[1].part):
-        with part.open("rb") as source:
+        with _opened(part, output, locked) as source:
             for item_id, place in items:
                 source.seek(place.start)
                 line = source.read(place.size_bytes)
@@ -119,3 +122,10 @@ def _copy(merge: Merge, stream: IO[bytes]) -> None:
                         f"“{part}” was changed while it was read.", "Merge again once nothing changes it."
                     )
                 stream.write(line.rstrip(b"\r\n") + b"\n")
+
+
+def _opened(part: Path, output: Path, locked: IO[bytes] | None) -> IO[bytes]:
+    """A part to read; the output may be one, which on Windows is read only by what has locked it."""
+    if locked is not None and part.samefile(output):
+        return open(locked.fileno(), "rb", closefd=False)
+    return part.open("rb")

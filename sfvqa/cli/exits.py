@@ -118,6 +118,9 @@ def safe_streams() -> Iterator[None]:
     # `>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
     sys.stderr = stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdin, sys.stdout, stderr) if os.name == "nt" else ():
+        if isinstance(stream, io.TextIOWrapper):  # which for files and pipes knows the letters of one country only
+            stream.reconfigure(encoding="utf-8")
     if isinstance(sys.stdout, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(stderr, io.TextIOWrapper):

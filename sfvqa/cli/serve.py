@@ -282,8 +282,9 @@ def show_servers(output: OutputOptions, *, stop: bool) -> None:
 
     found = list(servers())
     for each in found if stop else ():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each.pid, signal.SIGTERM)
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if each.is_running:  # looked at again: who else looks for servers holds a dead one's lock for a moment
+                os.kill(each.pid, signal.SIGTERM)  # which Windows has no way to hear: it ends there and then
     for each in found:
         if stop:
             with output.notices().waiting(f"Waiting for the end of process {each.pid}"):
@@ -306,3 +307,4 @@ def _wait_until_gone(status: "ServerStatus") -> None:
                 f"The server with process {status.pid} does not end.", f"End it with `kill -9 {status.pid}`."
             )
         time.sleep(_LOOK_SECONDS)
+    status.remove()  # what one leaves that Windows ended

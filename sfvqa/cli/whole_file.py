@@ -11,11 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from sfvqa.errors import SfvqaError, UsageError
 
 if TYPE_CHECKING:
@@ -70,14 +65,15 @@ def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
 
     What was left there by processes that were killed goes. SfvqaError, naming `what`, if it cannot be written.
     """
+    from filelock import lock_descriptor
+
     target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".sfvqa-{secrets.token_hex(8)}.part")
     _remove_left(target.parent)
     try:
         with partial.open("xb") as file:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # of a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # of a file system without locks
+                lock_descriptor(file.fileno(), blocking=False)
             yield file
         partial.replace(target)
     except OSError as error:
@@ -91,13 +87,15 @@ def whole_file(path: Path, *, what: str = "file") -> Iterator[BinaryIO]:
 @cache  # once a run: a folder of captions may hold many files
 def _remove_left(folder: Path) -> None:
     """Remove what killed processes left: nobody has it locked, and it is old, as others may write over a network."""
-    if fcntl is None:
-        return
+    from filelock import lock_descriptor
+
     with contextlib.suppress(OSError):
         for path in [path for path in folder.iterdir() if _PARTIAL_NAME.fullmatch(path.name) and path.is_file()]:
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                if time.time() - os.fstat(file.fileno()).st_mtime > _LEFT_SECONDS:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):
+                with path.open("rb") as file:
+                    is_old = time.time() - os.fstat(file.fileno()).st_mtime > _LEFT_SECONDS
+                    is_left = is_old and lock_descriptor(file.fileno(), blocking=False)
+                if is_left:  # closed by now: Windows removes no file that is open
                     path.unlink()
 
 

@@ -42,6 +42,7 @@ class Folders:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = [folder.resolve(strict=True) for folder in folders]
+        self._drives = {folder.drive.lower() for folder in (*self._folders, *map(Path.absolute, folders))}
 
     @property
     def names(self) -> list[str]:
@@ -73,6 +74,8 @@ class Folders:
 
     def _holding(self, path: Path) -> Path | None:
         """The file without links in its path, if it lies in the folders, and so does all that is read of it."""
+        if path.drive.lower() not in self._drives:  # on Windows the name of a server, which would be called on, for one
+            return None
         try:
             found = path.resolve(strict=True)
             is_ours = self._hold(found) and all(self._hold(file.resolve()) for file in _pictures(found))
@@ -205,7 +208,7 @@ class Uploads:
         with self._mutex:
             upload.num_users -= 1
             if not upload.num_users and self._uploads.get(upload.id) is not upload:
-                upload.path.unlink(missing_ok=True)
+                _remove(upload.path)
 
     @property
     def num_bytes(self) -> int:
@@ -232,7 +235,7 @@ class Uploads:
     def _forget(self, upload: Upload) -> None:
         del self._uploads[upload.id]
         if not upload.num_users:
-            upload.path.unlink(missing_ok=True)
+            _remove(upload.path)
 
     def _take(self, part: Path, writing: "Writing") -> Upload:
         """Give what was written its name; the same content, sent again by that name, is one upload."""
@@ -271,7 +274,14 @@ def _remove_stale(parent: Path) -> None:
         with contextlib.suppress(OSError, Timeout):
             if (folder / _LOCK).exists():
                 with FileLock(folder / _LOCK, timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    pass
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(video: Path) -> None:
+    """Remove an upload; one that is still open stays on Windows, until the folder goes."""
+    with contextlib.suppress(OSError):
+        video.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """How a running server is found: a file a server in the user's runtime folder, which only the user can read.
 
-A server holds a lock on its file for as long as it lives: what a dead one left behind is known by that, and removed.
+A server holds a lock beside its file for as long as it lives: what a dead one left behind is known by that, and
+removed. The lock is a file of its own, as Windows lets nobody read, replace or remove one that is locked.
 Imports nothing heavy: `sfvqa ask` looks here before it loads anything.
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import platformdirs
 
@@ -23,11 +24,6 @@ from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.errors import ServerError
 from sfvqa.registry import load_registry
 from sfvqa.registry.registry import user_models_path
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a process is asked for by its number
-    fcntl = None  # type: ignore[assignment]
 
 _MOST_SOCKET_BYTES = 100  # of a path; systems allow 103 to 107
 _VARIABLES = (
@@ -149,32 +145,31 @@ class ServerStatus:
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
         """Let it be found while the block runs."""
-        path = self._path
-        part = path.with_suffix(".part")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            json.dump(asdict(self), file)
-            file.flush()
-            part.replace(path)
-            try:
+        part = self._path.with_suffix(".part")
+        try:
+            with self._lock_path.open("xb") as lock:
+                _take_lock(lock)
+                with os.fdopen(
+                    os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+                ) as file:
+                    json.dump(asdict(self), file)
+                part.replace(self._path)
                 yield
-            finally:
-                self.remove()
+        finally:
+            self.remove()
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there that wrote it."""
+        """Whether the process that wrote it is there; true for a moment, too, where another one asks the same."""
         try:
-            with self._path.open("rb") as file:
-                return _is_locked(file.fileno()) and _is_there(self.pid)
+            with self._lock_path.open("rb") as lock:
+                return not _take_lock(lock)
         except OSError:
             return False
 
     def remove(self) -> None:
         """Remove what it leaves behind."""
-        for path in (self._path, Path(self.socket)) if self.socket else (self._path,):
+        for path in (self._lock_path, self._path, *([Path(self.socket)] if self.socket else [])):
             path.unlink(missing_ok=True)
         if self.socket and (folder := Path(self.socket).parent) != self._path.parent:
             with contextlib.suppress(OSError):
@@ -197,6 +192,10 @@ class ServerStatus:
     @property
     def _path(self) -> Path:
         return runtime_folder() / f"{self.id}.json"
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._path.with_suffix(".lock")
 
 
 def runtime_folder() -> Path:
@@ -258,23 +257,8 @@ def _socket_path(folder: Path, name: str) -> str:
     return str(path)
 
 
-def _is_locked(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
+def _take_lock(file: IO[bytes]) -> bool:
+    """Whether nobody else holds it; it goes with the file, or the process, however that ends."""
+    from filelock import lock_descriptor
 
-
-def _is_there(pid: int) -> bool:
-    if os.name == "nt":  # where a signal, any of them, would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return lock_descriptor(file.fileno(), blocking=False)

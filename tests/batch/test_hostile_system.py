@@ -5,7 +5,6 @@ What each of them looks like from within is in test_journal, test_listing and te
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -115,6 +114,8 @@ def test_a_full_disk_ends_it_and_with_room_the_same_command_goes_on(start: Start
 
 def test_a_limit_on_files_is_told_and_leaves_whole_lines(start: Start, videos: Path, tmp_path: Path) -> None:
     """The same without privileges: the system lets no file grow beyond 8 KiB."""
+    import resource
+
     out = tmp_path / "out.jsonl"
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))  # noqa: E731
     code, said = finish(start(videos, out, preexec_fn=limit))

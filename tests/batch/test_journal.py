@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from sfvqa.errors import ExitCode, JournalError
 from sfvqa.wording import plural
 from tests.batch.made import error_of, id_of, item_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
+from tests.windows import as_on_windows
 
 
 @pytest.fixture
@@ -165,6 +165,15 @@ def test_overwriting_moves_the_old_file_aside(path: Path) -> None:
     assert ids_in(path) == [id_of(2)]
 
 
+def test_overwriting_on_windows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--overwrite` never worked there: the old file was renamed while it was open."""
+    as_on_windows(monkeypatch)
+    for number in range(2):
+        with Journal(path, overwrite=True) as journal:
+            journal.append(ok_of(number))
+    assert (ids_in(path.with_name("out.jsonl.old")), ids_in(path)) == ([id_of(0)], [id_of(1)])
+
+
 def test_of_two_writers_the_second_is_told_at_once(path: Path) -> None:
     link = path.with_name("link.jsonl")
     link.symlink_to(path)
@@ -220,8 +229,11 @@ def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyP
         Journal(path)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
 def test_a_full_disk_leaves_whole_lines(path: Path) -> None:
     """The kernel writes what fits and then refuses, here for a limit on the size of files."""
+    import resource
+
     size = len(to_line(ok_of(0)))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -15,6 +15,7 @@ from sfvqa.batch.record import Record, read_records, to_line
 from sfvqa.errors import JournalError, UsageError
 from tests.batch.made import error_of, id_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
+from tests.windows import as_on_windows
 
 
 @pytest.fixture
@@ -118,6 +119,14 @@ def test_the_output_may_be_one_of_the_parts(folder: Path) -> None:
     output, shard = part(folder, "all", ok_of(0)), part(folder, "1", ok_of(1))
     merge_records([output, shard], output, overwrite=True)
     assert [record["item_id"] for record in read_records(output)] == [id_of(0), id_of(1)]
+
+
+def test_an_old_output_that_is_a_part_moves_aside_on_windows_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_windows(monkeypatch)
+    output, shard = part(folder, "all", ok_of(0)), part(folder, "1", ok_of(1))
+    merge_records([output, shard], output, overwrite=True)
+    assert [record["item_id"] for record in read_records(output)] == [id_of(0), id_of(1)]
+    assert (folder / "all.old").is_file()
 
 
 def test_an_output_that_a_batch_is_writing_to_is_left_alone(folder: Path) -> None:

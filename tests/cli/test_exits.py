@@ -1,6 +1,7 @@
 """How runs end: exit codes, errors as two sentences or as JSON, Ctrl-C, closed pipes."""
 
 import contextlib
+import io
 import json
 import os
 import shlex
@@ -10,11 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sfvqa import errors
-from sfvqa.cli.exits import explain
+from sfvqa.cli.exits import explain, safe_streams
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
 
@@ -202,6 +204,22 @@ def test_closed_streams_are_no_reason_to_fail() -> None:
     run = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     assert subprocess.run(["sh", "-c", f"{command} 2>&-"], check=False).returncode == 0
+
+
+def test_what_windows_redirects_is_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on every other system; its own choice would escape what a French keyboard has not, in subtitles too."""
+    monkeypatch.setattr("sfvqa.cli.exits.os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    written = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, file in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(file, encoding="cp1252"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("犬は?".encode()), encoding="cp1252"))
+    with safe_streams():
+        assert sys.stdin.read() == "犬は?"
+        for stream in (sys.stdout, sys.stderr):
+            stream.write("犬 \udcff")
+            stream.flush()
+            assert stream.encoding == "utf-8"
+    assert {file.getvalue() for file in written.values()} == {"犬 \\udcff".encode()}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,3 +91,11 @@ def test_the_second_signal_waits_for_no_thread(
             go_on.set()
             asking.join()
     assert not caplog.records
+
+
+def test_a_port_that_is_in_use_is_not_taken_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, the option by which others take a port at once that was just left gives them one that is in use."""
+    for system, is_reused in (("posix", True), ("nt", False)):
+        monkeypatch.setattr("sfvqa.serve.running.os", SimpleNamespace(name=system))
+        with listen("127.0.0.1", 0) as listening:
+            assert bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is is_reused

@@ -13,6 +13,7 @@ from PIL import Image
 from sfvqa.errors import ServerBusyError, UsageError, VideoNotFoundError
 from sfvqa.serve import sources
 from sfvqa.serve.sources import Folders, Upload, Uploads
+from tests.windows import as_on_windows
 
 
 @pytest.fixture
@@ -192,6 +193,50 @@ def test_a_data_address_is_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 uploads.add_data(wrong)
         with pytest.raises(UsageError, match="Upload it"):
             uploads.add_data(f"data:video/mp4;base64,{base64.b64encode(b'videos').decode()}")
+
+
+def test_on_windows_an_upload_that_is_open_stays_as_long_as_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reads it may be about to end; whoever forgets it must not fail for that."""
+    as_on_windows(monkeypatch)
+    with Uploads(2, 2, tmp_path) as uploads:
+        upload = store(uploads, b"aa")
+        with upload.path.open("rb"):
+            other = store(uploads, b"bb")  # in its place
+        used = uploads.use(other.id)
+        uploads.remove(other.id)
+        with used.path.open("rb"):
+            uploads.release(used)
+        assert (uploads.all(), upload.path.exists(), used.path.exists()) == ([], True, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_on_windows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock was still open while the folder was removed, which left the folder, without a lock, for ever."""
+    as_on_windows(monkeypatch)
+    left = tmp_path / "sfvqa-uploads-left"
+    left.mkdir()
+    (left / "lock").touch()
+    with Uploads(1, 1, tmp_path):
+        assert not left.exists()
+
+
+class _OnWindows(type(Path())):  # type: ignore[misc]
+    """A path that is to be resolved."""
+
+    drive = r"\\server\share"
+
+    def resolve(self, **_: bool) -> Path:
+        raise AssertionError(f"{self} is called on")
+
+
+def test_no_other_server_is_called_on_for_a_video(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows would tell it, whoever it is, the name and the hashed password of the user."""
+    folders = Folders([tree / "open"])
+    monkeypatch.setattr(sources, "_path_of", lambda _: _OnWindows("/server/share/clip.mp4"))
+    with pytest.raises(VideoNotFoundError):
+        folders.find("file:////server/share/clip.mp4")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills a process")

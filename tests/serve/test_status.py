@@ -17,6 +17,7 @@ from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.errors import ServerError
 from sfvqa.registry import load_registry
 from sfvqa.serve.status import Served, ServerStatus, asked_for_as_dict, downloads_as_they_are, model_files, servers
+from tests.windows import as_on_windows
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs owners, locks and Unix sockets")
 
@@ -73,6 +74,18 @@ def test_what_a_dead_server_left_behind_is_removed(folder: Path) -> None:
     (left,) = folder.glob("*.json")
     left.with_suffix(".sock").touch()
     assert list(servers()) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_it_is_announced_on_windows_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server came up there: what tells of it was put in place, and removed, while it was open.
+
+    And locked, so that no other process could have read it.
+    """
+    as_on_windows(monkeypatch)
+    own = announce()
+    with own.announced():
+        assert list(servers()) == [own]
     assert list(folder.iterdir()) == []
 
 
