@@ -12,10 +12,9 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,30 +23,26 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from sfvqa.checkpoints.adapter import is_adapter
 from sfvqa.checkpoints.device import memory_errors, resolve_device
-from sfvqa.checkpoints.find import ModelSettings, find, locate, weight_files
+from sfvqa.checkpoints.find import ModelSettings, find
 from sfvqa.checkpoints.host import return_large_blocks
-from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_sizes, read_trained_with
+from sfvqa.checkpoints.known import DEFAULT_NUM_FRAMES, TrainedWith, read_trained_with
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.checkpoints.memory import gigabytes
 from sfvqa.checkpoints.plan import warnings_about
 from sfvqa.errors import ExitCode, SfvqaError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
-from sfvqa.model import SlowFastConfig, num_frames_outside_fast_path, read_config
+from sfvqa.model import num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
-from sfvqa.training.annotations import Example, Source, check_videos, read_annotations, read_sources
+from sfvqa.training.annotations import Example, Source, read_annotations, read_sources
 from sfvqa.training.check import report_faults
+from sfvqa.training.chosen import choose, reading_of, resolve
+from sfvqa.training.dry_run import dry_run
 from sfvqa.training.engines import Engine, check_engine, prepare_sharing
 from sfvqa.training.frozen_tower import FrozenTower, Looking
 from sfvqa.training.grouping import GroupedByLength
 from sfvqa.training.learning import prepare, restore_frozen
 from sfvqa.training.lora import complete_adapter
 from sfvqa.training.memory import (
-    Conversations,
-    DryRun,
-    TrainingMemory,
-    estimate_base,
-    estimate_training,
-    largest_of,
     training_bytes,
 )
 from sfvqa.training.options import FineTuning, Stage
@@ -71,16 +66,11 @@ from sfvqa.training.trainer import VideoTrainer
 from sfvqa.training.validation import (
     Figures,
     Validation,
-    check_apart,
     figures_table,
-    hold_out,
     read_figures,
     refuse_held_out,
-    source_of,
     write_figures,
 )
-from sfvqa.video.readers import ReadOptions
-from sfvqa.video.sampling import SamplingOptions
 from sfvqa.wording import plural
 
 logger = logging.getLogger(__name__)
@@ -108,7 +98,7 @@ def fine_tune(
     examples = [] if streamed else read_sources(sources, videos, options.seed)
     if options.validation_file:
         examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
-    options, looking = _resolve(options, read_trained_with(find(model)))
+    options, looking = resolve(options, read_trained_with(find(model)))
     check_engine(Engine.launched(), options, examples)
     settings, state = _settings(model, sources, videos, options, streamed), None
     before: dict[str, Any] = {}
@@ -118,18 +108,14 @@ def fine_tune(
         state = str(last_state(run))
     else:
         check_new_run(run)
-    examples = _readable(examples, looking, options, settings, before)
-    for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
-        logger.warning("%s", warning)
-    checkpoint = _load(model, looking, options.quantization)
-    if options.stage is Stage.BRIDGE and examples:
-        examples = _about_videos(examples)
     cache = VideoCache(
         options.cache or run / KEPT_VIDEOS, int(options.cache_gigabytes * 1e9), whole_files=bool(streamed)
     )
-    if options.validation:
-        examples = _held_out(examples, options, before, cache, streams=bool(streamed))
-        settings["held_out"] = sorted({source_of(example) for example in examples if example.held_out})
+    examples, noted = choose(examples, looking, options, cache, before=before, streams=bool(streamed))
+    settings |= noted
+    for warning in warnings_about(options.device, resolve_device(options.device), torch.float32):
+        logger.warning("%s", warning)
+    checkpoint = _load(model, looking, options.quantization)
     stream = _stream(streamed, examples, videos, run, options, cache, state) if streamed else None
     trainer = make_trainer(checkpoint, examples, looking, run, options, cache, stream)
     if not resume:  # only now: a start that failed must not keep the folder from the next
@@ -157,84 +143,6 @@ def fine_tune(
     return folder
 
 
-def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Path, options: FineTuning) -> DryRun:
-    """What `fine_tune` would take of memory, without reading weights; of a stream, for its first rows (`shuffle_rows`).
-
-    Errors as there, but for the run's folder.
-    """
-    if (engine := Engine.launched()) is not Engine.DDP:
-        raise UsageError(
-            f"A dry run counts a whole model, of which a process has a share with the recipe {engine}.",
-            "Leave out `accelerate launch`: then it says what each process takes with the recipe ddp.",
-        )
-    sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
-    options, looking = _resolve(options, read_trained_with(find(model)))
-    with ExitStack() as stack:
-        if streamed := streamed_sources(sources, options):
-            rows = RowsOnDisk(Path(stack.enter_context(TemporaryDirectory())), videos)
-            examples = Stream(streamed, rows, options).first_block()
-        else:
-            examples = read_sources(sources, videos, options.seed)
-        if options.validation_file:
-            examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
-        examples = _readable(examples, looking, options, {}, {})
-        if options.stage is Stage.BRIDGE:
-            examples = _about_videos(examples)
-        if options.validation:
-            examples = _held_out(examples, options, {}, VideoCache(Path("nothing-is-kept"), 0), streams=bool(streamed))
-    learned, held_out = ([one for one in examples if one.held_out is held] for held in (False, True))
-    folder, device = locate(model).folder, resolve_device(options.device).type
-    config, num_frames = read_config(folder), looking.sampling.num_frames
-    batch, validated = (_largest(part, folder, config, num_frames) for part in (learned, held_out))
-    assert batch is not None
-    file_bytes = max((folder / name).stat().st_size for name in weight_files(folder))
-
-    def estimate(asked: FineTuning) -> TrainingMemory:
-        return estimate_training(
-            config,
-            asked,
-            batch.of(asked.batch_size),
-            lambda made: prepare(made, folder, asked),
-            file_bytes=file_bytes,
-            device=device,
-            validated=validated and validated.of(asked.batch_size),
-            base_bytes=_base_bytes(held_out, asked, device),
-        )
-
-    return DryRun(options, batch.of(options.batch_size).rows, estimate)
-
-
-def _largest(examples: list[Example], folder: Path, config: SlowFastConfig, num_frames: int) -> Conversations | None:
-    """The largest conversations of some; None of none."""
-    return largest_of(examples, DialogueWriter.of(folder, config), config, num_frames) if examples else None
-
-
-def _base_bytes(held_out: list[Example], options: FineTuning, device: str) -> int:
-    """What measuring the model to compare with takes."""
-    if options.against_base is None:
-        return 0
-    known, folder = read_sizes(options.against_base), locate(options.against_base).folder
-    config, num_frames = read_config(folder), known.trained_with.sampling.num_frames
-    asked = _largest([replace(one, timestamps_seconds=None) for one in held_out], folder, config, num_frames)
-    assert asked is not None  # where nothing is held out there is no validation
-    return estimate_base(config, asked.of(options.batch_size), known.auto_dtype(device), known.quantization, device)
-
-
-def _readable(
-    examples: list[Example], looking: Looking, options: FineTuning, settings: dict[str, Any], before: dict[str, Any]
-) -> list[Example]:
-    """Examples whose videos can be read, which are noted in the settings; of a run that goes on, the same as before."""
-    left_out = before.get("left_out") or []  # videos it did not learn from, even if they can be read now
-    examples = [example for example in examples if str(example.video) not in left_out]
-    wanted = {str(example.video) for example in examples}
-    examples = check_videos(examples, looking.sampling, looking.reading, skip_unreadable=options.skip_unreadable)
-    settings["left_out"] = sorted(wanted - {str(example.video) for example in examples})
-    if before and settings["left_out"]:
-        gone = ", ".join(settings["left_out"])
-        raise UsageError(f"The run learned from {gone}, now unreadable.", "Repair them, or start another run.")
-    return examples
-
-
 def _load(model: str | Path, looking: Looking, quantization: str) -> LoadedCheckpoint:
     asked_for = "auto" if quantization == Quantization.NONE else quantization  # auto is as its weights are stored
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32", quantization=asked_for))
@@ -248,17 +156,6 @@ def _load(model: str | Path, looking: Looking, quantization: str) -> LoadedCheck
         frames = plural(outside, "frame")
         logger.warning("No window of the fast tokens holds the last %s of a video: only slow tokens show it.", frames)
     return checkpoint
-
-
-def _about_videos(examples: list[Example]) -> list[Example]:
-    """What stage 1 learns from."""
-    with_video = [example for example in examples if example.video is not None]
-    if not with_video:
-        raise UsageError("No example has a video, and stage 1 learns from nothing else.", "Use --stage 2.")
-    if len(with_video) < len(examples):
-        num_alone = plural(len(examples) - len(with_video), "example")
-        logger.warning("Stage 1 leaves out %s without a video.", num_alone)
-    return with_video
 
 
 def _stream(
@@ -289,26 +186,6 @@ def _stream(
     )
 
 
-def _held_out(
-    examples: list[Example], options: FineTuning, before: dict[str, Any], cache: VideoCache, *, streams: bool
-) -> list[Example]:
-    """The examples, with those marked that are validated on; of a run that goes on, the same as before."""
-    if options.validation_share and before:
-        held = before.get("held_out") or []
-        examples = [replace(example, held_out=source_of(example) in held) for example in examples]
-    elif options.validation_share:
-        examples = hold_out(examples, options.validation_share, options.seed, cache)
-    if not streams:  # of which each row is looked at when it comes
-        check_apart(examples, cache)
-    held_out = list(dict.fromkeys(example for example in examples if example.held_out))  # once, whatever they weigh
-    logger.info(
-        "Validation on %s about %s, which are not learned from",
-        plural(sum(len(example.turns) for example in held_out), "question"),
-        plural(len({source_of(example) for example in held_out}), "video"),
-    )
-    return [*(example for example in examples if not example.held_out), *held_out]
-
-
 def _first_figures(
     trainer: VideoTrainer, run: Path, options: FineTuning, examples: list[Example], *, resume: bool
 ) -> dict[str, Figures]:
@@ -327,7 +204,7 @@ def _validation_of_base(trainer: VideoTrainer, options: FineTuning, examples: li
     """The same questions for another model, which looks at videos as it was trained to."""
     base = load_checkpoint(ModelSettings(str(options.against_base), device=str(trainer.args.device)))
     known = base.trained_with
-    looking = Looking(known.sampling, known.crop, _reading(options))
+    looking = Looking(known.sampling, known.crop, reading_of(options))
     held_out = [replace(one, timestamps_seconds=None) for one in examples if one.held_out]  # they are of other frames
     writer = DialogueWriter(base.tokenizer, base.end_token_ids, base.model.config.family)
     rows = VideoDataset(held_out, writer, base.model.config, looking)
@@ -362,7 +239,7 @@ def check(
 ) -> int:
     """Print what is wrong with annotations and videos, with the lengths of rows if there is a model; the exit code."""
     known = TrainedWith(DEFAULT_NUM_FRAMES) if model is None else read_trained_with(find(model))
-    sampling = _resolve(options, known)[1].sampling
+    sampling = resolve(options, known)[1].sampling
     found = report_faults(
         sources,
         videos,
@@ -442,21 +319,6 @@ def make_trainer(
         frozen = FrozenTower.of(checkpoint, examples, looking, cache, options.precision, streams=streams)
     dataset.frozen = validation.frozen = trainer.frozen = frozen
     return trainer
-
-
-def _resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Looking]:
-    """Complete the options by the checkpoint's own training, and say how to read videos."""
-    num_frames = options.num_frames or known.num_frames
-    if num_frames is None:
-        raise UsageError("The checkpoint does not say how many frames it takes.", "Give --num-frames.")
-    sampling = SamplingOptions(num_frames, strategy=options.sampling or known.strategy)
-    crop = options.crop or known.crop
-    looking = Looking(sampling, crop, _reading(options))
-    return replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
-
-
-def _reading(options: FineTuning) -> ReadOptions:
-    return ReadOptions(isolated=options.isolate_reading, num_threads=1)
 
 
 def _arguments(run: Path, options: FineTuning, *, has_text_alone: bool) -> TrainingArguments:

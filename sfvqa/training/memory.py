@@ -4,21 +4,14 @@ What a step takes is counted (see counted_step.py); loading, answering, and what
 """
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.util import find_spec
 from typing import Any, Self
 
 import torch
 
-from sfvqa.checkpoints.device import free_memory_bytes
-from sfvqa.checkpoints.host import free_host_bytes
 from sfvqa.checkpoints.memory import SLACK, RunSize, estimate_memory
 from sfvqa.checkpoints.plan import architecture_of, fast_tokens_of
-from sfvqa.errors import ExitCode, UsageError
 from sfvqa.inference.prompt import layout_of
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.quantization import Quantization
@@ -26,9 +19,8 @@ from sfvqa.registry import QuantizationName
 from sfvqa.training.annotations import Example
 from sfvqa.training.counted_step import BatchSize, CountedModel, UpdateSize
 from sfvqa.training.engines import Engine, parts_kept_whole
-from sfvqa.training.options import FineTuning, Stage
+from sfvqa.training.options import FineTuning
 from sfvqa.training.rows import IGNORED, DialogueWriter, check_lengths, num_fast_tokens
-from sfvqa.wording import plural, readable_size
 
 TRAINER_BYTES = 182_000_000
 """What Trainer, PEFT and bitsandbytes add to the program itself, resident: measured with `sfvqa.lab.adapters`, whose
@@ -256,102 +248,3 @@ def _waiting_bytes(config: SlowFastConfig, options: FineTuning, batch: BatchSize
     """Pixel values of a step's batches, of the one that accelerate reads ahead, and of two more a worker."""
     num_batches, side = options.accumulation + 1 + 2 * options.num_workers, int(config.vision.image_size)
     return num_batches * batch.num_rows * batch.num_frames * 3 * side**2 * 4
-
-
-# --- what would make it fit -------------------------------------------------------------------------------------------
-
-
-def lighter(options: FineTuning) -> Iterator[tuple[str, FineTuning]]:
-    """Flags that make a run take less, each with those before it: first what changes nothing that is learned."""
-    given: list[str] = []
-
-    def more(flags: str, **changed: Any) -> tuple[str, FineTuning]:
-        nonlocal options
-        given.append(flags)
-        options = replace(options, **changed)
-        return " ".join(given), options
-
-    if options.batch_size > 1 and not options.group_by_length:  # of which a batch of one row has none
-        accumulation = options.accumulation * options.batch_size
-        yield more(f"--batch-size 1 --accumulation {accumulation}", batch_size=1, accumulation=accumulation)
-    if not options.gradient_checkpointing:
-        yield more("--gradient-checkpointing", gradient_checkpointing=True)
-    if options.precision == "float32":
-        yield more("--precision bfloat16", precision="bfloat16")
-    if options.stage is Stage.ALL and options.lora_rank is None and find_spec("peft"):
-        yield more("--lora-rank 16", lora_rank=16)
-    if options.lora_rank is not None and options.quantization == Quantization.NONE:
-        yield more("--quantization 4bit", quantization="4bit")
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """A run that is only planned: `batch` is the largest of it, and `estimate` says what other options would take."""
-
-    options: FineTuning
-    batch: BatchSize
-    estimate: Callable[[FineTuning], TrainingMemory]
-
-    @cached_property
-    def memory(self) -> TrainingMemory:
-        """What the run would take."""
-        return self.estimate(self.options)
-
-    def tell(self) -> ExitCode:
-        """Print the memory of the run part by part, whether it fits and what would; the exit code says that too."""
-        memory = self.memory
-        print("\n".join(self._lines(memory)))
-        if _fits(memory):
-            print("It fits.")
-            return ExitCode.OK
-        print(self._remedy(), file=sys.stderr)
-        return ExitCode.OUT_OF_MEMORY
-
-    def _lines(self, memory: TrainingMemory) -> Iterator[str]:
-        where, batch = _NAMES[memory.device], self.batch
-        rows = plural(batch.num_rows, "row")
-        frames = f" and {plural(batch.num_frames, 'frame')}" if batch.num_frames else ""
-        yield f"On {where}, in {self.options.precision}; a batch has {rows} of up to {batch.length:,} tokens{frames}."
-        if memory.device != "cpu":
-            yield f"Counted with the CPU's kernels, and not measured on {where}."
-        parts = {
-            "program" if memory.device != "cuda" else "workspace": memory.process_bytes,
-            "weights": memory.weights_bytes,
-            "optimizer": memory.optimizer_bytes,
-            "frames that wait": memory.frames_bytes,
-            "gradients and activations": memory.step_bytes,
-        }
-        for name, size in parts.items():
-            yield _line(name, size)
-        for phase, size in memory.phases.items():
-            yield _line(f"{phase}, in all", size)
-        yield _line("needed, with 5 % to spare", memory.needed_bytes)
-        yield _line("free", free_memory_bytes(torch.device(memory.device)))
-        if memory.device == "cuda":
-            yield _line("needed on the host", memory.host_needed_bytes)
-            yield _line("free on the host", free_host_bytes())
-
-    def _remedy(self) -> str:
-        """The least change with which it would fit."""
-        tried = ""
-        with suppress(UsageError):  # of what does not go with the options given, and nothing behind it would
-            for flags, options in lighter(self.options):
-                if _fits(memory := self.estimate(options)):
-                    return f"It does not fit. It would with {flags}: {readable_size(memory.needed_bytes)}."
-                tried = flags
-        with_them = f", even with {tried}" if tried else ""
-        return f"It does not fit{with_them}: use fewer frames (--num-frames), or a smaller model."
-
-
-_NAMES = {"cpu": "the CPU", "cuda": "a CUDA device", "mps": "Apple's GPU"}
-
-
-def _line(name: str, size: int | None) -> str:
-    return f"{name:<28}{'unknown' if size is None else readable_size(size):>9}"
-
-
-def _fits(memory: TrainingMemory) -> bool:
-    """Whether there is room for it; assumed where the system does not say what is free."""
-    free, host = free_memory_bytes(torch.device(memory.device)), free_host_bytes()
-    fits_there = free is None or memory.needed_bytes <= free
-    return fits_there and (host is None or memory.host_needed_bytes <= host)

@@ -20,9 +20,10 @@ from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
 from sfvqa.training.counted_step import BatchSize, UpdateSize
-from sfvqa.training.finetune import dry_run, fine_tune, main
+from sfvqa.training.dry_run import DryRun, dry_run, lighter
+from sfvqa.training.finetune import fine_tune, main
 from sfvqa.training.learning import keep_frozen_in, prepare
-from sfvqa.training.memory import DryRun, TrainingMemory, largest_of, lighter
+from sfvqa.training.memory import TrainingMemory, largest_of
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import DialogueWriter
 from sfvqa.training.trainer import VideoTrainer
@@ -175,7 +176,7 @@ def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytes
 
 def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
     here = estimate(ALL)
-    monkeypatch.setattr("sfvqa.training.finetune.resolve_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr("sfvqa.training.dry_run.resolve_device", lambda _name: torch.device("cuda"))
     there = estimate(ALL)
     assert set(there.phases) == {"training"}
     assert there.step_bytes == here.step_bytes
@@ -191,14 +192,14 @@ def test_what_changes_nothing_that_is_learned_is_tried_first(monkeypatch: pytest
     for flags, options in lighter(replace(ALL, stage=Stage.BRIDGE)):
         assert "lora" not in flags
         assert options.stage is Stage.BRIDGE
-    monkeypatch.setattr("sfvqa.training.memory.find_spec", lambda _name: None)
+    monkeypatch.setattr("sfvqa.training.dry_run.find_spec", lambda _name: None)
     assert "lora" not in " ".join(flags for flags, _ in lighter(ALL))  # its estimate would end in an error
 
 
 def test_a_remedy_is_one_that_the_run_takes(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
     """With LoRA nothing learns at the tower's rate, and no batch of one row is grouped: such remedies were errors."""
     grouped = replace(ALL, group_by_length=True, tower_learning_rate=1e-5)
-    monkeypatch.setattr("sfvqa.training.memory._fits", lambda _memory: False)
+    monkeypatch.setattr("sfvqa.training.dry_run._fits", lambda _memory: False)
     remedy = DryRun(grouped, BatchSize(2, 1, 1, 1), estimate)._remedy()
     assert "even with --gradient-checkpointing --precision bfloat16: use fewer" in remedy
 
@@ -217,17 +218,17 @@ def test_the_command_says_whether_it_fits(
         for name, options in {"asked": ALL, "one row": replace(ALL, batch_size=1, accumulation=2)}.items()
     }
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: needed["asked"])
-    monkeypatch.setattr("sfvqa.training.memory.free_host_bytes", lambda: needed["asked"])
+    monkeypatch.setattr("sfvqa.training.dry_run.free_memory_bytes", lambda _device: needed["asked"])
+    monkeypatch.setattr("sfvqa.training.dry_run.free_host_bytes", lambda: needed["asked"])
     assert main(arguments) == ExitCode.OK
     said = capsys.readouterr().out
     assert "gradients and activations" in said
     assert said.splitlines()[-1] == "It fits."
     assert needed["one row"] < needed["asked"]
-    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: needed["one row"])
+    monkeypatch.setattr("sfvqa.training.dry_run.free_memory_bytes", lambda _device: needed["one row"])
     assert main(arguments) == ExitCode.OUT_OF_MEMORY
     assert "It would with --batch-size 1 --accumulation 2: " in capsys.readouterr().err
-    monkeypatch.setattr("sfvqa.training.memory.free_memory_bytes", lambda _device: 10**6)
+    monkeypatch.setattr("sfvqa.training.dry_run.free_memory_bytes", lambda _device: 10**6)
     assert main(arguments) == ExitCode.OUT_OF_MEMORY
     assert "does not fit, even with --batch-size 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,8 @@ from torch.utils.data import SequentialSampler
 from sfvqa.errors import UnreadableVideoError, UsageError
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.training.annotations import Example, Source
-from sfvqa.training.finetune import _stream, dry_run, fine_tune, main
+from sfvqa.training.dry_run import dry_run
+from sfvqa.training.finetune import _stream, fine_tune, main
 from sfvqa.training.frozen_tower import _HEADER_BYTES
 from sfvqa.training.options import FineTuning, Stage
 from sfvqa.training.rows import VideoDataset

@@ -27,7 +27,8 @@ from sfvqa.lab.commands import command_parser, errors_without_traceback, markdow
 from sfvqa.lab.training_loop import save_whole
 from sfvqa.model.slow_fast import random_model
 from sfvqa.registry import BUNDLED_MODEL, find_model
-from sfvqa.training.finetune import dry_run, options_of
+from sfvqa.training.dry_run import dry_run
+from sfvqa.training.finetune import options_of
 from sfvqa.training.finetune import parse_arguments as parse_finetuning
 from sfvqa.wording import readable_size
 
