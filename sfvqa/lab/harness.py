@@ -96,7 +96,7 @@ def of_harness(folder: Path, *, num_frames: int, num_processes: int, batch_size:
         "--tasks", ",".join(TASKS), "--include_path", str(folder), "--use_cache", str(folder / "cache"),
         "--output_path", str(folder / "scores"),
     ]  # fmt: skip
-    subprocess.run(command, check=True)
+    _output_of(command)
     newest = max((folder / "scores").rglob("*_results.json"), key=lambda path: path.stat().st_mtime)
     results = json.loads(newest.read_text())["results"]
     return {name: float(results[name][f"{metric},none"]) for name, metric in TASKS.items()}
@@ -110,10 +110,14 @@ def of_report(folder: Path, *, num_frames: int) -> dict[str, float]:
         sfvqa = [sys.executable, "-m", "sfvqa"]
         manifest = str(folder / f"{name}.jsonl")
         frames = ["--model", "tiny", "--frames", str(num_frames)]
-        subprocess.run([*sfvqa, "batch", manifest, "-o", str(records), *frames, "-q"], check=True)
-        told = subprocess.run([*sfvqa, "report", str(records), "--json"], check=True, capture_output=True).stdout
-        accuracies[name] = float(json.loads(told)["score"]["errors_count_as_wrong"]["accuracy"])
+        _output_of([*sfvqa, "batch", manifest, "-o", str(records), *frames, "-q"])
+        told = json.loads(_output_of([*sfvqa, "report", str(records), "--json"]))
+        accuracies[name] = float(told["score"]["errors_count_as_wrong"]["accuracy"])
     return accuracies
+
+
+def _output_of(command: list[str]) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
