@@ -78,7 +78,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [c for c in SFVQA if can_run(c)], ids=by_line)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] if c.words[1] in ("profile", "caption") else [], id=c.line)
+        for c in SFVQA
+        if can_run(c)
+    ],
+)
 def test_sfvqa_commands_run_and_print_what_the_transcript_shows(command: Command, clone: Path, tmp_path: Path) -> None:
     """Line by line, both ways: what is printed is shown, and what is shown is printed."""
     for other in SFVQA[: SFVQA.index(command)]:

@@ -165,6 +165,7 @@ def test_a_dry_run_of_a_kept_video_is_that_of_any_other(run_cli: RunCli, clip: s
     assert json.loads(before.stdout)["frames"] == json.loads(after.stdout)["frames"]
 
 
+@pytest.mark.slow
 def test_standard_input_is_known_by_what_comes(clip: str, tmp_path: Path) -> None:
     environment = {**os.environ, "SFVQA_CACHE_DIR": str(tmp_path / "cache")}
     found = []

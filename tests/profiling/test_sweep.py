@@ -96,6 +96,7 @@ def test_what_was_seen_once_is_asked_about_in_every_round(monkeypatch: pytest.Mo
     assert profile.settings["encode_once"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_converted_video_model_is_measured_with_its_base_beside_it(family: str, tmp_path: Path) -> None:
     """Fast frames are its base's own tokens of some frames, and in the baselines of all, laid out as the base does."""

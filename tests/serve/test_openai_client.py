@@ -309,6 +309,7 @@ def test_an_error_in_a_stream_comes_with_its_status(client: openai.OpenAI) -> No
         ask(client, about(f"data:video/mp4;base64,{base64.b64encode(b'no video' * 99).decode()}", DIGIT, stream=True))
 
 
+@pytest.mark.slow
 def test_the_same_answers_as_on_the_command_line(client: openai.OpenAI) -> None:
     """Token for token, with everything but the time it took."""
     questions = ["Describe the video.", FLASHES, "What is the weather like?"]

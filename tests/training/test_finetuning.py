@@ -459,6 +459,7 @@ def test_ctrl_c_is_one_sentence(
     assert "Stopped. --resume goes on from the last saved state" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_is_said_but_what_the_command_says() -> None:
     """bitsandbytes, which PEFT imports, recommends kernels to those whose CPU has instructions for bfloat16."""
     command = [sys.executable, "-m", "sfvqa.training.finetune", "--help"]
