@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import stat
 import tempfile
 import time
@@ -233,7 +234,7 @@ def _own_folder() -> Path:
 
 def _is_private(folder: Path) -> bool:
     """Whether a folder is this user's alone, and no other user but root can put another one in its place."""
-    if os.name == "nt":
+    if not hasattr(os, "getuid"):  # Windows, where it lies in the user's own folder
         return folder.is_dir()
     try:
         here, above = folder.lstat(), [parent.stat() for parent in folder.resolve().parents]
@@ -249,7 +250,7 @@ def _is_private(folder: Path) -> bool:
 
 def _socket_path(folder: Path, name: str) -> str:
     """A path that a socket can have: some folders have too long a name, and Windows has no such sockets for us."""
-    if os.name == "nt":
+    if not hasattr(socket, "AF_UNIX"):
         return ""
     path = folder / f"{name}.sock"
     if len(os.fsencode(path)) > _MOST_SOCKET_BYTES:

@@ -5,7 +5,6 @@ Every reader offers a table of presentation times, and the frames asked for, one
 
 import os
 import re
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
@@ -300,7 +299,7 @@ def early_end_warning(claimed_seconds: float, readable_seconds: float) -> str:
 
 def num_available_cores() -> int:
     """Cores that this process may use."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):  # on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
