@@ -133,7 +133,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the tasks, have both answer, and print the scores; rerun it to go on where it was stopped."""
+    """Write the tasks, have both answer, and print the scores."""
     given = parse_arguments(arguments)
     folder = given.output.resolve()
     if not (folder / "tasks.py").exists():
