@@ -46,9 +46,9 @@ class SlowFastModel(lmms):  # type: ignore[misc]
 
     `num_frames`, `sampling`, and `crop` are as in training unless given; `slow_attention` `prefill` decodes as the
     reference does. Answers come one after the other, as a generator: lmms-eval's cache (`--use_cache FOLDER`) writes
-    each down when it comes, and a run that was killed goes on there, if `LMMS_CACHE_RUN_ID` names it. A question that cannot be answered, as where a
-    video cannot be read, is answered by nothing, with a warning; with a cache, it is asked again in the next run.
-    Raises UsageError, ModelError, OutOfMemoryError.
+    each down when it comes, and a run that was killed goes on there, if `LMMS_CACHE_RUN_ID` names it. A question that
+    cannot be answered, as where a video cannot be read, is answered by nothing, with a warning; with a cache, it is
+    asked again in the next run. Raises UsageError, ModelError, OutOfMemoryError.
     """
 
     def __init__(
