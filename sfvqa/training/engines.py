@@ -44,6 +44,12 @@ def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example
         raise UsageError(
             "The recipe zero3 needs deepspeed, which is not installed.", "Install it with `pip install deepspeed`."
         )
+    variable, wanted = _FORMS[engine]
+    if os.environ.get(variable, wanted) != wanted:  # as in a recipe that was changed
+        raise UsageError(
+            f"{variable} is {os.environ[variable]}, and a run shares its model with {wanted} alone.",
+            f"Change a copy of the recipe {engine} otherwise.",
+        )
     if options.validation:
         raise UsageError(
             f"Validation answers questions with the whole model, of which a process has a share {by_recipe}.",
@@ -51,7 +57,7 @@ def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example
         )
     if engine is Engine.ZERO3 and options.quantization != Quantization.NONE:
         raise UsageError(f"Weights in 4 bits cannot be divided {by_recipe}.", f"{instead}, or no --quantization.")
-    if not options.optimizer.startswith(_SHARED_OPTIMIZERS):
+    if options.optimizer not in _SHARED_OPTIMIZERS:
         raise UsageError(
             f"The optimizer {options.optimizer} cannot be used {by_recipe}.", f"{instead}, or adamw_torch_fused."
         )
@@ -64,7 +70,10 @@ def check_engine(engine: Engine, options: FineTuning, examples: Iterable[Example
         )
 
 
-_SHARED_OPTIMIZERS = ("adamw_torch", "sgd")
+_FORMS = {Engine.FSDP: ("FSDP_VERSION", "2"), Engine.ZERO3: ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")}
+"""The variable by which `accelerate launch` says the form of an engine, and the form that a run takes."""
+
+_SHARED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 """They take each number by itself, and so a share of a weight like a whole one."""
 
 

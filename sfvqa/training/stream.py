@@ -218,6 +218,7 @@ class Stream:
         self._under_way: deque[_UnderWay] = deque()
         self.state = state or _BEGINNING
         self.num_skipped = int(self.state["num_skipped"])
+        self._has_left_out = False
 
     def draw(self, num_rows: Callable[[Example], int]) -> Iterator[Drawn]:
         """Yield rows of tokens without end; `num_rows` says how many an example has."""
@@ -270,7 +271,10 @@ class Stream:
             made = self._rows.example(found)
             if isinstance(made, Fault):
                 raise UsageError(f"{made.place}: {made.error.message}", made.error.remedy) from made.error
-            if self._options.stage is Stage.BRIDGE and made.video is None:  # stage 1 learns from videos alone
+            if self._options.stage is Stage.BRIDGE and made.video is None:
+                if not self._has_left_out:
+                    logger.warning("Stage 1 leaves out rows without a video; %s is the first.", made.called)
+                self._has_left_out = True
                 continue
             self._refuse(made)
             yield made

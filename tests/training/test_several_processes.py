@@ -95,6 +95,7 @@ LORA_4BIT = {"lora_rank": 4, "quantization": "4bit"}
             [VIDEO],
             "adamw_bnb_8bit cannot be used with",
         ),
+        ([Engine.FSDP, Engine.ZERO3], {"optimizer": "adamw_torch_8bit"}, [VIDEO], "adamw_torch_8bit cannot be used"),
         ([Engine.FSDP, Engine.ZERO3], {}, [VIDEO, TEXT], "Some rows have no video"),
     ],
 )
@@ -113,6 +114,20 @@ def test_what_an_engine_cannot_do_is_refused_before_anything_is_loaded(
         with pytest.raises(UsageError, match=complaint) as refused:
             check_engine(engine, FineTuning(**options), examples)
         assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("engine", "variable", "form"),
+    [(Engine.FSDP, "FSDP_VERSION", "1"), (Engine.ZERO3, "ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")],
+)
+def test_a_recipe_that_was_changed_to_another_form_is_refused(
+    engine: Engine, variable: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeRO-2 counted as ZeRO-3 and ended in an AttributeError once everything was loaded."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object())
+    monkeypatch.setenv(variable, form)
+    with pytest.raises(UsageError, match=f"{variable} is {form}"):
+        check_engine(engine, FineTuning(), [VIDEO])
 
 
 def test_stage_1_leaves_rows_without_a_video_out_and_so_may_have_them(monkeypatch: pytest.MonkeyPatch) -> None:

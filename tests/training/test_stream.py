@@ -144,9 +144,10 @@ def test_a_resumed_stream_leaves_no_video_of_rows_that_were_learned_from(folder:
     assert len(list((folder / "disk" / "0").iterdir())) <= 2  # of eleven rows
 
 
-def test_stage_1_draws_videos_alone(folder: Path) -> None:
+def test_stage_1_draws_videos_alone_and_says_so_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     order = drawn(stream(folder, "a*.tar", "b.tar", stage=Stage.BRIDGE), 24)
     assert sorted(order[:6]) == ["1.0", "11.0", "3.0", "5.0", "7.0", "9.0"]
+    assert caplog.text.count("Stage 1 leaves out rows without a video") == 1
 
 
 def test_a_faulty_row_is_an_error_when_it_comes(folder: Path) -> None:
