@@ -13,7 +13,7 @@ import pytest
 
 import sfvqa
 from sfvqa.batch.record import read_records
-from sfvqa.errors import ExitCode
+from sfvqa.errors import ExitCode, ReadTimeoutError
 from sfvqa.video import ReadOptions, VideoReader, open_video
 from tests.batch.answerer import FakeAnswerer
 from tests.cli.conftest import RunCli
@@ -179,6 +179,23 @@ def test_only_the_windows_without_a_record_are_read(
     records = batch(run_cli, folder / "one.mp4", out, "--window", "0.25", "--no-cache")
     assert len(answerer.seen) - before == 4
     assert len(records) == 5
+
+
+def test_a_video_that_can_be_read_only_later_is_asked_about_as_a_whole_and_that_is_said(
+    run_cli: RunCli, folder: Path, tmp_path: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was slow for once: the answer about all of it came without a word."""
+
+    def slow(*_: object) -> VideoReader:
+        raise ReadTimeoutError("It took too long.")
+
+    monkeypatch.setattr("sfvqa.batch.windows.open_video", slow)
+    command = ("batch", str(folder / "one.mp4"), "--question", "What moves?", "-o", str(tmp_path / "out.jsonl"))
+    told = run_cli(*command, "--model", "tiny", "--window", "0.25", "--no-cache").stderr
+    [record] = read_records(tmp_path / "out.jsonl")
+    assert (record["status"], record["window"]) == ("ok", None)
+    assert "No windows were found in 1 video (one.mp4)." in told
+    assert answerer.seen == ["one.mp4"]
 
 
 def test_a_window_that_fails_is_a_record_and_the_others_are_answered(

@@ -23,7 +23,7 @@ from sfvqa.cli.options import (
     parse_file,
 )
 from sfvqa.errors import UsageError
-from sfvqa.wording import plural
+from sfvqa.wording import first_few, plural
 
 if TYPE_CHECKING:
     from sfvqa.batch.cluster.connection import ClusterOptions
@@ -319,6 +319,9 @@ def _in_windows(
             cache=cache,
         )
     notices.note(f"{plural(len(items), 'item')} asked in windows: {len(found):,}.")
+    if whole := dict.fromkeys(item.name for item in found if not item.is_window):
+        videos = f"{plural(len(whole), 'video')} ({first_few(list(whole))})"
+        notices.warn(f"No windows were found in {videos}. What can be read after all is asked about as a whole.")
     return found
 
 
