@@ -194,7 +194,8 @@ class _Walk:
                     if self._pattern is None or self._pattern.matches(below):
                         yield Path(entry.path), below
                 elif self._pattern is None or self._pattern.leads_into(below):
-                    heapq.heappush(waiting, (is_linked or entry.is_symlink(), below))
+                    is_link = entry.is_symlink() or getattr(entry, "is_junction", bool)()  # Windows' own, from 3.12 on
+                    heapq.heappush(waiting, (is_linked or is_link, below))
 
     def describe(self, num_videos: int) -> list[str]:
         """What was left out, and what went wrong."""

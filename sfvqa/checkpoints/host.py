@@ -1,7 +1,6 @@
 """The machine: total and free memory within a container's limit, returning it, the CPU's instructions. No torch."""
 
 import ctypes
-import os
 import re
 import sys
 from pathlib import Path
@@ -77,7 +76,9 @@ def free_host_bytes() -> int | None:
     if MEMINFO.is_file():
         # Not the free pages: those leave out the file cache, which gives way, and holds most of a busy machine.
         return _smaller(_read("MemAvailable"), free_in_groups())
-    return _installed()  # macOS tells only how much there is in all, Windows nothing
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def peak_host_bytes() -> int | None:
@@ -90,7 +91,11 @@ def peak_host_bytes() -> int | None:
 
 def total_host_bytes() -> int | None:
     """Total memory in bytes, respecting a container's limit; None if the system does not report it."""
-    return _smaller(_read("MemTotal"), total_in_groups()) if MEMINFO.is_file() else _installed()
+    if MEMINFO.is_file():
+        return _smaller(_read("MemTotal"), total_in_groups())
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def return_large_blocks() -> None:
@@ -132,13 +137,6 @@ def _smaller(first: int | None, second: int | None) -> int | None:
 def _read(name: str, path: Path | None = None) -> int | None:
     found = re.search(rf"^{name}:\s+(\d+) kB", (path or MEMINFO).read_text(encoding="utf-8"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
-
-
-def _installed() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def computes_in_bfloat16() -> bool:

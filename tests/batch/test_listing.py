@@ -1,7 +1,10 @@
 """What is listed of a folder, under which names, and that every walk ends."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,6 +59,30 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
     notices: list[str] = []
     assert names_in(tmp_path, notices) == ["a/1.mkv", "b/2.mkv"]
     assert notices == ["Skipped 4 linked folders whose files are listed already."]
+
+
+def test_junctions_of_windows_that_lead_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no symbolic links to Python, which would have gone round until the name is too long."""
+
+    @contextmanager
+    def scan(folder: Path) -> Iterator[list[SimpleNamespace]]:
+        with scandir(folder) as entries:
+            yield [
+                SimpleNamespace(
+                    name=each.name,
+                    path=each.path,
+                    is_dir=each.is_dir,
+                    is_symlink=lambda: False,
+                    is_junction=each.is_symlink,
+                )
+                for each in entries
+            ]
+
+    scandir = os.scandir
+    put(tmp_path, "a/1.mkv")
+    (tmp_path / "a" / "up").symlink_to("..")
+    monkeypatch.setattr(os, "scandir", scan)
+    assert names_in(tmp_path) == ["a/1.mkv"]
 
 
 def test_many_links_between_folders_take_no_time(tmp_path: Path) -> None:
