@@ -193,6 +193,8 @@ def training_bytes(
     """
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kept = UpdateSize.of(learned, optimizer).kept_bytes / max(sum(parameter.numel() for parameter in learned), 1)
+    if engine is not Engine.DDP:
+        kept //= 1  # of each number; the count of steps, which DDP's figure has too, is no tensor that is divided
     whole = tuple(f"{part}." for part in parts_kept_whole(engine, model))
     total = 0.0
     for name, parameter in model.named_parameters():

@@ -15,7 +15,8 @@ from sfvqa.training.trainer import VideoTrainer
 
 
 def held_bytes(model: torch.nn.Module, optimizer: Any) -> int:
-    """Of weights, gradients and the optimizer's own, but for single numbers, each memory once."""
+    """Of weights, gradients and the optimizer's own, each memory once; of a shared model but for single numbers."""
+    least = 0 if Engine.launched() is Engine.DDP else 1
     tensors = list[Tensor]()
     for parameter in model.parameters():
         tensors += [parameter, *([] if parameter.grad is None else [parameter.grad])]
@@ -27,7 +28,9 @@ def held_bytes(model: torch.nn.Module, optimizer: Any) -> int:
         tensors += engine.fp32_partitioned_groups_flat
         tensors.append(engine.grad_partitions_flat_buffer)
         engine = engine.optimizer
-    tensors += [part for one in engine.state.values() for part in one.values() if torch.is_tensor(part) and part.ndim]
+    tensors += [
+        part for one in engine.state.values() for part in one.values() if torch.is_tensor(part) and part.ndim >= least
+    ]
     local = [getattr(tensor, "_local_tensor", tensor).untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in local if storage.nbytes()}.values())
 

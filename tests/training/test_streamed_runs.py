@@ -117,7 +117,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, rows: Path, tmp
     arguments += ["--num-workers", "2", "--shuffle-rows", "4", "--num-kept", "20"]
     assert main([*arguments, "--output", str(tmp_path / "whole")]) == 0
     run = [*arguments, "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen([sys.executable, "-m", "sfvqa.training.finetune", *run])
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # with another number, sums are rounded otherwise
+    process = subprocess.Popen([sys.executable, "-m", "sfvqa.training.finetune", *run], env=os.environ | threads)
     while not (tmp_path / "killed" / "checkpoint-8").exists():  # then the one before is whole
         assert process.poll() is None
         time.sleep(0.01)
