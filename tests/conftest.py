@@ -18,6 +18,8 @@ _OWN = Path(tempfile.gettempdir(), f"sfvqa-tests-{os.getpid()}")
 os.environ["SFVQA_REVISIONS"] = str(_OWN / "revisions.json")
 os.environ["SFVQA_CACHE_DIR"] = str(_OWN / "cache")
 os.environ["SFVQA_RUNTIME_DIR"] = str(_OWN / "run")
+# Workers side by side would fight for the cores with the threads of each.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

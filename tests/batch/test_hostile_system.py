@@ -42,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def start_one(source: Path, out: Path | str, *flags: str, **more: Any) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "sfvqa", "batch", str(source), "--question", "What moves?", "-o", str(out)]
         command += ["--model", "tiny", "--device", "cpu", "--max-new-tokens", "16", "--no-cache", "--readers", "1"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SFVQA_CACHE_DIR": str(tmp_path / "cache")}
+        environment = {**os.environ, "SFVQA_CACHE_DIR": str(tmp_path / "cache")}
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, **more}
         running.append(subprocess.Popen([*command, *flags], text=True, **given))
         return running[-1]

@@ -1,6 +1,5 @@
 """What a long batch keeps: after a thousand items the processes hold what they held after fifty."""
 
-import os
 import subprocess
 import sys
 import time
@@ -50,7 +49,7 @@ def watch_batch(videos: Path, num_items: int, folder: Path) -> list[Sample]:
     command = [sys.executable, "-m", "sfvqa", "batch", str(many), "--question", "What moves?", "-o", str(out)]
     command += ["--model", "tiny", "--device", "cpu", "--frames", "8", "--max-new-tokens", "8", "--no-cache"]
     samples = []
-    with subprocess.Popen([*command, "--readers", "2", "-q"], env={**os.environ, "OMP_NUM_THREADS": "1"}) as running:
+    with subprocess.Popen([*command, "--readers", "2", "-q"]) as running:
         while running.poll() is None:
             time.sleep(0.05)
             num_done = out.read_bytes().count(b"\n") if out.exists() else 0

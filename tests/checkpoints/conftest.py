@@ -1,7 +1,6 @@
 """The small checkpoint of the tests of inference, for those of what finds and loads it."""
 
 from tests.inference.conftest import (  # noqa: F401 - fixtures
-    _one_thread,
     checkpoint,
     checkpoint_folder,
     encoded,

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.cli.conftest import RunCli
 from tests.inference.small_checkpoint import write_checkpoint
@@ -16,7 +15,6 @@ from tests.video.videos import Recipe, constant_rate, write_sound, write_video
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights, and videos of all kinds."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bad")
     write_checkpoint(folder / "model")
     whole = write_video(

@@ -42,10 +42,7 @@ def command(folder: Path, *flags: str) -> list[str]:
 
 
 def run(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command(folder, *flags), cwd=folder.parent, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(command(folder, *flags), cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
 def answers(path: Path) -> dict[str, Any]:

@@ -66,7 +66,6 @@ def test_a_process_of_its_own_prints_the_answer_and_says_which_model(tmp_path: P
         "SFVQA_CONFIG": os.devnull,
         "HF_HUB_CACHE": str(tmp_path),
         "SFVQA_CACHE_DIR": str(tmp_path),
-        "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(
         [sys.executable, "-m", "sfvqa", "ask", VIDEOS[0].path, question, "-v"],

@@ -6,18 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.video_qa import VideoQA
 from tests.inference.small_checkpoint import write_checkpoint, write_reference_checkpoint
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-import torch
 
 from sfvqa.inference.video_qa import VideoQA
 from tests.serve.serving import DEMO, PATIENCE_SECONDS, Served, serving
@@ -12,7 +11,6 @@ from tests.serve.serving import DEMO, PATIENCE_SECONDS, Served, serving
 
 @pytest.fixture(scope="session")
 def tiny() -> VideoQA:
-    torch.set_num_threads(1)
     return VideoQA.load("tiny", device="cpu")
 
 

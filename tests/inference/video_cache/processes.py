@@ -46,7 +46,6 @@ def video(number: int) -> tuple[EncodingKey, SeenVideo]:
 
 def use(folder: Path, seconds: float, seed: int, done: Connection) -> None:
     """Load videos at random, and save those that are not there; send what came of it, by name and count."""
-    torch.set_num_threads(1)
     store, choose, counts = VideoCache(folder, LIMIT_BYTES), random.Random(seed), Counter[str]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -82,7 +81,6 @@ def watch(folder: Path, seconds: float, done: Connection) -> None:
 
 def save_for_ever(folder: Path, started: Connection) -> None:
     """Save one video after another until this process is killed."""
-    torch.set_num_threads(1)
     store = VideoCache(folder, LIMIT_BYTES)
     videos = [video(number) for number in range(NUM_VIDEOS)]
     started.send(None)

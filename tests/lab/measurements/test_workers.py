@@ -24,7 +24,6 @@ def test_the_table_is_beside_the_way_without_ray() -> None:
 @needs_ray
 @pytest.mark.slow
 def test_both_ways_are_measured_and_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else a token would be left in the user's home
     for number in range(2):
         shutil.copy(load_demo_videos()[0].path, tmp_path / f"{number}.mp4")
