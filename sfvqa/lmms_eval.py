@@ -5,10 +5,12 @@ sampled and read, prompts built, and answers written or choices compared as `sfv
 """
 
 import logging
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +21,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from PIL.Image import Image
 from tqdm import tqdm
 
-from sfvqa.errors import SfvqaError, UsageError, VideoError
+from sfvqa.errors import UsageError, VideoError
 from sfvqa.inference import Answer, EncodedVideo, GenerationOptions, VideoQA
 from sfvqa.model import SlowAttention
 from sfvqa.video.fitting import CropMode
@@ -47,8 +49,8 @@ class SlowFastModel(lmms):  # type: ignore[misc]
     `num_frames`, `sampling`, and `crop` are as in training unless given; `slow_attention` `prefill` decodes as the
     reference does. Answers come one after the other, as a generator: lmms-eval's cache (`--use_cache FOLDER`) writes
     each down when it comes, and a run that was killed goes on there, if `LMMS_CACHE_RUN_ID` names it. A question that
-    cannot be answered, as where a video cannot be read, is answered by nothing, with a warning; with a cache, it is
-    asked again in the next run. Raises UsageError, ModelError, OutOfMemoryError.
+    cannot be answered, as where a video cannot be read, is answered by nothing, with a warning; where choices are
+    compared, that is an error. Raises UsageError, ModelError, OutOfMemoryError.
     """
 
     def __init__(
@@ -82,17 +84,27 @@ class SlowFastModel(lmms):  # type: ignore[misc]
             model, adapter=adapter, device=device or "auto", dtype=dtype, attention=attention, quantization=quantization
         )
         default = self._answerer.default_sampling
-        count = default.num_frames if num_frames is None else int(num_frames)
+        count = default.num_frames if num_frames is None else num_frames
         self._sampling = SamplingOptions(count, strategy or default.strategy)
         self._batch_size = int(batch_size)
-        self._last: tuple[str, EncodedVideo] | None = None
+        self._last: tuple[str | Path, EncodedVideo] | None = None
         """The video that was seen last: benchmarks ask about one several times in a row."""
 
     def generate_until(self, requests: Sequence[Instance]) -> Iterator[GenerationResult]:
         """The answers, in order; those of up to `batch_size` questions with the same settings are written together."""
+        times_asked: Counter[tuple[Any, ...]] = Counter()
+
+        def options_for(request: Instance) -> GenerationOptions:
+            """What is drawn again for the same question, as a task with `repeats` wants it, takes the next seed."""
+            options = options_of(request.args[1], self._slow_attention)
+            if options.temperature == 0:
+                return options
+            question, _, _, *row = request.args
+            times_asked[question, *row] += 1
+            return replace(options, seed=options.seed + times_asked[question, *row] - 1)
+
         with tqdm(total=len(requests), disable=self.rank > 0, desc="Answering", unit="question") as progress:
-            for settings, group in groupby(requests, key=lambda request: request.args[1]):
-                options = options_of(settings, self._slow_attention)
+            for options, group in groupby(requests, key=options_for):
                 for batch in _batches(group, self._batch_size):
                     for answer in self._answers(batch, options):
                         counts = None if answer is None else TokenCounts(answer.tokens.prompt, answer.tokens.new)
@@ -103,8 +115,12 @@ class SlowFastModel(lmms):  # type: ignore[misc]
         """For each continuation its loss, the negative log-probability as an answer, and whether it would be written.
 
         The continuations of one question, one request each in a row, are compared as choices (see choices). lmms-eval
-        takes the smallest: https://github.com/EvolvingLMMs-Lab/lmms-eval/issues/370.
+        takes the smallest: https://github.com/EvolvingLMMs-Lab/lmms-eval/issues/370. Raises UsageError for a question
+        that cannot be answered: whatever its losses were, lmms-eval would count one of the choices as chosen.
         """
+        for request in requests:
+            if len(request.args) < 6:
+                raise UsageError("A task compares choices without their video.", "Leave acc_mutual_info out of it.")
         with tqdm(total=len(requests), disable=self.rank > 0, desc="Comparing", unit="choice") as progress:
             for _, group in groupby(requests, key=lambda request: (request.args[0], request.args[3:])):
                 asked = list(group)
@@ -121,7 +137,7 @@ class SlowFastModel(lmms):  # type: ignore[misc]
             return [*self._answerer.answer_batch([(self._see(each), each.args[0]) for each in batch], options)]
         except (UsageError, VideoError) as error:
             if len(batch) == 1:
-                _warn(batch[0], error)
+                logger.warning("%s: %s", _place(batch[0]), error)
                 return [None]
         return [answer for each in batch for answer in self._answers([each], options)]
 
@@ -135,8 +151,9 @@ class SlowFastModel(lmms):  # type: ignore[misc]
             found = self._answerer.ask(video, question, options, choices=compared).choices or ()
             written = self._answerer.ask(video, question, options)
         except (UsageError, VideoError) as error:
-            _warn(asked[0], error)
-            return [(math.inf, False)] * len(asked)
+            raise UsageError(
+                f"{_place(asked[0])}: {error}", "Mend it, or leave it out: lmms-eval would score one of its choices."
+            ) from error
         by_text = {one.text: one.log_probability for one in found}
         return [(-by_text[text], written.text.startswith(text)) for text in wanted]
 
@@ -153,11 +170,16 @@ class SlowFastModel(lmms):  # type: ignore[misc]
             raise UsageError(f"It shows {len(visuals)} videos or images.", "sfvqa looks at one.")
         if not visuals:
             return None
-        if isinstance(visuals[0], Image):
-            return self._answerer.encode_frames([visuals[0].convert("RGB")], [0.0], crop=self._crop)
-        if self._last is None or self._last[0] != visuals[0]:
+        [shown] = visuals
+        if isinstance(shown, Image):
+            return self._answerer.encode_frames([shown.convert("RGB")], [0.0], crop=self._crop)
+        if not isinstance(shown, str | Path):
+            raise UsageError(
+                f"It shows something of type {type(shown).__name__}.", "sfvqa looks at a video or an image."
+            )
+        if self._last is None or self._last[0] != shown:
             self._last = None  # before the next one takes its memory
-            self._last = visuals[0], self._answerer.encode(visuals[0], self._sampling, crop=self._crop)
+            self._last = shown, self._answerer.encode(shown, self._sampling, crop=self._crop)
         return self._last[1]
 
 
@@ -176,8 +198,8 @@ def options_of(settings: Mapping[str, Any], slow_attention: SlowAttention) -> Ge
     """The `generation_kwargs` of a task: what they say of writing; what has no effect here is left out.
 
     A temperature above 0 draws, unless `do_sample` is false; else the likeliest token is taken, and what says how to
-    draw has no effect: tasks then write 0 for it. `until` are stop strings. Raises UsageError for a search with beams,
-    and for values that cannot be.
+    draw has no effect: tasks then write 0 for it. `until` are stop strings; an empty one stops nothing. Raises
+    UsageError for a search with beams, and for values that cannot be.
     """
     if settings.get("num_beams") not in (None, 1):
         raise UsageError(f"The task searches with {settings['num_beams']} beams.", "Give --gen_kwargs num_beams=1.")
@@ -185,7 +207,7 @@ def options_of(settings: Mapping[str, Any], slow_attention: SlowAttention) -> Ge
     if not (settings.get("do_sample", True) and given.get("temperature")):
         given = {name: value for name, value in given.items() if name not in _DRAWING}
     until = settings.get("until") or ()
-    stop = (until,) if isinstance(until, str) else tuple(until)
+    stop = tuple(filter(None, [until] if isinstance(until, str) else until))
     return GenerationOptions(**given, slow_attention=slow_attention, stop=stop)
 
 
@@ -203,5 +225,5 @@ def _batches(requests: Iterable[Instance], size: int) -> Iterator[list[Instance]
         yield batch
 
 
-def _warn(request: Instance, error: SfvqaError) -> None:
-    logger.warning("%s, row %s: %s", request.args[4], request.args[3], error)
+def _place(request: Instance) -> str:
+    return f"{request.args[4]}, row {request.args[3]}"

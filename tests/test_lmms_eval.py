@@ -132,6 +132,38 @@ def test_a_question_that_cannot_be_answered_is_answered_by_nothing(
     assert ["missing.mp4" in caplog.text, "2 videos or images" in caplog.text] == [True, True]
 
 
+def test_sound_is_answered_by_nothing(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """As the tasks for models that hear have it."""
+    model.task_dict["task"]["test"].append({"array": [0.0], "sampling_rate": 16_000})
+    assert [answer.text for answer in model.generate_until([request(5, "What is said?")])] == [""]
+    assert "something of type dict" in caplog.text
+
+
+def test_each_repeat_of_a_question_is_drawn_anew(model: Any) -> None:
+    """lmms-eval repeats a request to see how much answers vary: all had the same seed, and so the same answer."""
+    drawn = {"max_new_tokens": 12, "temperature": 3.0, "do_sample": True}
+    asked = [request(row, "Describe the video.", drawn) for row in (0, 0, 0, 1, 1)]
+    texts = [answer.text for answer in model.generate_until(asked)]
+    assert len(set(texts)) == 5
+    assert [answer.text for answer in model.generate_until(asked)] == texts
+    assert [answer.text for answer in model.generate_until(asked[3:])] == texts[3:]
+    greedy = [request(0, "Which digit is shown?")] * 2
+    assert [answer.text for answer in model.generate_until(greedy)] == ["The digit 7 is shown."] * 2
+
+
+@pytest.mark.parametrize("row", [2, 4])
+def test_choices_that_cannot_be_compared_are_an_error(model: Any, row: int) -> None:
+    """Any losses would be a score: with all alike, lmms-eval takes the first choice, which is right now and then."""
+    with pytest.raises(UsageError, match=f"task, row {row}: "):
+        list(model.loglikelihood([request(row, "Which?", " One."), request(row, "Which?", " Two.")]))
+
+
+def test_choices_without_a_video_are_refused(model: Any) -> None:
+    """As acc_mutual_info asks for them beside the others."""
+    with pytest.raises(UsageError, match="acc_mutual_info"):
+        list(model.loglikelihood([request(0, "Which?", " One."), Instance(("", " One."))]))
+
+
 def test_losses_are_the_smallest_for_what_would_be_answered(model: Any) -> None:
     """lmms-eval takes the smallest loss; what comes back must pass for a text that it does not cache."""
     wanted = [" The screen flashes blue.", " The screen flashes green.", " The screen flashes red."]
@@ -160,6 +192,7 @@ def test_one_continuation_alone_has_a_loss(model: Any) -> None:
         ({"until": ["\n\n"], "do_sample": False, "temperature": 0.7}, GenerationOptions(stop=("\n\n",))),
         ({"temperature": 0, "top_p": 0, "do_sample": True}, GenerationOptions()),
         ({"do_sample": True, "temperature": 0.7, "top_p": 0.9}, GenerationOptions(temperature=0.7, top_p=0.9)),
+        ({"until": ["", "."], "temperature": None}, GenerationOptions(stop=(".",))),
         ({"max_new_tokens": 4, "until": ".", "image_aspect_ratio": "pad"}, GenerationOptions(4, stop=(".",))),
     ],
 )
@@ -172,19 +205,20 @@ def test_beams_are_refused(adapter: Any) -> None:
         adapter.options_of({"num_beams": 4}, SlowAttention.ALWAYS)
 
 
-def test_the_command_of_the_readme_sets_what_can_be_set(adapter: Any) -> None:
-    [command] = [one for one in commands(TOP / "sfvqa/evaluation/README.md") if "lmms_eval --" in one.line]
-    given = command.words[command.words.index("--model_args") + 1]
-    settings = dict(part.split("=") for part in given.split(","))
-    parameters = signature(adapter.SlowFastModel).parameters
-    assert settings.keys() <= parameters.keys()
-    adapter.SlowFastModel(**settings | {"model": "tiny"})
+def test_the_commands_of_the_readme_set_what_can_be_set(adapter: Any) -> None:
+    found = [one.words for one in commands(TOP / "sfvqa/evaluation/README.md") if "lmms_eval --" in one.line]
+    assert found
+    for words in found:
+        settings = dict(part.split("=") for part in words[words.index("--model_args") + 1].split(","))
+        assert settings.keys() <= signature(adapter.SlowFastModel).parameters.keys()
+        adapter.SlowFastModel(**settings | {"model": "tiny"})
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"num_frames": 0}, "0 frames"),
+        ({"num_frames": "many"}, "many frames"),
         ({"sampling": "often"}, "sampling is 'often'"),
         ({"crop": "round"}, "crop is 'round'"),
         ({"slow_attention": "never"}, "slow_attention is 'never'"),

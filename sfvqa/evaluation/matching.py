@@ -116,7 +116,7 @@ def none_as_zero(words: Words, question: Words) -> Words:
     >>> none_as_zero(words_of("There are no circles."), words_of("How many circles are there?"))
     ('there', 'are', '0', 'circle')
     """
-    if not holds(question, ("how", "many")) or "number" in values_of(words):
+    if not words or not holds(question, ("how", "many")) or "number" in values_of(words):
         return words
     following = [*words[1:], None]
     counts = [

@@ -329,3 +329,25 @@ def test_equal_answers_are_right_by_both_rules(one: str, other: str, choices: li
     if choices:
         exact = is_match(one, other, choices, rule=Rule.EXACT)
         assert exact == is_match(other, one, choices, rule=Rule.EXACT)
+
+
+@pytest.mark.parametrize("nothing", ["", "?", "…", ". .", "—"])
+@pytest.mark.parametrize(
+    "question", ["", "?", "What?", "How many objects are there?", "Is it red?", "Is it red or blue?", "In which order?"]
+)
+@pytest.mark.parametrize("expected", ["There is one object.", "0", "no", "red", "the circle, the star and the square"])
+def test_an_answer_without_words_is_wrong_whatever_was_asked(nothing: str, question: str, expected: str) -> None:
+    """A report ended with an internal error where “How many” was answered by nothing."""
+    assert not is_match(nothing, expected, question=question)
+    assert not is_match(expected, nothing, question=question)
+
+
+_TEXTS = st.lists(st.sampled_from(["no", "none", "How many", "Is", "it", "2", "and", "red", "?", "…", "A", ""])).map(
+    " ".join
+)
+
+
+@given(_TEXTS, _TEXTS, _TEXTS)
+def test_no_texts_end_a_report(answer: str, expected: str, question: str) -> None:
+    assert is_match(answer, expected, question=question) in (True, False)
+    assert is_match(answer, answer, question=question)
