@@ -196,8 +196,8 @@ def test_videos_that_moved_are_found_in_their_folder(tmp_path: Path, run_cli: Ru
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),
     [
-        (["absent.jsonl"], ExitCode.FAILED),
-        (["out.jsonl", "--against", "absent.jsonl"], ExitCode.FAILED),
+        (["absent.jsonl"], ExitCode.USAGE),
+        (["out.jsonl", "--against", "absent.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--against", "./out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--csv", "out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--html", "no/such/folder.html"], ExitCode.USAGE),
