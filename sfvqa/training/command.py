@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from sfvqa.errors import ExitCode, SfvqaError
@@ -13,17 +15,33 @@ def run(command: Callable[[], int], *, stopped: str) -> int:
 
     Whoever reads its output may leave, as `head` does, which is no error of ours to tell.
     """
+    was_pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal was_pressed
+        was_pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    is_ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, press)
     try:
         exit_code = command()
         sys.stdout.flush()  # or Python would complain at its end
-    except SfvqaError as error:
-        print(error.with_flags, file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):  # what is left goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.FAILED)
+    except BaseException as error:
+        if was_pressed or isinstance(error, KeyboardInterrupt):  # of which libraries may have made another error
+            print(stopped, file=sys.stderr)
+            return ExitCode.INTERRUPTED
+        if isinstance(error, SfvqaError):
+            print(error.with_flags, file=sys.stderr)
+            return error.exit_code
+        if isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError, ValueError):  # what is left goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.FAILED
+        raise
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, before)
     return exit_code

@@ -186,7 +186,12 @@ def test_others_are_answered_while_a_video_is_opened_to_find_moments_in(
         assert may_open.wait(PATIENCE_SECONDS)
         video = open_video(path)
         close = video.close
-        monkeypatch.setattr(video, "close", lambda: (close(), is_closed.set()))
+
+        def note_and_close() -> None:
+            close()
+            is_closed.set()
+
+        monkeypatch.setattr(video, "close", note_and_close)
         return video
 
     async def both(client: Client) -> list[CallToolResult]:

@@ -1,6 +1,7 @@
 """How the commands of training end: one line, the exit code, and nothing half written."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from sfvqa.training import convert, merge
+from sfvqa.training.command import run
 from tests.checkpoints.adapters import DECODER, save_adapter
 from tests.model.decoders import DECODERS
 from tests.training.plain_decoder import save_plain_decoder
@@ -40,6 +42,21 @@ def test_ctrl_c_leaves_nothing_of_a_merge(
     assert merge.main(["tiny", "--adapter", str(adapter), "--out", str(out)]) == 130
     assert capsys.readouterr() == ("", f"Stopped: {out} was not written.\n")
     assert list(out.parent.iterdir()) == []
+
+
+def test_ctrl_c_stays_ctrl_c_where_a_library_makes_another_error_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """As safetensors does: “could not determine the shape of object type”."""
+
+    def read() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+        return 0
+
+    assert run(read, stopped="Stopped.") == 130
+    assert capsys.readouterr() == ("", "Stopped.\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_merge_names_its_folder_as_a_shell_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

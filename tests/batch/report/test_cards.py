@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sfvqa
-from sfvqa.batch.report.cards import Thumbnails, VideoCard, find_video, read_thumbnails, spread
+from sfvqa.batch.report.cards import SeenFrames, Thumbnails, VideoCard, find_video, read_thumbnails, spread
 from sfvqa.video import FitWithin, ReadOptions, open_video
 
 SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
@@ -45,8 +45,13 @@ def test_pictures_are_of_the_recorded_frames() -> None:
 def test_videos_come_back_in_their_order_each_with_its_own_failure(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
-    wanted = {((0, 0.0),): {0}}
-    videos = [(SHAPES, wanted), (None, wanted), (bad, wanted), (SHAPES, {})]
+    wanted: dict[SeenFrames, set[int]] = {((0, 0.0),): {0}}
+    videos: list[tuple[Path | None, dict[SeenFrames, set[int]]]] = [
+        (SHAPES, wanted),
+        (None, wanted),
+        (bad, wanted),
+        (SHAPES, {}),
+    ]
     found = list(read_thumbnails((path, frames, None) for path, frames in videos))
     assert list(found[0].pictures) == [0]
     assert [len(thumbnails.pictures) for thumbnails in found] == [1, 0, 0, 0]
@@ -58,7 +63,7 @@ def test_videos_come_back_in_their_order_each_with_its_own_failure(tmp_path: Pat
 def test_of_a_video_that_has_changed_what_was_seen_since_is_shown() -> None:
     """Even where some of the frames seen before are still where they were: they need not show the same."""
     before, longer, since = ((0, 0.0), (30, 0.5)), ((0, 0.0), (9999, 400.0)), ((0, 0.0), (60, 2.5))
-    wanted = {before: {0}, longer: {0}, since: {0, 60}}
+    wanted: dict[SeenFrames, set[int]] = {before: {0}, longer: {0}, since: {0, 60}}
     (thumbnails,) = read_thumbnails([(SHAPES, wanted, None)])
     assert (list(thumbnails.pictures), thumbnails.failure) == ([0, 60], None)
     assert thumbnails.of(since) == thumbnails.pictures
