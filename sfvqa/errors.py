@@ -1,8 +1,9 @@
 """Every error raised on purpose, each with what happened, what to do next, and the exit code it leads to.
 
 SfvqaError                      1
-├── UsageError                  2   what was asked for contradicts itself or cannot be
-│   └── PromptTooLongError      2   prompt and new tokens exceed the model's positions
+├── UsageError                  2   what was asked for cannot be, or a file is missing that is not the video
+│   ├── PromptTooLongError      2   prompt and new tokens exceed the model's positions
+│   └── SubtitlesError          2   subtitles that are missing, none, or cannot be read
 ├── VideoError                  3   the video
 │   ├── VideoNotFoundError      3   no such file
 │   ├── UnreadableVideoError    3   a file without a readable picture in it
@@ -10,8 +11,7 @@ SfvqaError                      1
 │   │   ├── EncryptedVideoError 3   a video that needs a key
 │   │   ├── ReadTimeoutError    3   reading took longer than it may
 │   │   └── ReaderKilledError   3   the process that read was killed
-│   ├── RangeOutsideVideoError  3   the requested seconds hold no frame
-│   └── SubtitlesError          3   subtitles that are missing, none, or cannot be read
+│   └── RangeOutsideVideoError  3   the requested seconds hold no frame
 ├── ModelError                  4   the model
 │   ├── UnknownModelError       4   neither a name in models.toml nor a folder
 │   ├── ModelNotDownloadedError 4   a known model whose weights are not here
@@ -28,7 +28,7 @@ SfvqaError                      1
 ├── ServerError                 1   the server
 │   ├── ServerBusyError         1   it has more to do than it takes on
 │   └── ServerStoppingError     1   it takes nothing more, or had to cut an answer
-└── JournalError                1   the file of records is in use, is none, or cannot be read or written
+└── JournalError                1   the file of records is in use, or cannot be written
 """
 
 import re
@@ -110,13 +110,20 @@ def _in_python(found: re.Match[str]) -> str:
 
 
 class UsageError(SfvqaError):
-    """What was asked for contradicts itself or cannot be done with any video or model."""
+    """What was asked for contradicts itself, cannot be done with any video or model, or names a file that is not there.
+
+    What is wrong with the video itself is a VideoError, and with the model a ModelError.
+    """
 
     exit_code = ExitCode.USAGE
 
 
 class PromptTooLongError(UsageError):
     """The prompt and the requested new tokens exceed the model's positions."""
+
+
+class SubtitlesError(UsageError):
+    """The subtitles are missing, or are none, or cannot be read."""
 
 
 class VideoError(SfvqaError):
@@ -151,10 +158,6 @@ class ReaderKilledError(UnreadableVideoError):
 
 class RangeOutsideVideoError(VideoError):
     """The requested seconds hold no frame of the video."""
-
-
-class SubtitlesError(VideoError):
-    """The subtitles are missing, or are none, or cannot be read."""
 
 
 class ModelError(SfvqaError):
@@ -226,4 +229,4 @@ class ServerStoppingError(ServerError):
 
 
 class JournalError(SfvqaError):
-    """The file of records is in use by another process, is no such file, or cannot be read or written."""
+    """The file of records is in use by another process, was changed by it, or cannot be written."""

@@ -92,7 +92,8 @@ class VideoModel(llm.Model):
     def _answer(self, prompt: llm.Prompt, response: llm.Response) -> Iterator[str]:
         options: Any = prompt.options
         history, question = turns_of(prompt.messages)
-        with local_file(the_only_attachment(prompt.messages)) as path:
+        attachment = the_only_attachment(prompt.messages)
+        with local_file(attachment) as path:
             from sfvqa.inference.answering import AnswerRun, Asked
             from sfvqa.inference.question import PromptOptions, check_question
             from sfvqa.video.fitting import CropMode
@@ -108,6 +109,8 @@ class VideoModel(llm.Model):
                 end_seconds=options.end_seconds,
             )
             encoded = qa.encode(path, sampling, crop=None if options.crop is None else CropMode(options.crop))
+        if attachment.content:  # by `-a -`; the copy is gone
+            encoded = encoded.lying_at(Path("standard input"))
         run = AnswerRun(qa.checkpoint, [Asked(encoded, question, history)], generation, prompt=system)
         with run.stream() as pieces:
             yield from pieces

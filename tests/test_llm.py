@@ -134,8 +134,11 @@ def test_a_conversation_is_that_of_the_library(qa: VideoQA) -> None:
 
 
 def test_bytes_are_a_video_too() -> None:
+    """And what is logged of the answer names no copy that is gone."""
     response = ask(COLOUR, llm.Attachment(type="video/mp4", content=FLASH.read_bytes()))
     assert response.text() == "The screen flashes purple."
+    assert response.json()["video"] == "standard input"
+    assert ask(COLOUR, FLASH).json()["video"] == str(FLASH)
 
 
 @pytest.mark.parametrize(

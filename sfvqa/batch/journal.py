@@ -61,7 +61,7 @@ class Journal(RecordKeeper):
     What is in the file stays, but for a torn last line, which is cut off, as `notices` say. With `overwrite` a file
     that exists is moved aside. Standard output (`-`), pipes and devices are written to as well, and cannot be resumed:
     `remembers` is False. A child made by fork alone, without exec, shares the lock, and holds it as long as it lives.
-    JournalError for a file that is in use, cannot be written, or holds something else than records.
+    JournalError for a file that is in use or cannot be written, UsageError for one of something else than records.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:

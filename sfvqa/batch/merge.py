@@ -69,8 +69,8 @@ def merge_records(parts: Sequence[Path], output: Path, *, overwrite: bool = Fals
     """Write the records of `parts` to `output`, one an item, unchanged, in the order in which items first come.
 
     The first ok record of an item wins, else the error that finished last. Torn and damaged lines are left out. The
-    output appears whole or not at all; an existing one is moved aside with `overwrite`, and refused with a UsageError
-    without. Raises JournalError for what cannot be read, is not a file of records, or cannot be written.
+    output appears whole or not at all; an existing one is moved aside with `overwrite`. UsageError for one without, and
+    for a part that cannot be read or is not a file of records; JournalError for what cannot be written.
     """
     if is_stream(output):
         raise UsageError(f"“{output}” is not a regular file.", "Give the name of a file.")

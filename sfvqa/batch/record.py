@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 import sfvqa
 from sfvqa.batch.item import Question
-from sfvqa.errors import JournalError, OutOfMemoryError, ReadingMemoryError, SfvqaError
+from sfvqa.errors import OutOfMemoryError, ReadingMemoryError, SfvqaError, UsageError
 from sfvqa.wording import plural
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Line:
 
 
 def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
-    """Every line of a file. JournalError at once for a file of something else, see `check_records`.
+    """Every line of a file. UsageError at once for a file of something else, see `check_records`.
 
     A line longer than any record is skipped, not held: a crash of the system may leave one as long as the disk.
     """
@@ -159,13 +159,13 @@ def read_lines(stream: IO[bytes], name: str) -> Iterator[Line]:
 
 
 def check_records(stream: IO[bytes], name: str) -> None:
-    """Raise JournalError, naming the file, unless it is a file of records; leave the stream at its beginning.
+    """Raise UsageError, naming the file, unless it is a file of records; leave the stream at its beginning.
 
     It is one if it is empty, has a record in its first megabyte, or holds only the torn beginning of a record.
     """
     head = stream.read(_HEAD_BYTES)
     if head and not _may_hold_records(head):
-        raise JournalError(
+        raise UsageError(
             f"“{name}” is not a file of records.",
             "Name one that `sfvqa batch` wrote; to write records, a new file will do.",
         )
@@ -182,7 +182,7 @@ def read_records(path: Path, notices: list[str] | None = None) -> Iterator[Recor
 def read_record_lines(path: Path, notices: list[str] | None = None) -> Iterator[Line]:
     """The lines of a file that hold records, also while another process appends to it.
 
-    Torn and damaged lines are skipped, as the last of `notices` says. JournalError for a file that cannot be read or
+    Torn and damaged lines are skipped, as the last of `notices` says. UsageError for a file that cannot be read, or
     holds something else.
     """
     unread: list[Line] = []
@@ -194,7 +194,7 @@ def read_record_lines(path: Path, notices: list[str] | None = None) -> Iterator[
                 elif not line.is_empty:
                     unread.append(line)
     except OSError as error:
-        raise JournalError(
+        raise UsageError(
             f"The records in “{path}” cannot be read: {error.strerror or error}.", "Check the path and its permissions."
         ) from error
     if notices is not None:

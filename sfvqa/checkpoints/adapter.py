@@ -5,6 +5,7 @@ looked at videos in training and which weights the adapter was trained on; one t
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -141,9 +142,10 @@ def how_to_use(folder: Path) -> str:
         base = Adapter.of(folder).base or "MODEL"
     except SfvqaError as error:
         return error.with_flags
+    both = f"{shlex.quote(base)} --adapter {shlex.quote(str(folder))}"
     return (
-        f"Use it with its model (`sfvqa ask VIDEO QUESTION --model {base} --adapter {folder}`), or make one of both "
-        f"with `python -m sfvqa.training.merge {base} --adapter {folder} --out FOLDER`."
+        f"Use it with its model (`sfvqa ask VIDEO QUESTION --model {both}`), or make one of both "
+        f"with `python -m sfvqa.training.merge {both} --out FOLDER`."
     )
 
 

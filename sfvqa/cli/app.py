@@ -24,9 +24,9 @@ EXIT_CODES = """[bold]Exit codes[/bold]
   0  success, possibly with warnings
   1  any other failure
   2  usage error: an empty question, --frames 0, contradictory options,
-     a prompt that is too long
-  3  the video or its subtitles are missing or cannot be read, or the range
-     lies outside the video
+     a prompt that is too long, a file other than the video (questions,
+     subtitles, a manifest, records) that is missing or of another kind
+  3  the video is missing or cannot be read, or the range lies outside it
   4  the model is unknown, missing, or corrupt, or the hub cannot be reached
   5  out of memory, or not enough memory by the estimate
   6  a batch finished with failures

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sfvqa.cli.options import ResultOptions, Yes, compose
-from sfvqa.cli.screen import confirm, echo, print_json, printable_line
+from sfvqa.cli.screen import agree_to_delete, echo, print_json, printable_line
 from sfvqa.wording import plural, readable_size
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def clear(yes: Yes = False, *, result: ResultOptions) -> None:
     notices, store = result.notices(), VideoCache()
     num_videos, size_bytes = store.num_entries(), store.size_bytes()
     what = f"Clearing deletes {plural(num_videos, 'encoded video')} ({readable_size(size_bytes)}) in {store.folder}."
-    notices.note(what if size_bytes else f"There is nothing in {store.folder}.")
-    if size_bytes and not confirm(f"Delete {readable_size(size_bytes)}?", what, yes=yes):
-        notices.note("Nothing was deleted.")
-        raise typer.Exit(1)
+    if size_bytes:
+        agree_to_delete(readable_size(size_bytes), what, notices, yes=yes)
+    else:
+        notices.note(f"There is nothing in {store.folder}.")
     freed_bytes = store.clear()
     if size_bytes:
         notices.note(f"{readable_size(freed_bytes)} freed.")

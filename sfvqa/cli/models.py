@@ -21,7 +21,7 @@ from sfvqa.checkpoints.find import (
 from sfvqa.cli import model_info
 from sfvqa.cli.model import AnyName, Device, NameOrFolder
 from sfvqa.cli.options import Command, Json, ResultOptions, Yes, compose, option
-from sfvqa.cli.screen import can_ask, confirm, echo, print_json
+from sfvqa.cli.screen import agree_to_delete, can_ask, confirm, echo, print_json
 from sfvqa.errors import CheckpointError, ModelNotDownloadedError, UsageError
 from sfvqa.registry import (
     SUGGESTED_MODEL,
@@ -386,10 +386,7 @@ def remove(name: AnyName, yes: Yes = False, *, result: ResultOptions) -> None:
     size = readable_size(freed_bytes)
     folder = download.repository_folder(spec)
     what = f"Removing {spec.name} deletes {size} ({plural(len(commits), 'commit')}) in {folder}."
-    notices.note(what)
-    if not confirm(f"Delete {size}?", what, yes=yes):
-        notices.note("Nothing was deleted.")
-        raise typer.Exit(1)
+    agree_to_delete(size, what, notices, yes=yes)
     download.remove(spec)
     notices.note(f"{size} freed.")
     if result.json:

@@ -84,7 +84,7 @@ class ReportFiles(OptionGroup):
         notices.note(f"Wrote a page about {plural(outcome.num_videos, 'video')} to {self.html} ({size}).")
         if outcome.num_without_pictures:
             notices.warn(
-                f"{plural(outcome.num_without_pictures, 'video')} could not be read for the page, which says why. "
+                f"The page lacks pictures of {plural(outcome.num_without_pictures, 'video')}, and says why. "
                 "Use --videos to name the folder they are in now."
             )
 

@@ -126,6 +126,15 @@ def confirm(question: str, what: str, *, yes: bool) -> bool:
     return typer.confirm(question, err=True)
 
 
+def agree_to_delete(size: str, what: str, notices: "Notices", *, yes: bool) -> None:
+    """Say what is about to be deleted, and ask, as `confirm` does; exits where the answer is no."""
+    if yes or can_ask():  # or the error says it
+        notices.note(what)
+    if not confirm(f"Delete {size}?", what, yes=yes):
+        notices.note("Nothing was deleted.")
+        raise typer.Exit(1)
+
+
 class WordWriter:
     """Writes text as it comes, broken between words on a terminal: the last word waits until its end is known."""
 

@@ -124,14 +124,17 @@ def _large_p_value(total: int, smaller: int) -> float:
 
 
 _EVERY_SUM_TO = 20_000
-"""Sum of the sizes up to which every sum of signed differences is counted; the normal curve is as good above."""
+"""Sum of the sizes up to which every sum of signed differences is counted."""
 
 
 def swap_p_value(differences: Iterable[int]) -> float:
-    """The two-sided exact p-value of differences between two runs: chance gives each of them its sign.
+    """The two-sided p-value of the sum of differences between two runs, as far from 0 or farther.
 
-    With a difference for each video, of the answers about it that one run alone got right, these need not be
-    independent of each other. Where all are 1 or -1, it is McNemar's test.
+    The null hypothesis: each difference is as likely to have the one sign as the other, whatever signs the others have.
+    With a difference for each video, of the answers about it that one run alone got right, whole videos are swapped:
+    answers about one need not be independent of each other, but the videos have to be. Nothing is sampled: all signs
+    are counted while the sizes sum to 20,000 at most; above, the normal curve stands for them, which is wrong where a
+    few videos have most of the sum. Where all are 1 or -1, it is McNemar's test.
 
     Source: Fisher 1935, The Design of Experiments, section 21.
 

@@ -10,10 +10,12 @@ import io
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -28,7 +30,7 @@ from pydantic import Field
 import sfvqa
 from sfvqa.checkpoints.device import leave_cores
 from sfvqa.checkpoints.known import TrainedWith
-from sfvqa.errors import SfvqaError, UsageError
+from sfvqa.errors import SfvqaError, UsageError, VideoError
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.engine import GenerationOptions
@@ -37,20 +39,24 @@ from sfvqa.inference.moments import FindOptions
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Event, Message, Request, Work
 from sfvqa.serve.service import Service
+from sfvqa.serve.sight import OpenVideo
 from sfvqa.serve.sources import Folders
 from sfvqa.serve.waiting_room import ServiceOptions
+from sfvqa.serve.windows import plan
 from sfvqa.video.clip import Clip
 from sfvqa.video.contact_sheet import cells_of, draw_contact_sheet, fit_for_sheet
 from sfvqa.video.fitting import CropMode
+from sfvqa.video.readers import open_video
 from sfvqa.video.reading import ReadProgress, read_clip_progressively
 from sfvqa.video.sampling import SamplingOptions, format_time
+from sfvqa.video.windows import WindowOptions
 from sfvqa.wording import plural
 
 Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 _MOST_FRAMES = 256  # of a sheet: more come out too small to be looked at
-_READ_AT_ONCE = 2  # videos, to be shown; the service has its own readers
+_READ_AT_ONCE = 2  # videos, to be shown, and as many to find moments in; the service has its own readers
 _JPEG_QUALITY = 85
 
 Video = Annotated[str, Field(description="Path of the video, absolute or within one of the folders")]
@@ -76,6 +82,7 @@ class VideoTools:
     _service: Service | None = None
     _loading: anyio.Lock = field(default_factory=anyio.Lock)
     _reading: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, _READ_AT_ONCE))
+    _finding: anyio.Semaphore = field(default_factory=partial(anyio.Semaphore, _READ_AT_ONCE))
 
     @property
     def has_ended(self) -> bool:
@@ -155,7 +162,8 @@ class VideoTools:
         """Find the moments of a video that show something: `moments`, the likeliest first, with their probabilities.
 
         `best_seconds` is the time of the frame that counts most. Without moments, `windows` says how likely the
-        likeliest part is. The whole video, or range, is looked at, which may take minutes for one of hours.
+        likeliest part is. The whole video, or range, is looked at, which may take minutes for one of hours; it may have
+        1,000 windows.
         """
         path = await to_thread.run_sync(self.folders.find_by_path, video)
         options = FindOptions(every_seconds=every_seconds, top=top)
@@ -163,13 +171,23 @@ class VideoTools:
         answerer = service.answerer
         sampling = _sampling(sampling_for(answerer.default_sampling, options), None, start_seconds, end_seconds)
 
+        opened = OpenVideo(threading.Semaphore())
+
         def look(_: EncodedVideo | None) -> Generator[Message, None, None]:
-            with closing(find_progressively(answerer, path, text, options, sampling=sampling)) as steps:
-                while isinstance(step := _next(steps), FindProgress):
-                    yield {"progress": step}
+            with opened.taken() as reader:
+                if reader is None:
+                    raise VideoError(f"{path.name} has changed since it was opened.", "Look again.")
+                with closing(find_progressively(answerer, reader, text, options, sampling=sampling)) as steps:
+                    while isinstance(step := _next(steps), FindProgress):
+                        yield {"progress": step}
             yield {"found": step.to_dict()}
 
-        found = await _last_event(service, Request(text), look, context)
+        async with self._finding:
+            try:
+                await to_thread.run_sync(_open, path, options, sampling, opened, abandon_on_cancel=True)
+                found = await _last_event(service, Request(text), look, context)
+            finally:
+                threading.Thread(target=opened.close, daemon=True).start()  # a step of the model may be reading it
         assert isinstance(found, Mapping)
         document: dict[str, Any] = json.loads(_sendable(json.dumps(found["found"], ensure_ascii=False)))
         return document
@@ -197,6 +215,15 @@ class VideoTools:
         answerer, options = self.load()
         leave_cores(answerer.checkpoint.model)
         return self.ending.enter_context(Service(answerer, options))
+
+
+def _open(path: Path, options: FindOptions, sampling: SamplingOptions, opened: OpenVideo) -> None:
+    """Open a video to find moments in. Raises VideoError, and UsageError for more windows than a request may have."""
+    with ExitStack() as using:
+        video = using.enter_context(open_video(path))
+        plan(video, WindowOptions(options.every_seconds), sampling)
+        using.pop_all()
+        opened.keep(video, video)
 
 
 def _sampling(

@@ -145,16 +145,16 @@ class ModelThread:
             if not may_repeat:
                 return
 
-    def _answer_together(self, asked: Sequence[Waiting], batch: list[Waiting] | None = None) -> _Turns:
+    def _answer_together(self, asked: Sequence[Waiting], batch: list[Waiting], *, may_join: bool = True) -> _Turns:
         """Answer requests a step at a time, and those that join the batch they are of, if it can be joined.
 
-        What fails together is tried alone, or by halves where memory ran out.
+        What fails together is tried alone, or by halves where memory ran out; nobody joins that.
         """
         written = _Written([waiting for waiting in asked if not waiting.job.is_over])
         if not written.left:
             return
         try:
-            yield from self._write(written, batch)
+            yield from self._write(written, batch, may_join=may_join)
         except Exception as error:
             if is_device_lost(error):
                 raise
@@ -171,9 +171,10 @@ class ModelThread:
             self._take_less(len(left) // 2 if len(left) > 1 else self._room.batch_size)
         size = max(len(left) // 2, 1) if ran_out else 1
         for start in range(0, len(left), size):
-            yield from self._answer_together(left[start : start + size])
+            self._room.leave(batch)  # those that are over, before or by now: what they had is gone with their run
+            yield from self._answer_together(left[start : start + size], batch, may_join=False)
 
-    def _write(self, written: "_Written", batch: list[Waiting] | None) -> _Turns:
+    def _write(self, written: "_Written", batch: list[Waiting], *, may_join: bool) -> _Turns:
         waiting = list(written.left.values())
         beginnings = _kept_by(waiting)
         run = self._run_of(waiting, beginnings)
@@ -191,7 +192,7 @@ class ModelThread:
                 del written.left[place]
                 if written.num_places > 1:  # or the next turn of a chat goes on from it
                     run.forget(place)
-            if batch is not None and run.can_be_joined:
+            if may_join and run.can_be_joined:
                 self._room.leave(batch)
                 if written.num_places < _MOST_PLACES:
                     self._join(run, written, batch, beginnings)

@@ -9,9 +9,9 @@ from sfvqa.inference.answer import SCHEMA_VERSION, Answer, FinishReason, TokenCo
 from sfvqa.serve.request import Event, Request
 from sfvqa.serve.sight import OpenVideo
 from sfvqa.video.fitting import Fit
-from sfvqa.video.readers import open_video
+from sfvqa.video.readers import VideoReader, open_video
 from sfvqa.video.reading import choose_unread
-from sfvqa.video.sampling import SamplingStrategy
+from sfvqa.video.sampling import SamplingOptions, SamplingStrategy
 from sfvqa.video.windows import Window, WindowOptions, WindowsReader, plan_windows
 from sfvqa.wording import plural
 
@@ -77,6 +77,17 @@ def line_of(part: tuple[Window, Answer | VideoError]) -> str:
     return f"{window}  {' '.join(text.split())}"
 
 
+def plan(video: VideoReader, windows: WindowOptions, sampling: SamplingOptions) -> tuple[Window, ...]:
+    """The windows of a video; UsageError where there are more than a request may have. Raises VideoError too."""
+    found = plan_windows(video, windows, sampling)
+    if len(found) > _MOST_WINDOWS:
+        raise UsageError(
+            f"The video has {plural(len(found), 'window')}, and a request may have {_MOST_WINDOWS:,}.",
+            "Make them longer, or ask about a part of the video.",
+        )
+    return found
+
+
 def lay_out(request: Request, windows: WindowOptions, fit: Fit, kept_open: OpenVideo) -> tuple[Window, ...]:
     """The windows of a request's video, which is opened for it, and kept open. Raises VideoError, UsageError."""
     if request.video is None:
@@ -85,12 +96,7 @@ def lay_out(request: Request, windows: WindowOptions, fit: Fit, kept_open: OpenV
         raise UsageError("Answers about windows are lines of text.", "Leave out `window` or `response_format`.")
     with ExitStack() as using:
         video = using.enter_context(open_video(request.video, request.reading))
-        found = plan_windows(video, windows, request.sampling)
-        if len(found) > _MOST_WINDOWS:
-            raise UsageError(
-                f"The video has {plural(len(found), 'window')}, and a request may have {_MOST_WINDOWS:,}.",
-                "Make them longer, or ask about a part with `start` and `end`.",
-            )
+        found = plan(video, windows, request.sampling)
         by_scene = request.sampling.strategy is SamplingStrategy.SCENE
         parts = [] if by_scene else [choose_unread(video, each.of(request.sampling)).indices for each in found]
         using.pop_all()

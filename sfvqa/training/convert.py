@@ -22,12 +22,13 @@ from transformers import AutoConfig
 from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.load import check_checkpoint, load_tokenizer
 from sfvqa.checkpoints.quantize import appearing, check_new, write_shards
-from sfvqa.errors import CheckpointError, SfvqaError, UsageError
+from sfvqa.errors import CheckpointError, ExitCode, UsageError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.config import read_json, reason_of
 from sfvqa.model.families.slowfast import ConvNextBlock, Projector, SlowFastVisionConfig, VisionTower
 from sfvqa.model.hybrid_layer import FAMILIES
 from sfvqa.model.loading import StoredModel, TensorFiles, build_empty, refuse_misfits
+from sfvqa.training.command import run
 from sfvqa.training.origin import write_origin
 
 TOWER_MODEL_TYPE = SlowFastVisionConfig.model_type
@@ -397,27 +398,30 @@ def options_of(arguments: argparse.Namespace) -> tuple[VisionSource, ConversionO
 def main(arguments: list[str] | None = None) -> int:
     """Convert, and print the result."""
     asked = parse_arguments(arguments)
-    try:
-        if Path(asked.model).is_dir() and read_json(Path(asked.model) / "config.json").get("model_type") in FAMILIES:
-            _refuse(asked, _OF_A_VIDEO_MODEL, f"{asked.model} is a plain decoder, and it is of a video model")
-            vision, options = options_of(asked)
-            config = convert(Path(asked.model), vision, asked.out, options)
-        else:
-            _refuse(asked, _OF_A_DECODER, f"{asked.model} is no plain decoder, and a video model keeps its own")
-            options = ConversionOptions(asked.hybrid_layers, asked.slow_init, seed=asked.seed)
-            config = add_slow_path(
-                asked.model,
-                asked.out,
-                num_fast_frames=asked.fast_frames,
-                num_slow_frames=asked.slow_frames,
-                options=options,
-            )
-    except SfvqaError as error:
-        print(error.with_flags, file=sys.stderr)
-        return int(error.exit_code)
-    layers = ", ".join(map(str, config.hybrid_layers))
-    print(f"{asked.out}: {config.decoder_config.model_type} with hybrid layers {layers}")
-    return 0
+
+    def convert_and_tell() -> int:
+        config = _convert_as(asked)
+        layers = ", ".join(map(str, config.hybrid_layers))
+        print(f"{asked.out}: {config.decoder_config.model_type} with hybrid layers {layers}")
+        return ExitCode.OK
+
+    return run(convert_and_tell, stopped=f"Stopped: {asked.out} was not written.")
+
+
+def _convert_as(asked: argparse.Namespace) -> SlowFastConfig:
+    """Convert the decoder or the video model that is named."""
+    if Path(asked.model).is_dir() and read_json(Path(asked.model) / "config.json").get("model_type") in FAMILIES:
+        _refuse(asked, _OF_A_VIDEO_MODEL, f"{asked.model} is a plain decoder, and it is of a video model")
+        vision, options = options_of(asked)
+        return convert(Path(asked.model), vision, asked.out, options)
+    _refuse(asked, _OF_A_DECODER, f"{asked.model} is no plain decoder, and a video model keeps its own")
+    return add_slow_path(
+        asked.model,
+        asked.out,
+        num_fast_frames=asked.fast_frames,
+        num_slow_frames=asked.slow_frames,
+        options=ConversionOptions(asked.hybrid_layers, asked.slow_init, seed=asked.seed),
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

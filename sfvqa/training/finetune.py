@@ -36,6 +36,7 @@ from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, read_annotations, read_sources
 from sfvqa.training.check import report_faults
 from sfvqa.training.chosen import choose, reading_of, resolve
+from sfvqa.training.command import run
 from sfvqa.training.dry_run import dry_run
 from sfvqa.training.engines import Engine, check_engine, prepare_sharing
 from sfvqa.training.frozen_tower import FrozenTower, Looking
@@ -441,26 +442,25 @@ def main(arguments: list[str] | None = None) -> int:
     disable_progress_bar()
     set_verbosity_error()  # Trainer warns of a missing weight where two are one
     warnings.simplefilter("ignore", FutureWarning)  # PEFT calls transformers by old names
-    try:
-        sources, options = [Source.parse(text) for text in asked["annotations"]], options_of(asked)
-        if asked["check"]:
-            return check(sources, asked["videos"], asked["model"], options, as_json=asked["json"])
-        if asked["dry_run"]:
-            return int(dry_run(asked["model"], sources, asked["videos"], options).tell())
-        folder = fine_tune(asked["model"], sources, asked["videos"], asked["output"], options, resume=asked["resume"])
-        leave_group()
-    except SfvqaError as error:
-        print(error.with_flags, file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        print("Stopped. --resume goes on from the last saved state, if there is one.", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+    stopped = "Stopped. --resume goes on from the last saved state, if there is one."
+    return run(lambda: _train_and_tell(asked), stopped=stopped)
+
+
+def _train_and_tell(asked: dict[str, Any]) -> int:
+    """Train, or check, or say what training would need; the exit code."""
+    sources, options = [Source.parse(text) for text in asked["annotations"]], options_of(asked)
+    if asked["check"]:
+        return check(sources, asked["videos"], asked["model"], options, as_json=asked["json"])
+    if asked["dry_run"]:
+        return int(dry_run(asked["model"], sources, asked["videos"], options).tell())
+    folder = fine_tune(asked["model"], sources, asked["videos"], asked["output"], options, resume=asked["resume"])
+    leave_group()
     if is_first_process():
         if options.validation and (figures := read_figures(asked["output"])):
             print(figures_table(figures))
         flags = ["--model", asked["model"], "--adapter", folder] if is_adapter(folder) else ["--model", folder]
         print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {shlex.join(map(str, flags))}`")
-    return 0
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

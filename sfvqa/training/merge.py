@@ -4,6 +4,7 @@ The result answers as `--model MODEL --adapter FOLDER` does, and needs neither.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from sfvqa.checkpoints.find import identify_checkpoint, locate
 from sfvqa.checkpoints.known import trained_with_adapter
 from sfvqa.checkpoints.load import check_checkpoint
 from sfvqa.checkpoints.quantize import appearing, check_new, write_rest, write_shards
-from sfvqa.errors import SfvqaError
+from sfvqa.errors import ExitCode
 from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
+from sfvqa.training.command import run
 from sfvqa.training.origin import write_origin
 
 
@@ -50,14 +52,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Merge, and print the result."""
     asked = parse_arguments(arguments)
-    try:
+
+    def merge_and_tell() -> int:
         for warning in merge(asked.model, asked.adapter, asked.out):
             print(warning, file=sys.stderr)
-    except SfvqaError as error:
-        print(error.with_flags, file=sys.stderr)
-        return int(error.exit_code)
-    print(f"{asked.out}: ask it with `sfvqa ask VIDEO QUESTION --model {asked.out}`")
-    return 0
+        print(f"{asked.out}: ask it with `sfvqa ask VIDEO QUESTION --model {shlex.quote(str(asked.out))}`")
+        return ExitCode.OK
+
+    return run(merge_and_tell, stopped=f"Stopped: {asked.out} was not written.")
 
 
 if __name__ == "__main__":

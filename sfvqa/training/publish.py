@@ -20,10 +20,11 @@ from sfvqa.checkpoints.download import WANTED
 from sfvqa.checkpoints.known import read_trained_with, trained_with_adapter
 from sfvqa.checkpoints.load import check_checkpoint
 from sfvqa.checkpoints.plan import architecture_of
-from sfvqa.errors import SfvqaError, UploadError, UsageError
+from sfvqa.errors import ExitCode, UploadError, UsageError
 from sfvqa.model import read_config
 from sfvqa.model.config import read_json
 from sfvqa.registry import ModelSpec
+from sfvqa.training.command import run
 from sfvqa.training.origin import Origin, Run
 from sfvqa.training.validation import figures_table
 
@@ -230,15 +231,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Upload, and print the address; or print the card alone."""
     asked = parse_arguments(arguments)
     stated = {"licence": asked.licence, "base": asked.base, "data": asked.data}
-    try:
+
+    def publish() -> int:
         if asked.card:
             print(model_card(asked.folder, asked.repository, **stated))
         else:
             print(push_to_hub(asked.folder, asked.repository, **stated, private=not asked.public))
-    except SfvqaError as error:
-        print(error.with_flags, file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+        return ExitCode.OK
+
+    return run(publish, stopped="Stopped.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from sfvqa.batch.item import Question
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records, to_line
-from sfvqa.errors import ExitCode, JournalError
+from sfvqa.errors import ExitCode, JournalError, UsageError
 from sfvqa.wording import plural
 from tests.batch.made import error_of, id_of, item_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
@@ -141,7 +141,7 @@ def test_another_file_is_refused_and_left_as_it_is(content: bytes, path: Path) -
     """A manifest, or a video, that was named by mistake is not moved aside either."""
     path.write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(JournalError, match="is not a file of records"):
+        with pytest.raises(UsageError, match="is not a file of records"):
             Journal(path, overwrite=overwrite)
     assert path.read_bytes() == content
     assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]

@@ -159,10 +159,10 @@ def test_parts_that_cannot_be_merged(folder: Path) -> None:
     shard = part(folder, "1", ok_of(0))
     (folder / "list.csv").write_text("video,question\n")
     for other, problem in (("list.csv", "is not a file of records"), ("absent", "cannot be read: No such file")):
-        with pytest.raises(JournalError, match=problem):
+        with pytest.raises(UsageError, match=problem):
             merge_records([shard, folder / other], folder / "all")
     assert not (folder / "all").exists()
-    with pytest.raises(JournalError, match="is not a file of records"):
+    with pytest.raises(UsageError, match="is not a file of records"):
         merge_records([shard], folder / "list.csv", overwrite=True)
     assert sorted(file.name for file in folder.iterdir()) == ["1", "list.csv"]
 

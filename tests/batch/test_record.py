@@ -13,7 +13,7 @@ import sfvqa
 from sfvqa.batch.item import Item, Question
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import START, Failure, error_record, ok_record, parse_line, read_records, to_line
-from sfvqa.errors import JournalError, VideoNotFoundError
+from sfvqa.errors import UsageError, VideoNotFoundError
 from tests.batch.made import SETTINGS, answer_of, error_of, ok_of
 
 NAMES = st.binary(min_size=1, max_size=20).map(os.fsdecode)
@@ -135,12 +135,12 @@ def test_an_empty_file_and_the_beginning_of_a_first_record_hold_none(content: by
 def test_another_file_is_told_to_be_none(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
-    with pytest.raises(JournalError, match="is not a file of records"):
+    with pytest.raises(UsageError, match="is not a file of records"):
         list(read_records(path))
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
         list(read_records(tmp_path / "absent.jsonl"))
-    with pytest.raises(JournalError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
         list(read_records(tmp_path))

@@ -153,7 +153,7 @@ def test_the_videos_own_subtitles_are_read(run_cli: RunCli, loaded: list[str]) -
         (["own.mp4", COLOUR, "so " * 2000], 2),
         (["own.mp4", COLOUR, "--max-new-tokens", "99999"], 2),
         (["own.mp4", COLOUR, "--frames", "99999", "--sampling", "uniform", "--fps", "0"], 2),
-        (["own.mp4", COLOUR, "--subtitles", "absent.srt"], 3),
+        (["own.mp4", COLOUR, "--subtitles", "absent.srt"], 2),
         (["own.mp4", COLOUR, "--choices", "one"], 2),
         (["track.mkv", COLOUR, "--subtitles", "auto", "--reader", "pillow"], 3),
     ],

@@ -95,6 +95,42 @@ def test_bad_input_is_two_sentences_and_a_code(
 
 
 @pytest.mark.parametrize(
+    ("exit_code", "command"),
+    [
+        *((3, f"{name} absent.mp4") for name in ("frames", "transcribe", "profile", "caption")),
+        (3, "ask absent.mp4 Q?"),
+        (3, "chat absent.mp4"),
+        (3, "find absent.mp4 star"),
+        (2, "ask whole.mp4 Q? --subtitles absent"),
+        (2, "ask whole.mp4 --questions absent"),
+        (2, "ask whole.mp4 Q? --json-schema absent"),
+        (2, "batch absent --question Q? -o out.jsonl"),
+        (2, "batch absent.csv -o out.jsonl"),
+        (2, "batch . --question Q? --json-schema absent -o out.jsonl"),
+        (2, "caption absent"),
+        (2, "report absent"),
+        (2, "report out.jsonl --against absent"),
+        (2, "report out.jsonl --html out.html --videos absent"),
+        (2, "merge all.jsonl absent"),
+        (2, "profile whole.mp4 --compare absent"),
+        (2, "serve --folder absent"),
+        (2, "mcp --folder absent"),
+        (4, "ask whole.mp4 Q? --adapter absent"),
+        (4, "ask whole.mp4 Q? -m ./absent"),
+    ],
+)
+def test_a_missing_file_has_one_code_by_what_it_is(
+    exit_code: int, command: str, folder: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video 3, a model 4, any other 2: subtitles had 3, records 1."""
+    monkeypatch.chdir(folder)
+    (folder / "out.jsonl").touch()
+    run = run_cli(*command.split())
+    assert (run.exit_code, run.stdout) == (exit_code, ""), run.stderr
+    assert "absent" in run.stderr
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ("report", "URL"),

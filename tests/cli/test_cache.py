@@ -102,6 +102,7 @@ def test_without_a_terminal_clearing_needs_a_yes(run_cli: RunCli, store: VideoCa
     run = run_cli("cache", "clear")
     assert run.exit_code == 2
     assert "Add --yes." in run.stderr
+    assert run.stderr.count("Clearing deletes") == 1
     assert len(store.entries()) == 2
 
 

@@ -57,6 +57,6 @@ def test_what_is_there_is_kept_unless_asked(run_cli: RunCli, parts: list[str], t
 
 def test_what_is_no_part_is_an_error(run_cli: RunCli, tmp_path: Path) -> None:
     run = run_cli("merge", str(tmp_path / "all.jsonl"), str(tmp_path / "absent.jsonl"), "--json")
-    assert run.exit_code == 1
-    assert json.loads(run.stdout)["error"]["type"] == "JournalError"
+    assert run.exit_code == 2
+    assert json.loads(run.stdout)["error"]["type"] == "UsageError"
     assert run_cli("merge", str(tmp_path / "all.jsonl")).exit_code == 2

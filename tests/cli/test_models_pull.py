@@ -163,6 +163,7 @@ def test_remove_asks_and_frees(hub: FakeHub, run_cli: RunCli, tmp_path: Path) ->
     run = run_cli("models", "remove", "small")
     assert run.exit_code == 2
     assert "deletes 800.3 kB (1 commit)" in run.stderr
+    assert run.stderr.count("Removing small deletes") == 1
     assert snapshot(tmp_path, hub).is_dir()
     document = json.loads(run_cli("models", "remove", "small", "--yes", "--json").stdout)
     assert (document["revisions"], document["freed_bytes"]) == ([hub.head], WANTED_BYTES)

@@ -187,7 +187,7 @@ def test_table_and_page_are_written(tmp_path: Path, run_cli: RunCli) -> None:
 def test_videos_that_moved_are_found_in_their_folder(tmp_path: Path, run_cli: RunCli) -> None:
     records, page = write(tmp_path / "out.jsonl", [ok()]), tmp_path / "out.html"
     outcome = run_cli("report", str(records), "--html", str(page))
-    assert "1 video could not be read for the page" in outcome.stderr
+    assert "The page lacks pictures of 1 video, and says why." in outcome.stderr
     outcome = run_cli("report", str(records), "--html", str(page), "--videos", str(SHAPES.parent))
     assert "could not be read" not in outcome.stderr
     assert "data:image/jpeg" in page.read_text(encoding="utf-8")
@@ -196,8 +196,8 @@ def test_videos_that_moved_are_found_in_their_folder(tmp_path: Path, run_cli: Ru
 @pytest.mark.parametrize(
     ("arguments", "exit_code"),
     [
-        (["absent.jsonl"], ExitCode.FAILED),
-        (["out.jsonl", "--against", "absent.jsonl"], ExitCode.FAILED),
+        (["absent.jsonl"], ExitCode.USAGE),
+        (["out.jsonl", "--against", "absent.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--against", "./out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--csv", "out.jsonl"], ExitCode.USAGE),
         (["out.jsonl", "--html", "no/such/folder.html"], ExitCode.USAGE),

@@ -33,8 +33,10 @@ from sfvqa.serve.mcp import VideoServer, VideoTools
 from sfvqa.serve.service import Service
 from sfvqa.serve.sources import Folders
 from sfvqa.serve.waiting_room import ServiceOptions
+from sfvqa.video.readers import VideoReader, open_video
 from sfvqa.video.reading import ReadProgress, read_clip
 from sfvqa.video.sampling import format_time
+from sfvqa.video.windows import Window
 from tests.readme import README
 from tests.serve.serving import DEMO, FLASH, ORDER, PATIENCE_SECONDS, SHAPES, until
 
@@ -171,6 +173,66 @@ def test_moments_are_those_of_the_library(tried: Tried, tiny: VideoQA) -> None:
     sampling = replace(sampling_for(tiny.default_sampling, options), end_seconds=3.0)
     assert told == json.loads(json.dumps(tiny.find(FLASH, "a heart", options, sampling=sampling).to_dict()))
     assert "Looking over the video: 3 of 3" in [message for _, message in tried.progress]
+
+
+def test_others_are_answered_while_a_video_is_opened_to_find_moments_in(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They waited: the model's thread opened it."""
+    is_opening, may_open, is_closed = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> VideoReader:
+        is_opening.set()
+        assert may_open.wait(PATIENCE_SECONDS)
+        video = open_video(path)
+        close = video.close
+
+        def note_and_close() -> None:
+            close()
+            is_closed.set()
+
+        monkeypatch.setattr(video, "close", note_and_close)
+        return video
+
+    async def both(client: Client) -> list[CallToolResult]:
+        finding = asyncio.create_task(client.call_tool("find", {"video": "flash.mp4", "text": "a heart"}))
+        assert await asyncio.to_thread(is_opening.wait, PATIENCE_SECONDS)
+        answer = await client.call_tool("ask", {"video": "shapes.mp4", "question": COLOUR})
+        assert not finding.done()
+        may_open.set()
+        return [answer, await finding]
+
+    monkeypatch.setattr("sfvqa.serve.mcp.open_video", slowly)
+    answer, found = tried.talk(both)
+    assert texts(answer) == ["The screen flashes green."]
+    assert found.structured_content["moments"]
+    assert is_closed.wait(PATIENCE_SECONDS)
+
+
+def test_a_video_that_changes_once_it_is_open_is_said_to(
+    tried: Tried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "flash.mp4"
+    copy.write_bytes(FLASH.read_bytes())
+    tried.tools.folders = Folders([tmp_path])
+
+    def change(video: VideoReader, *_: Any) -> tuple[Window, ...]:
+        with video.info.path.open("ab") as file:
+            file.write(b"more")
+        return ()
+
+    monkeypatch.setattr("sfvqa.serve.mcp.plan", change)
+    result = tried.call("find", video="flash.mp4", text="a heart")
+    assert texts(result) == ["flash.mp4 has changed since it was opened. Look again."]
+
+
+def test_there_is_a_most_of_windows(tried: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of a second each would take hours for a video of hours."""
+    monkeypatch.setattr("sfvqa.serve.windows._MOST_WINDOWS", 3)
+    asked = {"video": "shapes.mp4", "text": "a star", "every_seconds": 1.0}
+    says = "The video has 5 windows, and a request may have 3. Make them longer, or ask about a part of the video."
+    assert texts(tried.call("find", **asked)) == [says]
+    assert not tried.call("find", **asked, end_seconds=3.0).is_error
 
 
 @pytest.mark.parametrize(

@@ -450,6 +450,25 @@ def test_what_fails_together_is_tried_alone(
     assert ["".join(each.pieces) for each in asked] == [answer.text for answer in answers]
 
 
+def test_of_those_tried_alone_who_is_over_makes_place(
+    tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one who waits, which kept waiting until all were over."""
+    _watch_runs(monkeypatch, lambda size, step: ValueError("together") if (size, step) == (3, 2) else None)
+    all_were_over: list[bool] = []
+
+    def note(listener: Listener, _: Event) -> None:
+        if listener.pieces and not all_were_over:
+            all_were_over.append(all(each.over.is_set() for each in asked))
+
+    with running(tiny, batch_size=3, patience_seconds=0.0) as service:
+        asked = [submit(service, video) for _ in range(3)]
+        late = submit(service, video, reacts=note)
+        readers.may_read.set()
+        assert all(each.answer().text for each in (*asked, late))
+    assert all_were_over == [False]
+
+
 def test_memory_that_runs_out_halves_the_batch(
     tiny: VideoQA, readers: Readers, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

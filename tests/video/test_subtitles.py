@@ -332,7 +332,7 @@ def test_what_is_no_subtitles_is_named(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(SubtitlesError, match=r"a\.srt") as caught:
         read_subtitle_file(path)
-    assert caught.value.exit_code is ExitCode.VIDEO
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_a_file_that_is_not_there_and_one_that_is_too_long(tmp_path: Path) -> None:

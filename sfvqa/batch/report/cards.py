@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from sfvqa.errors import SfvqaError
 from sfvqa.evaluation.matching import Rule
 from sfvqa.evaluation.scores import Verdict
 from sfvqa.inference.answer import FrameEvidence, standing_out
-from sfvqa.video import FitWithin, ReaderName, ReadOptions, open_video
+from sfvqa.video import FitWithin, ReaderName, ReadOptions, format_time, open_video
 from sfvqa.video.readers import num_available_cores
 from sfvqa.wording import plural
 
@@ -181,10 +181,18 @@ def _frames_of(record: Record) -> SeenFrames:
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """JPEG pictures of a video by frame index; `failure` says why there are none, or not all."""
+    """JPEG pictures of a video by frame index; `failure` says why there are none, or not all.
+
+    `changed` says how the file differs from the one in which some frames were seen: no picture is of these.
+    """
 
     pictures: dict[int, bytes]
     failure: str | None = None
+    changed: Mapping[SeenFrames, str] = field(default_factory=dict)
+
+    def of(self, frames: SeenFrames) -> dict[int, bytes]:
+        """Those that show what was seen."""
+        return {} if frames in self.changed else self.pictures
 
 
 def spread(frames: SeenFrames, num: int) -> dict[int, float]:
@@ -214,8 +222,10 @@ def find_video(card: VideoCard, records: Path, videos: Path | None) -> Path | No
     return None
 
 
-def read_thumbnails(videos: Iterable[tuple[Path | None, dict[int, float], str | None]]) -> Generator[Thumbnails]:
-    """Read the pictures of each video, in order, given its path, the wanted frames' times by index, and its reader."""
+def read_thumbnails(
+    videos: Iterable[tuple[Path | None, dict[SeenFrames, set[int]], str | None]],
+) -> Generator[Thumbnails]:
+    """Read the pictures of each video, in order, given its path, which of the frames seen to read, and its reader."""
     num_side_by_side = num_available_cores()
     waiting: deque[Future[Thumbnails]] = deque()
     executor = ThreadPoolExecutor(num_side_by_side, thread_name_prefix="thumbnails")
@@ -230,27 +240,36 @@ def read_thumbnails(videos: Iterable[tuple[Path | None, dict[int, float], str | 
         executor.shutdown(cancel_futures=True)
 
 
-def _read(path: Path | None, wanted: dict[int, float], reader: str | None) -> Thumbnails:
+def _read(path: Path | None, wanted: dict[SeenFrames, set[int]], reader: str | None) -> Thumbnails:
     if not wanted:
         return Thumbnails({})
     if path is None:
         return Thumbnails({}, "The video is no longer here.")
     name = ReaderName(reader) if reader in set(ReaderName) else ReaderName.AUTO
     pictures: dict[int, bytes] = {}
+    changed: dict[SeenFrames, str] = {}
     try:
         options = ReadOptions(reader=name, num_threads=1, timeout_seconds=_TIMEOUT_SECONDS)
         with open_video(path, options) as video:
-            times = video.timestamps_seconds
-            if not all(
-                index < len(times) and abs(times[index] - time) <= _SAME_TIME_SECONDS for index, time in wanted.items()
-            ):
-                return Thumbnails({}, "The video has changed since it was asked about.")
-            for frame in video.read(sorted(wanted), _FIT):
+            changed |= {frames: how for frames in wanted if (how := _difference(frames, video.timestamps_seconds))}
+            indices = set[int]().union(*(some for frames, some in wanted.items() if frames not in changed))
+            for frame in video.read(sorted(indices), _FIT):
                 file = io.BytesIO()
                 Image.fromarray(frame.pixels).save(file, "JPEG", quality=_QUALITY, optimize=True)
                 pictures[frame.index] = file.getvalue()
     except SfvqaError as error:
-        return Thumbnails(pictures, error.message)
+        return Thumbnails(pictures, error.message, changed)
     except OSError as error:
-        return Thumbnails(pictures, f"The system refused something: {error}.")
-    return Thumbnails(pictures, None if len(pictures) == len(wanted) else "Some frames cannot be read.")
+        return Thumbnails(pictures, f"The system refused something: {error}.", changed)
+    return Thumbnails(pictures, None if len(pictures) == len(indices) else "Some frames cannot be read.", changed)
+
+
+def _difference(frames: SeenFrames, timestamps_seconds: Sequence[float]) -> str | None:
+    """How a file with these frames differs from the one in which some were seen; None if it has them all."""
+    for index, time in frames:
+        if index >= len(timestamps_seconds):
+            return f"it has {plural(len(timestamps_seconds), 'frame')} now, and frame {index:,} was seen."
+        if abs(timestamps_seconds[index] - time) > _SAME_TIME_SECONDS:
+            now = format_time(timestamps_seconds[index])
+            return f"frame {index:,} was seen at {format_time(time)}, and is at {now} now."
+    return None

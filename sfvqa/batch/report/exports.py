@@ -160,7 +160,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "time": {"videos": comparison.num_videos, **{name: asdict(time) for name, time in times.items()}},
         "only_in_new": comparison.pairing.only_in_new,
         "only_in_old": comparison.pairing.only_in_old,
-        "repeated": comparison.pairing.num_unclear,
+        "partner_unclear": comparison.pairing.num_unclear,
         "relabelled": comparison.relabelled,
         "matched_by_file_name": comparison.pairing.renamed,
         "settings": [asdict(setting) for setting in comparison.settings],

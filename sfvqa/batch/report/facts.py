@@ -177,7 +177,7 @@ class RunFacts:
 
 
 def collect(path: Path, rule: Rule = Rule.PHRASE, *, keeps_answers: bool = False) -> RunFacts:
-    """Read a file of records. JournalError if the file cannot be read."""
+    """Read a file of records. UsageError if the file cannot be read."""
     run = RunFacts(path, rule, keeps_answers)
     for record in read_records(path, run.notices):
         run.add(record)

@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sfvqa.batch.report import wording
 from sfvqa.batch.report.against import Comparison
-from sfvqa.batch.report.cards import Thumbnails, VideoCard, find_video, gather_cards, read_thumbnails, spread
+from sfvqa.batch.report.cards import (
+    SeenFrames,
+    Thumbnails,
+    VideoCard,
+    find_video,
+    gather_cards,
+    read_thumbnails,
+    spread,
+)
 from sfvqa.batch.report.facts import RunFacts, last_records
 from sfvqa.batch.report.summary import Summary
 from sfvqa.video import format_time
@@ -58,13 +66,13 @@ def write_page(
     Pictures are read while the page is written, so memory holds those of a few videos only.
     """
     cards = gather_cards(last_records(run), run.rule, comparison)
-    failures: list[str | None] = []  # of the videos whose cards are written
+    lacking: list[bool] = []  # pictures, of the videos whose cards are written
 
     def with_thumbnails() -> Iterator[tuple[VideoCard, Thumbnails]]:
         wanted = ((find_video(card, run.path, videos), _wanted(card, num_thumbnails), card.reader) for card in cards)
         for card, thumbnails in zip(cards, read_thumbnails(wanted), strict=True):
             yield card, thumbnails
-            failures.append(thumbnails.failure)
+            lacking.append(bool(thumbnails.failure or thumbnails.changed))
 
     template = _environment().get_template("page.html.jinja")
     pieces = template.generate(
@@ -83,22 +91,22 @@ def write_page(
     done = 0
     for piece in pieces:
         stream.write(_INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], piece))  # spelt out, as `\x1b`
-        if len(failures) > done:
-            done = len(failures)
+        if len(lacking) > done:
+            done = len(lacking)
             yield PageProgress(done, len(cards))
-    return PageOutcome(len(cards), sum(failure is not None for failure in failures))
+    return PageOutcome(len(cards), sum(lacking))
 
 
-def _wanted(card: VideoCard, num_thumbnails: int) -> dict[int, float]:
-    """The frames to read: some of all that were seen, and those that answers looked at most."""
-    if not num_thumbnails:
-        return {}
-    items = [item for items in card.views.values() for item in items]
-    items += [item.old.item for item in items if item.old is not None]
-    views = [view for frames in card.views for view in (*card.old_views(frames), frames)]
-    wanted = {index: time for frames in views for index, time in spread(frames, num_thumbnails).items()}
-    looked_at = (moment for item in items for moment in item.looked_at)
-    return wanted | {moment.index: moment.timestamp_seconds for moment in looked_at}
+def _wanted(card: VideoCard, num_thumbnails: int) -> dict[SeenFrames, set[int]]:
+    """The frames to read of all that were seen: some, evenly spread, and those that answers looked at most."""
+    seen = [(frames, item) for frames, items in card.views.items() for item in items]
+    seen += [(item.old.frames, item.old.item) for _, item in seen if item.old is not None]
+    wanted: dict[SeenFrames, set[int]] = {}
+    for frames, item in seen if num_thumbnails else ():
+        if frames:
+            some = wanted.setdefault(frames, set(spread(frames, num_thumbnails)))
+            some.update(moment.index for moment in item.looked_at)
+    return wanted
 
 
 def _environment() -> Environment:

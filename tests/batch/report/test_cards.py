@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sfvqa
-from sfvqa.batch.report.cards import Thumbnails, VideoCard, find_video, read_thumbnails, spread
+from sfvqa.batch.report.cards import SeenFrames, Thumbnails, VideoCard, find_video, read_thumbnails, spread
 from sfvqa.video import FitWithin, ReadOptions, open_video
 
 SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
@@ -30,7 +30,7 @@ def test_of_no_frames_there_are_none() -> None:
 
 def test_pictures_are_of_the_recorded_frames() -> None:
     """The right one of several that differ, up to what JPEG loses."""
-    (thumbnails,) = read_thumbnails([(SHAPES, spread(SEEN, 4), "pyav")])
+    (thumbnails,) = read_thumbnails([(SHAPES, {SEEN: set(spread(SEEN, 4))}, "pyav")])
     assert (list(thumbnails.pictures), thumbnails.failure) == ([0, 30, 60, 90], None)
     with open_video(SHAPES, ReadOptions(isolated=False)) as video:
         frames = {frame.index: frame.pixels for frame in video.read([0, 30, 60, 90], FitWithin(240, 180))}
@@ -45,22 +45,33 @@ def test_pictures_are_of_the_recorded_frames() -> None:
 def test_videos_come_back_in_their_order_each_with_its_own_failure(tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 100)
-    wanted = {0: 0.0}
-    videos = [
+    wanted: dict[SeenFrames, set[int]] = {((0, 0.0),): {0}}
+    videos: list[tuple[Path | None, dict[SeenFrames, set[int]]]] = [
         (SHAPES, wanted),
         (None, wanted),
         (bad, wanted),
         (SHAPES, {}),
-        (SHAPES, {0: 0.5}),
-        (SHAPES, {9999: 400.0}),
     ]
     found = list(read_thumbnails((path, frames, None) for path, frames in videos))
     assert list(found[0].pictures) == [0]
-    assert [len(thumbnails.pictures) for thumbnails in found] == [1, 0, 0, 0, 0, 0]
+    assert [len(thumbnails.pictures) for thumbnails in found] == [1, 0, 0, 0]
     assert found[1].failure == "The video is no longer here."
     assert str(bad) in (found[2].failure or "")
     assert found[3] == Thumbnails({})
-    assert found[4].failure == found[5].failure == "The video has changed since it was asked about."
+
+
+def test_of_a_video_that_has_changed_what_was_seen_since_is_shown() -> None:
+    """Even where some of the frames seen before are still where they were: they need not show the same."""
+    before, longer, since = ((0, 0.0), (30, 0.5)), ((0, 0.0), (9999, 400.0)), ((0, 0.0), (60, 2.5))
+    wanted: dict[SeenFrames, set[int]] = {before: {0}, longer: {0}, since: {0, 60}}
+    (thumbnails,) = read_thumbnails([(SHAPES, wanted, None)])
+    assert (list(thumbnails.pictures), thumbnails.failure) == ([0, 60], None)
+    assert thumbnails.of(since) == thumbnails.pictures
+    assert thumbnails.of(before) == thumbnails.of(longer) == {}
+    assert thumbnails.changed == {
+        before: "frame 30 was seen at 0:00.5, and is at 0:01.25 now.",
+        longer: "it has 120 frames now, and frame 9,999 was seen.",
+    }
 
 
 def test_a_video_is_where_it_was_or_by_its_name_in_a_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sfvqa.batch.record import to_line
 from sfvqa.batch.report.facts import collect, last_records
-from sfvqa.errors import JournalError
+from sfvqa.errors import UsageError
 from tests.batch.report.records import failed, item, ok, write
 
 
@@ -49,7 +49,7 @@ def test_an_empty_file_has_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_none_of_records_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello\n", encoding="utf-8")
-    with pytest.raises(JournalError):
+    with pytest.raises(UsageError):
         collect(path)
-    with pytest.raises(JournalError):
+    with pytest.raises(UsageError):
         collect(tmp_path / "absent.jsonl")

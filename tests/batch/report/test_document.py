@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sfvqa.batch.report.against import compare_runs
 from sfvqa.batch.report.exports import summary_document
 from sfvqa.batch.report.facts import collect
 from sfvqa.batch.report.summary import summarise
@@ -32,3 +33,17 @@ def test_rates_and_times(tmp_path: Path) -> None:
         "videos_per_minute": pytest.approx(2),
         "tokens_per_second": pytest.approx(0.1),
     }
+
+
+def test_items_that_no_partner_is_sure_for_are_counted(tmp_path: Path) -> None:
+    """They stood there as repeated, which they are not."""
+    new, old = (
+        collect(write(tmp_path / f"{name}.jsonl", records), keeps_answers=True)
+        for name, records in {
+            "new": [ok(settings={"num_frames": 4}), ok(settings={"num_frames": 8})],
+            "old": [ok(settings={"num_frames": 16}), ok(item("other"))],
+        }.items()
+    )
+    comparison = summary_document(summarise(new), compare_runs(new, old))["comparison"]
+    assert (comparison["partner_unclear"], comparison["only_in_new"], comparison["only_in_old"]) == (3, 0, 1)
+    assert "repeated" not in comparison

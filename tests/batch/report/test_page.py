@@ -276,6 +276,21 @@ def test_the_frames_of_both_runs_are_shown_where_they_differ(tmp_path: Path) -> 
     assert same.texts["figcaption"] == ["0:00", "0:03.75"]
 
 
+def test_a_video_that_has_changed_since_the_old_run_is_shown_as_the_new_one_saw_it(tmp_path: Path) -> None:
+    """What the old run looked at was shown in pictures of the new file, or neither run had any."""
+    shapes = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
+    other = SampledFrames((0, 30, 60, 90), (0.0, 1.0, 2.0, 3.0), "uniform")
+    weights = evidence(0.9, 0.1, 0.0, 0.0)
+    new = [{**ok(evidence=weights), "video_path": str(shapes)}]
+    old = [ok(item(), "another", frames=other, evidence=weights)]
+    page, outcome = page_of(tmp_path, new, against=old)
+    assert page.texts["figcaption"] == ["0:00", "0:03.75", "0:00 · 90.0 %"]
+    said = "No pictures. The video has changed since: frame 30 was seen at 0:01, and is at 0:01.25 now."
+    assert sum(said in text for text in page.texts["div"]) == 1
+    assert any(text.startswith("Looked most at 0:00 (90.0 %)") for text in page.texts["p"])
+    assert outcome == PageOutcome(num_videos=1, num_without_pictures=1)
+
+
 def test_what_can_be_filtered_by_is_what_there_is(tmp_path: Path) -> None:
     labelled, bare = item(answer="left"), item("b")
 

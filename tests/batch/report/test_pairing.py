@@ -1,13 +1,13 @@
 """Which items of two runs belong together, and that no item gets a partner that may be another's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import pytest
 
 from sfvqa.batch.record import Record
-from sfvqa.batch.report.facts import RunFacts
-from sfvqa.batch.report.pairing import Pairing, pair_items
+from sfvqa.batch.report.facts import ItemFacts, RunFacts
+from sfvqa.batch.report.pairing import _LIKENESSES, Pairing, pair_items
 from tests.batch.report.records import failed, item, ok
 
 OTHER, THIRD = {"num_frames": 8}, {"num_frames": 16}
@@ -92,9 +92,22 @@ def test_a_file_name_of_two_videos_says_nothing() -> None:
     assert (other_questions.pairs, left_out(other_questions)) == ((), (1, 0, 2))
 
 
-def test_a_file_of_many_has_few_steps() -> None:
+@pytest.mark.parametrize(("folder", "num_passes"), [("", 2), ("old/", 5)])
+def test_a_file_of_many_has_few_steps(folder: str, num_passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass over each file for each likeness, and no more, until every item that can have a partner has one."""
-    new = [ok(item(f"{number}.mp4")) for number in range(3000)]
-    old = [ok(item(f"old/{number}.mp4"), settings=OTHER) for number in range(3000)]
+    looked_at = 0
+
+    def counted(likeness: Callable[[ItemFacts], Hashable]) -> Callable[[ItemFacts], Hashable]:
+        def count(of: ItemFacts) -> Hashable:
+            nonlocal looked_at
+            looked_at += 1
+            return likeness(of)
+
+        return count
+
+    monkeypatch.setattr("sfvqa.batch.report.pairing._LIKENESSES", tuple(map(counted, _LIKENESSES)))
+    new = [ok(item(f"{number}.mp4")) for number in range(30)]
+    old = [ok(item(f"{folder}{number}.mp4"), settings=OTHER) for number in range(30)]
     pairing = paired(new, old)
-    assert (len(pairing.pairs), len(pairing.renamed), left_out(pairing)) == (3000, 3000, (0, 0, 0))
+    assert (len(pairing.pairs), len(pairing.renamed), left_out(pairing)) == (30, 30 if folder else 0, (0, 0, 0))
+    assert looked_at == num_passes * (len(new) + len(old))
