@@ -243,7 +243,10 @@ def test_a_video_that_is_gone_is_left_to_those_who_read_it(tmp_path: Path) -> No
 def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what the video holds: its file is another each time. A full cache keeps what it has."""
+    """By what the video holds: its file is another each time. A cache that it filled keeps what it has.
+
+    A cache that another run filled kept nothing of this one, without a word.
+    """
     looked, read = list[Path](), VideoDataset._read
 
     def counted(self: VideoDataset, video: Path) -> Any:
@@ -265,9 +268,13 @@ def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     kept = sorted((tmp_path / "all" / "cache").glob("*.safetensors"))
     assert len(kept) == 7
     entry_bytes = kept[0].stat().st_size
+    (tmp_path / "some" / "cache").mkdir(parents=True)
+    for number in range(4):
+        shutil.copy(kept[0], tmp_path / "some" / "cache" / f"{number:016x}-{'0' * 48}.v1.safetensors")
     some, num_looked = run("some", (4 * entry_bytes + _HEADER_BYTES) / 1e9)
     assert some == plain
     assert len(list((tmp_path / "some" / "cache").glob("*.safetensors"))) == 4
+    assert not list((tmp_path / "some" / "cache").glob("0000*"))
     assert 7 < num_looked < num_anew
 
 
