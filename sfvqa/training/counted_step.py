@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from sfvqa.checkpoints.memory import CHUNK_SIZE
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import LookingPositions
 from sfvqa.model.loading import build_empty
 from sfvqa.model.quantization import quantizable_linears
+from sfvqa.video.clip import CHUNK_SIZE
 
 
 @dataclass(frozen=True)

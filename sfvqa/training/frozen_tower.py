@@ -21,9 +21,8 @@ from sfvqa.inference.encode import SeenVideo
 from sfvqa.inference.video_cache.entry import EncodingKey
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.slow_fast import CHUNK_SIZE
 from sfvqa.training.annotations import Example
-from sfvqa.video.clip import ClipFacts
+from sfvqa.video.clip import CHUNK_SIZE, ClipFacts
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
