@@ -136,9 +136,12 @@ def fine_tune(
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
-    trainer._save(str(folder), state_dict=whole)
-    if options.lora_rank and is_first_process():
-        complete_adapter(folder, checkpoint, model)
+    if is_first_process():
+        learner: Any = trainer.model
+        learner.save_pretrained(folder, state_dict=whole)
+        checkpoint.tokenizer.save_pretrained(folder)
+        if options.lora_rank:
+            complete_adapter(folder, checkpoint, model)
     clear_kept_videos(run)
     return folder
 
