@@ -16,6 +16,7 @@ from torch import nn
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.host import STATUS
 from sfvqa.checkpoints.load import load_checkpoint
+from sfvqa.checkpoints.quantize import quantize
 from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
@@ -165,6 +166,18 @@ def test_stage_1_leaves_rows_without_a_video_out_before_any_are_held_out(
     annotations.write_text(json.dumps([first, text]))
     with pytest.raises(UsageError, match="All examples are about one video"):
         dry_run(model, annotations, videos.parent, replace(ALL, stage=Stage.BRIDGE, validation="0.5"))
+
+
+def test_a_quantized_checkpoint_is_refused_as_in_the_run(model: Path, videos: Path, tmp_path: Path) -> None:
+    """The dry run said what it would take."""
+    quantize(model, tmp_path / "it", "8bit", device="cpu")
+    for options in (ALL, replace(ALL, lora_rank=4, quantization="4bit")):
+        with pytest.raises(UsageError, match="is a quantized checkpoint"):
+            dry_run(tmp_path / "it", videos, videos.parent, options)
+        with pytest.raises(UsageError, match="is a quantized checkpoint"):
+            fine_tune(tmp_path / "it", videos, videos.parent, tmp_path / "run", options)
+    quantize(model, tmp_path / "four", "4bit", device="cpu")
+    assert dry_run(tmp_path / "four", videos, videos.parent, options).memory.weights_bytes
 
 
 def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
