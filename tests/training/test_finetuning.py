@@ -460,10 +460,10 @@ def test_ctrl_c_is_one_sentence(
 
 
 @pytest.mark.slow
-def test_nothing_is_said_but_what_the_command_says() -> None:
-    """bitsandbytes, which PEFT imports, recommends kernels to those whose CPU has instructions for bfloat16."""
-    command = [sys.executable, "-m", "sfvqa.training.finetune", "--help"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stderr == ""
+@pytest.mark.parametrize("command", ["convert", "finetune", "merge", "publish"])
+def test_nothing_is_said_but_what_the_command_says(command: str) -> None:
+    line = [sys.executable, "-m", f"sfvqa.training.{command}", "--help"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stderr == ""
 
 
 @pytest.mark.slow
@@ -478,6 +478,16 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, videos: Path, t
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     while not list((tmp_path / "killed").glob("checkpoint-1?")):
         assert process.poll() is None
+def test_bitsandbytes_is_quiet_before_anything_imports_it() -> None:
+    """Which PEFT does: it recommends kernels to those whose CPU has instructions for bfloat16."""
+    code = """
+import logging, sys, sfvqa.training
+print("bitsandbytes" in sys.modules, logging.getLogger("bitsandbytes").isEnabledFor(logging.WARNING))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False False\n"
+
+
         time.sleep(0.01)
     process.kill()
     process.wait()
