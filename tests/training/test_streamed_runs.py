@@ -91,7 +91,10 @@ def test_a_stream_has_the_losses_of_a_file(
     assert all(torch.equal(ours[name], same[name]) for name in ours)
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulation": 2, "num_workers": 2, "shuffle_rows": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"accumulation": 2, "num_workers": 2, "shuffle_rows": 3}],
+)
 def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     model: Path, rows: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -167,7 +170,7 @@ def test_a_video_that_is_none_is_named_by_shard_and_key(
     assert not (tmp_path / "run" / "streamed-videos").exists()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_videos_that_are_none_are_skipped_and_counted(
     model: Path, broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
