@@ -7,12 +7,13 @@ from pathlib import Path
 from sfvqa.batch.item import Item
 from sfvqa.checkpoints.find import ModelSettings
 from sfvqa.checkpoints.known import read_sizes
-from sfvqa.checkpoints.memory import CHUNK_SIZE, estimate_memory
+from sfvqa.checkpoints.memory import estimate_memory
 from sfvqa.checkpoints.plan import Plan, make_plan
 from sfvqa.errors import UsageError
 from sfvqa.inference.engine import GenerationOptions
 from sfvqa.inference.question import PromptOptions
 from sfvqa.inference.speech import SpeechOptions
+from sfvqa.video.clip import CHUNK_SIZE
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions, num_available_cores
 from sfvqa.video.readers.local_file import hash_content

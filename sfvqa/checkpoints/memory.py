@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, requires
 
 from sfvqa.registry import Architecture, FastTokens, QuantizationName
 from sfvqa.registry.architecture import prompt_size
+from sfvqa.video.clip import CHUNK_SIZE
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NUM_TEXT_TOKENS = 64  # of a short question with the chat template around it
 MAX_NEW_TOKENS = 256
 
-CHUNK_SIZE = 8  # frames that are encoded at a time: bounds the memory, changes nothing else
 CHUNKS_AHEAD = 2
 """Chunks that wait to be encoded, beside the one being read and the one being encoded."""
 CHUNKS_AHEAD_OF_MODEL = 8

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from sfvqa.checkpoints.find import locate
-from sfvqa.checkpoints.memory import NUM_TEXT_TOKENS
 from sfvqa.cli.model import ModelOptions, check_fit, load
 from sfvqa.cli.options import (
     AUTO,
@@ -127,6 +126,7 @@ class ServerOptions(OptionGroup):
     def plan(self, settings: "ModelSettings", sizes: "ModelSizes") -> "tuple[Plan, BatchOptions]":
         """How the model will run, and how much at a time, as of a batch of questions about as many videos."""
         from sfvqa.batch.plan import LARGEST_BATCH, BatchModel, BatchOptions, default_num_readers
+        from sfvqa.checkpoints.memory import NUM_TEXT_TOKENS
         from sfvqa.video.readers import ReadOptions
 
         trained = sizes.trained_with.sampling

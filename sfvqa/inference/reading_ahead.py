@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sfvqa.checkpoints.memory import CHUNK_SIZE
 from sfvqa.inference.stopwatch import Stopwatch
-from sfvqa.video.clip import ClipFacts
+from sfvqa.video.clip import CHUNK_SIZE, ClipFacts
 from sfvqa.video.fitting import Fit
 from sfvqa.video.readers import VideoReader
 from sfvqa.video.reading import ReadProgress, ReadStep, read_frame_by_frame

@@ -28,9 +28,7 @@ from sfvqa.model.kv_cache import SlowFastCache
 from sfvqa.model.loading import ModelBuilder, Placement, StoredModel, build_empty, read_generation_config
 from sfvqa.model.quantization import Quantization, quantizer_for, refuse_other
 from sfvqa.model.visual_tokens import SlowTokens, VisualTokens, pool_frames, split_video
-
-CHUNK_SIZE = 8
-"""Frames that `encode_video` has the vision tower look at together."""
+from sfvqa.video.clip import CHUNK_SIZE
 
 
 class SlowAttention(StrEnum):

@@ -2,4 +2,6 @@
 
 import logging
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it tells what it could do faster
+# It tells what it could do faster, when it is imported: by PEFT, which transformers.training_args imports. Every module
+# of this room does that at its top, so that there is no earlier place, and no later one in time.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

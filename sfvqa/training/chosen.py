@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from sfvqa.checkpoints.find import locate
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.errors import UsageError
 from sfvqa.inference.video_cache.store import VideoCache
+from sfvqa.model import read_quantization
+from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, check_videos
 from sfvqa.training.frozen_tower import Looking
 from sfvqa.training.options import FineTuning, Stage
@@ -28,6 +32,15 @@ def resolve(options: FineTuning, known: TrainedWith) -> tuple[FineTuning, Lookin
     crop = options.crop or known.crop
     looking = Looking(sampling, crop, reading_of(options))
     return replace(options, num_frames=num_frames, sampling=sampling.strategy, crop=crop), looking
+
+
+def check_quantization(model: str | Path, quantization: str) -> None:
+    """Raise UsageError for a checkpoint whose weights are stored in fewer bits than a run learns beside."""
+    if read_quantization(locate(model).folder) not in (Quantization.NONE, quantization):
+        raise UsageError(
+            f"{model} is a quantized checkpoint.",
+            "Fine-tune the checkpoint that it was made from; one in 4 bits learns by LoRA, with --quantization 4bit.",
+        )
 
 
 def reading_of(options: FineTuning) -> ReadOptions:

@@ -39,11 +39,12 @@ _SHALLOW_GAMMA = 0.3
 
 @dataclass(frozen=True, eq=False)
 class VisionSource:
-    """A vision tower's sizes and its tensors by the tower's own names; `folder` None for random ones."""
+    """A vision tower's sizes and its tensors by the tower's own names; `model`, in `folder`, None for random ones."""
 
     config: SlowFastVisionConfig
     folder: Path | None = None
     seed: int = 0
+    model: str | Path | None = None
 
     @classmethod
     def of(cls, model: str | Path) -> "VisionSource":
@@ -58,7 +59,7 @@ class VisionSource:
             config = SlowFastVisionConfig.from_dict(stated)
         else:
             config = StoredModel.of(folder, SlowFastForConditionalGeneration).config.vision
-        return cls(config, folder)
+        return cls(config, folder, model=model)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """By name, without prefix; CheckpointError when a tower's folder holds others than its config describes."""
@@ -141,6 +142,7 @@ def convert(decoder: Path, vision: VisionSource, out: Path, options: ConversionO
         generation = decoder / "generation_config.json"
         if generation.is_file():
             shutil.copyfile(generation, folder / generation.name)
+        write_origin(folder, decoder, vision=vision.model)
         check_checkpoint(folder)
     return config
 

@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from sfvqa.checkpoints.memory import CHUNK_SIZE
 from sfvqa.errors import UsageError
 from sfvqa.model import SlowFastConfig, SlowFastForConditionalGeneration
 from sfvqa.model.hybrid_layer import LookingPositions
 from sfvqa.model.loading import build_empty
 from sfvqa.model.quantization import quantizable_linears
+from sfvqa.video.clip import CHUNK_SIZE
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,13 @@ class CountedModel:
             return network.encode_features(features)
 
 
+class _OptimizerChoice(TrainingArguments):
+    """Trainer's arguments, to choose an optimizer by: nothing that the processes of a run share is set up anew."""
+
+    def __post_init__(self) -> None:
+        self.optim = OptimizerNames(self.optim)
+
+
 @dataclass(frozen=True)
 class UpdateSize:
     """What an optimizer keeps of the weights that learn, and what comes and goes while it changes them."""
@@ -177,12 +184,8 @@ class UpdateSize:
     @classmethod
     def of(cls, learned: list[nn.Parameter], optimizer: str) -> Self:
         """Measure one step of an optimizer, by transformers' name; UsageError if it needs what is not installed."""
-        arguments = TrainingArguments.__new__(
-            TrainingArguments
-        )  # whose __init__ resets what the processes of a run share
-        arguments.optim = OptimizerNames(optimizer)
         try:
-            kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            kind, settings = Trainer.get_optimizer_cls_and_kwargs(_OptimizerChoice("", optim=optimizer))
         except (ImportError, ValueError) as error:
             raise UsageError(
                 f"The optimizer {optimizer} cannot be used: {error}", "Install what it needs, or choose another."

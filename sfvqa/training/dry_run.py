@@ -21,7 +21,7 @@ from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastConfig, read_config
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, read_annotations, read_sources
-from sfvqa.training.chosen import choose, resolve
+from sfvqa.training.chosen import check_quantization, choose, resolve
 from sfvqa.training.counted_step import BatchSize
 from sfvqa.training.engines import Engine
 from sfvqa.training.learning import prepare
@@ -109,6 +109,7 @@ def dry_run(model: str | Path, annotations: Path | Sequence[Source], videos: Pat
         )
     sources = [Source(annotations)] if isinstance(annotations, Path) else annotations
     options, looking = resolve(options, read_trained_with(find(model)))
+    check_quantization(model, options.quantization)
     with ExitStack() as stack:
         if streamed := streamed_sources(sources, options):
             rows = RowsOnDisk(Path(stack.enter_context(TemporaryDirectory())), videos)

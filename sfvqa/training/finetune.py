@@ -35,7 +35,7 @@ from sfvqa.model import num_frames_outside_fast_path
 from sfvqa.model.quantization import Quantization
 from sfvqa.training.annotations import Example, Source, read_annotations, read_sources
 from sfvqa.training.check import report_faults
-from sfvqa.training.chosen import choose, reading_of, resolve
+from sfvqa.training.chosen import check_quantization, choose, reading_of, resolve
 from sfvqa.training.command import run
 from sfvqa.training.dry_run import dry_run
 from sfvqa.training.engines import Engine, check_engine, prepare_sharing
@@ -101,6 +101,7 @@ def fine_tune(
         examples += [replace(one, held_out=True) for one in read_annotations(options.validation_file, videos)]
     options, looking = resolve(options, read_trained_with(find(model)))
     check_engine(Engine.launched(), options, examples)
+    check_quantization(model, options.quantization)
     settings, state = _settings(model, sources, videos, options, streamed), None
     before: dict[str, Any] = {}
     if resume:
@@ -137,9 +138,12 @@ def fine_tune(
     config.training_num_frames = looking.sampling.num_frames
     config.training_sampling, config.training_crop = looking.sampling.strategy, looking.crop
     config.dtype = torch.float32
-    trainer._save(str(folder), state_dict=whole)
-    if options.lora_rank and is_first_process():
-        complete_adapter(folder, checkpoint, model)
+    if is_first_process():
+        learner: Any = trainer.model
+        learner.save_pretrained(folder, state_dict=whole)
+        checkpoint.tokenizer.save_pretrained(folder)
+        if options.lora_rank:
+            complete_adapter(folder, checkpoint, model)
     clear_kept_videos(run)
     return folder
 
@@ -147,11 +151,6 @@ def fine_tune(
 def _load(model: str | Path, looking: Looking, quantization: str) -> LoadedCheckpoint:
     asked_for = "auto" if quantization == Quantization.NONE else quantization  # auto is as its weights are stored
     checkpoint = load_checkpoint(ModelSettings(model, device="cpu", dtype="float32", quantization=asked_for))
-    if checkpoint.quantization is not Quantization(quantization):
-        raise UsageError(
-            f"{model} is a quantized checkpoint.",
-            "Fine-tune the checkpoint that it was made from; one in 4 bits learns by LoRA, with --quantization 4bit.",
-        )
     return_large_blocks()  # frozen weights that are rounded would else stay, freed, where exact ones take their place
     if outside := num_frames_outside_fast_path(looking.sampling.num_frames, checkpoint.model.config):
         frames = plural(outside, "frame")

@@ -6,8 +6,9 @@ are larger.
 """
 
 import logging
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,9 +21,8 @@ from sfvqa.inference.encode import SeenVideo
 from sfvqa.inference.video_cache.entry import EncodingKey
 from sfvqa.inference.video_cache.store import VideoCache
 from sfvqa.model import SlowFastForConditionalGeneration
-from sfvqa.model.slow_fast import CHUNK_SIZE
 from sfvqa.training.annotations import Example
-from sfvqa.video.clip import ClipFacts
+from sfvqa.video.clip import CHUNK_SIZE, ClipFacts
 from sfvqa.video.fitting import CropMode
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
@@ -56,14 +56,16 @@ class LookedAt:
 class FrozenTower:
     """Keeps what a frozen tower makes of `videos`; the others are looked at anew each time.
 
-    Of a stream, whose videos are not known before they come, it keeps the first ones until the cache is full: `videos`
-    is None. `key` is what they are found by, but for their content; visual tokens are kept if the bridge is frozen too.
+    Of a stream, whose videos are not known before they come, it keeps the first ones until what was used since
+    `since_seconds`, its start, fills the cache: `videos` is None. What others left there makes room.
+    `key` is what videos are found by, but for their content; visual tokens are kept if the bridge is frozen too.
     """
 
     cache: VideoCache
     key: EncodingKey
     bridge_is_frozen: bool
     videos: frozenset[Path] | None
+    since_seconds: float = field(default_factory=time.time)
 
     @classmethod
     def of(
@@ -155,8 +157,10 @@ class FrozenTower:
         video = facts.video.path
         if self.content_of(video) != content:  # it was written to meanwhile
             return
-        if self.videos is None and self.cache.size_bytes() + seen.nbytes + _HEADER_BYTES > self.cache.limit_bytes:
-            return
+        if self.videos is None:
+            own_bytes = self.cache.size_bytes(used_since_seconds=self.since_seconds)
+            if own_bytes + seen.nbytes + _HEADER_BYTES > self.cache.limit_bytes:
+                return
         if warning := self.cache.save(replace(self.key, content=content), SeenVideo.of(seen, facts, self.key.crop)):
             logger.warning("%s: %s", video, warning)
 

@@ -57,6 +57,7 @@ def model_card(
     )
     name = repo_id.rpartition("/")[2]
     paper = "[Shi et al. 2025](https://arxiv.org/abs/2504.01328)"
+    tower = f", with the vision tower of {_shown(origin.vision)}" if origin.vision else ""
     of_base = f" The base is under {spec.license}." if spec and spec.license != licence else ""
     if adapter is not None:
         trained = trained_with_adapter(adapter)
@@ -76,7 +77,7 @@ def model_card(
 
 {what}
 
-- **Base**: {base}
+- **Base**: {base}{tower}
 - **Data**: {data or _data(origin.runs)}
 - **Licence**: {licence}.{of_base}
 - **Frames**: {trained.num_frames or "not recorded"}, chosen by {trained.strategy} sampling, crop {trained.crop}.

@@ -182,6 +182,8 @@ class Streamed:
 
     source: Source
     shards: tuple[Shard, ...]
+    fingerprint: str
+    """Which shards these are, by names and sizes: a hash of what they hold would take reading all of it."""
 
     @classmethod
     def of(cls, source: Source) -> Self:
@@ -189,19 +191,12 @@ class Streamed:
         name = str(source.path)
         try:
             shards = tuple(_shards(name))
-            for shard in shards:
-                shard.size_bytes()
+            facts = [(PurePosixPath(shard.file).name, shard.size_bytes()) for shard in shards]
         except Exception as error:  # of as many libraries as there are places where shards lie
             raise _as_usage_error(f"{name} cannot be streamed", error, _REMEDY) from error
         if not shards:
             raise UsageError(f"There are no shards {name}.", _REMEDY)
-        return cls(source, shards)
-
-    @property
-    def fingerprint(self) -> str:
-        """Which shards these are, by names and sizes: a hash of what they hold would take reading all of it."""
-        facts = [(PurePosixPath(shard.file).name, shard.size_bytes()) for shard in self.shards]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        return cls(source, shards, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
 def is_streamed(source: Source) -> bool:

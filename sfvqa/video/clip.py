@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 """One picture [H, W, 3], uint8 RGB."""
 
+CHUNK_SIZE = 8
+"""Frames that are read, and then encoded, at a time: bounds the memory, changes nothing else."""
+
 Box = tuple[float, float, float, float]
 """A part of a picture in its pixels: left, upper, right, lower."""
 

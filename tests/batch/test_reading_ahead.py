@@ -17,10 +17,10 @@ from sfvqa.batch.plan import BatchOptions
 from sfvqa.batch.runner import run_batch
 from sfvqa.batch.tally import Stage
 from sfvqa.batch.video_ahead import FrameBudget, NoLongerWantedError, VideoAhead
-from sfvqa.checkpoints.memory import CHUNK_SIZE
 from sfvqa.inference.encode import EncodedVideo, EncodeProgress
 from sfvqa.inference.reading_ahead import Reading
 from sfvqa.video import ReadOptions, SamplingOptions, VideoReader
+from sfvqa.video.clip import CHUNK_SIZE
 from sfvqa.video.readers import isolated
 from tests.batch.answerer import FakeAnswerer
 from tests.batch.conftest import HERE, RunBatch, items_of

@@ -18,7 +18,7 @@ from sfvqa.cli.frame_options import FrameOptions
 from sfvqa.cli.model import ModelOptions
 from sfvqa.cli.screen import Notices
 from sfvqa.cli.video import VideoFile
-from sfvqa.video import SamplingOptions
+from sfvqa.video import ReadOptions, SamplingOptions, VideoReader, open_video
 from tests.cli.fake import ScriptedVideoQA
 
 _PATIENCE_SECONDS = 20  # with what a terminal is awaited to say, on a machine that is busy
@@ -135,6 +135,18 @@ def run_on_terminal(monkeypatch: pytest.MonkeyPatch) -> RunOnTerminal:
         return exit_code, sent.decode("utf-8").replace("\r\n", "\n")
 
     return run
+
+
+def videos_opened_by(module: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the videos that a module opens from now on, as they are opened."""
+    opened: list[str] = []
+
+    def counting(path: Path, reading: ReadOptions) -> VideoReader:
+        opened.append(path.name)
+        return open_video(path, reading)
+
+    monkeypatch.setattr(f"{module}.open_video", counting)
+    return opened
 
 
 def _type_and_read(terminal: int, sent: bytearray, typing: list[tuple[str, str]]) -> None:

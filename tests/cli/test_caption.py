@@ -12,10 +12,9 @@ import pytest
 import webvtt
 
 from sfvqa.cli.windows import caption_of
-from sfvqa.video import ReadOptions, VideoReader, open_video
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
-from tests.cli.conftest import Outcome, RunCli
+from tests.cli.conftest import Outcome, RunCli, videos_opened_by
 from tests.inference.conftest import write_video
 from tests.video.readers.test_damaged import wipe_group
 from tests.video.videos import Recipe, constant_rate
@@ -258,13 +257,7 @@ def test_each_file_is_opened_once_to_be_read(
     caption: RunCaption, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A window at a time, the file was opened and looked through for each."""
-    opened: list[str] = []
-
-    def counting(path: Path, reading: ReadOptions) -> VideoReader:
-        opened.append(path.name)
-        return open_video(path, reading)
-
-    monkeypatch.setattr("sfvqa.batch.reading_pool.open_video", counting)
+    opened = videos_opened_by("sfvqa.batch.reading_pool", monkeypatch)
     assert caption("--window", "0.25", "--no-cache").exit_code == 0
     assert (sorted(opened), len(answerer.seen)) == (["one.mp4", "three.mp4", "two.mp4"], 12)
 

@@ -14,9 +14,9 @@ import pytest
 import sfvqa
 from sfvqa.batch.record import read_records
 from sfvqa.errors import ExitCode, ReadTimeoutError
-from sfvqa.video import ReadOptions, VideoReader, open_video
+from sfvqa.video import VideoReader
 from tests.batch.answerer import FakeAnswerer
-from tests.cli.conftest import RunCli
+from tests.cli.conftest import RunCli, videos_opened_by
 from tests.inference.conftest import write_video
 from tests.video.readers.test_damaged import wipe_group
 from tests.video.videos import Recipe, constant_rate
@@ -215,13 +215,7 @@ def test_all_windows_of_a_video_are_read_in_one_pass(
     run_cli: RunCli, folder: Path, tmp_path: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A window at a time, the file was opened and looked through for each."""
-    opened: list[str] = []
-
-    def counting(path: Path, reading: ReadOptions) -> VideoReader:
-        opened.append(path.name)
-        return open_video(path, reading)
-
-    monkeypatch.setattr("sfvqa.batch.reading_pool.open_video", counting)
+    opened = videos_opened_by("sfvqa.batch.reading_pool", monkeypatch)
     batch(run_cli, folder, tmp_path / "out.jsonl", "--window", "0.25", "--no-cache")
     assert sorted(opened) == ["bad.mp4", "one.mp4", "two.mp4"]
     assert len(answerer.seen) == 8
@@ -231,13 +225,7 @@ def test_a_batch_that_is_rerun_opens_no_video_whose_windows_are_known(
     run_cli: RunCli, folder: Path, tmp_path: Path, answerer: FakeAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All were opened again, though every window had its record; for scenes, each was looked through."""
-    opened: list[str] = []
-
-    def counting(path: Path, reading: ReadOptions) -> VideoReader:
-        opened.append(path.name)
-        return open_video(path, reading)
-
-    monkeypatch.setattr("sfvqa.batch.windows.open_video", counting)
+    opened = videos_opened_by("sfvqa.batch.windows", monkeypatch)
     monkeypatch.setenv("SFVQA_CACHE_DIR", str(tmp_path / "cache"))
     (folder / "bad.mp4").unlink()
     out = tmp_path / "out.jsonl"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfvqa.checkpoints.memory import CHUNK_SIZE, CHUNKS_AHEAD
+from sfvqa.checkpoints.memory import CHUNKS_AHEAD
 from sfvqa.errors import OutOfMemoryError, RangeOutsideVideoError, UnreadableVideoError
 from sfvqa.inference import reading_ahead
 from sfvqa.inference.encode import (
@@ -31,6 +31,7 @@ from sfvqa.inference.stopwatch import Stopwatch, seconds_together
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens
 from sfvqa.video import ReadOptions, ReadProgress, SamplingOptions, SamplingStrategy, VideoReader, open_video, read_clip
+from sfvqa.video.clip import CHUNK_SIZE
 from sfvqa.video.fitting import FitSquare
 from sfvqa.video.readers import isolated
 from tests.inference.fake_reader import FakeReader

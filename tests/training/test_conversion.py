@@ -129,7 +129,9 @@ def test_the_tower_of_another_checkpoint_comes_along(tmp_path: Path) -> None:
         list(VisionSource.of(alone).tensors())
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3", "mistral"])
+@pytest.mark.parametrize(
+    "family", ["qwen2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "qwen3", "mistral"))]
+)
 def test_the_command_writes_what_ask_loads(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = save_plain_decoder(tmp_path / "plain", {**DECODERS[family], "max_position_embeddings": 1024})
     out = tmp_path / "new" / "out"

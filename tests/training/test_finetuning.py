@@ -109,8 +109,8 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     def run(folder: Path, *, resume: bool = False) -> Path:
         return fine_tune(model, videos, videos.parent, folder, SHORT, resume=resume)
 
-    whole = run(tmp_path / "whole")
     run(tmp_path / "stopped")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "whole")
     shutil.rmtree(tmp_path / "stopped" / "checkpoint")
     last = tmp_path / "stopped" / "checkpoint-4"  # as if the run had been ended while it wrote this
     (last / "trainer_state.json").unlink()
@@ -120,9 +120,9 @@ def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     assert f"Skipping {last}" in caplog.text
     assert len(losses(tmp_path / "whole")) == 4
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
-    ours, same = load(resumed).state_dict(), load(whole).state_dict()
+    ours, same = load(resumed).state_dict(), load(tmp_path / "whole" / "checkpoint").state_dict()
     assert all(torch.equal(ours[name], same[name]) for name in ours)
-    assert load(whole).config.training_num_frames == NUM_FRAMES
+    assert load(tmp_path / "whole" / "checkpoint").config.training_num_frames == NUM_FRAMES
 
 
 def test_a_run_that_was_over_when_it_was_stopped_learns_no_more(model: Path, videos: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_stage_changes_what_it_should_and_no_more(model: Path, videos: Path, t
     assert parts("all") == bridge | {"language_model", "lm_head", "vision_tower"}
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=pytest.mark.slow), "float32"])
 def test_precision_checkpointing_and_reading_ahead_change_the_loss_little(
     model: Path, videos: Path, tmp_path: Path, precision: str
 ) -> None:
@@ -202,7 +202,13 @@ def rounded(model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("options", [{"stage": Stage.BRIDGE}, {"freeze_vision": True}], ids=["bridge", "frozen eyes"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"stage": Stage.BRIDGE}, marks=pytest.mark.slow, id="bridge"),
+        pytest.param({"freeze_vision": True}, id="frozen eyes"),
+    ],
+)
 def test_frozen_weights_in_bfloat16_change_no_loss(
     rounded: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
@@ -236,8 +242,17 @@ def test_what_bfloat16_rounds_is_written_as_it_was(model: Path, videos: Path, tm
     assert changed(model, result) == {"projector", "slow attention"}
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-@pytest.mark.parametrize("options", [{"stage": Stage.BRIDGE}, {"freeze_vision": True}, {}])
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [
+        ("bfloat16", {"stage": Stage.BRIDGE}),
+        ("float32", {}),
+        pytest.param("bfloat16", {"freeze_vision": True}, marks=pytest.mark.slow),
+        pytest.param("float32", {"freeze_vision": True}, marks=pytest.mark.slow),
+        pytest.param("float32", {"stage": Stage.BRIDGE}, marks=pytest.mark.slow),
+        pytest.param("bfloat16", {}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_holds_the_memory_that_is_said(
     model: Path,
     videos: Path,
@@ -459,11 +474,21 @@ def test_ctrl_c_is_one_sentence(
     assert "Stopped. --resume goes on from the last saved state" in capsys.readouterr().err
 
 
+def test_bitsandbytes_is_quiet_before_anything_imports_it() -> None:
+    """Which PEFT does: it recommends kernels to those whose CPU has instructions for bfloat16."""
+    code = """
+import logging, sys, sfvqa.training
+print("bitsandbytes" in sys.modules, logging.getLogger("bitsandbytes").isEnabledFor(logging.WARNING))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "False False\n"
+
+
 @pytest.mark.slow
-def test_nothing_is_said_but_what_the_command_says() -> None:
-    """bitsandbytes, which PEFT imports, recommends kernels to those whose CPU has instructions for bfloat16."""
-    command = [sys.executable, "-m", "sfvqa.training.finetune", "--help"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stderr == ""
+@pytest.mark.parametrize("command", ["convert", "finetune", "merge", "publish"])
+def test_nothing_is_said_but_what_the_command_says(command: str) -> None:
+    line = [sys.executable, "-m", f"sfvqa.training.{command}", "--help"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True, timeout=120).stderr == ""
 
 
 @pytest.mark.slow

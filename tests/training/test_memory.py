@@ -16,6 +16,7 @@ from torch import nn
 from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.checkpoints.host import STATUS
 from sfvqa.checkpoints.load import load_checkpoint
+from sfvqa.checkpoints.quantize import quantize
 from sfvqa.errors import ExitCode, UsageError
 from sfvqa.model.quantization import weight_bytes
 from sfvqa.training.annotations import read_annotations
@@ -41,6 +42,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_converted(tmp_path_factory.mktemp("model"), "qwen2", hidden_size=64, intermediate_size=512)
 
 
+@pytest.fixture(scope="module")
+def whole(model: Path, videos: Path) -> TrainingMemory:
+    """Of a run that is asked for no more than `ALL`."""
+    return dry_run(model, videos, videos.parent, ALL).memory
+
+
 @pytest.fixture
 def estimate(model: Path, videos: Path) -> Estimate:
     def estimated(options: FineTuning) -> TrainingMemory:
@@ -53,8 +60,8 @@ def estimate(model: Path, videos: Path) -> Estimate:
     "options",
     [
         ALL,
-        replace(ALL, stage=Stage.BRIDGE, precision="bfloat16"),
-        replace(ALL, lora_rank=4),
+        pytest.param(replace(ALL, stage=Stage.BRIDGE, precision="bfloat16"), marks=pytest.mark.slow),
+        pytest.param(replace(ALL, lora_rank=4), marks=pytest.mark.slow),
         replace(ALL, lora_rank=4, quantization="4bit", precision="bfloat16"),
     ],
 )
@@ -67,8 +74,7 @@ def test_weights_take_what_the_prepared_model_holds(estimate: Estimate, model: P
     assert said.optimizer_bytes == pytest.approx(8 * num_learned, rel=1e-3)  # with the number of each one's step
 
 
-def test_what_saves_memory_is_said_to(estimate: Estimate) -> None:
-    whole = estimate(ALL)
+def test_what_saves_memory_is_said_to(estimate: Estimate, whole: TrainingMemory) -> None:
     assert estimate(replace(ALL, gradient_checkpointing=True)).step_bytes < whole.step_bytes
     assert estimate(replace(ALL, batch_size=1)).step_bytes < whole.step_bytes
     assert estimate(replace(ALL, num_frames=2)).step_bytes < whole.step_bytes
@@ -81,8 +87,7 @@ def test_what_saves_memory_is_said_to(estimate: Estimate) -> None:
     assert estimate(replace(ALL, lora_rank=4, quantization="4bit")).weights_bytes < lora.weights_bytes
 
 
-def test_the_gradients_of_all_weights_are_part_of_a_step(estimate: Estimate) -> None:
-    whole = estimate(ALL)
+def test_the_gradients_of_all_weights_are_part_of_a_step(whole: TrainingMemory) -> None:
     assert whole.step_bytes > whole.weights_bytes
 
 
@@ -104,11 +109,11 @@ def test_a_dry_run_of_what_trains_nothing_says_so(estimate: Estimate, monkeypatc
         estimate(replace(ALL, stage=Stage.BRIDGE))
 
 
-def test_a_second_batch_stands_beside_the_gradients_of_the_first(estimate: Estimate) -> None:
-    once, twice = estimate(ALL), estimate(replace(ALL, accumulation=2))
-    num_gradients = once.optimizer_bytes // 2
-    assert 0 < twice.step_bytes - once.step_bytes <= num_gradients
-    assert twice.frames_bytes == 1.5 * once.frames_bytes  # a batch more, beside the two there were
+def test_a_second_batch_stands_beside_the_gradients_of_the_first(estimate: Estimate, whole: TrainingMemory) -> None:
+    twice = estimate(replace(ALL, accumulation=2))
+    num_gradients = whole.optimizer_bytes // 2
+    assert 0 < twice.step_bytes - whole.step_bytes <= num_gradients
+    assert twice.frames_bytes == 1.5 * whole.frames_bytes  # a batch more, beside the two there were
 
 
 @pytest.mark.parametrize(
@@ -130,10 +135,12 @@ def test_an_optimizer_that_is_not_installed_is_said_before_the_run(estimate: Est
         estimate(replace(ALL, optimizer="galore_adamw"))
 
 
-def test_validation_and_the_model_to_compare_with_are_phases_of_their_own(estimate: Estimate) -> None:
-    alone, validated = estimate(ALL), estimate(replace(ALL, validation="0.5"))
+def test_validation_and_the_model_to_compare_with_are_phases_of_their_own(
+    estimate: Estimate, whole: TrainingMemory
+) -> None:
+    validated = estimate(replace(ALL, validation="0.5"))
     compared = estimate(replace(ALL, validation="0.5", against_base="tiny"))
-    assert (alone.validation_bytes, validated.base_bytes) == (0, 0)
+    assert (whole.validation_bytes, validated.base_bytes) == (0, 0)
     assert set(compared.phases) == {"training", "validation", "the other model", "loading"}
     assert 0 < validated.validation_bytes < validated.step_bytes
     assert compared.base_bytes > sum(file.stat().st_size for file in locate("tiny").folder.glob("*.safetensors")) / 2
@@ -167,6 +174,18 @@ def test_stage_1_leaves_rows_without_a_video_out_before_any_are_held_out(
         dry_run(model, annotations, videos.parent, replace(ALL, stage=Stage.BRIDGE, validation="0.5"))
 
 
+def test_a_quantized_checkpoint_is_refused_as_in_the_run(model: Path, videos: Path, tmp_path: Path) -> None:
+    """The dry run said what it would take."""
+    quantize(model, tmp_path / "it", "8bit", device="cpu")
+    for options in (ALL, replace(ALL, lora_rank=4, quantization="4bit")):
+        with pytest.raises(UsageError, match="is a quantized checkpoint"):
+            dry_run(tmp_path / "it", videos, videos.parent, options)
+        with pytest.raises(UsageError, match="is a quantized checkpoint"):
+            fine_tune(tmp_path / "it", videos, videos.parent, tmp_path / "run", options)
+    quantize(model, tmp_path / "four", "4bit", device="cpu")
+    assert dry_run(tmp_path / "four", videos, videos.parent, options).memory.weights_bytes
+
+
 def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
     """It said that each process holds the whole model."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -174,14 +193,15 @@ def test_a_dry_run_says_nothing_of_shares(estimate: Estimate, monkeypatch: pytes
         estimate(ALL)
 
 
-def test_the_host_of_a_gpu_loads_and_the_gpu_learns(estimate: Estimate, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = estimate(ALL)
+def test_the_host_of_a_gpu_loads_and_the_gpu_learns(
+    estimate: Estimate, whole: TrainingMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sfvqa.training.dry_run.resolve_device", lambda _name: torch.device("cuda"))
     there = estimate(ALL)
     assert set(there.phases) == {"training"}
-    assert there.step_bytes == here.step_bytes
-    assert there.process_bytes < here.process_bytes == there.host_process_bytes
-    assert there.host_needed_bytes < here.needed_bytes
+    assert there.step_bytes == whole.step_bytes
+    assert there.process_bytes < whole.process_bytes == there.host_process_bytes
+    assert there.host_needed_bytes < whole.needed_bytes
 
 
 def test_what_changes_nothing_that_is_learned_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,10 +233,9 @@ def test_the_command_says_whether_it_fits(
 ) -> None:
     arguments = [str(videos), "--videos", str(videos.parent), "--model", str(model), "--dry-run"]
     arguments += ["--num-frames", str(NUM_FRAMES), "--device", "cpu", "--batch-size", "2"]
-    needed = {
-        name: dry_run(model, videos, videos.parent, options).memory.needed_bytes
-        for name, options in {"asked": ALL, "one row": replace(ALL, batch_size=1, accumulation=2)}.items()
-    }
+    planned = dry_run(model, videos, videos.parent, ALL)
+    one_row = planned.estimate(replace(ALL, batch_size=1, accumulation=2))
+    needed = {"asked": planned.memory.needed_bytes, "one row": one_row.needed_bytes}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sfvqa.training.dry_run.free_memory_bytes", lambda _device: needed["asked"])
     monkeypatch.setattr("sfvqa.training.dry_run.free_host_bytes", lambda: needed["asked"])
@@ -229,7 +248,7 @@ def test_the_command_says_whether_it_fits(
     assert main(arguments) == ExitCode.OUT_OF_MEMORY
     assert "It would with --batch-size 1 --accumulation 2: " in capsys.readouterr().err
     monkeypatch.setattr("sfvqa.training.dry_run.free_memory_bytes", lambda _device: 10**6)
-    assert main(arguments) == ExitCode.OUT_OF_MEMORY
+    assert main([*arguments, "--stage", "1"]) == ExitCode.OUT_OF_MEMORY  # for which the fewest remedies are tried
     assert "does not fit, even with --batch-size 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 import sfvqa
 from sfvqa.errors import CheckpointError, UploadError, UsageError
 from sfvqa.training import publish
-from sfvqa.training.convert import add_slow_path
+from sfvqa.training.convert import VisionSource, add_slow_path, convert
 from sfvqa.training.origin import write_origin
 from sfvqa.training.publish import model_card, push_to_hub
 from sfvqa.training.validation import Figures, write_figures
+from tests.model.decoders import DECODERS
 from tests.model.families.published import save_whole
+from tests.training.plain_decoder import save_plain_decoder
 
 TINY = Path(sfvqa.__file__).parent / "assets" / "tiny"
 REPOSITORY = "somebody/garage"
@@ -299,4 +301,18 @@ def test_a_merged_folder_knows_its_runs_wherever_it_lies(adapter: Path, trained:
 def test_a_slow_path_was_added_to_something(tmp_path: Path) -> None:
     save_whole("llava_onevision", tmp_path / "my-base")
     add_slow_path(tmp_path / "my-base", tmp_path / "it", num_fast_frames=2, num_slow_frames=4)
-    assert "**Base**: my-base" in model_card(tmp_path / "it", REPOSITORY, licence="MIT")
+    assert "**Base**: my-base\n" in model_card(tmp_path / "it", REPOSITORY, licence="MIT")
+
+
+def test_a_decoder_got_the_tower_of_something(tmp_path: Path) -> None:
+    """What a plain decoder was converted from was not recorded."""
+    save_plain_decoder(tmp_path / "my-decoder", DECODERS["llama"])
+    convert(tmp_path / "my-decoder", VisionSource.of("tiny"), tmp_path / "it")
+    with pytest.raises(UsageError, match="what licence my-decoder has"):
+        model_card(tmp_path / "it", REPOSITORY)
+    shutil.copytree(tmp_path / "it", tmp_path / "run" / "checkpoint")
+    (tmp_path / "run" / "checkpoint" / "origin.json").unlink()
+    settings(tmp_path / "run", model=str(tmp_path / "it"))
+    text = model_card(tmp_path / "run" / "checkpoint", REPOSITORY, licence="MIT")
+    assert "**Base**: my-decoder, with the vision tower of tiny\n" in text
+    assert str(tmp_path) not in text

@@ -76,7 +76,13 @@ def test_a_rate_of_a_part_that_does_not_learn_is_refused(tmp_path: Path, options
         rates_by_part(tmp_path / "base", tmp_path, slow_learning_rate=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw_bnb_8bit", "adamw_torch", "adafactor", "lion_8bit"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adamw_bnb_8bit",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw_torch", "adafactor", "lion_8bit")),
+    ],
+)
 def test_other_optimizers_learn_and_go_on_where_they_stopped(
     model: Path, videos: Path, tmp_path: Path, optimizer: str
 ) -> None:

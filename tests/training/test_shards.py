@@ -5,6 +5,7 @@ import gc
 import http.server
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,15 @@ def test_a_file_of_conversations_is_a_shard_beside_others(folder: Path) -> None:
 
 
 def test_shards_are_read_from_a_web_server_as_from_disk(folder: Path) -> None:
+    asked = Counter[str]()
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             pass
+
+        def do_HEAD(self) -> None:
+            asked[self.path] += 1
+            super().do_HEAD()
 
     save(folder, "tar")
     save(folder, "parquet")
@@ -108,6 +115,9 @@ def test_shards_are_read_from_a_web_server_as_from_disk(folder: Path) -> None:
             assert [row.shown for row in rows_of(f"{at}/{name}:2")] == [row.shown for row in rows_of(folder / name)]
         with pytest.raises(UsageError, match=r"gone\.tar cannot be streamed"):
             rows_of(f"{at}/gone.tar")
+        asked.clear()
+        assert Streamed.of(Source(f"{at}/train-{{000000..000001}}.tar")).fingerprint
+        assert asked == {"/train-000000.tar": 1, "/train-000001.tar": 1}
     finally:
         server.shutdown()
 

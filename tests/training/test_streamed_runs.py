@@ -91,7 +91,10 @@ def test_a_stream_has_the_losses_of_a_file(
     assert all(torch.equal(ours[name], same[name]) for name in ours)
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulation": 2, "num_workers": 2, "shuffle_rows": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {"accumulation": 2, "num_workers": 2, "shuffle_rows": 3}],
+)
 def test_a_stopped_run_goes_on_to_the_very_same_losses_and_weights(
     model: Path, rows: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -167,7 +170,7 @@ def test_a_video_that_is_none_is_named_by_shard_and_key(
     assert not (tmp_path / "run" / "streamed-videos").exists()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_videos_that_are_none_are_skipped_and_counted(
     model: Path, broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
@@ -243,7 +246,10 @@ def test_a_video_that_is_gone_is_left_to_those_who_read_it(tmp_path: Path) -> No
 def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By what the video holds: its file is another each time. A full cache keeps what it has."""
+    """By what the video holds: its file is another each time. A cache that it filled keeps what it has.
+
+    A cache that another run filled kept nothing of this one, without a word.
+    """
     looked, read = list[Path](), VideoDataset._read
 
     def counted(self: VideoDataset, video: Path) -> Any:
@@ -265,9 +271,13 @@ def test_a_frozen_tower_looks_once_at_a_video_that_comes_again(
     kept = sorted((tmp_path / "all" / "cache").glob("*.safetensors"))
     assert len(kept) == 7
     entry_bytes = kept[0].stat().st_size
+    (tmp_path / "some" / "cache").mkdir(parents=True)
+    for number in range(4):
+        shutil.copy(kept[0], tmp_path / "some" / "cache" / f"{number:016x}-{'0' * 48}.v1.safetensors")
     some, num_looked = run("some", (4 * entry_bytes + _HEADER_BYTES) / 1e9)
     assert some == plain
     assert len(list((tmp_path / "some" / "cache").glob("*.safetensors"))) == 4
+    assert not list((tmp_path / "some" / "cache").glob("0000*"))
     assert 7 < num_looked < num_anew
 
 

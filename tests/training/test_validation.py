@@ -65,8 +65,8 @@ def test_a_stopped_run_that_is_validated_goes_on_bit_for_bit(model: Path, videos
     def run(folder: Path, *, resume: bool = False) -> Path:
         return fine_tune(model, videos, videos.parent, folder, VALIDATED, resume=resume)
 
-    whole = run(tmp_path / "whole")
     run(tmp_path / "stopped")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "whole")
     shutil.rmtree(tmp_path / "stopped" / "checkpoint")
     for state in sorted((tmp_path / "stopped").glob("checkpoint-*"))[1:]:
         shutil.rmtree(state)
@@ -74,11 +74,11 @@ def test_a_stopped_run_that_is_validated_goes_on_bit_for_bit(model: Path, videos
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
     assert measured(tmp_path / "stopped") == measured(tmp_path / "whole")
     assert read_figures(tmp_path / "stopped") == read_figures(tmp_path / "whole")
-    ours, same = load(resumed).state_dict(), load(whole).state_dict()
+    ours, same = load(resumed).state_dict(), load(tmp_path / "whole" / "checkpoint").state_dict()
     assert all(torch.equal(ours[name], same[name]) for name in ours)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_measuring_changes_nothing_that_is_learned(
     model: Path, videos: Path, tmp_path: Path, precision: str, num_workers: int
@@ -103,7 +103,11 @@ def test_measuring_changes_nothing_that_is_learned(
 
 
 @pytest.mark.parametrize(
-    "chosen", [replace(VALIDATED, stage=Stage.BRIDGE), replace(VALIDATED, lora_rank=2)], ids=["stage 1", "LoRA"]
+    "chosen",
+    [
+        pytest.param(replace(VALIDATED, stage=Stage.BRIDGE), marks=pytest.mark.slow, id="stage 1"),
+        pytest.param(replace(VALIDATED, lora_rank=2), id="LoRA"),
+    ],
 )
 def test_a_run_whose_frozen_weights_are_in_16_bits_is_validated(
     model: Path, videos: Path, tmp_path: Path, chosen: FineTuning

@@ -198,10 +198,10 @@ class VideoCache:
         with self._errors_as_sfvqa("read"):
             return sum(_ENTRY_NAME.fullmatch(path.name) is not None for path, _ in self._files())
 
-    def size_bytes(self) -> int:
-        """Of all files, also those being written. Raises SfvqaError for a folder that cannot be read."""
+    def size_bytes(self, *, used_since_seconds: float = 0.0) -> int:
+        """Of all files, also those being written; or of those used since a time. SfvqaError if it cannot be read."""
         with self._errors_as_sfvqa("read"):
-            return sum(status.st_size for _, status in self._files())
+            return sum(status.st_size for _, status in self._files() if status.st_mtime >= used_since_seconds)
 
     def clear(self) -> int:
         """Delete everything and return how many bytes that were. Raises SfvqaError for what cannot be deleted."""
