@@ -17,6 +17,7 @@ from sfvqa.batch.manifest import read_manifest
 from sfvqa.batch.record import to_line
 from sfvqa.errors import UsageError
 from tests.batch.made import ok_of
+from tests.windows import needs_links, needs_pipes
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
     lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
@@ -53,6 +54,7 @@ def test_a_line_of_json_with_everything(folder: Path) -> None:
     assert notices == []
 
 
+@needs_links
 def test_a_way_back_out_of_a_linked_folder_is_not_shortened(folder: Path) -> None:
     """The two names were one, so their items shared an id, and the second record was refused in the night."""
     (folder / "far" / "in").mkdir(parents=True)
@@ -171,7 +173,7 @@ def test_what_is_not_there_is_said_before_a_question_is_asked_for(folder: Path) 
         gather_items(str(folder / "manifset.csv"), [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a device")
+@needs_pipes
 def test_a_manifest_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfvqa.batch.manifest._MOST_BYTES", 5_000_000)
     with pytest.raises(UsageError, match=r"There is more than 5\.0 MB in “/dev/zero”"):
@@ -187,6 +189,7 @@ def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.Mo
         read_manifest("-")
 
 
+@needs_pipes
 def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the shell's `<(…)` gives one."""
     monkeypatch.chdir(folder)

@@ -13,7 +13,7 @@ from PIL import Image
 from sfvqa.errors import ServerBusyError, UsageError, VideoNotFoundError
 from sfvqa.serve import sources
 from sfvqa.serve.sources import Folders, Upload, Uploads
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, needs_links, needs_signals
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def test_a_name_that_is_no_utf8_is_found(tree: Path) -> None:
     assert Folders([tree / "open"]).find(path.as_uri()) == path
 
 
+@needs_links
 @pytest.mark.parametrize(
     "address",
     [
@@ -89,6 +90,7 @@ def test_a_folder_of_pictures_is_a_video(tree: Path) -> None:
     assert Folders([tree / "open"]).find((tree / "open" / "below").as_uri()) == tree / "open" / "below"
 
 
+@needs_links
 def test_what_would_be_refused_is_not_listed(tree: Path) -> None:
     (tree / "open" / "link.mp4").symlink_to(tree / "open-not" / "clip.mp4")
     folders = Folders([tree / "open"])
@@ -239,7 +241,7 @@ def test_no_other_server_is_called_on_for_a_video(tree: Path, monkeypatch: pytes
         folders.find("file:////server/share/clip.mp4")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kills a process")
+@needs_signals
 def test_what_a_killed_process_left_goes_and_what_is_used_stays(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from sfvqa.serve.sources import Uploads\n"

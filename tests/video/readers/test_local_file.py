@@ -18,6 +18,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import ReaderName, SamplingOptions
 from sfvqa.video.readers import local_file
 from sfvqa.video.readers.local_file import check_local_file
+from tests.windows import needs_links
 
 from ..conftest import WriteVideo
 from ..here import read_here, reader_here
@@ -223,7 +224,7 @@ def test_a_picture_named_like_a_pattern_is_itself(tmp_path: Path, name: str) -> 
 
 
 @EVERY_READER
-@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+@needs_links
 def test_a_link_to_a_file_is_followed_and_a_loop_is_not(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
     (tmp_path / "link.mp4").symlink_to(video("odd.mp4", SECRET))
     assert read_here(tmp_path / "link.mp4", SamplingOptions(num_frames=1), reader=reader).indices == (2,)
