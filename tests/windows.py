@@ -30,6 +30,7 @@ def _can_link() -> bool:
 needs_links = _needs("symbolic links, which on Windows need rights", is_there=_can_link())
 needs_limits = _needs("limits of a process, and what it has used")
 needs_modes = _needs("modes of files, and folders that root alone may write to")
+needs_names = _needs("names of files that Windows forbids")
 needs_pipes = _needs("named pipes and devices in folders, and pipes that can be waited for")
 needs_signals = _needs("signals, and a POSIX shell")
 needs_sockets = _needs("Unix sockets")

@@ -3,13 +3,14 @@
 import fnmatch
 import ntpath
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfvqa.batch import find_videos
 from sfvqa.batch.find_videos import GlobPattern
 
 NAMES = st.lists(st.text("ab\n", min_size=1, max_size=2), min_size=1, max_size=4)
@@ -40,6 +41,13 @@ def test_the_case_of_letters_counts_as_it_does_for_the_system(monkeypatch: pytes
     assert [pattern.matches(name) for name in names] == [True, os.name == "nt", False]
     monkeypatch.setattr(fnmatch, "os", SimpleNamespace(path=ntpath))
     assert [pattern.matches(name) for name in names] == [True, True, False]
+
+
+def test_backslashes_divide_a_pattern_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find_videos, "Path", PureWindowsPath)
+    pattern = GlobPattern(r"D:\videos\**\trip*\*.mp4")
+    assert str(pattern.folder) == r"D:\videos"
+    assert [pattern.matches(name) for name in ("trip 1/a.mp4", "b/c/trip/a.mp4", "b/a.mp4")] == [True, True, False]
 
 
 @given(PARTS, NAMES)

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import ntpath
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sfvqa.batch import manifest
 from sfvqa.batch.find_videos import gather_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest import read_manifest
@@ -198,6 +201,14 @@ def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.Monkey
     os.close(theirs)
     assert gather_items(f"/dev/fd/{ours}", ["Q"]) == [Item(Path("a.mp4"), "a.mp4", "Q")]
     os.close(ours)
+
+
+def test_names_in_a_manifest_of_windows_have_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that records of one system are compared with those of another."""
+    monkeypatch.setattr(manifest, "Path", PureWindowsPath)
+    monkeypatch.setattr(manifest, "os", SimpleNamespace(path=ntpath))
+    video, name = manifest._video(r"clips\.\one\a.mp4", PureWindowsPath("D:/m"))  # type: ignore[arg-type]
+    assert (str(video), name) == (r"D:\m\clips\one\a.mp4", "clips/one/a.mp4")
 
 
 def test_unknown_fields_are_named(folder: Path) -> None:

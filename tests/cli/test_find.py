@@ -19,7 +19,7 @@ from sfvqa.inference.moments import Calibration, FindOptions, Look, Moment
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.readers.isolated import IsolatedReader
 from tests.cli.conftest import RunCli
-from tests.windows import as_on_windows, needs_links
+from tests.windows import as_on_windows, needs_links, needs_names
 
 SHAPES = next(video.path for video in load_demo_videos() if video.path.endswith("shapes.mp4"))
 FIND = ("find", SHAPES, "--model", "tiny")
@@ -120,6 +120,7 @@ def test_a_clip_is_copied_to_what_nobody_has_locked(
 
 
 @needs_links
+@needs_names
 def test_a_clip_never_takes_the_place_of_the_video_and_comes_whole_or_not_at_all(
     run_cli: RunCli, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from sfvqa.video.reading import ReadProgress, read_clip
 from sfvqa.video.sampling import format_time
 from tests.readme import README
 from tests.serve.serving import DEMO, FLASH, ORDER, PATIENCE_SECONDS, SHAPES, until
-from tests.windows import needs_links
+from tests.windows import needs_links, needs_names
 
 COLOUR = "What colour does the screen flash?"
 
@@ -255,7 +255,7 @@ def test_the_transcript_of_the_readme(tried: Tried) -> None:
         assert [*pictures, *texts(result)] == [line.strip() for line in shown.splitlines()]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="names are bytes")
+@needs_names
 def test_a_name_that_is_no_utf8_breaks_nothing(tried: Tried, tmp_path: Path) -> None:
     """All that is said of it can be sent."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/videos-\xff"))
