@@ -1,6 +1,8 @@
-"""Counts and sizes in words, for messages of every layer."""
+"""Counts, sizes and commands in words, for messages of every layer."""
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Iterable, Sequence
 
 
 def plural(count: float, noun: str) -> str:
@@ -15,6 +17,15 @@ def readable_size(num_bytes: int) -> str:
     while size >= 999.95 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
+
+
+def command_line(words: Iterable[object]) -> str:
+    """Words as a command to paste into a shell of this system."""
+    if os.name == "nt":
+        from subprocess import list2cmdline
+
+        return list2cmdline(map(str, words))
+    return shlex.join(map(str, words))
 
 
 def first_few(names: Sequence[str]) -> str:

@@ -1,13 +1,14 @@
 """Fixtures shared by all parts, and the rule about tests that need CUDA."""
 
+import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 # Models, downloads, encoded videos and servers of whoever runs the tests are none of their business.
@@ -51,6 +52,10 @@ def no_process_is_left() -> Iterator[None]:
     assert _reading_processes() <= before
 
 
-def _reading_processes() -> set[bytes]:
-    pgrep = ["pgrep", "-P", str(os.getpid()), "-f", "readers.isolated"]
-    return set(subprocess.run(pgrep, capture_output=True, check=False).stdout.split())
+def _reading_processes() -> set[int]:
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "readers.isolated" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found

@@ -11,6 +11,7 @@ import pytest
 import sfvqa
 from sfvqa.inference.video_cache.store import VideoCache
 from tests.inference.video_cache.seen import key_of, seen_of
+from tests.windows import needs_limits
 
 _HEAVY = (
     "torch", "transformers", "cv2", "av", "numpy", "PIL", "huggingface_hub", "tokenizers", "safetensors",
@@ -63,7 +64,7 @@ def test_completion_imports_nothing_heavy() -> None:
     assert (run.returncode, run.stdout.split()) == (0, ["tiny"]), run.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="measures with getrusage")
+@needs_limits
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
     """Best of several, in processor seconds: the wall clock of a machine with nothing else to do."""
     import resource

@@ -26,7 +26,6 @@ REASONS = {
     "batch/reading_pool.py: with self._changed": _HELD_SHORTLY,
     "batch/report/cards.py: waiting.popleft().result()": "reading has its own time-out, and is killed then",
     "batch/report/cards.py: executor.shutdown(cancel_futures=True)": "the same",
-    "batch/merge.py: with _opened(part, output, locked)": "opens a file",
     "batch/watchdog.py: outcomes.get()": "who decided in favour of the outcome puts it there next",
     "batch/video_ahead.py: with self._changed": _HELD_SHORTLY,
     "batch/watchdog.py: with self._mutex": _HELD_SHORTLY,

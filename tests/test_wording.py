@@ -1,8 +1,12 @@
-"""Counts in words: one of a thing is no plural, of any number type."""
+"""Counts in words: one of a thing is no plural, of any number type. And commands as a shell takes them."""
+
+import os
 
 import pytest
 
-from sfvqa.wording import plural
+from sfvqa import wording
+from sfvqa.wording import command_line, plural
+from tests.windows import named_windows
 
 
 @pytest.mark.parametrize(
@@ -15,3 +19,12 @@ from sfvqa.wording import plural
 def test_counts(count: float, words: str) -> None:
     """Limits in seconds and rates are no whole numbers: "within 1 seconds", "at 1 frames a second"."""
     assert plural(count, "frame") == words
+
+
+def test_a_command_is_quoted_for_the_shell_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows' takes single quotes for letters."""
+    words = ["sfvqa", "ask", "a.mp4", "Which one?"]
+    if os.name != "nt":
+        assert command_line(words) == "sfvqa ask a.mp4 'Which one?'"
+    named_windows(monkeypatch, wording)
+    assert command_line(words) == 'sfvqa ask a.mp4 "Which one?"'

@@ -1,10 +1,13 @@
-"""What Windows does to files, for tests on other systems."""
+"""What Windows does to files, for tests on other systems; and what it has not, for tests that need it."""
 
+import contextlib
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import filelock
@@ -13,10 +16,31 @@ import pytest
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
-def as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def _needs(what: str, *, is_there: bool = os.name != "nt") -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not is_there, reason=f"needs {what}")
+
+
+def _can_link() -> bool:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
+        Path(folder, "link").symlink_to(folder)
+        return True
+    return False
+
+
+needs_links = _needs("symbolic links, which on Windows need rights", is_there=_can_link())
+needs_limits = _needs("limits of a process, and what it has used")
+needs_modes = _needs("modes of files, and folders that root alone may write to")
+needs_names = _needs("names of files that Windows forbids")
+needs_pipes = _needs("named pipes and devices in folders, and pipes that can be waited for")
+needs_signals = _needs("signals, and a POSIX shell")
+needs_sockets = _needs("Unix sockets")
+
+
+def as_on_windows(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
     """From now on a file that this process has open stays where it is, and so do the folders that it is in.
 
     What is in one that it has locked is read by nobody else: in this process, by no Path that opens it once more.
+    These modules are told that the system is Windows.
     """
     if not _DESCRIPTORS.is_dir():
         pytest.skip("nothing tells which files are open")
@@ -39,6 +63,13 @@ def as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(filelock, "lock_descriptor", locking)
     monkeypatch.setattr(io, "open", opening)
+    named_windows(monkeypatch, *modules)
+
+
+def named_windows(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Have these modules find that the system is Windows; of all, pathlib would make paths that work there alone."""
+    for module in modules:
+        monkeypatch.setattr(module, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
 
 
 class _Unreadable(io.FileIO):

@@ -141,7 +141,7 @@ def _matches(parts: Sequence[str], names: Sequence[str], *, is_folder: bool) -> 
     if parts[0] == "**":
         rest = [names[place:] for place in range(len(names))]
         return is_folder or len(parts) == 1 or any(_matches(parts[1:], each, is_folder=False) for each in rest)
-    return fnmatch.fnmatchcase(names[0], parts[0]) and _matches(parts[1:], names[1:], is_folder=is_folder)
+    return fnmatch.fnmatch(names[0], parts[0]) and _matches(parts[1:], names[1:], is_folder=is_folder)
 
 
 class _Walk:

@@ -1,6 +1,8 @@
 """The file that a batch appends its records to: locked, written through to the disk, and resumed by what is in it."""
 
+import contextlib
 import errno
+import io
 import os
 import stat
 import sys
@@ -207,11 +209,11 @@ def open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
     from filelock import lock_descriptor
 
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if exclusive else 0) | getattr(os, "O_BINARY", 0)
-    stream = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: PTH123, SIM115  a context of the caller's
+    descriptor = os.open(path, flags, 0o666)
+    stream = _LockedBeside(descriptor, path) if os.name == "nt" else io.FileIO(descriptor, "r+b")
     try:
-        if lock_descriptor(stream.fileno(), blocking=False) and os.path.samestat(
-            path.stat(), os.fstat(stream.fileno())
-        ):
+        locked = stream.lock_file if isinstance(stream, _LockedBeside) else stream
+        if lock_descriptor(locked.fileno(), blocking=False) and os.path.samestat(path.stat(), os.fstat(descriptor)):
             return stream
     except BaseException:
         stream.close()
@@ -220,6 +222,20 @@ def open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
     raise JournalError(
         f"Another process is writing to “{path}”.", "Wait until it is done, or write to another file with -o."
     )
+
+
+class _LockedBeside(io.FileIO):
+    """A file for Windows, where nobody else can read one that is locked: `lock_file` is to be, and goes with it."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "r+b")
+        self.lock_file = path.with_name(f".{path.name}.lock").open("ab")
+
+    def close(self) -> None:
+        super().close()
+        self.lock_file.close()
+        with contextlib.suppress(OSError):  # another process looks at it, or has it: then it is refused
+            Path(self.lock_file.name).unlink(missing_ok=True)
 
 
 def move_aside(path: Path) -> Path:

@@ -96,7 +96,7 @@ def _write_whole(merge: Merge, output: Path) -> None:
         partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
         try:
             with partial.open("xb") as stream:
-                _copy(merge, stream, output, locked)
+                _copy(merge, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             if locked is not None:
@@ -110,9 +110,9 @@ def _write_whole(merge: Merge, output: Path) -> None:
         sync_folder(output.parent)
 
 
-def _copy(merge: Merge, stream: IO[bytes], output: Path, locked: IO[bytes] | None) -> None:
+def _copy(merge: Merge, stream: IO[bytes]) -> None:
     for part, items in itertools.groupby(merge.best.items(), key=lambda item: item[1].part):
-        with _opened(part, output, locked) as source:
+        with part.open("rb") as source:
             for item_id, place in items:
                 source.seek(place.start)
                 line = source.read(place.size_bytes)
@@ -122,10 +122,3 @@ def _copy(merge: Merge, stream: IO[bytes], output: Path, locked: IO[bytes] | Non
                         f"“{part}” was changed while it was read.", "Merge again once nothing changes it."
                     )
                 stream.write(line.rstrip(b"\r\n") + b"\n")
-
-
-def _opened(part: Path, output: Path, locked: IO[bytes] | None) -> IO[bytes]:
-    """A part to read; the output may be one, which on Windows is read only by what has locked it."""
-    if locked is not None and part.samefile(output):
-        return open(locked.fileno(), "rb", closefd=False)
-    return part.open("rb")

@@ -78,7 +78,7 @@ class PromptGroup(OptionGroup):
     system: Annotated[str | None, rare_setting("System message to use instead of the model's own.")] = None
     template: Annotated[
         str | None,
-        rare_setting("Text around each question, as in --template '{question} Answer in one word.'"),
+        rare_setting('Text around each question, as in --template "{question} Answer in one word."'),
     ] = None
     subtitles: Annotated[
         str | None,

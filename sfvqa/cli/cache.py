@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIST_HELP = """\b
 [bold]Examples[/bold]
   sfvqa cache list
-  sfvqa cache list --json | jq '.videos[].video'
+  sfvqa cache list --json | jq ".videos[].video"
 
 List the encoded videos, most recently used first: the path that each video had,
 how many frames were encoded, and by which model. An entry is marked as

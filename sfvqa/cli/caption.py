@@ -104,7 +104,7 @@ class CaptionOptions(WindowedFrameOptions):
         if self.out is None:
             return item.video.with_suffix(f".{self.format_name}")
         name = Path(item.name)
-        below = Path(name.name) if name.is_absolute() or ".." in name.parts else name
+        below = Path(name.name) if name.anchor or ".." in name.parts else name  # on Windows: D:a.mp4, \\a.mp4
         return (self.out / below).with_suffix(f".{self.format_name}")
 
 

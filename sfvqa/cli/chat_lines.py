@@ -33,7 +33,8 @@ def open_lines(notices: "Notices") -> "PipedLines | EditedLines":
     if not sys.stdin.isatty():
         return PipedLines(sys.stdin)
     screen = next((stream for stream in (sys.stderr, sys.stdout) if stream.isatty()), None)
-    if screen is None or is_dumb_terminal():
+    is_lost = os.name == "nt" and not sys.stdout.isatty()  # prompt_toolkit draws on standard output's console there
+    if screen is None or is_lost or is_dumb_terminal():
         return PlainPrompt(sys.stdin, sys.stderr)
     return EditedLines(sys.stdin, screen, notices)
 

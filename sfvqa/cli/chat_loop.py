@@ -70,14 +70,20 @@ def parse_command(line: str) -> tuple[str, str]:
 def typed_path(text: str) -> Path:
     """The path that is typed: as it stands if that is there, else without quotes and backslashes; ~ is home.
 
+    Where backslashes divide a path, on Windows, they stay.
+
     >>> typed_path("'my clip.mp4'").name
     'my clip.mp4'
     """
     as_it_stands = _with_home(text)
     if os.path.lexists(as_it_stands):
         return as_it_stands
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if os.name == "nt":
+        lexer.escape = ""
     try:
-        words = shlex.split(text)
+        words = list(lexer)
     except ValueError:  # a quotation mark on its own
         return as_it_stands
     return _with_home(words[0]) if len(words) == 1 and words[0] else as_it_stands

@@ -1,7 +1,6 @@
 """`sfvqa demo`: the bundled videos, and what to ask about them."""
 
 import json
-import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ from sfvqa.cli.options import BUNDLED_VIDEOS, CacheOptions, Json, OutputOptions
 from sfvqa.cli.screen import can_ask, echo, print_json
 from sfvqa.cli.warm import ServerUse
 from sfvqa.errors import SfvqaError
+from sfvqa.wording import command_line
 
 HELP = """\b
 [bold]Examples[/bold]
   sfvqa demo
-  sfvqa demo --json | jq -r '.videos[0].path'
+  sfvqa demo --json | jq -r ".videos[0].path"
 
 List the bundled videos, each with what it shows, a question, and the true
 answer. --json gives their paths and all questions."""
@@ -78,4 +78,4 @@ def _entry(video: DemoVideo) -> dict[str, object]:
 def _paragraph(video: DemoVideo) -> str:
     """What it shows, a question as a command, which works from any folder, and the true answer."""
     name, (question, answer) = Path(video.path).name, video.questions[0]
-    return f"sfvqa ask {shlex.quote(name)} {shlex.quote(question)}\n  → {answer}\n  {video.description}"
+    return f"{command_line(['sfvqa', 'ask', name, question])}\n  → {answer}\n  {video.description}"

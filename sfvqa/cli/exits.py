@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -112,15 +113,30 @@ class _Unfailing(io.RawIOBase):
         return len(data)
 
 
+class _ClosedPipesSaidSo(_Unfailing):
+    """Passes bytes on to standard output on Windows, which calls a pipe that nobody reads an invalid argument."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return int(self._target.write(data) or 0)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
+            raise
+
+
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
     """While this runs, a notice that cannot be written costs nothing else, least of all the answer on stdout."""
     # `>&-` leaves Python without the stream; what is written then goes nowhere, as in any other program.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
+    sys.stdout = stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123  for the life of the process
     sys.stderr = stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdin, sys.stdout, stderr) if os.name == "nt" else ():
         if isinstance(stream, io.TextIOWrapper):  # which for files and pipes knows the letters of one country only
             stream.reconfigure(encoding="utf-8")
+    if os.name == "nt" and isinstance(stdout, io.TextIOWrapper) and not stdout.isatty():
+        pipe = _ClosedPipesSaidSo(getattr(stdout.buffer, "raw", stdout.buffer))
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(pipe), encoding="utf-8")
     if isinstance(sys.stdout, io.TextIOWrapper):  # an answer the terminal cannot spell is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     if isinstance(stderr, io.TextIOWrapper):
@@ -130,7 +146,7 @@ def safe_streams() -> Iterator[None]:
         yield
     finally:
         sys.stderr.flush()
-        sys.stderr = stderr
+        sys.stdout, sys.stderr = stdout, stderr
 
 
 def _flush_output(exit_code: int) -> int:

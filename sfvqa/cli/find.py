@@ -43,7 +43,7 @@ HELP = """\b
   sfvqa find match.mp4 "Does a team score?" --top 3 --clips goals/
   sfvqa find garage.mp4 "a red car" --out moments.png
   sfvqa find garage.mp4 "a red car" --start 1:00:00 --every 4
-  sfvqa find garage.mp4 "a red car" --json | jq '.moments[].best_seconds'
+  sfvqa find garage.mp4 "a red car" --json | jq ".moments[].best_seconds"
 
 Find the moments of a long video that show something, the likeliest first.
 The model is asked about one short window after the other, then again, closer,
@@ -75,7 +75,7 @@ class SearchOptions(OptionGroup):
     threshold: Annotated[float, setting("Least probability of a moment.", max=1.0, callback=check_positive)] = 0.5
     top: Annotated[int, setting("Show at most N moments.", min=1)] = 10
     template: Annotated[
-        str | None, rare_setting("Text around the question, as in --template '{question} Answer yes or no.'")
+        str | None, rare_setting('Text around the question, as in --template "{question} Answer yes or no."')
     ] = None
 
     def find_options(self) -> "FindOptions":
@@ -288,6 +288,7 @@ def copy_clips(found: "Found", file: "VideoReader", folder: Path) -> "Iterator[t
             check_place(clip, keep=[video])
             file.allow_time()
             with whole_file(clip, what="clip") as whole:
+                whole.close()  # and unlocked: on Windows no other process could write to it
                 form = CLIP_FORMATS[suffix.lower()]
                 file.copy_part(Path(whole.name), form, moment.start_seconds, moment.end_seconds)
         except SfvqaError as error:

@@ -147,7 +147,7 @@ HELP = """\b
   sfvqa frames clip.mp4 --fps 2 --start 1:00 --end 1:30
   sfvqa frames clip.mp4 --timestamps 5,1:30,1:31.5
   sfvqa frames clip.mp4 --crop pad --model slowfast-7b-64f
-  sfvqa frames clip.mp4 --json | jq '.frames[].timestamp_seconds'
+  sfvqa frames clip.mp4 --json | jq ".frames[].timestamp_seconds"
 
 Show what the model would see of a video, without loading a model: index and
 time of each frame, how much of the picture is cut off, and what is wrong with

@@ -30,7 +30,7 @@ first question, and stays."""
 def mcp(*, folder: OpenFolders = None, model: ModelOptions, cache: CacheOptions) -> None:
     """Check everything that can be checked, and serve; the model is loaded later."""
     if any(importlib.util.find_spec(name) is None for name in ("mcp", "prometheus_client")):
-        raise ServerError("The libraries of MCP are not installed.", "Run `pip install 'sfvqa[mcp]'`.")
+        raise ServerError("The libraries of MCP are not installed.", 'Run `pip install "sfvqa[mcp]"`.')
     server, output = ServerOptions(folder=folder), OutputOptions()  # stdout is the protocol's
     model.check()
     _, expected, _ = expect_model(model.model)

@@ -192,7 +192,7 @@ class ProfileFiles(OptionGroup):
     csv: Annotated[Path | None, option("Write a table, one row for each number of frames.", parser=parse_file)] = None
     plot: Annotated[
         Path | None,
-        option("Draw a .png or .svg; needs matplotlib: `pip install 'sfvqa\\[plot]'`.", parser=parse_file),
+        option('Draw a .png or .svg; needs matplotlib: `pip install "sfvqa\\[plot]"`.', parser=parse_file),
     ] = None
     trace: Annotated[
         Path | None,

@@ -187,7 +187,7 @@ def serve(
         show_servers(output, stop=stop)
         return
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
-        raise ServerError("The server's libraries are not installed.", "Run `pip install 'sfvqa[serve]'`.")
+        raise ServerError("The server's libraries are not installed.", 'Run `pip install "sfvqa[serve]"`.')
     model.check()
     notices, listening = output.notices(), server.listen()
     answerer, served, planned = load_to_serve(server, model, cache, output)
@@ -303,8 +303,7 @@ def _wait_until_gone(status: "ServerStatus") -> None:
     deadline = time.monotonic() + status.grace_seconds + _LAST_SECONDS
     while status.is_running:
         if time.monotonic() > deadline:
-            raise ServerError(
-                f"The server with process {status.pid} does not end.", f"End it with `kill -9 {status.pid}`."
-            )
+            by_force = f"taskkill /F /PID {status.pid}" if os.name == "nt" else f"kill -9 {status.pid}"
+            raise ServerError(f"The server with process {status.pid} does not end.", f"End it with `{by_force}`.")
         time.sleep(_LOOK_SECONDS)
     status.remove()  # what one leaves that Windows ended

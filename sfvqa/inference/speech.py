@@ -209,7 +209,7 @@ def check_installed() -> None:
     if find_spec("faster_whisper") is None:
         raise UsageError(
             "Writing down what is said needs faster-whisper, which is not installed.",
-            "Install it: pip install 'sfvqa[speech]'.",
+            'Install it: pip install "sfvqa[speech]".',
         )
 
 

@@ -192,7 +192,7 @@ def _tensor_paths(folder: Path) -> list[Path]:
 
 def _is_file_name(name: object) -> bool:
     """Whether a file of an index lies beside it, not elsewhere on the disk."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\"}
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\\", ":"}
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ _LEAST_BARS = 3  # fewer would fill the panel
 def check_matplotlib() -> None:
     """Raise SfvqaError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
-        raise SfvqaError("Drawing needs matplotlib, which is not installed.", "Install it: pip install 'sfvqa[plot]'.")
+        raise SfvqaError("Drawing needs matplotlib, which is not installed.", 'Install it: pip install "sfvqa[plot]".')
 
 
 def draw(profile: Profile, file: BinaryIO, file_format: str) -> None:

@@ -169,9 +169,10 @@ class ServerStatus:
             return False
 
     def remove(self) -> None:
-        """Remove what it leaves behind."""
-        for path in (self._lock_path, self._path, *([Path(self.socket)] if self.socket else [])):
-            path.unlink(missing_ok=True)
+        """Remove what it leaves behind; on Windows later, when nobody looks at it any more."""
+        with contextlib.suppress(PermissionError):
+            for path in (self._lock_path, self._path, *([Path(self.socket)] if self.socket else [])):
+                path.unlink(missing_ok=True)
         if self.socket and (folder := Path(self.socket).parent) != self._path.parent:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -8,7 +8,6 @@ For several GPUs start it with `accelerate launch -m` in place of `python -m`, b
 import argparse
 import hashlib
 import logging
-import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -72,7 +71,7 @@ from sfvqa.training.validation import (
     refuse_held_out,
     write_figures,
 )
-from sfvqa.wording import plural
+from sfvqa.wording import command_line, plural
 
 logger = logging.getLogger(__name__)
 
@@ -458,7 +457,7 @@ def _train_and_tell(asked: dict[str, Any]) -> int:
         if options.validation and (figures := read_figures(asked["output"])):
             print(figures_table(figures))
         flags = ["--model", asked["model"], "--adapter", folder] if is_adapter(folder) else ["--model", folder]
-        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {shlex.join(map(str, flags))}`")
+        print(f"{folder}: ask it with `sfvqa ask VIDEO QUESTION {command_line(flags)}`")
     return ExitCode.OK
 
 

@@ -285,7 +285,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
 
 def _need(package: str) -> None:
     if find_spec(package) is None:
-        raise UsageError(f"The package {package} is not installed.", "Install it (`pip install 'sfvqa[train]'`).")
+        raise UsageError(f"The package {package} is not installed.", 'Install it (`pip install "sfvqa[train]"`).')
 
 
 def _datasets() -> Any:

@@ -38,6 +38,7 @@ from tests.inference.conftest import write_video
 from tests.inference.fake_reader import FakeReader
 from tests.video import videos
 from tests.video.readers.test_isolated import SABOTAGE
+from tests.windows import needs_pipes, needs_signals
 
 LONGEST_SECONDS = 60
 OPTIONS = BatchOptions(
@@ -207,6 +208,7 @@ PyAVReader.pictures = give_some
 """
 
 
+@needs_signals
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -312,6 +314,7 @@ def test_what_cannot_be_interrupted_ends_the_process_and_leaves_a_record(tmp_pat
     assert record["error"]["type"] == "ItemTimeoutError"
 
 
+@needs_pipes
 def test_a_pipe_that_nobody_reads_keeps_the_watchdog_from_nothing(
     readers: dict[str, FakeReader], run_to_its_end: RunToItsEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sfvqa.batch.record import read_records
 from tests.inference.conftest import write_video
+from tests.windows import needs_signals
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="pipes, signals and mounts")]
+pytestmark = [pytest.mark.slow, needs_signals]
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -368,13 +370,14 @@ def test_a_second_ctrl_c_does_not_wait_for_the_terminal(is_full: bool) -> None:
     os.close(ours)
 
 
-def child_processes(pid: int) -> list[str]:
-    return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+def child_processes(pid: int) -> list[psutil.Process]:
+    return list(psutil.Process(pid).children())
 
 
-def is_running(pid: str) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+def is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @pytest.mark.parametrize("flags", [(), ("--overwrite",)])

@@ -9,6 +9,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from sfvqa.batch import journal as journal_module
 from sfvqa.batch.item import Question
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import read_records, to_line
@@ -16,7 +17,7 @@ from sfvqa.errors import ExitCode, JournalError, UsageError
 from sfvqa.wording import plural
 from tests.batch.made import error_of, id_of, item_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, needs_limits, needs_links, needs_modes, needs_pipes
 
 
 @pytest.fixture
@@ -167,13 +168,31 @@ def test_overwriting_moves_the_old_file_aside(path: Path) -> None:
 
 def test_overwriting_on_windows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--overwrite` never worked there: the old file was renamed while it was open."""
-    as_on_windows(monkeypatch)
+    as_on_windows(monkeypatch, journal_module)
     for number in range(2):
         with Journal(path, overwrite=True) as journal:
             journal.append(ok_of(number))
     assert (ids_in(path.with_name("out.jsonl.old")), ids_in(path)) == ([id_of(0)], [id_of(1)])
 
 
+def test_records_are_read_while_they_are_written_on_windows_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else reads a locked file there, so that `sfvqa report` had to wait for the end of a batch."""
+    as_on_windows(monkeypatch, journal_module)
+    with Journal(path) as journal:
+        journal.append(ok_of(0))
+        for overwrite in (False, True):
+            with pytest.raises(JournalError, match="Another process is writing"):
+                Journal(path, overwrite=overwrite)
+        journal.append(ok_of(1))
+        assert ids_in(path) == [id_of(0), id_of(1)]
+    assert list(path.parent.iterdir()) == [path]
+    path.with_name(".out.jsonl.lock").touch()  # as a crash leaves it
+    with Journal(path) as journal:
+        assert journal.done == {id_of(0): "ok", id_of(1): "ok"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@needs_links
 def test_of_two_writers_the_second_is_told_at_once(path: Path) -> None:
     link = path.with_name("link.jsonl")
     link.symlink_to(path)
@@ -193,6 +212,7 @@ def test_only_the_file_itself_is_left(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@needs_modes
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_where_nothing_can_be_written_it_is_said_at_once(overwrite: bool) -> None:
     with unprivileged_folder() as folder:
@@ -207,6 +227,7 @@ def test_where_nothing_can_be_written_it_is_said_at_once(overwrite: bool) -> Non
             Journal(folder / "locked" / "out.jsonl", overwrite=overwrite)
 
 
+@needs_links
 def test_a_folder_that_is_not_there_and_one_in_place_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be written: No such file or directory"):
         Journal(tmp_path / "absent" / "out.jsonl")
@@ -229,7 +250,7 @@ def test_a_file_system_that_is_read_only(path: Path, monkeypatch: pytest.MonkeyP
         Journal(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+@needs_limits
 def test_a_full_disk_leaves_whole_lines(path: Path) -> None:
     """The kernel writes what fits and then refuses, here for a limit on the size of files."""
     import resource
@@ -331,6 +352,7 @@ def test_standard_output_is_written_to_and_remembers_nothing(capfdbinary: pytest
     assert not sys.stdout.closed
 
 
+@needs_pipes
 def test_a_pipe_is_written_to(path: Path) -> None:
     os.mkfifo(path)
     ours = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -351,6 +373,7 @@ def test_a_device_that_refuses_is_an_error() -> None:
         journal.append(ok_of(0))
 
 
+@needs_pipes
 def test_a_pipe_that_is_full_and_does_not_wait_is_an_error() -> None:
     """No endless loop: its writes say neither how much they took nor that they failed."""
     ours, theirs = os.pipe()

@@ -13,8 +13,9 @@ from sfvqa.batch.journal import Journal
 from sfvqa.batch.record import parse_line, read_records
 from sfvqa.errors import JournalError
 from tests.batch.made import error_of, id_of
+from tests.windows import needs_signals
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+pytestmark = needs_signals
 
 _APPEND_FOR_EVER = """
 import os, subprocess, sys, time

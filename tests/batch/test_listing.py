@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sfvqa.batch.find_videos import list_videos
 from sfvqa.errors import UnreadableVideoError, UsageError
 from tests.batch.unprivileged import unprivileged_folder
+from tests.windows import needs_links, needs_modes, needs_pipes
 
 MKV = b"\x1a\x45\xdf\xa3" + b"\0" * 20
 
@@ -37,6 +38,7 @@ def test_a_folder_is_listed_with_all_in_it_sorted(tmp_path: Path) -> None:
     assert all(path == tmp_path / name for path, name in list_videos(tmp_path))
 
 
+@needs_pipes
 def test_broken_videos_are_no_gaps(tmp_path: Path) -> None:
     put(tmp_path, "empty.mp4", content=b"")
     put(tmp_path, "page.mp4", content=b"<html>not found</html>")
@@ -50,6 +52,7 @@ def test_broken_videos_are_no_gaps(tmp_path: Path) -> None:
     assert notices == ["Skipped 2 of 7 files: not videos."]
 
 
+@needs_links
 def test_links_that_lead_back_end(tmp_path: Path) -> None:
     put(tmp_path, "a/1.mkv", "b/2.mkv")
     (tmp_path / "a" / "up").symlink_to("..")
@@ -61,6 +64,7 @@ def test_links_that_lead_back_end(tmp_path: Path) -> None:
     assert notices == ["Skipped 4 linked folders whose files are listed already."]
 
 
+@needs_links
 def test_junctions_of_windows_that_lead_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are no symbolic links to Python, which would have gone round until the name is too long."""
 
@@ -85,6 +89,7 @@ def test_junctions_of_windows_that_lead_back_end(tmp_path: Path, monkeypatch: py
     assert names_in(tmp_path) == ["a/1.mkv"]
 
 
+@needs_links
 def test_many_links_between_folders_take_no_time(tmp_path: Path) -> None:
     """Following each wherever it leads, there would be 20! ways."""
     for number in range(20):
@@ -94,6 +99,7 @@ def test_many_links_between_folders_take_no_time(tmp_path: Path) -> None:
     assert len(names_in(tmp_path)) == 20
 
 
+@needs_links
 def test_linked_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
     """A file with two names is two videos; a folder that lies elsewhere is entered once, by its first name."""
     put(tmp_path, "elsewhere/in/1.mkv", "here/2.mkv")
@@ -107,6 +113,7 @@ def test_linked_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None
     assert names_in(tmp_path / "link") == ["2.mkv", "hard.mkv", "same.mkv", "x/in/1.mkv"]
 
 
+@needs_links
 def test_a_link_to_a_folder_above_brings_what_lies_beside(tmp_path: Path) -> None:
     """And not what is listed itself once more, though it really lies there."""
     put(tmp_path, "here/1.mkv", "here/in/2.mkv", "beside/3.mkv")
@@ -114,6 +121,7 @@ def test_a_link_to_a_folder_above_brings_what_lies_beside(tmp_path: Path) -> Non
     assert names_in(tmp_path / "here") == ["1.mkv", "in/2.mkv", "up/beside/3.mkv"]
 
 
+@needs_links
 def test_a_link_changes_no_name_of_what_lies_there(tmp_path: Path) -> None:
     """Or everything would be asked again because somebody put a link beside it."""
     put(tmp_path, "z/1.mkv")
@@ -121,6 +129,7 @@ def test_a_link_changes_no_name_of_what_lies_there(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["z/1.mkv"]
 
 
+@needs_modes
 def test_what_cannot_be_looked_into_is_told() -> None:
     with unprivileged_folder() as folder:
         put(folder, "1.mkv", "locked/2.mkv", "secret", "secret.mp4")
@@ -158,6 +167,7 @@ def test_any_name_of_a_file_survives(tmp_path: Path, names: set[bytes]) -> None:
     assert [name for _, name in listed] == sorted(name for _, name in listed)
 
 
+@needs_links
 def test_a_glob_lists_what_it_means_under_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "v/1.mkv", "v/2.mp4", "v/sub/3.mkv", "v/.hidden/4.mkv", "other/5.mkv")
     put(tmp_path, "v/notes.mkv.txt", content=b"text")

@@ -3,20 +3,24 @@
 import csv
 import io
 import json
+import ntpath
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sfvqa.batch import manifest
 from sfvqa.batch.find_videos import gather_items
 from sfvqa.batch.item import Item
 from sfvqa.batch.manifest import read_manifest
 from sfvqa.batch.record import to_line
 from sfvqa.errors import UsageError
 from tests.batch.made import ok_of
+from tests.windows import needs_links, needs_pipes
 
 NAMES = st.binary(min_size=1, max_size=12).filter(
     lambda name: not set(name) & set(b"/\0") and name not in (b".", b"..")
@@ -53,6 +57,7 @@ def test_a_line_of_json_with_everything(folder: Path) -> None:
     assert notices == []
 
 
+@needs_links
 def test_a_way_back_out_of_a_linked_folder_is_not_shortened(folder: Path) -> None:
     """The two names were one, so their items shared an id, and the second record was refused in the night."""
     (folder / "far" / "in").mkdir(parents=True)
@@ -171,7 +176,7 @@ def test_what_is_not_there_is_said_before_a_question_is_asked_for(folder: Path) 
         gather_items(str(folder / "manifset.csv"), [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a device")
+@needs_pipes
 def test_a_manifest_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sfvqa.batch.manifest._MOST_BYTES", 5_000_000)
     with pytest.raises(UsageError, match=r"There is more than 5\.0 MB in “/dev/zero”"):
@@ -187,6 +192,7 @@ def test_standard_input_is_relative_to_here(folder: Path, monkeypatch: pytest.Mo
         read_manifest("-")
 
 
+@needs_pipes
 def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the shell's `<(…)` gives one."""
     monkeypatch.chdir(folder)
@@ -195,6 +201,14 @@ def test_a_pipe_is_relative_to_here_too(folder: Path, monkeypatch: pytest.Monkey
     os.close(theirs)
     assert gather_items(f"/dev/fd/{ours}", ["Q"]) == [Item(Path("a.mp4"), "a.mp4", "Q")]
     os.close(ours)
+
+
+def test_names_in_a_manifest_of_windows_have_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that records of one system are compared with those of another."""
+    monkeypatch.setattr(manifest, "Path", PureWindowsPath)
+    monkeypatch.setattr(manifest, "os", SimpleNamespace(path=ntpath))
+    video, name = manifest._video(r"clips\.\one\a.mp4", PureWindowsPath("D:/m"))  # type: ignore[arg-type]
+    assert (str(video), name) == (r"D:\m\clips\one\a.mp4", "clips/one/a.mp4")
 
 
 def test_unknown_fields_are_named(folder: Path) -> None:

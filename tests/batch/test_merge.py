@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sfvqa.batch import journal as journal_module
 from sfvqa.batch.journal import Journal
 from sfvqa.batch.merge import merge_records
 from sfvqa.batch.record import Record, read_records, to_line
 from sfvqa.errors import JournalError, UsageError
 from tests.batch.made import error_of, id_of, ok_of
 from tests.batch.unprivileged import unprivileged_folder
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, needs_modes
 
 
 @pytest.fixture
@@ -122,11 +123,11 @@ def test_the_output_may_be_one_of_the_parts(folder: Path) -> None:
 
 
 def test_an_old_output_that_is_a_part_moves_aside_on_windows_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    as_on_windows(monkeypatch)
+    as_on_windows(monkeypatch, journal_module)
     output, shard = part(folder, "all", ok_of(0)), part(folder, "1", ok_of(1))
     merge_records([output, shard], output, overwrite=True)
     assert [record["item_id"] for record in read_records(output)] == [id_of(0), id_of(1)]
-    assert (folder / "all.old").is_file()
+    assert sorted(file.name for file in folder.iterdir()) == ["1", "all", "all.old"]
 
 
 def test_an_output_that_a_batch_is_writing_to_is_left_alone(folder: Path) -> None:
@@ -186,6 +187,7 @@ def test_only_a_file_can_be_written_whole(output: str, folder: Path) -> None:
         merge_records([part(folder, "1", ok_of(0))], Path(output), overwrite=True)
 
 
+@needs_modes
 def test_where_nothing_can_be_written_it_is_said() -> None:
     with unprivileged_folder() as locked:
         shard = part(locked, "1", ok_of(0))

@@ -14,6 +14,7 @@ from PIL import Image
 from sfvqa.batch.find_videos import SOUND_SUFFIXES, begins_as_video, is_video
 from sfvqa.video.readers.local_file import VIDEO_SUFFIXES
 from tests.video.videos import Recipe, constant_rate, write_sound, write_video
+from tests.windows import needs_pipes
 
 CONTAINERS = {
     "mp4": "libx264", "mov": "libx264", "3gp": "mpeg4", "mkv": "libx264", "webm": "libvpx", "avi": "mpeg4",
@@ -125,6 +126,7 @@ def test_typescript_is_no_video(suffix: str, tmp_path: Path) -> None:
     assert not is_video(path)
 
 
+@needs_pipes
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     """It would keep us waiting for ever."""
     for name, expected in (("pipe", False), ("pipe.mp4", True), ("pipe.ts", True)):

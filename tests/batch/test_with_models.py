@@ -23,6 +23,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.video import CropMode, ReadOptions, SamplingOptions, SamplingStrategy
 from tests.batch.conftest import HERE, RunBatch, items_of
 from tests.inference.conftest import write_video
+from tests.windows import needs_signals
 
 QUESTIONS = ["Which way does the circle move?", "What colour does the screen flash?", "Describe the video."]
 SHORT = GenerationOptions(max_new_tokens=24)
@@ -180,6 +181,7 @@ def test_killed_at_random_and_resumed_it_ends_with_one_answer_an_item(many: Path
     assert texts(parts) == texts(whole)
 
 
+@needs_signals
 def test_ctrl_c_ends_it_within_a_moment_and_the_same_command_goes_on(many: Path, tmp_path: Path) -> None:
     """Also a real one, in the middle of native code."""
     out = tmp_path / "out.jsonl"

@@ -112,8 +112,7 @@ def run_on_terminal(monkeypatch: pytest.MonkeyPatch) -> RunOnTerminal:
     """
 
     def run(*args: str, typing: Sequence[tuple[str, str]] = ()) -> tuple[int, str]:
-        import pty  # not on Windows
-
+        pty = pytest.importorskip("pty", reason="needs a pseudo-terminal, as Windows has none for Python")
         ours, theirs = pty.openpty()
         sent = bytearray()
         to_type = list(typing)

@@ -1,8 +1,6 @@
 """A scripted VideoQA: answers what it is told to, as slowly or as badly as it is told to. No weights, no files."""
 
-import os
 import signal
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,8 +38,7 @@ class Press:
     def __call__(self) -> None:
         """Press it, and be interrupted."""
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             if self.becomes is None:
                 raise

@@ -21,6 +21,7 @@ from sfvqa.serve.client import Connection
 from tests.cli.conftest import Outcome, RunCli, RunOnTerminal
 from tests.serve.serving import PATIENCE_SECONDS, ServedLocally, serving_locally
 from tests.video.readers.test_text_tracks import write as write_with_subtitles
+from tests.windows import needs_sockets
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH = str(DEMO / "shapes.mp4"), str(DEMO / "flash.mp4")
@@ -30,7 +31,7 @@ SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there.\n\n2\n00:00:03,000 --> 00:
 SCHEMA = '{"type": "object", "properties": {"digit": {"type": "integer"}}, "required": ["digit"]}'
 PROMPT = "\x1b[?2004h"  # a line is read
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+pytestmark = needs_sockets
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import RunCli
 from tests.inference.small_checkpoint import write_checkpoint
 from tests.video.videos import Recipe, constant_rate, write_sound, write_video
+from tests.windows import needs_pipes
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def _drop_a_tensor(path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+@needs_pipes
 @pytest.mark.parametrize(
     ("video", "options", "exit_code", "says"),
     [

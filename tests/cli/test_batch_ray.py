@@ -162,7 +162,7 @@ def test_where_ray_is_missing_the_error_says_how_to_install_it(batch: Any, monke
     monkeypatch.setattr("sfvqa.batch.cluster.connection.importlib.util.find_spec", lambda _: None)
     done = batch("--model", "tiny", "--ray")
     assert done.exit_code == 2
-    assert "pip install 'sfvqa[ray]'" in done.stderr
+    assert 'pip install "sfvqa[ray]"' in done.stderr
 
 
 @needs_ray

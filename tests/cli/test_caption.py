@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 import webvtt
 
+from sfvqa.batch.item import Item
+from sfvqa.cli.caption import CaptionOptions
 from sfvqa.cli.windows import caption_of
 from sfvqa.video.subtitles import SubtitleLine
 from tests.batch.answerer import FakeAnswerer
@@ -19,6 +21,7 @@ from tests.inference.conftest import write_video
 from tests.video.readers.test_damaged import wipe_group
 from tests.video.videos import Recipe, constant_rate
 from tests.video.videos import write_video as write_numbered
+from tests.windows import needs_signals
 
 RunCaption = Callable[..., Outcome]
 BROKEN = b"\0\0\0\x18ftypmp42 no more"
@@ -75,6 +78,24 @@ def test_captions_go_below_another_folder(caption: RunCaption, folder: Path, tmp
     assert caption("--whole", "--out", str(tmp_path / "new" / "out")).exit_code == 0
     assert made(tmp_path / "new" / "out", ".txt").keys() == {"one", "two", "within/three"}
     assert not made(folder, ".txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("within/a.mp4", "out/within/a.vtt"),
+        ("D:/videos/a.mp4", "out/a.vtt"),
+        ("/videos/a.mp4", "out/a.vtt"),
+        ("D:a.mp4", "out/a.vtt"),
+        ("//server/share/a.mp4", "out/a.vtt"),
+        ("../a.mp4", "out/a.vtt"),
+    ],
+)
+def test_captions_go_nowhere_else_on_windows_either(name: str, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path without a drive, or with a drive alone, is not absolute there, and leads away all the same."""
+    monkeypatch.setattr("sfvqa.cli.caption.Path", PureWindowsPath)
+    captions = CaptionOptions(out=PureWindowsPath("out"))  # type: ignore[arg-type]
+    assert captions.place_of(Item(Path("a.mp4"), name, "?")).as_posix() == file
 
 
 def test_what_is_there_is_not_made_again(caption: RunCaption, folder: Path, answerer: FakeAnswerer) -> None:
@@ -296,7 +317,7 @@ sys.exit(main(sys.argv[3:]))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@needs_signals
 def test_killed_between_windows_or_within_a_file_no_half_file_stands_there(folder: Path) -> None:
     """Each video is captioned once: what is whole stays as it is, whatever it was that killed the process."""
     for number in range(4, 8):

@@ -4,15 +4,19 @@ import os
 import re
 import signal
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sfvqa.cli import chat_lines, exits
+from sfvqa.cli import chat_lines, chat_loop, exits
+from sfvqa.cli.screen import Notices
 from tests.cli.conftest import RunOnTerminal
 from tests.cli.fake import Press, ScriptedVideoQA
+from tests.windows import named_windows
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 HINT, DONE = "Ctrl-D leaves.", "2,048."
@@ -270,3 +274,26 @@ def test_a_double_tap_ends_one_answer_and_a_second_press_one_that_does_not_stop(
         pressed(signal.SIGINT, None)
     assert left == [130]
     assert pressed.seen
+
+
+def test_on_windows_a_chat_whose_answers_go_to_a_file_has_a_plain_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line editor draws on standard output's console there, and failed without one."""
+    named_windows(monkeypatch, chat_lines)
+    for name, is_terminal in {"stdin": True, "stdout": False, "stderr": True}.items():
+        monkeypatch.setattr(sys, name, SimpleNamespace(isatty=lambda is_terminal=is_terminal: is_terminal))
+    assert isinstance(chat_lines.open_lines(Notices(quiet=True, verbose=False)), chat_lines.PlainPrompt)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"new\notes.md", r"new\notes.md"),
+        (r"C:\new\notes.md", r"C:\new\notes.md"),
+        (r'"C:\my videos\a.mp4"', r"C:\my videos\a.mp4"),
+        (r"C:\my videos\a.mp4", r"C:\my videos\a.mp4"),
+    ],
+)
+def test_backslashes_stay_in_what_is_typed_on_windows(typed: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/save new\\notes.md` wrote a file newnotes.md."""
+    named_windows(monkeypatch, chat_loop)
+    assert str(chat_loop.typed_path(typed)) == meant

@@ -1,6 +1,7 @@
 """How runs end: exit codes, errors as two sentences or as JSON, Ctrl-C, closed pipes."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -11,14 +12,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sfvqa import errors
+from sfvqa.cli import exits
 from sfvqa.cli.exits import explain, safe_streams
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
+from tests.windows import named_windows, needs_signals
 
 
 def _all_errors(kind: type[errors.SfvqaError]) -> Iterator[type[errors.SfvqaError]]:
@@ -140,8 +143,7 @@ def test_ctrl_c_counts_even_when_a_library_turns_it_into_an_error(
 
     def interrupted_import(*_: object) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as error:
             raise ImportError("torch cannot be imported") from error
 
@@ -155,11 +157,9 @@ def test_a_second_ctrl_c_ends_it_at_once(run_cli: RunCli, video: Path, monkeypat
 
     def stuck(*_: object) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            signal.raise_signal(signal.SIGINT)
 
     left: list[int] = []
     monkeypatch.setattr("sfvqa.cli.video.VideoFile", stuck)
@@ -198,6 +198,7 @@ def test_a_closed_pipe_is_silent() -> None:
     assert (process.returncode, stderr) == (1, "")
 
 
+@needs_signals
 def test_closed_streams_are_no_reason_to_fail() -> None:
     """`sfvqa models list >&- 2>&-` says nothing, and does not crash on having nobody to say it to."""
     command = f"{shlex.quote(sys.executable)} -m sfvqa models list >&-"
@@ -208,7 +209,7 @@ def test_closed_streams_are_no_reason_to_fail() -> None:
 
 def test_what_windows_redirects_is_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on every other system; its own choice would escape what a French keyboard has not, in subtitles too."""
-    monkeypatch.setattr("sfvqa.cli.exits.os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    named_windows(monkeypatch, exits)
     written = {name: io.BytesIO() for name in ("stdout", "stderr")}
     for name, file in written.items():
         monkeypatch.setattr(sys, name, io.TextIOWrapper(file, encoding="cp1252"))
@@ -220,6 +221,35 @@ def test_what_windows_redirects_is_utf8(monkeypatch: pytest.MonkeyPatch) -> None
             stream.flush()
             assert stream.encoding == "utf-8"
     assert {file.getvalue() for file in written.values()} == {"犬 \\udcff".encode()}
+
+
+class _PipeOfWindows(io.FileIO):
+    """A pipe that calls its reader's absence what Windows does."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_closed_pipe_is_silent_on_windows_too(
+    flags: tuple[str, ...],
+    video: Path,
+    model: ScriptedVideoQA,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """`sfvqa ask … | more`: there it was an error, that of an invalid argument."""
+    named_windows(monkeypatch, exits)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with io.TextIOWrapper(io.BufferedWriter(_PipeOfWindows(theirs, "wb"))) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        assert exits.run(["ask", str(video), "Q?", "-q", *flags]) == 1
+    assert len(model.asked) == 1
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -267,6 +297,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code() -> None:
     assert run.returncode == 3
 
 
+@needs_signals
 def test_ctrl_c_while_starting_is_130(video: Path) -> None:
     """Interrupted during imports: always 130, never a traceback. Before it hands over, Python writes its own."""
     for seconds in (0.15, 0.3, 0.6):
@@ -281,7 +312,7 @@ def test_ctrl_c_while_starting_is_130(video: Path) -> None:
         assert (stdout, ours in stderr) == ("", False)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@needs_signals
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_ending_a_command_leaves_no_copy_of_standard_input(tmp_path: Path, name: str) -> None:
     """The copy may be a whole film, in a folder for temporary files that nobody tidies up."""
@@ -304,6 +335,7 @@ def test_ending_a_command_leaves_no_copy_of_standard_input(tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_signals
 def test_ctrl_c_while_python_ends_changes_no_exit_code() -> None:
     """Python drops the handlers before it is done: pressed then, Ctrl-C ended the process by its signal."""
     program = f"""
@@ -339,7 +371,7 @@ with safe_streams():
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@needs_signals
 def test_ctrl_c_is_heard_while_a_thread_writes_where_nobody_reads() -> None:
     """As the thread of a live display on a stopped terminal: it held the stream's lock, and for locks of that kind
     Python waits without looking at signals, so that only `kill -9` ended a batch.

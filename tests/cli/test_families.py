@@ -17,6 +17,7 @@ from tests.batch.cluster.conftest import needs_ray, ray_folder
 from tests.cli.conftest import RunCli
 from tests.inference.conftest import write_video
 from tests.model.families.published import FAMILIES, save_whole
+from tests.windows import needs_links
 
 __all__ = ["ray_folder"]  # a fixture
 
@@ -118,6 +119,7 @@ def test_evidence_is_refused_before_anything_is_loaded(
     assert "has no layers that look at slow tokens" in run.stderr
 
 
+@needs_links
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
 def test_more_frames_than_positions_are_refused_before_they_are_encoded(
     folder: Path, clip: str, flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli: RunCli
@@ -191,6 +193,7 @@ def test_what_a_folder_is_can_be_asked(folder: Path, run_cli: RunCli) -> None:
     assert (verified.exit_code, "loadable" in verified.stdout) == (0, True)
 
 
+@needs_links
 def test_a_batch_answers_as_ask_does_and_goes_on(folder: Path, clip: str, tmp_path: Path, run_cli: RunCli) -> None:
     videos, out = tmp_path / "videos", tmp_path / "out.jsonl"
     videos.mkdir()

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -18,6 +19,7 @@ from sfvqa.inference.moments import Calibration, FindOptions, Look, Moment
 from sfvqa.video.clip import VideoInfo
 from sfvqa.video.readers.isolated import IsolatedReader
 from tests.cli.conftest import RunCli
+from tests.windows import as_on_windows, needs_links, needs_names
 
 SHAPES = next(video.path for video in load_demo_videos() if video.path.endswith("shapes.mp4"))
 FIND = ("find", SHAPES, "--model", "tiny")
@@ -100,6 +102,25 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(
     assert said in run.stderr
 
 
+def test_a_clip_is_copied_to_what_nobody_has_locked(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reads the video writes it, and on Windows could not: the file was locked by this one."""
+    as_on_windows(monkeypatch)
+    copy_part, tried = IsolatedReader.copy_part, []
+
+    def copied(reader: IsolatedReader, target: Path, *rest: Any) -> float:
+        tried.append(target.read_bytes())
+        return copy_part(reader, target, *rest)
+
+    monkeypatch.setattr(IsolatedReader, "copy_part", copied)
+    assert run_cli(*FIND, "a red circle", "--clips", str(tmp_path / "clips")).exit_code == 0
+    assert tried == [b""]
+    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["1-shapes-0.00.mp4"]
+
+
+@needs_links
+@needs_names
 def test_a_clip_never_takes_the_place_of_the_video_and_comes_whole_or_not_at_all(
     run_cli: RunCli, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from sfvqa.cli.demo import load_demo_videos
 from sfvqa.video import FitWithin, ReadProgress
 from sfvqa.video.clip import Clip, MissingFrame, VideoInfo
 from tests.cli.conftest import RunCli, RunOnTerminal
+from tests.windows import needs_links
 
 SHAPES = next(video.path for video in load_demo_videos() if video.path.endswith("shapes.mp4"))
 
@@ -254,6 +255,7 @@ def test_a_disk_that_is_full_leaves_no_half_sheet(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
+@needs_links
 def test_the_video_is_never_overwritten(run_cli: RunCli, tmp_path: Path, wide: Path) -> None:
     """A still picture or an animated one can be both."""
     picture = tmp_path / "video.webp"

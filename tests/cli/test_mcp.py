@@ -38,7 +38,7 @@ def test_the_extra_is_named_where_it_is_missing(run_cli: RunCli, monkeypatch: py
     monkeypatch.setattr(importlib.util, "find_spec", find_others)
     outcome = run_cli("mcp")
     assert outcome.exit_code == 1
-    assert "pip install 'sfvqa[mcp]'" in outcome.stderr
+    assert 'pip install "sfvqa[mcp]"' in outcome.stderr
 
 
 def test_only_the_folders_that_are_given_and_the_bundled_videos_are_open(

@@ -18,6 +18,7 @@ from tests.checkpoints.hub.published import REPO, SHARDS, UNWANTED, checkpoint_o
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.inference.conftest import write_video
 from tests.model.families.published import FAMILIES, NOT_WANTED, save_whole
+from tests.windows import needs_signals
 
 WANTED_BYTES = sum(len(data) for name, data in checkpoint_of_numbers().items() if name not in UNWANTED)
 
@@ -172,7 +173,7 @@ def test_remove_asks_and_frees(hub: FakeHub, run_cli: RunCli, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@needs_signals
 def test_ctrl_c_keeps_files_that_are_complete_and_the_same_command_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     """As typed in a shell, with nothing set but the variables that everybody may set."""
     hub.publish(checkpoint_of_numbers(values=1_000_000))
@@ -198,7 +199,7 @@ def test_ctrl_c_keeps_files_that_are_complete_and_the_same_command_goes_on(hub: 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+@needs_signals
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_laptop_s_model_is_pulled_killed_resumed_verified_asked_and_asked_offline(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

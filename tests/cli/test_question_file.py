@@ -10,6 +10,7 @@ import pytest
 from sfvqa.errors import ExitCode
 from tests.cli.conftest import RunCli
 from tests.cli.fake import ScriptedVideoQA
+from tests.windows import needs_pipes
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_what_is_no_question_file_is_a_usage_error(
     assert said in " ".join(run.stderr.split())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a device")
+@needs_pipes
 def test_a_file_without_end_is_refused(run_cli: RunCli, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `yes | sfvqa ask --questions -` is; it was read until memory ran out."""
     run = run_cli("ask", str(video), "--questions", "/dev/zero")

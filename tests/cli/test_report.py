@@ -16,6 +16,7 @@ from sfvqa.evaluation.matching import Rule
 from tests.batch.report.records import failed, item, ok, write
 from tests.cli.conftest import RunCli, RunOnTerminal
 from tests.readme import ROOT, commands
+from tests.windows import needs_links, needs_pipes
 
 SHAPES = Path(sfvqa.__file__).parent / "assets" / "demo" / "shapes.mp4"
 
@@ -218,6 +219,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert [path.name for path in records.parent.iterdir()] == ["out.jsonl"]
 
 
+@needs_links
 def test_a_link_that_leads_in_a_circle_is_no_surprise(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
     """It leads to no file that is written through it, so the table takes its place."""
     table = tmp_path / "circle.csv"
@@ -226,6 +228,7 @@ def test_a_link_that_leads_in_a_circle_is_no_surprise(records: Path, tmp_path: P
     assert len(table.read_text(encoding="utf-8").splitlines()) == 6
 
 
+@needs_pipes
 def test_a_device_stays_what_it_is(records: Path, tmp_path: Path, run_cli: RunCli) -> None:
     """A file that is written whole takes the place of what was there, and of /dev/null that would be the end."""
     device = tmp_path / "device"

@@ -18,6 +18,7 @@ from sfvqa.cli.options import CacheOptions, Count, OutputOptions
 from sfvqa.cli.serve import ServerOptions
 from tests.cli.conftest import RunCli
 from tests.fake_gpus import pretend_gpus
+from tests.windows import named_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +152,15 @@ def test_a_server_that_does_not_end_is_said(
         run = run_cli("serve", "--stop")
     assert run.exit_code != 0
     assert f"kill -9 {announced.pid}" in run.stderr
+
+
+def test_what_ends_a_server_by_force_is_said_in_words_of_windows_too(
+    run_cli: RunCli, announced: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "_LAST_SECONDS", -1.0)
+    named_windows(monkeypatch, serve)
+    monkeypatch.setattr("sfvqa.cli.serve.os.kill", lambda *_: None)
+    assert f"taskkill /F /PID {announced.pid}" in run_cli("serve", "--stop").stderr
 
 
 @pytest.mark.parametrize("what", ["--status", "--stop"])

@@ -128,4 +128,4 @@ def test_without_the_extra_it_says_what_to_install(
     for more in (["--model", folder], []):  # also before a model is named that would have to be downloaded
         run = run_cli("transcribe", talk, *more)
         assert run.exit_code == 2
-        assert "pip install 'sfvqa[speech]'" in run.stderr
+        assert 'pip install "sfvqa[speech]"' in run.stderr

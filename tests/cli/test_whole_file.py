@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfvqa.cli.whole_file import whole_text_file
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, needs_pipes, needs_signals
 
 _KILLED = """
 import os, signal, sys
@@ -43,6 +43,7 @@ def age(path: Path) -> None:
     os.utime(path, (before, before))
 
 
+@needs_signals
 def test_what_was_left_by_killed_processes_goes_and_what_others_write_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +79,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("there.txt", "before")]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@needs_pipes
 def test_a_pipe_of_such_a_name_is_not_waited_for(tmp_path: Path) -> None:
     """To open it waits for one who writes, without end."""
     pipe = tmp_path / f".sfvqa-{0:016x}.part"

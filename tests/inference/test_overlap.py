@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 import weakref
@@ -38,6 +37,7 @@ from tests.inference.fake_reader import FakeReader
 from tests.inference.steps import run
 from tests.video.readers.test_damaged import RECIPES, wipe_group
 from tests.video.videos import write_video
+from tests.windows import needs_signals
 
 ALL_FRAMES = SamplingOptions(num_frames=1000)
 HERE = ReadOptions(isolated=False)
@@ -332,7 +332,7 @@ process.main()
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@needs_signals
 @pytest.mark.parametrize("method", ["_prepare", "pictures"])
 def test_ctrl_c_is_noticed_while_the_reader_hangs(
     model: SlowFastForConditionalGeneration, video_path: Path, method: str, monkeypatch: pytest.MonkeyPatch

@@ -248,7 +248,7 @@ def test_without_the_extra_a_sentence_says_what_to_install(folder: Path, monkeyp
     with pytest.raises(UsageError) as caught:
         Transcriber(SpeechOptions(str(folder)))
     assert "needs faster-whisper" in caught.value.message
-    assert caught.value.remedy == "Install it: pip install 'sfvqa[speech]'."
+    assert caught.value.remedy == 'Install it: pip install "sfvqa[speech]".'
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_a_missing_shard_is_named(own_folder: Path, tmp_path: Path) -> None:
         SlowFastForConditionalGeneration.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("name", [5, ["x"], "", "../elsewhere.safetensors", "/etc/passwd"])
+@pytest.mark.parametrize("name", [5, ["x"], "", "../elsewhere.safetensors", "/etc/passwd", "D:a.safetensors"])
 def test_an_index_names_files_beside_it_and_nothing_else(own_folder: Path, name: object) -> None:
     """A path in it was opened wherever it led."""
     (own_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))

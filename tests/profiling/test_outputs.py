@@ -191,5 +191,5 @@ def test_a_single_run_has_no_whisker_and_the_baseline_is_drawn(monkeypatch: pyte
 def test_without_matplotlib_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     plot.check_matplotlib()
     monkeypatch.setattr(plot, "find_spec", lambda _: None)
-    with pytest.raises(SfvqaError, match=r"pip install 'sfvqa\[plot\]'"):
+    with pytest.raises(SfvqaError, match=r'pip install "sfvqa\[plot\]"'):
         plot.check_matplotlib()

@@ -15,6 +15,7 @@ from sfvqa.serve import guard
 from sfvqa.serve.connection import Connection
 from tests.serve.hostile import CANARY, Attack, attacks
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving
+from tests.windows import needs_links
 
 _EVERY = 7  # is tried each time
 
@@ -76,6 +77,7 @@ def attack_all(
     assert served.service.room.num_requests == 0
 
 
+@needs_links
 def test_some_attacks(
     attacked: Served,
     folders: tuple[Path, Path],
@@ -97,6 +99,7 @@ def test_all_attacks(
     attack_all(attacked, attacks(*folders), monkeypatch, caplog)
 
 
+@needs_links
 def test_the_closed_folder_could_be_read(tiny: VideoQA, folders: tuple[Path, Path]) -> None:
     """Else nothing would be shown by its not being read."""
     with serving(tiny, folders[1]) as served:

@@ -1,7 +1,6 @@
 """The client imports nothing heavy, and leaves a server that is none, or hangs, alone."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from sfvqa.serve.client import Connection
 from sfvqa.serve.status import ServerStatus
 from tests.serve.serving import PATIENCE_SECONDS, serving_locally
 from tests.serve.test_status import announce
+from tests.windows import needs_sockets
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+pytestmark = needs_sockets
 
 
 @pytest.fixture(autouse=True)

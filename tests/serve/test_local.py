@@ -1,6 +1,5 @@
 """What goes over the user's socket: several callers at once, those that leave, and conversations that are put aside."""
 
-import os
 import socket
 import threading
 import time
@@ -22,13 +21,14 @@ from sfvqa.serve.request import Event, Request
 from sfvqa.video.readers import ReadOptions
 from sfvqa.video.sampling import SamplingOptions
 from tests.serve.serving import PATIENCE_SECONDS, ServedLocally, serving_locally, until
+from tests.windows import needs_sockets
 
 DEMO = Path(sfvqa.__file__).parent / "assets" / "demo"
 SHAPES, FLASH = DEMO / "shapes.mp4", DEMO / "flash.mp4"
 COLOUR, DIGIT = "What colour does the screen flash?", "Which digit is shown?"
 GENERATION = {"schema": None, "max_new_tokens": 32}
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+pytestmark = needs_sockets
 
 
 @pytest.fixture

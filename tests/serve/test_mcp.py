@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -39,6 +40,7 @@ from sfvqa.video.sampling import format_time
 from sfvqa.video.windows import Window
 from tests.readme import README
 from tests.serve.serving import DEMO, FLASH, ORDER, PATIENCE_SECONDS, SHAPES, until
+from tests.windows import needs_links, needs_names
 
 COLOUR = "What colour does the screen flash?"
 
@@ -265,6 +267,7 @@ def test_errors_are_those_of_the_tool_in_two_sentences(
     assert "Extra inputs" in said or "executing tool" not in said
 
 
+@needs_links
 @pytest.mark.parametrize("tool", ["ask", "frames", "find"])
 @pytest.mark.parametrize(
     "name",
@@ -314,7 +317,7 @@ def test_the_transcript_of_the_readme(tried: Tried) -> None:
         assert [*pictures, *texts(result)] == [line.strip() for line in shown.splitlines()]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="names are bytes")
+@needs_names
 def test_a_name_that_is_no_utf8_breaks_nothing(tried: Tried, tmp_path: Path) -> None:
     """All that is said of it can be sent."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/videos-\xff"))
@@ -432,9 +435,7 @@ def test_stdout_is_the_protocols_and_the_process_ends(how: str) -> None:
     assert "is no video in the folders" in said[3]
     assert found[4]["content"][0]["mimeType"] == "image/jpeg"
     process = session.process
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
-    ).stdout.split()
+    children = psutil.Process(process.pid).children()
     if how == "end of input":
         process.stdin.close()
     else:
@@ -445,7 +446,7 @@ def test_stdout_is_the_protocols_and_the_process_ends(how: str) -> None:
     stderr = process.stderr.read()
     assert all(f"noise{of}" in stderr for of in ("\n", " of a library", " of a child"))
     assert "Traceback" not in stderr
-    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    until(lambda: not any(child.is_running() for child in children))
 
 
 @pytest.mark.slow

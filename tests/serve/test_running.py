@@ -24,8 +24,9 @@ from sfvqa.serve.status import ServerStatus, servers
 from tests.serve.hostile import request
 from tests.serve.serving import PATIENCE_SECONDS, SHAPES
 from tests.serve.test_status import served
+from tests.windows import needs_sockets
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+pytestmark = needs_sockets
 
 
 @pytest.fixture

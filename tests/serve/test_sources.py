@@ -4,7 +4,7 @@ import base64
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 from sfvqa.errors import ServerBusyError, UsageError, VideoNotFoundError
 from sfvqa.serve import sources
 from sfvqa.serve.sources import Folders, Upload, Uploads
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, named_windows, needs_links, needs_names, needs_signals
 
 
 @pytest.fixture
@@ -37,13 +37,14 @@ def test_a_video_in_a_folder_is_found(tree: Path) -> None:
     assert folders.find(f"file://localhost{tree}/open/below/../below/clip.mp4") == found[1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="names are bytes")
+@needs_names
 def test_a_name_that_is_no_utf8_is_found(tree: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tree / "open") + b"/\xff.mp4"))
     path.write_bytes(b"\0")
     assert Folders([tree / "open"]).find(path.as_uri()) == path
 
 
+@needs_links
 @pytest.mark.parametrize(
     "address",
     [
@@ -89,6 +90,7 @@ def test_a_folder_of_pictures_is_a_video(tree: Path) -> None:
     assert Folders([tree / "open"]).find((tree / "open" / "below").as_uri()) == tree / "open" / "below"
 
 
+@needs_links
 def test_what_would_be_refused_is_not_listed(tree: Path) -> None:
     (tree / "open" / "link.mp4").symlink_to(tree / "open-not" / "clip.mp4")
     folders = Folders([tree / "open"])
@@ -239,7 +241,28 @@ def test_no_other_server_is_called_on_for_a_video(tree: Path, monkeypatch: pytes
         folders.find("file:////server/share/clip.mp4")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kills a process")
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("file:///C:/My%20Videos/a.mp4", r"C:\My Videos\a.mp4"),
+        ("file://localhost/c:/a%C3%A9.mp4", "C:\\a\u00e9.mp4"),
+        ("file:////server/share/a.mp4", r"\\server\share\a.mp4"),  # whose drive is none of the folders'
+        ("file://server/share/a.mp4", None),
+        ("file:///videos/a.mp4", None),
+        ("file:a.mp4", None),
+        ("C:/a.mp4", None),
+    ],
+)
+def test_addresses_have_drives_on_windows(address: str, path: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its browsers write them, and its paths give them."""
+    named_windows(monkeypatch, sources)
+    monkeypatch.setattr(sources, "Path", PureWindowsPath)
+    monkeypatch.setattr(sources, "url2pathname", pytest.importorskip("nturl2path").url2pathname)
+    found = sources._path_of(address)
+    assert (found and str(found)) == path
+
+
+@needs_signals
 def test_what_a_killed_process_left_goes_and_what_is_used_stays(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from sfvqa.serve.sources import Uploads\n"

@@ -17,9 +17,9 @@ from sfvqa.checkpoints.find import ModelSettings, locate
 from sfvqa.errors import ServerError
 from sfvqa.registry import load_registry
 from sfvqa.serve.status import Served, ServerStatus, asked_for_as_dict, downloads_as_they_are, model_files, servers
-from tests.windows import as_on_windows
+from tests.windows import as_on_windows, needs_sockets
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs owners, locks and Unix sockets")
+pytestmark = needs_sockets
 
 CACHE_BYTES = 10**10
 

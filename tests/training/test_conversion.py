@@ -19,6 +19,7 @@ from sfvqa.training.convert import ConversionOptions, SlowInit, VisionSource, co
 from tests.model.decoders import DECODERS
 from tests.model.families.published import save_whole
 from tests.training.plain_decoder import save_plain_decoder
+from tests.windows import needs_modes
 
 TOWER = VisionSource(SlowFastVisionConfig(image_size=32, depths=(1, 1), dims=(8, 16)))
 OPTIONS = ConversionOptions(hybrid_layers=(0, 2), temporal_stride=2, min_fast_frames=2)
@@ -167,6 +168,7 @@ def test_an_option_without_effect_on_a_video_model_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@needs_modes
 def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:
     def refused(match: str, error: type[SfvqaError] = CheckpointError, name: str = "plain", out: str = "out") -> None:
         with pytest.raises(error, match=match):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from sfvqa.errors import UsageError
 from sfvqa.training.run_folder import check_new_run, check_settings, last_state, read_settings, write_settings
+from tests.windows import needs_modes
 
 
 def write_state(run: Path, step: int) -> Path:
@@ -77,6 +78,7 @@ def test_settings_that_are_broken_are_said(text: str, tmp_path: Path) -> None:
         read_settings(tmp_path)
 
 
+@needs_modes
 def test_a_run_begins_in_an_empty_folder_that_can_be_written_to(tmp_path: Path) -> None:
     check_new_run(tmp_path / "a" / "b")
     write_settings(tmp_path / "a" / "b", {})

@@ -281,4 +281,4 @@ def test_what_reads_tables_is_named_where_it_is_missing(folder: Path, monkeypatc
     assert len(examples_of(folder / "a.tar")) == 6
     [fault] = examples_of(folder / "a.parquet")
     assert isinstance(fault, Fault)
-    assert "pip install 'sfvqa[train]'" in fault.error.remedy
+    assert 'pip install "sfvqa[train]"' in fault.error.remedy

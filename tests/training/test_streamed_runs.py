@@ -1,6 +1,7 @@
 """Runs on streams: the losses are those of the same rows in a file, and of a run that was not stopped."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -89,6 +90,22 @@ def test_a_stream_has_the_losses_of_a_file(
     assert len(streamed) == 6
     ours, same = (load(tmp_path / name / "checkpoint").state_dict() for name in ("tar", "file-run"))
     assert all(torch.equal(ours[name], same[name]) for name in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"freeze_vision": True}], ids=["looking", "frozen eyes"])
+def test_who_reads_the_videos_need_not_be_forked(
+    model: Path, rows: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """No process began on macOS and Windows, nor on Linux from Python 3.14 on: a function could not be sent to it."""
+    streamed = train(model, tmp_path / "alone", rows / "train-0.tar", num_steps=2, **options)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = train(model, tmp_path / "spawned", rows / "train-0.tar", num_steps=2, num_workers=1, **options)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert spawned == streamed
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _cores_alone(nodes: Sequence[Resources], num_workers: int) -> int:
 def check_installed() -> None:
     """UsageError where Ray, which is an extra, is not installed."""
     if importlib.util.find_spec("ray") is None:
-        raise UsageError("Ray is not installed.", "Install it with pip install 'sfvqa[ray]', or leave out --ray.")
+        raise UsageError("Ray is not installed.", 'Install it with pip install "sfvqa[ray]", or leave out --ray.')
 
 
 @contextlib.contextmanager

@@ -241,11 +241,16 @@ CHATML_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+
+def _projector(vision: Any, decoder_width: int) -> Projector:  # not a lambda, which no other process could be sent
+    return Projector(vision.width, decoder_width)
+
+
 FAMILY = Family(
     name="slowfast",
     vision_config=SlowFastVisionConfig,
     tower=VisionTower,
-    projector=lambda vision, decoder_width: Projector(vision.width, decoder_width),
+    projector=_projector,
     read_published=read_published,
     tensor_names=(
         # The layer scale is published as `weight`; timm and we call it `gamma`. Both are read.

@@ -42,6 +42,8 @@ _OWN_FAULTS = {
     getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 }
 """Signals that native code brings upon itself; all others come from outside, whatever the file."""
+_ENDED_ON_WINDOWS = (_KILLED, 1, signal.SIGTERM)
+"""Codes with which tools there, and Python, end a process for want of signals; no fault of native code has them."""
 _MEMORY_BYTES = 4 * 1024**3  # that a file may take, beyond what the process has at its start
 
 
@@ -165,8 +167,11 @@ class ReadingProcess:
             )
         assert self._running is not None
         code = _exit_code(self._running)
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        shown = code if code < 1 << 31 else hex(code)  # as Windows' codes of native faults are known: 0xc0000005
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {shown}"
         was_ended = code < 0 and -code not in _OWN_FAULTS
+        if os.name == "nt":  # a start that fails ends with 1 as well
+            was_ended = stage != _STARTING and code in _ENDED_ON_WINDOWS
         if_ended = _IF_KILLED if code == _KILLED else _IF_ENDED
         if stage == _STARTING:
             return SfvqaError(
@@ -312,11 +317,13 @@ def main() -> None:
     once the process runs, and behind the last answer to each call; an error goes out in place of it, and is the last.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; who started us decides
-    # Whatever a library prints must not end up between the messages.
-    messages = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    # Whatever a library prints must not end up between the messages. And on Windows, a library that looks at standard
+    # input while it is loaded, as many do, would wait for the thread that reads the next request: cpython#78961.
+    source, messages = os.fdopen(os.dup(sys.stdin.fileno()), "rb"), os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_take_requests, args=(sys.stdin.buffer, requests), daemon=True).start()
+    threading.Thread(target=_take_requests, args=(source, requests), daemon=True).start()
     _send(messages, None)
     try:
         for answer in _answers(requests):

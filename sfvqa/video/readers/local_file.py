@@ -306,7 +306,7 @@ def _connected_input() -> int:
     if what is not None:
         raise UsageError(
             f"No video arrives on standard input: it is {what}.",
-            "Connect one, as in “sfvqa ask - 'What happens?' < video.mp4”, or give the path of a video.",
+            'Connect one, as in “sfvqa ask - "What happens?" < video.mp4”, or give the path of a video.',
         )
     return source
 

@@ -11,6 +11,7 @@ from sfvqa.registry import ModelSpec
 from tests.checkpoints.hub.fake_hub import FakeHub
 from tests.checkpoints.hub.published import INDEX, SHARDS, checkpoint_of_numbers, flip_a_bit
 from tests.inference.steps import run
+from tests.windows import needs_links
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ def test_a_link_that_leads_nowhere_is_found(pulled: Path) -> None:
     assert "cannot be read" in faults(pulled)[SHARDS[0]]
 
 
+@needs_links
 def test_a_link_of_ones_own_states_nothing(pulled: Path, tmp_path: Path) -> None:
     """A folder of links to files with plain names is as good as a folder of files."""
     shutil.copytree(pulled, tmp_path / "plain")

@@ -17,6 +17,7 @@ from sfvqa.inference.video_cache import store as module
 from sfvqa.inference.video_cache.entry import entry_bytes
 from sfvqa.inference.video_cache.store import VideoCache
 from tests.inference.video_cache.seen import VIDEO, key_of, seen_of
+from tests.windows import needs_limits
 
 SIZE = sum(map(len, entry_bytes(key_of(), seen_of())))
 """Bytes of one entry; those of small numbers are of the same length."""
@@ -218,7 +219,7 @@ def test_a_disk_that_is_full_with_other_things_costs_no_more_than_was_wanted(
     assert kept(store) == [1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+@needs_limits
 def test_a_file_that_may_not_grow_is_a_warning_and_leaves_nothing_behind(store: VideoCache) -> None:
     """The system itself ends the write in the middle."""
     import resource

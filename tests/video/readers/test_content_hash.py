@@ -11,6 +11,7 @@ import pytest
 from sfvqa.errors import UnreadableVideoError, VideoError, VideoNotFoundError
 from sfvqa.video.readers import local_file
 from sfvqa.video.readers.local_file import SAMPLE_BYTES, WHOLE_LIMIT_BYTES, hash_content, hash_files
+from tests.windows import needs_pipes
 
 UNSAMPLED = SAMPLE_BYTES + 1
 """A place in a large file of which no sample is taken."""
@@ -188,6 +189,7 @@ def test_memory_is_bounded(large: Path) -> None:
     assert peak < 2 << 20
 
 
+@needs_pipes
 def test_what_is_no_video_file_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").touch()

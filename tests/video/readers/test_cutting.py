@@ -13,6 +13,7 @@ from sfvqa.video.readers import ReadOptions, open_here, open_video
 from sfvqa.video.readers.cutting import CLIP_FORMATS
 from sfvqa.video.readers.isolated import IsolatedReader
 from tests.video.videos import Recipe, constant_rate, number_in, write_video
+from tests.windows import needs_pipes
 
 GROUP, FPS = 25, 25
 
@@ -91,6 +92,7 @@ def test_the_file_is_opened_in_the_process_that_can_be_killed(
     assert clip.stat().st_size > 1000
 
 
+@needs_pipes
 def test_copying_ends_with_the_time_that_reading_has(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mkv", Recipe(constant_rate(30, FPS)))
     with open_video(video, ReadOptions(timeout_seconds=60)) as reader:

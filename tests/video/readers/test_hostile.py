@@ -7,7 +7,6 @@ make another legal video: such a frame is garbled unnoticed, though it is still 
 import os
 import random
 import struct
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ import pytest
 
 from sfvqa.errors import UnreadableVideoError, VideoError
 from sfvqa.video import Clip, ReaderName, ReadOptions, SamplingOptions, read_clip
+from tests.windows import needs_pipes
 
 from ..conftest import WriteVideo
 from ..here import read_here
@@ -235,7 +235,7 @@ def test_a_file_that_grows_while_it_is_read(video: WriteVideo, tmp_path: Path, n
         thread.join()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
+@needs_pipes
 def test_a_named_pipe_nobody_writes_to(tmp_path: Path) -> None:
     path = tmp_path / "pipe.mp4"
     os.mkfifo(path)

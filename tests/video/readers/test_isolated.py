@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from sfvqa.errors import (
@@ -24,6 +25,7 @@ from sfvqa.errors import (
 from sfvqa.video import ReaderName, ReadOptions, SamplingOptions, open_video, read_clip, read_clip_progressively
 from sfvqa.video.fitting import FitSquare
 from sfvqa.video.readers import VideoBeingOpened, isolated
+from tests.windows import named_windows, needs_signals
 
 from ..conftest import WriteVideo
 from ..videos import Recipe, constant_rate, number_in
@@ -90,7 +92,7 @@ def test_another_thread_can_end_a_read_that_hangs_and_the_reader_goes_on(
             began = time.monotonic()
             timer = threading.Timer(2, opened.cancel)
             timer.start()
-            with pytest.raises(UnreadableVideoError, match="ended by signal 9 while reading frame 1 of 1"):
+            with pytest.raises(ReaderKilledError, match=r"ended .* while reading frame 1 of 1"):
                 list(opened.read([7]))
             assert time.monotonic() - began < 10
             timer.join()
@@ -151,13 +153,14 @@ def test_time_that_the_caller_takes_is_not_the_readers(path: Path) -> None:
     assert seen == [0, 20, 40]
 
 
+@needs_signals
 def test_a_process_that_dies_is_an_error_that_says_how(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(UnreadableVideoError, match="ended by signal 11 while opening it"):
         read_clip(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@needs_signals
 @pytest.mark.parametrize(
     ("name", "number", "remedy"), [("SIGKILL", 9, "memory ran out"), ("SIGTERM", 15, "from outside")]
 )
@@ -170,6 +173,31 @@ def test_a_process_that_is_ended_is_not_blamed_on_the_video(
         read_clip(path)
     assert remedy in raised.value.remedy
     assert "damaged" not in raised.value.remedy
+
+
+@pytest.mark.parametrize("code", [1, 15])
+def test_a_process_that_windows_tools_end_is_not_blamed_on_the_video(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """There is no signal there: the task manager, taskkill, and Python end a process with a code."""
+    named_windows(monkeypatch, isolated)
+    sabotage(monkeypatch, f"PyAVReader._prepare = lambda reader: os._exit({code})")
+    with pytest.raises(ReaderKilledError, match=f"ended with code {code} while opening it") as raised:
+        read_clip(path)
+    assert "from outside" in raised.value.remedy
+
+
+def test_faults_of_native_code_are_the_videos_on_windows_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named_windows(monkeypatch, isolated)
+    monkeypatch.setattr(isolated, "_exit_code", lambda _: 0xC0000005)
+    sabotage(monkeypatch, "PyAVReader._prepare = lambda reader: os._exit(3)")
+    with pytest.raises(UnreadableVideoError, match="ended with code 0xc0000005 while opening it") as raised:
+        read_clip(path)
+    assert "damaged" in raised.value.remedy
+    monkeypatch.setattr(isolated, "_exit_code", lambda _: 1)
+    monkeypatch.setattr(isolated, "_PROGRAM", "import nothing_of_that_name  # {path!r}")
+    with pytest.raises(SfvqaError, match=r"could not be started: it ended with code 1.*installed completely"):
+        read_clip(path)
 
 
 def test_a_spare_process_reads_the_next_video(path: Path) -> None:
@@ -233,6 +261,19 @@ def test_what_libraries_print_does_not_come_between(
     assert capfd.readouterr() == ("", "")
 
 
+def test_nothing_that_a_library_does_with_standard_input_meets_the_requests(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows merely looking at it, as DLLs do that are loaded, waits for whoever reads it: no video would open."""
+    curious = (
+        "prepare = PyAVReader._prepare\n"
+        "PyAVReader._prepare = lambda reader: prepare(reader) if os.read(0, 1) == b'' else 1 / 0"
+    )
+    sabotage(monkeypatch, curious)
+    with open_video(path, ReadOptions(timeout_seconds=20)) as opened:
+        assert [number_in(frame.pixels) for frame in opened.read([5])] == [5]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_a_file_that_takes_all_memory_ends_in_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch, "import numpy\nPyAVReader._prepare = lambda reader: numpy.ones(2**30)")
@@ -247,7 +288,7 @@ def test_leaving_early_ends_the_process(path: Path) -> None:
     steps.close()  # no_process_is_left says the rest
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@needs_signals
 @pytest.mark.parametrize("is_stopped", [False, True])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
 def test_the_process_does_not_outlive_the_one_it_works_for(
@@ -283,6 +324,7 @@ open_video({str(path)!r})
     assert not Path(f"/proc/{child}").exists()
 
 
+@needs_signals
 def test_a_process_that_takes_no_requests_is_ended(path: Path) -> None:
     """What it is asked is more than a pipe holds, and it is stopped: the time-out was for its answers alone."""
     with open_video(path, ReadOptions(timeout_seconds=3)) as opened:
@@ -313,13 +355,13 @@ def test_options_that_cannot_be_are_refused(options: dict[str, float]) -> None:
 def _wait_for_child(parent: int) -> int:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
-        if found:
-            return int(found[0])
+        if found := psutil.Process(parent).children():
+            return int(found[0].pid)
         time.sleep(0.05)
     raise AssertionError("no process was started")
 
 
+@needs_signals
 @pytest.mark.parametrize("what", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_subtitles_that_hang_or_kill_end_alike(path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """A hostile text track is FFmpeg's to decode, as a picture is."""

@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import os
 import socket
 import struct
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from sfvqa.errors import UnreadableVideoError
 from sfvqa.video import ReaderName, SamplingOptions
 from sfvqa.video.readers import local_file
 from sfvqa.video.readers.local_file import check_local_file
+from tests.windows import needs_links, needs_names
 
 from ..conftest import WriteVideo
 from ..here import read_here, reader_here
@@ -202,7 +202,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows forbids most of these names")
+@needs_names
 @pytest.mark.parametrize("name", NAMES)
 def test_an_odd_name_is_only_a_name(
     video: WriteVideo, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +214,7 @@ def test_an_odd_name_is_only_a_name(
 
 
 @pytest.mark.parametrize("name", ["%03d.png", "a*.png", "a{1}.png", "a?.png"])
-@pytest.mark.skipif(os.name == "nt", reason="Windows forbids most of these names")
+@needs_names
 def test_a_picture_named_like_a_pattern_is_itself(tmp_path: Path, name: str) -> None:
     for number, neighbour in enumerate(["001.png", "002.png", "ab.png", "a1.png", name]):
         Image.fromarray(numbered_picture(number)).save(tmp_path / neighbour)
@@ -223,7 +223,7 @@ def test_a_picture_named_like_a_pattern_is_itself(tmp_path: Path, name: str) -> 
 
 
 @EVERY_READER
-@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+@needs_links
 def test_a_link_to_a_file_is_followed_and_a_loop_is_not(video: WriteVideo, tmp_path: Path, reader: ReaderName) -> None:
     (tmp_path / "link.mp4").symlink_to(video("odd.mp4", SECRET))
     assert read_here(tmp_path / "link.mp4", SamplingOptions(num_frames=1), reader=reader).indices == (2,)

@@ -16,6 +16,7 @@ import pytest
 
 from sfvqa.errors import UnreadableVideoError, UsageError, VideoNotFoundError
 from sfvqa.video.readers.local_file import local_video
+from tests.windows import needs_pipes, needs_signals
 
 from ..conftest import WriteVideo
 from ..here import read_here
@@ -119,6 +120,7 @@ def test_nothing_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@needs_pipes
 @pytest.mark.parametrize("content", [b"", b"begun"])
 def test_a_pipe_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     begin = time.monotonic()
@@ -131,6 +133,7 @@ def test_a_pipe_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch, content
     assert time.monotonic() - begin < 5
 
 
+@needs_pipes
 @pytest.mark.parametrize("seconds", [0.3, 10])
 def test_a_slow_pipe_is_waited_for_as_long_as_reading_may_take(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """A byte now and then must not keep anybody waiting for ever."""
@@ -167,6 +170,7 @@ def test_a_video_larger_than_the_disk(monkeypatch: pytest.MonkeyPatch, temporary
     assert "TMPDIR" in raised.value.remedy
 
 
+@needs_pipes
 def test_a_terminal_is_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
     main, terminal = pytest.importorskip("pty").openpty()
     with standard_input_from(terminal, monkeypatch), pytest.raises(UsageError, match="a terminal"), local_video("-"):
@@ -185,6 +189,7 @@ def test_a_closed_or_odd_standard_input(tmp_path: Path, monkeypatch: pytest.Monk
     os.close(source)
 
 
+@needs_signals
 def test_ctrl_c_while_waiting_leaves_nothing(temporary: Path) -> None:
     """A pipe nobody writes to, and a user who has had enough."""
     program = (
