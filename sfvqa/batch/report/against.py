@@ -163,9 +163,10 @@ def compare_runs(new: RunFacts, old: RunFacts) -> Comparison:
 
 
 def _pair(new: ItemFacts, old: ItemFacts, rule: Rule) -> Pair:
-    labels = {label.expected for label in (new.label, old.label) if label is not None}
-    expected = labels.pop() if len(labels) == 1 else None
     choices, question = new.asked.choices, new.question
+    labels = [label.expected for label in (new.label, old.label) if label is not None]
+    is_one = bool(labels) and agree(labels[0], labels[-1], choices, question=question, rule=Rule.EXACT)
+    expected = labels[0] if is_one else None
 
     def verdict_on(item: ItemFacts) -> Verdict | None:
         if expected is None:

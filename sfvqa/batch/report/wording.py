@@ -210,7 +210,7 @@ def comparison_texts(comparison: Comparison) -> list[str]:
     times = {new: comparison.new_time, old: comparison.old_time}
     if all(time.seconds_per_video for time in times.values()):
         each = ", ".join(f"{name} {duration(time.seconds_per_video)}" for name, time in times.items())
-        texts.append(f"Time a video, added up over its answers: {each}.")
+        texts.append(f"Time per video, summed over its answers: {each}.")
         cached = [f"{time.num_from_cache:,} of {name}" for name, time in times.items() if time.num_from_cache]
         if cached:
             texts.append(f"The times do not compare: the video cache had seen the video of {', '.join(cached)}.")

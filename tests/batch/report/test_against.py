@@ -77,6 +77,12 @@ def test_true_answers_that_contradict_each_other_judge_neither(tmp_path: Path) -
     assert (comparison.counts.total, comparison.relabelled, comparison.exact) == (0, 1, Share(1, 1))
 
 
+def test_a_true_answer_in_another_case_is_the_same(tmp_path: Path) -> None:
+    """All items were left out where one manifest was tidied."""
+    comparison = compared(tmp_path, [ok(item(answer="Left."), "left")], [ok(item(answer="left"), "up")])
+    assert (comparison.counts, comparison.relabelled) == (PairedCounts(only_new=1), 0)
+
+
 def test_groups_have_their_own_counts(tmp_path: Path) -> None:
     items = [item(name, answer="left", group=group) for name, group in (("a", "x"), ("b", "x"), ("c", "y"))]
     new, old = [ok(of, "left") for of in items], [ok(items[0], "left"), ok(items[1], "up"), failed(items[2])]

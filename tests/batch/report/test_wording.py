@@ -161,7 +161,7 @@ def test_a_comparison_says_what_it_leaves_out_and_what_it_supposes(tmp_path: Pat
     new = [ok(item("a/x", answer="left")), ok(item("b")), ok(item("c")), ok(item("c"), settings=other)]
     old = [ok(item("d/x", answer="right"), from_video_cache=True), ok(item("e")), ok(item("f"))]
     assert comparison_texts(compared(tmp_path, new, [*old, ok(item("c"), settings={"num_frames": 9})])) == [
-        "Time a video, added up over its answers: new.jsonl 1.38 s, old.jsonl 1.38 s.",
+        "Time per video, summed over its answers: new.jsonl 1.38 s, old.jsonl 1.38 s.",
         "The times do not compare: the video cache had seen the video of 1 of old.jsonl.",
         "Left out: 1 only in new.jsonl, 2 only in old.jsonl, 3 without a certain partner (asked with several settings, "
         "say), 1 with another true answer in each file.",
