@@ -1,4 +1,4 @@
-"""Reads the READMEs of the repository: their commands, and the transcripts of what they print."""
+"""Reads the READMEs of the repository, and CONTRIBUTING.md: their commands, and the transcripts of what they print."""
 
 import re
 import shlex
@@ -8,7 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 LAB = ROOT / "sfvqa" / "lab"
-READMES = [README, *sorted(path for part in ("sfvqa", "tests") for path in (ROOT / part).rglob("README.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+READMES = [
+    README,
+    CONTRIBUTING,
+    *sorted(path for part in ("sfvqa", "tests") for path in (ROOT / part).rglob("README.md")),
+]
 _BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

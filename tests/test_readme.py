@@ -7,12 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
 from sfvqa.cli.app import build_app
-from sfvqa.registry import load_registry
+from sfvqa.registry import SamplingName, load_registry
 from sfvqa.training.finetune import options_of, parse_arguments
 from sfvqa.training.recipes.__main__ import RECIPES
 from tests.readme import LAB, READMES, ROOT, Command, commands
@@ -44,9 +45,16 @@ def test_every_command_is_one_of_the_kinds_tested_here() -> None:
     needing_no_test = (
         *("python -m pytest", ". .venv/bin/activate", "apt-get download", "pip download", "pip install lmms-eval"),
         *("llm ", "python -m lmms_eval"),  # parsed in test_llm.py and test_lmms_eval.py
+        *("python3 -m venv", "git ", ".venv/bin/python -m pytest", ".venv/bin/ruff"),  # what contributors type
     )
     others = [command.line for command in ALL if command not in tested]
     assert all(line.startswith(needing_no_test) for line in others), others
+
+
+def test_the_tests_that_contributors_are_told_to_run_exist() -> None:
+    named = [word for command in ALL if " -m pytest" in command.line for word in command.words if "tests/" in word]
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("command", LAUNCHED, ids=by_line)
@@ -157,6 +165,14 @@ def test_module_commands_parse(command: Command) -> None:
     options = vars(module.parse_arguments(command.words[3:]))
     flags = [word.removeprefix("--").replace("-", "_") for word in command.words[3:] if word.startswith("--")]
     assert set(flags) <= options.keys()
+
+
+def test_every_way_of_choosing_frames_is_told() -> None:
+    """A new one worked everywhere and stood in no document, and no test said so; `smolvlm` never stood in one."""
+    text = (ROOT / "sfvqa/video/README.md").read_text(encoding="utf-8")
+    [told] = [line for line in text.splitlines() if line.startswith("- **Which frames**")]
+    missing = set(get_args(SamplingName)) - set(re.findall(r"[\w-]+", told))
+    assert not missing, f"name {missing} under “Which frames” in sfvqa/video/README.md"
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: str(readme.relative_to(ROOT)))

@@ -163,7 +163,7 @@ def test_flag_before_variable_before_file(
         ("--fps 0", "not above 0"),
         ("--fps nan", "not a finite number"),
         ("--frames 0", "--frames"),
-        ("--sampling random", "random"),
+        ("--sampling no-such", "no-such"),
         ("--crop left", "left"),
         ("--read-threads 0", "--read-threads"),
         ("--read-timeout 0", "not above 0"),

@@ -122,7 +122,7 @@ def test_families_written_out_are_those_of_the_network() -> None:
 )
 def test_names_written_out_are_those_of_the_enums(written_out: tuple[str, ...], enum: type[StrEnum]) -> None:
     """They are written out so that the registry imports nothing heavy; they must not drift apart."""
-    assert list(written_out) == list(enum)
+    assert list(written_out) == list(enum), f"write out those of {enum.__name__} in sfvqa/registry/, in its order"
 
 
 @pytest.mark.parametrize(
