@@ -210,9 +210,9 @@ def open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
 
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | (os.O_EXCL if exclusive else 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, 0o666)
-    stream = _LockedBeside(descriptor, path) if os.name == "nt" else io.FileIO(descriptor, "r+b")
+    stream = (_LockedBeside if os.name == "nt" else io.FileIO)(descriptor, "r+b")
     try:
-        locked = stream.lock_file if isinstance(stream, _LockedBeside) else stream
+        locked = stream.open_lock(path) if isinstance(stream, _LockedBeside) else stream
         if lock_descriptor(locked.fileno(), blocking=False) and os.path.samestat(path.stat(), os.fstat(descriptor)):
             return stream
     except BaseException:
@@ -225,17 +225,22 @@ def open_locked(path: Path, *, exclusive: bool = False) -> IO[bytes]:
 
 
 class _LockedBeside(io.FileIO):
-    """A file for Windows, where nobody else can read one that is locked: `lock_file` is to be, and goes with it."""
+    """A file for Windows, where nobody else can read one that is locked: a file beside it is, and goes with it."""
 
-    def __init__(self, descriptor: int, path: Path) -> None:
-        super().__init__(descriptor, "r+b")
-        self.lock_file = path.with_name(f".{path.name}.lock").open("ab")
+    _lock_file: IO[bytes] | None = None
+
+    def open_lock(self, path: Path) -> IO[bytes]:
+        """What is to be locked in place of this file, which is at `path`. OSError."""
+        self._lock_file = path.with_name(f".{path.name}.lock").open("ab")
+        return self._lock_file
 
     def close(self) -> None:
+        """Close both, and remove the other."""
         super().close()
-        self.lock_file.close()
-        with contextlib.suppress(OSError):  # another process looks at it, or has it: then it is refused
-            Path(self.lock_file.name).unlink(missing_ok=True)
+        if self._lock_file is not None:
+            self._lock_file.close()
+            with contextlib.suppress(OSError):  # another process looks at it, or has it: then it is refused
+                Path(self._lock_file.name).unlink(missing_ok=True)
 
 
 def move_aside(path: Path) -> Path:

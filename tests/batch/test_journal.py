@@ -192,6 +192,14 @@ def test_records_are_read_while_they_are_written_on_windows_too(path: Path, monk
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_lock_that_cannot_be_made_on_windows_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_windows(monkeypatch, journal_module)
+    path.with_name(".out.jsonl.lock").mkdir()
+    with pytest.raises(JournalError, match=r"“.*out\.jsonl” cannot be written: "):
+        Journal(path)
+
+
 @needs_links
 def test_of_two_writers_the_second_is_told_at_once(path: Path) -> None:
     link = path.with_name("link.jsonl")

@@ -1,5 +1,6 @@
 """How servers are found: only those that run, only in a folder that nobody else can change, and only by the same."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -86,6 +87,19 @@ def test_it_is_announced_on_windows_too(folder: Path, monkeypatch: pytest.Monkey
     own = announce()
     with own.announced():
         assert list(servers()) == [own]
+    assert list(folder.iterdir()) == []
+
+
+def test_on_windows_a_server_ends_in_order_while_others_look_at_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they have open stays, and goes when servers are next looked for."""
+    as_on_windows(monkeypatch)
+    with contextlib.ExitStack() as looking:
+        with announce().announced():
+            looking.enter_context(next(folder.glob("*.lock")).open("rb"))
+        assert len(list(folder.iterdir())) >= 2
+    assert list(servers()) == []
     assert list(folder.iterdir()) == []
 
 
