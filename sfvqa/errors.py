@@ -32,6 +32,7 @@ SfvqaError                      1
 """
 
 import re
+import traceback
 from enum import IntEnum
 
 
@@ -230,3 +231,14 @@ class ServerStoppingError(ServerError):
 
 class JournalError(SfvqaError):
     """The file of records is in use by another process, was changed by it, or cannot be written."""
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free what is in the variables of the functions that an error ended, once it has been dealt with.
+
+    They go with the error. But from Python 3.12 on, one by which a generator of contextlib replaced another is part of
+    a cycle: frames of a video, or a GPU's tensors, would stay until garbage is collected.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

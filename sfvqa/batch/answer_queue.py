@@ -10,7 +10,7 @@ from sfvqa.batch.record import Failure
 from sfvqa.batch.video_ahead import Attempt
 from sfvqa.batch.watchdog import Watchdog
 from sfvqa.checkpoints.device import is_device_lost
-from sfvqa.errors import ItemTimeoutError, OutOfMemoryError
+from sfvqa.errors import ItemTimeoutError, OutOfMemoryError, let_go
 from sfvqa.inference.answer import Answer, FinishReason
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.question import PromptOptions
@@ -107,12 +107,14 @@ class AnswerQueue:
         """The answers that are whole: none if one question makes all of them fail; None if memory runs out."""
         try:
             return [None if _is_cut(answer) else answer for answer in self._ask(batch)]
-        except (OutOfMemoryError, MemoryError):
+        except (OutOfMemoryError, MemoryError) as error:
+            let_go(error)
             return None
         except Exception as error:
             if is_device_lost(error):
                 raise
-            return [None] * len(batch)  # the traceback, and the memory it holds, goes only when this is left
+            let_go(error)
+            return [None] * len(batch)
 
     def _answer_alone(self, waiting: Waiting) -> Answer | Failure:
         try:
@@ -120,6 +122,7 @@ class AnswerQueue:
         except Exception as error:
             if is_device_lost(error):
                 raise
+            let_go(error)
             return Failure.of(error)
         if not _is_cut(answer):
             return _outcome(answer)

@@ -18,7 +18,7 @@ from sfvqa.batch.record import Failure
 from sfvqa.batch.video_ahead import Attempt, FrameBudget, VideoAhead
 from sfvqa.batch.watchdog import TooLateError, within
 from sfvqa.checkpoints.device import memory_errors
-from sfvqa.errors import ReadTimeoutError
+from sfvqa.errors import ReadTimeoutError, let_go
 from sfvqa.inference.reading_ahead import start_reading
 from sfvqa.inference.speech import Transcriber, Transcript
 from sfvqa.inference.video_qa import VideoQA
@@ -211,6 +211,7 @@ class ReadingPool:
             with memory_errors("reading the video"):
                 self._read(video, opened, course)
         except Exception as error:  # noqa: BLE001  becomes the error record of each of its items
+            let_go(error)
             video.arrive(replace(opened, failure=Failure.of(self._with_own_remedy(error))))
 
     def _read(self, video: VideoAhead, opened: Opened, course: _Course) -> None:

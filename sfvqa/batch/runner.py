@@ -19,7 +19,7 @@ from sfvqa.batch.tally import BatchEvent, Counts, Stage, Tally, Working
 from sfvqa.batch.video_ahead import Attempt, VideoAhead
 from sfvqa.batch.watchdog import Watchdog, dump_stacks, no_progress
 from sfvqa.checkpoints.device import is_device_lost
-from sfvqa.errors import DeviceLostError, ItemTimeoutError
+from sfvqa.errors import DeviceLostError, ItemTimeoutError, let_go
 from sfvqa.inference.answer import Answer
 from sfvqa.inference.encode import EncodedVideo
 from sfvqa.inference.video_qa import VideoQA
@@ -123,6 +123,7 @@ class _BatchRun:
         except Exception as error:
             if is_device_lost(error):
                 raise
+            let_go(error)
             return Failure.of(error)
         return None
 

@@ -27,7 +27,7 @@ from sfvqa.checkpoints.plan import (
     fast_tokens_of,
     what_should_fit,
 )
-from sfvqa.errors import OutOfMemoryError
+from sfvqa.errors import OutOfMemoryError, let_go
 from sfvqa.inference.reading_ahead import Chunk, VideoBeingRead, read_ahead, start_reading
 from sfvqa.inference.stopwatch import Stopwatch, seconds_together
 from sfvqa.model import SlowFastForConditionalGeneration, VisualTokens, num_frames_outside_fast_path
@@ -141,11 +141,12 @@ class ChunkEncoder:
 
         encoded: list[Tensor] | None = None
         if not self.warnings:
-            with contextlib.suppress(OutOfMemoryError):
+            try:
                 encoded = self._run(frames, len(frames), lambda: USE_LESS)
+            except OutOfMemoryError as error:
+                let_go(error)
         if encoded is None:
             if not self.warnings:
-                # Only here, behind the block, is the error's traceback gone, and with it the tensors its frames held.
                 release_memory(self._model.device)
                 self.warnings = (
                     f"Memory ran out with {plural(len(frames), 'frame')} in the vision tower; "

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sfvqa.checkpoints.device import is_device_lost, release_memory
-from sfvqa.errors import DeviceLostError, OutOfMemoryError, ServerError, SfvqaError
+from sfvqa.errors import DeviceLostError, OutOfMemoryError, ServerError, SfvqaError, let_go
 from sfvqa.inference.answering import AnswerRun, Asked
 from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve.request import Work, to_be_told
@@ -158,6 +158,7 @@ class ModelThread:
         except Exception as error:
             if is_device_lost(error):
                 raise
+            let_go(error)
             ran_out = isinstance(error, OutOfMemoryError)
             left = list(written.left.values())
             if written.num_places == 1 and not (ran_out and self._has_kept):
