@@ -1,6 +1,7 @@
 """Fixtures shared by all parts, and the rule about tests that need CUDA."""
 
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -23,6 +24,12 @@ os.environ["SFVQA_RUNTIME_DIR"] = str(_OWN / "run")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later look for garbage, which many tests ask for."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip CUDA tests without CUDA, unless `SFVQA_REQUIRE_CUDA=1` says that skipping is a failure."""
     needing = [item for item in items if item.get_closest_marker("cuda")]
@@ -36,9 +43,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that tests compute alike on every machine."""
+def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without bfloat16, and torch without CUDA's libraries, so that tests compute and estimate alike anywhere."""
     monkeypatch.setattr("sfvqa.checkpoints.host.CPUINFO", Path(os.devnull))
+    monkeypatch.setattr("sfvqa.checkpoints.memory._is_cuda_build", lambda: False)
 
 
 @pytest.fixture

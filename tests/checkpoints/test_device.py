@@ -30,6 +30,7 @@ def test_auto_prefers_cuda_then_mps_then_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert resolve_device("auto") == torch.device(expected)
 
@@ -45,6 +46,7 @@ def test_a_device_that_is_not_there_is_a_usage_error(monkeypatch: pytest.MonkeyP
 def test_a_gpu_beyond_the_last_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="There is no cuda:2, only 2 CUDA devices"):
         resolve_device("cuda:2")

@@ -98,8 +98,8 @@ def test_choices_that_are_none_are_a_usage_error(values: list[str]) -> None:
         (["--subtitle-tokens", "5"], 2, "needs --subtitles"),
         (["--subtitle-tokens", "0"], 2, "--subtitle-tokens"),
         (["--subtitles", ""], 2, "is empty"),
-        (["--subtitles", "absent.srt"], 3, "There is no subtitle file"),
-        (["--subtitles", __file__], 3, "cannot be used as subtitles"),
+        (["--subtitles", "absent.srt"], 2, "There is no subtitle file"),
+        (["--subtitles", __file__], 2, "cannot be used as subtitles"),
     ],
 )
 def test_contradictions_end_before_anything_is_loaded(
