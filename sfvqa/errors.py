@@ -239,6 +239,8 @@ def let_go(error: BaseException | None) -> None:
     They go with the error. But from Python 3.12 on, one by which a generator of contextlib replaced another is part of
     a cycle: frames of a video, or a GPU's tensors, would stay until garbage is collected.
     """
-    while error is not None:
+    seen = set[int]()  # each of two errors may be the other's cause or context
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -1,14 +1,16 @@
-"""Errors: what the command line shows names flags, what Python shows names parameters."""
+"""Errors: what the command line shows names flags, what Python shows names parameters. And what they hold is freed."""
 
+import gc
 import inspect
 import re
 import typing
+import weakref
 
 import pytest
 
 from sfvqa import errors
 from sfvqa.cli.exits import report
-from sfvqa.errors import OutOfMemoryError, SfvqaError, UsageError
+from sfvqa.errors import OutOfMemoryError, SfvqaError, UsageError, let_go
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,37 @@ def test_parameters_are_the_library_s() -> None:
 def test_a_subclass_says_it_alike() -> None:
     assert re.fullmatch(r"Memory ran out\. num_frames", str(OutOfMemoryError("Memory ran out.", "--frames")))
     assert str(SfvqaError("It failed.")) == "It failed."
+
+
+def test_what_an_error_holds_is_freed_though_it_is_part_of_a_cycle() -> None:
+    held = list[weakref.ref[SfvqaError]]()
+
+    def fail() -> None:
+        tensor = SfvqaError("stands for what is large")
+        held.append(weakref.ref(tensor))
+        error = ValueError("It failed.")  # which holds this frame, which holds it
+        raise error
+
+    def replace() -> None:
+        try:
+            fail()
+        except ValueError as cause:
+            raise OutOfMemoryError("Memory ran out.") from cause
+
+    gc.disable()
+    try:
+        try:
+            replace()
+        except OutOfMemoryError as error:
+            assert held[0]() is not None
+            let_go(error)
+            assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_errors_that_are_each_other_s_cause_are_let_go_once() -> None:
+    """Python breaks such circles of contexts alone, and this went round without end."""
+    first, second = ValueError("first"), KeyError("second")
+    first.__context__, second.__cause__ = second, first
+    let_go(first)

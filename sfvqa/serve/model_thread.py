@@ -70,6 +70,7 @@ class ModelThread:
         except Exception as error:
             if is_device_lost(error):
                 raise
+            let_go(error)
             if not isinstance(error, OutOfMemoryError) or sight.is_read_again or not self._room.forget_encoded():
                 self._room.is_unseeable(sight, error)
                 return
@@ -136,6 +137,7 @@ class ModelThread:
             except Exception as error:
                 if is_device_lost(error):
                     raise
+                let_go(error)
                 ran_out = isinstance(error, OutOfMemoryError)
                 may_repeat = may_repeat and ran_out and self._has_kept
                 if not may_repeat:

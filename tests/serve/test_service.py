@@ -1,10 +1,12 @@
 """What happens to requests behind the HTTP side: shared, batched, dropped, failed, refused."""
 
+import gc
 import logging
 import os
 import shutil
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -526,6 +528,37 @@ def test_videos_that_are_kept_leave_the_memory_to_new_ones(
         assert num_tried == 3
         assert isinstance(submit(service, videos[0]).last(), OutOfMemoryError)
         assert num_tried == 4
+
+
+def test_a_second_try_begins_without_what_the_first_held(
+    tiny: VideoQA, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.12 on, an error that took the place of another kept the tensors of the first until the next look
+    for garbage; here it is made to on any."""
+    videos = [Path(shutil.copy(SHAPES, tmp_path / f"{number}.mp4")) for number in range(2)]
+    readers.may_read.set()
+    held = list[weakref.ref[Listener]]()
+    were_gone = list[bool]()
+
+    def encode(*args: Any, **options: Any) -> Generator[EncodeProgress, None, EncodedVideo]:
+        if held:
+            were_gone.append(held[0]() is None)
+            return (yield from whole(*args, **options))
+        tensor = Listener()
+        held.append(weakref.ref(tensor))
+        error = OutOfMemoryError("Memory ran out.")
+        raise error
+
+    whole = tiny.encode_progressively
+    with running(tiny) as service:
+        assert submit(service, videos[0]).answer().text
+        monkeypatch.setattr(tiny, "encode_progressively", encode)
+        gc.disable()
+        try:
+            assert submit(service, videos[1]).answer().text
+        finally:
+            gc.enable()
+    assert were_gone == [True]
 
 
 def test_what_is_kept_running_memory_out_halves_no_batch(
