@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -36,7 +37,7 @@ def run(command: Callable[[], int], *, stopped: str) -> int:
         if isinstance(error, SfvqaError):
             print(error.with_flags, file=sys.stderr)
             return error.exit_code
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
             with contextlib.suppress(OSError, ValueError):  # what is left goes nowhere
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.FAILED
@@ -45,3 +46,14 @@ def run(command: Callable[[], int], *, stopped: str) -> int:
         if is_ours:
             signal.signal(signal.SIGINT, before)
     return exit_code
+
+
+def _has_no_reader() -> bool:
+    """Whether nobody reads standard output, or it was another pipe that broke. Windows cannot tell: yes."""
+    if not hasattr(select, "poll"):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # for what is told unasked: that the other end is closed
+        return bool(poll.poll(0))
+    return False

@@ -1,5 +1,6 @@
 """How the commands of training end: one line, the exit code, and nothing half written."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -77,3 +78,13 @@ def test_a_reader_who_leaves_is_told_nothing(num_lines: int) -> None:
             [sys.executable, "-c", program], stdout=gone, stderr=subprocess.PIPE, text=True, check=False, timeout=120
         )
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_a_pipe_of_a_library_that_breaks_is_an_error_like_any() -> None:
+    """A run that lost what it wrote its figures to ended without a word."""
+
+    def log() -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with pytest.raises(BrokenPipeError):
+        run(log, stopped="")
