@@ -5,12 +5,12 @@ looked at videos in training and which weights the adapter was trained on; one t
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sfvqa.errors import CheckpointError, SfvqaError, UnknownModelError
+from sfvqa.wording import command_line
 
 if TYPE_CHECKING:
     from sfvqa.model.adapter import AdapterTensors
@@ -142,7 +142,7 @@ def how_to_use(folder: Path) -> str:
         base = Adapter.of(folder).base or "MODEL"
     except SfvqaError as error:
         return error.with_flags
-    both = f"{shlex.quote(base)} --adapter {shlex.quote(str(folder))}"
+    both = command_line([base, "--adapter", folder])
     return (
         f"Use it with its model (`sfvqa ask VIDEO QUESTION --model {both}`), or make one of both "
         f"with `python -m sfvqa.training.merge {both} --out FOLDER`."

@@ -4,7 +4,6 @@ The result answers as `--model MODEL --adapter FOLDER` does, and needs neither.
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sfvqa.model import SlowFastForConditionalGeneration
 from sfvqa.model.loading import StoredModel
 from sfvqa.training.command import run
 from sfvqa.training.origin import write_origin
+from sfvqa.wording import command_line
 
 
 def merge(model: str | Path, adapter: str | Path, out: Path) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     def merge_and_tell() -> int:
         for warning in merge(asked.model, asked.adapter, asked.out):
             print(warning, file=sys.stderr)
-        print(f"{asked.out}: ask it with `sfvqa ask VIDEO QUESTION --model {shlex.quote(str(asked.out))}`")
+        print(f"{asked.out}: ask it with `sfvqa ask VIDEO QUESTION --model {command_line([asked.out])}`")
         return ExitCode.OK
 
     return run(merge_and_tell, stopped=f"Stopped: {asked.out} was not written.")
