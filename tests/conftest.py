@@ -42,11 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device (SFVQA_REQUIRE_CUDA=1 makes this a failure)"))
 
 
-@pytest.fixture(autouse=True)
-def _one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _one_machine() -> Iterator[None]:
     """A CPU without bfloat16, and torch without CUDA's libraries, so that tests compute and estimate alike anywhere."""
-    monkeypatch.setattr("sfvqa.checkpoints.host.CPUINFO", Path(os.devnull))
-    monkeypatch.setattr("sfvqa.checkpoints.memory._is_cuda_build", lambda: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sfvqa.checkpoints.host.CPUINFO", Path(os.devnull))
+        patch.setattr("sfvqa.checkpoints.memory._is_cuda_build", lambda: False)
+        yield
 
 
 @pytest.fixture

@@ -216,7 +216,8 @@ class ModelThread:
         beginnings[:] = _kept_by(joining)
         try:
             run.join(_asked(joining, {each.sight for each in written.left.values()}))
-        except Exception:  # noqa: BLE001  whoever's fault it is: what fails together is tried alone
+        except Exception as error:  # noqa: BLE001  whoever's fault it is: what fails together is tried alone
+            let_go(error)
             self._room.part(batch, joining)
             self._turns.append(self._answer(joining))
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfvqa.checkpoints.device import memory_errors
 from sfvqa.checkpoints.known import TrainedWith
 from sfvqa.checkpoints.load import LoadedCheckpoint
-from sfvqa.errors import OutOfMemoryError, UnreadableVideoError
+from sfvqa.errors import OutOfMemoryError, UnreadableVideoError, let_go
 from sfvqa.inference.encode import (
     EncodedVideo,
     EncodeProgress,
@@ -111,5 +111,6 @@ def _keep(cache: VideoCache, key: EncodingKey, video: VideoReader, seen: SeenVid
     try:
         with memory_errors("keeping the encoded video"):
             return cache.save(key, seen)
-    except OutOfMemoryError:
+    except OutOfMemoryError as error:
+        let_go(error)
         return "The encoded video is not kept: there is too little memory to write it."
