@@ -85,7 +85,7 @@ class ReportFiles(OptionGroup):
         if outcome.num_without_pictures:
             notices.warn(
                 f"The page lacks pictures of {plural(outcome.num_without_pictures, 'video')}, and says why. "
-                "Use --videos to name the folder they are in now."
+                "If they lie in another folder now, name it with --videos."
             )
 
 
