@@ -416,6 +416,7 @@ def _convert_as(asked: argparse.Namespace) -> SlowFastConfig:
         _refuse(asked, _OF_A_VIDEO_MODEL, f"{asked.model} is a plain decoder, and it is of a video model")
         vision, options = options_of(asked)
         return convert(Path(asked.model), vision, asked.out, options)
+    locate(asked.model)
     _refuse(asked, _OF_A_DECODER, f"{asked.model} is no plain decoder, and a video model keeps its own")
     return add_slow_path(
         asked.model,

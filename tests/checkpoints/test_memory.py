@@ -48,6 +48,15 @@ def test_an_only_frame_takes_what_its_unpooled_tokens_take() -> None:
     assert one.kv_cache_bytes > two.kv_cache_bytes
 
 
+def test_the_libraries_of_torch_s_cuda_build_count_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are mapped whether or not there is a GPU; on one, the host is counted by itself."""
+    spec, on = find_model("slowfast-7b-64f"), (RunSize(8, "bfloat16", device) for device in ("cpu", "cuda"))
+    cpu, cuda = [(run, estimate_memory(spec.architecture, spec.fast_tokens, run).peak_bytes) for run in on]
+    monkeypatch.setattr("sfvqa.checkpoints.memory._is_cuda_build", lambda: True)
+    for (run, before), more_bytes in ((cpu, 390_000_000), (cuda, 0)):
+        assert estimate_memory(spec.architecture, spec.fast_tokens, run).peak_bytes == before + more_bytes
+
+
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_take_what_the_loaded_network_holds(quantization: str, dtype: str) -> None:

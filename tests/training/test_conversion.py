@@ -158,6 +158,14 @@ def test_an_option_without_effect_on_a_decoder_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_model_that_is_not_there_is_said_before_its_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped folder was taken for a video model, and `--vision` blamed."""
+    assert main([str(tmp_path / "plian"), "--vision", "tiny", "--out", str(tmp_path / "out")]) == 4
+    assert "--vision" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [["--vision", "tiny"], ["--image-size", "32"], ["--temporal-stride", "2"]])
 def test_an_option_without_effect_on_a_video_model_is_refused(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
