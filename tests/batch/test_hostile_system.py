@@ -386,7 +386,7 @@ def test_a_manifest_is_never_written_over(start: Start, videos: Path, tmp_path: 
     manifest.write_text(f"video\n{videos / '00.mp4'}\n", encoding="utf-8")
     before = manifest.read_bytes()
     code, said = finish(start(manifest, manifest, *flags))
-    assert code == 1
+    assert code == 2
     assert "is not a file of records" in said
     assert manifest.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.csv"]

@@ -156,7 +156,7 @@ def test_the_transcript_of_a_comparison_is_what_it_prints(
         outcome = run_cli(*command.words[1:])
         assert outcome.exit_code == 0
         for printed, shown in zip_longest(outcome.stdout.splitlines(), command.output.splitlines()):
-            assert printed.rstrip() == shown or shown.startswith("  Time a video, ")
+            assert printed.rstrip() == shown or shown.startswith("  Time per video, ")
 
 
 def test_runs_without_true_answers_are_compared_too(tmp_path: Path, run_cli: RunCli) -> None:
