@@ -14,7 +14,7 @@ from sfvqa.inference.video_qa import VideoQA
 from sfvqa.serve import guard
 from sfvqa.serve.connection import Connection
 from tests.serve.hostile import CANARY, Attack, attacks
-from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving
+from tests.serve.serving import PATIENCE_SECONDS, SHAPES, Served, about, serving, until
 from tests.windows import needs_links
 
 _EVERY = 7  # is tried each time
@@ -74,7 +74,7 @@ def attack_all(
         f"{served.url}/v1/chat/completions", json=about(SHAPES, "Which digit is shown?"), timeout=PATIENCE_SECONDS
     )
     assert good.json()["choices"][0]["message"]["content"] == "The digit 7 is shown."
-    assert served.service.room.num_requests == 0
+    until(lambda: served.service.room.num_requests == 0)
 
 
 @needs_links
