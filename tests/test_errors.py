@@ -90,6 +90,21 @@ def test_what_an_error_holds_is_freed_though_it_is_part_of_a_cycle() -> None:
 
 def test_errors_that_are_each_other_s_cause_are_let_go_once() -> None:
     """Python breaks such circles of contexts alone, and this went round without end."""
-    first, second = ValueError("first"), KeyError("second")
+    held = list[weakref.ref[SfvqaError]]()
+
+    def fail() -> None:
+        tensor = SfvqaError("stands for what is large")
+        held.append(weakref.ref(tensor))
+        raise ValueError("It failed.")
+
+    errors: list[ValueError] = []
+    for _ in range(2):
+        try:
+            fail()
+        except ValueError as error:
+            errors.append(error)
+    first, second = errors
     first.__context__, second.__cause__ = second, first
+    assert None not in [each() for each in held]
     let_go(first)
+    assert [each() for each in held] == [None, None]
